@@ -1,1 +1,22 @@
-//! Placeholder.
+//! Networks as data.
+//!
+//! A [`Network`] is a list of layers in topological order, with the points
+//! at which its feature maps may be downsampled. Everything else reads that
+//! description: shapes, cost, the engine, import and export. No tensor is
+//! computed here.
+
+pub mod instance;
+pub mod layer;
+pub mod network;
+pub mod preprocessing;
+pub mod ratio;
+pub mod shapes;
+pub mod weights;
+
+pub use instance::{Instance, PointId};
+pub use layer::{Conv, Layer, LayerId, Op, Window};
+pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point, Role};
+pub use preprocessing::{EvalTransform, Preprocessing, TrainTransform};
+pub use ratio::Ratio;
+pub use shapes::{Shape, ShapeError, Shapes};
+pub use weights::{Moments, Statistics, Weights};

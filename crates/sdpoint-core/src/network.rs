@@ -1,0 +1,700 @@
+//! The description of a network: layers in topological order, and the points
+//! at which it may be downsampled.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::instance::{Instance, PointId};
+use crate::layer::{Conv, Layer, LayerId, Op, Window};
+use crate::ratio::Ratio;
+
+/// A network as data.
+///
+/// It can only be had from a [`NetworkBuilder`] or from a file through the
+/// same checks, so every `Network` is well formed: inputs come before their
+/// users, channel counts agree, names are unique, the last layer is the
+/// output, and every point cuts the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Description", into = "Description")]
+pub struct Network {
+    description: Description,
+    /// Output channels of each layer.
+    channels: Vec<usize>,
+}
+
+/// A place where the feature map may be downsampled: there, one tensor alone
+/// carries all that later layers see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Point {
+    id: PointId,
+    layer: LayerId,
+}
+
+impl Point {
+    /// The point's name.
+    pub fn id(&self) -> PointId {
+        self.id
+    }
+
+    /// For a block, the layer whose output is downsampled. For the stem, the
+    /// max pool that gives way to an adaptive one.
+    pub fn layer(&self) -> LayerId {
+        self.layer
+    }
+}
+
+/// A parameter of a network, to be learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// PyTorch's name, such as `layer1.0.conv1.weight`.
+    pub name: String,
+    /// PyTorch's shape.
+    pub shape: Vec<usize>,
+    /// The layer that uses it.
+    pub layer: LayerId,
+    /// What it is to its layer.
+    pub role: Role,
+}
+
+impl Parameter {
+    /// The number of its elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements, which no parameter of a network does.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What a parameter is to its layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Weight of a convolution or a linear layer.
+    Weight,
+    /// Bias of a convolution or a linear layer.
+    Bias,
+    /// Scale of a batch norm (`weight` in PyTorch).
+    NormScale,
+    /// Shift of a batch norm (`bias` in PyTorch).
+    NormShift,
+}
+
+/// A batch norm of a network; its statistics are an instance's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Norm {
+    /// The layer's name; PyTorch appends `.running_mean` and `.running_var`.
+    pub name: String,
+    /// Its layer.
+    pub layer: LayerId,
+    /// Its channels.
+    pub channels: usize,
+}
+
+/// A description that is no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NetworkError {
+    /// No layers, or the first is not the input, or there are several inputs.
+    #[error("a network starts with its one input layer; this one {0}")]
+    Input(String),
+    /// A layer that cannot be.
+    #[error("layer {index} ('{name}'): {problem}")]
+    Layer {
+        /// Place of the layer.
+        index: usize,
+        /// Name of the layer.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A layer before the last whose output nobody uses.
+    #[error("layer '{0}' is used by no other layer and is not the last")]
+    Unused(String),
+    /// A point where more than one tensor is live, or that is out of order.
+    #[error("point {point}: {problem}")]
+    Point {
+        /// Name of the point.
+        point: PointId,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// What is written to files: a network before its checks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    name: String,
+    layers: Vec<Layer>,
+    points: Vec<Point>,
+}
+
+/// Makes a network, layer by layer.
+///
+/// Mistakes are reported by [`NetworkBuilder::finish`], so that builders of
+/// whole architectures read as a list of layers.
+#[derive(Clone, Debug)]
+pub struct NetworkBuilder {
+    description: Description,
+}
+
+impl NetworkBuilder {
+    /// Starts a network with its input of `channels` colours, which is layer 0.
+    pub fn new(name: impl Into<String>, channels: usize) -> Self {
+        let input = Layer {
+            name: "input".into(),
+            op: Op::Input { channels },
+            inputs: Vec::new(),
+        };
+        Self {
+            description: Description {
+                name: name.into(),
+                layers: vec![input],
+                points: Vec::new(),
+            },
+        }
+    }
+
+    /// The input layer.
+    pub fn input(&self) -> LayerId {
+        LayerId(0)
+    }
+
+    /// Adds a layer.
+    pub fn layer(&mut self, name: impl Into<String>, op: Op, inputs: &[LayerId]) -> LayerId {
+        self.description.layers.push(Layer {
+            name: name.into(),
+            op,
+            inputs: inputs.to_vec(),
+        });
+        LayerId(self.description.layers.len() - 1)
+    }
+
+    /// Adds a convolution.
+    pub fn conv(&mut self, name: impl Into<String>, input: LayerId, conv: Conv) -> LayerId {
+        self.layer(name, Op::Conv(conv), &[input])
+    }
+
+    /// Adds a batch norm with PyTorch's `eps` of 1e-5.
+    pub fn batch_norm(
+        &mut self,
+        name: impl Into<String>,
+        input: LayerId,
+        channels: usize,
+    ) -> LayerId {
+        let op = Op::BatchNorm {
+            channels,
+            eps: 1e-5,
+        };
+        self.layer(name, op, &[input])
+    }
+
+    /// Adds a ReLU.
+    pub fn relu(&mut self, name: impl Into<String>, input: LayerId) -> LayerId {
+        self.layer(name, Op::Relu, &[input])
+    }
+
+    /// Adds a sum of two tensors.
+    pub fn add(&mut self, name: impl Into<String>, left: LayerId, right: LayerId) -> LayerId {
+        self.layer(name, Op::Add, &[left, right])
+    }
+
+    /// Makes a downsampling point of a layer; see [`Point::layer`].
+    pub fn point(&mut self, id: PointId, layer: LayerId) {
+        self.description.points.push(Point { id, layer });
+    }
+
+    /// The network, if it is one.
+    ///
+    /// # Errors
+    /// If the layers or the points do not make a network; the error names
+    /// the first that is wrong.
+    pub fn finish(self) -> Result<Network, NetworkError> {
+        Network::try_from(self.description)
+    }
+}
+
+impl Network {
+    /// The architecture's name, such as `resnet50`.
+    pub fn name(&self) -> &str {
+        &self.description.name
+    }
+
+    /// The layers in topological order; the first is the input and the last
+    /// gives the logits.
+    pub fn layers(&self) -> &[Layer] {
+        &self.description.layers
+    }
+
+    /// One layer.
+    pub fn layer(&self, id: LayerId) -> &Layer {
+        &self.description.layers[id.0]
+    }
+
+    /// Output channels of a layer.
+    pub fn channels(&self, id: LayerId) -> usize {
+        self.channels[id.0]
+    }
+
+    /// Channels of the images that go in.
+    pub fn input_channels(&self) -> usize {
+        self.channels[0]
+    }
+
+    /// Channels that come out: the number of classes.
+    pub fn classes(&self) -> usize {
+        *self.channels.last().expect("a network has layers")
+    }
+
+    /// The downsampling points in the order of the layers.
+    pub fn points(&self) -> &[Point] {
+        &self.description.points
+    }
+
+    /// The point of that name, if the network has it.
+    pub fn point(&self, id: PointId) -> Option<&Point> {
+        self.points().iter().find(|point| point.id == id)
+    }
+
+    /// Every instance that some ratios make: `full`, then point by point,
+    /// each with the ratios in ascending order and without repetition.
+    pub fn instances(&self, ratios: &[Ratio]) -> Vec<Instance> {
+        let mut ratios = ratios.to_vec();
+        ratios.sort();
+        ratios.dedup();
+        std::iter::once(Instance::Full)
+            .chain(self.points().iter().flat_map(|point| {
+                ratios
+                    .iter()
+                    .map(|&ratio| Instance::At(point.id, ratio))
+                    .collect::<Vec<_>>()
+            }))
+            .collect()
+    }
+
+    /// Whether the network has the point of an instance.
+    pub fn has(&self, instance: Instance) -> bool {
+        instance.point().is_none_or(|id| self.point(id).is_some())
+    }
+
+    /// The parameters in the order of the layers.
+    pub fn parameters(&self) -> Vec<Parameter> {
+        let mut parameters = Vec::new();
+        for (index, layer) in self.layers().iter().enumerate() {
+            let mut push = |suffix: &str, shape: &[usize], role| {
+                parameters.push(Parameter {
+                    name: format!("{}.{suffix}", layer.name),
+                    shape: shape.to_vec(),
+                    layer: LayerId(index),
+                    role,
+                });
+            };
+            match layer.op {
+                Op::Conv(conv) => {
+                    push("weight", &conv.weight_shape(), Role::Weight);
+                    if conv.bias {
+                        push("bias", &[conv.out_channels], Role::Bias);
+                    }
+                }
+                Op::BatchNorm { channels, .. } => {
+                    push("weight", &[channels], Role::NormScale);
+                    push("bias", &[channels], Role::NormShift);
+                }
+                Op::Linear {
+                    in_features,
+                    out_features,
+                    bias,
+                } => {
+                    push("weight", &[out_features, in_features], Role::Weight);
+                    if bias {
+                        push("bias", &[out_features], Role::Bias);
+                    }
+                }
+                _ => {}
+            }
+        }
+        parameters
+    }
+
+    /// The batch norms in the order of the layers.
+    pub fn norms(&self) -> Vec<Norm> {
+        self.layers()
+            .iter()
+            .enumerate()
+            .filter_map(|(index, layer)| match layer.op {
+                Op::BatchNorm { channels, .. } => Some(Norm {
+                    name: layer.name.clone(),
+                    layer: LayerId(index),
+                    channels,
+                }),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Which of [`Network::norms`] see another input in an instance than in
+    /// `full`: those behind its point. For `full` itself, all.
+    pub fn own_norms(&self, instance: Instance) -> Range<usize> {
+        let norms = self.norms();
+        let first = instance
+            .point()
+            .and_then(|id| self.point(id))
+            .map_or(0, |point| {
+                norms.partition_point(|norm| norm.layer <= point.layer)
+            });
+        first..norms.len()
+    }
+}
+
+impl From<Network> for Description {
+    fn from(network: Network) -> Self {
+        network.description
+    }
+}
+
+impl TryFrom<Description> for Network {
+    type Error = NetworkError;
+
+    fn try_from(description: Description) -> Result<Self, NetworkError> {
+        let channels = check_layers(&description.layers)?;
+        check_points(&description.layers, &description.points)?;
+        Ok(Self {
+            description,
+            channels,
+        })
+    }
+}
+
+/// Checks every layer and returns the channels that each puts out.
+fn check_layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
+    let mut names = HashSet::new();
+    let mut used = vec![false; layers.len()];
+    let mut channels: Vec<usize> = Vec::with_capacity(layers.len());
+    if layers.is_empty() {
+        return Err(NetworkError::Input("has no layers".into()));
+    }
+    for (index, layer) in layers.iter().enumerate() {
+        let fail = |problem: String| NetworkError::Layer {
+            index,
+            name: layer.name.clone(),
+            problem,
+        };
+        if !names.insert(&layer.name) {
+            return Err(fail("an earlier layer has this name".into()));
+        }
+        for input in &layer.inputs {
+            if input.0 >= index {
+                return Err(fail(format!(
+                    "its input {} does not come before it",
+                    input.0
+                )));
+            }
+            used[input.0] = true;
+        }
+        let inputs: Vec<usize> = layer.inputs.iter().map(|input| channels[input.0]).collect();
+        if matches!(layer.op, Op::Input { .. }) != (index == 0) {
+            return Err(NetworkError::Input(format!(
+                "has '{}' as layer {index}",
+                layer.name
+            )));
+        }
+        channels.push(output_channels(&layer.op, &inputs).map_err(fail)?);
+    }
+    match used[..layers.len() - 1].iter().position(|&used| !used) {
+        Some(index) => Err(NetworkError::Unused(layers[index].name.clone())),
+        None => Ok(channels),
+    }
+}
+
+/// The channels that a layer puts out, if it can work on `inputs` channels.
+fn output_channels(op: &Op, inputs: &[usize]) -> Result<usize, String> {
+    let arity = match op {
+        Op::Input { .. } => 0..=0,
+        Op::Add => 2..=2,
+        Op::Concat => 1..=usize::MAX,
+        _ => 1..=1,
+    };
+    if !arity.contains(&inputs.len()) {
+        return Err(format!("it has {} inputs", inputs.len()));
+    }
+    let expect = |channels: usize| {
+        if inputs[0] == channels {
+            Ok(())
+        } else {
+            Err(format!(
+                "it takes {channels} channels, but its input has {}",
+                inputs[0]
+            ))
+        }
+    };
+    let out = match *op {
+        Op::Input { channels } => channels,
+        Op::Conv(conv) => {
+            expect(conv.in_channels)?;
+            check_conv(&conv)?;
+            conv.out_channels
+        }
+        Op::BatchNorm { channels, eps } => {
+            expect(channels)?;
+            if !(eps.is_finite() && eps >= 0.0) {
+                return Err(format!("its eps is {eps}"));
+            }
+            channels
+        }
+        Op::MaxPool(window) | Op::AvgPool(window) => {
+            check_window(&window)?;
+            inputs[0]
+        }
+        Op::Relu | Op::GlobalAvgPool => inputs[0],
+        Op::Linear {
+            in_features,
+            out_features,
+            ..
+        } => {
+            expect(in_features)?;
+            out_features
+        }
+        Op::Add => {
+            expect(inputs[1])?;
+            inputs[0]
+        }
+        Op::Concat => inputs
+            .iter()
+            .try_fold(0usize, |sum, &channels| sum.checked_add(channels))
+            .ok_or("its channels are too many")?,
+    };
+    if out == 0 || out > MAX_CHANNELS {
+        return Err(format!("it has {out} channels; 1 to {MAX_CHANNELS} can be"));
+    }
+    Ok(out)
+}
+
+/// More than any network has; keeps products of sizes from a hostile file
+/// far from overflow.
+const MAX_CHANNELS: usize = 1 << 20;
+/// Likewise for kernels, strides and padding.
+const MAX_KERNEL: usize = 1 << 10;
+
+fn check_conv(conv: &Conv) -> Result<(), String> {
+    check_sides(conv.kernel, conv.stride, conv.padding)?;
+    let Conv {
+        in_channels,
+        out_channels,
+        groups,
+        ..
+    } = *conv;
+    if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
+        return Err(format!(
+            "{in_channels} channels in and {out_channels} out do not make {groups} groups"
+        ));
+    }
+    Ok(())
+}
+
+fn check_window(window: &Window) -> Result<(), String> {
+    check_sides(window.kernel, window.stride, window.padding)?;
+    if (0..2).any(|side| 2 * window.padding[side] > window.kernel[side]) {
+        return Err("its padding is more than half of its window".into());
+    }
+    Ok(())
+}
+
+fn check_sides(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<(), String> {
+    let sensible = |size: usize| (1..=MAX_KERNEL).contains(&size);
+    if !kernel.into_iter().chain(stride).all(sensible) {
+        return Err(format!(
+            "kernel {kernel:?} and stride {stride:?} must be between 1 and {MAX_KERNEL}"
+        ));
+    }
+    if padding.into_iter().any(|size| size > MAX_KERNEL) {
+        return Err(format!("padding {padding:?} must be at most {MAX_KERNEL}"));
+    }
+    Ok(())
+}
+
+fn check_points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkError> {
+    let mut last: Option<Point> = None;
+    for &point in points {
+        let fail = |problem: String| {
+            Err(NetworkError::Point {
+                point: point.id,
+                problem,
+            })
+        };
+        if last.is_some_and(|last| point.id <= last.id || point.layer <= last.layer) {
+            return fail("points must be listed once each, in the order of the layers".into());
+        }
+        last = Some(point);
+        let Some(layer) = layers.get(point.layer.0) else {
+            return fail(format!("there is no layer {}", point.layer.0));
+        };
+        if point.layer.0 == 0 || point.layer.0 == layers.len() - 1 {
+            return fail("the network's input and its output cannot be downsampled".into());
+        }
+        if let Some(other) = crossing(layers, point.layer.0, point.layer) {
+            return fail(format!(
+                "besides '{}', the output of '{other}' is used behind it; \
+                 a point must be where one tensor carries everything",
+                layer.name
+            ));
+        }
+        if point.id == PointId::Stem {
+            if !matches!(layer.op, Op::MaxPool(_)) {
+                return fail(format!("'{}' is not a max pool", layer.name));
+            }
+            let source = layer.inputs[0];
+            if let Some(other) = crossing(layers, point.layer.0 - 1, source) {
+                return fail(format!(
+                    "the max pool '{}' must be all that is fed at that place, but '{other}' is live too",
+                    layer.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A layer other than `carrier` whose output crosses the line right after
+/// layer `line`, if there is one.
+fn crossing(layers: &[Layer], line: usize, carrier: LayerId) -> Option<&str> {
+    layers[line + 1..]
+        .iter()
+        .flat_map(|layer| &layer.inputs)
+        .find(|input| input.0 <= line && **input != carrier)
+        .map(|input| layers[input.0].name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// input → conv → pool → (conv, identity) → add → relu → pool → fc
+    fn residual() -> NetworkBuilder {
+        let mut b = NetworkBuilder::new("residual", 3);
+        let x = b.conv("conv1", b.input(), Conv::square(3, 8, 3, 1));
+        let x = b.layer("maxpool", Op::MaxPool(Window::square(3, 2, 1)), &[x]);
+        let y = b.conv("conv2", x, Conv::square(8, 8, 3, 1).grouped(8));
+        let y = b.batch_norm("bn2", y, 8);
+        let sum = b.add("add", y, x);
+        let x = b.relu("relu", sum);
+        let x = b.layer("avgpool", Op::GlobalAvgPool, &[x]);
+        let op = Op::Linear {
+            in_features: 8,
+            out_features: 10,
+            bias: true,
+        };
+        b.layer("fc", op, &[x]);
+        b
+    }
+
+    fn layer(b: &NetworkBuilder, name: &str) -> LayerId {
+        let layers = &b.description.layers;
+        LayerId(layers.iter().position(|layer| layer.name == name).unwrap())
+    }
+
+    #[test]
+    fn points_are_legal_where_one_tensor_is_live() {
+        let mut b = residual();
+        b.point(PointId::Stem, layer(&b, "maxpool"));
+        b.point(PointId::Block(0), layer(&b, "add"));
+        let network = b.finish().unwrap();
+        let names: Vec<String> = network
+            .instances(&Ratio::DEFAULT)
+            .iter()
+            .map(Instance::to_string)
+            .collect();
+        assert_eq!(names, ["full", "stem@0.5", "stem@0.75", "0@0.5", "0@0.75"]);
+        assert_eq!(network.own_norms("0@0.5".parse().unwrap()), 1..1);
+        assert_eq!(network.own_norms("stem@0.5".parse().unwrap()), 0..1);
+
+        let mut b = residual();
+        b.point(PointId::Block(0), layer(&b, "conv2"));
+        let error = b.finish().unwrap_err().to_string();
+        assert!(error.contains("'maxpool'"), "{error}");
+
+        let mut b = residual();
+        b.point(PointId::Stem, layer(&b, "add"));
+        let error = b.finish().unwrap_err().to_string();
+        assert!(error.contains("not a max pool"), "{error}");
+    }
+
+    #[test]
+    fn a_description_goes_through_json_unchanged() {
+        let mut b = residual();
+        b.point(PointId::Stem, layer(&b, "maxpool"));
+        let network = b.finish().unwrap();
+        let text = serde_json::to_string(&network).unwrap();
+        assert_eq!(serde_json::from_str::<Network>(&text).unwrap(), network);
+        let broken = text.replace("\"in_channels\":3", "\"in_channels\":4");
+        let error = serde_json::from_str::<Network>(&broken).unwrap_err();
+        assert!(error.to_string().contains("takes 4 channels"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_network_is_refused() {
+        let refuse = |build: &dyn Fn(&mut NetworkBuilder), part: &str| {
+            let mut b = residual();
+            build(&mut b);
+            let error = b.finish().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        refuse(
+            &|b| {
+                let input = b.input();
+                b.relu("relu", input);
+            },
+            "has this name",
+        );
+        refuse(
+            &|b| {
+                b.relu("late", LayerId(99));
+            },
+            "does not come before",
+        );
+        refuse(
+            &|b| {
+                let input = b.input();
+                b.conv("other", input, Conv::square(3, 8, 3, 1).grouped(2));
+            },
+            "do not make 2 groups",
+        );
+        refuse(
+            &|b| {
+                let input = b.input();
+                b.relu("other", input);
+            },
+            "'fc' is used by no other layer",
+        );
+        refuse(
+            &|b| {
+                let input = b.input();
+                b.layer("other", Op::Input { channels: 3 }, &[input]);
+            },
+            "one input layer",
+        );
+    }
+
+    #[test]
+    fn parameters_carry_pytorch_names_and_shapes() {
+        let parameters = residual().finish().unwrap().parameters();
+        let listed: Vec<(&str, &[usize])> = parameters
+            .iter()
+            .map(|p| (p.name.as_str(), p.shape.as_slice()))
+            .collect();
+        assert_eq!(
+            listed,
+            [
+                ("conv1.weight", &[8, 3, 3, 3][..]),
+                ("conv2.weight", &[8, 1, 3, 3]),
+                ("bn2.weight", &[8]),
+                ("bn2.bias", &[8]),
+                ("fc.weight", &[10, 8]),
+                ("fc.bias", &[10]),
+            ]
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! What a network learns: parameters, and the statistics of its batch norms.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::instance::Instance;
+use crate::network::Network;
+
+/// The values of a network's parameters, in the order of
+/// [`Network::parameters`] and in PyTorch's layout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weights(pub Vec<Vec<f32>>);
+
+/// Mean and (unbiased) variance of each channel that goes into a batch norm.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// `running_mean` in PyTorch.
+    pub mean: Vec<f32>,
+    /// `running_var` in PyTorch.
+    pub var: Vec<f32>,
+}
+
+/// The batch-norm statistics of a network's instances.
+///
+/// What lies before an instance's point is the same computation as in
+/// `full`, so an instance holds only the moments of the batch norms behind
+/// its point; see [`Network::own_norms`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics {
+    own: BTreeMap<Instance, Vec<Moments>>,
+    norms: usize,
+}
+
+impl Weights {
+    /// Zeros, for gradients and momentum.
+    pub fn zeros(network: &Network) -> Self {
+        Self(
+            network
+                .parameters()
+                .iter()
+                .map(|parameter| vec![0.0; parameter.len()])
+                .collect(),
+        )
+    }
+
+    /// Whether every parameter of the network is there with its length.
+    pub fn fit(&self, network: &Network) -> bool {
+        let parameters = network.parameters();
+        self.0.len() == parameters.len()
+            && std::iter::zip(&self.0, &parameters).all(|(data, p)| data.len() == p.len())
+    }
+
+    /// The number of values in all.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+}
+
+impl Moments {
+    /// Mean 0 and variance 1, as PyTorch starts with.
+    pub fn identity(channels: usize) -> Self {
+        Self {
+            mean: vec![0.0; channels],
+            var: vec![1.0; channels],
+        }
+    }
+}
+
+impl Statistics {
+    /// Mean 0 and variance 1 everywhere for `full`, and no other instance.
+    pub fn identity(network: &Network) -> Self {
+        let norms = network.norms();
+        let full = norms.iter().map(|n| Moments::identity(n.channels));
+        let mut statistics = Self {
+            own: BTreeMap::new(),
+            norms: norms.len(),
+        };
+        statistics.own.insert(Instance::Full, full.collect());
+        statistics
+    }
+
+    /// Sets the moments of the norms behind an instance's point.
+    ///
+    /// # Panics
+    /// If their number or sizes are not those of [`Network::own_norms`].
+    pub fn set(&mut self, network: &Network, instance: Instance, own: Vec<Moments>) {
+        let norms = network.norms();
+        let range = network.own_norms(instance);
+        assert_eq!(own.len(), range.len(), "one pair of moments a batch norm");
+        for (norm, moments) in std::iter::zip(&norms[range], &own) {
+            assert_eq!(moments.mean.len(), norm.channels, "{}", norm.name);
+            assert_eq!(moments.var.len(), norm.channels, "{}", norm.name);
+        }
+        self.norms = norms.len();
+        self.own.insert(instance, own);
+    }
+
+    /// The instances that have statistics, `full` first.
+    pub fn instances(&self) -> impl Iterator<Item = Instance> {
+        self.own.keys().copied()
+    }
+
+    /// Whether an instance has statistics.
+    pub fn contains(&self, instance: Instance) -> bool {
+        self.own.contains_key(&instance)
+    }
+
+    /// The moments that an instance alone has, with the range of norms that
+    /// they belong to.
+    pub fn own(&self, instance: Instance) -> Option<(Range<usize>, &[Moments])> {
+        let own = self.own.get(&instance)?;
+        Some((self.norms - own.len()..self.norms, own))
+    }
+
+    /// The moments of one norm in an instance: its own, or those of `full`
+    /// where it does not differ.
+    pub fn get(&self, instance: Instance, norm: usize) -> Option<&Moments> {
+        let (range, own) = self.own(instance)?;
+        if range.contains(&norm) {
+            return Some(&own[norm - range.start]);
+        }
+        self.own.get(&Instance::Full)?.get(norm)
+    }
+
+    /// Drops the statistics of an instance.
+    pub fn remove(&mut self, instance: Instance) {
+        self.own.remove(&instance);
+    }
+}
