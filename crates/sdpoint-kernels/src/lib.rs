@@ -1,1 +1,18 @@
-//! Placeholder.
+//! SIMD kernels for convolutional networks on CPUs: f32, NHWC, forward and backward.
+//!
+//! Every kernel takes a [`Context`], which holds the threads and the instruction set, and
+//! slices that the caller owns. Lengths that do not fit the stated shape are programming
+//! errors and panic with a message that names the slice. No kernel's result depends on the
+//! number of threads.
+
+mod context;
+mod conv;
+mod linear;
+mod scratch;
+
+pub use context::{Context, ContextError, Isa};
+pub use conv::{
+    ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Second, conv_backward_data,
+    conv_backward_weights, conv_forward,
+};
+pub use linear::{PackedLinear, linear_backward_data, linear_backward_weights, linear_forward};

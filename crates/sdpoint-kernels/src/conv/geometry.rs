@@ -1,0 +1,158 @@
+//! What a convolution is, and the sizes that follow for an input.
+
+/// A convolution without its weights and without an input size; pairs are height first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvGeometry {
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    /// Distance of neighbouring outputs' windows, in input pixels.
+    pub stride: [usize; 2],
+    /// Zeros on each of the two sides.
+    pub padding: [usize; 2],
+    /// Groups; input and output channels are cut into as many equal runs, and each run of
+    /// outputs sees its own run of inputs only.
+    pub groups: usize,
+}
+
+impl ConvGeometry {
+    /// Weights in the order output channel, input channel of the group, row, column.
+    pub fn weight_len(&self) -> usize {
+        self.out_channels * self.group_in_channels() * self.taps()
+    }
+
+    /// Input channels that one output channel sees.
+    pub(crate) fn group_in_channels(&self) -> usize {
+        self.in_channels / self.groups
+    }
+
+    /// Output channels of one group.
+    pub(crate) fn group_out_channels(&self) -> usize {
+        self.out_channels / self.groups
+    }
+
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// # Panics
+    ///
+    /// If a size is zero or the groups do not divide the channels.
+    pub(crate) fn assert_valid(&self) {
+        assert!(
+            self.in_channels > 0
+                && self.out_channels > 0
+                && self.taps() > 0
+                && self.stride[0] > 0
+                && self.stride[1] > 0
+                && self.groups > 0,
+            "a size of the convolution is zero: {self:?}"
+        );
+        assert!(
+            self.in_channels.is_multiple_of(self.groups)
+                && self.out_channels.is_multiple_of(self.groups),
+            "the groups do not divide the channels: {self:?}"
+        );
+    }
+}
+
+/// A convolution on a batch of inputs of one size.
+///
+/// Tensors are NHWC: input `[batch, in_height, in_width, in_channels]`, output
+/// `[batch, out_height, out_width, out_channels]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvShape {
+    /// The convolution.
+    pub geometry: ConvGeometry,
+    /// Images.
+    pub batch: usize,
+    /// Height of the input in pixels.
+    pub in_height: usize,
+    /// Width of the input in pixels.
+    pub in_width: usize,
+}
+
+impl ConvShape {
+    /// Height of the output; 0 where the kernel is larger than the padded input.
+    pub fn out_height(&self) -> usize {
+        self.out_size(0, self.in_height)
+    }
+
+    /// Width of the output; 0 where the kernel is larger than the padded input.
+    pub fn out_width(&self) -> usize {
+        self.out_size(1, self.in_width)
+    }
+
+    fn out_size(&self, axis: usize, size: usize) -> usize {
+        let ConvGeometry {
+            kernel,
+            stride,
+            padding,
+            ..
+        } = self.geometry;
+        match (size + 2 * padding[axis]).checked_sub(kernel[axis]) {
+            Some(room) => room / stride[axis] + 1,
+            None => 0,
+        }
+    }
+
+    /// Floats of the input tensor.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.in_height * self.in_width * self.geometry.in_channels
+    }
+
+    /// Floats of the output tensor.
+    pub fn output_len(&self) -> usize {
+        self.batch * self.out_height() * self.out_width() * self.geometry.out_channels
+    }
+
+    /// Floats of the weights.
+    pub fn weight_len(&self) -> usize {
+        self.geometry.weight_len()
+    }
+
+    /// Multiply-accumulates of the forward pass, those on padding included.
+    pub fn macs(&self) -> u64 {
+        let per_output = self.geometry.group_in_channels() * self.geometry.taps();
+        self.output_len() as u64 * per_output as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_a_strided_padded_grouped_convolution() {
+        let geometry = ConvGeometry {
+            in_channels: 8,
+            out_channels: 12,
+            kernel: [3, 2],
+            stride: [2, 3],
+            padding: [1, 0],
+            groups: 4,
+        };
+        let shape = ConvShape {
+            geometry,
+            batch: 2,
+            in_height: 6,
+            in_width: 9,
+        };
+        assert_eq!((shape.out_height(), shape.out_width()), (3, 3));
+        assert_eq!(shape.input_len(), 2 * 6 * 9 * 8);
+        assert_eq!(shape.output_len(), 2 * 3 * 3 * 12);
+        assert_eq!(shape.weight_len(), 12 * 2 * 6);
+        assert_eq!(shape.macs(), 2 * 3 * 3 * 12 * 2 * 6);
+        assert_eq!(
+            ConvShape {
+                in_width: 1,
+                ..shape
+            }
+            .output_len(),
+            0
+        );
+    }
+}

@@ -1,0 +1,194 @@
+//! Fully connected layers: a 1×1 convolution whose pixels are the batch.
+
+use crate::context::Context;
+use crate::conv::{
+    ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, conv_backward_data,
+    conv_backward_weights, conv_forward,
+};
+
+fn geometry(inputs: usize, outputs: usize) -> ConvGeometry {
+    ConvGeometry {
+        in_channels: inputs,
+        out_channels: outputs,
+        kernel: [1, 1],
+        stride: [1, 1],
+        padding: [0, 0],
+        groups: 1,
+    }
+}
+
+fn shape(geometry: ConvGeometry, batch: usize) -> ConvShape {
+    ConvShape {
+        geometry,
+        batch: 1,
+        in_height: 1,
+        in_width: batch,
+    }
+}
+
+/// A linear layer's weights `[outputs, inputs]`, laid out for [`linear_forward`] and
+/// [`linear_backward_data`].
+#[derive(Clone, Debug)]
+pub struct PackedLinear {
+    forward: PackedConv,
+    transpose: Option<PackedConvTranspose>,
+}
+
+impl PackedLinear {
+    /// Packs `weights` for the forward pass and, if `trained`, for the backward pass.
+    pub fn new(
+        ctx: &Context,
+        inputs: usize,
+        outputs: usize,
+        weights: &[f32],
+        trained: bool,
+    ) -> Self {
+        let geometry = geometry(inputs, outputs);
+        PackedLinear {
+            forward: PackedConv::new(ctx, geometry, weights),
+            transpose: trained.then(|| PackedConvTranspose::new(ctx, geometry, weights)),
+        }
+    }
+
+    /// Replaces the weights without allocating.
+    pub fn repack(&mut self, ctx: &Context, weights: &[f32]) {
+        self.forward.repack(ctx, weights);
+        if let Some(transpose) = &mut self.transpose {
+            transpose.repack(ctx, weights);
+        }
+    }
+
+    /// Memory that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        self.forward.bytes()
+            + self
+                .transpose
+                .as_ref()
+                .map_or(0, PackedConvTranspose::bytes)
+    }
+}
+
+/// `y[n, o] = Σ x[n, i] w[o, i] + bias[o]`.
+///
+/// # Panics
+///
+/// If a length does not fit the layer and `batch`.
+pub fn linear_forward(
+    ctx: &Context,
+    batch: usize,
+    x: &[f32],
+    w: &PackedLinear,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let epilogue = Epilogue {
+        shift: bias,
+        ..Epilogue::default()
+    };
+    conv_forward(
+        ctx,
+        &shape(*w.forward.geometry(), batch),
+        x,
+        &w.forward,
+        epilogue,
+        y,
+    );
+}
+
+/// `dx[n, i] = Σ dy[n, o] w[o, i]`, added to what `dx` holds if `accumulate`.
+///
+/// # Panics
+///
+/// If a length does not fit the layer and `batch`, or the layer was packed as not trained.
+pub fn linear_backward_data(
+    ctx: &Context,
+    batch: usize,
+    dy: &[f32],
+    w: &PackedLinear,
+    dx: &mut [f32],
+    accumulate: bool,
+) {
+    let transpose = w.transpose.as_ref().expect("a layer packed as trained");
+    conv_backward_data(
+        ctx,
+        &shape(*transpose.geometry(), batch),
+        dy,
+        transpose,
+        dx,
+        accumulate,
+    );
+}
+
+/// `dw[o, i] = Σ dy[n, o] x[n, i]` and `db[o] = Σ dy[n, o]`, added to what they hold if
+/// `accumulate`.
+///
+/// # Panics
+///
+/// If a length does not fit `batch`, `inputs` and `outputs`.
+pub fn linear_backward_weights(
+    ctx: &Context,
+    batch: usize,
+    inputs: usize,
+    outputs: usize,
+    x: &[f32],
+    dy: &[f32],
+    dw: &mut [f32],
+    db: Option<&mut [f32]>,
+    accumulate: bool,
+) {
+    conv_backward_weights(
+        ctx,
+        &shape(geometry(inputs, outputs), batch),
+        x,
+        dy,
+        dw,
+        accumulate,
+    );
+    if let Some(db) = db {
+        assert_eq!(
+            db.len(),
+            outputs,
+            "bias gradient: one float for each output"
+        );
+        if !accumulate {
+            db.fill(0.0);
+        }
+        for row in dy.chunks_exact(outputs) {
+            for (db, dy) in db.iter_mut().zip(row) {
+                *db += dy;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two rows, three inputs, two outputs.
+    const X: [f32; 6] = [1.0, 2.0, 3.0, -1.0, 0.5, 4.0];
+    const W: [f32; 6] = [1.0, 0.0, -1.0, 2.0, 1.0, 0.5];
+
+    #[test]
+    fn forward_multiplies_and_adds_the_bias() {
+        let ctx = Context::new(None).unwrap();
+        let w = PackedLinear::new(&ctx, 3, 2, &W, false);
+        let mut y = [0.0; 4];
+        linear_forward(&ctx, 2, &X, &w, Some(&[10.0, 20.0]), &mut y);
+        assert_eq!(y, [8.0, 25.5, 5.0, 20.5]);
+    }
+
+    #[test]
+    fn backward_is_the_transpose() {
+        let ctx = Context::new(None).unwrap();
+        let w = PackedLinear::new(&ctx, 3, 2, &W, true);
+        let dy = [1.0, 2.0, -1.0, 4.0];
+        let mut dx = [100.0; 6];
+        linear_backward_data(&ctx, 2, &dy, &w, &mut dx, false);
+        assert_eq!(dx, [5.0, 2.0, 0.0, 7.0, 4.0, 3.0]);
+        let (mut dw, mut db) = ([1.0; 6], [1.0; 2]);
+        linear_backward_weights(&ctx, 2, 3, 2, &X, &dy, &mut dw, Some(&mut db), true);
+        assert_eq!(dw, [3.0, 2.5, 0.0, -1.0, 7.0, 23.0]);
+        assert_eq!(db, [1.0, 7.0]);
+    }
+}

@@ -1,0 +1,119 @@
+//! Working memory that kernels take for a call and give back, so that only the first call of
+//! a shape allocates.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
+
+/// One cache line, and the widest vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; Line::FLOATS]);
+
+impl Line {
+    const FLOATS: usize = 16;
+}
+
+/// Buffers that nobody uses at the moment.
+#[derive(Default)]
+pub(crate) struct ScratchPool {
+    free: Mutex<Free>,
+}
+
+#[derive(Default)]
+struct Free {
+    buffers: Vec<Vec<Line>>,
+    /// Bytes of all buffers, those in use included.
+    bytes: usize,
+}
+
+impl ScratchPool {
+    /// The smallest free buffer that holds `len` floats; where none does, the largest one
+    /// grows, so that the buffers settle at what the calls need.
+    pub(crate) fn take(&self, len: usize) -> Scratch<'_> {
+        let lines = len.div_ceil(Line::FLOATS);
+        let mut free = self.lock();
+        let best = (0..free.buffers.len()).min_by_key(|&i| {
+            let has = free.buffers[i].len();
+            if has >= lines {
+                (0, has)
+            } else {
+                (1, usize::MAX - has)
+            }
+        });
+        let mut buffer = best
+            .map(|i| free.buffers.swap_remove(i))
+            .unwrap_or_default();
+        if buffer.len() < lines {
+            let grown = lines - buffer.len();
+            free.bytes += grown * size_of::<Line>();
+            buffer.clear();
+            buffer.reserve_exact(lines);
+            buffer.resize(lines, Line([0.0; Line::FLOATS]));
+        }
+        Scratch {
+            pool: self,
+            buffer,
+            len,
+        }
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
+        // A panic elsewhere leaves the list of buffers whole.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A borrowed buffer; see [`crate::Context::scratch`].
+pub(crate) struct Scratch<'a> {
+    pool: &'a ScratchPool,
+    buffer: Vec<Line>,
+    len: usize,
+}
+
+impl Deref for Scratch<'_> {
+    type Target = [f32];
+
+    #[inline(always)]
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `buffer` holds at least `len` initialised floats.
+        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for Scratch<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: `buffer` holds at least `len` initialised floats and is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.pool.lock().buffers.push(buffer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_reused() {
+        let pool = ScratchPool::default();
+        let (a, b) = (pool.take(100), pool.take(1000));
+        assert_eq!((a.len(), b.len()), (100, 1000));
+        assert_eq!(a.as_ptr() as usize % 64, 0);
+        drop((a, b));
+        let bytes = pool.bytes();
+        drop((pool.take(900), pool.take(10)));
+        assert_eq!(pool.bytes(), bytes);
+        drop(pool.take(2000));
+        assert!(pool.bytes() > bytes);
+    }
+}
