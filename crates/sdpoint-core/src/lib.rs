@@ -12,6 +12,7 @@ pub mod preprocessing;
 pub mod ratio;
 pub mod shapes;
 pub mod weights;
+pub mod zoo;
 
 pub use instance::{Instance, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};

@@ -1,0 +1,298 @@
+//! Architectures by name.
+//!
+//! The builders in [`resnet`] and [`small`] take plain numbers; this registry
+//! maps the names that the field uses to those numbers.
+
+pub mod resnet;
+pub mod small;
+
+use resnet::{Block, ResNetConfig};
+use small::WideResNetConfig;
+
+use crate::network::{Network, NetworkError};
+
+/// A network of the zoo, or a typical member of a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What [`build`] takes.
+    pub name: &'static str,
+    /// For a member of a family, the names that the family has.
+    pub pattern: Option<&'static str>,
+    /// The side, in pixels, of the images that it was published for.
+    pub input: usize,
+    /// The number of classes that it was published for.
+    pub classes: usize,
+}
+
+/// A name that builds no network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ZooError {
+    /// No network has this name.
+    #[error("there is no network '{name}'; the nearest are {nearest}. Families: {families}")]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// The most similar names.
+        nearest: String,
+        /// The families' patterns.
+        families: String,
+    },
+    /// A family has no member of this depth.
+    #[error("'{name}' cannot be: {pattern}. The nearest are {nearest}")]
+    Depth {
+        /// The name asked for.
+        name: String,
+        /// The family's pattern.
+        pattern: &'static str,
+        /// The family's nearest members.
+        nearest: String,
+    },
+    /// A family's number is out of range.
+    #[error("'{name}' cannot be: its {what} must be between 1 and {limit}")]
+    Range {
+        /// The name asked for.
+        name: String,
+        /// Which number it is.
+        what: &'static str,
+        /// The largest that is built.
+        limit: usize,
+    },
+    /// The number of classes or of colours makes no network.
+    #[error("'{name}' cannot be built: {source}")]
+    Network {
+        /// The name asked for.
+        name: String,
+        /// What is wrong.
+        source: NetworkError,
+    },
+}
+
+const PRERESNET: &str = "preresnetD with D = 6n + 2 (small images)";
+const WIDE: &str = "wrnD-K with D = 6n + 4 and width factor K (small images)";
+const RESNEXT29: &str = "resnext29_GxWd with G groups of W channels (small images)";
+
+/// Deeper than any published member; keeps a name from asking for more
+/// layers than memory holds.
+const MAX_DEPTH: usize = 2000;
+const MAX_FACTOR: usize = 1000;
+
+/// The numbers behind a name.
+#[derive(Clone, Copy)]
+enum Recipe {
+    Post(Block, [usize; 4], usize, usize),
+    Pre(Block, [usize; 4]),
+    Wide { blocks: usize, widen: usize },
+    ResNeXt29 { groups: usize, width: usize },
+}
+
+/// The networks for large images; the others come in families.
+#[rustfmt::skip]
+const LARGE: [(&str, Recipe); 14] = {
+    use Block::{Basic, Bottleneck};
+    use Recipe::{Post, Pre};
+    [
+        ("resnet18", Post(Basic, [2, 2, 2, 2], 1, 64)),
+        ("resnet34", Post(Basic, [3, 4, 6, 3], 1, 64)),
+        ("resnet50", Post(Bottleneck, [3, 4, 6, 3], 1, 64)),
+        ("resnet101", Post(Bottleneck, [3, 4, 23, 3], 1, 64)),
+        ("resnet152", Post(Bottleneck, [3, 8, 36, 3], 1, 64)),
+        ("resnext50_32x4d", Post(Bottleneck, [3, 4, 6, 3], 32, 4)),
+        ("resnext101_32x4d", Post(Bottleneck, [3, 4, 23, 3], 32, 4)),
+        ("resnext152_32x4d", Post(Bottleneck, [3, 8, 36, 3], 32, 4)),
+        ("preresnet18-imagenet", Pre(Basic, [2, 2, 2, 2])),
+        ("preresnet34-imagenet", Pre(Basic, [3, 4, 6, 3])),
+        ("preresnet50-imagenet", Pre(Bottleneck, [3, 4, 6, 3])),
+        ("preresnet101-imagenet", Pre(Bottleneck, [3, 4, 23, 3])),
+        ("preresnet152-imagenet", Pre(Bottleneck, [3, 8, 36, 3])),
+        ("preresnet200-imagenet", Pre(Bottleneck, [3, 24, 36, 3])),
+    ]
+};
+
+const SMALL: [(&str, &str); 12] = [
+    ("preresnet20", PRERESNET),
+    ("preresnet32", PRERESNET),
+    ("preresnet44", PRERESNET),
+    ("preresnet56", PRERESNET),
+    ("preresnet110", PRERESNET),
+    ("wrn16-2", WIDE),
+    ("wrn16-4", WIDE),
+    ("wrn16-8", WIDE),
+    ("wrn28-10", WIDE),
+    ("wrn40-4", WIDE),
+    ("resnext29_8x64d", RESNEXT29),
+    ("resnext29_16x64d", RESNEXT29),
+];
+
+/// Every network that has a name of its own, and typical members of the
+/// families, which have any number of them.
+pub fn entries() -> Vec<Entry> {
+    let large = LARGE.iter().map(|&(name, _)| Entry {
+        name,
+        pattern: None,
+        input: 224,
+        classes: 1000,
+    });
+    let small = SMALL.iter().map(|&(name, pattern)| Entry {
+        name,
+        pattern: Some(pattern),
+        input: 32,
+        classes: 10,
+    });
+    large.chain(small).collect()
+}
+
+/// The side, in pixels, of the images that a network of that name was
+/// published for.
+///
+/// # Errors
+/// If there is no such network.
+pub fn input_size(name: &str) -> Result<usize, ZooError> {
+    Ok(match recipe(name)? {
+        Recipe::Post(..) | Recipe::Pre(..) => 224,
+        Recipe::Wide { .. } | Recipe::ResNeXt29 { .. } => 32,
+    })
+}
+
+/// A network by name, for images of three colours.
+///
+/// # Errors
+/// If there is no such network, or if it cannot have so many classes.
+pub fn build(name: &str, classes: usize) -> Result<Network, ZooError> {
+    build_with_channels(name, classes, 3)
+}
+
+/// A network by name, for images of any number of colours.
+///
+/// # Errors
+/// If there is no such network, or if it cannot have so many classes or
+/// colours.
+pub fn build_with_channels(
+    name: &str,
+    classes: usize,
+    in_channels: usize,
+) -> Result<Network, ZooError> {
+    let large = |block, blocks: [usize; 4], groups, base_width| ResNetConfig {
+        name: name.to_owned(),
+        block,
+        blocks: blocks.to_vec(),
+        stem_width: 64,
+        groups,
+        base_width,
+        classes,
+        in_channels,
+    };
+    match recipe(name)? {
+        Recipe::Post(block, blocks, groups, base_width) => {
+            resnet::post_activation(&large(block, blocks, groups, base_width))
+        }
+        Recipe::Pre(block, blocks) => resnet::pre_activation(&large(block, blocks, 1, 64)),
+        Recipe::Wide { blocks, widen } => small::wide_resnet(&WideResNetConfig {
+            name: name.to_owned(),
+            blocks,
+            widen,
+            classes,
+            in_channels,
+        }),
+        Recipe::ResNeXt29 { groups, width } => {
+            small::resnext29(name, groups, width, classes, in_channels)
+        }
+    }
+    .map_err(|source| ZooError::Network {
+        name: name.to_owned(),
+        source,
+    })
+}
+
+fn recipe(name: &str) -> Result<Recipe, ZooError> {
+    if let Some(&(_, recipe)) = LARGE.iter().find(|(known, _)| *known == name) {
+        return Ok(recipe);
+    }
+    if let Some(depth) = name.strip_prefix("preresnet").and_then(number) {
+        let blocks = blocks_a_stage(name, depth, 2, PRERESNET, |d| format!("preresnet{d}"))?;
+        return Ok(Recipe::Wide { blocks, widen: 1 });
+    }
+    if let Some((depth, widen)) = name.strip_prefix("wrn").and_then(|rest| pair(rest, "-")) {
+        let blocks = blocks_a_stage(name, depth, 4, WIDE, |d| format!("wrn{d}-{widen}"))?;
+        in_range(name, "width factor", widen)?;
+        return Ok(Recipe::Wide { blocks, widen });
+    }
+    let numbers = name
+        .strip_prefix("resnext29_")
+        .and_then(|rest| rest.strip_suffix('d'));
+    if let Some((groups, width)) = numbers.and_then(|rest| pair(rest, "x")) {
+        in_range(name, "number of groups", groups)?;
+        in_range(name, "width of a group", width)?;
+        return Ok(Recipe::ResNeXt29 { groups, width });
+    }
+    Err(ZooError::Unknown {
+        name: name.to_owned(),
+        nearest: nearest(name),
+        families: [PRERESNET, WIDE, RESNEXT29].join("; "),
+    })
+}
+
+/// `n` of a depth of `6n + rest`: three stages of `n` blocks of two layers,
+/// and the layers around them.
+fn blocks_a_stage(
+    name: &str,
+    depth: usize,
+    rest: usize,
+    pattern: &'static str,
+    member: impl Fn(usize) -> String,
+) -> Result<usize, ZooError> {
+    in_range(name, "depth", depth)?;
+    let below = depth.saturating_sub(rest) / 6;
+    if below > 0 && 6 * below + rest == depth {
+        return Ok(below);
+    }
+    let mut fitting: Vec<String> = [below, below + 1]
+        .into_iter()
+        .filter(|&n| n > 0)
+        .map(|n| member(6 * n + rest))
+        .collect();
+    let large = format!("{name}-imagenet");
+    if LARGE.iter().any(|(known, _)| *known == large) {
+        fitting.push(large);
+    }
+    Err(ZooError::Depth {
+        name: name.to_owned(),
+        pattern,
+        nearest: fitting.join(", "),
+    })
+}
+
+fn in_range(name: &str, what: &'static str, value: usize) -> Result<(), ZooError> {
+    let limit = if what == "depth" {
+        MAX_DEPTH
+    } else {
+        MAX_FACTOR
+    };
+    if (1..=limit).contains(&value) {
+        return Ok(());
+    }
+    Err(ZooError::Range {
+        name: name.to_owned(),
+        what,
+        limit,
+    })
+}
+
+/// A number as it is written in names: digits alone, none of them idle.
+fn number(text: &str) -> Option<usize> {
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
+}
+
+fn pair(text: &str, separator: &str) -> Option<(usize, usize)> {
+    let (left, right) = text.split_once(separator)?;
+    Some((number(left)?, number(right)?))
+}
+
+/// The three listed names that are most like a name.
+fn nearest(name: &str) -> String {
+    let name = name.to_lowercase();
+    let mut names: Vec<&str> = entries().iter().map(|entry| entry.name).collect();
+    names.sort_by_key(|known| strsim::damerau_levenshtein(&name, known));
+    names[..3].join(", ")
+}

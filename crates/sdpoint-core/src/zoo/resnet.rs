@@ -1,0 +1,227 @@
+//! ResNets of four stages for large images, and the blocks that they share
+//! with the networks for small ones.
+
+use crate::instance::PointId;
+use crate::layer::{Conv, LayerId, Op, Window};
+use crate::network::{Network, NetworkBuilder, NetworkError};
+
+/// The two kinds of residual block (He et al., arXiv 1512.03385, figure 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Block {
+    /// Two 3×3 convolutions; puts out as many channels as it is wide.
+    Basic,
+    /// 1×1, 3×3, 1×1; puts out four times as many channels as it is wide.
+    /// The 3×3 convolution has the stride.
+    Bottleneck,
+}
+
+impl Block {
+    /// Output channels for each channel of a stage's width.
+    pub fn expansion(self) -> usize {
+        match self {
+            Self::Basic => 1,
+            Self::Bottleneck => 4,
+        }
+    }
+}
+
+/// A residual network's numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResNetConfig {
+    /// The architecture's name.
+    pub name: String,
+    /// The kind of all blocks.
+    pub block: Block,
+    /// How many blocks each stage has; all stages but the first halve the
+    /// feature map.
+    pub blocks: Vec<usize>,
+    /// Channels of the stem and width of the first stage (64 in the paper);
+    /// each further stage is twice as wide.
+    pub stem_width: usize,
+    /// Groups of the blocks' 3×3 convolutions (ResNeXt's cardinality).
+    pub groups: usize,
+    /// Channels of each group in a stage of width 64; 64 with one group is
+    /// the plain ResNet.
+    pub base_width: usize,
+    /// Classes to tell apart.
+    pub classes: usize,
+    /// Colours of the images.
+    pub in_channels: usize,
+}
+
+impl ResNetConfig {
+    /// The width of a stage.
+    fn planes(&self, stage: usize) -> usize {
+        1usize
+            .checked_shl(stage as u32)
+            .map_or(usize::MAX, |factor| self.stem_width.saturating_mul(factor))
+    }
+
+    /// Channels inside a stage's blocks, as torchvision counts them:
+    /// `⌊planes · base_width / 64⌋ · groups`.
+    fn inner(&self, stage: usize) -> usize {
+        (self.planes(stage).saturating_mul(self.base_width) / 64).saturating_mul(self.groups)
+    }
+}
+
+/// A ResNet or ResNeXt with torchvision's parameter names: each block ends
+/// in a ReLU.
+///
+/// The stem's point is the max pool. A block's point is its sum, before the
+/// closing ReLU.
+///
+/// # Errors
+/// If the numbers make no network, such as a width of zero.
+pub fn post_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
+    let width = config.stem_width;
+    let mut b = NetworkBuilder::new(&config.name, config.in_channels);
+    let x = large_stem(&mut b, config);
+    let x = post_activation_stages(&mut b, x, width, config);
+    head(&mut b, x.0, x.1, config.classes);
+    b.finish()
+}
+
+/// A pre-activation ResNet for large images (He et al., arXiv 1603.05027) as
+/// the authors of stochastic downsampling built it: with batch norm and ReLU
+/// in the stem, and batch norm after a shortcut's convolution, which takes
+/// the block's input as it is.
+///
+/// The stem's point is the max pool. A block's point is its sum.
+///
+/// # Errors
+/// If the numbers make no network, such as a width of zero.
+pub fn pre_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
+    let mut b = NetworkBuilder::new(&config.name, config.in_channels);
+    let mut x = large_stem(&mut b, config);
+    let mut channels = config.stem_width;
+    let mut point = 0;
+    for (stage, &blocks) in config.blocks.iter().enumerate() {
+        for index in 0..blocks {
+            let name = format!("layer{}.{index}", stage + 1);
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            let convs = branch(config, stage, channels, stride);
+            let mut y = x;
+            for (i, conv) in convs.iter().enumerate() {
+                let i = i + 1;
+                y = b.batch_norm(format!("{name}.bn{i}"), y, conv.in_channels);
+                y = b.relu(format!("{name}.relu{i}"), y);
+                y = b.conv(format!("{name}.conv{i}"), y, *conv);
+            }
+            let out = config
+                .planes(stage)
+                .saturating_mul(config.block.expansion());
+            let shortcut = projection(&mut b, &name, x, channels, out, stride);
+            x = b.add(format!("{name}.add"), y, shortcut);
+            b.point(PointId::Block(point), x);
+            point += 1;
+            channels = out;
+        }
+    }
+    let x = b.batch_norm("bn2", x, channels);
+    let x = b.relu("relu2", x);
+    head(&mut b, x, channels, config.classes);
+    b.finish()
+}
+
+/// The stages of [`post_activation`] on a tensor of `channels` channels, with
+/// a point at each block; returns the last tensor and its channels.
+pub(super) fn post_activation_stages(
+    b: &mut NetworkBuilder,
+    mut x: LayerId,
+    mut channels: usize,
+    config: &ResNetConfig,
+) -> (LayerId, usize) {
+    let mut point = 0;
+    for (stage, &blocks) in config.blocks.iter().enumerate() {
+        for index in 0..blocks {
+            let name = format!("layer{}.{index}", stage + 1);
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            let convs = branch(config, stage, channels, stride);
+            let mut y = x;
+            for (i, conv) in convs.iter().enumerate() {
+                let i = i + 1;
+                y = b.conv(format!("{name}.conv{i}"), y, *conv);
+                y = b.batch_norm(format!("{name}.bn{i}"), y, conv.out_channels);
+                if i < convs.len() {
+                    y = b.relu(format!("{name}.relu{i}"), y);
+                }
+            }
+            let out = config
+                .planes(stage)
+                .saturating_mul(config.block.expansion());
+            let shortcut = projection(b, &name, x, channels, out, stride);
+            let sum = b.add(format!("{name}.add"), y, shortcut);
+            b.point(PointId::Block(point), sum);
+            x = b.relu(format!("{name}.relu"), sum);
+            point += 1;
+            channels = out;
+        }
+    }
+    (x, channels)
+}
+
+/// The mean over all places and the classifier `fc`.
+pub(super) fn head(b: &mut NetworkBuilder, x: LayerId, channels: usize, classes: usize) {
+    let x = b.layer("avgpool", Op::GlobalAvgPool, &[x]);
+    let op = Op::Linear {
+        in_features: channels,
+        out_features: classes,
+        bias: true,
+    };
+    b.layer("fc", op, &[x]);
+}
+
+/// 7×7 convolution and max pool, each of stride 2, with the stem's point.
+fn large_stem(b: &mut NetworkBuilder, config: &ResNetConfig) -> LayerId {
+    let width = config.stem_width;
+    let x = b.conv(
+        "conv1",
+        b.input(),
+        Conv::square(config.in_channels, width, 7, 2),
+    );
+    let x = b.batch_norm("bn1", x, width);
+    let x = b.relu("relu", x);
+    let x = b.layer("maxpool", Op::MaxPool(Window::square(3, 2, 1)), &[x]);
+    b.point(PointId::Stem, x);
+    x
+}
+
+/// The convolutions of a block's residual branch.
+fn branch(config: &ResNetConfig, stage: usize, channels: usize, stride: usize) -> Vec<Conv> {
+    let inner = config.inner(stage);
+    let out = config
+        .planes(stage)
+        .saturating_mul(config.block.expansion());
+    match config.block {
+        Block::Basic => vec![
+            Conv::square(channels, inner, 3, stride).grouped(config.groups),
+            Conv::square(inner, out, 3, 1).grouped(config.groups),
+        ],
+        Block::Bottleneck => vec![
+            Conv::square(channels, inner, 1, 1),
+            Conv::square(inner, inner, 3, stride).grouped(config.groups),
+            Conv::square(inner, out, 1, 1),
+        ],
+    }
+}
+
+/// A block's shortcut: its input, through a 1×1 convolution with batch norm
+/// where the shape changes.
+fn projection(
+    b: &mut NetworkBuilder,
+    name: &str,
+    x: LayerId,
+    channels: usize,
+    out: usize,
+    stride: usize,
+) -> LayerId {
+    if stride == 1 && channels == out {
+        return x;
+    }
+    let x = b.conv(
+        format!("{name}.downsample.0"),
+        x,
+        Conv::square(channels, out, 1, stride),
+    );
+    b.batch_norm(format!("{name}.downsample.1"), x, out)
+}
