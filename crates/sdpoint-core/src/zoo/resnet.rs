@@ -57,6 +57,11 @@ impl ResNetConfig {
             .map_or(usize::MAX, |factor| self.stem_width.saturating_mul(factor))
     }
 
+    /// Channels that a stage's blocks put out.
+    fn out(&self, stage: usize) -> usize {
+        self.planes(stage).saturating_mul(self.block.expansion())
+    }
+
     /// Channels inside a stage's blocks, as torchvision counts them:
     /// `⌊planes · base_width / 64⌋ · groups`.
     fn inner(&self, stage: usize) -> usize {
@@ -73,18 +78,17 @@ impl ResNetConfig {
 /// # Errors
 /// If the numbers make no network, such as a width of zero.
 pub fn post_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
-    let width = config.stem_width;
     let mut b = NetworkBuilder::new(&config.name, config.in_channels);
     let x = large_stem(&mut b, config);
-    let x = post_activation_stages(&mut b, x, width, config);
-    head(&mut b, x.0, x.1, config.classes);
+    let (x, channels) = post_activation_stages(&mut b, x, config);
+    head(&mut b, x, channels, config.classes);
     b.finish()
 }
 
 /// A pre-activation ResNet for large images (He et al., arXiv 1603.05027) as
 /// the authors of stochastic downsampling built it: with batch norm and ReLU
-/// in the stem, and batch norm after a shortcut's convolution, which takes
-/// the block's input as it is.
+/// in the stem, and batch norm after a shortcut's convolution, which shares
+/// the block's first batch norm and ReLU with the residual branch.
 ///
 /// The stem's point is the max pool. A block's point is its sum.
 ///
@@ -100,17 +104,20 @@ pub fn pre_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
             let name = format!("layer{}.{index}", stage + 1);
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
             let convs = branch(config, stage, channels, stride);
-            let mut y = x;
-            for (i, conv) in convs.iter().enumerate() {
-                let i = i + 1;
+            let y = b.batch_norm(format!("{name}.bn1"), x, channels);
+            let active = b.relu(format!("{name}.relu1"), y);
+            let mut y = b.conv(format!("{name}.conv1"), active, convs[0]);
+            for (i, conv) in (2..).zip(&convs[1..]) {
                 y = b.batch_norm(format!("{name}.bn{i}"), y, conv.in_channels);
                 y = b.relu(format!("{name}.relu{i}"), y);
                 y = b.conv(format!("{name}.conv{i}"), y, *conv);
             }
-            let out = config
-                .planes(stage)
-                .saturating_mul(config.block.expansion());
-            let shortcut = projection(&mut b, &name, x, channels, out, stride);
+            let out = config.out(stage);
+            let shortcut = if stride == 1 && channels == out {
+                x
+            } else {
+                projection(&mut b, &name, active, channels, out, stride)
+            };
             x = b.add(format!("{name}.add"), y, shortcut);
             b.point(PointId::Block(point), x);
             point += 1;
@@ -123,14 +130,14 @@ pub fn pre_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
     b.finish()
 }
 
-/// The stages of [`post_activation`] on a tensor of `channels` channels, with
-/// a point at each block; returns the last tensor and its channels.
+/// The stages of [`post_activation`] on the stem's output, with a point at
+/// each block; returns the last tensor and its channels.
 pub(super) fn post_activation_stages(
     b: &mut NetworkBuilder,
     mut x: LayerId,
-    mut channels: usize,
     config: &ResNetConfig,
 ) -> (LayerId, usize) {
+    let mut channels = config.stem_width;
     let mut point = 0;
     for (stage, &blocks) in config.blocks.iter().enumerate() {
         for index in 0..blocks {
@@ -138,18 +145,19 @@ pub(super) fn post_activation_stages(
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
             let convs = branch(config, stage, channels, stride);
             let mut y = x;
-            for (i, conv) in convs.iter().enumerate() {
-                let i = i + 1;
+            for (i, conv) in (1..).zip(&convs) {
                 y = b.conv(format!("{name}.conv{i}"), y, *conv);
                 y = b.batch_norm(format!("{name}.bn{i}"), y, conv.out_channels);
                 if i < convs.len() {
                     y = b.relu(format!("{name}.relu{i}"), y);
                 }
             }
-            let out = config
-                .planes(stage)
-                .saturating_mul(config.block.expansion());
-            let shortcut = projection(b, &name, x, channels, out, stride);
+            let out = config.out(stage);
+            let shortcut = if stride == 1 && channels == out {
+                x
+            } else {
+                projection(b, &name, x, channels, out, stride)
+            };
             let sum = b.add(format!("{name}.add"), y, shortcut);
             b.point(PointId::Block(point), sum);
             x = b.relu(format!("{name}.relu"), sum);
@@ -189,9 +197,7 @@ fn large_stem(b: &mut NetworkBuilder, config: &ResNetConfig) -> LayerId {
 /// The convolutions of a block's residual branch.
 fn branch(config: &ResNetConfig, stage: usize, channels: usize, stride: usize) -> Vec<Conv> {
     let inner = config.inner(stage);
-    let out = config
-        .planes(stage)
-        .saturating_mul(config.block.expansion());
+    let out = config.out(stage);
     match config.block {
         Block::Basic => vec![
             Conv::square(channels, inner, 3, stride).grouped(config.groups),
@@ -205,8 +211,8 @@ fn branch(config: &ResNetConfig, stage: usize, channels: usize, stride: usize) -
     }
 }
 
-/// A block's shortcut: its input, through a 1×1 convolution with batch norm
-/// where the shape changes.
+/// The shortcut of a block that changes the shape: a 1×1 convolution with
+/// batch norm.
 fn projection(
     b: &mut NetworkBuilder,
     name: &str,
@@ -215,9 +221,6 @@ fn projection(
     out: usize,
     stride: usize,
 ) -> LayerId {
-    if stride == 1 && channels == out {
-        return x;
-    }
     let x = b.conv(
         format!("{name}.downsample.0"),
         x,

@@ -98,7 +98,7 @@ pub fn resnext29(
     let x = b.conv("conv1", b.input(), Conv::square(in_channels, 64, 3, 1));
     let x = b.batch_norm("bn1", x, 64);
     let x = b.relu("relu", x);
-    let (x, channels) = post_activation_stages(&mut b, x, 64, &config);
+    let (x, channels) = post_activation_stages(&mut b, x, &config);
     head(&mut b, x, channels, classes);
     b.finish()
 }
