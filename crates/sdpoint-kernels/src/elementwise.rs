@@ -1,11 +1,11 @@
 //! Passes over whole arrays: ReLU, sums of branches, and joining or splitting
 //! the channels of several arrays.
 
-use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
 
 use crate::context::Context;
-use crate::lanes::{Expression, relu as relu_lanes, sweep};
+use crate::lanes::{Expression, block, relu as relu_lanes, sweep};
 
 /// `y = max(x, 0)`; NaN stays NaN, so that a diverging run is noticed.
 ///
@@ -62,18 +62,142 @@ pub fn accumulate(ctx: &Context, x: &[f32], y: &mut [f32]) {
     sweep(ctx, Accumulate, [y], [x], []);
 }
 
+/// Joins arrays of the same pixels, each given with its channel count, along
+/// the channels: a pixel of `y` holds that pixel of each input in turn. With
+/// `accumulate`, that is added to `y`, as the gradient of [`split_channels`]
+/// may need.
+///
+/// # Panics
+/// If an input is not whole pixels or has not as many as `y`.
+pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], accumulate: bool, y: &mut [f32]) {
+    let channels = inputs.iter().map(|(_, channels)| channels).sum();
+    let pixels = check_parts(
+        inputs.iter().map(|&(x, channels)| (x.len(), channels)),
+        y.len(),
+    );
+    let task_pixels = task_pixels(channels);
+    ctx.parallel_chunks(y, task_pixels * channels, |task, y| {
+        let mut at = 0;
+        let pixels = task * task_pixels..pixels.min((task + 1) * task_pixels);
+        for &(x, width) in inputs {
+            ctx.dispatch(CopyColumns {
+                from: &x[pixels.start * width..pixels.end * width],
+                from_columns: (0, width),
+                to: &mut *y,
+                to_columns: (at, channels),
+                width,
+                accumulate,
+            });
+            at += width;
+        }
+    });
+}
+
+/// Cuts the channels of `x` into arrays, each given with its channel count: the
+/// inverse and, with `accumulate`, the gradient of [`concat_channels`].
+///
+/// # Panics
+/// If an output is not whole pixels or has not as many as `x`.
+pub fn split_channels(
+    ctx: &Context,
+    x: &[f32],
+    accumulate: bool,
+    outputs: &mut [(&mut [f32], usize)],
+) {
+    let channels = outputs.iter().map(|(_, channels)| channels).sum();
+    check_parts(
+        outputs.iter().map(|(y, channels)| (y.len(), *channels)),
+        x.len(),
+    );
+    let task_pixels = task_pixels(channels);
+    let mut at = 0;
+    for (y, width) in outputs {
+        let width = *width;
+        ctx.parallel_chunks(y, task_pixels * width, |task, y| {
+            let start = task * task_pixels;
+            ctx.dispatch(CopyColumns {
+                from: &x[start * channels..(start + y.len() / width) * channels],
+                from_columns: (at, channels),
+                to: y,
+                to_columns: (0, width),
+                width,
+                accumulate,
+            });
+        });
+        at += width;
+    }
+}
+
+/// Pixels that a thread takes at a time.
+fn task_pixels(channels: usize) -> usize {
+    (32 * 1024 / channels.max(1)).max(1)
+}
+
+/// The number of pixels, if all parts (length and channels) and their whole
+/// agree on it.
+fn check_parts(parts: impl Iterator<Item = (usize, usize)> + Clone, whole: usize) -> usize {
+    let channels: usize = parts.clone().map(|(_, channels)| channels).sum();
+    assert!(
+        channels > 0 && whole.is_multiple_of(channels),
+        "{whole} values are not whole pixels of {channels} channels"
+    );
+    let pixels = whole / channels;
+    for (i, (len, channels)) in parts.enumerate() {
+        assert!(
+            channels > 0 && len == pixels * channels,
+            "part {i} has {len} values, not {pixels} pixels of {channels} channels"
+        );
+    }
+    pixels
+}
+
+/// Copies or adds `width` channels of each pixel; columns are the first of
+/// these channels and how many the array has.
+struct CopyColumns<'a> {
+    from: &'a [f32],
+    from_columns: (usize, usize),
+    to: &'a mut [f32],
+    to_columns: (usize, usize),
+    width: usize,
+    accumulate: bool,
+}
+
+impl SimdOp for CopyColumns<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let (from_at, from_channels) = self.from_columns;
+        let (to_at, to_channels) = self.to_columns;
+        let from = self.from.chunks_exact(from_channels);
+        for (from, to) in from.zip(self.to.chunks_exact_mut(to_channels)) {
+            let from = &from[from_at..from_at + self.width];
+            let to = &mut to[to_at..to_at + self.width];
+            if self.accumulate {
+                block(isa, Accumulate, [to], [from], []);
+            } else {
+                block(isa, Identity, [to], [from], []);
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Identity;
+
+impl Expression<1, 1, 0> for Identity {
+    #[inline(always)]
+    fn eval<I: Isa>(self, _: I, _: [I::F32; 1], x: [I::F32; 1], _: [I::F32; 0]) -> [I::F32; 1] {
+        x
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Relu;
 
 impl Expression<1, 1, 0> for Relu {
     #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        _: [I::F32; 1],
-        [x]: [I::F32; 1],
-        _: [I::F32; 0],
-    ) -> [I::F32; 1] {
+    fn eval<I: Isa>(self, isa: I, _: [I::F32; 1], [x]: [I::F32; 1], _: [I::F32; 0]) -> [I::F32; 1] {
         [relu_lanes(isa, x)]
     }
 }
@@ -83,13 +207,7 @@ struct ReluInPlace;
 
 impl Expression<1, 0, 0> for ReluInPlace {
     #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        [y]: [I::F32; 1],
-        _: [I::F32; 0],
-        _: [I::F32; 0],
-    ) -> [I::F32; 1] {
+    fn eval<I: Isa>(self, isa: I, [y]: [I::F32; 1], _: [I::F32; 0], _: [I::F32; 0]) -> [I::F32; 1] {
         [relu_lanes(isa, y)]
     }
 }
@@ -167,5 +285,116 @@ impl Expression<1, 1, 0> for Accumulate {
         _: [I::F32; 0],
     ) -> [I::F32; 1] {
         [isa.f32().add(y, x)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check, differentiate, dot, random, widen};
+
+    const LENGTHS: [usize; 8] = [0, 1, 3, 16, 17, 40, 1001, 100_003];
+
+    fn run(len: usize, f: impl FnOnce(&mut [f32])) -> Vec<f32> {
+        let mut y = random(len, 99);
+        f(&mut y);
+        y
+    }
+
+    fn map2(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+        a.iter()
+            .zip(b)
+            .map(|(&a, &b)| f(a.into(), b.into()))
+            .collect()
+    }
+
+    #[test]
+    fn forward_matches() {
+        for len in LENGTHS {
+            let (a, b, old) = (random(len, 1), random(len, 2), random(len, 99));
+            let expected = [
+                map2(&a, &b, |a, _| a.max(0.0)),
+                map2(&old, &b, |old, _| old.max(0.0)),
+                map2(&a, &b, |a, b| a + b),
+                map2(&a, &b, |a, b| (a + b).max(0.0)),
+                map2(&a, &old, |a, old| a + old),
+            ];
+            check(expected, 1e-6, |ctx| {
+                [
+                    run(len, |y| relu(ctx, &a, y)),
+                    run(len, |y| relu_in_place(ctx, y)),
+                    run(len, |y| add(ctx, &a, &b, y)),
+                    run(len, |y| add_relu(ctx, &a, &b, y)),
+                    run(len, |y| accumulate(ctx, &a, y)),
+                ]
+            });
+        }
+    }
+
+    #[test]
+    fn relu_backward_matches_finite_differences() {
+        for len in LENGTHS.into_iter().filter(|len| *len < 2000) {
+            let (x, dy, old) = (random(len, 1), random(len, 2), random(len, 99));
+            let forward = |x: &[f64]| -> Vec<f64> { x.iter().map(|x| x.max(0.0)).collect() };
+            let dx = differentiate(&widen(&x), |x| dot(&forward(x), &dy));
+            let sum = dx
+                .iter()
+                .zip(&old)
+                .map(|(dx, &old)| dx + f64::from(old))
+                .collect();
+            check([dx.clone(), sum, dx], 1e-6, |ctx| {
+                let mut y = x.clone();
+                relu_in_place(ctx, &mut y);
+                let mut in_place = dy.clone();
+                relu_backward_in_place(ctx, &y, &mut in_place);
+                [
+                    run(len, |dx| relu_backward(ctx, &y, &dy, false, dx)),
+                    run(len, |dx| relu_backward(ctx, &y, &dy, true, dx)),
+                    in_place,
+                ]
+            });
+        }
+    }
+
+    #[test]
+    fn concat_and_split_are_inverse() {
+        for (pixels, widths) in [(1, [1, 3, 5]), (7, [16, 1, 17]), (2001, [40, 16, 3])] {
+            let parts: [Vec<f32>; 3] =
+                std::array::from_fn(|i| random(pixels * widths[i], i as u64));
+            let channels: usize = widths.iter().sum();
+            let mut joined = Vec::new();
+            for pixel in 0..pixels {
+                for (part, width) in parts.iter().zip(widths) {
+                    joined.extend(&part[pixel * width..(pixel + 1) * width]);
+                }
+            }
+            let twice = joined.iter().map(|x| 2.0 * f64::from(*x)).collect();
+            let inputs: Vec<_> = parts.iter().map(Vec::as_slice).zip(widths).collect();
+            check([widen(&joined), twice], 0.0, |ctx| {
+                let mut y = vec![9.0; pixels * channels];
+                concat_channels(ctx, &inputs, false, &mut y);
+                let once = y.clone();
+                concat_channels(ctx, &inputs, true, &mut y);
+                [once, y]
+            });
+            for accumulate in [false, true] {
+                let factor = if accumulate { 2.0 } else { 1.0 };
+                let expected = parts.each_ref().map(|part| {
+                    part.iter()
+                        .map(|x| factor * f64::from(*x))
+                        .collect::<Vec<_>>()
+                });
+                check(expected, 0.0, |ctx| {
+                    let mut outputs = parts.clone();
+                    let mut with_widths: Vec<_> = outputs
+                        .iter_mut()
+                        .map(Vec::as_mut_slice)
+                        .zip(widths)
+                        .collect();
+                    split_channels(ctx, &joined, accumulate, &mut with_widths);
+                    outputs
+                });
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@
 //! and of vectors; the arrays are then walked tile by tile.
 
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, SimdOp};
+use rten_simd::{Isa, Simd, SimdOp};
 
 use crate::context::{Context, SharedMut};
 
@@ -98,7 +98,11 @@ pub(crate) fn sweep<E, const OUT: usize, const IN: usize, const TILES: usize>(
         assert_eq!(stream.len(), len, "length of input {i} is not the output's");
     }
     for (i, output) in outputs.iter().enumerate() {
-        assert_eq!(output.len(), len, "length of output {i} is not the first one's");
+        assert_eq!(
+            output.len(),
+            len,
+            "length of output {i} is not the first one's"
+        );
     }
     let tile_len = tiles.first().map_or(1, |tile| tile.len());
     let task_len = tile_len * (TASK / tile_len).max(1);
@@ -258,29 +262,29 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
     let lanes = ops.len();
     let tile_len = accumulators[0].len();
     let len = streams[0].len();
-    assert!(len % tile_len == 0 && (V == 1 || column + V * lanes <= tile_len));
-    let mask = ops.first_n_mask(lanes.min(tile_len - column));
-    let whole = column + V * lanes <= tile_len;
+    assert!(len.is_multiple_of(tile_len) && (V == 1 || column + V * lanes <= tile_len));
+    assert!(
+        accumulators.iter().all(|sum| sum.len() == tile_len)
+            && tiles.iter().all(|tile| tile.len() == tile_len)
+            && streams.iter().all(|stream| stream.len() == len)
+    );
+    let mask = (column + V * lanes > tile_len).then(
+        #[inline(always)]
+        || ops.first_n_mask(tile_len - column),
+    );
 
-    // SAFETY: callers pass slices at least as long as the offset (below) of
-    // the vector, and of its last lane unless the tile ends inside it, where
-    // the mask stops the access.
-    let load = #[inline(always)]
-    |slice: &[f32], at: usize| unsafe {
-        if whole {
-            ops.load_ptr(slice.as_ptr().add(at))
-        } else {
-            ops.load_ptr_mask(slice.as_ptr().add(at), mask)
-        }
-    };
     let mut sums = [[ops.zero(); OUT]; V];
     let mut parameters = [[ops.zero(); TILES]; V];
     for v in 0..V {
         for i in 0..OUT {
-            sums[v][i] = load(accumulators[i], column + v * lanes);
+            // SAFETY: the tile holds V vectors from `column` on, or what the mask admits.
+            sums[v][i] =
+                unsafe { load(ops, accumulators[i].as_ptr().add(column + v * lanes), mask) };
         }
         for i in 0..TILES {
-            parameters[v][i] = load(tiles[i], column + v * lanes);
+            // SAFETY: as above.
+            parameters[v][i] =
+                unsafe { load(ops, tiles[i].as_ptr().add(column + v * lanes), mask) };
         }
     }
     let mut start = 0;
@@ -288,33 +292,56 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
         for v in 0..V {
             let mut inputs = [ops.zero(); IN];
             for i in 0..IN {
-                inputs[i] = load(streams[i], start + column + v * lanes);
+                let at = start + column + v * lanes;
+                // SAFETY: the stream holds a whole tile from `start` on.
+                inputs[i] = unsafe { load(ops, streams[i].as_ptr().add(at), mask) };
             }
             sums[v] = expression.eval(isa, sums[v], inputs, parameters[v]);
         }
         start += tile_len;
     }
     for (i, accumulator) in accumulators.into_iter().enumerate() {
-        for v in 0..V {
+        for (v, sums) in sums.iter().enumerate() {
             let at = column + v * lanes;
             // SAFETY: as for loading; the slice is borrowed mutably.
             unsafe {
-                if whole {
-                    ops.store_ptr(sums[v][i], accumulator.as_mut_ptr().add(at));
-                } else {
-                    ops.store_ptr_mask(sums[v][i], accumulator.as_mut_ptr().add(at), mask);
+                match mask {
+                    Some(mask) => {
+                        ops.store_ptr_mask(sums[i], accumulator.as_mut_ptr().add(at), mask)
+                    }
+                    None => ops.store_ptr(sums[i], accumulator.as_mut_ptr().add(at)),
                 }
             }
         }
     }
 }
 
-/// One run of vectors: every slice has the length of the outputs.
+/// A vector from `from` on, or the lanes of it that `mask` admits.
+///
+/// # Safety
+/// Those lanes must be readable.
 #[inline(always)]
-fn block<I, E, const OUT: usize, const IN: usize, const TILES: usize>(
+unsafe fn load<O: BitOps<f32>>(
+    ops: O,
+    from: *const f32,
+    mask: Option<<O::Simd as Simd>::Mask>,
+) -> O::Simd {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match mask {
+            Some(mask) => ops.load_ptr_mask(from, mask),
+            None => ops.load_ptr(from),
+        }
+    }
+}
+
+/// Evaluates an expression for every element of `outputs`; every slice has
+/// their length.
+#[inline(always)]
+pub(crate) fn block<I, E, const OUT: usize, const IN: usize, const TILES: usize>(
     isa: I,
     expression: E,
-    mut outputs: [&mut [f32]; OUT],
+    outputs: [&mut [f32]; OUT],
     streams: [&[f32]; IN],
     tiles: [&[f32]; TILES],
 ) where

@@ -7,8 +7,13 @@
 
 mod context;
 mod conv;
+pub mod elementwise;
+mod lanes;
 mod linear;
+pub mod norm;
 mod scratch;
+#[cfg(test)]
+mod testing;
 
 pub use context::{Context, ContextError, Isa};
 pub use conv::{
