@@ -142,3 +142,14 @@ impl Window {
 pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
     Some((size + 2 * padding).checked_sub(kernel)? / stride + 1)
 }
+
+/// For each layer, the last that uses its output; itself if none does.
+pub(crate) fn last_uses(layers: &[Layer]) -> Vec<usize> {
+    let mut last_use: Vec<usize> = (0..layers.len()).collect();
+    for (index, layer) in layers.iter().enumerate() {
+        for input in &layer.inputs {
+            last_use[input.0] = index;
+        }
+    }
+    last_use
+}

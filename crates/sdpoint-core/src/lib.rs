@@ -5,6 +5,8 @@
 //! description: shapes, cost, the engine, import and export. No tensor is
 //! computed here.
 
+pub mod atomic;
+pub mod cost;
 pub mod instance;
 pub mod layer;
 pub mod network;
@@ -14,6 +16,8 @@ pub mod shapes;
 pub mod weights;
 pub mod zoo;
 
+pub use atomic::write_atomically;
+pub use cost::Cost;
 pub use instance::{Instance, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
 pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point, Role};

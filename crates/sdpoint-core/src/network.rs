@@ -1,13 +1,14 @@
 //! The description of a network: layers in topological order, and the points
 //! at which it may be downsampled.
 
-use std::collections::HashSet;
+mod check;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use crate::instance::{Instance, PointId};
-use crate::layer::{Conv, Layer, LayerId, Op, Window};
+use crate::layer::{Conv, Layer, LayerId, Op};
 use crate::ratio::Ratio;
 
 /// A network as data.
@@ -360,8 +361,8 @@ impl TryFrom<Description> for Network {
     type Error = NetworkError;
 
     fn try_from(description: Description) -> Result<Self, NetworkError> {
-        let channels = check_layers(&description.layers)?;
-        check_points(&description.layers, &description.points)?;
+        let channels = check::layers(&description.layers)?;
+        check::points(&description.layers, &description.points)?;
         Ok(Self {
             description,
             channels,
@@ -369,208 +370,10 @@ impl TryFrom<Description> for Network {
     }
 }
 
-/// Checks every layer and returns the channels that each puts out.
-fn check_layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
-    let mut names = HashSet::new();
-    let mut used = vec![false; layers.len()];
-    let mut channels: Vec<usize> = Vec::with_capacity(layers.len());
-    if layers.is_empty() {
-        return Err(NetworkError::Input("has no layers".into()));
-    }
-    for (index, layer) in layers.iter().enumerate() {
-        let fail = |problem: String| NetworkError::Layer {
-            index,
-            name: layer.name.clone(),
-            problem,
-        };
-        if !names.insert(&layer.name) {
-            return Err(fail("an earlier layer has this name".into()));
-        }
-        for input in &layer.inputs {
-            if input.0 >= index {
-                return Err(fail(format!(
-                    "its input {} does not come before it",
-                    input.0
-                )));
-            }
-            used[input.0] = true;
-        }
-        let inputs: Vec<usize> = layer.inputs.iter().map(|input| channels[input.0]).collect();
-        if matches!(layer.op, Op::Input { .. }) != (index == 0) {
-            return Err(NetworkError::Input(format!(
-                "has '{}' as layer {index}",
-                layer.name
-            )));
-        }
-        channels.push(output_channels(&layer.op, &inputs).map_err(fail)?);
-    }
-    match used[..layers.len() - 1].iter().position(|&used| !used) {
-        Some(index) => Err(NetworkError::Unused(layers[index].name.clone())),
-        None => Ok(channels),
-    }
-}
-
-/// The channels that a layer puts out, if it can work on `inputs` channels.
-fn output_channels(op: &Op, inputs: &[usize]) -> Result<usize, String> {
-    let arity = match op {
-        Op::Input { .. } => 0..=0,
-        Op::Add => 2..=2,
-        Op::Concat => 1..=usize::MAX,
-        _ => 1..=1,
-    };
-    if !arity.contains(&inputs.len()) {
-        return Err(format!("it has {} inputs", inputs.len()));
-    }
-    let expect = |channels: usize| {
-        if inputs[0] == channels {
-            Ok(())
-        } else {
-            Err(format!(
-                "it takes {channels} channels, but its input has {}",
-                inputs[0]
-            ))
-        }
-    };
-    let out = match *op {
-        Op::Input { channels } => channels,
-        Op::Conv(conv) => {
-            expect(conv.in_channels)?;
-            check_conv(&conv)?;
-            conv.out_channels
-        }
-        Op::BatchNorm { channels, eps } => {
-            expect(channels)?;
-            if !(eps.is_finite() && eps >= 0.0) {
-                return Err(format!("its eps is {eps}"));
-            }
-            channels
-        }
-        Op::MaxPool(window) | Op::AvgPool(window) => {
-            check_window(&window)?;
-            inputs[0]
-        }
-        Op::Relu | Op::GlobalAvgPool => inputs[0],
-        Op::Linear {
-            in_features,
-            out_features,
-            ..
-        } => {
-            expect(in_features)?;
-            out_features
-        }
-        Op::Add => {
-            expect(inputs[1])?;
-            inputs[0]
-        }
-        Op::Concat => inputs
-            .iter()
-            .try_fold(0usize, |sum, &channels| sum.checked_add(channels))
-            .ok_or("its channels are too many")?,
-    };
-    if out == 0 || out > MAX_CHANNELS {
-        return Err(format!("it has {out} channels; 1 to {MAX_CHANNELS} can be"));
-    }
-    Ok(out)
-}
-
-/// More than any network has; keeps products of sizes from a hostile file
-/// far from overflow.
-const MAX_CHANNELS: usize = 1 << 20;
-/// Likewise for kernels, strides and padding.
-const MAX_KERNEL: usize = 1 << 10;
-
-fn check_conv(conv: &Conv) -> Result<(), String> {
-    check_sides(conv.kernel, conv.stride, conv.padding)?;
-    let Conv {
-        in_channels,
-        out_channels,
-        groups,
-        ..
-    } = *conv;
-    if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
-        return Err(format!(
-            "{in_channels} channels in and {out_channels} out do not make {groups} groups"
-        ));
-    }
-    Ok(())
-}
-
-fn check_window(window: &Window) -> Result<(), String> {
-    check_sides(window.kernel, window.stride, window.padding)?;
-    if (0..2).any(|side| 2 * window.padding[side] > window.kernel[side]) {
-        return Err("its padding is more than half of its window".into());
-    }
-    Ok(())
-}
-
-fn check_sides(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<(), String> {
-    let sensible = |size: usize| (1..=MAX_KERNEL).contains(&size);
-    if !kernel.into_iter().chain(stride).all(sensible) {
-        return Err(format!(
-            "kernel {kernel:?} and stride {stride:?} must be between 1 and {MAX_KERNEL}"
-        ));
-    }
-    if padding.into_iter().any(|size| size > MAX_KERNEL) {
-        return Err(format!("padding {padding:?} must be at most {MAX_KERNEL}"));
-    }
-    Ok(())
-}
-
-fn check_points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkError> {
-    let mut last: Option<Point> = None;
-    for &point in points {
-        let fail = |problem: String| {
-            Err(NetworkError::Point {
-                point: point.id,
-                problem,
-            })
-        };
-        if last.is_some_and(|last| point.id <= last.id || point.layer <= last.layer) {
-            return fail("points must be listed once each, in the order of the layers".into());
-        }
-        last = Some(point);
-        let Some(layer) = layers.get(point.layer.0) else {
-            return fail(format!("there is no layer {}", point.layer.0));
-        };
-        if point.layer.0 == 0 || point.layer.0 == layers.len() - 1 {
-            return fail("the network's input and its output cannot be downsampled".into());
-        }
-        if let Some(other) = crossing(layers, point.layer.0, point.layer) {
-            return fail(format!(
-                "besides '{}', the output of '{other}' is used behind it; \
-                 a point must be where one tensor carries everything",
-                layer.name
-            ));
-        }
-        if point.id == PointId::Stem {
-            if !matches!(layer.op, Op::MaxPool(_)) {
-                return fail(format!("'{}' is not a max pool", layer.name));
-            }
-            let source = layer.inputs[0];
-            if let Some(other) = crossing(layers, point.layer.0 - 1, source) {
-                return fail(format!(
-                    "the max pool '{}' must be all that is fed at that place, but '{other}' is live too",
-                    layer.name
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// A layer other than `carrier` whose output crosses the line right after
-/// layer `line`, if there is one.
-fn crossing(layers: &[Layer], line: usize, carrier: LayerId) -> Option<&str> {
-    layers[line + 1..]
-        .iter()
-        .flat_map(|layer| &layer.inputs)
-        .find(|input| input.0 <= line && **input != carrier)
-        .map(|input| layers[input.0].name.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::Window;
 
     /// input → conv → pool → (conv, identity) → add → relu → pool → fc
     fn residual() -> NetworkBuilder {

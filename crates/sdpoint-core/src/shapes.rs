@@ -59,6 +59,20 @@ pub enum ShapeError {
         /// Columns of the input.
         width: usize,
     },
+    /// Padding makes a feature map larger than anything that could be computed.
+    #[error(
+        "layer '{layer}' of {network} makes a feature map of {height}×{width}, which is too large"
+    )]
+    Grown {
+        /// The network's name.
+        network: String,
+        /// The layer.
+        layer: String,
+        /// Rows of its output.
+        height: usize,
+        /// Columns of its output.
+        width: usize,
+    },
     /// Two tensors that meet have different sizes.
     #[error(
         "layer '{layer}' of {network} joins feature maps of different sizes at an input of {height}×{width}"
@@ -95,6 +109,10 @@ pub enum ShapeError {
 
 /// The longest side of an input.
 pub const MAX_SIDE: usize = 1 << 14;
+
+/// The longest side of any feature map. With the channels that a layer can
+/// have, the bytes of a tensor stay below 2^62.
+const MAX_MAP_SIDE: usize = 1 << 20;
 
 impl Shapes {
     /// The size of what a layer computes. For the stem's max pool, what it
@@ -183,6 +201,14 @@ impl Network {
                         width,
                         layer: layer.name.clone(),
                     })?;
+            if rows > MAX_MAP_SIDE || columns > MAX_MAP_SIDE {
+                return Err(ShapeError::Grown {
+                    network: name(),
+                    layer: layer.name.clone(),
+                    height: rows,
+                    width: columns,
+                });
+            }
             let mut shape = Shape {
                 height: rows,
                 width: columns,

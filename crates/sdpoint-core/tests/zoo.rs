@@ -1,0 +1,197 @@
+//! The zoo against recorded results: multiply-accumulates of every instance,
+//! and parameters as PyTorch has them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use safetensors::SafeTensors;
+use sdpoint_core::zoo::resnet::{Block, ResNetConfig, post_activation, pre_activation};
+use sdpoint_core::{Instance, Network, PointId, Ratio, zoo};
+
+fn fixture(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "../../fixtures/oracles", name]
+        .iter()
+        .collect()
+}
+
+#[test]
+fn every_instance_costs_what_was_recorded() {
+    let table = std::fs::read_to_string(fixture("macs.csv")).unwrap();
+    let mut recorded: BTreeMap<&str, Vec<(Instance, u64)>> = BTreeMap::new();
+    let mut sides = BTreeMap::new();
+    for line in table.lines().skip(1) {
+        let [name, side, point, ratio, macs] = line.split(',').collect::<Vec<_>>()[..] else {
+            panic!("{line}");
+        };
+        let instance = match point {
+            "none" => Instance::Full,
+            _ => format!("{point}@{ratio}").parse().unwrap(),
+        };
+        let macs = macs.parse().unwrap();
+        recorded.entry(name).or_default().push((instance, macs));
+        sides.insert(name, side.parse::<usize>().unwrap());
+    }
+    assert_eq!(recorded.len(), 6);
+    for (name, mut instances) in recorded {
+        let side = sides[name];
+        assert_eq!(zoo::input_size(name).unwrap(), side, "{name}");
+        let classes = if side == 32 { 10 } else { 1000 };
+        let network = zoo::build(name, classes).unwrap();
+        instances.sort();
+        let computed: Vec<(Instance, u64)> = network
+            .instances(&Ratio::DEFAULT)
+            .into_iter()
+            .map(|instance| {
+                let cost = network.cost([side, side], instance).unwrap();
+                (instance, cost.macs)
+            })
+            .collect();
+        assert_eq!(computed, instances, "{name}");
+    }
+}
+
+fn mini(block: Block, groups: usize, base_width: usize) -> ResNetConfig {
+    ResNetConfig {
+        name: "mini".into(),
+        block,
+        blocks: vec![1; 4],
+        stem_width: 16,
+        groups,
+        base_width,
+        classes: 10,
+        in_channels: 3,
+    }
+}
+
+#[test]
+fn parameters_and_statistics_have_pytorchs_names_and_shapes() {
+    let networks: [(&str, Network); 5] = [
+        ("preresnet8", zoo::build("preresnet8", 10).unwrap()),
+        (
+            "resnet-mini",
+            post_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
+        ),
+        (
+            "resnet-mini-basic",
+            post_activation(&mini(Block::Basic, 1, 64)).unwrap(),
+        ),
+        (
+            "resnext-mini",
+            post_activation(&mini(Block::Bottleneck, 4, 16)).unwrap(),
+        ),
+        (
+            "preresnet-mini",
+            pre_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
+        ),
+    ];
+    for (name, network) in networks {
+        let data = std::fs::read(fixture(&format!("{name}.safetensors"))).unwrap();
+        let file = SafeTensors::deserialize(&data).unwrap();
+        let recorded: BTreeMap<String, Vec<usize>> = file
+            .tensors()
+            .iter()
+            .filter_map(|(name, tensor)| {
+                let name = name.strip_prefix("weights/")?;
+                Some((name.to_owned(), tensor.shape().to_vec()))
+            })
+            .collect();
+        let parameters = network.parameters().into_iter().map(|p| (p.name, p.shape));
+        let statistics = network.norms().into_iter().flat_map(|norm| {
+            ["running_mean", "running_var"]
+                .map(|kind| (format!("{}.{kind}", norm.name), vec![norm.channels]))
+        });
+        let ours: BTreeMap<String, Vec<usize>> = parameters.chain(statistics).collect();
+        assert_eq!(ours, recorded, "{name}");
+
+        let mut instances: Vec<Instance> = file
+            .names()
+            .iter()
+            .filter_map(|name| Some(name.strip_prefix("logits/")?.parse().unwrap()))
+            .collect();
+        instances.sort();
+        assert_eq!(network.instances(&Ratio::DEFAULT), instances, "{name}");
+    }
+}
+
+/// The counts that torchvision and the papers' code report.
+#[test]
+fn known_networks_have_their_number_of_parameters() {
+    for (name, classes, parameters) in [
+        ("resnet18", 1000, 11_689_512),
+        ("resnet34", 1000, 21_797_672),
+        ("resnet50", 1000, 25_557_032),
+        ("resnet101", 1000, 44_549_160),
+        ("resnet152", 1000, 60_192_808),
+        ("resnext50_32x4d", 1000, 25_028_904),
+        ("resnext101_32x4d", 1000, 44_177_704),
+        ("wrn16-4", 10, 2_748_890),
+        ("wrn28-10", 10, 36_479_194),
+        ("resnext29_8x64d", 10, 34_426_698),
+    ] {
+        let network = zoo::build(name, classes).unwrap();
+        let side = zoo::input_size(name).unwrap();
+        let cost = network.cost([side, side], Instance::Full).unwrap();
+        assert_eq!(cost.parameters, parameters, "{name}");
+    }
+}
+
+#[test]
+fn every_entry_builds_with_its_points() {
+    for entry in zoo::entries() {
+        let network = zoo::build(entry.name, entry.classes).unwrap();
+        assert_eq!(network.name(), entry.name);
+        assert_eq!(network.classes(), entry.classes);
+        assert_eq!(zoo::input_size(entry.name).unwrap(), entry.input);
+        let blocks = network.layers().iter().filter(|l| l.name.ends_with(".add"));
+        let stem = network.point(PointId::Stem).is_some();
+        assert_eq!(stem, entry.input == 224, "{}", entry.name);
+        assert_eq!(
+            network.points().len(),
+            blocks.count() + usize::from(stem),
+            "{}",
+            entry.name
+        );
+        let shapes = network.shapes([entry.input + 5, entry.input], Instance::Full);
+        assert!(shapes.is_ok(), "{shapes:?}");
+    }
+}
+
+#[test]
+fn grey_images_and_other_classes_are_built() {
+    let network = zoo::build_with_channels("resnet18", 7, 1).unwrap();
+    assert_eq!((network.input_channels(), network.classes()), (1, 7));
+}
+
+#[test]
+fn names_that_cannot_be_are_explained() {
+    for (name, parts) in [
+        ("resnet51", &["resnet50", "wrnD-K", "6n + 2"][..]),
+        ("ResNet50", &["are resnet50"]),
+        ("preresnet21", &["6n + 2", "preresnet20, preresnet26"]),
+        ("preresnet50-imagnet", &["preresnet50-imagenet"]),
+        (
+            "preresnet18",
+            &["preresnet14, preresnet20, preresnet18-imagenet"],
+        ),
+        ("preresnet2", &["preresnet8"]),
+        ("wrn17-4", &["6n + 4", "wrn16-4, wrn22-4"]),
+        ("wrn16-0", &["width factor", "1 and 1000"]),
+        ("wrn999999999999-4", &["depth", "2000"]),
+        ("resnext29_0x4d", &["groups"]),
+        ("wrn16-04", &["no network"]),
+        ("preresnet+20", &["no network"]),
+        ("preresnet99999999999999999999999999", &["no network"]),
+        ("", &["no network"]),
+    ] {
+        let error = zoo::build(name, 10).unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{name}: {error}");
+        }
+        assert!(error.contains(name), "{name}: {error}");
+    }
+    let error = zoo::build("resnet18", 0).unwrap_err().to_string();
+    assert!(
+        error.contains("'fc'") && error.contains("0 channels"),
+        "{error}"
+    );
+}
