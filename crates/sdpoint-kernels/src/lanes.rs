@@ -10,7 +10,7 @@
 //! and of vectors; the arrays are then walked tile by tile.
 
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, Simd, SimdOp};
+use rten_simd::{Elem, Isa, Simd, SimdOp};
 
 use crate::context::{Context, SharedMut};
 
@@ -398,5 +398,27 @@ pub(crate) fn block<I, E, const OUT: usize, const IN: usize, const TILES: usize>
             // SAFETY: the mask admits the len - at elements that are left.
             unsafe { ops.store_ptr_mask(new[i], outputs[i].as_mut_ptr().add(at), mask) };
         }
+    }
+}
+
+/// The first vector of `values`; lanes past its end are 0.
+#[inline(always)]
+pub(crate) fn load_up_to<T: Elem, O: BitOps<T>>(ops: O, values: &[T]) -> O::Simd {
+    if values.len() >= ops.len() {
+        ops.load(values)
+    } else {
+        ops.load_pad(values).0
+    }
+}
+
+/// Writes `vector` to the start of `values`, as far as that reaches.
+#[inline(always)]
+pub(crate) fn store_up_to<T: Elem, O: BitOps<T>>(ops: O, vector: O::Simd, values: &mut [T]) {
+    if values.len() >= ops.len() {
+        ops.store(vector, values);
+    } else {
+        let mask = ops.first_n_mask(values.len());
+        // SAFETY: the mask admits no more lanes than `values` has elements.
+        unsafe { ops.store_ptr_mask(vector, values.as_mut_ptr(), mask) };
     }
 }

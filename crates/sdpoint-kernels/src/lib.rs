@@ -11,6 +11,7 @@ pub mod elementwise;
 mod lanes;
 mod linear;
 pub mod norm;
+pub mod pool;
 mod scratch;
 #[cfg(test)]
 mod testing;
