@@ -57,6 +57,26 @@ impl Network {
     }
 }
 
+/// A number of multiply-accumulates to three digits: `40.8M`, `4.09G`.
+pub fn format_macs(macs: u64) -> String {
+    let (mut value, mut unit) = (macs as f64, "");
+    for larger in ["k", "M", "G", "T", "P", "E"] {
+        // 999.5 would be shown as 1000.
+        if value < 999.5 {
+            break;
+        }
+        value /= 1000.0;
+        unit = larger;
+    }
+    let digits = match value {
+        _ if unit.is_empty() => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$}{unit}")
+}
+
 fn layer_macs(network: &Network, shapes: &Shapes, id: LayerId) -> u64 {
     match network.layer(id).op {
         // Each output value sums over a window of the group's inputs.
@@ -148,6 +168,22 @@ mod tests {
         let network = b.finish().unwrap();
         let cost = network.cost([8, 8], "0@0.75".parse().unwrap()).unwrap();
         assert_eq!(cost.peak_bytes, 4 * 8 * (64 + 36));
+    }
+
+    #[test]
+    fn macs_are_shown_in_three_digits() {
+        for (macs, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.00k"),
+            (999_499, "999k"),
+            (999_500, "1.00M"),
+            (40_813_184, "40.8M"),
+            (4_089_184_256, "4.09G"),
+            (u64::MAX, "18.4E"),
+        ] {
+            assert_eq!(format_macs(macs), text);
+        }
     }
 
     #[test]
