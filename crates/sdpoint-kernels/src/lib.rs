@@ -11,6 +11,7 @@ pub mod elementwise;
 mod lanes;
 mod linear;
 pub mod norm;
+mod peak;
 pub mod pool;
 mod scratch;
 #[cfg(test)]
@@ -22,3 +23,4 @@ pub use conv::{
     conv_backward_weights, conv_forward,
 };
 pub use linear::{PackedLinear, linear_backward_data, linear_backward_weights, linear_forward};
+pub use peak::peak_gflops;

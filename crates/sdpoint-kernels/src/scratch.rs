@@ -2,15 +2,54 @@
 //! a shape allocates.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// One cache line, and the widest vector.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f32; Line::FLOATS]);
 
 impl Line {
     const FLOATS: usize = 16;
+    const ZERO: Line = Line([0.0; Line::FLOATS]);
+}
+
+/// Floats whose first one starts a cache line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AlignedVec {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+impl AlignedVec {
+    pub(crate) fn zeros(len: usize) -> Self {
+        AlignedVec {
+            lines: vec![Line::ZERO; len.div_ceil(Line::FLOATS)],
+            len,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.lines.len() * size_of::<Line>()
+    }
+}
+
+impl Deref for AlignedVec {
+    type Target = [f32];
+
+    #[inline(always)]
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `lines` holds at least `len` initialised floats.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl DerefMut for AlignedVec {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: `lines` holds at least `len` initialised floats and is borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
 }
 
 /// Buffers that nobody uses at the moment.
@@ -21,20 +60,20 @@ pub(crate) struct ScratchPool {
 
 #[derive(Default)]
 struct Free {
-    buffers: Vec<Vec<Line>>,
+    buffers: Vec<AlignedVec>,
     /// Bytes of all buffers, those in use included.
     bytes: usize,
 }
 
 impl ScratchPool {
     /// The smallest free buffer that holds `len` floats; where none does, the largest one
-    /// grows, so that the buffers settle at what the calls need.
+    /// makes way for a larger one, so that the buffers settle at what the calls need.
     pub(crate) fn take(&self, len: usize) -> Scratch<'_> {
-        let lines = len.div_ceil(Line::FLOATS);
+        let bytes = len * size_of::<f32>();
         let mut free = self.lock();
         let best = (0..free.buffers.len()).min_by_key(|&i| {
-            let has = free.buffers[i].len();
-            if has >= lines {
+            let has = free.buffers[i].bytes();
+            if has >= bytes {
                 (0, has)
             } else {
                 (1, usize::MAX - has)
@@ -43,25 +82,21 @@ impl ScratchPool {
         let mut buffer = best
             .map(|i| free.buffers.swap_remove(i))
             .unwrap_or_default();
-        if buffer.len() < lines {
-            let grown = lines - buffer.len();
-            free.bytes += grown * size_of::<Line>();
-            buffer.clear();
-            buffer.reserve_exact(lines);
-            buffer.resize(lines, Line([0.0; Line::FLOATS]));
+        if buffer.bytes() < bytes {
+            free.bytes -= buffer.bytes();
+            drop(buffer);
+            buffer = AlignedVec::zeros(len);
+            free.bytes += buffer.bytes();
         }
-        Scratch {
-            pool: self,
-            buffer,
-            len,
-        }
+        buffer.len = len;
+        Scratch { pool: self, buffer }
     }
 
     pub(crate) fn bytes(&self) -> usize {
         self.lock().bytes
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Free> {
+    fn lock(&self) -> MutexGuard<'_, Free> {
         // A panic elsewhere leaves the list of buffers whole.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -70,8 +105,7 @@ impl ScratchPool {
 /// A borrowed buffer; see [`crate::Context::scratch`].
 pub(crate) struct Scratch<'a> {
     pool: &'a ScratchPool,
-    buffer: Vec<Line>,
-    len: usize,
+    buffer: AlignedVec,
 }
 
 impl Deref for Scratch<'_> {
@@ -79,16 +113,14 @@ impl Deref for Scratch<'_> {
 
     #[inline(always)]
     fn deref(&self) -> &[f32] {
-        // SAFETY: `buffer` holds at least `len` initialised floats.
-        unsafe { std::slice::from_raw_parts(self.buffer.as_ptr().cast(), self.len) }
+        &self.buffer
     }
 }
 
 impl DerefMut for Scratch<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: `buffer` holds at least `len` initialised floats and is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.buffer.as_mut_ptr().cast(), self.len) }
+        &mut self.buffer
     }
 }
 

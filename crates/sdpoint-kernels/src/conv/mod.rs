@@ -1,83 +1,23 @@
 //! Two-dimensional convolution: forward, backward to data, backward to weights.
 
+mod backward_data;
+mod epilogue;
+mod forward;
+mod gather;
 mod geometry;
+mod grouped;
+mod microkernel;
+mod pack;
+mod product;
+#[cfg(test)]
+mod tests;
 
 pub use geometry::{ConvGeometry, ConvShape};
 
+pub use backward_data::{PackedConvTranspose, conv_backward_data};
+pub use forward::{PackedConv, conv_forward};
+
 use crate::context::Context;
-
-/// A convolution's weights, laid out for [`conv_forward`] on one instruction set; any batch
-/// and any input size use the same copy.
-#[derive(Clone, Debug)]
-pub struct PackedConv {
-    geometry: ConvGeometry,
-    weights: Vec<f32>,
-}
-
-impl PackedConv {
-    /// Packs `weights`, in the order output channel, input channel, row, column.
-    pub fn new(ctx: &Context, geometry: ConvGeometry, weights: &[f32]) -> Self {
-        geometry.assert_valid();
-        let mut packed = PackedConv {
-            geometry,
-            weights: vec![0.0; geometry.weight_len()],
-        };
-        packed.repack(ctx, weights);
-        packed
-    }
-
-    /// Replaces the weights without allocating.
-    pub fn repack(&mut self, _ctx: &Context, weights: &[f32]) {
-        assert_len("weights", weights.len(), self.geometry.weight_len());
-        self.weights.copy_from_slice(weights);
-    }
-
-    /// The convolution.
-    pub fn geometry(&self) -> &ConvGeometry {
-        &self.geometry
-    }
-
-    /// Memory that the packed weights take.
-    pub fn bytes(&self) -> usize {
-        size_of_val(self.weights.as_slice())
-    }
-}
-
-/// A convolution's weights, laid out for [`conv_backward_data`] on one instruction set.
-#[derive(Clone, Debug)]
-pub struct PackedConvTranspose {
-    geometry: ConvGeometry,
-    weights: Vec<f32>,
-}
-
-impl PackedConvTranspose {
-    /// Packs `weights`, in the order output channel, input channel, row, column.
-    pub fn new(ctx: &Context, geometry: ConvGeometry, weights: &[f32]) -> Self {
-        geometry.assert_valid();
-        let mut packed = PackedConvTranspose {
-            geometry,
-            weights: vec![0.0; geometry.weight_len()],
-        };
-        packed.repack(ctx, weights);
-        packed
-    }
-
-    /// Replaces the weights without allocating.
-    pub fn repack(&mut self, _ctx: &Context, weights: &[f32]) {
-        assert_len("weights", weights.len(), self.geometry.weight_len());
-        self.weights.copy_from_slice(weights);
-    }
-
-    /// The convolution whose data gradient this serves.
-    pub fn geometry(&self) -> &ConvGeometry {
-        &self.geometry
-    }
-
-    /// Memory that the packed weights take.
-    pub fn bytes(&self) -> usize {
-        size_of_val(self.weights.as_slice())
-    }
-}
 
 /// What happens to a convolution's sums before they are stored:
 /// `y = relu(sum * scale + shift + residual)`, each part where given.
@@ -107,89 +47,6 @@ pub struct Second<'a> {
     pub relu: bool,
     /// A tensor of the output's shape.
     pub out: &'a mut [f32],
-}
-
-/// Convolves `x` with `w` and stores the epilogue's result in `y`.
-///
-/// # Panics
-///
-/// If a length does not fit `shape`, or `w` is of another geometry.
-pub fn conv_forward(
-    ctx: &Context,
-    shape: &ConvShape,
-    x: &[f32],
-    w: &PackedConv,
-    epilogue: Epilogue<'_>,
-    y: &mut [f32],
-) {
-    let geometry = &shape.geometry;
-    assert_eq!(
-        *geometry, w.geometry,
-        "weights packed for another convolution"
-    );
-    assert_len("input", x.len(), shape.input_len());
-    assert_len("output", y.len(), shape.output_len());
-    let Epilogue {
-        scale,
-        shift,
-        residual,
-        relu,
-        mut second,
-    } = epilogue;
-    let channels = geometry.out_channels;
-    for part in [scale, shift].into_iter().flatten() {
-        assert_len("scale or shift", part.len(), channels);
-    }
-    if let Some(residual) = residual {
-        assert_len("residual", residual.len(), y.len());
-    }
-    if let Some(second) = &second {
-        assert_len("second scale", second.scale.len(), channels);
-        assert_len("second shift", second.shift.len(), channels);
-        assert_len("second output", second.out.len(), y.len());
-    }
-    y.fill(0.0);
-    let _ = ctx;
-    for_each_product(shape, |yi, xi, wi| y[yi] += x[xi] * w.weights[wi]);
-    for (i, y) in y.iter_mut().enumerate() {
-        let c = i % channels;
-        *y = *y * scale.map_or(1.0, |s| s[c]) + shift.map_or(0.0, |s| s[c]);
-        *y += residual.map_or(0.0, |r| r[i]);
-        if relu {
-            *y = y.max(0.0);
-        }
-        if let Some(second) = &mut second {
-            let z = *y * second.scale[c] + second.shift[c];
-            second.out[i] = if second.relu { z.max(0.0) } else { z };
-        }
-    }
-}
-
-/// The gradient `dx` with respect to the input, from the gradient `dy` with respect to the
-/// output; added to what `dx` holds if `accumulate`.
-///
-/// # Panics
-///
-/// If a length does not fit `shape`, or `w` is of another geometry.
-pub fn conv_backward_data(
-    ctx: &Context,
-    shape: &ConvShape,
-    dy: &[f32],
-    w: &PackedConvTranspose,
-    dx: &mut [f32],
-    accumulate: bool,
-) {
-    assert_eq!(
-        shape.geometry, w.geometry,
-        "weights packed for another convolution"
-    );
-    assert_len("output gradient", dy.len(), shape.output_len());
-    assert_len("input gradient", dx.len(), shape.input_len());
-    if !accumulate {
-        dx.fill(0.0);
-    }
-    let _ = ctx;
-    for_each_product(shape, |yi, xi, wi| dx[xi] += dy[yi] * w.weights[wi]);
 }
 
 /// The gradient `dw` with respect to the weights (output channel, input channel, row, column),

@@ -1,0 +1,150 @@
+//! The forward pass.
+
+use super::epilogue::{Finish, SecondFinish};
+use super::gather::{Source, Window};
+use super::geometry::{ConvGeometry, ConvShape};
+use super::grouped::Merged;
+use super::pack::PackedWeights;
+use super::product::{OutputLayout, Product};
+use super::{Epilogue, assert_len};
+use crate::context::{Context, SharedMut};
+
+/// A convolution's weights, laid out for [`conv_forward`] on one instruction set; any batch
+/// and any input size use the same copy.
+#[derive(Clone, Debug)]
+pub struct PackedConv {
+    geometry: ConvGeometry,
+    weights: PackedWeights,
+}
+
+impl PackedConv {
+    /// Packs `weights`, in the order output channel, input channel, row, column.
+    pub fn new(ctx: &Context, geometry: ConvGeometry, weights: &[f32]) -> Self {
+        geometry.assert_valid();
+        let merged = Merged::new(&geometry);
+        let mut packed = PackedConv {
+            geometry,
+            weights: PackedWeights::zeros(
+                ctx,
+                merged.groups,
+                merged.group_in,
+                merged.group_out,
+                geometry.taps(),
+            ),
+        };
+        packed.repack(ctx, weights);
+        packed
+    }
+
+    /// Replaces the weights without allocating.
+    pub fn repack(&mut self, ctx: &Context, weights: &[f32]) {
+        assert_len("weights", weights.len(), self.geometry.weight_len());
+        let merged = Merged::new(&self.geometry);
+        let taps = self.geometry.taps();
+        self.weights.fill(ctx, |output, input, tap| {
+            merged
+                .kernel_index(output, input)
+                .map_or(0.0, |kernel| weights[kernel * taps + tap])
+        });
+    }
+
+    /// The convolution.
+    pub fn geometry(&self) -> &ConvGeometry {
+        &self.geometry
+    }
+
+    /// Memory that the packed weights take.
+    pub fn bytes(&self) -> usize {
+        self.weights.bytes()
+    }
+}
+
+/// Convolves `x` with `w` and stores the epilogue's result in `y`.
+///
+/// # Panics
+///
+/// If a length does not fit `shape`, or `w` is of another geometry or instruction set.
+pub fn conv_forward(
+    ctx: &Context,
+    shape: &ConvShape,
+    x: &[f32],
+    w: &PackedConv,
+    epilogue: Epilogue<'_>,
+    y: &mut [f32],
+) {
+    let geometry = &shape.geometry;
+    assert_eq!(
+        *geometry, w.geometry,
+        "weights packed for another convolution"
+    );
+    w.weights.assert_packed_for(ctx);
+    assert_len("input", x.len(), shape.input_len());
+    assert_len("output", y.len(), shape.output_len());
+    let channels = geometry.out_channels;
+    for part in [epilogue.scale, epilogue.shift].into_iter().flatten() {
+        assert_len("scale or shift", part.len(), channels);
+    }
+    if let Some(residual) = epilogue.residual {
+        assert_len("residual", residual.len(), y.len());
+    }
+    let second = epilogue.second.map(|second| {
+        assert_len("second scale", second.scale.len(), channels);
+        assert_len("second shift", second.shift.len(), channels);
+        assert_len("second output", second.out.len(), y.len());
+        SecondFinish {
+            scale: second.scale,
+            shift: second.shift,
+            relu: second.relu,
+            out: SharedMut::new(second.out),
+        }
+    });
+    let finish = Finish {
+        scale: epilogue.scale,
+        shift: epilogue.shift,
+        residual: epilogue.residual,
+        relu: epilogue.relu,
+        second,
+    };
+
+    let pointwise =
+        geometry.kernel == [1, 1] && geometry.stride == [1, 1] && geometry.padding == [0, 0];
+    // A 1×1 convolution knows no rows: all pixels of the batch are one row.
+    let (batch, height, width, out_height, out_width) = if pointwise {
+        let pixels = shape.batch * shape.in_height * shape.in_width;
+        (1, 1, pixels, 1, pixels)
+    } else {
+        (
+            shape.batch,
+            shape.in_height,
+            shape.in_width,
+            shape.out_height(),
+            shape.out_width(),
+        )
+    };
+    Product {
+        source: Source {
+            data: x,
+            height,
+            width,
+            channels: geometry.in_channels,
+        },
+        window: Window {
+            kernel: geometry.kernel,
+            stride: geometry.stride,
+            origin: geometry.padding.map(|p| -(p as isize)),
+        },
+        weights: &w.weights,
+        batch,
+        grid: [out_height, out_width],
+        output: SharedMut::new(y),
+        layout: OutputLayout {
+            offset: 0,
+            image: out_height * out_width * channels,
+            row: out_width * channels,
+            pixel: channels,
+        },
+        accumulate: false,
+        finish,
+    }
+    .run(ctx);
+}

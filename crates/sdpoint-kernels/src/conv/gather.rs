@@ -1,0 +1,363 @@
+//! Copies the part of an NHWC tensor that a band of outputs looks at into a layout in which
+//! the micro-kernels' addresses are constants.
+//!
+//! The layout is `[channel block][row phase][row][column phase][column][BLOCK]`. Padding is
+//! there as zeros, so that no kernel tests for it. Rows and columns are split by their
+//! remainder modulo the stride, so that neighbouring outputs are neighbouring columns for
+//! every tap and every stride; remainders that no tap meets are left out. A copy costs a
+//! load and a store for each channel block, which the multiplications on it (taps times
+//! output channels) outweigh by far, and it brings the data near in the order in which
+//! hardware prefetches.
+
+use std::ops::Deref;
+
+use rten_simd::Isa;
+use rten_simd::ops::BitOps;
+
+/// Channels that lie together for one pixel: a cache line of them.
+pub(super) const BLOCK: usize = 16;
+
+/// How a grid of outputs looks at a tensor: output `(y, x)` sees, for tap `(ky, kx)`, pixel
+/// `(y * stride + ky + origin, x * stride + kx + origin)`, zero where there is none.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub origin: [isize; 2],
+}
+
+/// A tensor `[batch, height, width, channels]` and the run of its channels that is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'a> {
+    pub data: &'a [f32],
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+/// A rectangle of the grid of outputs of one image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Band {
+    pub image: usize,
+    pub rows: [usize; 2],
+    pub columns: [usize; 2],
+}
+
+impl Band {
+    pub fn height(&self) -> usize {
+        self.rows[1] - self.rows[0]
+    }
+
+    pub fn width(&self) -> usize {
+        self.columns[1] - self.columns[0]
+    }
+}
+
+/// Distances in the gathered copy of a band, in floats.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BandLayout {
+    window: Window,
+    /// Rows and columns stored for each phase.
+    stored: [usize; 2],
+    /// Between column phases; a column is [`BLOCK`] floats.
+    column_phase: usize,
+    /// Between rows.
+    pub row: usize,
+    row_phase: usize,
+    /// Between channel blocks.
+    pub plane: usize,
+}
+
+impl BandLayout {
+    pub fn new(window: Window, height: usize, width: usize) -> Self {
+        let Window { kernel, stride, .. } = window;
+        let stored = [
+            height + (kernel[0] - 1) / stride[0],
+            width + (kernel[1] - 1) / stride[1],
+        ];
+        let phases = window.phases();
+        let column_phase = stored[1] * BLOCK;
+        let row = phases[1] * column_phase;
+        let row_phase = stored[0] * row;
+        // An odd number of cache lines keeps the blocks of a pixel out of one another's sets.
+        let plane = phases[0] * row_phase | BLOCK;
+        BandLayout {
+            window,
+            stored,
+            column_phase,
+            row,
+            row_phase,
+            plane,
+        }
+    }
+
+    /// Floats for this many channels.
+    pub fn len(&self, channels: usize) -> usize {
+        channels.div_ceil(BLOCK) * self.plane
+    }
+
+    /// Where a tap's pixel lies, seen from the first tap's.
+    pub fn tap(&self, ky: usize, kx: usize) -> usize {
+        let [sy, sx] = self.window.stride;
+        ky % sy * self.row_phase
+            + ky / sy * self.row
+            + kx % sx * self.column_phase
+            + kx / sx * BLOCK
+    }
+}
+
+/// Where each tap's pixels lie in a gathered band, seen from the first tap's, row by row.
+pub(super) struct Taps {
+    count: usize,
+    /// Kernels to 8 × 8 need no memory.
+    few: [usize; 64],
+    many: Vec<usize>,
+}
+
+impl Taps {
+    pub fn new(layout: &BandLayout) -> Self {
+        let [height, width] = layout.window.kernel;
+        let mut taps = Taps {
+            count: height * width,
+            few: [0; 64],
+            many: Vec::new(),
+        };
+        if taps.count > taps.few.len() {
+            taps.many.resize(taps.count, 0);
+        }
+        let offsets = if taps.many.is_empty() {
+            &mut taps.few[..]
+        } else {
+            &mut taps.many
+        };
+        for (i, offset) in offsets[..taps.count].iter_mut().enumerate() {
+            *offset = layout.tap(i / width, i % width);
+        }
+        taps
+    }
+}
+
+impl Deref for Taps {
+    type Target = [usize];
+
+    fn deref(&self) -> &[usize] {
+        if self.many.is_empty() {
+            &self.few[..self.count]
+        } else {
+            &self.many
+        }
+    }
+}
+
+impl Window {
+    /// How many remainders modulo the stride taps meet, for rows and columns.
+    fn phases(&self) -> [usize; 2] {
+        [
+            self.kernel[0].min(self.stride[0]),
+            self.kernel[1].min(self.stride[1]),
+        ]
+    }
+}
+
+/// Copies what `band` sees of the channels from `first` on, `count` of them, into `out`.
+/// Floats beyond `count` in the last block keep what was there.
+#[inline(always)]
+pub(super) fn gather<I: Isa>(
+    isa: I,
+    source: &Source<'_>,
+    layout: &BandLayout,
+    band: &Band,
+    first: usize,
+    count: usize,
+    out: &mut [f32],
+) {
+    assert!(out.len() >= layout.len(count), "scratch too short");
+    assert!(first + count <= source.channels);
+    assert!(source.data.len() >= (band.image + 1) * source.height * source.width * source.channels);
+    let Window { stride, origin, .. } = layout.window;
+    let [row_phases, column_phases] = layout.window.phases();
+    let blocks = count.div_ceil(BLOCK);
+    for row_phase in 0..row_phases {
+        for i in 0..layout.stored[0] {
+            let y = ((band.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
+            let y_inside = y >= 0 && y < source.height as isize;
+            for column_phase in 0..column_phases {
+                let at = row_phase * layout.row_phase
+                    + i * layout.row
+                    + column_phase * layout.column_phase;
+                let x0 = (band.columns[0] * stride[1] + column_phase) as isize + origin[1];
+                let stored = layout.stored[1];
+                let (lo, hi) = if y_inside {
+                    inside(x0, stride[1], stored, source.width)
+                } else {
+                    (stored, stored)
+                };
+                for block in 0..blocks {
+                    let line = &mut out[block * layout.plane + at..][..stored * BLOCK];
+                    line[..lo * BLOCK].fill(0.0);
+                    line[hi * BLOCK..].fill(0.0);
+                }
+                if lo < hi {
+                    let x = (x0 + (lo * stride[1]) as isize) as usize;
+                    let pixel = (band.image * source.height + y as usize) * source.width + x;
+                    let from = pixel * source.channels + first;
+                    let step = stride[1] * source.channels;
+                    let run = hi - lo;
+                    assert!(from + (run - 1) * step + count <= source.data.len());
+                    // SAFETY: the assertion covers the last pixel read; the last float
+                    // written is column `hi - 1` of the last block, within `layout.len`.
+                    unsafe {
+                        copy_run(
+                            isa,
+                            source.data.as_ptr().add(from),
+                            step,
+                            out.as_mut_ptr().add(at + lo * BLOCK),
+                            layout.plane,
+                            run,
+                            count,
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The indices `lo..hi` of `0..n` for which `start + i * step` lies in `0..size`.
+fn inside(start: isize, step: usize, n: usize, size: usize) -> (usize, usize) {
+    let lo = if start < 0 {
+        start.unsigned_abs().div_ceil(step)
+    } else {
+        0
+    };
+    let room = size as isize - start;
+    let hi = if room > 0 {
+        (room as usize).div_ceil(step)
+    } else {
+        0
+    };
+    let hi = hi.min(n);
+    (lo.min(hi), hi)
+}
+
+/// Copies `run` pixels of `channels` floats, `step` apart, to block planes.
+///
+/// # Safety
+///
+/// All pixels must be readable, and `run * BLOCK` floats from `to` on writable in each plane.
+#[inline(always)]
+unsafe fn copy_run<I: Isa>(
+    isa: I,
+    from: *const f32,
+    step: usize,
+    to: *mut f32,
+    plane: usize,
+    run: usize,
+    channels: usize,
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let full = channels / BLOCK;
+    let rest = channels % BLOCK;
+    for i in 0..run {
+        // SAFETY: as this function's contract.
+        unsafe {
+            let pixel = from.add(i * step);
+            let column = to.add(i * BLOCK);
+            for block in 0..full {
+                for lane in (0..BLOCK).step_by(lanes) {
+                    let line = ops.load_ptr(pixel.add(block * BLOCK + lane));
+                    ops.store_ptr(line, column.add(block * plane + lane));
+                }
+            }
+            if rest > 0 {
+                let (pixel, column) = (pixel.add(full * BLOCK), column.add(full * plane));
+                for c in 0..rest {
+                    *column.add(c) = *pixel.add(c);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Context;
+    use rten_simd::SimdOp;
+
+    struct Gather<'a>(
+        &'a Source<'a>,
+        BandLayout,
+        Band,
+        usize,
+        usize,
+        &'a mut [f32],
+    );
+
+    impl SimdOp for Gather<'_> {
+        type Output = ();
+        #[inline(always)]
+        fn eval<I: Isa>(self, isa: I) {
+            gather(isa, self.0, &self.1, &self.2, self.3, self.4, self.5);
+        }
+    }
+
+    #[test]
+    fn every_tap_of_every_output_is_where_the_layout_says() {
+        let ctx = Context::new(None).unwrap();
+        let (height, width, channels) = (7, 9, 21);
+        let data: Vec<f32> = (0..2 * height * width * channels)
+            .map(|i| 1.0 + i as f32)
+            .collect();
+        let source = Source {
+            data: &data,
+            height,
+            width,
+            channels,
+        };
+        for (kernel, stride, origin) in [
+            ([3, 3], [1, 1], [-1, -1]),
+            ([3, 2], [2, 3], [-2, 0]),
+            ([1, 1], [3, 2], [0, 0]),
+            ([5, 1], [2, 1], [-4, 2]),
+        ] {
+            let window = Window {
+                kernel,
+                stride,
+                origin,
+            };
+            let band = Band {
+                image: 1,
+                rows: [1, 4],
+                columns: [1, 3],
+            };
+            let layout = BandLayout::new(window, band.height(), band.width());
+            let (first, count) = (2, 18);
+            let mut out = vec![f32::NAN; layout.len(count)];
+            ctx.dispatch(Gather(&source, layout, band, first, count, &mut out));
+            for (y, x) in (0..3).flat_map(|y| (0..2).map(move |x| (y, x))) {
+                for (ky, kx) in (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x))) {
+                    for c in 0..count {
+                        let iy = ((1 + y) * stride[0] + ky) as isize + origin[0];
+                        let ix = ((1 + x) * stride[1] + kx) as isize + origin[1];
+                        let inside =
+                            (0..height as isize).contains(&iy) && (0..width as isize).contains(&ix);
+                        let expected = if inside {
+                            let pixel = (height + iy as usize) * width + ix as usize;
+                            data[pixel * channels + first + c]
+                        } else {
+                            0.0
+                        };
+                        let at = c / BLOCK * layout.plane
+                            + y * layout.row
+                            + x * BLOCK
+                            + layout.tap(ky, kx)
+                            + c % BLOCK;
+                        assert_eq!(out[at], expected, "{window:?} {y} {x} {ky} {kx} {c}");
+                    }
+                }
+            }
+        }
+    }
+}

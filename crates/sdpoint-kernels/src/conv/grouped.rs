@@ -1,0 +1,70 @@
+//! Convolutions in groups too narrow for the micro-kernels: neighbouring groups become one
+//! dense group whose weights between different groups are zero.
+
+use super::gather::BLOCK;
+use super::geometry::ConvGeometry;
+
+/// How the groups of a convolution are merged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Merged {
+    /// Groups after merging.
+    pub groups: usize,
+    /// Input channels of a merged group.
+    pub group_in: usize,
+    /// Output channels of a merged group.
+    pub group_out: usize,
+    /// Input and output channels of an original group.
+    narrow: [usize; 2],
+}
+
+impl Merged {
+    /// Merges as many groups as fill a channel block without rest.
+    pub fn new(geometry: &ConvGeometry) -> Self {
+        let narrow = [geometry.group_in_channels(), geometry.group_out_channels()];
+        let widest = narrow[0].max(narrow[1]);
+        let merged = (1..=BLOCK / widest.min(BLOCK))
+            .rev()
+            .find(|&m| geometry.groups.is_multiple_of(m))
+            .unwrap_or(1);
+        Merged {
+            groups: geometry.groups / merged,
+            group_in: narrow[0] * merged,
+            group_out: narrow[1] * merged,
+            narrow,
+        }
+    }
+
+    /// Where the weight between output channel `output` (of all) and input channel `input`
+    /// (of its merged group) stands in the original weights, in rows of one kernel each;
+    /// none if the two are of different groups.
+    #[inline(always)]
+    pub fn kernel_index(&self, output: usize, input: usize) -> Option<usize> {
+        let [group_in, group_out] = self.narrow;
+        let same = output % self.group_out / group_out == input / group_in;
+        same.then(|| output * group_in + input % group_in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_groups_of_four_channels_become_one() {
+        let geometry = ConvGeometry {
+            in_channels: 32,
+            out_channels: 32,
+            kernel: [1, 1],
+            stride: [1, 1],
+            padding: [0, 0],
+            groups: 8,
+        };
+        let merged = Merged::new(&geometry);
+        assert_eq!(
+            (merged.groups, merged.group_in, merged.group_out),
+            (2, 16, 16)
+        );
+        assert_eq!(merged.kernel_index(21, 6), Some(21 * 4 + 2));
+        assert_eq!(merged.kernel_index(21, 3), None);
+    }
+}

@@ -1,0 +1,355 @@
+//! Every path against plain sums in f64, on every instruction set and with one and two threads.
+
+use std::num::NonZeroUsize;
+
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+use crate::context::Isa;
+
+fn contexts() -> Vec<[Context; 2]> {
+    let context = |isa, n| Context::with_isa(NonZeroUsize::new(n), isa).unwrap();
+    Isa::available()
+        .into_iter()
+        .map(|isa| [context(isa, 1), context(isa, 2)])
+        .collect()
+}
+
+fn random(rng: &mut impl Rng, len: usize) -> Vec<f32> {
+    (0..len).map(|_| rng.random_range(-1.0..1.0)).collect()
+}
+
+/// Calls `f(output, input, weight)` with the indices of every product of the convolution.
+fn for_each_product(shape: &ConvShape, mut f: impl FnMut(usize, usize, usize)) {
+    let g = &shape.geometry;
+    let (group_in, group_out) = (g.group_in_channels(), g.group_out_channels());
+    let [kh, kw] = g.kernel;
+    let (out_height, out_width) = (shape.out_height(), shape.out_width());
+    let position = |out: usize, k: usize, axis: usize, size: usize| {
+        (out * g.stride[axis] + k)
+            .checked_sub(g.padding[axis])
+            .filter(|&i| i < size)
+    };
+    for (n, oy, ox) in (0..shape.batch)
+        .flat_map(|n| (0..out_height).map(move |y| (n, y)))
+        .flat_map(|(n, y)| (0..out_width).map(move |x| (n, y, x)))
+    {
+        for (ky, kx) in (0..kh).flat_map(|ky| (0..kw).map(move |kx| (ky, kx))) {
+            let Some(iy) = position(oy, ky, 0, shape.in_height) else {
+                continue;
+            };
+            let Some(ix) = position(ox, kx, 1, shape.in_width) else {
+                continue;
+            };
+            let y = ((n * out_height + oy) * out_width + ox) * g.out_channels;
+            let x = ((n * shape.in_height + iy) * shape.in_width + ix) * g.in_channels;
+            for oc in 0..g.out_channels {
+                for ic in 0..group_in {
+                    let w = ((oc * group_in + ic) * kh + ky) * kw + kx;
+                    f(y + oc, x + oc / group_out * group_in + ic, w);
+                }
+            }
+        }
+    }
+}
+
+/// Compares with a reference whose terms have absolute sums `scale`.
+fn assert_close(what: &str, got: &[f32], expected: &[f64], scale: &[f64]) {
+    for (i, ((&got, &expected), &scale)) in got.iter().zip(expected).zip(scale).enumerate() {
+        let error = (f64::from(got) - expected).abs();
+        assert!(
+            error <= 2e-6 * (1.0 + scale),
+            "{what} at {i}: {got} instead of {expected}"
+        );
+    }
+}
+
+fn check(geometry: ConvGeometry, batch: usize, in_height: usize, in_width: usize) {
+    let shape = ConvShape {
+        geometry,
+        batch,
+        in_height,
+        in_width,
+    };
+    let rng = &mut ChaCha8Rng::seed_from_u64(7);
+    let x = random(rng, shape.input_len());
+    let w = random(rng, shape.weight_len());
+    let dy = random(rng, shape.output_len());
+    let (dx0, dw0) = (random(rng, x.len()), random(rng, w.len()));
+    let f64s = |xs: &[f32]| xs.iter().map(|&x| f64::from(x)).collect::<Vec<_>>();
+    let abs = |xs: &[f32]| xs.iter().map(|&x| f64::from(x).abs()).collect::<Vec<_>>();
+    let (mut y, mut y_scale) = (vec![0.0; dy.len()], vec![0.0; dy.len()]);
+    let (mut dx, mut dx_scale) = (f64s(&dx0), abs(&dx0));
+    let (mut dw, mut dw_scale) = (f64s(&dw0), abs(&dw0));
+    for_each_product(&shape, |yi, xi, wi| {
+        let add = |sum: &mut f64, scale: &mut f64, a: f32, b: f32| {
+            let product = f64::from(a) * f64::from(b);
+            *sum += product;
+            *scale += product.abs();
+        };
+        add(&mut y[yi], &mut y_scale[yi], x[xi], w[wi]);
+        add(&mut dx[xi], &mut dx_scale[xi], dy[yi], w[wi]);
+        add(&mut dw[wi], &mut dw_scale[wi], dy[yi], x[xi]);
+    });
+    for contexts in contexts() {
+        let results = contexts.each_ref().map(|ctx| {
+            let mut got_y = vec![f32::NAN; y.len()];
+            let packed = PackedConv::new(ctx, geometry, &w);
+            conv_forward(ctx, &shape, &x, &packed, Epilogue::default(), &mut got_y);
+            let transpose = PackedConvTranspose::new(ctx, geometry, &w);
+            let mut got_dx = dx0.clone();
+            conv_backward_data(ctx, &shape, &dy, &transpose, &mut got_dx, true);
+            let mut got_dw = dw0.clone();
+            conv_backward_weights(ctx, &shape, &x, &dy, &mut got_dw, true);
+            let mut fresh_dx = vec![f32::NAN; x.len()];
+            conv_backward_data(ctx, &shape, &dy, &transpose, &mut fresh_dx, false);
+            let mut fresh_dw = vec![f32::NAN; w.len()];
+            conv_backward_weights(ctx, &shape, &x, &dy, &mut fresh_dw, false);
+            [got_y, got_dx, got_dw, fresh_dx, fresh_dw]
+        });
+        assert!(
+            results[0] == results[1],
+            "{shape:?} on {}: the result depends on the threads",
+            contexts[0].isa()
+        );
+        let name = |what: &str| format!("{shape:?} on {}: {what}", contexts[0].isa());
+        let [got_y, got_dx, got_dw, fresh_dx, fresh_dw] = &results[0];
+        assert_close(&name("y"), got_y, &y, &y_scale);
+        assert_close(&name("dx"), got_dx, &dx, &dx_scale);
+        assert_close(&name("dw"), got_dw, &dw, &dw_scale);
+        let without = |sum: &[f64], start: &[f32]| {
+            sum.iter()
+                .zip(start)
+                .map(|(s, &x)| s - f64::from(x))
+                .collect::<Vec<_>>()
+        };
+        assert_close(
+            &name("dx without start"),
+            fresh_dx,
+            &without(&dx, &dx0),
+            &dx_scale,
+        );
+        assert_close(
+            &name("dw without start"),
+            fresh_dw,
+            &without(&dw, &dw0),
+            &dw_scale,
+        );
+    }
+}
+
+fn geometry(
+    [in_channels, out_channels]: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+    groups: usize,
+) -> ConvGeometry {
+    ConvGeometry {
+        in_channels,
+        out_channels,
+        kernel,
+        stride,
+        padding,
+        groups,
+    }
+}
+
+#[test]
+fn channel_counts_that_fill_no_vector() {
+    for channels in [
+        [1, 1],
+        [3, 16],
+        [5, 17],
+        [16, 5],
+        [17, 33],
+        [33, 40],
+        [40, 72],
+        [72, 3],
+    ] {
+        check(geometry(channels, [3, 3], [1, 1], [1, 1], 1), 2, 9, 8);
+        check(geometry(channels, [1, 1], [1, 1], [0, 0], 1), 2, 5, 7);
+    }
+}
+
+#[test]
+fn kernels_of_all_sizes_and_odd_ones() {
+    for kernel in [
+        [1, 1],
+        [2, 2],
+        [3, 3],
+        [5, 5],
+        [7, 7],
+        [1, 7],
+        [5, 2],
+        [9, 8],
+    ] {
+        check(
+            geometry([16, 32], kernel, [1, 1], [kernel[0] / 2, kernel[1] / 2], 1),
+            1,
+            11,
+            9,
+        );
+        check(geometry([3, 18], kernel, [2, 2], [3, 3], 1), 1, 12, 13);
+    }
+}
+
+#[test]
+fn strides_up_to_larger_than_the_kernel() {
+    for stride in [[1, 2], [2, 1], [2, 2], [3, 3], [4, 5]] {
+        for kernel in [[1, 1], [2, 3], [3, 3]] {
+            for padding in [[0, 0], [1, 1], [2, 3]] {
+                check(geometry([16, 20], kernel, stride, padding, 1), 2, 10, 11);
+            }
+        }
+    }
+}
+
+#[test]
+fn padding_beyond_the_kernel() {
+    check(geometry([4, 6], [3, 3], [1, 1], [4, 5], 1), 2, 3, 4);
+    check(geometry([4, 6], [1, 1], [1, 1], [1, 2], 1), 2, 3, 4);
+    check(geometry([4, 6], [2, 3], [2, 3], [5, 4], 1), 2, 3, 4);
+}
+
+#[test]
+fn images_of_one_pixel_and_one_column() {
+    check(geometry([33, 17], [3, 3], [1, 1], [1, 1], 1), 3, 1, 1);
+    check(geometry([33, 17], [1, 1], [1, 1], [0, 0], 1), 3, 1, 1);
+    check(geometry([16, 16], [3, 3], [2, 2], [1, 1], 1), 3, 9, 1);
+    check(geometry([16, 16], [3, 3], [1, 1], [1, 1], 1), 3, 1, 30);
+}
+
+#[test]
+fn groups_of_all_widths() {
+    for (groups, per_group) in [
+        (2, [3, 5]),
+        (8, [4, 4]),
+        (4, [8, 8]),
+        (6, [4, 8]),
+        (3, [16, 16]),
+        (2, [24, 40]),
+    ] {
+        let channels = per_group.map(|c| c * groups);
+        check(geometry(channels, [3, 3], [1, 1], [1, 1], groups), 2, 7, 8);
+        check(geometry(channels, [3, 3], [2, 2], [1, 1], groups), 2, 7, 8);
+    }
+}
+
+#[test]
+fn depthwise() {
+    for channels in [1, 7, 16, 40] {
+        check(
+            geometry([channels, channels], [3, 3], [1, 1], [1, 1], channels),
+            2,
+            9,
+            10,
+        );
+        check(
+            geometry([channels, channels], [5, 3], [2, 1], [2, 1], channels),
+            2,
+            9,
+            10,
+        );
+        check(
+            geometry([channels, 2 * channels], [3, 3], [1, 1], [1, 1], channels),
+            2,
+            9,
+            10,
+        );
+    }
+}
+
+#[test]
+fn batches_and_sizes_that_are_cut_into_many_tasks() {
+    check(geometry([16, 16], [3, 3], [1, 1], [1, 1], 1), 5, 40, 33);
+    check(geometry([64, 64], [3, 3], [1, 1], [1, 1], 1), 1, 30, 30);
+    check(geometry([160, 96], [1, 1], [1, 1], [0, 0], 1), 3, 20, 20);
+    check(geometry([16, 32], [3, 3], [2, 2], [1, 1], 1), 40, 8, 8);
+}
+
+#[test]
+fn epilogue_and_its_second_output() {
+    let geometry = geometry([20, 37], [3, 3], [1, 1], [1, 1], 1);
+    let shape = ConvShape {
+        geometry,
+        batch: 2,
+        in_height: 6,
+        in_width: 5,
+    };
+    let rng = &mut ChaCha8Rng::seed_from_u64(3);
+    let x = random(rng, shape.input_len());
+    let w = random(rng, shape.weight_len());
+    let residual = random(rng, shape.output_len());
+    let [scale, shift, scale2, shift2] = std::array::from_fn(|_| random(rng, 37));
+    for [ctx, _] in contexts() {
+        let packed = PackedConv::new(&ctx, geometry, &w);
+        let mut raw = vec![0.0; shape.output_len()];
+        conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut raw);
+        for options in 0..32 {
+            let on = |bit: usize| options >> bit & 1 == 1;
+            let (mut y, mut z) = (vec![f32::NAN; raw.len()], vec![f32::NAN; raw.len()]);
+            let epilogue = Epilogue {
+                scale: on(0).then_some(&scale),
+                shift: on(1).then_some(&shift),
+                residual: on(2).then_some(&residual),
+                relu: on(3),
+                second: on(4).then_some(Second {
+                    scale: &scale2,
+                    shift: &shift2,
+                    relu: on(0),
+                    out: &mut z,
+                }),
+            };
+            conv_forward(&ctx, &shape, &x, &packed, epilogue, &mut y);
+            for (i, &raw) in raw.iter().enumerate() {
+                let c = i % 37;
+                let mut expected = raw;
+                expected *= if on(0) { scale[c] } else { 1.0 };
+                expected += if on(1) { shift[c] } else { 0.0 };
+                expected += if on(2) { residual[i] } else { 0.0 };
+                expected = if on(3) { expected.max(0.0) } else { expected };
+                assert!(
+                    (y[i] - expected).abs() < 1e-5,
+                    "{options} at {i}: {} {expected}",
+                    y[i]
+                );
+                let z_expected = y[i] * scale2[c] + shift2[c];
+                let z_expected = if on(0) {
+                    z_expected.max(0.0)
+                } else {
+                    z_expected
+                };
+                if on(4) {
+                    assert!((z[i] - z_expected).abs() < 1e-5, "second {options} at {i}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn repeated_calls_take_no_more_memory() {
+    let geometry = geometry([32, 32], [3, 3], [1, 1], [1, 1], 1);
+    let shape = ConvShape {
+        geometry,
+        batch: 2,
+        in_height: 16,
+        in_width: 16,
+    };
+    let ctx = Context::new(NonZeroUsize::new(1)).unwrap();
+    let w = vec![0.5; shape.weight_len()];
+    let (x, mut y) = (vec![1.0; shape.input_len()], vec![0.0; shape.output_len()]);
+    let (mut dx, mut dw) = (x.clone(), w.clone());
+    let packed = PackedConv::new(&ctx, geometry, &w);
+    let transpose = PackedConvTranspose::new(&ctx, geometry, &w);
+    let mut step = || {
+        conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+        conv_backward_data(&ctx, &shape, &y, &transpose, &mut dx, false);
+        conv_backward_weights(&ctx, &shape, &x, &y, &mut dw, false);
+        ctx.scratch_bytes()
+    };
+    let first = step();
+    assert_eq!(step(), first);
+}

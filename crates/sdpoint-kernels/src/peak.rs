@@ -1,0 +1,61 @@
+//! The machine's limit, for comparison.
+
+use std::time::Instant;
+
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use crate::context::Context;
+
+/// Multiply-adds on registers alone, on all threads of `ctx` at once: the most that any kernel
+/// can reach, in 10⁹ floating-point operations a second. Takes about 50 ms.
+pub fn peak_gflops(ctx: &Context) -> f64 {
+    const ROUNDS: usize = 1 << 20;
+    (0..5)
+        .map(|_| {
+            let start = Instant::now();
+            ctx.parallel(ctx.threads(), |_| {
+                std::hint::black_box(ctx.dispatch(MultiplyAdd(ROUNDS)));
+            });
+            let flops = (2 * SUMS * ROUNDS * ctx.lanes() * ctx.threads()) as f64;
+            1e-9 * flops / start.elapsed().as_secs_f64()
+        })
+        .fold(0.0, f64::max)
+}
+
+/// Independent sums: enough to hide the latency of a multiply-add, few enough for registers.
+const SUMS: usize = 12;
+
+struct MultiplyAdd(usize);
+
+impl SimdOp for MultiplyAdd {
+    type Output = f32;
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) -> f32 {
+        let ops = isa.f32();
+        let (a, b) = (
+            ops.splat(std::hint::black_box(0.5)),
+            ops.splat(std::hint::black_box(0.25)),
+        );
+        let mut sums = [ops.zero(); SUMS];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = ops.mul_add(a, *sum, b);
+            }
+        }
+        sums.into_iter().map(|sum| ops.sum(sum)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_a_plausible_speed() {
+        let ctx = Context::new(None).unwrap();
+        let peak = peak_gflops(&ctx);
+        assert!((0.1..1e6).contains(&peak), "{peak}");
+    }
+}
