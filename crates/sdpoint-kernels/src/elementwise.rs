@@ -1,6 +1,8 @@
 //! Passes over whole arrays: ReLU, sums of branches, and joining or splitting
 //! the channels of several arrays.
 
+use std::ops::Range;
+
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
@@ -71,10 +73,8 @@ pub fn accumulate(ctx: &Context, x: &[f32], y: &mut [f32]) {
 /// If an input is not whole pixels or has not as many as `y`.
 pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], accumulate: bool, y: &mut [f32]) {
     let channels = inputs.iter().map(|(_, channels)| channels).sum();
-    let pixels = check_parts(
-        inputs.iter().map(|&(x, channels)| (x.len(), channels)),
-        y.len(),
-    );
+    let parts = inputs.iter().map(|&(x, channels)| (x.len(), channels));
+    let pixels = check_parts(std::iter::once((y.len(), channels)).chain(parts));
     let task_pixels = task_pixels(channels);
     ctx.parallel_chunks(y, task_pixels * channels, |task, y| {
         let mut at = 0;
@@ -105,27 +105,44 @@ pub fn split_channels(
     outputs: &mut [(&mut [f32], usize)],
 ) {
     let channels = outputs.iter().map(|(_, channels)| channels).sum();
-    check_parts(
-        outputs.iter().map(|(y, channels)| (y.len(), *channels)),
-        x.len(),
-    );
-    let task_pixels = task_pixels(channels);
     let mut at = 0;
     for (y, width) in outputs {
-        let width = *width;
-        ctx.parallel_chunks(y, task_pixels * width, |task, y| {
-            let start = task * task_pixels;
-            ctx.dispatch(CopyColumns {
-                from: &x[start * channels..(start + y.len() / width) * channels],
-                from_columns: (at, channels),
-                to: y,
-                to_columns: (0, width),
-                width,
-                accumulate,
-            });
-        });
-        at += width;
+        slice_channels(ctx, x, channels, at..at + *width, accumulate, y);
+        at += *width;
     }
+}
+
+/// The channels of `x` in a range: `y` holds, for each pixel, only those.
+///
+/// # Panics
+/// If `x` is not whole pixels of `channels`, `y` has not as many, or the range
+/// is empty or goes past the channels.
+pub fn slice_channels(
+    ctx: &Context,
+    x: &[f32],
+    channels: usize,
+    range: Range<usize>,
+    accumulate: bool,
+    y: &mut [f32],
+) {
+    let width = range.len();
+    assert!(
+        width > 0 && range.end <= channels,
+        "channels {range:?} of {channels}"
+    );
+    check_parts([(x.len(), channels), (y.len(), width)]);
+    let task_pixels = task_pixels(channels);
+    ctx.parallel_chunks(y, task_pixels * width, |task, y| {
+        let start = task * task_pixels;
+        ctx.dispatch(CopyColumns {
+            from: &x[start * channels..(start + y.len() / width) * channels],
+            from_columns: (range.start, channels),
+            to: y,
+            to_columns: (0, width),
+            width,
+            accumulate,
+        });
+    });
 }
 
 /// Pixels that a thread takes at a time.
@@ -133,22 +150,19 @@ fn task_pixels(channels: usize) -> usize {
     (32 * 1024 / channels.max(1)).max(1)
 }
 
-/// The number of pixels, if all parts (length and channels) and their whole
-/// agree on it.
-fn check_parts(parts: impl Iterator<Item = (usize, usize)> + Clone, whole: usize) -> usize {
-    let channels: usize = parts.clone().map(|(_, channels)| channels).sum();
-    assert!(
-        channels > 0 && whole.is_multiple_of(channels),
-        "{whole} values are not whole pixels of {channels} channels"
-    );
-    let pixels = whole / channels;
-    for (i, (len, channels)) in parts.enumerate() {
+/// The number of pixels, if all arrays (length and channels) agree on it.
+fn check_parts(arrays: impl IntoIterator<Item = (usize, usize)>) -> usize {
+    let mut pixels = None;
+    for (i, (len, channels)) in arrays.into_iter().enumerate() {
         assert!(
-            channels > 0 && len == pixels * channels,
-            "part {i} has {len} values, not {pixels} pixels of {channels} channels"
+            channels > 0 && len.is_multiple_of(channels),
+            "array {i}: {len} values are not whole pixels of {channels} channels"
         );
+        let found = len / channels;
+        let expected = *pixels.get_or_insert(found);
+        assert_eq!(found, expected, "pixels of array {i} and of the first");
     }
-    pixels
+    pixels.unwrap_or(0)
 }
 
 /// Copies or adds `width` channels of each pixel; columns are the first of

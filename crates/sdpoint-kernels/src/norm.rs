@@ -85,6 +85,32 @@ pub fn inverse_std(var: &[f32], eps: f32, invstd: &mut [f32]) {
     }
 }
 
+/// The sum of each channel over all pixels: the gradient of a bias.
+///
+/// # Panics
+/// If `x` is not whole pixels of as many channels as `sums` is long.
+pub fn sum_pixels(ctx: &Context, x: &[f32], sums: &mut [f32]) {
+    let channels = sums.len();
+    let pixels = check_pixels(x, channels);
+    let tile_len = fold_tile_len(channels);
+    let total_sums = channel_sums(ctx, channels, pixels, |range, sums| {
+        let mut sum = ctx.scratch(tile_len);
+        sum.fill(0.0);
+        ctx.dispatch(Fold {
+            expression: Sum,
+            accumulators: [&mut sum],
+            streams: [&x[range]],
+            tiles: [],
+        });
+        for (channel, total_sum) in sums[..channels].iter_mut().enumerate() {
+            *total_sum += total(&sum, channel, channels);
+        }
+    });
+    for (sum, total) in sums.iter_mut().zip(total_sums) {
+        *sum = total as f32;
+    }
+}
+
 /// The scale and shift that batch normalisation is for given statistics:
 /// `scale = gamma / sqrt(var + eps)`, `shift = beta - mean * scale`.
 ///
