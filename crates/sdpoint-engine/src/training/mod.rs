@@ -1,0 +1,154 @@
+//! Training steps: forward, loss and backward of one batch in one instance.
+
+mod backward;
+mod forward;
+mod plan;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sdpoint_core::{Instance, LayerId, Network, Op, Weights};
+use sdpoint_kernels as kernels;
+use sdpoint_kernels::{Context, PackedConvTranspose};
+
+pub(crate) use forward::{BatchNorm, BatchPass};
+pub(crate) use plan::Plan;
+
+use crate::lower::geometry;
+use crate::{Base, EngineError, Images, check_labels, check_weights};
+
+/// Computes training steps of any instance of one network.
+///
+/// Plans and memory are kept from step to step: only the first step of an
+/// instance and a batch size allocates.
+#[derive(Debug)]
+pub struct TrainingEngine {
+    pass: BatchPass,
+    /// Weights laid out for the gradient with respect to the input, by layer.
+    transposed: Vec<Option<PackedConvTranspose>>,
+    plans: HashMap<(Instance, usize, [usize; 2]), Plan>,
+    gradients: Weights,
+}
+
+/// What came of a training step, besides gradients.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// Mean loss of the batch.
+    pub loss: f64,
+    /// Images whose most likely class is their label.
+    pub correct: usize,
+}
+
+impl TrainingEngine {
+    /// An engine for steps of `network`.
+    pub fn new(ctx: Arc<Context>, network: Arc<Network>) -> Self {
+        let zeros = Weights::zeros(&network);
+        let base = Base { ctx, network };
+        let pass = BatchPass::new(base, &zeros, true);
+        let layers = pass.base.network.layers().iter().enumerate();
+        let transposed = layers
+            .map(|(index, layer)| match &layer.op {
+                // The images need no gradient.
+                Op::Conv(conv) if layer.inputs[0] != LayerId(0) => {
+                    let weight = &zeros.0[pass.table.weight(LayerId(index))];
+                    let ctx = &pass.base.ctx;
+                    Some(PackedConvTranspose::new(ctx, geometry(conv), weight))
+                }
+                _ => None,
+            })
+            .collect();
+        Self {
+            pass,
+            transposed,
+            plans: HashMap::new(),
+            gradients: zeros,
+        }
+    }
+
+    /// Forward pass, loss and backward pass of a batch in an instance.
+    ///
+    /// The loss is the mean cross-entropy against the labels, of which
+    /// `label_smoothing` is spread evenly over all classes. The gradients
+    /// stand in [`TrainingEngine::gradients`] afterwards.
+    ///
+    /// # Errors
+    /// If images, labels or weights do not fit the network, or it has no
+    /// such point.
+    pub fn step(
+        &mut self,
+        weights: &Weights,
+        images: Images<'_>,
+        labels: &[u32],
+        instance: Instance,
+        label_smoothing: f32,
+    ) -> Result<StepOutcome, EngineError> {
+        let network = self.pass.base.network.clone();
+        images.check(&network)?;
+        check_labels(labels, images.batch, network.classes())?;
+        check_weights(&network, weights)?;
+        let key = (instance, images.batch, images.size);
+        if !self.plans.contains_key(&key) {
+            let plan = Plan::step(&network, images.size, images.batch, instance)?;
+            self.plans.insert(key, plan);
+        }
+        self.repack(weights);
+        let plan = &self.plans[&key];
+        self.pass.run(plan, weights, images.data);
+        let outcome = self.loss(key, labels, label_smoothing);
+        let plan = &self.plans[&key];
+        backward::run(
+            &mut self.pass,
+            &self.transposed,
+            plan,
+            weights,
+            images.data,
+            &mut self.gradients,
+        );
+        Ok(outcome)
+    }
+
+    /// The gradients of the last step, in the order of the parameters.
+    pub fn gradients(&self) -> &Weights {
+        &self.gradients
+    }
+
+    /// Bytes of the block that holds all tensors and their gradients.
+    pub fn tensor_bytes(&self) -> usize {
+        self.pass.arena.bytes()
+    }
+
+    fn repack(&mut self, weights: &Weights) {
+        self.pass.repack(weights);
+        for (index, conv) in self.transposed.iter_mut().enumerate() {
+            if let Some(conv) = conv {
+                let weight = self.pass.table.weight(LayerId(index));
+                conv.repack(&self.pass.base.ctx, &weights.0[weight]);
+            }
+        }
+    }
+
+    fn loss(
+        &mut self,
+        key: (Instance, usize, [usize; 2]),
+        labels: &[u32],
+        label_smoothing: f32,
+    ) -> StepOutcome {
+        let plan = &self.plans[&key];
+        let gradient = plan.logits_gradient.expect("a step's plan goes backward");
+        let classes = self.pass.base.network.classes();
+        let (reader, gradient) = self.pass.arena.write(plan.layout.place(gradient.0));
+        let logits = reader.get(plan.layout.place(plan.lowered.output.0));
+        let outcome = kernels::loss::softmax_cross_entropy(
+            &self.pass.base.ctx,
+            logits,
+            classes,
+            labels,
+            label_smoothing,
+            Some(gradient),
+        );
+        StepOutcome {
+            loss: outcome.loss,
+            correct: outcome.correct,
+        }
+    }
+}
