@@ -1,0 +1,364 @@
+//! Softmax, cross-entropy and what is read off the logits of a classifier.
+//!
+//! Logits are `[rows, classes]`, a row for each image. There are few of them
+//! beside the activations that they come from, so each row is plain arithmetic
+//! in f64.
+
+use std::ops::Range;
+
+use crate::context::{Context, SharedMut};
+
+/// A batch's loss and how many of its rows were classified rightly.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Classification {
+    /// Mean over the rows of the cross-entropy, in nats.
+    pub loss: f64,
+    /// Rows whose largest logit is the label's; of equal ones the first counts
+    /// as the largest, and a row with NaN is never right.
+    pub correct: usize,
+}
+
+/// Rows that a thread takes at a time.
+const TASK_ROWS: usize = 16;
+
+/// Cross-entropy of the softmax of `logits` with the labels, smoothed by
+/// `smoothing` in [0, 1]: the target of a row is `1 - smoothing` at its label
+/// plus `smoothing / classes` everywhere (Szegedy et al., "Rethinking the
+/// Inception Architecture", 2016, section 7). Writes the gradient of the mean
+/// loss to `dlogits` if given.
+///
+/// # Panics
+/// If there are no rows, lengths do not fit, or a label is no class.
+pub fn softmax_cross_entropy(
+    ctx: &Context,
+    logits: &[f32],
+    classes: usize,
+    labels: &[u32],
+    smoothing: f32,
+    dlogits: Option<&mut [f32]>,
+) -> Classification {
+    assert_eq!(
+        logits.len(),
+        labels.len() * classes,
+        "length of logits is not rows x classes"
+    );
+    if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
+        panic!("label {label} is none of {classes} classes");
+    }
+    let everywhere = f64::from(smoothing) / classes as f64;
+    let at_label = 1.0 - f64::from(smoothing) + everywhere;
+    let target = |row: usize, class: usize| {
+        if class == labels[row] as usize {
+            at_label
+        } else {
+            everywhere
+        }
+    };
+    let loss = cross_entropy(ctx, logits, classes, target, dlogits);
+    let rows = logits.chunks_exact(classes).zip(labels);
+    let correct = rows
+        .filter(|(row, label)| is_largest(row, **label as usize))
+        .count();
+    Classification { loss, correct }
+}
+
+/// Mean cross-entropy of the softmax of `logits` with `targets`, a distribution
+/// over the classes for each row. Writes its gradient to `dlogits` if given.
+///
+/// # Panics
+/// If there are no rows or lengths do not fit.
+pub fn softmax_cross_entropy_soft(
+    ctx: &Context,
+    logits: &[f32],
+    classes: usize,
+    targets: &[f32],
+    dlogits: Option<&mut [f32]>,
+) -> f64 {
+    assert_eq!(
+        targets.len(),
+        logits.len(),
+        "length of targets is not that of logits"
+    );
+    let target = |row: usize, class: usize| f64::from(targets[row * classes + class]);
+    cross_entropy(ctx, logits, classes, target, dlogits)
+}
+
+/// Replaces each row of logits by its softmax.
+///
+/// # Panics
+/// If `logits` is not whole rows.
+pub fn softmax_in_place(ctx: &Context, logits: &mut [f32], classes: usize) {
+    check_rows(logits.len(), classes);
+    ctx.parallel_chunks(logits, TASK_ROWS * classes, |_, rows| {
+        for row in rows.chunks_exact_mut(classes) {
+            let log_sum = log_sum_exp(row);
+            for logit in row {
+                *logit = (f64::from(*logit) - log_sum).exp() as f32;
+            }
+        }
+    });
+}
+
+/// The `k` largest of each row, the largest first, as classes in `indices`
+/// (`[rows, k]`). Of equal values the first comes first; NaN comes with the
+/// smallest.
+///
+/// # Panics
+/// If lengths do not fit or `k` is not from 1 to `classes`.
+pub fn top_k(ctx: &Context, logits: &[f32], classes: usize, k: usize, indices: &mut [u32]) {
+    let rows = check_rows(logits.len(), classes);
+    assert!(
+        (1..=classes).contains(&k),
+        "the {k} largest of {classes} classes"
+    );
+    assert_eq!(indices.len(), rows * k, "length of indices is not rows x k");
+    ctx.parallel_chunks(indices, TASK_ROWS * k, |task, indices| {
+        let logits = logits[task * TASK_ROWS * classes..].chunks_exact(classes);
+        for (row, indices) in logits.zip(indices.chunks_exact_mut(k)) {
+            let value = |class: u32| match row[class as usize] {
+                nan if nan.is_nan() => f32::NEG_INFINITY,
+                logit => logit,
+            };
+            for class in 0..classes as u32 {
+                let found = k.min(class as usize);
+                let place = indices[..found].partition_point(|&other| value(other) >= value(class));
+                if place < k {
+                    indices[place..k.min(found + 1)].rotate_right(1);
+                    indices[place] = class;
+                }
+            }
+        }
+    });
+}
+
+fn is_largest(row: &[f32], class: usize) -> bool {
+    let largest = row[class];
+    row[..class].iter().all(|&other| other < largest)
+        && row[class..].iter().all(|&other| other <= largest)
+}
+
+fn check_rows(len: usize, classes: usize) -> usize {
+    assert!(
+        classes > 0 && len.is_multiple_of(classes),
+        "{len} logits are not whole rows of {classes} classes"
+    );
+    len / classes
+}
+
+/// `ln(sum(exp(row)))`, without overflow.
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    let sum: f64 = row
+        .iter()
+        .map(|&logit| (f64::from(logit) - largest).exp())
+        .sum();
+    largest + sum.ln()
+}
+
+/// The mean over the rows of `-sum(target * log_softmax)` and its gradient.
+fn cross_entropy(
+    ctx: &Context,
+    logits: &[f32],
+    classes: usize,
+    target: impl Fn(usize, usize) -> f64 + Sync,
+    dlogits: Option<&mut [f32]>,
+) -> f64 {
+    let rows = check_rows(logits.len(), classes);
+    assert!(rows > 0, "the loss of no rows");
+    if let Some(dlogits) = &dlogits {
+        assert_eq!(
+            dlogits.len(),
+            logits.len(),
+            "length of dlogits is not that of logits"
+        );
+    }
+    let dlogits = dlogits.map(SharedMut::new);
+    let mut losses = vec![0.0; rows];
+    ctx.parallel_chunks(&mut losses, TASK_ROWS, |task, losses| {
+        for (i, loss) in losses.iter_mut().enumerate() {
+            let row = task * TASK_ROWS + i;
+            let range: Range<usize> = row * classes..(row + 1) * classes;
+            let logits = &logits[range.clone()];
+            let log_sum = log_sum_exp(logits);
+            let mut weight = 0.0;
+            for (class, &logit) in logits.iter().enumerate() {
+                let target = target(row, class);
+                weight += target;
+                // A logit of -inf is no loss where nothing is expected.
+                if target != 0.0 {
+                    *loss += target * (log_sum - f64::from(logit));
+                }
+            }
+            if let Some(dlogits) = dlogits {
+                // SAFETY: each row is visited once.
+                let dlogits = unsafe { dlogits.slice(range) };
+                for (class, (d, &logit)) in dlogits.iter_mut().zip(logits).enumerate() {
+                    let probability = (f64::from(logit) - log_sum).exp();
+                    *d = ((weight * probability - target(row, class)) / rows as f64) as f32;
+                }
+            }
+        }
+    });
+    losses.iter().sum::<f64>() / rows as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{check, contexts, differentiate, random, widen};
+
+    /// Rows and classes; more rows than a task takes.
+    const SHAPES: [(usize, usize); 5] = [(1, 1), (1, 10), (3, 17), (2, 40), (35, 5)];
+
+    fn reference(logits: &[f64], targets: &[f64], classes: usize) -> f64 {
+        let mut loss = 0.0;
+        for (row, targets) in logits.chunks(classes).zip(targets.chunks(classes)) {
+            let sum: f64 = row.iter().map(|logit| logit.exp()).sum();
+            for (logit, target) in row.iter().zip(targets) {
+                loss -= target * (logit.exp() / sum).ln();
+            }
+        }
+        loss / (logits.len() / classes) as f64
+    }
+
+    #[test]
+    fn labels_match_finite_differences() {
+        for (rows, classes) in SHAPES {
+            let logits = random(rows * classes, 1);
+            let labels: Vec<u32> = (0..rows).map(|row| (row * 7 % classes) as u32).collect();
+            for smoothing in [0.0, 0.1] {
+                let mut targets = vec![f64::from(smoothing) / classes as f64; logits.len()];
+                for (row, &label) in labels.iter().enumerate() {
+                    targets[row * classes + label as usize] += 1.0 - f64::from(smoothing);
+                }
+                let loss = reference(&widen(&logits), &targets, classes);
+                let gradient = differentiate(&widen(&logits), |x| reference(x, &targets, classes));
+                check([vec![loss], vec![loss], gradient], 1e-6, |ctx| {
+                    let run = |d| {
+                        softmax_cross_entropy(ctx, &logits, classes, &labels, smoothing, d).loss
+                    };
+                    let mut dlogits = vec![9.0; logits.len()];
+                    [
+                        vec![run(None) as f32],
+                        vec![run(Some(&mut dlogits)) as f32],
+                        dlogits,
+                    ]
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn soft_targets_match_finite_differences() {
+        for (rows, classes) in SHAPES {
+            let logits = random(rows * classes, 1);
+            let mut targets = random(rows * classes, 2);
+            for row in targets.chunks_mut(classes) {
+                let sum: f32 = row.iter().map(|t| t.abs()).sum();
+                row.iter_mut().for_each(|t| *t = t.abs() / sum);
+            }
+            let targets64 = widen(&targets);
+            let loss = reference(&widen(&logits), &targets64, classes);
+            let gradient = differentiate(&widen(&logits), |x| reference(x, &targets64, classes));
+            check([vec![loss], gradient], 1e-6, |ctx| {
+                let mut dlogits = vec![9.0; logits.len()];
+                let loss =
+                    softmax_cross_entropy_soft(ctx, &logits, classes, &targets, Some(&mut dlogits));
+                [vec![loss as f32], dlogits]
+            });
+        }
+    }
+
+    #[test]
+    fn huge_logits_do_not_overflow() {
+        for ctx in contexts(1) {
+            let logits = [1e30, -1e30, f32::NEG_INFINITY, 1000.0, 1001.0, 999.0];
+            let mut d = [0.0; 6];
+            let result = softmax_cross_entropy(&ctx, &logits, 3, &[0, 1], 0.0, Some(&mut d));
+            let second = (1.0 + (-1.0f64).exp() + (-2.0f64).exp()).ln();
+            assert!((result.loss - second / 2.0).abs() < 1e-12);
+            assert_eq!(result.correct, 2);
+            assert!(d.iter().all(|d| d.is_finite()));
+            let mut probabilities = logits;
+            softmax_in_place(&ctx, &mut probabilities, 3);
+            assert_eq!(probabilities[..3], [1.0, 0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn a_diverged_row_shows_and_is_not_right() {
+        let ctx = contexts(1).next().unwrap();
+        let logits = [f32::NAN, f32::NAN, 1.0, 2.0];
+        let result = softmax_cross_entropy(&ctx, &logits, 2, &[0, 1], 0.0, None);
+        assert!(result.loss.is_nan());
+        assert_eq!(result.correct, 1);
+    }
+
+    #[test]
+    fn the_first_of_equal_logits_is_the_answer() {
+        let ctx = contexts(1).next().unwrap();
+        let logits = [1.0, 1.0, 0.0];
+        for (label, correct) in [(0, 1), (1, 0), (2, 0)] {
+            let result = softmax_cross_entropy(&ctx, &logits, 3, &[label], 0.0, None);
+            assert_eq!(result.correct, correct);
+        }
+    }
+
+    #[test]
+    fn softmax_matches() {
+        for (rows, classes) in SHAPES {
+            let logits = random(rows * classes, 1);
+            let expected = widen(&logits)
+                .chunks(classes)
+                .flat_map(|row| {
+                    let sum: f64 = row.iter().map(|x| x.exp()).sum();
+                    row.iter().map(move |x| x.exp() / sum).collect::<Vec<_>>()
+                })
+                .collect();
+            check([expected], 1e-6, |ctx| {
+                let mut y = logits.clone();
+                softmax_in_place(ctx, &mut y, classes);
+                [y]
+            });
+        }
+    }
+
+    #[test]
+    fn top_k_is_a_stable_sort() {
+        for (rows, classes) in SHAPES {
+            // Few values, so that there are ties.
+            let mut logits: Vec<f32> = random(rows * classes, 1)
+                .iter()
+                .map(|x| x.round())
+                .collect();
+            logits[classes / 2] = f32::NAN;
+            for k in [1, classes.min(5), classes] {
+                let expected = logits
+                    .chunks(classes)
+                    .flat_map(|row| {
+                        let mut order: Vec<usize> = (0..classes).collect();
+                        let key = |i: usize| if row[i].is_nan() { f32::MIN } else { row[i] };
+                        order.sort_by(|&a, &b| key(b).partial_cmp(&key(a)).unwrap());
+                        order
+                            .into_iter()
+                            .take(k)
+                            .map(|i| i as f64)
+                            .collect::<Vec<_>>()
+                    })
+                    .collect();
+                check([expected], 0.0, |ctx| {
+                    let mut indices = vec![u32::MAX; rows * k];
+                    top_k(ctx, &logits, classes, k, &mut indices);
+                    [indices.iter().map(|&i| i as f32).collect()]
+                });
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "label 3 is none of 3 classes")]
+    fn a_label_outside_the_classes_is_refused() {
+        let ctx = contexts(1).next().unwrap();
+        softmax_cross_entropy(&ctx, &[0.0; 3], 3, &[3], 0.0, None);
+    }
+}
