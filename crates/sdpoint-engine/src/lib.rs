@@ -24,8 +24,8 @@ pub use calibration::Calibrator;
 pub use inference::{InferenceEngine, NormSource};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions};
-pub use sdpoint_kernels::{Context, ContextError, Isa};
 pub use scores::{cross_entropy, softmax, top_k};
+pub use sdpoint_kernels::{Context, ContextError, Isa};
 pub use training::{StepOutcome, TrainingEngine};
 pub use work::{SharedWork, shared_work};
 

@@ -153,12 +153,7 @@ pub(crate) fn lower(
         let inputs = layer.inputs.iter().map(|input| values[input]).collect();
         let mut value = lowered.push(work, id, inputs, shapes.computed(id));
         if downsampled_block(id) {
-            value = lowered.push(
-                Work::AdaptiveAvgPool,
-                id,
-                vec![value],
-                shapes.passed_on(id),
-            );
+            value = lowered.push(Work::AdaptiveAvgPool, id, vec![value], shapes.passed_on(id));
         }
         values.insert(id, value);
         lowered.output = value;

@@ -119,13 +119,7 @@ pub(crate) fn fuse(lowered: &Lowered) -> Vec<Step> {
 }
 
 /// Joins `user`, the only user of `output`, if the epilogue has room for it.
-fn join(
-    conv: &Conv,
-    user: &Node,
-    output: Value,
-    ready: &[bool],
-    joined: &mut Joined,
-) -> bool {
+fn join(conv: &Conv, user: &Node, output: Value, ready: &[bool], joined: &mut Joined) -> bool {
     match user.work {
         // The epilogue's shift is the bias or the norm's, not both.
         Work::Norm { norm, relu, .. } if *joined == Joined::default() && !conv.bias => {

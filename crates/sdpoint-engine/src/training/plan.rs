@@ -104,10 +104,13 @@ impl Plan {
 
     /// The batch norms that the forward pass meets.
     pub fn norms(&self) -> impl Iterator<Item = usize> {
-        self.lowered.nodes.iter().filter_map(|node| match node.work {
-            Work::Norm { norm, .. } => Some(norm),
-            _ => None,
-        })
+        self.lowered
+            .nodes
+            .iter()
+            .filter_map(|node| match node.work {
+                Work::Norm { norm, .. } => Some(norm),
+                _ => None,
+            })
     }
 }
 
