@@ -92,8 +92,8 @@ fn statistics_and_logits_after_calibration() {
             for (norm, expected) in recorded.iter().enumerate() {
                 let found = statistics.get(instance, norm).unwrap();
                 let what = format!("{name} {instance} norm {norm}");
-                assert_close(&found.mean, &expected.mean, 1e-5, &what);
-                assert_close(&found.var, &expected.var, 1e-5, &what);
+                assert_close(&found.mean, &expected.mean, 1e-4, &what);
+                assert_close(&found.var, &expected.var, 1e-4, &what);
             }
             let expected = oracle.tensor(&format!("calibrated/{instance}/logits"));
             let logits = engine.run(input.images(), instance).unwrap();
