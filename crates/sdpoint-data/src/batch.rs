@@ -1,0 +1,52 @@
+//! A batch of prepared images.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Images as the network takes them, with their labels. When it is dropped,
+/// its memory goes back to the loader that made it.
+#[derive(Debug)]
+pub struct Batch {
+    /// Normalised values, `images × height × width × 3` (NHWC).
+    pub images: Vec<f32>,
+    /// The class of each image.
+    pub labels: Vec<u32>,
+    /// Height and width of the images.
+    pub size: [usize; 2],
+    pool: Arc<Pool>,
+}
+
+/// Memory of batches that are done with.
+#[derive(Debug, Default)]
+pub(crate) struct Pool(Mutex<Vec<Vec<f32>>>);
+
+impl Pool {
+    fn buffers(&self) -> std::sync::MutexGuard<'_, Vec<Vec<f32>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Batch {
+    /// A batch of `len` images to be filled in.
+    pub(crate) fn new(len: usize, size: [usize; 2], input_len: usize, pool: &Arc<Pool>) -> Batch {
+        let mut images = pool.buffers().pop().unwrap_or_default();
+        images.resize(len * input_len, 0.0);
+        Batch {
+            images,
+            labels: vec![0; len],
+            size,
+            pool: Arc::clone(pool),
+        }
+    }
+
+    /// How many images there are; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a loader makes no empty batch")]
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.pool.buffers().push(std::mem::take(&mut self.images));
+    }
+}

@@ -1,0 +1,360 @@
+//! Labelled images behind one face, wherever they come from.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use rand::seq::SliceRandom;
+
+use crate::error::{DataError, ImageError};
+use crate::image::Image;
+use crate::random::{Use, stream};
+use crate::source::{Source, Split};
+use crate::{cifar, folder, shapes};
+
+/// How a source is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenOptions {
+    /// Seed of the images that `shapes` draws.
+    pub shapes_seed: u64,
+    /// How many training images `shapes` draws.
+    pub shapes_train: usize,
+    /// How many test images `shapes` draws.
+    pub shapes_test: usize,
+    /// How many unreadable images may be skipped in a split; by default the
+    /// larger of 10 and 1 % of its images.
+    pub skip_limit: Option<usize>,
+    /// Bytes of decoded images that are kept in memory, so that a small data
+    /// set is decoded only once.
+    pub cache_bytes: usize,
+    /// Bytes that the images of compressed archives may take in memory: they
+    /// cannot be read out of order from the file.
+    pub archive_bytes: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            shapes_seed: 0,
+            shapes_train: 10_000,
+            shapes_test: 2_000,
+            skip_limit: None,
+            cache_bytes: 512 << 20,
+            archive_bytes: 4 << 30,
+        }
+    }
+}
+
+/// Opens one split of a source. Nothing is decoded yet.
+///
+/// # Errors
+/// The source is missing, holds nothing for the split, has a class without
+/// images, or is malformed.
+pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
+    let contents = match source {
+        Source::Shapes => shapes::open(split, options)?,
+        Source::Tar(_) => return Err(DataError::Source(source.to_string())),
+        Source::Folder(root) => folder::open(root, split)?,
+        Source::Cifar10(root) => cifar::open(cifar::Kind::Cifar10, root, split)?,
+        Source::Cifar100(root) => cifar::open(cifar::Kind::Cifar100, root, split)?,
+    };
+    Ok(Dataset::new(source.clone(), split, contents, options))
+}
+
+/// Opens both splits, training first.
+///
+/// # Errors
+/// As for [`open`], or the splits have different classes.
+pub fn open_pair(source: &Source, options: &OpenOptions) -> Result<(Dataset, Dataset), DataError> {
+    let train = open(source, Split::Train, options)?;
+    let test = open(source, Split::Test, options)?;
+    if train.classes() != test.classes() {
+        let only_in = |a: &Dataset, b: &Dataset| {
+            a.classes()
+                .iter()
+                .filter(|c| !b.classes().contains(c))
+                .cloned()
+                .collect()
+        };
+        return Err(DataError::ClassesDiffer {
+            only_train: only_in(&train, &test),
+            only_test: only_in(&test, &train),
+        });
+    }
+    Ok((train, test))
+}
+
+/// Images by number: what a source has to offer.
+pub(crate) trait Images: Send + Sync {
+    /// The image, decoded anew.
+    fn load(&self, index: usize) -> Result<Image, ImageError>;
+
+    /// The image's name in messages.
+    fn name(&self, index: usize) -> String;
+}
+
+/// What opening a source found.
+pub(crate) struct Contents {
+    pub classes: Vec<String>,
+    /// The class of each image.
+    pub labels: Vec<u32>,
+    pub images: Box<dyn Images>,
+}
+
+/// A split of a source, or a selection of its images. Cheap to clone: clones
+/// and selections share decoded images and the record of unreadable ones.
+#[derive(Clone)]
+pub struct Dataset {
+    shared: Arc<Shared>,
+    /// Numbers of the selected images; all of them where there is none.
+    selection: Option<Arc<[usize]>>,
+}
+
+struct Shared {
+    source: Source,
+    split: Split,
+    contents: Contents,
+    decoded: Vec<OnceLock<Arc<Image>>>,
+    cache_left: AtomicUsize,
+    skip_limit: usize,
+    /// Unreadable images and what is wrong with them.
+    skipped: Mutex<BTreeMap<usize, String>>,
+}
+
+/// An image with its class.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The image.
+    pub image: Arc<Image>,
+    /// The number of its class.
+    pub label: u32,
+}
+
+impl Dataset {
+    fn new(source: Source, split: Split, contents: Contents, options: &OpenOptions) -> Dataset {
+        let len = contents.labels.len();
+        Dataset {
+            shared: Arc::new(Shared {
+                source,
+                split,
+                contents,
+                decoded: std::iter::repeat_with(OnceLock::new).take(len).collect(),
+                cache_left: AtomicUsize::new(options.cache_bytes),
+                skip_limit: options.skip_limit.unwrap_or((len / 100).max(10)),
+                skipped: Mutex::default(),
+            }),
+            selection: None,
+        }
+    }
+
+    /// How many images there are; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "no source opens empty")]
+    pub fn len(&self) -> usize {
+        self.selection
+            .as_ref()
+            .map_or(self.shared.contents.labels.len(), |s| s.len())
+    }
+
+    /// The classes' names, in the order of their numbers.
+    pub fn classes(&self) -> &[String] {
+        &self.shared.contents.classes
+    }
+
+    /// Where the images come from.
+    pub fn source(&self) -> &Source {
+        &self.shared.source
+    }
+
+    /// Which split this is.
+    pub fn split(&self) -> Split {
+        self.shared.split
+    }
+
+    /// The class of image `index`.
+    ///
+    /// # Panics
+    /// `index` is not below [`len`](Self::len).
+    pub fn label(&self, index: usize) -> u32 {
+        self.shared.contents.labels[self.number(index)]
+    }
+
+    /// The name of image `index` in messages: its file, or its place in one.
+    ///
+    /// # Panics
+    /// `index` is not below [`len`](Self::len).
+    pub fn image_name(&self, index: usize) -> String {
+        self.shared.contents.images.name(self.number(index))
+    }
+
+    /// Image `index`, from memory where it was decoded before and kept.
+    ///
+    /// # Errors
+    /// The image is unreadable.
+    ///
+    /// # Panics
+    /// `index` is not below [`len`](Self::len).
+    pub fn image(&self, index: usize) -> Result<Arc<Image>, DataError> {
+        let number = self.number(index);
+        let slot = &self.shared.decoded[number];
+        if let Some(image) = slot.get() {
+            return Ok(Arc::clone(image));
+        }
+        let image = self
+            .shared
+            .contents
+            .images
+            .load(number)
+            .map_err(|error| DataError::Image {
+                name: self.image_name(index),
+                error,
+            })?;
+        let image = Arc::new(image);
+        if self.shared.reserve(image.pixels().len()) {
+            // Another thread may have been faster; both images are the same.
+            let _ = slot.set(Arc::clone(&image));
+        }
+        Ok(image)
+    }
+
+    /// Image `index` with its class; in place of an unreadable image the next
+    /// readable one with that one's class. The unreadable one is recorded:
+    /// see [`skipped`](Self::skipped).
+    ///
+    /// # Errors
+    /// More images were unreadable than may be skipped.
+    ///
+    /// # Panics
+    /// `index` is not below [`len`](Self::len).
+    pub fn sample(&self, index: usize) -> Result<Sample, DataError> {
+        for step in 0..self.len() {
+            let index = (index + step) % self.len();
+            match self.image(index) {
+                Ok(image) => {
+                    return Ok(Sample {
+                        image,
+                        label: self.label(index),
+                    });
+                }
+                Err(error) => self.shared.skip(self.number(index), &error)?,
+            }
+        }
+        Err(self
+            .shared
+            .too_many_unreadable(self.len(), self.len().saturating_sub(1)))
+    }
+
+    /// The unreadable images met so far in the split, each with what is wrong
+    /// with it, in the split's order.
+    pub fn skipped(&self) -> Vec<String> {
+        self.shared.skipped().values().cloned().collect()
+    }
+
+    /// The height and width of the first image, which is every image's size
+    /// in data sets made for small networks.
+    ///
+    /// # Errors
+    /// As for [`sample`](Self::sample).
+    pub fn native_size(&self) -> Result<[usize; 2], DataError> {
+        let image = self.sample(0)?.image;
+        Ok([image.height(), image.width()])
+    }
+
+    /// The images of the given numbers, in that order.
+    ///
+    /// # Errors
+    /// There are none, or one is not below [`len`](Self::len).
+    pub fn select(&self, indices: &[usize]) -> Result<Dataset, DataError> {
+        if let Some(index) = indices.iter().find(|&&i| i >= self.len()) {
+            return Err(DataError::Option(format!(
+                "image {index} of a data set that has {}",
+                self.len()
+            )));
+        }
+        if indices.is_empty() {
+            return Err(DataError::Option("a selection of no images".to_owned()));
+        }
+        Ok(Dataset {
+            shared: Arc::clone(&self.shared),
+            selection: Some(indices.iter().map(|&i| self.number(i)).collect()),
+        })
+    }
+
+    /// `count` images, as many of each class as can be, chosen at random by
+    /// `seed` and kept in the data set's order; all images where `count` is
+    /// not below their number.
+    ///
+    /// # Errors
+    /// `count` is zero.
+    pub fn balanced(&self, count: usize, seed: u64) -> Result<Dataset, DataError> {
+        if count >= self.len() {
+            return Ok(self.clone());
+        }
+        let mut by_class = vec![Vec::new(); self.classes().len()];
+        for index in 0..self.len() {
+            by_class[self.label(index) as usize].push(index);
+        }
+        for (class, indices) in by_class.iter_mut().enumerate() {
+            indices.shuffle(&mut stream(Use::Selection, seed, class as u64, 0));
+        }
+        let rounds = by_class.iter().map(Vec::len).max().unwrap_or(0);
+        let mut chosen: Vec<usize> = (0..rounds)
+            .flat_map(|round| by_class.iter().filter_map(move |c| c.get(round).copied()))
+            .take(count)
+            .collect();
+        chosen.sort_unstable();
+        self.select(&chosen)
+    }
+
+    fn number(&self, index: usize) -> usize {
+        self.selection.as_ref().map_or(index, |s| s[index])
+    }
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Dataset({}, {}, {} images)",
+            self.source(),
+            self.split(),
+            self.len()
+        )
+    }
+}
+
+impl Shared {
+    /// Takes `bytes` from what may still be kept in memory.
+    fn reserve(&self, bytes: usize) -> bool {
+        self.cache_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(bytes)
+            })
+            .is_ok()
+    }
+
+    fn skipped(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, String>> {
+        self.skipped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn skip(&self, number: usize, error: &DataError) -> Result<(), DataError> {
+        let mut skipped = self.skipped();
+        skipped.entry(number).or_insert_with(|| error.to_string());
+        let count = skipped.len();
+        drop(skipped);
+        if count > self.skip_limit {
+            return Err(self.too_many_unreadable(count, self.skip_limit));
+        }
+        Ok(())
+    }
+
+    fn too_many_unreadable(&self, count: usize, limit: usize) -> DataError {
+        const SHOWN: usize = 3;
+        DataError::TooManyUnreadable {
+            dataset: format!("{} ({})", self.source, self.split),
+            count,
+            limit,
+            first: self.skipped().values().take(SHOWN).cloned().collect(),
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The preprocessing that a data set gets when none is asked for.
+
+use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::source::Source;
+use crate::transform::{CHANNELS, prepare};
+
+/// The longest side of an image that counts as small.
+const SMALL: usize = 64;
+
+/// Images looked at to tell small from large and to measure statistics.
+const MEASURED: usize = 1000;
+
+/// Mean and standard deviation over all pixels of CIFAR-10's and CIFAR-100's
+/// training images, to the digits that are customary.
+const CIFAR10: [[f32; CHANNELS]; 2] = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]];
+const CIFAR100: [[f32; CHANNELS]; 2] = [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]];
+
+/// ImageNet's, as torchvision's models have them.
+const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
+/// The customary preprocessing for a training split.
+///
+/// Images of at most 64 pixels a side keep their size and are padded by 4,
+/// cropped and mirrored at random, the recipe for CIFAR; their statistics are
+/// CIFAR's own or measured over up to 1000 images. Larger images get the
+/// recipe for ImageNet: a random crop of 8 to 100 % of the area, resized to
+/// 224×224 and mirrored at random; for evaluation the middle 224×224 after
+/// the shorter side is resized to 256.
+///
+/// # Errors
+/// As for [`Dataset::sample`].
+pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataError> {
+    let count = dataset.len().min(MEASURED);
+    let measured = || (0..count).map(|i| i * dataset.len() / count);
+    let small = |index| {
+        let image = dataset.sample(index)?.image;
+        Ok(image.width() <= SMALL && image.height() <= SMALL)
+    };
+    // A few images tell: the rest of a large data set need not be decoded.
+    for index in measured().take(16) {
+        if !small(index)? {
+            return Ok(large());
+        }
+    }
+    let mut preprocessing = Preprocessing {
+        size: dataset.native_size()?,
+        mean: vec![0.0; CHANNELS],
+        std: vec![1.0; CHANNELS],
+        train: TrainTransform::PadCrop {
+            padding: 4,
+            flip: true,
+        },
+        evaluate: EvalTransform::Resize,
+    };
+    let [mean, std] = match dataset.source() {
+        Source::Cifar10(_) => CIFAR10,
+        Source::Cifar100(_) => CIFAR100,
+        _ => measure(dataset, measured(), &preprocessing)?,
+    };
+    preprocessing.mean = mean.to_vec();
+    preprocessing.std = std.to_vec();
+    Ok(preprocessing)
+}
+
+fn large() -> Preprocessing {
+    let [mean, std] = IMAGENET;
+    Preprocessing {
+        size: [224, 224],
+        mean: mean.to_vec(),
+        std: std.to_vec(),
+        train: TrainTransform::RandomResizedCrop {
+            area: [0.08, 1.0],
+            aspect: [3.0 / 4.0, 4.0 / 3.0],
+            flip: true,
+        },
+        evaluate: EvalTransform::CenterCrop { resize: 256 },
+    }
+}
+
+/// Mean and standard deviation of each channel over the images of the given
+/// numbers, rounded to four digits like the constants above.
+fn measure(
+    dataset: &Dataset,
+    indices: impl Iterator<Item = usize>,
+    preprocessing: &Preprocessing,
+) -> Result<[[f32; CHANNELS]; 2], DataError> {
+    let mut sum = [0.0; CHANNELS];
+    let mut squares = [0.0; CHANNELS];
+    let mut pixels = 0.0;
+    for index in indices {
+        for pixel in prepare(&dataset.sample(index)?.image, preprocessing)?.chunks(CHANNELS) {
+            for (channel, &value) in pixel.iter().enumerate() {
+                sum[channel] += f64::from(value);
+                squares[channel] += f64::from(value) * f64::from(value);
+            }
+            pixels += 1.0;
+        }
+    }
+    let round = |value: f64| ((value * 1e4).round() / 1e4) as f32;
+    let mean = sum.map(|s: f64| s / pixels);
+    let std = std::array::from_fn(|c| {
+        let variance: f64 = squares[c] / pixels - mean[c] * mean[c];
+        // Images of a single colour have no deviation to divide by.
+        if variance < 1e-6 {
+            1.0
+        } else {
+            round(variance.sqrt())
+        }
+    });
+    Ok([mean.map(round), std])
+}

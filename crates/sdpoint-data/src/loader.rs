@@ -1,0 +1,363 @@
+//! Batches prepared on other threads, ahead of whoever consumes them.
+//!
+//! What a batch holds depends on the seed, the epoch and the images' numbers
+//! alone: each image's augmentation is drawn from a stream of its own, and
+//! every image has its place in its batch before any thread takes it. So the
+//! number of threads, their timing and a resumed epoch change nothing.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use sdpoint_core::Preprocessing;
+
+use crate::batch::{Batch, Pool};
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::random::{Use, epoch_order, stream};
+use crate::transform::Preparer;
+
+/// Batches in preparation or waiting, not counting the one being consumed.
+const AHEAD: usize = 3;
+
+/// Pixels that a thread takes at a time: one large image or many small ones.
+const PIXELS_AT_A_TIME: usize = 16 * 1024;
+
+/// Which batches of a training run are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch {
+    /// The run's seed, of the order of the images and of their augmentation.
+    pub seed: u64,
+    /// The epoch's number, which gives it an order and draws of its own.
+    pub number: u64,
+    /// Batches already consumed, when an epoch is resumed in its middle.
+    pub first_batch: usize,
+}
+
+/// An iterator over the batches of a data set. The last batch of an epoch
+/// holds what is left, be it a single image; none is dropped. After an error
+/// there are no more batches. Dropping the loader stops its threads.
+pub struct Loader {
+    shared: Arc<Shared>,
+    /// Number of the batch that is yielded next.
+    next: usize,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    dataset: Dataset,
+    preprocessing: Preprocessing,
+    /// Numbers of the images, in the order in which they are yielded.
+    order: Vec<usize>,
+    batch_size: usize,
+    /// Seed and epoch of the augmentation; none when evaluating.
+    augmentation: Option<(u64, u64)>,
+    pool: Arc<Pool>,
+    queue: Mutex<Queue>,
+    /// Signalled when there is more work to take, or none any more.
+    work: Condvar,
+}
+
+/// Batches in preparation.
+struct Queue {
+    /// Place in `order` of the first image that no thread has taken.
+    next_image: usize,
+    /// Number of the first of `batches`.
+    first: usize,
+    batches: VecDeque<Arc<Slot>>,
+    stopped: bool,
+}
+
+/// A batch in preparation.
+struct Slot {
+    filling: Mutex<Filling>,
+    /// Signalled when no image is missing any more.
+    filled: Condvar,
+}
+
+struct Filling {
+    /// None once it was yielded.
+    batch: Option<Batch>,
+    missing: usize,
+    error: Option<DataError>,
+}
+
+impl Loader {
+    /// Shuffled and augmented batches of an epoch.
+    ///
+    /// # Errors
+    /// Preprocessing that cannot be carried out, a batch size of zero, or
+    /// threads that the system refuses to start.
+    pub fn train(
+        dataset: &Dataset,
+        preprocessing: &Preprocessing,
+        batch_size: usize,
+        threads: usize,
+        epoch: Epoch,
+    ) -> Result<Loader, DataError> {
+        let order = epoch_order(dataset.len(), epoch.seed, epoch.number);
+        let augmentation = Some((epoch.seed, epoch.number));
+        let start = epoch.first_batch;
+        Loader::new(
+            dataset,
+            preprocessing,
+            batch_size,
+            threads,
+            order,
+            augmentation,
+            start,
+        )
+    }
+
+    /// Batches of the images with the given numbers, in that order, prepared
+    /// as for prediction.
+    ///
+    /// # Errors
+    /// As for [`train`](Self::train), or a number that no image has.
+    pub fn evaluate(
+        dataset: &Dataset,
+        preprocessing: &Preprocessing,
+        batch_size: usize,
+        threads: usize,
+        order: Vec<usize>,
+    ) -> Result<Loader, DataError> {
+        if let Some(index) = order.iter().find(|&&i| i >= dataset.len()) {
+            return Err(DataError::Option(format!(
+                "image {index} of a data set that has {}",
+                dataset.len()
+            )));
+        }
+        Loader::new(dataset, preprocessing, batch_size, threads, order, None, 0)
+    }
+
+    fn new(
+        dataset: &Dataset,
+        preprocessing: &Preprocessing,
+        batch_size: usize,
+        threads: usize,
+        order: Vec<usize>,
+        augmentation: Option<(u64, u64)>,
+        first_batch: usize,
+    ) -> Result<Loader, DataError> {
+        if batch_size == 0 {
+            return Err(DataError::Option("a batch of no images".to_owned()));
+        }
+        let mut preparers = Vec::new();
+        for _ in 0..threads.max(1) {
+            preparers.push(Preparer::new(preprocessing)?);
+        }
+        let shared = Shared {
+            dataset: dataset.clone(),
+            preprocessing: preprocessing.clone(),
+            batch_size,
+            augmentation,
+            pool: Arc::default(),
+            queue: Mutex::new(Queue {
+                next_image: first_batch.saturating_mul(batch_size).min(order.len()),
+                first: first_batch,
+                batches: VecDeque::new(),
+                stopped: false,
+            }),
+            order,
+            work: Condvar::new(),
+        };
+        let slots = (first_batch..shared.batches()).take(AHEAD);
+        let slots = slots.map(|batch| shared.slot(batch)).collect();
+        lock(&shared.queue).batches = slots;
+        let mut loader = Loader {
+            shared: Arc::new(shared),
+            next: first_batch,
+            threads: Vec::new(),
+        };
+        for preparer in preparers {
+            let shared = Arc::clone(&loader.shared);
+            let thread = thread::Builder::new().name("sdpoint-loader".to_owned());
+            let thread = thread
+                .spawn(move || shared.work(preparer))
+                .map_err(|e| DataError::Loader(format!("a thread could not be started: {e}")))?;
+            loader.threads.push(thread);
+        }
+        Ok(loader)
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.shared.batches() {
+            return None;
+        }
+        let slot = Arc::clone(lock(&self.shared.queue).batches.front()?);
+        let mut filling = lock(&slot.filling);
+        while filling.missing > 0 {
+            filling = slot
+                .filled
+                .wait(filling)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        let batch = filling.batch.take()?;
+        if let Some(error) = filling.error.take() {
+            self.next = usize::MAX;
+            self.shared.stop();
+            return Some(Err(error));
+        }
+        drop(filling);
+
+        self.next += 1;
+        let mut queue = lock(&self.shared.queue);
+        queue.batches.pop_front();
+        queue.first += 1;
+        let last = queue.first + queue.batches.len();
+        if last < self.shared.batches() {
+            queue.batches.push_back(self.shared.slot(last));
+        }
+        drop(queue);
+        self.shared.work.notify_all();
+        Some(Ok(batch))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.shared.batches().saturating_sub(self.next);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Loader {}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.shared.stop();
+        for thread in self.threads.drain(..) {
+            // A thread's panic has been reported as its batch's error.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn batches(&self) -> usize {
+        self.order.len().div_ceil(self.batch_size)
+    }
+
+    /// An empty slot for a batch of the epoch.
+    fn slot(&self, batch: usize) -> Arc<Slot> {
+        let len = self
+            .batch_size
+            .min(self.order.len() - batch * self.batch_size);
+        let size = self.preprocessing.size;
+        let input_len = size[0] * size[1] * crate::transform::CHANNELS;
+        let batch = Batch::new(len, size, input_len, &self.pool);
+        let filling = Filling {
+            batch: Some(batch),
+            missing: len,
+            error: None,
+        };
+        Arc::new(Slot {
+            filling: Mutex::new(filling),
+            filled: Condvar::new(),
+        })
+    }
+
+    fn stop(&self) {
+        lock(&self.queue).stopped = true;
+        self.work.notify_all();
+    }
+
+    /// A thread's life.
+    fn work(&self, mut preparer: Preparer) {
+        let mut inputs = Vec::new();
+        let mut labels = Vec::new();
+        while let Some((slot, images)) = self.take() {
+            // A decoder that panics on a hostile file must not leave the
+            // consumer waiting for a batch that never comes.
+            let prepared = catch_unwind(AssertUnwindSafe(|| {
+                self.prepare(images.clone(), &mut preparer, &mut inputs, &mut labels)
+            }))
+            .unwrap_or_else(|_| Err(DataError::Loader("a decoder panicked".to_owned())));
+
+            let mut filling = lock(&slot.filling);
+            match (prepared, &mut filling.batch) {
+                (Ok(()), Some(batch)) => {
+                    let at = images.start % self.batch_size;
+                    let start = at * preparer.input_len();
+                    batch.images[start..][..inputs.len()].copy_from_slice(&inputs);
+                    batch.labels[at..][..labels.len()].copy_from_slice(&labels);
+                }
+                (Ok(()), None) => {}
+                (Err(error), _) => {
+                    filling.error.get_or_insert(error);
+                }
+            }
+            filling.missing -= images.len();
+            if filling.missing == 0 {
+                slot.filled.notify_one();
+            }
+        }
+    }
+
+    /// The next images to prepare, by their places in the order, with the
+    /// slot of their batch; waits while enough batches are in preparation.
+    fn take(&self) -> Option<(Arc<Slot>, Range<usize>)> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if queue.stopped || queue.next_image >= self.order.len() {
+                return None;
+            }
+            let batch = queue.next_image / self.batch_size;
+            if let Some(slot) = queue.batches.get(batch - queue.first) {
+                let slot = Arc::clone(slot);
+                let [height, width] = self.preprocessing.size;
+                let start = queue.next_image;
+                let end = (start + (PIXELS_AT_A_TIME / (height * width)).max(1))
+                    .min((batch + 1) * self.batch_size)
+                    .min(self.order.len());
+                queue.next_image = end;
+                return Some((slot, start..end));
+            }
+            queue = self
+                .work
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn prepare(
+        &self,
+        images: Range<usize>,
+        preparer: &mut Preparer,
+        inputs: &mut Vec<f32>,
+        labels: &mut Vec<u32>,
+    ) -> Result<(), DataError> {
+        let input_len = preparer.input_len();
+        inputs.resize(images.len() * input_len, 0.0);
+        labels.clear();
+        for (&index, input) in self.order[images]
+            .iter()
+            .zip(inputs.chunks_exact_mut(input_len))
+        {
+            let sample = self.dataset.sample(index)?;
+            labels.push(sample.label);
+            match self.augmentation {
+                Some((seed, epoch)) => {
+                    let mut rng = stream(Use::Augmentation, seed, epoch, index as u64);
+                    preparer.augment(&sample.image, &mut rng, input)
+                }
+                None => preparer.prepare(&sample.image, input),
+            }
+            .map_err(|error| DataError::Image {
+                name: self.dataset.image_name(index),
+                error,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// No thread panics while it holds a lock, and what a lock guards is whole
+/// between any two statements; so a poisoned lock is as good as any.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,123 @@
+//! Where images come from: the forms of the `--data` option.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::error::DataError;
+
+/// A source of labelled images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `shapes`: images drawn by the program itself.
+    Shapes,
+    /// `folder:DIR`: class folders under `train/` and `test/` or `val/`.
+    Folder(PathBuf),
+    /// `tar:PATH[,PATH…]`: the same tree in archives, or WebDataset shards.
+    /// A path may also be a folder that holds archives.
+    Tar(Vec<PathBuf>),
+    /// `cifar10:DIR`: the official binary files.
+    Cifar10(PathBuf),
+    /// `cifar100:DIR`: the official binary files, with the 100 fine labels.
+    Cifar100(PathBuf),
+}
+
+impl FromStr for Source {
+    type Err = DataError;
+
+    fn from_str(text: &str) -> Result<Source, DataError> {
+        if text == "shapes" {
+            return Ok(Source::Shapes);
+        }
+        match text.split_once(':') {
+            Some((kind, path)) if !path.is_empty() => match kind {
+                "folder" => Ok(Source::Folder(path.into())),
+                "tar" if path.split(',').all(|p| !p.is_empty()) => {
+                    Ok(Source::Tar(path.split(',').map(PathBuf::from).collect()))
+                }
+                "cifar10" => Ok(Source::Cifar10(path.into())),
+                "cifar100" => Ok(Source::Cifar100(path.into())),
+                _ => Err(DataError::Source(text.to_owned())),
+            },
+            _ => Err(DataError::Source(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Source::Shapes => f.write_str("shapes"),
+            Source::Folder(path) => write!(f, "folder:{}", path.display()),
+            Source::Tar(paths) => {
+                f.write_str("tar:")?;
+                for (i, path) in paths.iter().enumerate() {
+                    write!(f, "{}{}", if i == 0 { "" } else { "," }, path.display())?;
+                }
+                Ok(())
+            }
+            Source::Cifar10(path) => write!(f, "cifar10:{}", path.display()),
+            Source::Cifar100(path) => write!(f, "cifar100:{}", path.display()),
+        }
+    }
+}
+
+/// The part of a data set that is learnt from, or the part that is kept for
+/// measuring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// Learnt from.
+    Train,
+    /// Kept for measuring.
+    Test,
+}
+
+impl Split {
+    /// Folder and shard names that mean this split, the preferred one first.
+    pub(crate) fn names(self) -> &'static [&'static str] {
+        match self {
+            Split::Train => &["train"],
+            Split::Test => &["test", "val", "valid", "validation"],
+        }
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Test => "test",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_reads_back_as_written() {
+        for text in [
+            "shapes",
+            "folder:a/b",
+            "tar:x.tar.gz",
+            "tar:a.tar,b.tar",
+            "cifar10:c",
+            "cifar100:d:e",
+        ] {
+            assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_unknown_form_is_refused_with_the_list_of_forms() {
+        for text in ["", "shape", "folder:", "folder", "tar:a.tar,", "zip:a"] {
+            let message = text.parse::<Source>().unwrap_err().to_string();
+            assert!(message.contains(&format!("`{text}`")), "{message}");
+            assert!(
+                message.contains("shapes, folder:DIR, tar:PATH"),
+                "{message}"
+            );
+        }
+    }
+}
