@@ -3,6 +3,8 @@
 
 mod check;
 
+pub(crate) use check::STATISTICS_PREFIX;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::shapes::MAX_SIDE;
+
 /// How images are prepared, for training and for evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,4 +57,104 @@ pub enum EvalTransform {
         /// Length of the shorter side before the crop.
         resize: usize,
     },
+}
+
+impl Preprocessing {
+    /// Checks the numbers for a network whose images have `channels` colours.
+    ///
+    /// # Errors
+    /// If they are not as many as there are colours, not finite, or absurd;
+    /// the text says which.
+    pub fn check(&self, channels: usize) -> Result<(), String> {
+        let side = |what: &str, pixels: usize, least: usize| {
+            if (least..=MAX_SIDE).contains(&pixels) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "its {what} is {pixels} pixels; {least} to {MAX_SIDE} can be"
+                ))
+            }
+        };
+        side("height", self.size[0], 1)?;
+        side("width", self.size[1], 1)?;
+        if self.mean.len() != channels || self.std.len() != channels {
+            return Err(format!(
+                "it has {} means and {} standard deviations for {channels} colours",
+                self.mean.len(),
+                self.std.len()
+            ));
+        }
+        if !self.mean.iter().all(|mean| mean.is_finite()) {
+            return Err("its means are not finite".into());
+        }
+        if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
+            return Err("its standard deviations are not all finite and above 0".into());
+        }
+        match self.train {
+            TrainTransform::PadCrop { padding, .. } => side("padding", padding, 0)?,
+            TrainTransform::RandomResizedCrop { area, aspect, .. } => {
+                let range = |[low, high]: [f32; 2]| 0.0 < low && low <= high && high.is_finite();
+                if !range(area) || area[1] > 1.0 || !range(aspect) {
+                    return Err(format!(
+                        "it crops areas of {area:?} and aspects of {aspect:?}"
+                    ));
+                }
+            }
+            TrainTransform::None => {}
+        }
+        match self.evaluate {
+            EvalTransform::CenterCrop { resize } => side("shorter side", resize, 1),
+            EvalTransform::Resize => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cifar() -> Preprocessing {
+        Preprocessing {
+            size: [32, 32],
+            mean: vec![0.49, 0.48, 0.45],
+            std: vec![0.25, 0.24, 0.26],
+            train: TrainTransform::PadCrop {
+                padding: 4,
+                flip: true,
+            },
+            evaluate: EvalTransform::Resize,
+        }
+    }
+
+    #[test]
+    fn absurd_numbers_are_refused() {
+        assert_eq!(cifar().check(3), Ok(()));
+        let refuse = |change: &dyn Fn(&mut Preprocessing), part: &str| {
+            let mut preprocessing = cifar();
+            change(&mut preprocessing);
+            let error = preprocessing.check(3).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        };
+        refuse(&|p| p.size[0] = 0, "height");
+        refuse(&|p| p.size[1] = usize::MAX, "width");
+        refuse(&|p| p.mean.truncate(1), "1 means");
+        refuse(&|p| p.mean[0] = f32::NAN, "means");
+        refuse(&|p| p.std[2] = 0.0, "deviations");
+        refuse(
+            &|p| p.evaluate = EvalTransform::CenterCrop { resize: 0 },
+            "side",
+        );
+        let padding = 1 << 20;
+        let train = TrainTransform::PadCrop {
+            padding,
+            flip: false,
+        };
+        refuse(&|p| p.train = train, "padding");
+        let train = TrainTransform::RandomResizedCrop {
+            area: [0.5, 1.5],
+            aspect: [0.75, 1.33],
+            flip: false,
+        };
+        refuse(&|p| p.train = train, "areas");
+    }
 }

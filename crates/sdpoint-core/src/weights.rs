@@ -79,6 +79,18 @@ impl Statistics {
         statistics
     }
 
+    /// Statistics of a network of `norms` batch norms from moments that are
+    /// known to be those of each instance's own norms.
+    pub(crate) fn from_own(
+        norms: usize,
+        own: impl IntoIterator<Item = (Instance, Vec<Moments>)>,
+    ) -> Self {
+        Self {
+            own: own.into_iter().collect(),
+            norms,
+        }
+    }
+
     /// Sets the moments of the norms behind an instance's point.
     ///
     /// # Panics

@@ -6,8 +6,9 @@ use super::{NetworkError, Point};
 use crate::instance::PointId;
 use crate::layer::{Conv, Layer, LayerId, Op, Window, last_uses};
 
-/// How the model file names the statistics of instances.
-const RESERVED: &str = "instances/";
+/// How the model file names the statistics of instances; no layer's name may
+/// start so.
+pub(crate) const STATISTICS_PREFIX: &str = "instances/";
 
 /// Checks every layer and returns the channels that each puts out.
 pub(super) fn layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
@@ -23,9 +24,9 @@ pub(super) fn layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
             name: layer.name.clone(),
             problem,
         };
-        if layer.name.starts_with(RESERVED) {
+        if layer.name.starts_with(STATISTICS_PREFIX) {
             return Err(fail(format!(
-                "names that start with '{RESERVED}' are taken"
+                "names that start with '{STATISTICS_PREFIX}' are taken"
             )));
         }
         if !names.insert(&layer.name) {

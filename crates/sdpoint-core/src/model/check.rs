@@ -1,0 +1,201 @@
+//! Whether the parts of a model fit together, before it is written and after
+//! it is read.
+
+use std::collections::HashSet;
+
+use super::Model;
+use crate::instance::Instance;
+use crate::network::Network;
+use crate::preprocessing::Preprocessing;
+use crate::record::Record;
+use crate::shapes::ShapeError;
+use crate::weights::Moments;
+
+/// Parts of a model that do not fit together.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Misfit {
+    /// The classes are not as many as the logits.
+    #[error("it names {names} classes, but the network puts out {outputs}")]
+    Classes {
+        /// How many classes are named.
+        names: usize,
+        /// How many logits there are.
+        outputs: usize,
+    },
+    /// The preprocessing makes no input of the network.
+    #[error("its preprocessing is wrong: {0}")]
+    Preprocessing(String),
+    /// Images of the preprocessing's size do not go through the network.
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
+    /// There is no instance `full`, whose statistics all others share.
+    #[error("it lacks the instance full")]
+    NoFull,
+    /// An instance is listed twice.
+    #[error("it lists the instance {0} twice")]
+    Repeated(Instance),
+    /// An instance downsamples at a point that the network does not have.
+    #[error("its instance {instance} is at a point that {network} does not have")]
+    UnknownPoint {
+        /// The instance.
+        instance: Instance,
+        /// The network's name.
+        network: String,
+    },
+    /// A listed instance has no batch-norm statistics.
+    #[error("its instance {0} has no batch-norm statistics: calibrate it")]
+    NoStatistics(Instance),
+    /// Statistics of an instance that is not listed.
+    #[error("it has statistics of {0}, but does not list that instance")]
+    Unlisted(Instance),
+    /// A measurement that cannot be.
+    #[error("the {what} of its instance {instance} is {value}, which cannot be")]
+    Measurement {
+        /// The instance.
+        instance: Instance,
+        /// Which measurement.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A tensor that the network needs is not there.
+    #[error("tensor '{0}' is missing")]
+    Missing(String),
+    /// Tensors that the network does not need.
+    #[error("tensor '{tensor}' belongs to nothing in the network ({count} such in all)")]
+    LeftOver {
+        /// The first by name.
+        tensor: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// A tensor of another shape than the network needs.
+    #[error("tensor '{tensor}' has shape {found:?}, but the network needs {expected:?}")]
+    TensorShape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+    },
+    /// A tensor with an infinite value or one that is no number.
+    #[error("tensor '{0}' holds values that are not finite")]
+    NotFinite(String),
+    /// A variance below zero.
+    #[error("tensor '{0}' holds variances below zero")]
+    NegativeVariance(String),
+    /// More tensors than a safetensors file can list.
+    #[error("its {0} instances need a longer header than safetensors allows: list fewer")]
+    TooManyInstances(usize),
+}
+
+/// Checks all but the values of tensors.
+pub(super) fn description(
+    network: &Network,
+    classes: &[String],
+    preprocessing: &Preprocessing,
+    instances: &[Record],
+) -> Result<(), Misfit> {
+    if classes.len() != network.classes() {
+        return Err(Misfit::Classes {
+            names: classes.len(),
+            outputs: network.classes(),
+        });
+    }
+    preprocessing
+        .check(network.input_channels())
+        .map_err(Misfit::Preprocessing)?;
+    network.shapes(preprocessing.size, Instance::Full)?;
+    let points: HashSet<_> = network.points().iter().map(|point| point.id()).collect();
+    let mut seen = HashSet::new();
+    for record in instances {
+        let instance = record.instance;
+        if !seen.insert(instance) {
+            return Err(Misfit::Repeated(instance));
+        }
+        if instance.point().is_some_and(|id| !points.contains(&id)) {
+            return Err(Misfit::UnknownPoint {
+                instance,
+                network: network.name().to_owned(),
+            });
+        }
+        for (what, value, most) in [
+            ("top1", record.top1, 1.0),
+            ("top5", record.top5, 1.0),
+            ("loss", record.loss, f64::MAX),
+        ] {
+            if let Some(value) = value
+                && !(0.0..=most).contains(&value)
+            {
+                return Err(Misfit::Measurement {
+                    instance,
+                    what,
+                    value,
+                });
+            }
+        }
+    }
+    if seen.contains(&Instance::Full) {
+        Ok(())
+    } else {
+        Err(Misfit::NoFull)
+    }
+}
+
+/// Checks that weights and statistics are those that the network and the
+/// listed instances need. Only a model in memory can fail here; in a file,
+/// tensors are looked up by name.
+pub(super) fn learnt(model: &Model) -> Result<(), Misfit> {
+    let parameters = model.network.parameters();
+    for (index, parameter) in parameters.iter().enumerate() {
+        let name = || parameter.name.clone();
+        let data = model.weights.0.get(index);
+        let data = data.ok_or_else(|| Misfit::Missing(name()))?;
+        if data.len() != parameter.len() {
+            return Err(Misfit::TensorShape {
+                tensor: name(),
+                found: vec![data.len()],
+                expected: parameter.shape.clone(),
+            });
+        }
+    }
+    if model.weights.0.len() > parameters.len() {
+        return Err(Misfit::LeftOver {
+            tensor: format!("parameter {}", parameters.len()),
+            count: model.weights.0.len() - parameters.len(),
+        });
+    }
+    let norms = model.network.norms();
+    for record in &model.instances {
+        let instance = record.instance;
+        let range = model.network.own_norms(instance);
+        let fits = model.statistics.own(instance).is_some_and(|(has, own)| {
+            let sized = |moments: &Moments, channels| {
+                moments.mean.len() == channels && moments.var.len() == channels
+            };
+            has == range
+                && std::iter::zip(own, &norms[range.clone()])
+                    .all(|(moments, norm)| sized(moments, norm.channels))
+        });
+        if !fits {
+            return Err(Misfit::NoStatistics(instance));
+        }
+    }
+    let listed: HashSet<Instance> = model.instances.iter().map(|r| r.instance).collect();
+    match model.statistics.instances().find(|i| !listed.contains(i)) {
+        Some(instance) => Err(Misfit::Unlisted(instance)),
+        None => Ok(()),
+    }
+}
+
+/// Checks the values of one tensor.
+pub(super) fn values(name: &str, values: &[f32]) -> Result<(), Misfit> {
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err(Misfit::NotFinite(name.to_owned()));
+    }
+    if name.ends_with(".running_var") && values.iter().any(|&value| value < 0.0) {
+        return Err(Misfit::NegativeVariance(name.to_owned()));
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! The JSON document in the metadata of a model file.
+
+use serde::{Deserialize, Serialize};
+
+use super::FORMAT_VERSION;
+use crate::network::Network;
+use crate::preprocessing::Preprocessing;
+use crate::record::Record;
+
+/// The metadata key under which the document is.
+pub(super) const KEY: &str = "sdpoint";
+
+/// What the digest reads as while it is computed.
+pub(super) const BLANK_DIGEST: &str =
+    "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// The document. The digest comes before everything of free form, so that
+/// its place in the file can be found by searching.
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    pub version: u32,
+    pub sha256: String,
+    pub network: Network,
+    pub classes: Vec<String>,
+    pub preprocessing: Preprocessing,
+    pub instances: Vec<Record>,
+    pub training: serde_json::Value,
+}
+
+/// What every version of the document has, now and later.
+#[derive(Deserialize)]
+pub(super) struct Envelope {
+    pub version: u64,
+    pub sha256: String,
+}
+
+impl Document {
+    pub(super) fn of(model: &super::Model) -> Self {
+        Self {
+            version: FORMAT_VERSION,
+            sha256: BLANK_DIGEST.into(),
+            network: model.network.clone(),
+            classes: model.classes.clone(),
+            preprocessing: model.preprocessing.clone(),
+            instances: model.instances.clone(),
+            training: model.training.clone(),
+        }
+    }
+}
+
+/// The place of the digest in a header: its first occurrence as a string
+/// within the document, which is itself a string of the header's JSON.
+pub(super) fn digest_place(header: &[u8], digest: &str) -> Option<std::ops::Range<usize>> {
+    let quoted = format!("\\\"{digest}\\\"");
+    let start = header
+        .windows(quoted.len())
+        .position(|window| window == quoted.as_bytes())?;
+    Some(start + 2..start + 2 + digest.len())
+}

@@ -1,0 +1,313 @@
+//! Reading a model file, which may be damaged or made to do harm.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use sha2::{Digest, Sha256};
+
+use super::document::{BLANK_DIGEST, Document, Envelope, KEY, digest_place};
+use super::layout::{self, Slot};
+use super::write::hex;
+use super::{FORMAT_VERSION, Misfit, Model, ModelError, check};
+use crate::instance::Instance;
+
+/// The longest header that the safetensors format allows, in bytes.
+pub(super) const MAX_HEADER: u64 = 100_000_000;
+
+/// A header of a safetensors file, in the order of its text.
+struct Header {
+    metadata: BTreeMap<String, String>,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+/// A tensor as the file has it.
+struct Stored {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    used: bool,
+}
+
+pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
+    let unreadable = |source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    // A pipe would block, and a device has no end.
+    let about = fs::metadata(path).map_err(unreadable)?;
+    if !about.is_file() {
+        return Err(ModelError::NotSafetensors {
+            path: path.to_owned(),
+            problem: "it is not a regular file".into(),
+        });
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    read(path, about.len(), BufReader::new(file))
+}
+
+/// Reads a model from a file of `size` bytes.
+pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model, ModelError> {
+    let unreadable = |source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    };
+    let not_safetensors = |problem: String| ModelError::NotSafetensors {
+        path: path.to_owned(),
+        problem,
+    };
+    let malformed = |problem: String| ModelError::Malformed {
+        path: path.to_owned(),
+        problem,
+    };
+    let altered = || ModelError::Altered {
+        path: path.to_owned(),
+    };
+    let truncated = |expected: u64| ModelError::Truncated {
+        path: path.to_owned(),
+        size,
+        expected,
+    };
+
+    let mut start =
+        read_header(&mut file, size)
+            .map_err(unreadable)?
+            .map_err(|fault| match fault {
+                HeaderFault::Short(expected) => truncated(expected),
+                HeaderFault::Foreign => not_safetensors("it does not start with a header".into()),
+            })?;
+    let header: Header =
+        serde_json::from_slice(&start[8..]).map_err(|error| not_safetensors(error.to_string()))?;
+    let Some(document) = header.metadata.get(KEY) else {
+        return Err(ModelError::Foreign {
+            path: path.to_owned(),
+        });
+    };
+    let envelope: Envelope =
+        serde_json::from_str(document).map_err(|error| malformed(error.to_string()))?;
+    if envelope.version > u64::from(FORMAT_VERSION) {
+        return Err(ModelError::Newer {
+            path: path.to_owned(),
+            version: envelope.version,
+        });
+    }
+    let tensors = in_file_order(header.tensors).map_err(not_safetensors)?;
+    let data = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
+    let expected = data.saturating_add(start.len() as u64);
+    if size < expected {
+        return Err(truncated(expected));
+    }
+    if size > expected {
+        let more = size - expected;
+        return Err(not_safetensors(format!("{more} bytes follow its end")));
+    }
+
+    let place = digest_place(&start, &envelope.sha256)
+        .filter(|place| place.len() == BLANK_DIGEST.len())
+        .ok_or_else(altered)?;
+    start[place].copy_from_slice(BLANK_DIGEST.as_bytes());
+    let mut hasher = Sha256::new();
+    hasher.update(&start);
+    let mut stored = HashMap::with_capacity(tensors.len());
+    for (name, info) in tensors {
+        let values = read_values(&mut file, &info, &mut hasher).map_err(unreadable)?;
+        let tensor = Stored {
+            shape: info.shape,
+            values,
+            used: false,
+        };
+        if stored.insert(name.clone(), tensor).is_some() {
+            return Err(not_safetensors(format!("it has two tensors '{name}'")));
+        }
+    }
+    if hex(hasher) != envelope.sha256 {
+        return Err(altered());
+    }
+
+    let document: Document =
+        serde_json::from_str(document).map_err(|error| malformed(error.to_string()))?;
+    if document.version != FORMAT_VERSION {
+        return Err(malformed(format!(
+            "there is no version {}",
+            document.version
+        )));
+    }
+    fit(document, stored).map_err(|misfit| ModelError::Misfit {
+        path: path.to_owned(),
+        misfit,
+    })
+}
+
+/// Why no header can be read.
+enum HeaderFault {
+    /// The file ends before the header does; how long it should be at least.
+    Short(u64),
+    /// What is there is no header.
+    Foreign,
+}
+
+/// The file up to the tensors' data: the header's length and the header.
+fn read_header(file: &mut impl Read, size: u64) -> io::Result<Result<Vec<u8>, HeaderFault>> {
+    if size < 8 {
+        return Ok(Err(HeaderFault::Short(8)));
+    }
+    let mut length = [0; 8];
+    file.read_exact(&mut length)?;
+    let header = u64::from_le_bytes(length);
+    let mut first = [b'{'];
+    if size > 8 {
+        file.read_exact(&mut first)?;
+    }
+    if header == 0 || header > MAX_HEADER || first != [b'{'] {
+        return Ok(Err(HeaderFault::Foreign));
+    }
+    if size < 8 + header {
+        return Ok(Err(HeaderFault::Short(8 + header)));
+    }
+    let mut start = vec![0; 8 + header as usize];
+    start[..8].copy_from_slice(&length);
+    start[8] = first[0];
+    file.read_exact(&mut start[9..])?;
+    Ok(Ok(start))
+}
+
+/// Sorts the tensors by their place in the file and checks that they fill it
+/// without gaps and overlaps, each with as many bytes as its shape needs.
+fn in_file_order(
+    mut tensors: Vec<(String, TensorInfo)>,
+) -> Result<Vec<(String, TensorInfo)>, String> {
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    let mut end = 0usize;
+    for (name, info) in &tensors {
+        if info.dtype != Dtype::F32 {
+            return Err(format!(
+                "tensor '{name}' holds {}, but models hold F32",
+                info.dtype
+            ));
+        }
+        let bytes = info
+            .shape
+            .iter()
+            .try_fold(size_of::<f32>(), |bytes, &side| bytes.checked_mul(side));
+        let (from, to) = info.data_offsets;
+        if from != end || to.checked_sub(from) != bytes {
+            return Err(format!(
+                "tensor '{name}' has shape {:?} but lies at bytes {from} to {to}",
+                info.shape
+            ));
+        }
+        end = to;
+    }
+    Ok(tensors)
+}
+
+fn read_values(
+    file: &mut impl Read,
+    info: &TensorInfo,
+    hasher: &mut Sha256,
+) -> io::Result<Vec<f32>> {
+    let (from, to) = info.data_offsets;
+    let mut bytes = vec![0; to - from];
+    file.read_exact(&mut bytes)?;
+    hasher.update(&bytes);
+    let (values, _) = bytes.as_chunks::<4>();
+    Ok(values
+        .iter()
+        .map(|&value| f32::from_le_bytes(value))
+        .collect())
+}
+
+/// Puts a description and tensors together, if they fit.
+fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model, Misfit> {
+    let Document {
+        network,
+        classes,
+        preprocessing,
+        instances,
+        training,
+        ..
+    } = document;
+    check::description(&network, &classes, &preprocessing, &instances)?;
+    let norms = network.norms();
+    let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
+    let mut values = Vec::new();
+    for Slot { name, shape } in layout::slots(&network, &norms, &listed) {
+        let Some(tensor) = stored.get_mut(&name) else {
+            return Err(missing(name, &stored, &listed));
+        };
+        if tensor.shape != shape {
+            return Err(Misfit::TensorShape {
+                tensor: name,
+                found: tensor.shape.clone(),
+                expected: shape,
+            });
+        }
+        check::values(&name, &tensor.values)?;
+        tensor.used = true;
+        values.push(std::mem::take(&mut tensor.values));
+    }
+    stored.retain(|_, tensor| !tensor.used);
+    let count = stored.len();
+    if let Some(tensor) = stored.into_keys().min() {
+        return Err(Misfit::LeftOver { tensor, count });
+    }
+    let (weights, statistics) = layout::assemble(&network, &norms, &listed, values);
+    Ok(Model {
+        network,
+        weights,
+        statistics,
+        classes,
+        preprocessing,
+        instances,
+        training,
+    })
+}
+
+/// Says whether one tensor is missing, or all statistics of an instance.
+fn missing(name: String, stored: &HashMap<String, Stored>, listed: &[Instance]) -> Misfit {
+    let without = listed.iter().find(|&&instance| {
+        let prefix = layout::prefix(instance);
+        instance != Instance::Full
+            && name.starts_with(&prefix)
+            && !stored.keys().any(|other| other.starts_with(&prefix))
+    });
+    match without {
+        Some(&instance) => Misfit::NoStatistics(instance),
+        None => Misfit::Missing(name),
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Header;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a header of named tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut header = Header {
+                    metadata: BTreeMap::new(),
+                    tensors: Vec::new(),
+                };
+                while let Some(name) = map.next_key::<String>()? {
+                    if name == "__metadata__" {
+                        header.metadata = map.next_value()?;
+                    } else {
+                        header.tensors.push((name, map.next_value()?));
+                    }
+                }
+                Ok(header)
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}

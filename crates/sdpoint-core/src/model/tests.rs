@@ -1,0 +1,445 @@
+use std::fs;
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::document::Document;
+use super::layout::Slot;
+use super::*;
+use crate::PointId;
+use crate::layer::{Conv, Op, Window};
+use crate::network::NetworkBuilder;
+use crate::preprocessing::{EvalTransform, TrainTransform};
+use crate::ratio::Ratio;
+use crate::weights::Moments;
+
+/// input → conv → norm → max pool (stem) → conv (block 0) → norm → mean → fc
+fn network() -> Network {
+    let mut b = NetworkBuilder::new("tiny", 1);
+    let x = b.conv("conv1", b.input(), Conv::square(1, 2, 3, 1));
+    let x = b.batch_norm("bn1", x, 2);
+    let x = b.layer("maxpool", Op::MaxPool(Window::square(2, 2, 0)), &[x]);
+    b.point(PointId::Stem, x);
+    let x = b.conv("conv2", x, Conv::square(2, 3, 1, 1));
+    b.point(PointId::Block(0), x);
+    let x = b.batch_norm("bn2", x, 3);
+    let x = b.layer("avgpool", Op::GlobalAvgPool, &[x]);
+    let op = Op::Linear {
+        in_features: 3,
+        out_features: 2,
+        bias: true,
+    };
+    b.layer("fc", op, &[x]);
+    b.finish().unwrap()
+}
+
+fn model() -> Model {
+    let network = network();
+    let mut weights = Weights::zeros(&network);
+    for (index, value) in weights.0.iter_mut().flatten().enumerate() {
+        *value = (index as f32).sin();
+    }
+    let mut statistics = Statistics::identity(&network);
+    let mut instances = Vec::new();
+    for (index, instance) in network.instances(&Ratio::DEFAULT).into_iter().enumerate() {
+        let own = network
+            .norms()
+            .drain(network.own_norms(instance))
+            .map(|norm| Moments {
+                mean: vec![index as f32 / 3.0; norm.channels],
+                var: vec![1.0 + index as f32; norm.channels],
+            })
+            .collect();
+        statistics.set(&network, instance, own);
+        let macs = network.cost([8, 6], instance).unwrap().macs;
+        instances.push(Record {
+            top1: Some(0.1 + index as f64 / 7.0),
+            ..Record::unmeasured(instance, macs)
+        });
+    }
+    Model {
+        network,
+        weights,
+        statistics,
+        classes: vec!["cat".into(), "\"dog\"\n猫".into()],
+        preprocessing: Preprocessing {
+            size: [8, 6],
+            mean: vec![0.1],
+            std: vec![0.3],
+            train: TrainTransform::None,
+            evaluate: EvalTransform::CenterCrop { resize: 9 },
+        },
+        instances,
+        training: json!({ "method": "sdpoint", "seed": u64::MAX, "rate": 0.1 }),
+    }
+}
+
+/// A model file in a folder of its own.
+fn saved(model: &Model) -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    model.save(&path).unwrap();
+    (folder, path)
+}
+
+/// Loads bytes as if they were in a file.
+fn load_bytes(bytes: &[u8]) -> Result<Model, ModelError> {
+    read::read(Path::new("some/model"), bytes.len() as u64, bytes)
+}
+
+/// The bytes of a model file whose digest is right but whose content was
+/// changed before it was written.
+fn forged(change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>)) -> Vec<u8> {
+    let model = model();
+    let norms = model.network.norms();
+    let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
+    let mut document = serde_json::to_value(Document::of(&model)).unwrap();
+    let mut tensors: Vec<(Slot, Vec<f32>)> = std::iter::zip(
+        layout::slots(&model.network, &norms, &instances),
+        layout::values(&model.weights, &model.statistics, &instances).map(<[f32]>::to_vec),
+    )
+    .collect();
+    change(&mut document, &mut tensors);
+    let (slots, values): (Vec<Slot>, Vec<Vec<f32>>) = tensors.into_iter().unzip();
+    let values: Vec<&[f32]> = values.iter().map(Vec::as_slice).collect();
+    let mut bytes = write::header(&document.to_string(), &slots).unwrap();
+    write::seal(&mut bytes, &values);
+    bytes.extend(values.concat().iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}
+
+fn forged_error(change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>)) -> ModelError {
+    load_bytes(&forged(change)).unwrap_err()
+}
+
+/// The bytes of a safetensors file with this header and data.
+fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    let length = header.len() as u64;
+    [&length.to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+#[test]
+fn a_model_comes_back_as_it_was_and_always_in_the_same_bytes() {
+    let model = model();
+    let (_folder, path) = saved(&model);
+    assert_eq!(Model::load(&path).unwrap(), model);
+    let first = fs::read(&path).unwrap();
+    model.save(&path).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), first);
+    assert_eq!(load_bytes(&forged(|_, _| {})).unwrap(), model);
+}
+
+#[test]
+fn any_reader_of_safetensors_finds_pytorchs_names() {
+    let (_folder, path) = saved(&model());
+    let bytes = fs::read(path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut names = file.names();
+    names.retain(|name| !name.starts_with("instances/"));
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        [
+            "bn1.bias",
+            "bn1.running_mean",
+            "bn1.running_var",
+            "bn1.weight",
+            "bn2.bias",
+            "bn2.running_mean",
+            "bn2.running_var",
+            "bn2.weight",
+            "conv1.weight",
+            "conv2.weight",
+            "fc.bias",
+            "fc.weight",
+        ]
+    );
+    // Only norms behind a point have statistics of their own.
+    assert!(file.tensor("instances/0@0.5/bn2.running_var").is_ok());
+    assert!(file.tensor("instances/0@0.5/bn1.running_var").is_err());
+    let conv = file.tensor("conv1.weight").unwrap();
+    assert_eq!(conv.shape(), [2, 1, 3, 3]);
+    assert_eq!(conv.data()[4..8], 1f32.sin().to_le_bytes());
+}
+
+#[test]
+fn a_file_cut_anywhere_is_called_truncated() {
+    let (_folder, path) = saved(&model());
+    let bytes = fs::read(path).unwrap();
+    for length in 0..bytes.len() {
+        let error = load_bytes(&bytes[..length]).unwrap_err();
+        let ModelError::Truncated { size, .. } = error else {
+            panic!("cut to {length}: {error}");
+        };
+        assert_eq!(size, length as u64);
+    }
+    let error = load_bytes(&[&bytes[..], b"\n"].concat()).unwrap_err();
+    assert!(error.to_string().contains("1 bytes follow"), "{error}");
+}
+
+#[test]
+fn a_changed_byte_is_found_wherever_it_is() {
+    let (_folder, path) = saved(&model());
+    let bytes = fs::read(&path).unwrap();
+    for place in 0..bytes.len() {
+        let mut bytes = bytes.clone();
+        // Turns letters into the other case and spaces into zeros.
+        bytes[place] ^= 0x20;
+        assert!(load_bytes(&bytes).is_err(), "byte {place}");
+    }
+    let mut bytes = bytes;
+    *bytes.last_mut().unwrap() ^= 1;
+    let error = load_bytes(&bytes).unwrap_err();
+    assert!(matches!(error, ModelError::Altered { .. }), "{error}");
+}
+
+proptest! {
+    #[test]
+    fn damage_is_always_an_error_and_never_a_panic(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..6)
+    ) {
+        let original = forged(|_, _| {});
+        let mut bytes = original.clone();
+        for (place, flip) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] ^= flip;
+        }
+        prop_assume!(bytes != original);
+        prop_assert!(load_bytes(&bytes).is_err());
+    }
+
+    #[test]
+    fn any_header_is_survived(header in "\\{[\\PC{}\\[\\]\":,0-9]{0,40}\\}", data in ".{0,9}") {
+        prop_assert!(load_bytes(&file(&header, data.as_bytes())).is_err());
+    }
+}
+
+#[test]
+fn what_is_no_model_is_told_apart() {
+    let error = Model::load("/no/such/model").unwrap_err().to_string();
+    assert!(error.contains("/no/such/model"), "{error}");
+    let folder = tempfile::tempdir().unwrap();
+    let error = Model::load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("not a regular file"), "{error}");
+    for bytes in [
+        &b"\xff\xd8\xff\xe0\0\x10JFIF\0 and so on"[..],
+        b"PK\x03\x04\0\0\0\0 a zip file",
+        b"\0\0\0\0\0\0\0\0",
+        b"\x02\0\0\0\0\0\0\0[]",
+        b"\x08\0\0\0\0\0\0\0{ broken",
+    ] {
+        let error = load_bytes(bytes).unwrap_err();
+        assert!(
+            matches!(error, ModelError::NotSafetensors { .. }),
+            "{error}"
+        );
+    }
+    for plain in [
+        r#"{"fc.bias":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}"#,
+        r#"{"__metadata__":{"format":"pt"}}"#,
+        "{}",
+    ] {
+        let error = load_bytes(&file(plain, &[0; 4])).unwrap_err();
+        assert!(matches!(error, ModelError::Foreign { .. }), "{error}");
+        assert!(error.to_string().contains("import"), "{error}");
+    }
+}
+
+#[test]
+fn a_newer_format_asks_for_an_update() {
+    let error = forged_error(|document, _| {
+        document["version"] = json!(2);
+        document["instances"] = json!("something new");
+    });
+    assert!(
+        matches!(error, ModelError::Newer { version: 2, .. }),
+        "{error}"
+    );
+    let error = forged_error(|document, _| document["version"] = json!(0));
+    assert!(matches!(error, ModelError::Malformed { .. }), "{error}");
+}
+
+#[test]
+fn a_description_out_of_form_is_malformed() {
+    let deep = format!("{}{}", "[".repeat(300), "]".repeat(300));
+    type Change = dyn Fn(&mut Value);
+    let changes: [(&Change, &str); 5] = [
+        (&|d| d["classes"] = json!(3), "sequence"),
+        (&|d| d["extra"] = json!(3), "extra"),
+        (&|d| d["network"]["layers"] = json!([]), "no layers"),
+        (&|d| d["instances"][1]["instance"] = json!("0@7"), "0@7"),
+        (
+            &|d| *d = json!({ "version": 1, "sha256": document::BLANK_DIGEST }),
+            "network",
+        ),
+    ];
+    for (change, part) in changes {
+        let error = forged_error(|document, _| change(document));
+        assert!(matches!(error, ModelError::Malformed { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+    let mut model = model();
+    for _ in 0..200 {
+        model.training = json!([model.training]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let error = model.save(folder.path().join("model")).unwrap_err();
+    assert!(matches!(error, ModelError::Malformed { .. }), "{error}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let document = format!(r#"{{"version":1,"sha256":"","training":{deep}}}"#);
+    let header = json!({ "__metadata__": { "sdpoint": document } }).to_string();
+    assert!(load_bytes(&file(&header, &[])).is_err());
+    assert!(load_bytes(&file(&format!(r#"{{"a":{deep}}}"#), &[])).is_err());
+}
+
+#[test]
+fn parts_that_do_not_fit_are_named() {
+    type Change = dyn Fn(&mut Value, &mut Vec<(Slot, Vec<f32>)>);
+    fn find(tensors: &[(Slot, Vec<f32>)], name: &str) -> usize {
+        tensors
+            .iter()
+            .position(|(slot, _)| slot.name == name)
+            .unwrap()
+    }
+    let changes: [(&Change, &str); 14] = [
+        (&|_, t| drop(t.remove(0)), "'conv1.weight' is missing"),
+        (
+            &|_, t| {
+                let index = find(t, "instances/stem@0.5/bn2.running_var");
+                t.remove(index);
+            },
+            "'instances/stem@0.5/bn2.running_var' is missing",
+        ),
+        (
+            &|_, t| t.retain(|(slot, _)| !slot.name.starts_with("instances/0@0.75/")),
+            "0@0.75 has no batch-norm statistics",
+        ),
+        (
+            &|_, t| t[0].0.name = "a".into(),
+            "'conv1.weight' is missing",
+        ),
+        (
+            &|_, t| {
+                for name in ["left", "over"] {
+                    let shape = vec![0];
+                    let name = name.into();
+                    t.push((Slot { name, shape }, Vec::new()));
+                }
+            },
+            "'left' belongs to nothing in the network (2 such",
+        ),
+        (
+            &|_, t| t[0].0.shape = vec![1, 2, 3, 3],
+            "[1, 2, 3, 3], but the network needs [2, 1, 3, 3]",
+        ),
+        (&|_, t| t[0].1[3] = f32::NAN, "'conv1.weight' holds values"),
+        (
+            &|_, t| {
+                let index = find(t, "bn1.running_var");
+                t[index].1[1] = -0.5;
+            },
+            "'bn1.running_var' holds variances below zero",
+        ),
+        (&|d, _| d["classes"] = json!(["cat"]), "1 classes"),
+        (
+            &|d, _| d["preprocessing"]["std"] = json!([0.0]),
+            "deviations",
+        ),
+        (
+            &|d, _| d["instances"][1]["instance"] = json!("7@0.5"),
+            "7@0.5 is at a point that tiny does not have",
+        ),
+        (
+            &|d, _| d["instances"][1]["instance"] = json!("full"),
+            "full twice",
+        ),
+        (
+            &|d, _| drop(d["instances"].as_array_mut().unwrap().remove(0)),
+            "lacks the instance full",
+        ),
+        (
+            &|d, _| d["instances"][2]["top1"] = json!(81.8),
+            "top1 of its instance",
+        ),
+    ];
+    for (change, part) in changes {
+        let error = forged_error(change);
+        assert!(matches!(error, ModelError::Misfit { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_not_written() {
+    let (_folder, path) = saved(&model());
+    let before = fs::read(&path).unwrap();
+    let refuse = |change: &dyn Fn(&mut Model), part: &str| {
+        let mut model = model();
+        change(&mut model);
+        let error = model.save(&path).unwrap_err();
+        assert!(matches!(error, ModelError::Misfit { .. }), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    refuse(&|m| drop(m.weights.0.pop()), "'fc.bias' is missing");
+    refuse(&|m| m.weights.0.push(Vec::new()), "parameter 8");
+    refuse(&|m| m.weights.0[0].truncate(17), "[17]");
+    refuse(&|m| m.weights.0[0][0] = f32::INFINITY, "not finite");
+    refuse(&|m| m.instances[0].loss = Some(f64::NAN), "loss");
+    let at: Instance = "0@0.5".parse().unwrap();
+    refuse(&|m| m.statistics.remove(at), "no batch-norm statistics");
+    refuse(
+        &|m| m.instances.retain(|record| record.instance != at),
+        "does not list",
+    );
+    refuse(&|m| m.preprocessing.size = [1, 1], "too small");
+    assert_eq!(fs::read(&path).unwrap(), before);
+    let error = model().save("/no/such/folder/model").unwrap_err();
+    assert!(matches!(error, ModelError::Write(_)), "{error}");
+}
+
+/// What a short file claims must not make the reader allocate or count.
+#[test]
+fn absurd_claims_are_refused_at_once() {
+    let started = std::time::Instant::now();
+    let huge = [u64::MAX.to_le_bytes().as_slice(), b"{"].concat();
+    assert!(load_bytes(&huge).is_err());
+    let long = [99_999_999u64.to_le_bytes().as_slice(), b"{}"].concat();
+    let error = load_bytes(&long).unwrap_err();
+    assert!(matches!(error, ModelError::Truncated { .. }), "{error}");
+
+    let document = serde_json::to_string(&Document::of(&model())).unwrap();
+    for (shape, offsets) in [
+        (vec![1u64 << 40; 2], [0, u64::MAX]),
+        (vec![1 << 61], [0, 1 << 63]),
+        (vec![1 << 30], [0, 1 << 32]),
+        (vec![1], [8, 12]),
+        (vec![1], [4, 0]),
+    ] {
+        let header = json!({
+            "__metadata__": { "sdpoint": document },
+            "conv1.weight": { "dtype": "F32", "shape": shape, "data_offsets": offsets },
+        });
+        assert!(load_bytes(&file(&header.to_string(), &[])).is_err());
+    }
+
+    // A network of 2^60 weights, and as many instances as fit in a line.
+    let error = forged_error(|document, _| {
+        let side = 1 << 20;
+        let layers = document["network"]["layers"].as_array_mut().unwrap();
+        let conv = &mut layers[1]["op"]["conv"];
+        conv["kernel"] = json!([1023, 1023]);
+        conv["padding"] = json!([511, 511]);
+        conv["out_channels"] = json!(side);
+        layers[2]["op"]["batch_norm"]["channels"] = json!(side);
+        layers[4]["op"]["conv"]["in_channels"] = json!(side);
+        let instances = document["instances"].as_array_mut().unwrap();
+        for index in 1..20_000 {
+            let name = format!("stem@{}", f64::from(index) / 20_011.0);
+            instances.push(json!({ "instance": name, "macs": 1 }));
+        }
+    });
+    assert!(error.to_string().contains("1023, 1023]"), "{error}");
+    assert!(started.elapsed().as_secs() < 5);
+}
