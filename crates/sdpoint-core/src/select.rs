@@ -27,6 +27,7 @@ pub struct Choice {
 
 /// Why an instance was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reason {
     /// It was asked for by name.
     Asked,

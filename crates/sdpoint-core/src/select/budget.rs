@@ -8,6 +8,7 @@ use crate::instance::Instance;
 
 /// What an inference may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Budget {
     /// A share of the dearest instance's multiply-accumulates, above 0 and at
     /// most 1.
