@@ -5,7 +5,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::PoolGeometry;
+use super::{Gather, PoolGeometry, gather_pixel};
 use crate::context::Context;
 use crate::lanes::{load_up_to, store_up_to};
 
@@ -48,9 +48,6 @@ pub fn average_pool_backward(
     });
 }
 
-/// Vectors of a pixel summed side by side.
-const GROUP: usize = 4;
-
 struct Forward<'a> {
     geometry: &'a PoolGeometry,
     rows: Range<usize>,
@@ -70,74 +67,56 @@ impl SimdOp for Forward<'_> {
             ..
         } = self.geometry;
         let channels = *channels;
-        let lanes = isa.f32().len();
         let image_len = height.input() * width.input() * channels;
         for (row, y) in self
             .rows
             .zip(self.y.chunks_exact_mut(width.output() * channels))
         {
-            let image = row / height.output();
-            let x = &self.x[image * image_len..(image + 1) * image_len];
-            let rows = height.windows[row % height.output()].clone();
-            let row_size = height.sizes[row % height.output()];
+            let image = row / height.output() * image_len;
+            let row = row % height.output();
             for (column, y) in y.chunks_exact_mut(channels).enumerate() {
-                let columns = width.windows[column].clone();
-                let scale = 1.0 / (row_size * width.sizes[column]) as f32;
                 let window = Window {
-                    pixels: x,
+                    image: &self.x[image..image + image_len],
                     width: width.input(),
-                    rows: rows.clone(),
-                    columns,
+                    channels,
+                    rows: &height.windows[row],
+                    columns: &width.windows[column],
+                    weight: height.weights[row] * width.weights[column],
                 };
-                let mut groups = y.chunks_exact_mut(GROUP * lanes);
-                let mut channel = 0;
-                for y in &mut groups {
-                    window.average::<I, GROUP>(isa, channels, channel, scale, y);
-                    channel += y.len();
-                }
-                for y in groups.into_remainder().chunks_mut(lanes) {
-                    window.average::<I, 1>(isa, channels, channel, scale, y);
-                    channel += y.len();
-                }
+                gather_pixel(isa, window, y);
             }
         }
     }
 }
 
-/// A rectangle of an image's pixels.
+/// The input pixels of an output, whose sum times `weight` it is.
 struct Window<'a> {
-    pixels: &'a [f32],
+    image: &'a [f32],
     width: usize,
-    rows: Range<usize>,
-    columns: Range<usize>,
+    channels: usize,
+    rows: &'a Range<usize>,
+    columns: &'a Range<usize>,
+    weight: f32,
 }
 
-impl Window<'_> {
-    /// Writes the sum of `V` vectors of channels, from `channel` on, times `scale`.
+impl Gather for Window<'_> {
     #[inline(always)]
-    fn average<I: Isa, const V: usize>(
-        &self,
-        isa: I,
-        channels: usize,
-        channel: usize,
-        scale: f32,
-        y: &mut [f32],
-    ) {
+    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
         let ops = isa.f32();
         let lanes = ops.len();
         let mut sums = [ops.zero(); V];
         for row in self.rows.clone() {
             for column in self.columns.clone() {
-                let at = (row * self.width + column) * channels + channel;
-                let x = &self.pixels[at..at + y.len()];
-                for v in 0..V {
-                    sums[v] = ops.add(sums[v], load_up_to(ops, &x[v * lanes..]));
+                let at = (row * self.width + column) * self.channels + channel;
+                let x = &self.image[at..at + out.len()];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = ops.add(*sum, load_up_to(ops, &x[v * lanes..]));
                 }
             }
         }
-        let scale = ops.splat(scale);
-        for v in 0..V {
-            store_up_to(ops, ops.mul(sums[v], scale), &mut y[v * lanes..]);
+        let weight = ops.splat(self.weight);
+        for (v, sum) in sums.into_iter().enumerate() {
+            store_up_to(ops, ops.mul(sum, weight), &mut out[v * lanes..]);
         }
     }
 }
@@ -162,36 +141,62 @@ impl SimdOp for Backward<'_> {
             ..
         } = self.geometry;
         let channels = *channels;
-        let ops = isa.f32();
         let image_len = height.output() * width.output() * channels;
         for (row, dx) in self
             .rows
             .zip(self.dx.chunks_exact_mut(width.input() * channels))
         {
-            let image = row / height.input();
-            let dy = &self.dy[image * image_len..(image + 1) * image_len];
-            let rows = &height.covering[row % height.input()];
+            let image = row / height.input() * image_len;
             for (column, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                let columns = &width.covering[column];
-                let mut channel = 0;
-                for dx in dx.chunks_mut(ops.len()) {
-                    let mut sum = if self.accumulate {
-                        load_up_to(ops, dx)
-                    } else {
-                        ops.zero()
-                    };
-                    for y in rows.clone() {
-                        for x in columns.clone() {
-                            let scale = 1.0 / (height.sizes[y] * width.sizes[x]) as f32;
-                            let at = (y * width.output() + x) * channels + channel;
-                            let dy = load_up_to(ops, &dy[at..at + dx.len()]);
-                            sum = ops.mul_add(dy, ops.splat(scale), sum);
-                        }
-                    }
-                    store_up_to(ops, sum, dx);
-                    channel += dx.len();
+                let covering = Covering {
+                    image: &self.dy[image..image + image_len],
+                    channels,
+                    rows: &height.covering[row % height.input()],
+                    row_weights: &height.weights,
+                    columns: &width.covering[column],
+                    column_weights: &width.weights,
+                    accumulate: self.accumulate,
+                };
+                gather_pixel(isa, covering, dx);
+            }
+        }
+    }
+}
+
+/// The outputs that an input pixel is part of.
+struct Covering<'a> {
+    image: &'a [f32],
+    channels: usize,
+    rows: &'a Range<usize>,
+    row_weights: &'a [f32],
+    columns: &'a Range<usize>,
+    column_weights: &'a [f32],
+    accumulate: bool,
+}
+
+impl Gather for Covering<'_> {
+    #[inline(always)]
+    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let mut sums = [ops.zero(); V];
+        if self.accumulate {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = load_up_to(ops, &out[v * lanes..]);
+            }
+        }
+        for row in self.rows.clone() {
+            for column in self.columns.clone() {
+                let weight = ops.splat(self.row_weights[row] * self.column_weights[column]);
+                let at = (row * self.column_weights.len() + column) * self.channels + channel;
+                let dy = &self.image[at..at + out.len()];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    *sum = ops.mul_add(load_up_to(ops, &dy[v * lanes..]), weight, *sum);
                 }
             }
+        }
+        for (v, sum) in sums.into_iter().enumerate() {
+            store_up_to(ops, sum, &mut out[v * lanes..]);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::PoolGeometry;
+use super::{Gather, PoolGeometry, gather_pixel};
 use crate::context::{Context, SharedMut};
 use crate::lanes::{load_up_to, store_up_to};
 
@@ -22,7 +22,7 @@ pub fn max_pool(ctx: &Context, geometry: &PoolGeometry, x: &[f32], y: &mut [f32]
             rows,
             x,
             y,
-            indices: None,
+            indices: &mut [],
         });
     });
 }
@@ -56,7 +56,7 @@ pub fn max_pool_with_indices(
             rows,
             x,
             y,
-            indices: Some(indices),
+            indices,
         });
     });
 }
@@ -106,14 +106,15 @@ struct Forward<'a> {
     rows: Range<usize>,
     x: &'a [f32],
     y: &'a mut [f32],
-    indices: Option<&'a mut [i32]>,
+    /// As long as `y`, or empty where nobody asks for indices.
+    indices: &'a mut [i32],
 }
 
 impl SimdOp for Forward<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<I: Isa>(mut self, isa: I) {
+    fn eval<I: Isa>(self, isa: I) {
         let PoolGeometry {
             channels,
             height,
@@ -121,44 +122,100 @@ impl SimdOp for Forward<'_> {
             ..
         } = self.geometry;
         let channels = *channels;
-        let (ops, int_ops) = (isa.f32(), isa.i32());
         let image_len = height.input() * width.input() * channels;
-        let mut written = 0;
+        let mut indices = self.indices.chunks_exact_mut(channels);
         for (row, y) in self
             .rows
             .zip(self.y.chunks_exact_mut(width.output() * channels))
         {
-            let image = row / height.output();
-            let x = &self.x[image * image_len..(image + 1) * image_len];
-            let rows = &height.windows[row % height.output()];
+            let image = row / height.output() * image_len;
             for (column, y) in y.chunks_exact_mut(channels).enumerate() {
-                let columns = &width.windows[column];
-                let mut channel = 0;
-                for y in y.chunks_mut(ops.len()) {
-                    let mut largest = ops.splat(f32::NEG_INFINITY);
-                    let first = rows.start * width.input() + columns.start;
-                    let mut index = int_ops.splat(first as i32);
-                    for row in rows.clone() {
-                        for column in columns.clone() {
-                            let pixel = row * width.input() + column;
-                            let at = pixel * channels + channel;
-                            let x = load_up_to(ops, &x[at..at + y.len()]);
-                            let pixel = int_ops.splat(pixel as i32);
-                            let (larger, number) = (ops.gt(x, largest), ops.eq(x, x));
-                            largest = ops.select(x, largest, larger);
-                            largest = ops.select(largest, x, number);
-                            index = int_ops.select(pixel, index, larger);
-                            index = int_ops.select(index, pixel, number);
-                        }
-                    }
-                    store_up_to(ops, largest, y);
-                    if let Some(indices) = &mut self.indices {
-                        store_up_to(int_ops, index, &mut indices[written..written + y.len()]);
-                    }
-                    channel += y.len();
-                    written += y.len();
+                let window = Window {
+                    image: &self.x[image..image + image_len],
+                    width: width.input(),
+                    channels,
+                    rows: &height.windows[row % height.output()],
+                    columns: &width.windows[column],
+                };
+                match indices.next() {
+                    Some(indices) => gather_pixel(isa, WithIndices { window, indices }, y),
+                    None => gather_pixel(isa, window, y),
                 }
             }
+        }
+    }
+}
+
+/// The input pixels of an output.
+struct Window<'a> {
+    image: &'a [f32],
+    width: usize,
+    channels: usize,
+    rows: &'a Range<usize>,
+    columns: &'a Range<usize>,
+}
+
+impl Gather for Window<'_> {
+    #[inline(always)]
+    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let mut largest = [ops.splat(f32::NEG_INFINITY); V];
+        for row in self.rows.clone() {
+            for column in self.columns.clone() {
+                let at = (row * self.width + column) * self.channels + channel;
+                let x = &self.image[at..at + out.len()];
+                for (v, largest) in largest.iter_mut().enumerate() {
+                    let x = load_up_to(ops, &x[v * lanes..]);
+                    *largest = ops.select(x, *largest, ops.gt(x, *largest));
+                    *largest = ops.select(*largest, x, ops.eq(x, x));
+                }
+            }
+        }
+        for (v, largest) in largest.into_iter().enumerate() {
+            store_up_to(ops, largest, &mut out[v * lanes..]);
+        }
+    }
+}
+
+/// A window whose largest values' pixels are written to `indices`.
+struct WithIndices<'a> {
+    window: Window<'a>,
+    indices: &'a mut [i32],
+}
+
+impl Gather for WithIndices<'_> {
+    #[inline(always)]
+    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+        let (ops, int_ops) = (isa.f32(), isa.i32());
+        let lanes = ops.len();
+        let Window {
+            image,
+            width,
+            channels,
+            rows,
+            columns,
+        } = &self.window;
+        let first = int_ops.splat((rows.start * width + columns.start) as i32);
+        let mut largest = [(ops.splat(f32::NEG_INFINITY), first); V];
+        for row in rows.start..rows.end {
+            for column in columns.start..columns.end {
+                let pixel = row * width + column;
+                let at = pixel * channels + channel;
+                let pixel = int_ops.splat(pixel as i32);
+                let x = &image[at..at + out.len()];
+                for (v, (largest, index)) in largest.iter_mut().enumerate() {
+                    let x = load_up_to(ops, &x[v * lanes..]);
+                    let (larger, number) = (ops.gt(x, *largest), ops.eq(x, x));
+                    *largest = ops.select(ops.select(x, *largest, larger), x, number);
+                    *index = int_ops.select(int_ops.select(pixel, *index, larger), pixel, number);
+                }
+            }
+        }
+        let indices = &mut self.indices[channel..channel + out.len()];
+        for (v, (largest, index)) in largest.into_iter().enumerate() {
+            store_up_to(ops, largest, &mut out[v * lanes..]);
+            store_up_to(int_ops, index, &mut indices[v * lanes..]);
         }
     }
 }
@@ -184,7 +241,6 @@ impl SimdOp for Backward<'_> {
             ..
         } = self.geometry;
         let channels = *channels;
-        let (ops, int_ops) = (isa.f32(), isa.i32());
         let image_len = height.output() * width.output() * channels;
         for (row, dx) in self
             .rows
@@ -192,31 +248,61 @@ impl SimdOp for Backward<'_> {
         {
             let image = row / height.input() * image_len;
             let row = row % height.input();
-            let rows = &height.covering[row];
             for (column, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                let columns = &width.covering[column];
-                let pixel = int_ops.splat((row * width.input() + column) as i32);
-                let mut channel = 0;
-                for dx in dx.chunks_mut(ops.len()) {
-                    let mut sum = if self.accumulate {
-                        load_up_to(ops, dx)
-                    } else {
-                        ops.zero()
-                    };
-                    for y in rows.clone() {
-                        for x in columns.clone() {
-                            let at = image + (y * width.output() + x) * channels + channel;
-                            let range = at..at + dx.len();
-                            let chosen = load_up_to(int_ops, &self.indices[range.clone()]);
-                            let dy = load_up_to(ops, &self.dy[range]);
-                            let passes = int_ops.eq(chosen, pixel);
-                            sum = ops.add(sum, ops.select(dy, ops.zero(), passes));
-                        }
-                    }
-                    store_up_to(ops, sum, dx);
-                    channel += dx.len();
+                let covering = Covering {
+                    image: &self.dy[image..image + image_len],
+                    indices: &self.indices[image..image + image_len],
+                    width: width.output(),
+                    channels,
+                    pixel: (row * width.input() + column) as i32,
+                    rows: &height.covering[row],
+                    columns: &width.covering[column],
+                    accumulate: self.accumulate,
+                };
+                gather_pixel(isa, covering, dx);
+            }
+        }
+    }
+}
+
+/// The outputs that the input pixel numbered `pixel` may be the value of.
+struct Covering<'a> {
+    image: &'a [f32],
+    indices: &'a [i32],
+    width: usize,
+    channels: usize,
+    pixel: i32,
+    rows: &'a Range<usize>,
+    columns: &'a Range<usize>,
+    accumulate: bool,
+}
+
+impl Gather for Covering<'_> {
+    #[inline(always)]
+    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+        let (ops, int_ops) = (isa.f32(), isa.i32());
+        let lanes = ops.len();
+        let pixel = int_ops.splat(self.pixel);
+        let mut sums = [ops.zero(); V];
+        if self.accumulate {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = load_up_to(ops, &out[v * lanes..]);
+            }
+        }
+        for row in self.rows.clone() {
+            for column in self.columns.clone() {
+                let at = (row * self.width + column) * self.channels + channel;
+                let dy = &self.image[at..at + out.len()];
+                let indices = &self.indices[at..at + out.len()];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let chosen = int_ops.eq(load_up_to(int_ops, &indices[v * lanes..]), pixel);
+                    let dy = load_up_to(ops, &dy[v * lanes..]);
+                    *sum = ops.add(*sum, ops.select(dy, ops.zero(), chosen));
                 }
             }
+        }
+        for (v, sum) in sums.into_iter().enumerate() {
+            store_up_to(ops, sum, &mut out[v * lanes..]);
         }
     }
 }

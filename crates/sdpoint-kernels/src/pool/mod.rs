@@ -10,19 +10,22 @@ mod max;
 
 use std::ops::Range;
 
+use rten_simd::Isa;
+use rten_simd::ops::BitOps;
+
 use crate::context::Context;
 
 pub use average::{average_pool, average_pool_backward};
 pub use max::{max_pool, max_pool_backward, max_pool_with_indices};
 
 /// The windows along one axis of an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PoolAxis {
     input: usize,
     /// For each output the inputs it covers, padding left out.
     windows: Vec<Range<usize>>,
-    /// For each output the length that an average divides by.
-    sizes: Vec<usize>,
+    /// For each output the reciprocal of the length that an average divides by.
+    weights: Vec<f32>,
     /// For each input the outputs that cover it. Windows begin and end in the
     /// order of their outputs, so these are neighbours.
     covering: Vec<Range<usize>>,
@@ -56,7 +59,7 @@ impl PoolAxis {
                 start.saturating_sub(padding)..(start + kernel - padding).min(input)
             })
             .collect();
-        Self::new(input, windows, vec![kernel; output])
+        Self::new(input, windows, vec![1.0 / kernel as f32; output])
     }
 
     /// `output` windows that divide `input` evenly: window i covers
@@ -73,11 +76,14 @@ impl PoolAxis {
         let windows: Vec<_> = (0..output)
             .map(|i| i * input / output..((i + 1) * input).div_ceil(output))
             .collect();
-        let sizes = windows.iter().map(Range::len).collect();
-        Self::new(input, windows, sizes)
+        let weights = windows
+            .iter()
+            .map(|window| 1.0 / window.len() as f32)
+            .collect();
+        Self::new(input, windows, weights)
     }
 
-    fn new(input: usize, windows: Vec<Range<usize>>, sizes: Vec<usize>) -> Self {
+    fn new(input: usize, windows: Vec<Range<usize>>, weights: Vec<f32>) -> Self {
         let covering = (0..input)
             .map(|i| {
                 let start = windows.partition_point(|window| window.end <= i);
@@ -87,7 +93,7 @@ impl PoolAxis {
         Self {
             input,
             windows,
-            sizes,
+            weights,
             covering,
         }
     }
@@ -105,7 +111,7 @@ impl PoolAxis {
 
 /// The shape of a pooling from `[batch, height.input(), width.input(),
 /// channels]` to `[batch, height.output(), width.output(), channels]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PoolGeometry {
     /// Images.
     pub batch: usize,
@@ -181,6 +187,31 @@ fn parallel_rows(
     });
 }
 
+/// The vectors of one pixel, as far as they can be computed side by side.
+const GROUP: usize = 4;
+
+/// How the channels of one pixel come from pixels of another image.
+trait Gather {
+    /// Computes `V` vectors, or what of them fits in `out`, from `channel` on.
+    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]);
+}
+
+/// Gathers all channels of the pixel `out`.
+#[inline(always)]
+fn gather_pixel<I: Isa>(isa: I, mut gather: impl Gather, out: &mut [f32]) {
+    let lanes = isa.f32().len();
+    let mut groups = out.chunks_exact_mut(GROUP * lanes);
+    let mut channel = 0;
+    for out in &mut groups {
+        gather.gather::<I, GROUP>(isa, channel, out);
+        channel += out.len();
+    }
+    for out in groups.into_remainder().chunks_mut(lanes) {
+        gather.gather::<I, 1>(isa, channel, out);
+        channel += out.len();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,7 +264,7 @@ mod tests {
             prop_assume!(padding <= kernel / 2 && kernel <= input + 2 * padding);
             let axis = PoolAxis::sliding(input, kernel, stride, padding);
             check_axis(&axis, &sliding(input, kernel, stride, padding));
-            prop_assert!(axis.sizes.iter().all(|&size| size == kernel));
+            prop_assert!(axis.weights.iter().all(|&weight| weight == 1.0 / kernel as f32));
         }
 
         #[test]
@@ -241,7 +272,8 @@ mod tests {
             let axis = PoolAxis::adaptive(input, output);
             check_axis(&axis, &adaptive(input, output));
             prop_assert!(axis.covering.iter().all(|covering| !covering.is_empty()));
-            prop_assert!(axis.windows.iter().zip(&axis.sizes).all(|(w, &size)| w.len() == size));
+            let weights: Vec<f32> = axis.windows.iter().map(|window| 1.0 / window.len() as f32).collect();
+            prop_assert_eq!(axis.weights, weights);
         }
     }
 

@@ -1,0 +1,163 @@
+//! The gradient of batch normalisation whose statistics are the batch's.
+
+use rten_simd::Isa;
+use rten_simd::ops::NumOps;
+
+use super::channel_sums::{add_tile, channel_sums};
+use super::{check_parameters, check_pixels, fold_one, masked, nth_tiles, with_tiles};
+use crate::context::Context;
+use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
+
+/// Gradients of training-mode batch normalisation, with ReLU on its output if
+/// `relu`.
+///
+/// With `dz` the gradient `dy` where the output is positive (everywhere
+/// without ReLU), `xhat = (x - mean) * invstd` and averages over pixels:
+///
+/// ```text
+/// dbeta  = sum(dz)
+/// dgamma = sum(dz * xhat)
+/// dx     = gamma * invstd * (dz - average(dz) - xhat * average(dz * xhat)) + skip_grad
+/// ```
+///
+/// (Ioffe and Szegedy, "Batch Normalization", 2015, section 3.) Whether the
+/// output was positive is computed anew from `x`, as [`fold`](super::fold) and
+/// [`scale_shift`](super::scale_shift) do, which costs less than reading it. `skip_grad` is the
+/// gradient that reaches `x` by another way, a residual block's shortcut.
+///
+/// # Panics
+/// If the lengths differ or `x` is not whole pixels.
+pub fn batch_norm_backward(
+    ctx: &Context,
+    x: &[f32],
+    dy: &[f32],
+    gamma: &[f32],
+    beta: &[f32],
+    mean: &[f32],
+    invstd: &[f32],
+    relu: bool,
+    skip_grad: Option<&[f32]>,
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
+    dx: &mut [f32],
+) {
+    let channels = gamma.len();
+    let pixels = check_pixels(x, channels);
+    assert_eq!(dy.len(), x.len(), "length of dy is not that of x");
+    check_parameters(
+        channels,
+        &[
+            ("beta", beta),
+            ("mean", mean),
+            ("invstd", invstd),
+            ("dgamma", dgamma),
+            ("dbeta", dbeta),
+        ],
+    );
+    // Scale, shift, mean, and the two coefficients of the second pass.
+    let mut parameters = ctx.scratch(5 * channels);
+    let (scale_shift_mean, coefficients) = parameters.split_at_mut(3 * channels);
+    for c in 0..channels {
+        let (scale, shift) = fold_one(gamma[c], beta[c], mean[c], invstd[c]);
+        scale_shift_mean[c] = scale;
+        scale_shift_mean[channels + c] = shift;
+        scale_shift_mean[2 * channels + c] = mean[c];
+    }
+
+    let tile_len = fold_tile_len(channels);
+    let mut tiles = ctx.scratch(3 * tile_len);
+    for (parameter, tile) in scale_shift_mean
+        .chunks_exact(channels)
+        .zip(tiles.chunks_exact_mut(tile_len))
+    {
+        fill_tile(parameter, tile);
+    }
+    let tiles = &*tiles;
+    let [sums, products] = channel_sums(ctx, channels, pixels, |range, _, [sums, products]| {
+        let mut scratch = ctx.scratch(2 * tile_len);
+        scratch.fill(0.0);
+        let (sum_tile, product_tile) = scratch.split_at_mut(tile_len);
+        ctx.dispatch(Fold {
+            expression: BackwardSums { relu },
+            accumulators: [&mut *sum_tile, &mut *product_tile],
+            streams: [&x[range.clone()], &dy[range]],
+            tiles: nth_tiles(tiles),
+        });
+        add_tile(sum_tile, sums);
+        add_tile(product_tile, products);
+    });
+
+    for c in 0..channels {
+        let (sum, product) = (sums[c], products[c] * f64::from(invstd[c]));
+        dbeta[c] = sum as f32;
+        dgamma[c] = product as f32;
+        let per_pixel = f64::from(scale_shift_mean[c]) / pixels as f64;
+        coefficients[c] = (-per_pixel * product * f64::from(invstd[c])) as f32;
+        coefficients[channels + c] = (-per_pixel * sum) as f32;
+    }
+    let expression = BackwardApply { relu };
+    let parameters = &*parameters;
+    with_tiles(ctx, nth_tiles::<5>(parameters), |tiles| match skip_grad {
+        Some(skip) => sweep(ctx, expression, [dx], [x, dy, skip], tiles),
+        None => sweep(ctx, expression, [dx], [x, dy], tiles),
+    });
+}
+
+/// Sums of `dz` and of `dz * (x - mean)`.
+#[derive(Clone, Copy)]
+struct BackwardSums {
+    relu: bool,
+}
+
+impl Expression<2, 2, 3> for BackwardSums {
+    #[inline(always)]
+    fn eval<I: Isa>(
+        self,
+        isa: I,
+        [sum, products]: [I::F32; 2],
+        [x, dy]: [I::F32; 2],
+        [scale, shift, mean]: [I::F32; 3],
+    ) -> [I::F32; 2] {
+        let ops = isa.f32();
+        let dz = if self.relu {
+            masked(isa, x, dy, scale, shift)
+        } else {
+            dy
+        };
+        [
+            ops.add(sum, dz),
+            ops.mul_add(dz, ops.sub(x, mean), products),
+        ]
+    }
+}
+
+/// `dx = scale * dz + slope * (x - mean) + offset (+ skip)`.
+#[derive(Clone, Copy)]
+struct BackwardApply {
+    relu: bool,
+}
+
+impl<const IN: usize> Expression<1, IN, 5> for BackwardApply {
+    #[inline(always)]
+    fn eval<I: Isa>(
+        self,
+        isa: I,
+        _: [I::F32; 1],
+        inputs: [I::F32; IN],
+        [scale, shift, mean, slope, offset]: [I::F32; 5],
+    ) -> [I::F32; 1] {
+        let ops = isa.f32();
+        let (x, dy) = (inputs[0], inputs[1]);
+        let dz = if self.relu {
+            masked(isa, x, dy, scale, shift)
+        } else {
+            dy
+        };
+        let mut dx = ops.mul_add(slope, ops.sub(x, mean), offset);
+        dx = ops.mul_add(scale, dz, dx);
+        if let &[skip] = &inputs[2..] {
+            dx = ops.add(dx, skip);
+        }
+        [dx]
+    }
+}

@@ -1,0 +1,65 @@
+//! Sums over the pixels, in an order that does not depend on the threads.
+
+use std::ops::Range;
+
+use crate::context::Context;
+use crate::lanes::fold_tile_len;
+
+/// Tiles that are summed in f32 before f64 takes over: few enough for rounding
+/// not to show, and enough for the conversion not to.
+const CHUNK_TILES: usize = 128;
+
+/// Parts of the pixels that are summed apart and in parallel. Fixed, for the
+/// order of additions must not depend on the number of threads.
+const PARTS: usize = 32;
+
+/// Adds up `SUMS` sums for each channel over all pixels.
+///
+/// `add(elements, before, sums)` adds what a range of elements contributes;
+/// `before` is the number of pixels that `sums` already holds.
+pub(super) fn channel_sums<const SUMS: usize>(
+    ctx: &Context,
+    channels: usize,
+    pixels: usize,
+    add: impl Fn(Range<usize>, usize, [&mut [f64]; SUMS]) + Sync,
+) -> [Vec<f64>; SUMS] {
+    let chunk = CHUNK_TILES * fold_tile_len(channels) / channels;
+    let part = pixels.div_ceil(chunk).div_ceil(PARTS).max(1) * chunk;
+    let parts = pixels.div_ceil(part);
+    let mut partial = vec![0.0; parts * SUMS * channels];
+    ctx.parallel_chunks(&mut partial, SUMS * channels, |i, sums| {
+        let begin = i * part;
+        let end = pixels.min(begin + part);
+        for start in (begin..end).step_by(chunk) {
+            let elements = start * channels..end.min(start + chunk) * channels;
+            add(elements, start - begin, split(sums, channels));
+        }
+    });
+    let mut totals: [Vec<f64>; SUMS] = std::array::from_fn(|_| vec![0.0; channels]);
+    for part in partial.chunks_exact_mut(SUMS * channels) {
+        for (total, part) in totals.iter_mut().zip(split::<SUMS>(part, channels)) {
+            for (total, part) in total.iter_mut().zip(part) {
+                *total += *part;
+            }
+        }
+    }
+    totals
+}
+
+fn split<const SUMS: usize>(sums: &mut [f64], channels: usize) -> [&mut [f64]; SUMS] {
+    let mut rest = sums;
+    std::array::from_fn(|_| {
+        let (sum, others) = std::mem::take(&mut rest).split_at_mut(channels);
+        rest = others;
+        sum
+    })
+}
+
+/// Adds a tile of [`crate::lanes::Fold`] to the sum of each channel.
+pub(super) fn add_tile(tile: &[f32], sums: &mut [f64]) {
+    for pixel in tile.chunks_exact(sums.len()) {
+        for (sum, &value) in sums.iter_mut().zip(pixel) {
+            *sum += f64::from(value);
+        }
+    }
+}
