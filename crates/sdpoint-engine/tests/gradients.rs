@@ -1,0 +1,225 @@
+//! Gradients of every kind of layer against finite differences of the loss.
+
+mod support;
+
+use std::sync::Arc;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sdpoint_core::{Conv, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window};
+use sdpoint_engine::{Images, TrainingEngine, initial_weights};
+use support::context;
+
+const BATCH: usize = 8;
+const SIZE: [usize; 2] = [9, 7];
+const CLASSES: usize = 5;
+
+/// A convolution and batch norm, `middle`, and a classifier.
+fn network(middle: impl FnOnce(&mut NetworkBuilder, LayerId) -> LayerId) -> Network {
+    let mut b = NetworkBuilder::new("net", 3);
+    let x = b.conv("conv", b.input(), Conv::square(3, 6, 3, 1));
+    let x = b.batch_norm("bn", x, 6);
+    let x = middle(&mut b, x);
+    let channels = 6;
+    let x = b.batch_norm("last", x, channels);
+    let x = b.layer("gap", Op::GlobalAvgPool, &[x]);
+    let op = Op::Linear {
+        in_features: channels,
+        out_features: CLASSES,
+        bias: true,
+    };
+    b.layer("fc", op, &[x]);
+    b.finish().unwrap()
+}
+
+/// Compares the slope of the loss along directions with what the gradients
+/// say: for each parameter, its own gradient and a random direction.
+fn check(network: Network, instance: &str) {
+    let network = Arc::new(network);
+    let instance = instance.parse().unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(5);
+    let mut draw = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.random_range(-1.0..1.0)).collect() };
+    let data = draw(BATCH * SIZE[0] * SIZE[1] * 3);
+    let labels: Vec<u32> = (0..BATCH).map(|i| (i % CLASSES) as u32).collect();
+    let mut weights = initial_weights(&network, 3);
+    for weight in weights.0.iter_mut().flatten() {
+        *weight += 0.2 * draw(1)[0];
+    }
+    let mut engine = TrainingEngine::new(context(), network.clone());
+    let images = Images {
+        data: &data,
+        batch: BATCH,
+        size: SIZE,
+    };
+    let mut loss = |weights: &Weights| {
+        let outcome = engine
+            .step(weights, images, &labels, instance, 0.1)
+            .unwrap();
+        (outcome.loss, engine.gradients().clone())
+    };
+    let (_, gradients) = loss(&weights);
+    let largest = gradients.0.iter().map(|g| norm(g)).fold(0.0, f64::max);
+    for (index, parameter) in network.parameters().iter().enumerate() {
+        let gradient = &gradients.0[index];
+        // A shift before a batch norm does nothing; its slope is rounding.
+        if norm(gradient) < 1e-4 * largest {
+            continue;
+        }
+        for direction in [gradient.clone(), draw(gradient.len())] {
+            let length = norm(&direction);
+            let expected: f64 = std::iter::zip(gradient, &direction)
+                .map(|(&g, &d)| f64::from(g) * f64::from(d))
+                .sum::<f64>()
+                / length;
+            let step = 5e-4;
+            let mut at = |sign: f64| {
+                let mut moved = weights.clone();
+                for (weight, &d) in moved.0[index].iter_mut().zip(&direction) {
+                    *weight += (sign * step * f64::from(d) / length) as f32;
+                }
+                loss(&moved).0
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * step);
+            // The loss is rounded to f32, and ReLU and max have kinks.
+            let allowed = 0.05 * norm(gradient) + 2e-4;
+            assert!(
+                (slope - expected).abs() < allowed,
+                "{} in {instance}: slope {slope:.5}, gradient says {expected:.5}",
+                parameter.name
+            );
+        }
+    }
+}
+
+fn norm(v: &[f32]) -> f64 {
+    v.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
+#[test]
+fn convolutions() {
+    let stride = Conv {
+        stride: [2, 1],
+        padding: [0, 2],
+        kernel: [2, 3],
+        bias: true,
+        ..Conv::square(6, 6, 3, 1)
+    };
+    for conv in [
+        Conv::square(6, 6, 3, 1),
+        Conv::square(6, 6, 1, 2),
+        Conv::square(6, 6, 3, 1).grouped(2),
+        Conv::square(6, 6, 5, 2).grouped(6),
+        stride,
+    ] {
+        check(network(|b, x| b.conv("middle", x, conv)), "full");
+    }
+}
+
+#[test]
+fn batch_norm_with_and_without_relu() {
+    check(network(|b, x| b.batch_norm("middle", x, 6)), "full");
+    let with_relu = |b: &mut NetworkBuilder, x| {
+        let x = b.batch_norm("middle", x, 6);
+        b.relu("relu", x)
+    };
+    check(network(with_relu), "full");
+}
+
+#[test]
+fn relu_alone() {
+    check(
+        network(|b, x| {
+            let x = b.conv("middle", x, Conv::square(6, 6, 1, 1));
+            b.relu("relu", x)
+        }),
+        "full",
+    );
+}
+
+#[test]
+fn pools() {
+    let window = Window {
+        kernel: [3, 2],
+        stride: [2, 1],
+        padding: [1, 0],
+    };
+    check(
+        network(|b, x| b.layer("pool", Op::MaxPool(window), &[x])),
+        "full",
+    );
+    check(
+        network(|b, x| b.layer("pool", Op::AvgPool(window), &[x])),
+        "full",
+    );
+}
+
+#[test]
+fn sums_and_concatenations() {
+    // A tensor with three users, one of which reads it twice.
+    check(
+        network(|b, x| {
+            let y = b.conv("left", x, Conv::square(6, 6, 3, 1));
+            let twice = b.add("twice", x, x);
+            let sum = b.add("sum", y, twice);
+            b.add("again", sum, x)
+        }),
+        "full",
+    );
+    check(
+        network(|b, x| {
+            let y = b.conv("left", x, Conv::square(6, 2, 3, 1));
+            let all = b.layer("concat", Op::Concat, &[y, x, y, x]);
+            let all = b.relu("relu", all);
+            b.conv("join", all, Conv::square(16, 6, 1, 1))
+        }),
+        "full",
+    );
+}
+
+#[test]
+fn residual_blocks_of_both_kinds() {
+    check(
+        network(|b, x| {
+            let y = b.conv("a", x, Conv::square(6, 6, 3, 1));
+            let y = b.batch_norm("bn_a", y, 6);
+            let sum = b.add("sum", y, x);
+            let x = b.relu("relu", sum);
+            let y = b.conv("c", x, Conv::square(6, 6, 3, 1));
+            let y = b.batch_norm("bn_c", y, 6);
+            let x = b.add("sum2", y, x);
+            b.relu("relu2", x)
+        }),
+        "full",
+    );
+    check(
+        network(|b, x| {
+            let a = b.batch_norm("bn_a", x, 6);
+            let a = b.relu("relu", a);
+            let y = b.conv("a", a, Conv::square(6, 6, 3, 2));
+            let shortcut = b.conv("shortcut", a, Conv::square(6, 6, 1, 2));
+            let x = b.add("sum", y, shortcut);
+            let y = b.batch_norm("bn_b", x, 6);
+            let y = b.conv("b", y, Conv::square(6, 6, 3, 1));
+            b.add("sum2", x, y)
+        }),
+        "full",
+    );
+}
+
+#[test]
+fn downsampling_at_a_block_and_at_the_stem() {
+    let build = || {
+        network(|b, x| {
+            let x = b.layer("pool", Op::MaxPool(Window::square(3, 2, 1)), &[x]);
+            b.point(PointId::Stem, x);
+            let y = b.conv("a", x, Conv::square(6, 6, 3, 1));
+            let x = b.add("sum", y, x);
+            b.point(PointId::Block(0), x);
+            let x = b.relu("relu", x);
+            b.conv("b", x, Conv::square(6, 6, 3, 1))
+        })
+    };
+    for instance in ["full", "stem@0.5", "stem@0.75", "0@0.5", "0@0.75"] {
+        check(build(), instance);
+    }
+}
