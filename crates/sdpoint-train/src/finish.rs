@@ -1,0 +1,107 @@
+//! From trained weights to results: statistics, curve, model file.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use sdpoint_core::{Instance, Model, Network, Weights, write_atomically};
+use sdpoint_engine::NormSource;
+
+use crate::calibrate::{Feed, calibrate};
+use crate::curve::{Series, curve_csv, curve_svg};
+use crate::error::TrainError;
+use crate::evaluate::{Evaluation, evaluate};
+use crate::folder;
+use crate::observer::Observer;
+use crate::plan::Plan;
+use crate::run::Run;
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// The model, as it was written.
+    pub model: Model,
+    /// Every instance on the test images.
+    pub evaluation: Evaluation,
+    /// Steps in each instance.
+    pub drawn: Vec<(Instance, u64)>,
+}
+
+/// Calibrates and evaluates all instances and writes the results. Done twice,
+/// it gives the same bytes twice.
+pub(crate) fn finish(
+    run: &Run<'_>,
+    plan: &Plan,
+    network: &Arc<Network>,
+    weights: Weights,
+    drawn: Vec<(Instance, u64)>,
+    observer: &mut dyn Observer,
+) -> Result<Finished, TrainError> {
+    let instances = network.instances(&plan.ratios);
+    let feed = |data| Feed {
+        data,
+        preprocessing: &plan.preprocessing,
+        batch_size: plan.recipe.batch_size,
+    };
+    let statistics = calibrate(
+        run.ctx,
+        network,
+        &weights,
+        &instances,
+        feed(run.train),
+        plan.calibration_images,
+        plan.seed,
+        observer,
+    )?;
+    let evaluation = evaluate(
+        run.ctx,
+        network,
+        &weights,
+        &statistics,
+        &instances,
+        NormSource::Own,
+        feed(run.test),
+        observer,
+    )?;
+    let model = Model {
+        network: plan.network.clone(),
+        weights,
+        statistics,
+        classes: plan.classes.clone(),
+        preprocessing: plan.preprocessing.clone(),
+        instances: evaluation.records.clone(),
+        training: provenance(plan),
+    };
+    let title = format!(
+        "{} on {}: accuracy over cost",
+        network.name(),
+        run.test.source()
+    );
+    let series = [Series::new(plan.method.to_string(), &evaluation.records)];
+    for (file, text) in [
+        (folder::CURVE_CSV, curve_csv(&evaluation.records)),
+        (folder::CURVE_SVG, curve_svg(&title, &series)),
+    ] {
+        write_atomically(&run.folder.join(file), |out| out.write_all(text.as_bytes()))?;
+    }
+    model.save(run.folder.join(folder::MODEL))?;
+    Ok(Finished {
+        model,
+        evaluation,
+        drawn,
+    })
+}
+
+/// What a model file says of its training. No times and no thread counts:
+/// equal runs write equal files.
+fn provenance(plan: &Plan) -> serde_json::Value {
+    serde_json::json!({
+        "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
+        "data": plan.data,
+        "method": plan.method,
+        "draw": plan.draw,
+        "ratios": plan.ratios,
+        "recipe": plan.recipe,
+        "seed": plan.seed,
+        "calibration_images": plan.calibration_images,
+    })
+}

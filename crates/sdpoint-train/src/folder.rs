@@ -1,0 +1,118 @@
+//! The files in the folder of a run.
+
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+use crate::checkpoint;
+use crate::error::TrainError;
+
+/// One line of JSON an epoch; see [`EpochMetrics`](crate::EpochMetrics).
+pub const METRICS: &str = "metrics.jsonl";
+/// The trained model.
+pub const MODEL: &str = "model.safetensors";
+/// Cost and accuracy of every instance as a table.
+pub const CURVE_CSV: &str = "curve.csv";
+/// Cost and accuracy of every instance as a picture.
+pub const CURVE_SVG: &str = "curve.svg";
+
+/// Keeps two processes from training in one folder.
+const LOCK: &str = ".lock";
+
+/// Makes the folder if need be and takes it for this process, until the
+/// result is dropped.
+pub(crate) fn take(folder: &Path) -> Result<File, TrainError> {
+    fs::create_dir_all(folder).map_err(TrainError::io("create the folder", folder))?;
+    let path = folder.join(LOCK);
+    let file = File::create(&path).map_err(TrainError::io("create", &path))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(TrainError::Busy(folder.to_owned())),
+        // Some network file systems have no locks; they go without.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Makes sure that a folder holds no run, or none any more.
+pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
+    // The checkpoint goes first: without it, what is left cannot be resumed.
+    let files = [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
+    let there = files.into_iter().filter(|file| folder.join(file).exists());
+    for file in there {
+        if !overwrite {
+            return Err(TrainError::RunExists {
+                folder: folder.to_owned(),
+                found: file.to_owned(),
+            });
+        }
+        let path = folder.join(file);
+        fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
+    }
+    Ok(())
+}
+
+/// Removes what writers that were killed have left behind.
+pub(crate) fn sweep(folder: &Path) -> Result<(), TrainError> {
+    let list = fs::read_dir(folder).map_err(TrainError::io("list", folder))?;
+    for entry in list.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let of_ours = [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG]
+            .iter()
+            .any(|file| name.starts_with(&format!(".{file}.")));
+        if of_ours && name.ends_with(".tmp") {
+            let path = entry.path();
+            fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_overwritten_only_on_request() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |file| folder.path().join(file);
+        fs::write(path("notes.txt"), "mine").unwrap();
+        clear(folder.path(), false).unwrap();
+        fs::write(path(MODEL), "old").unwrap();
+        let error = clear(folder.path(), false).unwrap_err().to_string();
+        assert!(error.contains(MODEL) && error.contains("resume"), "{error}");
+        assert!(path(MODEL).exists());
+        clear(folder.path(), true).unwrap();
+        assert!(!path(MODEL).exists() && path("notes.txt").exists());
+    }
+
+    #[test]
+    fn two_runs_do_not_share_a_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("runs/a");
+        let first = take(&folder).unwrap();
+        let error = take(&folder).unwrap_err();
+        assert!(matches!(error, TrainError::Busy(_)), "{error}");
+        drop(first);
+        take(&folder).unwrap();
+    }
+
+    #[test]
+    fn leftovers_of_killed_writers_are_swept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |file| folder.path().join(file);
+        for file in [".model.safetensors.x1y2.tmp", ".other.x1y2.tmp", MODEL] {
+            fs::write(path(file), "").unwrap();
+        }
+        sweep(folder.path()).unwrap();
+        assert!(!path(".model.safetensors.x1y2.tmp").exists());
+        assert!(path(".other.x1y2.tmp").exists() && path(MODEL).exists());
+    }
+
+    #[test]
+    fn a_place_where_no_folder_can_be_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = take(&file.join("run")).unwrap_err().to_string();
+        assert!(error.contains("file/run"), "{error}");
+    }
+}

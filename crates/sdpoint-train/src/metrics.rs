@@ -1,0 +1,139 @@
+//! `metrics.jsonl`: one line of JSON an epoch.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use sdpoint_core::{Instance, write_atomically};
+use serde::{Deserialize, Serialize};
+
+use crate::error::TrainError;
+
+/// What happened in one epoch: a line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochMetrics {
+    /// The epoch, counted from one.
+    pub epoch: usize,
+    /// Steps done at its end, over all epochs.
+    pub step: u64,
+    /// Mean loss of its training images, each in its step's instance and
+    /// with the weights that it met.
+    pub train_loss: f64,
+    /// Share of its training images that were classified rightly, likewise.
+    pub train_accuracy: f64,
+    /// The learning rate of its last step.
+    pub rate: f64,
+    /// Seconds that its steps took, waiting for data included.
+    pub seconds: f64,
+    /// Training images a second.
+    pub images_per_second: f64,
+    /// Seconds that its steps waited for data.
+    pub data_wait_seconds: f64,
+    /// Steps in each instance.
+    pub drawn: BTreeMap<Instance, u64>,
+}
+
+/// The file while a run goes on.
+#[derive(Debug)]
+pub(crate) struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the file to append to it, without the lines of steps behind
+    /// `step` and without lines that a crash left torn: the run will write
+    /// those again.
+    pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(TrainError::io("read", path)(error)),
+        };
+        let kept: String = text
+            .split_inclusive('\n')
+            .filter(|line| {
+                let metrics = serde_json::from_str::<EpochMetrics>(line);
+                line.ends_with('\n') && metrics.is_ok_and(|metrics| metrics.step <= step)
+            })
+            .collect();
+        if kept != text {
+            write_atomically(path, |out| out.write_all(kept.as_bytes()))?;
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(TrainError::io("open", path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Adds a line, which is on disk when this returns.
+    pub(crate) fn append(&mut self, metrics: &EpochMetrics) -> Result<(), TrainError> {
+        let mut line = serde_json::to_string(metrics).expect("plain data has a JSON form");
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(TrainError::io("write", &self.path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics(epoch: usize) -> EpochMetrics {
+        EpochMetrics {
+            epoch,
+            step: 10 * epoch as u64,
+            train_loss: 2.302585092994046,
+            train_accuracy: 0.1,
+            rate: 0.1,
+            seconds: 1.5,
+            images_per_second: 853.3,
+            data_wait_seconds: 0.0,
+            drawn: [("full", 4), ("0@0.5", 6)]
+                .map(|(name, count)| (name.parse().unwrap(), count))
+                .into(),
+        }
+    }
+
+    #[test]
+    fn a_line_reads_back_and_names_its_instances() {
+        let line = serde_json::to_string(&metrics(1)).unwrap();
+        assert!(line.contains(r#""drawn":{"full":4,"0@0.5":6}"#), "{line}");
+        assert_eq!(
+            serde_json::from_str::<EpochMetrics>(&line).unwrap(),
+            metrics(1)
+        );
+    }
+
+    #[test]
+    fn a_resumed_run_drops_later_and_torn_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        for epoch in 1..=3 {
+            log.append(&metrics(epoch)).unwrap();
+        }
+        drop(log);
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{whole}{{\"epoch\":4,\"st")).unwrap();
+        let mut log = MetricsLog::open(&path, 25).unwrap();
+        log.append(&metrics(3)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn an_unwritable_place_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("no/metrics.jsonl");
+        let error = MetricsLog::open(&path, 0).unwrap_err().to_string();
+        assert!(error.contains("no/metrics.jsonl"), "{error}");
+    }
+}

@@ -1,0 +1,375 @@
+//! Optimisation recipes: what SGD does at every step, as plain data.
+
+use std::f64::consts::PI;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The settings of stochastic gradient descent for a whole run.
+///
+/// A recipe goes into checkpoints and into the model file, so that a model
+/// says how it came to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Passes over the training images.
+    pub epochs: usize,
+    /// Images in a step.
+    pub batch_size: usize,
+    /// The peak learning rate; see [`Recipe::rate_at`].
+    pub rate: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Whether the momentum is Nesterov's.
+    pub nesterov: bool,
+    /// Weight decay, added to the gradient as PyTorch's SGD does.
+    pub weight_decay: f64,
+    /// Whether scales and shifts of batch norms decay as well, as in the
+    /// papers' code.
+    pub decay_norms: bool,
+    /// The part of all steps in which the rate rises to its peak.
+    pub warm_up: f64,
+    /// How the rate falls.
+    pub schedule: Schedule,
+    /// Share of the target that is spread evenly over all classes.
+    pub label_smoothing: f64,
+}
+
+/// How the learning rate falls from its peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Schedule {
+    /// Half a cosine from the end of the warm-up to zero, step by step
+    /// (Loshchilov and Hutter, arXiv 1608.03983, without restarts).
+    Cosine,
+    /// Multiplied by `factor` at each milestone.
+    Step {
+        /// When, in epochs from the start; a part of an epoch is allowed.
+        milestones: Vec<f64>,
+        /// What the rate is multiplied by.
+        factor: f64,
+    },
+}
+
+/// A setting that no training can use.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{setting} is {value}; it must be {range}")]
+pub struct RecipeError {
+    /// Which setting.
+    pub setting: &'static str,
+    /// What it was set to.
+    pub value: String,
+    /// What it may be.
+    pub range: &'static str,
+}
+
+impl Recipe {
+    /// The learning rate of a step, counted from zero over all epochs.
+    ///
+    /// With `T` steps in all and `W = round(warm_up · T)`, the rate is
+    /// `rate · (t + 1) / W` in the first `W` steps, times what the schedule
+    /// gives. The cosine gives 1 up to step `W` and then
+    /// `(1 + cos(π · (t − W) / (T − W))) / 2`; the step schedule gives
+    /// `factor` to the power of the milestones that have passed.
+    pub fn rate_at(&self, step: usize, steps_per_epoch: usize) -> f64 {
+        let steps = self.epochs * steps_per_epoch;
+        let warm = (self.warm_up * steps as f64).round() as usize;
+        let ramp = if step < warm {
+            (step + 1) as f64 / warm as f64
+        } else {
+            1.0
+        };
+        let fall = match &self.schedule {
+            Schedule::Cosine => {
+                let done = step.saturating_sub(warm) as f64 / (steps - warm).max(1) as f64;
+                (1.0 + (PI * done.min(1.0)).cos()) / 2.0
+            }
+            Schedule::Step { milestones, factor } => {
+                let epoch = step as f64 / steps_per_epoch as f64;
+                let passed = milestones.iter().filter(|&&at| epoch >= at).count();
+                factor.powi(passed as i32)
+            }
+        };
+        self.rate * ramp * fall
+    }
+
+    /// The same recipe over another number of epochs: milestones move in
+    /// proportion.
+    pub fn with_epochs(mut self, epochs: usize) -> Self {
+        if let Schedule::Step { milestones, .. } = &mut self.schedule {
+            for at in milestones {
+                *at = *at * epochs as f64 / self.epochs as f64;
+            }
+        }
+        self.epochs = epochs;
+        self
+    }
+
+    /// Whether every setting is one that training can use.
+    ///
+    /// # Errors
+    /// Names the first that is not.
+    pub fn check(&self) -> Result<(), RecipeError> {
+        let part = |value: f64| (0.0..1.0).contains(&value);
+        let check = |good: bool, setting, value: &dyn fmt::Display, range| match good {
+            true => Ok(()),
+            false => Err(RecipeError {
+                setting,
+                value: value.to_string(),
+                range,
+            }),
+        };
+        let from_zero = "at least 0 and below 1";
+        check(
+            self.epochs > 0,
+            "the number of epochs",
+            &self.epochs,
+            "at least 1",
+        )?;
+        check(
+            self.batch_size > 0,
+            "the batch size",
+            &self.batch_size,
+            "at least 1",
+        )?;
+        check(
+            self.rate.is_finite() && self.rate > 0.0,
+            "the learning rate",
+            &self.rate,
+            "a number above 0",
+        )?;
+        check(
+            part(self.momentum),
+            "the momentum",
+            &self.momentum,
+            from_zero,
+        )?;
+        check(
+            self.weight_decay.is_finite() && self.weight_decay >= 0.0,
+            "the weight decay",
+            &self.weight_decay,
+            "a number of at least 0",
+        )?;
+        check(part(self.warm_up), "the warm-up", &self.warm_up, from_zero)?;
+        check(
+            part(self.label_smoothing),
+            "the label smoothing",
+            &self.label_smoothing,
+            from_zero,
+        )?;
+        if let Schedule::Step { milestones, factor } = &self.schedule {
+            check(
+                *factor > 0.0 && *factor <= 1.0,
+                "the schedule's factor",
+                factor,
+                "above 0 and at most 1",
+            )?;
+            for at in milestones {
+                check(
+                    at.is_finite() && *at >= 0.0,
+                    "a milestone of the schedule",
+                    at,
+                    "a number of epochs of at least 0",
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Recipes by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preset {
+    /// `cifar-cosine`: small images in few epochs. Batch 128, peak rate 0.1
+    /// after a warm-up of a tenth of the run, cosine to zero, Nesterov
+    /// momentum 0.9, weight decay 5e-4, 15 epochs.
+    CifarCosine,
+    /// `cifar`: the recipe of the Wide ResNet paper (Zagoruyko and Komodakis,
+    /// arXiv 1605.07146, section 3). Batch 128, rate 0.1, multiplied by 0.2
+    /// after 60, 120 and 160 of 200 epochs, Nesterov momentum 0.9, weight
+    /// decay 5e-4.
+    Cifar,
+    /// `imagenet`: the recipe of the SDPoint authors' code
+    /// (github.com/xternalz/SDPoint). Batch 256, rate 0.1, divided by 10
+    /// after 40, 75 and 105 of 115 epochs, plain momentum 0.9, weight decay
+    /// 1e-4.
+    Imagenet,
+}
+
+/// A name that is no preset's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no recipe '{0}'; the recipes are cifar-cosine, cifar and imagenet")]
+pub struct UnknownPreset(String);
+
+impl Preset {
+    /// All presets.
+    pub const ALL: [Preset; 3] = [Self::CifarCosine, Self::Cifar, Self::Imagenet];
+
+    /// The preset's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CifarCosine => "cifar-cosine",
+            Self::Cifar => "cifar",
+            Self::Imagenet => "imagenet",
+        }
+    }
+
+    /// The preset's numbers; see [`Recipe::with_epochs`] for a shorter run.
+    pub fn recipe(self) -> Recipe {
+        let small = Recipe {
+            epochs: 15,
+            batch_size: 128,
+            rate: 0.1,
+            momentum: 0.9,
+            nesterov: true,
+            weight_decay: 5e-4,
+            decay_norms: true,
+            warm_up: 0.1,
+            schedule: Schedule::Cosine,
+            label_smoothing: 0.0,
+        };
+        match self {
+            Self::CifarCosine => small,
+            Self::Cifar => Recipe {
+                epochs: 200,
+                warm_up: 0.0,
+                schedule: Schedule::Step {
+                    milestones: vec![60.0, 120.0, 160.0],
+                    factor: 0.2,
+                },
+                ..small
+            },
+            Self::Imagenet => Recipe {
+                epochs: 115,
+                batch_size: 256,
+                nesterov: false,
+                weight_decay: 1e-4,
+                warm_up: 0.0,
+                schedule: Schedule::Step {
+                    milestones: vec![40.0, 75.0, 105.0],
+                    factor: 0.1,
+                },
+                ..small
+            },
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = UnknownPreset;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPreset> {
+        Self::ALL
+            .into_iter()
+            .find(|preset| preset.name() == name)
+            .ok_or_else(|| UnknownPreset(name.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(left: f64, right: f64) -> bool {
+        (left - right).abs() < 1e-12
+    }
+
+    #[test]
+    fn the_cosine_rises_to_its_peak_and_falls_to_zero() {
+        // 15 epochs of 10 steps: 15 steps of warm-up, 135 of cosine.
+        let recipe = Preset::CifarCosine.recipe();
+        let rates: Vec<f64> = (0..150).map(|t| recipe.rate_at(t, 10)).collect();
+        assert!(close(rates[0], 0.1 / 15.0));
+        assert!(close(rates[7], 0.1 * 8.0 / 15.0));
+        assert!(close(rates[14], 0.1) && close(rates[15], 0.1));
+        assert!(close(rates[15 + 45], 0.075), "a third of the cosine");
+        assert!(rates[149] > 0.0 && rates[149] < 2e-5);
+        assert!(rates[15..].windows(2).all(|pair| pair[1] < pair[0]));
+    }
+
+    #[test]
+    fn steps_fall_at_the_first_step_of_their_epoch() {
+        let recipe = Preset::Imagenet.recipe();
+        let rate = |epoch: usize, step: usize| recipe.rate_at(epoch * 5004 + step, 5004);
+        assert!(close(rate(0, 0), 0.1) && close(rate(39, 5003), 0.1));
+        assert!(close(rate(40, 0), 0.01) && close(rate(74, 5003), 0.01));
+        assert!(close(rate(75, 0), 0.001) && close(rate(105, 0), 0.0001));
+    }
+
+    #[test]
+    fn a_shorter_run_keeps_the_shape_of_the_schedule() {
+        let recipe = Preset::Cifar.recipe();
+        let short = recipe.clone().with_epochs(20);
+        for tenth in 0..20 {
+            assert_eq!(
+                short.rate_at(tenth * 10, 10),
+                recipe.rate_at(tenth * 100, 10),
+                "epoch {tenth}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_step_is_enough_for_a_run() {
+        for preset in Preset::ALL {
+            let rate = preset.recipe().with_epochs(1).rate_at(0, 1);
+            assert!(rate.is_finite() && rate > 0.0, "{preset}: {rate}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_train_is_named() {
+        let good = Preset::CifarCosine.recipe();
+        assert_eq!(good.check(), Ok(()));
+        for (recipe, name) in [
+            (good.clone().with_epochs(0), "epochs"),
+            (
+                Recipe {
+                    batch_size: 0,
+                    ..good.clone()
+                },
+                "batch size",
+            ),
+            (
+                Recipe {
+                    rate: f64::NAN,
+                    ..good.clone()
+                },
+                "learning rate",
+            ),
+            (
+                Recipe {
+                    warm_up: 1.0,
+                    ..good.clone()
+                },
+                "warm-up",
+            ),
+            (
+                Recipe {
+                    momentum: 1.0,
+                    ..good.clone()
+                },
+                "momentum",
+            ),
+            (
+                Recipe {
+                    weight_decay: -1.0,
+                    ..good.clone()
+                },
+                "weight decay",
+            ),
+        ] {
+            let message = recipe.check().unwrap_err().to_string();
+            assert!(message.contains(name), "{message}");
+        }
+        let message = "imagnet".parse::<Preset>().unwrap_err().to_string();
+        assert!(message.contains("imagenet"), "{message}");
+    }
+}
