@@ -1,7 +1,9 @@
 //! Prints the speed of every convolution path for the layers of common networks, next to the
 //! peak that the machine reaches with multiply-adds on registers alone.
 //!
-//! `cargo run --release -p sdpoint-kernels --example conv_gflops -- [THREADS] [FILTER]`
+//! `cargo run --release -p sdpoint-kernels --example conv_gflops -- [THREADS] [FILTER] [BATCH]`
+//!
+//! BATCH replaces the batch sizes; small ones are less disturbed by other programs.
 
 use std::num::NonZeroUsize;
 use std::time::Instant;
@@ -57,6 +59,7 @@ fn main() {
         .and_then(NonZeroUsize::new);
     let filter = args.next().unwrap_or_default();
     let ctx = Context::new(threads).expect("a context");
+    let batch_size: Option<usize> = args.next().and_then(|n| n.parse().ok());
     let peak = peak_gflops(&ctx);
     println!(
         "{} on {} threads, peak {peak:.0} GFLOP/s",
@@ -68,6 +71,7 @@ fn main() {
         "layer", "forward", "to data", "to weights"
     );
     for &(name, batch, side, [in_channels, out_channels], kernel, stride, groups) in LAYERS {
+        let batch = batch_size.unwrap_or(batch);
         let geometry = ConvGeometry {
             in_channels,
             out_channels,

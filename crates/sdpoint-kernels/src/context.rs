@@ -350,6 +350,11 @@ impl<'a, T> SharedMut<'a, T> {
         }
     }
 
+    /// Elements of the slice.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The slice's first element, for kernels that compute addresses themselves.
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut T {

@@ -48,15 +48,8 @@ impl PackedConvTranspose {
                         .div_ceil(geometry.stride[axis])
                 });
                 let taps = kernel[0] * kernel[1];
-                let weights = (taps > 0).then(|| {
-                    PackedWeights::zeros(
-                        ctx,
-                        merged.groups,
-                        merged.group_out,
-                        merged.group_in,
-                        taps,
-                    )
-                });
+                let weights =
+                    (taps > 0).then(|| PackedWeights::zeros(merged.backward_layout(ctx, taps)));
                 Phase {
                     remainder,
                     kernel,
@@ -140,27 +133,13 @@ pub fn conv_backward_data(
     if dy.is_empty() {
         return;
     }
-    let pointwise =
-        geometry.kernel == [1, 1] && geometry.stride == [1, 1] && geometry.padding == [0, 0];
-    let (batch, height, width, out_height, out_width) = if pointwise {
-        let pixels = shape.batch * shape.in_height * shape.in_width;
-        (1, 1, pixels, 1, pixels)
-    } else {
-        (
-            shape.batch,
-            shape.in_height,
-            shape.in_width,
-            shape.out_height(),
-            shape.out_width(),
-        )
-    };
+    let (batch, size, out_size) = shape.flattened();
     let output = SharedMut::new(dx);
     for phase in &w.phases {
         let Some(weights) = &phase.weights else {
             continue;
         };
         weights.assert_packed_for(ctx);
-        let size = [height, width];
         // The first input with this remainder, how many there are, and the output gradient
         // that the flipped kernel's first tap meets there.
         let first = [0, 1].map(|axis| {
@@ -180,8 +159,8 @@ pub fn conv_backward_data(
         Product {
             source: Source {
                 data: dy,
-                height: out_height,
-                width: out_width,
+                height: out_size[0],
+                width: out_size[1],
                 channels: geometry.out_channels,
             },
             window: Window {
@@ -194,9 +173,9 @@ pub fn conv_backward_data(
             grid,
             output,
             layout: OutputLayout {
-                offset: (first[0] * width + first[1]) * channels,
-                image: height * width * channels,
-                row: geometry.stride[0] * width * channels,
+                offset: (first[0] * size[1] + first[1]) * channels,
+                image: size[0] * size[1] * channels,
+                row: geometry.stride[0] * size[1] * channels,
                 pixel: geometry.stride[1] * channels,
             },
             accumulate,

@@ -24,13 +24,7 @@ impl PackedConv {
         let merged = Merged::new(&geometry);
         let mut packed = PackedConv {
             geometry,
-            weights: PackedWeights::zeros(
-                ctx,
-                merged.groups,
-                merged.group_in,
-                merged.group_out,
-                geometry.taps(),
-            ),
+            weights: PackedWeights::zeros(merged.forward_layout(ctx, geometry.taps())),
         };
         packed.repack(ctx, weights);
         packed
@@ -106,21 +100,7 @@ pub fn conv_forward(
         second,
     };
 
-    let pointwise =
-        geometry.kernel == [1, 1] && geometry.stride == [1, 1] && geometry.padding == [0, 0];
-    // A 1×1 convolution knows no rows: all pixels of the batch are one row.
-    let (batch, height, width, out_height, out_width) = if pointwise {
-        let pixels = shape.batch * shape.in_height * shape.in_width;
-        (1, 1, pixels, 1, pixels)
-    } else {
-        (
-            shape.batch,
-            shape.in_height,
-            shape.in_width,
-            shape.out_height(),
-            shape.out_width(),
-        )
-    };
+    let (batch, [height, width], grid) = shape.flattened();
     Product {
         source: Source {
             data: x,
@@ -135,12 +115,12 @@ pub fn conv_forward(
         },
         weights: &w.weights,
         batch,
-        grid: [out_height, out_width],
+        grid,
         output: SharedMut::new(y),
         layout: OutputLayout {
             offset: 0,
-            image: out_height * out_width * channels,
-            row: out_width * channels,
+            image: grid[0] * grid[1] * channels,
+            row: grid[1] * channels,
             pixel: channels,
         },
         accumulate: false,

@@ -80,7 +80,7 @@ impl BandLayout {
         let row = phases[1] * column_phase;
         let row_phase = stored[0] * row;
         // An odd number of cache lines keeps the blocks of a pixel out of one another's sets.
-        let plane = phases[0] * row_phase | BLOCK;
+        let plane = (phases[0] * row_phase) | BLOCK;
         BandLayout {
             window,
             stored,

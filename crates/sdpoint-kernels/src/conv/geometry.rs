@@ -99,6 +99,23 @@ impl ConvShape {
         }
     }
 
+    /// Images, input size and output size, height first, as kernels should see them: a 1×1
+    /// convolution knows no rows, so all pixels of the batch become one row of one image.
+    pub(crate) fn flattened(&self) -> (usize, [usize; 2], [usize; 2]) {
+        let ConvGeometry {
+            kernel,
+            stride,
+            padding,
+            ..
+        } = self.geometry;
+        if kernel == [1, 1] && stride == [1, 1] && padding == [0, 0] {
+            let pixels = self.batch * self.in_height * self.in_width;
+            return (1, [1, pixels], [1, pixels]);
+        }
+        let input = [self.in_height, self.in_width];
+        (self.batch, input, [self.out_height(), self.out_width()])
+    }
+
     /// Floats of the input tensor.
     pub fn input_len(&self) -> usize {
         self.batch * self.in_height * self.in_width * self.geometry.in_channels

@@ -1,8 +1,12 @@
 //! Convolutions in groups too narrow for the micro-kernels: neighbouring groups become one
 //! dense group whose weights between different groups are zero.
 
+use std::ops::Range;
+
 use super::gather::BLOCK;
 use super::geometry::ConvGeometry;
+use super::pack::BlockedLayout;
+use crate::context::Context;
 
 /// How the groups of a convolution are merged.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +22,16 @@ pub(super) struct Merged {
 }
 
 impl Merged {
+    /// The order of the merged groups' weights for the forward pass.
+    pub fn forward_layout(&self, ctx: &Context, taps: usize) -> BlockedLayout {
+        BlockedLayout::new(ctx, self.groups, self.group_in, self.group_out, taps)
+    }
+
+    /// The same for the backward pass to data, where inputs and outputs change places.
+    pub fn backward_layout(&self, ctx: &Context, taps: usize) -> BlockedLayout {
+        BlockedLayout::new(ctx, self.groups, self.group_out, self.group_in, taps)
+    }
+
     /// Merges as many groups as fill a channel block without rest.
     pub fn new(geometry: &ConvGeometry) -> Self {
         let narrow = [geometry.group_in_channels(), geometry.group_out_channels()];
@@ -32,6 +46,13 @@ impl Merged {
             group_out: narrow[1] * merged,
             narrow,
         }
+    }
+
+    /// The input channels (of the merged group) that an output channel (of all) sees.
+    pub fn inputs_of(&self, output: usize) -> Range<usize> {
+        let [group_in, group_out] = self.narrow;
+        let group = output % self.group_out / group_out;
+        group * group_in..(group + 1) * group_in
     }
 
     /// Where the weight between output channel `output` (of all) and input channel `input`
@@ -64,6 +85,7 @@ mod tests {
             (merged.groups, merged.group_in, merged.group_out),
             (2, 16, 16)
         );
+        assert_eq!(merged.inputs_of(21), 4..8);
         assert_eq!(merged.kernel_index(21, 6), Some(21 * 4 + 2));
         assert_eq!(merged.kernel_index(21, 3), None);
     }

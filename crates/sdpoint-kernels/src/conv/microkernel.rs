@@ -24,7 +24,8 @@ pub(super) const fn max_pixels<I: Isa>(vectors: usize) -> usize {
     }
 }
 
-const fn has_32_registers<I: Isa>() -> bool {
+/// Whether the instruction set has 32 vector registers, and not 16.
+pub(super) const fn has_32_registers<I: Isa>() -> bool {
     size_of::<I::F32>() == 64 || cfg!(target_arch = "aarch64")
 }
 
@@ -96,25 +97,43 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
                 weights = weights.add(rest * V * lanes);
             }
         }
-        let last_lanes = tile.output_channels - (V - 1) * lanes;
-        let mask = ops.first_n_mask(last_lanes);
-        for (p, sums) in sums.iter().enumerate() {
-            for (v, &sum) in sums.iter().enumerate() {
+        let full_vectors = tile.output_channels == V * lanes;
+        match (tile.accumulate, full_vectors) {
+            (false, true) => store::<I, P, V, false, true>(isa, &sums, tile),
+            (false, false) => store::<I, P, V, false, false>(isa, &sums, tile),
+            (true, true) => store::<I, P, V, true, true>(isa, &sums, tile),
+            (true, false) => store::<I, P, V, true, false>(isa, &sums, tile),
+        }
+    }
+}
+
+/// Stores the sums, or adds them to the output if `ADD`; not `FULL` leaves alone the lanes of
+/// the last vector beyond the tile's channels. The loop has no branches, so that it is
+/// unrolled; a loop over the sums that is not would keep them in memory all along.
+#[inline(always)]
+unsafe fn store<I: Isa, const P: usize, const V: usize, const ADD: bool, const FULL: bool>(
+    isa: I,
+    sums: &[[I::F32; V]; P],
+    tile: &Tile<'_>,
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let mask = ops.first_n_mask(tile.output_channels - (V - 1) * lanes);
+    for p in 0..P {
+        for v in 0..V {
+            let masked = !FULL && v + 1 == V;
+            // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
+            unsafe {
                 let at = tile.output.add(p * tile.output_step + v * lanes);
-                if v + 1 < V || last_lanes == lanes {
-                    let sum = if tile.accumulate {
-                        ops.add(ops.load_ptr(at), sum)
-                    } else {
-                        sum
-                    };
-                    ops.store_ptr(sum, at);
-                } else {
-                    let sum = if tile.accumulate {
-                        ops.add(ops.load_ptr_mask(at, mask), sum)
-                    } else {
-                        sum
-                    };
+                let sum = match (ADD, masked) {
+                    (false, _) => sums[p][v],
+                    (true, false) => ops.add(ops.load_ptr(at), sums[p][v]),
+                    (true, true) => ops.add(ops.load_ptr_mask(at, mask), sums[p][v]),
+                };
+                if masked {
                     ops.store_ptr_mask(sum, at, mask);
+                } else {
+                    ops.store_ptr(sum, at);
                 }
             }
         }

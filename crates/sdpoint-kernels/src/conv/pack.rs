@@ -1,5 +1,7 @@
 //! Weights in the order in which the micro-kernels read them.
 
+use std::ops::Range;
+
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
 use crate::context::{Context, SharedMut};
@@ -11,79 +13,136 @@ pub(super) struct OutputBlock {
     /// The first channel, counted in the group.
     pub first: usize,
     pub channels: usize,
-    /// Vectors that hold them.
+    /// Vectors that hold them; lanes beyond the channels have zero weights.
     pub vectors: usize,
-    /// Where the block's weights start in its group's.
-    pub weights: usize,
 }
 
-/// The weights of a window's taps for a number of equal, dense groups:
+/// The order of the weights of equal, dense groups:
 /// `[group][output block][channel block][tap][channel][output channel]`.
-#[derive(Clone, Debug)]
-pub(super) struct PackedWeights {
+///
+/// A unit is an output block of a group, counted through all groups.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct BlockedLayout {
     pub groups: usize,
     pub group_in: usize,
     pub group_out: usize,
     taps: usize,
     lanes: usize,
-    blocks: Vec<OutputBlock>,
-    /// Weights of one group.
-    group_len: usize,
-    data: AlignedVec,
 }
 
-impl PackedWeights {
-    pub fn zeros(
+impl BlockedLayout {
+    pub fn new(
         ctx: &Context,
         groups: usize,
         group_in: usize,
         group_out: usize,
         taps: usize,
     ) -> Self {
-        let lanes = ctx.lanes();
-        let mut blocks = Vec::new();
-        let (mut first, mut weights) = (0, 0);
-        while first < group_out {
-            let channels = (VECTORS * lanes).min(group_out - first);
-            let vectors = channels.div_ceil(lanes);
-            blocks.push(OutputBlock {
-                first,
-                channels,
-                vectors,
-                weights,
-            });
-            first += channels;
-            weights += group_in * taps * vectors * lanes;
-        }
-        PackedWeights {
+        BlockedLayout {
             groups,
             group_in,
             group_out,
             taps,
-            lanes,
-            blocks,
-            group_len: weights,
-            data: AlignedVec::zeros(groups * weights),
+            lanes: ctx.lanes(),
         }
+    }
+
+    /// Floats of all weights.
+    pub fn len(&self) -> usize {
+        self.groups * self.group_len()
+    }
+
+    fn group_len(&self) -> usize {
+        self.group_in * self.taps * self.group_out.next_multiple_of(self.lanes)
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes
+    }
+
+    /// Output blocks of one group.
+    #[inline(always)]
+    pub fn blocks(&self) -> usize {
+        self.group_out.div_ceil(VECTORS * self.lanes)
+    }
+
+    pub fn units(&self) -> usize {
+        self.groups * self.blocks()
+    }
+
+    /// A unit's group and block.
+    #[inline(always)]
+    pub fn unit(&self, unit: usize) -> (usize, OutputBlock) {
+        let first = unit % self.blocks() * VECTORS * self.lanes;
+        let channels = (VECTORS * self.lanes).min(self.group_out - first);
+        let vectors = channels.div_ceil(self.lanes);
+        (
+            unit / self.blocks(),
+            OutputBlock {
+                first,
+                channels,
+                vectors,
+            },
+        )
+    }
+
+    /// The weights of a unit.
+    #[inline(always)]
+    pub fn range(&self, unit: usize) -> Range<usize> {
+        let (group, block) = self.unit(unit);
+        let rows = self.group_in * self.taps;
+        let start = group * self.group_len() + block.first * rows;
+        start..start + rows * block.vectors * self.lanes
+    }
+
+    /// The weights of neighbouring units.
+    pub fn range_of(&self, units: &Range<usize>) -> Range<usize> {
+        self.range(units.start).start..self.range(units.end - 1).end
+    }
+
+    /// The row of a block's weights that has input channel `input` at the first tap, and how
+    /// many rows further each next tap is. A row has one weight for each output channel.
+    #[inline(always)]
+    pub fn kernel_rows(&self, input: usize) -> (usize, usize) {
+        let first = input / BLOCK * BLOCK;
+        let step = BLOCK.min(self.group_in - first);
+        (first * self.taps + input - first, step)
+    }
+
+    /// Multiply-accumulates for one output pixel.
+    pub fn macs_per_pixel(&self) -> usize {
+        self.groups * self.group_in * self.group_out * self.taps
+    }
+}
+
+/// Weights in a [`BlockedLayout`].
+#[derive(Clone, Debug)]
+pub(super) struct PackedWeights {
+    pub layout: BlockedLayout,
+    data: AlignedVec,
+}
+
+impl PackedWeights {
+    pub fn zeros(layout: BlockedLayout) -> Self {
+        let data = AlignedVec::zeros(layout.len());
+        PackedWeights { layout, data }
     }
 
     /// Sets every weight to `weight(output channel, channel in the group, tap)`.
     pub fn fill(&mut self, ctx: &Context, weight: impl Fn(usize, usize, usize) -> f32 + Sync) {
-        let blocks = &self.blocks;
+        let layout = &self.layout;
         let data = SharedMut::new(&mut self.data);
-        ctx.parallel(self.groups * blocks.len(), |unit| {
-            let (group, block) = (unit / blocks.len(), &blocks[unit % blocks.len()]);
-            let start = group * self.group_len + block.weights;
-            let width = block.vectors * self.lanes;
-            // SAFETY: units are disjoint blocks of weights, and each runs once.
-            let out = unsafe { data.slice(start..start + self.group_in * self.taps * width) };
-            let mut rows = out.chunks_exact_mut(width);
-            for first in (0..self.group_in).step_by(BLOCK) {
-                for tap in 0..self.taps {
-                    for channel in first..self.group_in.min(first + BLOCK) {
+        ctx.parallel(layout.units(), |unit| {
+            let (group, block) = layout.unit(unit);
+            // SAFETY: units have disjoint weights, and each runs once.
+            let out = unsafe { data.slice(layout.range(unit)) };
+            let mut rows = out.chunks_exact_mut(block.vectors * layout.lanes);
+            for first in (0..layout.group_in).step_by(BLOCK) {
+                for tap in 0..layout.taps {
+                    for channel in first..layout.group_in.min(first + BLOCK) {
                         let row = rows.next().expect("a row for each channel and tap");
                         for (i, out) in row[..block.channels].iter_mut().enumerate() {
-                            let output = group * self.group_out + block.first + i;
+                            let output = group * layout.group_out + block.first + i;
                             *out = weight(output, channel, tap);
                         }
                     }
@@ -92,19 +151,13 @@ impl PackedWeights {
         });
     }
 
-    /// Output blocks of one group.
-    pub fn blocks(&self) -> &[OutputBlock] {
-        &self.blocks
+    #[inline(always)]
+    pub fn unit(&self, unit: usize) -> &[f32] {
+        &self.data[self.layout.range(unit)]
     }
 
-    pub fn block_weights(&self, group: usize, block: &OutputBlock) -> &[f32] {
-        let len = self.group_in * self.taps * block.vectors * self.lanes;
-        &self.data[group * self.group_len + block.weights..][..len]
-    }
-
-    /// Multiply-accumulates for one output pixel.
-    pub fn macs_per_pixel(&self) -> usize {
-        self.groups * self.group_in * self.group_out * self.taps
+    pub fn bytes(&self) -> usize {
+        size_of_val::<[f32]>(&self.data)
     }
 
     /// # Panics
@@ -112,13 +165,9 @@ impl PackedWeights {
     /// If the weights were packed for another instruction set than the context's.
     pub fn assert_packed_for(&self, ctx: &Context) {
         assert_eq!(
-            self.lanes,
+            self.layout.lanes,
             ctx.lanes(),
-            "weights packed for another context"
+            "weights packed for another instruction set"
         );
-    }
-
-    pub fn bytes(&self) -> usize {
-        size_of_val::<[f32]>(&self.data)
     }
 }

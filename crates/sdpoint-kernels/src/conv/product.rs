@@ -6,7 +6,7 @@ use rten_simd::{Isa, SimdOp};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{Tile, max_pixels, run_tile};
-use super::pack::{OutputBlock, PackedWeights};
+use super::pack::{BlockedLayout, PackedWeights};
 use crate::context::{Context, SharedMut};
 use crate::scratch::Scratch;
 
@@ -66,10 +66,13 @@ impl Product<'_> {
         let cut = self.cut(ctx.threads());
         let layout = BandLayout::new(self.window, cut.band[0], cut.band[1]);
         let taps = Taps::new(&layout);
-        let units = self.weights.groups * self.weights.blocks().len();
+        let units = self.weights.layout.units();
         let bands = self.batch * cut.bands[0] * cut.bands[1];
         let tasks = bands.div_ceil(cut.bands_per_task) * cut.splits;
-        let groups_len = self.weights.groups * layout.len(self.weights.group_in);
+        let BlockedLayout {
+            groups, group_in, ..
+        } = self.weights.layout;
+        let groups_len = groups * layout.len(group_in);
         ctx.parallel_with(
             tasks,
             || State {
@@ -107,7 +110,7 @@ impl Product<'_> {
 
     fn cut(&self, threads: usize) -> Cut {
         let [height, width] = self.grid;
-        let weights = self.weights;
+        let weights = &self.weights.layout;
         let channels = weights.groups * weights.group_in.next_multiple_of(BLOCK);
         let floats =
             |rows: usize, columns: usize| BandLayout::new(self.window, rows, columns).len(channels);
@@ -138,7 +141,7 @@ impl Product<'_> {
         let bands = [height.div_ceil(rows), width.div_ceil(columns)];
 
         let all_bands = self.batch * bands[0] * bands[1];
-        let units = weights.groups * weights.blocks().len();
+        let units = weights.units();
         let wanted = TASKS_PER_THREAD * threads;
         let macs = rows * columns * weights.macs_per_pixel();
         let splits = if threads == 1 {
@@ -196,9 +199,9 @@ impl SimdOp for RunBand<'_, '_> {
             units,
             state,
         } = self;
-        let weights = product.weights;
+        let weights = &product.weights.layout;
         let blocks = weights.blocks();
-        let groups = [units.start / blocks.len(), units.end.div_ceil(blocks.len())];
+        let groups = [units.start / blocks, units.end.div_ceil(blocks)];
         let group_len = layout.len(weights.group_in);
         if state.gathered != Some((band, groups)) {
             state.gathered = Some((band, groups));
@@ -216,11 +219,11 @@ impl SimdOp for RunBand<'_, '_> {
             }
         }
         for unit in units {
-            let (group, block) = (unit / blocks.len(), &blocks[unit % blocks.len()]);
+            let (group, block) = weights.unit(unit);
             let input = &state.scratch[(group - groups[0]) * group_len..][..group_len];
             match block.vectors {
-                1 => run_block::<I, 1>(isa, product, layout, taps, &band, group, block, input),
-                _ => run_block::<I, 2>(isa, product, layout, taps, &band, group, block, input),
+                1 => run_block::<I, 1>(isa, product, layout, taps, &band, unit, input),
+                _ => run_block::<I, 2>(isa, product, layout, taps, &band, unit, input),
             }
         }
     }
@@ -233,11 +236,12 @@ fn run_block<I: Isa, const V: usize>(
     layout: &BandLayout,
     taps: &[usize],
     band: &Band,
-    group: usize,
-    block: &OutputBlock,
+    unit: usize,
     input: &[f32],
 ) {
-    let weights = product.weights;
+    let weights = &product.weights.layout;
+    let (group, block) = weights.unit(unit);
+    let packed = product.weights.unit(unit);
     let out = &product.layout;
     let first_channel = group * weights.group_out + block.first;
     let tiles = band.width().div_ceil(max_pixels::<I>(V));
@@ -261,7 +265,7 @@ fn run_block<I: Isa, const V: usize>(
                         plane: layout.plane,
                         taps,
                         channels: weights.group_in,
-                        weights: weights.block_weights(group, block).as_ptr(),
+                        weights: packed.as_ptr(),
                         output: product.output.as_ptr().add(at),
                         output_step: out.pixel,
                         output_channels: block.channels,

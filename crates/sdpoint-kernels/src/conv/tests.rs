@@ -6,7 +6,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::context::Isa;
+use crate::context::{Context, Isa};
 
 fn contexts() -> Vec<[Context; 2]> {
     let context = |isa, n| Context::with_isa(NonZeroUsize::new(n), isa).unwrap();
