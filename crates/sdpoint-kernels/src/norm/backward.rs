@@ -1,5 +1,7 @@
 //! The gradient of batch normalisation whose statistics are the batch's.
 
+use std::ops::Range;
+
 use rten_simd::Isa;
 use rten_simd::ops::NumOps;
 
@@ -73,7 +75,7 @@ pub fn batch_norm_backward(
         fill_tile(parameter, tile);
     }
     let tiles = &*tiles;
-    let [sums, products] = channel_sums(ctx, channels, pixels, |range, _, [sums, products]| {
+    let add = |range: Range<usize>, _: usize, [sums, products]: [&mut [f64]; 2]| {
         let mut scratch = ctx.scratch(2 * tile_len);
         scratch.fill(0.0);
         let (sum_tile, product_tile) = scratch.split_at_mut(tile_len);
@@ -85,16 +87,17 @@ pub fn batch_norm_backward(
         });
         add_tile(sum_tile, sums);
         add_tile(product_tile, products);
+    };
+    channel_sums(ctx, channels, pixels, add, |[sums, products]| {
+        for c in 0..channels {
+            let (sum, product) = (sums[c], products[c] * f64::from(invstd[c]));
+            dbeta[c] = sum as f32;
+            dgamma[c] = product as f32;
+            let per_pixel = f64::from(scale_shift_mean[c]) / pixels as f64;
+            coefficients[c] = (-per_pixel * product * f64::from(invstd[c])) as f32;
+            coefficients[channels + c] = (-per_pixel * sum) as f32;
+        }
     });
-
-    for c in 0..channels {
-        let (sum, product) = (sums[c], products[c] * f64::from(invstd[c]));
-        dbeta[c] = sum as f32;
-        dgamma[c] = product as f32;
-        let per_pixel = f64::from(scale_shift_mean[c]) / pixels as f64;
-        coefficients[c] = (-per_pixel * product * f64::from(invstd[c])) as f32;
-        coefficients[channels + c] = (-per_pixel * sum) as f32;
-    }
     let expression = BackwardApply { relu };
     let parameters = &*parameters;
     with_tiles(ctx, nth_tiles::<5>(parameters), |tiles| match skip_grad {

@@ -13,7 +13,8 @@ const CHUNK_TILES: usize = 128;
 /// order of additions must not depend on the number of threads.
 const PARTS: usize = 32;
 
-/// Adds up `SUMS` sums for each channel over all pixels.
+/// Adds up `SUMS` sums for each channel over all pixels and hands the totals to
+/// `finish`.
 ///
 /// `add(elements, before, sums)` adds what a range of elements contributes;
 /// `before` is the number of pixels that `sums` already holds.
@@ -22,12 +23,16 @@ pub(super) fn channel_sums<const SUMS: usize>(
     channels: usize,
     pixels: usize,
     add: impl Fn(Range<usize>, usize, [&mut [f64]; SUMS]) + Sync,
-) -> [Vec<f64>; SUMS] {
+    finish: impl FnOnce([&mut [f64]; SUMS]),
+) {
     let chunk = CHUNK_TILES * fold_tile_len(channels) / channels;
     let part = pixels.div_ceil(chunk).div_ceil(PARTS).max(1) * chunk;
-    let parts = pixels.div_ceil(part);
-    let mut partial = vec![0.0; parts * SUMS * channels];
-    ctx.parallel_chunks(&mut partial, SUMS * channels, |i, sums| {
+    let parts = pixels.div_ceil(part).max(1);
+    let part_sums = SUMS * channels;
+    let mut scratch = ctx.scratch(2 * parts * part_sums);
+    let partial = doubles(&mut scratch);
+    partial.fill(0.0);
+    ctx.parallel_chunks(partial, part_sums, |i, sums| {
         let begin = i * part;
         let end = pixels.min(begin + part);
         for start in (begin..end).step_by(chunk) {
@@ -35,15 +40,22 @@ pub(super) fn channel_sums<const SUMS: usize>(
             add(elements, start - begin, split(sums, channels));
         }
     });
-    let mut totals: [Vec<f64>; SUMS] = std::array::from_fn(|_| vec![0.0; channels]);
-    for part in partial.chunks_exact_mut(SUMS * channels) {
-        for (total, part) in totals.iter_mut().zip(split::<SUMS>(part, channels)) {
-            for (total, part) in total.iter_mut().zip(part) {
-                *total += *part;
-            }
+    let (totals, others) = partial.split_at_mut(part_sums);
+    for other in others.chunks_exact(part_sums) {
+        for (total, other) in totals.iter_mut().zip(other) {
+            *total += other;
         }
     }
-    totals
+    finish(split(totals, channels));
+}
+
+/// The memory of an even number of floats as half as many f64.
+fn doubles(floats: &mut [f32]) -> &mut [f64] {
+    // SAFETY: an f64 has no invalid bits.
+    let (before, doubles, after) = unsafe { floats.align_to_mut() };
+    // Working memory starts a cache line.
+    assert!(before.is_empty() && after.is_empty());
+    doubles
 }
 
 fn split<const SUMS: usize>(sums: &mut [f64], channels: usize) -> [&mut [f64]; SUMS] {

@@ -1,5 +1,7 @@
 //! Mean, variance and sum of each channel.
 
+use std::ops::Range;
+
 use rten_simd::Isa;
 use rten_simd::ops::NumOps;
 
@@ -31,7 +33,7 @@ pub fn batch_statistics(
     assert!(pixels > 0, "statistics of no pixels");
     check_parameters(channels, &[("mean", mean), ("var", var)]);
     let tile_len = fold_tile_len(channels);
-    let [sums, squares] = channel_sums(ctx, channels, pixels, |range, before, [sums, squares]| {
+    let add = |range: Range<usize>, before: usize, [sums, squares]: [&mut [f64]; 2]| {
         let x = &x[range];
         let mut scratch = ctx.scratch(channels + 3 * tile_len);
         let (about, rest) = scratch.split_at_mut(channels);
@@ -59,14 +61,16 @@ pub fn batch_statistics(
             .chunks_exact(channels)
             .zip(square_tile.chunks_exact(channels));
         add_moments(x.len() / channels, about, tiles, sums, squares);
+    };
+    channel_sums(ctx, channels, pixels, add, |[sums, squares]| {
+        let count = pixels as f64;
+        for (((mean, var), sum), square) in mean.iter_mut().zip(var).zip(sums).zip(squares) {
+            let exact = *sum / count;
+            *mean = exact as f32;
+            // Rounding may leave a constant channel slightly below zero.
+            *var = (*square / count - exact * exact).max(0.0) as f32;
+        }
     });
-    let count = pixels as f64;
-    for (((mean, var), sum), square) in mean.iter_mut().zip(var).zip(sums).zip(squares) {
-        let exact = sum / count;
-        *mean = exact as f32;
-        // Rounding may leave a constant channel slightly below zero.
-        *var = (square / count - exact * exact).max(0.0) as f32;
-    }
 }
 
 /// The sum of each channel over all pixels: the gradient of a bias.
@@ -77,14 +81,16 @@ pub fn sum_pixels(ctx: &Context, x: &[f32], sums: &mut [f32]) {
     let channels = sums.len();
     let pixels = check_pixels(x, channels);
     let tile_len = fold_tile_len(channels);
-    let [totals] = channel_sums(ctx, channels, pixels, |range, _, [sums]| {
+    let add = |range: Range<usize>, _: usize, [sums]: [&mut [f64]; 1]| {
         let mut tile = ctx.scratch(tile_len);
         fold_sum(ctx, &x[range], &mut tile);
         add_tile(&tile, sums);
+    };
+    channel_sums(ctx, channels, pixels, add, |[totals]| {
+        for (sum, total) in sums.iter_mut().zip(totals) {
+            *sum = *total as f32;
+        }
     });
-    for (sum, total) in sums.iter_mut().zip(totals) {
-        *sum = total as f32;
-    }
 }
 
 fn fold_sum(ctx: &Context, x: &[f32], tile: &mut [f32]) {

@@ -1,0 +1,183 @@
+//! The loops under every kernel that is bound by memory rather than
+//! arithmetic: an expression over a few long arrays ([`sweep`]) and a sum of
+//! such expressions for each channel ([`Fold`]).
+//!
+//! Channels are the fastest axis of NHWC, so a per-channel parameter recurs
+//! with the period of the channel count, which need not be a multiple of the
+//! vector width: 3, 17 and 40 all occur. Rather than finish each pixel with a
+//! masked vector, which for 3 channels would waste most of every vector,
+//! parameters are repeated into a *tile* that holds a whole number of pixels
+//! and of vectors; the arrays are then walked tile by tile.
+
+mod fold;
+mod sweep;
+
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Elem, Isa};
+
+pub(crate) use fold::Fold;
+pub(crate) use sweep::sweep;
+
+/// The widest vector of any instruction set, in f32 lanes. Tiles are built for
+/// it whatever set runs, so that they do not depend on the machine.
+const WIDEST: usize = 16;
+
+/// Length of the tile of a [`sweep`], long so that the work at a tile's end is
+/// small beside the work inside it.
+pub(crate) fn sweep_tile_len(channels: usize) -> usize {
+    tile_len(channels, 16 * WIDEST)
+}
+
+/// Length of the tile of a [`Fold`], short so that one set of registers holds
+/// it and the arrays are read from front to back.
+pub(crate) fn fold_tile_len(channels: usize) -> usize {
+    tile_len(channels, fold::COLUMNS * WIDEST)
+}
+
+/// A whole number of pixels, and of vectors too unless a pixel alone is so long
+/// that its remainder does not matter.
+fn tile_len(channels: usize, shortest: usize) -> usize {
+    if channels >= shortest {
+        return channels;
+    }
+    // WIDEST is a power of two, so what it shares with a number is that
+    // number's lowest set bit, up to WIDEST itself.
+    let shared = (1 << channels.trailing_zeros()).min(WIDEST);
+    let whole = channels * WIDEST / shared;
+    whole * shortest.div_ceil(whole)
+}
+
+/// Repeats `parameter` (one value a channel) over `tile`.
+pub(crate) fn fill_tile(parameter: &[f32], tile: &mut [f32]) {
+    for pixel in tile.chunks_exact_mut(parameter.len()) {
+        pixel.copy_from_slice(parameter);
+    }
+}
+
+/// `max(x, 0)` that keeps NaN, which the machine's own maximum may not.
+#[inline(always)]
+pub(crate) fn relu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
+    let ops = isa.f32();
+    ops.select(ops.zero(), x, ops.le(x, ops.zero()))
+}
+
+/// An expression evaluated lane by lane.
+///
+/// `old` holds what the outputs contain before, `streams` the inputs that are
+/// as long as the outputs, `tiles` the per-channel parameters; the result is
+/// what the outputs are to contain.
+pub(crate) trait Expression<const OUT: usize, const IN: usize, const TILES: usize>:
+    Copy + Sync
+{
+    fn eval<I: Isa>(
+        self,
+        isa: I,
+        old: [I::F32; OUT],
+        streams: [I::F32; IN],
+        tiles: [I::F32; TILES],
+    ) -> [I::F32; OUT];
+}
+
+/// Evaluates an expression for every element of `outputs`; every slice has
+/// their length.
+#[inline(always)]
+pub(crate) fn block<I, E, const OUT: usize, const IN: usize, const TILES: usize>(
+    isa: I,
+    expression: E,
+    outputs: [&mut [f32]; OUT],
+    streams: [&[f32]; IN],
+    tiles: [&[f32]; TILES],
+) where
+    I: Isa,
+    E: Expression<OUT, IN, TILES>,
+{
+    let ops = isa.f32();
+    let len = outputs[0].len();
+    assert!(
+        outputs.iter().all(|output| output.len() == len)
+            && streams.iter().chain(&tiles).all(|input| input.len() == len),
+        "arrays of one expression differ in length"
+    );
+    let lanes = ops.len();
+    let whole = len - len % lanes;
+    let mut old = [ops.zero(); OUT];
+    let mut inputs = [ops.zero(); IN];
+    let mut parameters = [ops.zero(); TILES];
+
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: at + lanes <= whole <= len, the length of every slice.
+        unsafe {
+            for i in 0..OUT {
+                old[i] = ops.load_ptr(outputs[i].as_ptr().add(at));
+            }
+            for i in 0..IN {
+                inputs[i] = ops.load_ptr(streams[i].as_ptr().add(at));
+            }
+            for i in 0..TILES {
+                parameters[i] = ops.load_ptr(tiles[i].as_ptr().add(at));
+            }
+        }
+        let new = expression.eval(isa, old, inputs, parameters);
+        for i in 0..OUT {
+            // SAFETY: as above; the slice is borrowed mutably.
+            unsafe { ops.store_ptr(new[i], outputs[i].as_mut_ptr().add(at)) };
+        }
+        at += lanes;
+    }
+    if at < len {
+        let mask = ops.first_n_mask(len - at);
+        for i in 0..OUT {
+            old[i] = ops.load_pad(&outputs[i][at..]).0;
+        }
+        for i in 0..IN {
+            inputs[i] = ops.load_pad(&streams[i][at..]).0;
+        }
+        for i in 0..TILES {
+            parameters[i] = ops.load_pad(&tiles[i][at..]).0;
+        }
+        let new = expression.eval(isa, old, inputs, parameters);
+        for i in 0..OUT {
+            // SAFETY: the mask admits the len - at elements that are left.
+            unsafe { ops.store_ptr_mask(new[i], outputs[i].as_mut_ptr().add(at), mask) };
+        }
+    }
+}
+
+/// The first vector of `values`; lanes past its end are 0.
+#[inline(always)]
+pub(crate) fn load_up_to<T: Elem, O: BitOps<T>>(ops: O, values: &[T]) -> O::Simd {
+    if values.len() >= ops.len() {
+        ops.load(values)
+    } else {
+        ops.load_pad(values).0
+    }
+}
+
+/// Writes `vector` to the start of `values`, as far as that reaches.
+#[inline(always)]
+pub(crate) fn store_up_to<T: Elem, O: BitOps<T>>(ops: O, vector: O::Simd, values: &mut [T]) {
+    if values.len() >= ops.len() {
+        ops.store(vector, values);
+    } else {
+        let mask = ops.first_n_mask(values.len());
+        // SAFETY: the mask admits no more lanes than `values` has elements.
+        unsafe { ops.store_ptr_mask(vector, values.as_mut_ptr(), mask) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_hold_whole_pixels_and_vectors() {
+        for channels in 1..400 {
+            for shortest in [64, 256] {
+                let len = tile_len(channels, shortest);
+                assert!(len >= shortest && len.is_multiple_of(channels));
+                assert!(len.is_multiple_of(WIDEST) || len == channels);
+            }
+        }
+    }
+}
