@@ -22,7 +22,7 @@ pub mod run;
 pub use calibrate::{Feed, calibrate};
 pub use checkpoint::Checkpoint;
 pub use curve::{Mark, Series, curve_csv, curve_svg};
-pub use draw::{Draw, DrawError, Draws, Method};
+pub use draw::{Draw, DrawError, Draws, Method, describe_draws};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use finish::Finished;

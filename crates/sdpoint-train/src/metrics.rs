@@ -91,7 +91,7 @@ mod tests {
         EpochMetrics {
             epoch,
             step: 10 * epoch as u64,
-            train_loss: 2.302585092994046,
+            train_loss: 1.234567890123456,
             train_accuracy: 0.1,
             rate: 0.1,
             seconds: 1.5,

@@ -1,0 +1,484 @@
+//! Whole runs of a small network on few images.
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdpoint_core::{EvalTransform, Instance, Model, Preprocessing, Ratio, TrainTransform, zoo};
+use sdpoint_data::{Dataset, OpenOptions, Source, open_pair};
+use sdpoint_engine::{Context, NormSource};
+use sdpoint_train::{
+    CHECKPOINT_EVERY, Checkpoint, Draw, EpochMetrics, Feed, Finished, Method, Observer, Outcome,
+    Plan, Preset, Progress, Recipe, Run, Silent, TrainError, calibrate, evaluate, folder,
+};
+
+/// Steps in an epoch of [`plan`] on [`data`]: six full ones and a rest.
+const AN_EPOCH: u64 = 7;
+
+fn data() -> (Dataset, Dataset) {
+    let options = OpenOptions {
+        shapes_train: 104,
+        shapes_test: 40,
+        ..OpenOptions::default()
+    };
+    open_pair(&Source::Shapes, &options).unwrap()
+}
+
+fn plan(data: &Dataset) -> Plan {
+    let recipe = Preset::CifarCosine.recipe().with_epochs(3);
+    Plan {
+        data: "shapes".into(),
+        network: zoo::build("preresnet8", data.classes().len()).unwrap(),
+        classes: data.classes().to_vec(),
+        preprocessing: Preprocessing {
+            size: [16, 16],
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
+            train: TrainTransform::PadCrop {
+                padding: 2,
+                flip: true,
+            },
+            evaluate: EvalTransform::Resize,
+        },
+        recipe: Recipe {
+            batch_size: 16,
+            ..recipe
+        },
+        method: Method::SdPoint,
+        draw: Draw::Uniform,
+        ratios: Ratio::DEFAULT.to_vec(),
+        seed: 5,
+        calibration_images: 48,
+    }
+}
+
+fn context(threads: usize) -> Arc<Context> {
+    Arc::new(Context::new(NonZeroUsize::new(threads)).unwrap())
+}
+
+/// Everything that runs of one test share.
+struct Bench {
+    ctx: Arc<Context>,
+    train: Dataset,
+    test: Dataset,
+}
+
+impl Bench {
+    fn new(threads: usize) -> Self {
+        let (train, test) = data();
+        Self {
+            ctx: context(threads),
+            train,
+            test,
+        }
+    }
+
+    fn run<'a>(&'a self, folder: &'a Path) -> Run<'a> {
+        Run {
+            ctx: &self.ctx,
+            train: &self.train,
+            test: &self.test,
+            folder,
+            checkpoint_every: CHECKPOINT_EVERY,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.train)
+    }
+
+    /// A run from beginning to end.
+    fn finish(&self, plan: Plan, folder: &Path) -> Finished {
+        finished(self.run(folder).start(plan, false, &mut Silent))
+    }
+}
+
+fn finished(outcome: Result<Outcome, TrainError>) -> Finished {
+    match outcome.unwrap() {
+        Outcome::Finished(finished) => *finished,
+        Outcome::Stopped { step, .. } => panic!("stopped at step {step}"),
+    }
+}
+
+fn metrics(folder: &Path) -> Vec<EpochMetrics> {
+    let text = fs::read_to_string(folder.join(folder::METRICS)).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// What must not depend on interruptions and threads: the bytes of the model
+/// and the curve, and the metrics without times.
+fn results(folder: &Path) -> (Vec<Vec<u8>>, Vec<EpochMetrics>) {
+    let files = [folder::MODEL, folder::CURVE_CSV, folder::CURVE_SVG];
+    let bytes = files.map(|file| fs::read(folder.join(file)).unwrap());
+    let without_times = metrics(folder).into_iter().map(|metrics| EpochMetrics {
+        seconds: 0.0,
+        images_per_second: 0.0,
+        data_wait_seconds: 0.0,
+        ..metrics
+    });
+    (bytes.into(), without_times.collect())
+}
+
+/// Stops after so many steps, or in an evaluation.
+struct StopAt {
+    step: u64,
+    stop: bool,
+    in_evaluation: bool,
+}
+
+impl StopAt {
+    fn step(step: u64) -> Self {
+        Self {
+            step,
+            stop: false,
+            in_evaluation: false,
+        }
+    }
+}
+
+impl Observer for StopAt {
+    fn stop_requested(&self) -> bool {
+        self.stop
+    }
+
+    fn step(&mut self, progress: &Progress) {
+        self.stop = progress.step == self.step;
+    }
+
+    fn evaluating(&mut self, _done: usize, _images: usize) {
+        self.stop = self.in_evaluation;
+    }
+}
+
+#[test]
+fn training_learns_and_leaves_all_that_it_promises() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = bench.plan();
+    plan.recipe = plan.recipe.with_epochs(8);
+    let finished = bench.finish(plan, folder.path());
+
+    let metrics = metrics(folder.path());
+    assert_eq!(metrics.len(), 8);
+    let (first, last) = (metrics[0].train_loss, metrics[7].train_loss);
+    assert!(first > 2.0 && last < first - 0.3, "loss {first} to {last}");
+    assert!(metrics[7].train_accuracy > metrics[0].train_accuracy);
+    assert_eq!(metrics[7].step, 8 * AN_EPOCH);
+
+    let model = Model::load(folder.path().join(folder::MODEL)).unwrap();
+    assert_eq!(model, finished.model);
+    let names: Vec<String> = model
+        .instances
+        .iter()
+        .map(|r| r.instance.to_string())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "full", "0@0.5", "0@0.75", "1@0.5", "1@0.75", "2@0.5", "2@0.75"
+        ]
+    );
+    assert!(
+        model
+            .instances
+            .iter()
+            .all(|r| r.top1.is_some() && r.loss.is_some())
+    );
+    assert_eq!(model.training["recipe"]["epochs"], 8);
+    assert!(finished.evaluation.work.shared < finished.evaluation.work.separate);
+    let steps: u64 = finished.drawn.iter().map(|&(_, count)| count).sum();
+    assert_eq!(steps, 8 * AN_EPOCH);
+    assert!(
+        finished
+            .drawn
+            .iter()
+            .filter(|&&(_, count)| count > 0)
+            .count()
+            > 4
+    );
+    let svg = fs::read_to_string(folder.path().join(folder::CURVE_SVG)).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("preresnet8 on shapes"));
+}
+
+#[test]
+fn neither_threads_nor_repetition_change_a_bit() {
+    let mut first = None;
+    for threads in [1, 1, 3] {
+        let bench = Bench::new(threads);
+        let folder = tempfile::tempdir().unwrap();
+        bench.finish(bench.plan(), folder.path());
+        let results = results(folder.path());
+        assert!(
+            *first.get_or_insert_with(|| results.clone()) == results,
+            "{threads} threads"
+        );
+    }
+    let bench = Bench::new(1);
+    let folder = tempfile::tempdir().unwrap();
+    let other = Plan {
+        seed: 6,
+        ..bench.plan()
+    };
+    bench.finish(other, folder.path());
+    assert!(first.unwrap() != results(folder.path()), "another seed");
+}
+
+#[test]
+fn a_run_stopped_anywhere_goes_on_as_if_nothing_had_happened() {
+    let bench = Bench::new(2);
+    let whole = tempfile::tempdir().unwrap();
+    bench.finish(bench.plan(), whole.path());
+
+    let folder = tempfile::tempdir().unwrap();
+    let run = bench.run(folder.path());
+    let mut outcome = run.start(bench.plan(), false, &mut StopAt::step(1));
+    for (at, next) in [
+        (1, 4),
+        (4, AN_EPOCH),
+        (AN_EPOCH, 2 * AN_EPOCH + 3),
+        (2 * AN_EPOCH + 3, 21),
+    ] {
+        let Ok(Outcome::Stopped { step, steps: 21 }) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(step, at);
+        let checkpoint = Checkpoint::read(folder.path()).unwrap();
+        assert_eq!(checkpoint.counters.step, at);
+        outcome = run.resume(checkpoint, &mut StopAt::step(next));
+    }
+    // The last step is done; what is left is to calibrate and evaluate.
+    assert!(matches!(outcome, Ok(Outcome::Stopped { step: 21, .. })));
+    let mut in_evaluation = StopAt::step(u64::MAX);
+    in_evaluation.in_evaluation = true;
+    let outcome = run.resume(Checkpoint::read(folder.path()).unwrap(), &mut in_evaluation);
+    assert!(matches!(outcome, Ok(Outcome::Stopped { step: 21, .. })));
+    assert!(!folder.path().join(folder::MODEL).exists());
+    finished(run.resume(Checkpoint::read(folder.path()).unwrap(), &mut Silent));
+    assert!(results(folder.path()) == results(whole.path()));
+}
+
+#[test]
+fn a_crash_costs_the_steps_since_the_checkpoint_and_nothing_else() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    bench.finish(bench.plan(), folder.path());
+    let expected = results(folder.path());
+
+    // As if the machine had stopped in the second epoch, with metrics of the
+    // third on disk and half a file written aside.
+    let other = tempfile::tempdir().unwrap();
+    let run = bench.run(other.path());
+    run.start(bench.plan(), false, &mut StopAt::step(AN_EPOCH + 2))
+        .unwrap();
+    let lines = fs::read_to_string(folder.path().join(folder::METRICS)).unwrap();
+    fs::write(
+        other.path().join(folder::METRICS),
+        &lines[..lines.len() - 9],
+    )
+    .unwrap();
+    let half = other.path().join(".checkpoint.safetensors.q7.tmp");
+    fs::write(&half, "half").unwrap();
+    finished(run.resume(Checkpoint::read(other.path()).unwrap(), &mut Silent));
+    assert!(results(other.path()) == expected);
+    assert!(!half.exists());
+
+    // A run that is complete can be resumed too, and stays as it is.
+    finished(run.resume(Checkpoint::read(other.path()).unwrap(), &mut Silent));
+    assert!(results(other.path()) == expected);
+}
+
+#[test]
+fn divergence_stops_the_run_and_spares_the_checkpoint() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = bench.plan();
+    plan.recipe.rate = 1e30;
+    plan.recipe.warm_up = 0.0;
+    let run = Run {
+        checkpoint_every: Duration::ZERO,
+        ..bench.run(folder.path())
+    };
+    let error = run.start(plan, false, &mut Silent).unwrap_err();
+    let TrainError::Diverged { step, kept, .. } = error else {
+        panic!("{error}");
+    };
+    assert!(
+        kept <= step && step < AN_EPOCH,
+        "step {step}, checkpoint {kept}"
+    );
+    let message = error.to_string();
+    assert!(
+        message.contains("lower learning rate") && message.contains("epoch 1"),
+        "{message}"
+    );
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    assert_eq!(checkpoint.counters.step, kept);
+    assert!(
+        checkpoint
+            .weights
+            .0
+            .iter()
+            .flatten()
+            .all(|value| value.is_finite())
+    );
+}
+
+#[test]
+fn checkpoints_come_as_often_as_asked() {
+    struct Count(Vec<u64>);
+    impl Observer for Count {
+        fn checkpoint(&mut self, step: u64) {
+            self.0.push(step);
+        }
+    }
+    let bench = Bench::new(2);
+    for (every, expected) in [
+        (Duration::ZERO, (0..=7).collect::<Vec<u64>>()),
+        (Duration::MAX, vec![0, 7]),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run {
+            checkpoint_every: every,
+            ..bench.run(folder.path())
+        };
+        let mut plan = bench.plan();
+        plan.recipe = plan.recipe.with_epochs(1);
+        let mut count = Count(Vec::new());
+        finished(run.start(plan, false, &mut count));
+        assert_eq!(count.0, expected);
+    }
+}
+
+#[test]
+fn a_folder_with_a_run_is_not_overwritten_by_accident() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let run = bench.run(folder.path());
+    run.start(bench.plan(), false, &mut StopAt::step(1))
+        .unwrap();
+    let error = run.start(bench.plan(), false, &mut Silent).unwrap_err();
+    assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
+    assert_eq!(Checkpoint::read(folder.path()).unwrap().counters.step, 1);
+    run.start(bench.plan(), true, &mut StopAt::step(2)).unwrap();
+    assert_eq!(Checkpoint::read(folder.path()).unwrap().counters.step, 2);
+}
+
+#[test]
+fn a_run_does_not_go_on_with_other_data() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let run = bench.run(folder.path());
+    run.start(bench.plan(), false, &mut StopAt::step(1))
+        .unwrap();
+    let fewer = bench.train.select(&(0..90).collect::<Vec<_>>()).unwrap();
+    let other = Run {
+        train: &fewer,
+        ..run
+    };
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    let error = other.resume(checkpoint, &mut Silent).unwrap_err();
+    assert!(
+        error.to_string().contains("90") && error.to_string().contains("104"),
+        "{error}"
+    );
+}
+
+#[test]
+fn plans_whose_parts_do_not_fit_are_refused_before_anything_is_written() {
+    let bench = Bench::new(1);
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("run");
+    let plan = bench.plan();
+    let classes = Plan {
+        network: zoo::build("preresnet8", 7).unwrap(),
+        ..plan.clone()
+    };
+    let names = Plan {
+        classes: vec!["x".into(); 10],
+        ..plan.clone()
+    };
+    let mut size = plan.clone();
+    size.preprocessing.size = [0, 16];
+    let mut epochs = plan.clone();
+    epochs.recipe.epochs = 0;
+    for (plan, word) in [
+        (classes, "7"),
+        (names, "classes"),
+        (size, "0×16"),
+        (epochs, "epochs"),
+    ] {
+        let error = bench
+            .run(&folder)
+            .start(plan, false, &mut Silent)
+            .unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert!(!folder.exists());
+}
+
+#[test]
+fn plain_training_stays_in_full_but_calibrates_every_instance() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = bench.plan();
+    plan.method = Method::Plain;
+    plan.recipe = plan.recipe.with_epochs(1);
+    let finished = bench.finish(plan, folder.path());
+    assert_eq!(finished.drawn[0], (Instance::Full, AN_EPOCH));
+    assert!(finished.drawn[1..].iter().all(|&(_, count)| count == 0));
+    assert_eq!(finished.model.statistics.instances().count(), 7);
+}
+
+#[test]
+fn a_trained_model_gets_new_instances_without_training() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let mut plan = bench.plan();
+    plan.recipe = plan.recipe.with_epochs(1);
+    let model = bench.finish(plan, folder.path()).model;
+
+    let network = Arc::new(model.network.clone());
+    let instances = ["full", "1@0.35", "2@0.6"].map(|name| name.parse::<Instance>().unwrap());
+    let feed = |data| Feed {
+        data,
+        preprocessing: &model.preprocessing,
+        batch_size: 16,
+    };
+    let (ctx, weights) = (&bench.ctx, &model.weights);
+    let statistics = calibrate(
+        ctx,
+        &network,
+        weights,
+        &instances,
+        feed(&bench.train),
+        48,
+        5,
+        &mut Silent,
+    )
+    .unwrap();
+    assert!(statistics.own(Instance::Full) == model.statistics.own(Instance::Full));
+    let evaluated = |norms| {
+        let feed = feed(&bench.test);
+        evaluate(
+            ctx,
+            &network,
+            weights,
+            &statistics,
+            &instances,
+            norms,
+            feed,
+            &mut Silent,
+        )
+        .unwrap()
+    };
+    let own = evaluated(NormSource::Own);
+    assert_eq!(own.images, 40);
+    assert_eq!(own.records[0], model.instances[0]);
+    let shared = evaluated(NormSource::Shared);
+    assert_eq!(shared.records[0], own.records[0]);
+    assert_ne!(shared.records[1].loss, own.records[1].loss);
+}
