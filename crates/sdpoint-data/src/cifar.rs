@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::{Contents, Images};
 use crate::error::{DataError, ImageError};
+use crate::file::{open_file, read_at};
 use crate::image::Image;
-use crate::random_access::{RandomAccess, open_file};
+
 use crate::source::Split;
 
 const SIDE: usize = 32;
@@ -134,7 +135,7 @@ fn read_labels(
     path: PathBuf,
     records: usize,
     labels: &mut Vec<u32>,
-) -> Result<RandomAccess, DataError> {
+) -> Result<PathBuf, DataError> {
     let (file, len) = open_file(&path)?;
     let expected = (records * kind.record()) as u64;
     if len != expected {
@@ -145,7 +146,7 @@ fn read_labels(
         });
     }
     let mut record = vec![0; kind.record()];
-    let mut reader = BufReader::with_capacity(1 << 16, &file);
+    let mut reader = BufReader::with_capacity(1 << 16, file);
     for number in 0..records {
         reader
             .read_exact(&mut record)
@@ -161,27 +162,27 @@ fn read_labels(
         }
         labels.push(label);
     }
-    Ok(RandomAccess::new(&path, file))
+    Ok(path)
 }
 
 struct Records {
     kind: Kind,
     /// Records in each file.
     records: usize,
-    files: Vec<RandomAccess>,
+    files: Vec<PathBuf>,
 }
 
 impl Images for Records {
     fn load(&self, index: usize) -> Result<Image, ImageError> {
         let file = &self.files[index / self.records];
         let start = index % self.records * self.kind.record() + self.kind.label_bytes();
-        let planes = file.read(start as u64, 3 * PLANE)?;
+        let planes = read_at(file, start as u64, 3 * PLANE)?;
         let pixels = (0..PLANE).flat_map(|p| [0, PLANE, 2 * PLANE].map(|plane| planes[plane + p]));
         Image::new(SIDE, SIDE, pixels.collect())
     }
 
     fn name(&self, index: usize) -> String {
-        let file = self.files[index / self.records].path();
+        let file = &self.files[index / self.records];
         format!("{} record {}", file.display(), index % self.records)
     }
 }

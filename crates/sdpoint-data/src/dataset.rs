@@ -11,7 +11,7 @@ use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::random::{Use, stream};
 use crate::source::{Source, Split};
-use crate::{cifar, folder, shapes};
+use crate::{archive, cifar, folder, shapes};
 
 /// How a source is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Default for OpenOptions {
 pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
     let contents = match source {
         Source::Shapes => shapes::open(split, options)?,
-        Source::Tar(_) => return Err(DataError::Source(source.to_string())),
+        Source::Tar(paths) => archive::open(paths, split, options)?,
         Source::Folder(root) => folder::open(root, split)?,
         Source::Cifar10(root) => cifar::open(cifar::Kind::Cifar10, root, split)?,
         Source::Cifar100(root) => cifar::open(cifar::Kind::Cifar100, root, split)?,

@@ -5,17 +5,18 @@
 //! How images are prepared is [`Preprocessing`](sdpoint_core::Preprocessing),
 //! plain data that travels in the model file; this crate carries it out.
 
+mod archive;
 mod batch;
 mod cifar;
 mod dataset;
 mod decode;
 mod defaults;
 mod error;
+mod file;
 mod folder;
 mod image;
 mod loader;
 mod random;
-mod random_access;
 mod shapes;
 mod source;
 mod transform;

@@ -352,3 +352,6 @@ fn check(preprocessing: &Preprocessing) -> Result<(), DataError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;
