@@ -20,41 +20,41 @@ const PLANE: usize = SIDE * SIDE;
 
 /// Which of the two data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum CifarKind {
     /// 10 classes, 50,000 training and 10,000 test images.
     Cifar10,
     /// 100 classes, 50,000 training and 10,000 test images.
     Cifar100,
 }
 
-impl Kind {
+impl CifarKind {
     /// The folder that the official archive unpacks to.
     pub(crate) fn folder(self) -> &'static str {
         match self {
-            Kind::Cifar10 => "cifar-10-batches-bin",
-            Kind::Cifar100 => "cifar-100-binary",
+            CifarKind::Cifar10 => "cifar-10-batches-bin",
+            CifarKind::Cifar100 => "cifar-100-binary",
         }
     }
 
     fn classes(self) -> usize {
         match self {
-            Kind::Cifar10 => 10,
-            Kind::Cifar100 => 100,
+            CifarKind::Cifar10 => 10,
+            CifarKind::Cifar100 => 100,
         }
     }
 
     /// The file of the classes' names, one a line.
-    pub(crate) fn names_file(self) -> &'static str {
+    fn names_file(self) -> &'static str {
         match self {
-            Kind::Cifar10 => "batches.meta.txt",
-            Kind::Cifar100 => "fine_label_names.txt",
+            CifarKind::Cifar10 => "batches.meta.txt",
+            CifarKind::Cifar100 => "fine_label_names.txt",
         }
     }
 
     /// A split's files and how many records each has.
-    pub(crate) fn files(self, split: Split) -> (&'static [&'static str], usize) {
+    fn files(self, split: Split) -> (&'static [&'static str], usize) {
         match (self, split) {
-            (Kind::Cifar10, Split::Train) => (
+            (CifarKind::Cifar10, Split::Train) => (
                 &[
                     "data_batch_1.bin",
                     "data_batch_2.bin",
@@ -64,28 +64,40 @@ impl Kind {
                 ],
                 10_000,
             ),
-            (Kind::Cifar10, Split::Test) => (&["test_batch.bin"], 10_000),
-            (Kind::Cifar100, Split::Train) => (&["train.bin"], 50_000),
-            (Kind::Cifar100, Split::Test) => (&["test.bin"], 10_000),
+            (CifarKind::Cifar10, Split::Test) => (&["test_batch.bin"], 10_000),
+            (CifarKind::Cifar100, Split::Train) => (&["train.bin"], 50_000),
+            (CifarKind::Cifar100, Split::Test) => (&["test.bin"], 10_000),
         }
+    }
+
+    /// Every file of the data set, with its size in bytes where it has one.
+    #[cfg(feature = "fetch")]
+    pub(crate) fn all_files(self) -> Vec<(&'static str, Option<u64>)> {
+        let records = [Split::Train, Split::Test].into_iter().flat_map(|split| {
+            let (names, records) = self.files(split);
+            names
+                .iter()
+                .map(move |&name| (name, Some((records * self.record()) as u64)))
+        });
+        records.chain([(self.names_file(), None)]).collect()
     }
 
     /// Bytes before a record's pixels; the last of them is the label.
     fn label_bytes(self) -> usize {
         match self {
-            Kind::Cifar10 => 1,
-            Kind::Cifar100 => 2,
+            CifarKind::Cifar10 => 1,
+            CifarKind::Cifar100 => 2,
         }
     }
 
     /// Bytes of a record.
-    pub(crate) fn record(self) -> usize {
+    fn record(self) -> usize {
         self.label_bytes() + 3 * PLANE
     }
 }
 
 /// Checks the files of a split and reads their labels.
-pub(crate) fn open(kind: Kind, root: &Path, split: Split) -> Result<Contents, DataError> {
+pub(crate) fn open(kind: CifarKind, root: &Path, split: Split) -> Result<Contents, DataError> {
     let nested = root.join(kind.folder());
     let folder = if nested.is_dir() {
         nested
@@ -131,7 +143,7 @@ fn read_names(path: &Path, expected: usize) -> Result<Vec<String>, DataError> {
 }
 
 fn read_labels(
-    kind: Kind,
+    kind: CifarKind,
     path: PathBuf,
     records: usize,
     labels: &mut Vec<u32>,
@@ -166,7 +178,7 @@ fn read_labels(
 }
 
 struct Records {
-    kind: Kind,
+    kind: CifarKind,
     /// Records in each file.
     records: usize,
     files: Vec<PathBuf>,
@@ -196,7 +208,7 @@ mod tests {
 
     /// A folder with all files of the right size, of zeros but for `record`
     /// as the record `at` of the split's last file.
-    fn written(kind: Kind, split: Split, at: usize, record: &[u8]) -> TempDir {
+    fn written(kind: CifarKind, split: Split, at: usize, record: &[u8]) -> TempDir {
         let root = TempDir::new().unwrap();
         let folder = root.path().join(kind.folder());
         fs::create_dir(&folder).unwrap();
@@ -223,9 +235,9 @@ mod tests {
     #[test]
     fn planes_become_pixels_in_both_formats() {
         for (kind, labels, split) in [
-            (Kind::Cifar10, &[7][..], Split::Train),
-            (Kind::Cifar100, &[3, 99], Split::Train),
-            (Kind::Cifar100, &[3, 42], Split::Test),
+            (CifarKind::Cifar10, &[7][..], Split::Train),
+            (CifarKind::Cifar100, &[3, 99], Split::Train),
+            (CifarKind::Cifar100, &[3, 42], Split::Test),
         ] {
             let root = written(kind, split, 9_999, &record(labels));
             let contents = open(kind, root.path(), split).unwrap();
@@ -242,20 +254,22 @@ mod tests {
 
     #[test]
     fn the_files_may_lie_in_the_folder_itself() {
-        let root = written(Kind::Cifar10, Split::Test, 0, &record(&[1]));
-        let folder = root.path().join(Kind::Cifar10.folder());
+        let root = written(CifarKind::Cifar10, Split::Test, 0, &record(&[1]));
+        let folder = root.path().join(CifarKind::Cifar10.folder());
         assert_eq!(
-            open(Kind::Cifar10, &folder, Split::Test).unwrap().labels[0],
+            open(CifarKind::Cifar10, &folder, Split::Test)
+                .unwrap()
+                .labels[0],
             1
         );
     }
 
     #[test]
     fn a_wrong_size_is_named_with_the_right_one() {
-        let root = written(Kind::Cifar10, Split::Test, 0, &[]);
+        let root = written(CifarKind::Cifar10, Split::Test, 0, &[]);
         let path = root.path().join("cifar-10-batches-bin/test_batch.bin");
         fs::write(&path, [0; 100]).unwrap();
-        let message = open(Kind::Cifar10, root.path(), Split::Test)
+        let message = open(CifarKind::Cifar10, root.path(), Split::Test)
             .err()
             .unwrap()
             .to_string();
@@ -271,8 +285,8 @@ mod tests {
 
     #[test]
     fn a_label_out_of_range_is_named_with_its_record() {
-        let root = written(Kind::Cifar100, Split::Test, 12, &record(&[0, 100]));
-        let message = open(Kind::Cifar100, root.path(), Split::Test)
+        let root = written(CifarKind::Cifar100, Split::Test, 12, &record(&[0, 100]));
+        let message = open(CifarKind::Cifar100, root.path(), Split::Test)
             .err()
             .unwrap()
             .to_string();
@@ -284,8 +298,8 @@ mod tests {
 
     #[test]
     fn missing_files_and_missing_names_are_named() {
-        let root = written(Kind::Cifar10, Split::Test, 0, &[]);
-        let message = open(Kind::Cifar10, root.path(), Split::Train)
+        let root = written(CifarKind::Cifar10, Split::Test, 0, &[]);
+        let message = open(CifarKind::Cifar10, root.path(), Split::Train)
             .err()
             .unwrap()
             .to_string();
@@ -295,7 +309,7 @@ mod tests {
             "cat\n",
         )
         .unwrap();
-        let message = open(Kind::Cifar10, root.path(), Split::Test)
+        let message = open(CifarKind::Cifar10, root.path(), Split::Test)
             .err()
             .unwrap()
             .to_string();

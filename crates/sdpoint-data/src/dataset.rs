@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand::seq::SliceRandom;
 
+use crate::cifar::CifarKind;
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::random::{Use, stream};
@@ -56,8 +57,8 @@ pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Data
         Source::Shapes => shapes::open(split, options)?,
         Source::Tar(paths) => archive::open(paths, split, options)?,
         Source::Folder(root) => folder::open(root, split)?,
-        Source::Cifar10(root) => cifar::open(cifar::Kind::Cifar10, root, split)?,
-        Source::Cifar100(root) => cifar::open(cifar::Kind::Cifar100, root, split)?,
+        Source::Cifar10(root) => cifar::open(CifarKind::Cifar10, root, split)?,
+        Source::Cifar100(root) => cifar::open(CifarKind::Cifar100, root, split)?,
     };
     Ok(Dataset::new(source.clone(), split, contents, options))
 }

@@ -12,6 +12,8 @@ mod dataset;
 mod decode;
 mod defaults;
 mod error;
+#[cfg(feature = "fetch")]
+mod fetch;
 mod file;
 mod folder;
 mod image;
@@ -22,10 +24,13 @@ mod source;
 mod transform;
 
 pub use batch::Batch;
+pub use cifar::CifarKind;
 pub use dataset::{Dataset, OpenOptions, Sample, open, open_pair};
 pub use decode::decode;
 pub use defaults::default_preprocessing;
 pub use error::{DataError, ImageError};
+#[cfg(feature = "fetch")]
+pub use fetch::{Fetched, OFFICIAL_ADDRESS, fetch};
 pub use image::{Image, MAX_PIXELS, MAX_SIDE};
 pub use loader::{Epoch, Loader};
 pub use random::epoch_order;

@@ -1,0 +1,315 @@
+//! Download of the official CIFAR archives.
+//!
+//! An archive is written to a `.part` file, which a later attempt goes on
+//! with; only when its checksum is the published one is it unpacked, and of
+//! its members only those that the data set consists of.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use flate2::bufread::MultiGzDecoder;
+use md5::{Digest, Md5};
+use ureq::http::{StatusCode, header};
+
+use crate::cifar::CifarKind;
+use crate::error::DataError;
+
+/// Where the official archives are.
+pub const OFFICIAL_ADDRESS: &str = "https://www.cs.toronto.edu/~kriz";
+
+/// How often a broken connection is taken up again before giving up.
+const ATTEMPTS: usize = 5;
+
+/// The largest archive that is downloaded; the official ones have 170 MB.
+const MAX_ARCHIVE: u64 = 1 << 30;
+
+/// The largest member without a size of its own: a list of class names.
+const MAX_TEXT: u64 = 1 << 16;
+
+const CHUNK: usize = 1 << 16;
+
+/// What [`fetch`] had to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// The archive was downloaded, checked and unpacked.
+    Downloaded,
+    /// All files were there already.
+    AlreadyThere,
+}
+
+/// Gets a data set's official files into `folder`, where
+/// [`Source::Cifar10`](crate::Source::Cifar10) finds them. `address` is
+/// [`OFFICIAL_ADDRESS`] or a mirror's: the archive's name is appended to it.
+/// `progress` is told the bytes there are and, where known, all there will be.
+///
+/// # Errors
+/// The server cannot be reached, refuses, or breaks off too often; the
+/// checksum is not the published one; or a file cannot be written.
+pub fn fetch(
+    kind: CifarKind,
+    folder: &Path,
+    address: &str,
+    progress: impl FnMut(u64, Option<u64>),
+) -> Result<Fetched, DataError> {
+    // The checksums are those of https://www.cs.toronto.edu/~kriz/cifar.html.
+    let (name, md5) = match kind {
+        CifarKind::Cifar10 => ("cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+        CifarKind::Cifar100 => (
+            "cifar-100-binary.tar.gz",
+            "03b5dce01913d631647c71ecec9e9cb8",
+        ),
+    };
+    let archive = Archive {
+        name,
+        md5: md5.to_owned(),
+        folder: kind.folder(),
+        files: kind.all_files(),
+    };
+    archive.fetch(folder, address, progress)
+}
+
+/// An archive to be had from a server.
+struct Archive {
+    name: &'static str,
+    /// The published checksum, in hexadecimal.
+    md5: String,
+    /// The folder that all its files are in.
+    folder: &'static str,
+    /// The files, with their sizes where these are known.
+    files: Vec<(&'static str, Option<u64>)>,
+}
+
+impl Archive {
+    fn fetch(
+        &self,
+        folder: &Path,
+        address: &str,
+        mut progress: impl FnMut(u64, Option<u64>),
+    ) -> Result<Fetched, DataError> {
+        let target = folder.join(self.folder);
+        if self.is_complete(&target) {
+            return Ok(Fetched::AlreadyThere);
+        }
+        fs::create_dir_all(&target).map_err(DataError::io(&target))?;
+        let url = format!("{}/{}", address.trim_end_matches('/'), self.name);
+        let part = folder.join(format!("{}.part", self.name));
+        download(&url, &part, &mut progress)?;
+        let actual = checksum(&part).map_err(DataError::io(&part))?;
+        if actual != self.md5 {
+            fs::remove_file(&part).map_err(DataError::io(&part))?;
+            return Err(DataError::Checksum {
+                url,
+                expected: self.md5.clone(),
+                actual,
+            });
+        }
+        self.unpack(&part, &target)?;
+        fs::remove_file(&part).map_err(DataError::io(&part))?;
+        Ok(Fetched::Downloaded)
+    }
+
+    fn is_complete(&self, target: &Path) -> bool {
+        self.files.iter().all(|(name, size)| {
+            fs::metadata(target.join(name))
+                .is_ok_and(|file| file.is_file() && size.is_none_or(|size| file.len() == size))
+        })
+    }
+
+    /// Writes the files of the archive at `part` to `target`; whatever else
+    /// it holds is passed over.
+    fn unpack(&self, part: &Path, target: &Path) -> Result<(), DataError> {
+        let malformed = |problem: String| DataError::Malformed {
+            path: part.to_owned(),
+            problem,
+        };
+        let unsound = |e: io::Error| malformed(format!("not a sound tar archive: {e}"));
+        let file = File::open(part).map_err(DataError::io(part))?;
+        let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
+        for entry in archive.entries().map_err(unsound)? {
+            let mut entry = entry.map_err(unsound)?;
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let inside = path
+                .strip_prefix("./")
+                .unwrap_or(&path)
+                .strip_prefix(self.folder);
+            let Some(name) = inside.and_then(|inside| inside.strip_prefix('/')) else {
+                continue;
+            };
+            let Some(&(name, size)) = self.files.iter().find(|(file, _)| *file == name) else {
+                continue;
+            };
+            let fits = match size {
+                Some(size) => entry.size() == size,
+                None => entry.size() <= MAX_TEXT,
+            };
+            if !entry.header().entry_type().is_file() || !fits {
+                return Err(malformed(format!(
+                    "its member {path} is not the expected file"
+                )));
+            }
+            let path = target.join(name);
+            write_aside(&path, &mut entry).map_err(DataError::io(&path))?;
+        }
+        if self.is_complete(target) {
+            Ok(())
+        } else {
+            Err(malformed(
+                "it does not hold all files of the data set".to_owned(),
+            ))
+        }
+    }
+}
+
+/// Writes a file under another name and renames it when it is whole.
+fn write_aside(path: &Path, content: &mut impl Read) -> io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".part");
+    let mut file = File::create(&aside)?;
+    io::copy(content, &mut file)?;
+    file.sync_all()?;
+    fs::rename(&aside, path)
+}
+
+/// Completes the file at `part` with what the server has beyond it.
+fn download(
+    url: &str,
+    part: &Path,
+    progress: &mut impl FnMut(u64, Option<u64>),
+) -> Result<(), DataError> {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .user_agent(concat!("sdpoint/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_per_read(Some(Duration::from_secs(60)))
+        .build()
+        .new_agent();
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(part)
+        .map_err(DataError::io(part))?;
+    let mut attempt = 1;
+    loop {
+        match transfer(&agent, url, &mut file, progress) {
+            Ok(()) => return file.sync_all().map_err(DataError::io(part)),
+            Err(Failure::File(error)) => return Err(DataError::io(part)(error)),
+            Err(Failure::Refused(problem)) => {
+                return Err(DataError::Download {
+                    url: url.to_owned(),
+                    problem,
+                });
+            }
+            Err(Failure::Broken(problem)) if attempt == ATTEMPTS => {
+                return Err(DataError::Download {
+                    url: url.to_owned(),
+                    problem: format!(
+                        "{problem}; gave up after {ATTEMPTS} attempts; \
+                         the next run goes on from what is there"
+                    ),
+                });
+            }
+            Err(Failure::Broken(_)) => attempt += 1,
+        }
+    }
+}
+
+/// Why a transfer ended early.
+enum Failure {
+    /// The connection: worth another attempt.
+    Broken(String),
+    /// The server's answer: another attempt would get the same.
+    Refused(String),
+    /// The file being written.
+    File(io::Error),
+}
+
+/// Appends to `file` what the server has beyond it, or starts over where the
+/// server sends the whole.
+fn transfer(
+    agent: &ureq::Agent,
+    url: &str,
+    file: &mut File,
+    progress: &mut impl FnMut(u64, Option<u64>),
+) -> Result<(), Failure> {
+    let mut have = file.metadata().map_err(Failure::File)?.len();
+    let mut request = agent.get(url);
+    if have > 0 {
+        request = request.header(header::RANGE, format!("bytes={have}-"));
+    }
+    let mut response = request.call().map_err(|e| match e {
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) => Failure::Refused(e.to_string()),
+        _ => Failure::Broken(e.to_string()),
+    })?;
+    match response.status() {
+        StatusCode::OK => {
+            file.set_len(0).map_err(Failure::File)?;
+            have = 0;
+        }
+        StatusCode::PARTIAL_CONTENT => {
+            let range = response.headers().get(header::CONTENT_RANGE);
+            let range = range.and_then(|r| r.to_str().ok()).unwrap_or_default();
+            if !range.starts_with(&format!("bytes {have}-")) {
+                let asked = format!("asked for bytes from {have} on, the server sent `{range}`");
+                return Err(Failure::Refused(asked));
+            }
+        }
+        // There is nothing beyond: the checksum tells whether it is the file.
+        StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(()),
+        status => {
+            return Err(Failure::Refused(format!(
+                "the server answers {status}; check the address or try later"
+            )));
+        }
+    }
+    let total = response
+        .body()
+        .content_length()
+        .map(|rest| have.saturating_add(rest));
+    let mut body = response.body_mut().as_reader();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        progress(have, total);
+        let count = body
+            .read(&mut chunk)
+            .map_err(|e| Failure::Broken(e.to_string()))?;
+        if count == 0 {
+            break;
+        }
+        file.write_all(&chunk[..count]).map_err(Failure::File)?;
+        have += count as u64;
+        if have > MAX_ARCHIVE {
+            return Err(Failure::Refused(format!(
+                "the server sends over {MAX_ARCHIVE} bytes"
+            )));
+        }
+    }
+    if total.is_some_and(|total| have < total) {
+        return Err(Failure::Broken("the connection broke off".to_owned()));
+    }
+    Ok(())
+}
+
+/// A file's MD5 checksum in hexadecimal. It guards against damage on the way
+/// only: MD5 is no protection against forgery, but it is what is published.
+fn checksum(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut digest = Md5::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut chunk)?;
+        if count == 0 {
+            break;
+        }
+        digest.update(&chunk[..count]);
+    }
+    Ok(digest
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests;
