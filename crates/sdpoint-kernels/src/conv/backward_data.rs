@@ -48,8 +48,9 @@ impl PackedConvTranspose {
                         .div_ceil(geometry.stride[axis])
                 });
                 let taps = kernel[0] * kernel[1];
-                let weights =
-                    (taps > 0).then(|| PackedWeights::zeros(merged.backward_layout(ctx, taps)));
+                let weights = (taps > 0).then(|| {
+                    PackedWeights::zeros(merged.backward_layout(ctx, taps), kernel, [1, 1])
+                });
                 Phase {
                     remainder,
                     kernel,

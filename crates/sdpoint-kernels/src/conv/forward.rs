@@ -24,7 +24,11 @@ impl PackedConv {
         let merged = Merged::new(&geometry);
         let mut packed = PackedConv {
             geometry,
-            weights: PackedWeights::zeros(merged.forward_layout(ctx, geometry.taps())),
+            weights: PackedWeights::zeros(
+                merged.forward_layout(ctx, geometry.taps()),
+                geometry.kernel,
+                geometry.stride,
+            ),
         };
         packed.repack(ctx, weights);
         packed

@@ -12,6 +12,7 @@ mod pack;
 mod product;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use geometry::{ConvGeometry, ConvShape};
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
+use super::winograd::{self, TransformedWeights};
 use crate::context::{Context, SharedMut};
 use crate::scratch::AlignedVec;
 
@@ -45,6 +46,11 @@ impl BlockedLayout {
             taps,
             lanes: ctx.lanes(),
         }
+    }
+
+    /// The layout of the same channels with another number of taps.
+    pub fn with_taps(self, taps: usize) -> Self {
+        BlockedLayout { taps, ..self }
     }
 
     /// Floats of all weights.
@@ -115,21 +121,30 @@ impl BlockedLayout {
     }
 }
 
-/// Weights in a [`BlockedLayout`].
+/// Weights in a [`BlockedLayout`], and transformed ones where those pay.
 #[derive(Clone, Debug)]
 pub(super) struct PackedWeights {
     pub layout: BlockedLayout,
     data: AlignedVec,
+    pub transformed: Option<TransformedWeights>,
 }
 
 impl PackedWeights {
-    pub fn zeros(layout: BlockedLayout) -> Self {
-        let data = AlignedVec::zeros(layout.len());
-        PackedWeights { layout, data }
+    /// Room for the weights of a window of `kernel` taps and this stride.
+    pub fn zeros(layout: BlockedLayout, kernel: [usize; 2], stride: [usize; 2]) -> Self {
+        PackedWeights {
+            layout,
+            data: AlignedVec::zeros(layout.len()),
+            transformed: winograd::pays(kernel, stride, &layout)
+                .then(|| TransformedWeights::zeros(layout)),
+        }
     }
 
     /// Sets every weight to `weight(output channel, channel in the group, tap)`.
     pub fn fill(&mut self, ctx: &Context, weight: impl Fn(usize, usize, usize) -> f32 + Sync) {
+        if let Some(transformed) = &mut self.transformed {
+            transformed.fill(ctx, &weight);
+        }
         let layout = &self.layout;
         let data = SharedMut::new(&mut self.data);
         ctx.parallel(layout.units(), |unit| {
@@ -158,6 +173,10 @@ impl PackedWeights {
 
     pub fn bytes(&self) -> usize {
         size_of_val::<[f32]>(&self.data)
+            + self
+                .transformed
+                .as_ref()
+                .map_or(0, TransformedWeights::bytes)
     }
 
     /// # Panics

@@ -7,6 +7,7 @@ use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{Tile, max_pixels, run_tile};
 use super::pack::{BlockedLayout, PackedWeights};
+use super::winograd;
 use crate::context::{Context, SharedMut};
 use crate::scratch::Scratch;
 
@@ -15,11 +16,11 @@ use crate::scratch::Scratch;
 const BAND_FLOATS: usize = 64 * 1024;
 
 /// Multiply-accumulates under which a task is not worth a thread's while.
-const TASK_MACS: usize = 1 << 20;
+pub(super) const TASK_MACS: usize = 1 << 20;
 
 /// Tasks for each thread, so that threads that start late or run slower find the others'
 /// work still divided.
-const TASKS_PER_THREAD: usize = 4;
+pub(super) const TASKS_PER_THREAD: usize = 4;
 
 /// Where the grid's outputs lie in the output tensor, in floats.
 #[derive(Clone, Copy, Debug)]
@@ -58,10 +59,17 @@ struct Cut {
 }
 
 impl Product<'_> {
+    /// Computes the product; the path depends on the shape alone, so that threads do not
+    /// change the result.
     pub fn run(&self, ctx: &Context) {
         let [height, width] = self.grid;
         if self.batch == 0 || height == 0 || width == 0 {
             return;
+        }
+        if let Some(transformed) = &self.weights.transformed
+            && winograd::fits(self.batch, self.grid)
+        {
+            return winograd::run(ctx, self, transformed);
         }
         let cut = self.cut(ctx.threads());
         let layout = BandLayout::new(self.window, cut.band[0], cut.band[1]);

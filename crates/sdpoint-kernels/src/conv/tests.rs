@@ -222,6 +222,16 @@ fn images_of_one_pixel_and_one_column() {
 }
 
 #[test]
+fn tiles_of_winograd_that_stick_out_of_the_image() {
+    for channels in [[16, 16], [17, 33], [40, 72]] {
+        check(geometry(channels, [3, 3], [1, 1], [1, 1], 1), 6, 7, 11);
+        check(geometry(channels, [3, 3], [1, 1], [0, 2], 1), 6, 10, 6);
+    }
+    // A phase of the data gradient is 3 × 3 here.
+    check(geometry([16, 20], [5, 5], [2, 2], [2, 2], 1), 6, 14, 16);
+}
+
+#[test]
 fn groups_of_all_widths() {
     for (groups, per_group) in [
         (2, [3, 5]),

@@ -1,0 +1,546 @@
+//! Winograd's minimal filtering, F(4×4, 3×3): 36 multiplications for 16 outputs where the
+//! direct way takes 144.
+//!
+//! Tiles of 6 × 6 inputs, overlapping by two, and the 3 × 3 kernels are transformed; the
+//! products of transformed inputs and kernels, summed over channels, are 36 matrix products;
+//! a last transform makes 4 × 4 outputs of them. See Lavin and Gray, "Fast Algorithms for
+//! Convolutional Neural Networks" (2016). The interpolation points are 0, ±1/√2, ±√2 and ∞:
+//! with them, rounding errors are about a third of those with the usual 0, ±1, ±2 and ∞.
+
+use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
+use std::ops::Range;
+
+use rten_simd::ops::{BitOps, FloatOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use super::gather::{BLOCK, Source};
+use super::microkernel::{Tile, max_pixels, run_tile};
+use super::pack::BlockedLayout;
+use super::product::{OutputLayout, Product, TASK_MACS, TASKS_PER_THREAD};
+use crate::context::{Context, SharedMut};
+use crate::scratch::{AlignedVec, Scratch};
+
+/// Outputs of a tile, in rows and columns.
+pub(super) const TILE: usize = 4;
+
+/// Inputs of a tile, in rows and columns.
+pub(super) const INPUTS: usize = TILE + 2;
+
+/// Matrix products.
+pub(super) const POINTS: usize = INPUTS * INPUTS;
+
+/// Floats of transformed inputs at a time: they share the second-level cache with the products
+/// of one output block and the weights.
+const BAND_FLOATS: usize = 72 * 1024;
+
+/// Transformed weights are four times as many as the weights; beyond this many products of
+/// channels, loading them takes longer than the multiplications that they save.
+const MOST_WEIGHTS: usize = 256 * 256;
+
+/// Narrower convolutions spend on the transforms what they save.
+const FEWEST_CHANNELS: usize = 16;
+
+/// Whether convolutions of this kind and size of channels are worth transformed weights.
+pub(super) fn pays(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
+    kernel == [3, 3]
+        && stride == [1, 1]
+        && layout.groups == 1
+        && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
+        && layout.group_in * layout.group_out <= MOST_WEIGHTS
+}
+
+/// Whether tiles fit a grid of outputs well enough, and are enough to keep the kernel busy.
+pub(super) fn fits(batch: usize, grid: [usize; 2]) -> bool {
+    let tiles = grid[0].div_ceil(TILE) * grid[1].div_ceil(TILE);
+    tiles * TILE * TILE * 2 <= grid[0] * grid[1] * 3 && batch * tiles >= 16
+}
+
+/// Transformed weights: for each of the points, one matrix in the order of `layout`.
+#[derive(Clone, Debug)]
+pub(super) struct TransformedWeights {
+    layout: BlockedLayout,
+    data: AlignedVec,
+}
+
+impl TransformedWeights {
+    pub fn zeros(layout: BlockedLayout) -> Self {
+        let layout = layout.with_taps(1);
+        let data = AlignedVec::zeros(POINTS * layout.len());
+        TransformedWeights { layout, data }
+    }
+
+    /// Transforms the kernels whose elements are `weight(output channel, channel, tap)`.
+    pub fn fill(&mut self, ctx: &Context, weight: impl Fn(usize, usize, usize) -> f32 + Sync) {
+        let layout = self.layout;
+        let data = SharedMut::new(&mut self.data);
+        ctx.parallel(layout.units(), |unit| {
+            let (_, block) = layout.unit(unit);
+            let width = block.vectors * layout.lanes();
+            let start = layout.range(unit).start;
+            for input in 0..layout.group_in {
+                let row = start + layout.kernel_rows(input).0 * width;
+                for i in 0..block.channels {
+                    let kernel: [f32; 9] =
+                        std::array::from_fn(|tap| weight(block.first + i, input, tap));
+                    for (point, value) in transform_kernel(&kernel).into_iter().enumerate() {
+                        let at = point * layout.len() + row + i;
+                        // SAFETY: units have disjoint weights, and each runs once.
+                        unsafe { data.slice(at..at + 1)[0] = value };
+                    }
+                }
+            }
+        });
+    }
+
+    pub fn bytes(&self) -> usize {
+        size_of_val::<[f32]>(&self.data)
+    }
+
+    fn unit(&self, point: usize, unit: usize) -> &[f32] {
+        let range = self.layout.range(unit);
+        let start = point * self.layout.len();
+        &self.data[start + range.start..start + range.end]
+    }
+}
+
+/// The kernel's values at the points, rows first.
+fn transform_kernel(kernel: &[f32; 9]) -> [f32; POINTS] {
+    let line = |g: [f32; 3]| {
+        let (even, odd) = (-2.0 / 3.0 * g[0] - 1.0 / 3.0 * g[2], ROOT / 3.0 * g[1]);
+        let (even2, odd2) = (1.0 / 6.0 * g[0] + 1.0 / 3.0 * g[2], ROOT / 6.0 * g[1]);
+        [
+            g[0],
+            even - odd,
+            even + odd,
+            even2 + odd2,
+            even2 - odd2,
+            g[2],
+        ]
+    };
+    let mut points = [0.0; POINTS];
+    let columns: [[f32; INPUTS]; 3] =
+        std::array::from_fn(|x| line([kernel[x], kernel[3 + x], kernel[6 + x]]));
+    for y in 0..INPUTS {
+        let row = line([columns[0][y], columns[1][y], columns[2][y]]);
+        points[y * INPUTS..][..INPUTS].copy_from_slice(&row);
+    }
+    points
+}
+
+/// Six inputs of a line at the points.
+#[inline(always)]
+pub(super) fn transform_inputs<I: Isa>(isa: I, d: [I::F32; INPUTS]) -> [I::F32; INPUTS] {
+    let ops = isa.f32();
+    let [half, two, five_halves] = [0.5, 2.0, 2.5].map(|x| ops.splat(x));
+    let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
+    let even = ops.mul_sub_from(two, d[2], d[4]);
+    let odd = ops.mul_sub_from(root, d[1], ops.mul(half_root, d[3]));
+    let even2 = ops.mul_sub_from(half, d[2], d[4]);
+    let odd2 = ops.mul_sub_from(half_root, d[1], ops.mul(root, d[3]));
+    [
+        ops.mul_sub_from(five_halves, d[2], ops.add(d[0], d[4])),
+        ops.add(even, odd),
+        ops.sub(even, odd),
+        ops.add(even2, odd2),
+        ops.sub(even2, odd2),
+        ops.mul_sub_from(five_halves, d[3], ops.add(d[1], d[5])),
+    ]
+}
+
+/// Four outputs of a line from its products at the points.
+#[inline(always)]
+fn transform_outputs<I: Isa>(isa: I, m: [I::F32; INPUTS]) -> [I::F32; TILE] {
+    let ops = isa.f32();
+    let [half, two] = [0.5, 2.0].map(|x| ops.splat(x));
+    let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
+    let [two_roots, quarter_root] = [2.0 * ROOT, 0.5 * HALF_ROOT].map(|x| ops.splat(x));
+    let (sum, difference) = (ops.add(m[1], m[2]), ops.sub(m[1], m[2]));
+    let (sum2, difference2) = (ops.add(m[3], m[4]), ops.sub(m[3], m[4]));
+    [
+        ops.add(m[0], ops.add(sum, sum2)),
+        ops.mul_add(half_root, difference, ops.mul(root, difference2)),
+        ops.mul_add(half, sum, ops.mul(two, sum2)),
+        ops.mul_add(
+            quarter_root,
+            difference,
+            ops.mul_add(two_roots, difference2, m[5]),
+        ),
+    ]
+}
+
+/// Where the tiles of a grid of outputs lie.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// Rows and columns of the grid of outputs.
+    pub grid: [usize; 2],
+    /// Where the inputs of output (0, 0) start.
+    pub origin: [isize; 2],
+}
+
+impl Tiles {
+    fn per_image(&self) -> [usize; 2] {
+        self.grid.map(|size| size.div_ceil(TILE))
+    }
+
+    pub fn count(&self, batch: usize) -> usize {
+        let [rows, columns] = self.per_image();
+        batch * rows * columns
+    }
+
+    /// Image, row and column of a tile's first output.
+    #[inline(always)]
+    pub fn position(&self, tile: usize) -> [usize; 3] {
+        let [rows, columns] = self.per_image();
+        let (tile, column) = (tile / columns, tile % columns);
+        [tile / rows, tile % rows * TILE, column * TILE]
+    }
+}
+
+/// Distances in the transformed inputs `[point][channel block][tile][BLOCK]`.
+#[derive(Clone, Copy)]
+pub(super) struct TransformedLayout {
+    /// Between channel blocks.
+    pub plane: usize,
+    /// Between points.
+    pub point: usize,
+}
+
+impl TransformedLayout {
+    pub fn new(channels: usize, tiles: usize) -> Self {
+        let plane = tiles * BLOCK;
+        // An odd number of cache lines keeps the points out of one another's sets.
+        let point = (channels.div_ceil(BLOCK) * plane) | BLOCK;
+        TransformedLayout { plane, point }
+    }
+
+    pub fn len(&self) -> usize {
+        POINTS * self.point
+    }
+}
+
+/// Transforms the inputs of `range` of the tiles into `out`. In the last channel block, lanes
+/// beyond the channels are zero.
+#[inline(always)]
+pub(super) fn gather_tiles<I: Isa>(
+    isa: I,
+    source: &Source<'_>,
+    tiles: &Tiles,
+    range: Range<usize>,
+    layout: &TransformedLayout,
+    out: &mut [f32],
+) {
+    let ops = isa.f32();
+    let channels = source.channels;
+    assert!(out.len() >= layout.len());
+    let mut padded = [[0.0_f32; BLOCK]; POINTS];
+    for (i, tile) in range.enumerate() {
+        let [image, row, column] = tiles.position(tile);
+        let y = row as isize + tiles.origin[0];
+        let x = column as isize + tiles.origin[1];
+        let rows = inside(y, source.height);
+        let columns = inside(x, source.width);
+        let whole = rows.len() == INPUTS && columns.len() == INPUTS;
+        for block in 0..channels.div_ceil(BLOCK) {
+            let count = BLOCK.min(channels - block * BLOCK);
+            let pixel = |r: usize, c: usize| {
+                let y = image * source.height + (y + r as isize) as usize;
+                (y * source.width + (x + c as isize) as usize) * channels + block * BLOCK
+            };
+            let (from, row_step, step) = if whole && count == BLOCK {
+                let last = pixel(INPUTS - 1, INPUTS - 1) + BLOCK;
+                let from = &source.data[pixel(0, 0)..last];
+                (from.as_ptr(), source.width * channels, channels)
+            } else {
+                for r in 0..INPUTS {
+                    for c in 0..INPUTS {
+                        let to = &mut padded[r * INPUTS + c];
+                        *to = [0.0; BLOCK];
+                        if rows.contains(&r) && columns.contains(&c) {
+                            to[..count].copy_from_slice(&source.data[pixel(r, c)..][..count]);
+                        }
+                    }
+                }
+                (padded.as_ptr().cast(), INPUTS * BLOCK, BLOCK)
+            };
+            for lane in (0..BLOCK).step_by(ops.len()) {
+                let at = block * layout.plane + i * BLOCK + lane;
+                // SAFETY: the patch is readable as its bounds were checked above, and `out`
+                // holds `BLOCK` floats of every tile at every point.
+                unsafe {
+                    let load =
+                        |r: usize, c: usize| ops.load_ptr(from.add(r * row_step + c * step + lane));
+                    let mut lines = [[ops.zero(); INPUTS]; INPUTS];
+                    for c in 0..INPUTS {
+                        let line = transform_inputs(isa, std::array::from_fn(|r| load(r, c)));
+                        for r in 0..INPUTS {
+                            lines[r][c] = line[r];
+                        }
+                    }
+                    for (r, line) in lines.into_iter().enumerate() {
+                        let line = transform_inputs(isa, line);
+                        for (c, value) in line.into_iter().enumerate() {
+                            let to = (r * INPUTS + c) * layout.point + at;
+                            ops.store_ptr(value, out.as_mut_ptr().add(to));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Which of a tile's inputs from `start` on lie in an image.
+#[inline(always)]
+fn inside(start: isize, size: usize) -> Range<usize> {
+    let clamp = |x: isize| x.clamp(0, INPUTS as isize) as usize;
+    let lo = clamp(-start);
+    lo..clamp(size as isize - start).max(lo)
+}
+
+/// Computes a product whose window is 3 × 3 with stride 1, by its transformed weights.
+pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWeights) {
+    let layout = &weights.layout;
+    let tiles = Tiles {
+        grid: product.grid,
+        origin: product.window.origin,
+    };
+    let count = tiles.count(product.batch);
+    let threads = ctx.threads();
+    let channels = layout.group_in.next_multiple_of(BLOCK);
+    // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
+    let wanted = (BAND_FLOATS / (POINTS * channels) / 12 * 12).max(24);
+    let share = count.div_ceil(TASKS_PER_THREAD * threads).max(12);
+    let band = if threads > 1 {
+        wanted.min(share)
+    } else {
+        wanted
+    }
+    .min(count);
+    let bands = count.div_ceil(band);
+    let units = layout.units();
+    let macs = POINTS * band * layout.macs_per_pixel();
+    let splits = if threads > 1 {
+        (TASKS_PER_THREAD * threads)
+            .div_ceil(bands)
+            .min(macs.div_ceil(TASK_MACS))
+            .clamp(1, units)
+    } else {
+        1
+    };
+    let transformed = TransformedLayout::new(layout.group_in, band);
+    let width = super::microkernel::VECTORS * layout.lanes();
+    ctx.parallel_with(
+        bands * splits,
+        || State {
+            inputs: ctx.scratch(transformed.len()),
+            products: ctx.scratch(POINTS * (band * width + BLOCK)),
+            gathered: None,
+        },
+        |state, task| {
+            let (index, part) = (task / splits, task % splits);
+            ctx.dispatch(RunTiles {
+                product,
+                weights,
+                tiles: &tiles,
+                range: index * band..count.min((index + 1) * band),
+                transformed: &transformed,
+                units: units * part / splits..units * (part + 1) / splits,
+                state,
+            });
+        },
+    );
+}
+
+/// What a thread keeps from one task to the next.
+struct State<'a> {
+    inputs: Scratch<'a>,
+    products: Scratch<'a>,
+    /// The first of the tiles whose inputs are there.
+    gathered: Option<usize>,
+}
+
+struct RunTiles<'a, 'b> {
+    product: &'a Product<'a>,
+    weights: &'a TransformedWeights,
+    tiles: &'a Tiles,
+    range: Range<usize>,
+    transformed: &'a TransformedLayout,
+    units: Range<usize>,
+    state: &'a mut State<'b>,
+}
+
+impl SimdOp for RunTiles<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let RunTiles {
+            product,
+            weights,
+            tiles,
+            range,
+            transformed,
+            units,
+            state,
+        } = self;
+        if state.gathered != Some(range.start) {
+            state.gathered = Some(range.start);
+            let out = &mut state.inputs;
+            gather_tiles(isa, &product.source, tiles, range.clone(), transformed, out);
+        }
+        for unit in units {
+            match weights.layout.unit(unit).1.vectors {
+                1 => run_unit::<I, 1>(
+                    isa,
+                    product,
+                    weights,
+                    tiles,
+                    &range,
+                    transformed,
+                    unit,
+                    state,
+                ),
+                _ => run_unit::<I, 2>(
+                    isa,
+                    product,
+                    weights,
+                    tiles,
+                    &range,
+                    transformed,
+                    unit,
+                    state,
+                ),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn run_unit<I: Isa, const V: usize>(
+    isa: I,
+    product: &Product<'_>,
+    weights: &TransformedWeights,
+    tiles: &Tiles,
+    range: &Range<usize>,
+    transformed: &TransformedLayout,
+    unit: usize,
+    state: &mut State<'_>,
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let layout = &weights.layout;
+    let (_, block) = layout.unit(unit);
+    let width = V * lanes;
+    // An odd number of cache lines keeps the points out of one another's sets.
+    let point_len = (range.len() * width) | BLOCK;
+    assert!(state.products.len() >= POINTS * point_len);
+    assert!(state.inputs.len() >= transformed.len());
+    let runs = range.len().div_ceil(max_pixels::<I>(V));
+    for point in 0..POINTS {
+        let packed = weights.unit(point, unit);
+        for run in 0..runs {
+            let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
+            // SAFETY: inputs and products are as long as asserted, and the weights are the
+            // unit's at this point.
+            unsafe {
+                run_tile::<I, V>(
+                    isa,
+                    end - start,
+                    &Tile {
+                        input: state
+                            .inputs
+                            .as_ptr()
+                            .add(point * transformed.point + start * BLOCK),
+                        plane: transformed.plane,
+                        taps: &[0],
+                        channels: layout.group_in,
+                        weights: packed.as_ptr(),
+                        output: state
+                            .products
+                            .as_mut_ptr()
+                            .add(point * point_len + start * width),
+                        output_step: width,
+                        output_channels: width,
+                        accumulate: false,
+                    },
+                );
+            }
+        }
+    }
+    let OutputLayout {
+        offset,
+        image: image_len,
+        row: row_len,
+        pixel,
+    } = product.layout;
+    for (i, tile) in range.clone().enumerate() {
+        let [image, row, column] = tiles.position(tile);
+        let rows = TILE.min(product.grid[0] - row);
+        let columns = TILE.min(product.grid[1] - column);
+        let at = offset + image * image_len + row * row_len + column * pixel + block.first;
+        for v in 0..V {
+            let channels = lanes.min(block.channels - v * lanes);
+            let mask = ops.first_n_mask(channels);
+            let from = i * width + v * lanes;
+            let mut lines = [[ops.zero(); INPUTS]; TILE];
+            for c in 0..INPUTS {
+                let line = std::array::from_fn(|r| {
+                    let at = (r * INPUTS + c) * point_len + from;
+                    // SAFETY: within the length asserted above.
+                    unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
+                });
+                let line = transform_outputs(isa, line);
+                for r in 0..TILE {
+                    lines[r][c] = line[r];
+                }
+            }
+            for (r, line) in lines.into_iter().enumerate().take(rows) {
+                let line = transform_outputs(isa, line);
+                for (c, value) in line.into_iter().enumerate() {
+                    if c >= columns {
+                        continue;
+                    }
+                    // SAFETY: the outputs of a tile within the grid are this task's alone,
+                    // and `Product`'s makers assert that they lie in the output tensor.
+                    unsafe {
+                        let to = product
+                            .output
+                            .as_ptr()
+                            .add(at + r * row_len + c * pixel + v * lanes);
+                        if channels == lanes {
+                            let value = if product.accumulate {
+                                ops.add(value, ops.load_ptr(to))
+                            } else {
+                                value
+                            };
+                            ops.store_ptr(value, to);
+                        } else {
+                            let value = if product.accumulate {
+                                ops.add(value, ops.load_ptr_mask(to, mask))
+                            } else {
+                                value
+                            };
+                            ops.store_ptr_mask(value, to, mask);
+                        }
+                    }
+                }
+            }
+        }
+        if !product.finish.is_identity() {
+            for r in 0..rows {
+                // SAFETY: as above; residual and second output equal the output in length.
+                unsafe {
+                    product.finish.apply(
+                        isa,
+                        product.output.as_ptr(),
+                        at + r * row_len,
+                        columns,
+                        pixel,
+                        block.first,
+                        block.channels,
+                    );
+                }
+            }
+        }
+    }
+}
