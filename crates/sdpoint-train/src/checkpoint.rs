@@ -177,12 +177,39 @@ impl Checkpoint {
         if hex(&found.finalize()) != *digest {
             return Err("its checksum is wrong: it was altered or damaged".into());
         }
-        Ok(Self {
+        let checkpoint = Self {
             plan: state.plan.into_owned(),
             counters: state.counters.into_owned(),
             weights,
             momentum,
-        })
+        };
+        checkpoint
+            .check()
+            .map_err(|problem| format!("it contradicts itself: {problem}"))?;
+        Ok(checkpoint)
+    }
+
+    /// Whether a run could have been in this state.
+    fn check(&self) -> Result<(), String> {
+        let Self { plan, counters, .. } = self;
+        plan.check().map_err(|error| error.to_string())?;
+        let an_epoch = counters.images.div_ceil(plan.recipe.batch_size);
+        if an_epoch == 0 || counters.steps_per_epoch != an_epoch {
+            return Err(format!(
+                "{} images do not make {} steps",
+                counters.images, counters.steps_per_epoch
+            ));
+        }
+        let steps = plan.recipe.epochs as u128 * an_epoch as u128;
+        if u128::from(counters.step) > steps {
+            return Err(format!("step {} of {steps}", counters.step));
+        }
+        let instances = plan.network.instances(&plan.ratios).len();
+        let in_epoch = counters.epoch.drawn.len();
+        if counters.drawn.len() != instances || !(in_epoch == 0 || in_epoch == instances) {
+            return Err(format!("counts that are not of its {instances} instances"));
+        }
+        Ok(())
     }
 }
 
@@ -268,7 +295,7 @@ mod tests {
 
     use super::*;
     use crate::draw::{Draw, Method};
-    use crate::recipe::Preset;
+    use crate::recipe::{Preset, Recipe};
 
     fn checkpoint() -> Checkpoint {
         let network = zoo::build("preresnet8", 3).unwrap();
@@ -295,7 +322,10 @@ mod tests {
                     train: TrainTransform::None,
                     evaluate: EvalTransform::Resize,
                 },
-                recipe: Preset::Cifar.recipe().with_epochs(7),
+                recipe: Recipe {
+                    batch_size: 10,
+                    ..Preset::Cifar.recipe().with_epochs(7)
+                },
                 method: Method::SdPoint,
                 draw: Draw::Full { probability: 0.1 },
                 ratios: Ratio::DEFAULT.to_vec(),
@@ -359,6 +389,25 @@ mod tests {
         let mut last = whole.clone();
         *last.last_mut().unwrap() ^= 1;
         assert!(refused(&last).contains("checksum"));
+    }
+
+    #[test]
+    fn a_state_that_no_run_can_be_in_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |change: fn(&mut Checkpoint)| {
+            let mut altered = checkpoint();
+            change(&mut altered);
+            write(folder.path(), &altered);
+            let message = Checkpoint::read(folder.path()).unwrap_err().to_string();
+            assert!(message.contains("contradicts itself"), "{message}");
+        };
+        refused(|c| c.counters.step = 71);
+        refused(|c| c.counters.images = 0);
+        refused(|c| c.counters.steps_per_epoch = 9);
+        refused(|c| c.counters.drawn.truncate(2));
+        refused(|c| c.counters.epoch.drawn.push(0));
+        refused(|c| c.plan.recipe.batch_size = 0);
+        refused(|c| c.plan.classes.truncate(1));
     }
 
     #[test]

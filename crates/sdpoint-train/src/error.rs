@@ -66,7 +66,7 @@ pub enum TrainError {
     #[error(
         "{what} is no longer finite at step {step} (epoch {epoch}, instance {instance}, learning rate {rate:.4}). \
          The checkpoint of step {kept} is kept, but the same settings would end the same way: \
-         train anew with a lower learning rate or a longer warm-up, say a tenth and twice of these",
+         start again with a lower learning rate, a third of it say, or a longer warm-up",
         epoch = epoch + 1
     )]
     Diverged {

@@ -46,11 +46,13 @@ impl MetricsLog {
     /// `step` and without lines that a crash left torn: the run will write
     /// those again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(TrainError::io("read", path)(error)),
         };
+        // A crash may leave anything in the last line.
+        let text = String::from_utf8_lossy(&bytes);
         let kept: String = text
             .split_inclusive('\n')
             .filter(|line| {
@@ -123,7 +125,8 @@ mod tests {
         }
         drop(log);
         let whole = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{whole}{{\"epoch\":4,\"st")).unwrap();
+        let torn = [whole.as_bytes(), b"{\"epoch\":4,\"st\xff\x00"].concat();
+        fs::write(&path, torn).unwrap();
         let mut log = MetricsLog::open(&path, 25).unwrap();
         log.append(&metrics(3)).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);

@@ -111,6 +111,8 @@ impl Recipe {
     /// # Errors
     /// Names the first that is not.
     pub fn check(&self) -> Result<(), RecipeError> {
+        const MANY: &str = "between 1 and 1000000";
+        let count = |value: usize| (1..=1_000_000).contains(&value);
         let part = |value: f64| (0.0..1.0).contains(&value);
         let check = |good: bool, setting, value: &dyn fmt::Display, range| match good {
             true => Ok(()),
@@ -122,16 +124,16 @@ impl Recipe {
         };
         let from_zero = "at least 0 and below 1";
         check(
-            self.epochs > 0,
+            count(self.epochs),
             "the number of epochs",
             &self.epochs,
-            "at least 1",
+            MANY,
         )?;
         check(
-            self.batch_size > 0,
+            count(self.batch_size),
             "the batch size",
             &self.batch_size,
-            "at least 1",
+            MANY,
         )?;
         check(
             self.rate.is_finite() && self.rate > 0.0,

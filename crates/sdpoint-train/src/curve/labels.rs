@@ -6,6 +6,9 @@ pub(super) type Box = [f64; 4];
 /// Space between a label and what it names.
 const GAP: f64 = 7.0;
 
+/// Space between labels in a row.
+const SPACE: f64 = 4.0;
+
 /// Finds places for labels next to their marks.
 #[derive(Debug)]
 pub(super) struct Placer {
@@ -75,7 +78,8 @@ impl Placer {
                 .count()
         };
         let corner = free.min_by_key(covered)?;
-        self.taken.push(of(corner));
+        let [left, top, right, bottom] = of(corner);
+        self.taken.push([left - SPACE, top, right + SPACE, bottom]);
         Some(corner)
     }
 }

@@ -1,7 +1,6 @@
 //! The curve as a picture.
 
 use plotters::coord::Shift;
-use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use sdpoint_core::Instance;
@@ -12,7 +11,12 @@ use super::{Mark, Series};
 
 const SIZE: (u32, u32) = (860, 540);
 const FONT: &str = "sans-serif";
-const LABEL_SIZE: f64 = 13.0;
+/// Font sizes; plotters writes 0.8 of them as pixels.
+const SMALL: f64 = 15.0;
+const MIDDLE: f64 = 18.0;
+const LARGE: f64 = 23.0;
+/// Generous width of a small character, in pixels.
+const CHARACTER: f64 = 8.0;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
@@ -30,162 +34,260 @@ const COLOURS: [RGBColor; 6] = [
 /// Something that draws into a string never fails.
 const INFALLIBLE: &str = "a string takes all";
 
-type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Pixel = [f64; 2];
 
 /// Draws top-1 accuracy over multiply-accumulates as an SVG image.
 ///
 /// The instances on the Pareto frontier of their series are filled, joined by
 /// a line and, as far as there is room, named; `full` is a diamond. Several
-/// series differ in colour and are told apart by a legend. The text is in
-/// whatever sans-serif font the viewer has.
+/// series differ in colour. The text is in whatever sans-serif font the
+/// viewer has.
 pub fn curve_svg(title: &str, series: &[Series]) -> String {
     let mut svg = String::new();
-    let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
-    root.fill(&WHITE).expect(INFALLIBLE);
-    draw(&root, title, series);
-    root.present().expect(INFALLIBLE);
-    drop(root);
+    let canvas = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    canvas.fill(&WHITE).expect(INFALLIBLE);
+    let axes = Axes::draw(&canvas, title, series);
+    draw(&canvas, &axes, series);
+    canvas.present().expect(INFALLIBLE);
+    drop(canvas);
     svg
 }
 
-fn draw(root: &DrawingArea<SVGBackend<'_>, Shift>, title: &str, series: &[Series]) {
-    let unit = Unit::of(series);
-    let (x, y) = ranges(series, unit);
-    let mut chart: Chart = ChartBuilder::on(root)
-        .caption(title, (FONT, 19).into_font().color(&INK))
-        .margin(14)
-        .margin_right(24)
-        .x_label_area_size(48)
-        .y_label_area_size(58)
-        .build_cartesian_2d(x, y)
-        .expect(INFALLIBLE);
-    chart
-        .configure_mesh()
-        .x_desc(format!("multiply-accumulates an image ({})", unit.name))
-        .y_desc("top-1 accuracy on test images (%)")
-        .axis_desc_style((FONT, 15).into_font().color(&INK))
-        .label_style((FONT, 13).into_font().color(&INK))
-        .x_label_formatter(&|x| format!("{}", (x * 1e6).round() / 1e6))
-        .y_label_formatter(&|y| format!("{}", (y * 1e6).round() / 1e6))
-        .x_labels(9)
-        .y_labels(9)
-        .bold_line_style(GRID)
-        .light_line_style(TRANSPARENT)
-        .axis_style(INK)
-        .draw()
-        .expect(INFALLIBLE);
+fn draw(canvas: &Canvas<'_>, axes: &Axes, series: &[Series]) {
+    let mut placer = Placer::new(axes.area);
     for (index, one) in series.iter().enumerate() {
-        draw_series(&mut chart, one, colour(index), unit);
+        let line: Vec<Pixel> = frontier(one).iter().map(|mark| axes.pixel(mark)).collect();
+        for pair in line.windows(2) {
+            placer.avoid_line(pair[0], pair[1]);
+        }
+        draw_line(canvas, &line, colour(index));
     }
-    draw_labels(root, &chart, series, unit);
-    if series.len() > 1 {
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::LowerRight)
-            .background_style(WHITE.mix(0.9))
-            .border_style(GRID)
-            .label_font((FONT, 14).into_font().color(&INK))
-            .draw()
+    let marks: Vec<Pixel> = series
+        .iter()
+        .flat_map(|one| one.marks.iter().map(|mark| axes.pixel(mark)))
+        .collect();
+    for &[x, y] in &marks {
+        placer.avoid([x - 6.0, y - 6.0, x + 6.0, y + 6.0]);
+    }
+    placer.avoid(draw_legend(canvas, axes, series, &marks));
+    for (index, one) in series.iter().enumerate() {
+        draw_marks(canvas, axes, one, colour(index));
+    }
+    for (index, one) in series.iter().enumerate() {
+        draw_labels(canvas, axes, one, colour(index), &mut placer);
+    }
+}
+
+fn draw_line(canvas: &Canvas<'_>, line: &[Pixel], colour: RGBColor) {
+    let line: Vec<(i32, i32)> = line.iter().map(|&at| whole(at)).collect();
+    let path = PathElement::new(line, colour.stroke_width(2));
+    canvas.draw(&path).expect(INFALLIBLE);
+}
+
+fn draw_marks(canvas: &Canvas<'_>, axes: &Axes, series: &Series, colour: RGBColor) {
+    let frontier = frontier(series);
+    let mut marks = series.marks.clone();
+    // What says most lies on top.
+    marks.sort_by_key(|mark| (mark.instance == Instance::Full, frontier.contains(mark)));
+    for mark in marks {
+        let symbol = match (mark.instance, frontier.contains(&mark)) {
+            (Instance::Full, best) => Symbol::Diamond { filled: best },
+            (_, true) => Symbol::Disc,
+            (_, false) => Symbol::Ring,
+        };
+        symbol.draw(canvas, axes.pixel(&mark), colour);
+    }
+}
+
+/// Names `full` and the instances of the frontier, as far as there is room.
+fn draw_labels(
+    canvas: &Canvas<'_>,
+    axes: &Axes,
+    series: &Series,
+    colour: RGBColor,
+    placer: &mut Placer,
+) {
+    let full = series
+        .marks
+        .iter()
+        .filter(|mark| mark.instance == Instance::Full)
+        .copied();
+    let rest = frontier(series)
+        .into_iter()
+        .filter(|mark| mark.instance != Instance::Full);
+    for mark in full.chain(rest) {
+        let text = mark.instance.to_string();
+        let size = [text.len() as f64 * CHARACTER, SMALL];
+        if let Some([left, top]) = placer.place(axes.pixel(&mark), size) {
+            let middle = [left + size[0] / 2.0, top + size[1] / 2.0];
+            draw_text(canvas, text, middle, HPos::Center, colour);
+        }
+    }
+}
+
+/// Explains colours and symbols in the corner with the fewest marks, and
+/// returns the box that it takes.
+fn draw_legend(canvas: &Canvas<'_>, axes: &Axes, series: &[Series], marks: &[Pixel]) -> [f64; 4] {
+    const LINE: f64 = 19.0;
+    const KEY: f64 = 34.0;
+    let names = series.iter().map(|one| one.name.as_str());
+    let several = series.len() > 1;
+    let mut lines: Vec<(Key, &str)> = names
+        .enumerate()
+        .filter(|_| several)
+        .map(|(index, name)| (Key::Line(colour(index)), name))
+        .collect();
+    lines.extend([
+        (Key::Symbol(Symbol::Disc), "on the Pareto frontier"),
+        (Key::Symbol(Symbol::Ring), "other instance"),
+        (
+            Key::Symbol(Symbol::Diamond { filled: false }),
+            "full: no downsampling",
+        ),
+    ]);
+    let longest = lines
+        .iter()
+        .map(|(_, text)| text.chars().count())
+        .max()
+        .unwrap_or(0);
+    let width = KEY + CHARACTER * longest as f64;
+    let height = LINE * lines.len() as f64 + 8.0;
+    let [left, top, right, bottom] = axes.area;
+    let corners = [
+        [right - width - 8.0, bottom - height - 8.0],
+        [left + 10.0, top + 8.0],
+        [left + 10.0, bottom - height - 8.0],
+    ];
+    let covers = |&[x, y]: &Pixel| {
+        let under = |at: &&Pixel| {
+            (x - 8.0..x + width + 8.0).contains(&at[0])
+                && (y - 8.0..y + height + 8.0).contains(&at[1])
+        };
+        marks.iter().filter(under).count()
+    };
+    let [x, y] = corners.into_iter().min_by_key(covers).unwrap_or(corners[0]);
+    let frame = [whole([x, y]), whole([x + width, y + height])];
+    for style in [WHITE.filled(), GRID.stroke_width(1)] {
+        canvas
+            .draw(&Rectangle::new(frame, style))
             .expect(INFALLIBLE);
     }
+    for (row, (key, text)) in lines.into_iter().enumerate() {
+        let middle = y + 4.0 + LINE * (row as f64 + 0.5);
+        match key {
+            Key::Line(colour) => {
+                draw_line(canvas, &[[x + 6.0, middle], [x + 26.0, middle]], colour)
+            }
+            Key::Symbol(symbol) => symbol.draw(canvas, [x + 16.0, middle], INK),
+        }
+        draw_text(canvas, text.to_owned(), [x + KEY, middle], HPos::Left, INK);
+    }
+    [x, y, x + width, y + height]
 }
 
-fn draw_series(chart: &mut Chart, series: &Series, colour: RGBColor, unit: Unit) {
-    let frontier = frontier(series);
-    let line = frontier.iter().map(|mark| place(mark, unit));
-    chart
-        .draw_series(LineSeries::new(line, colour.stroke_width(2)))
-        .expect(INFALLIBLE)
-        .label(&series.name)
-        .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
-    for mark in &series.marks {
-        let best = frontier.contains(mark);
-        let style = match best {
-            true => colour.filled(),
-            false => colour.mix(0.75).stroke_width(1),
+/// What a line of the legend begins with.
+enum Key {
+    Line(RGBColor),
+    Symbol(Symbol),
+}
+
+/// What stands for an instance.
+#[derive(Clone, Copy, Debug)]
+enum Symbol {
+    Disc,
+    Ring,
+    Diamond { filled: bool },
+}
+
+impl Symbol {
+    fn draw(self, canvas: &Canvas<'_>, at: Pixel, colour: RGBColor) {
+        let at = whole(at);
+        let ring = |radius, style| {
+            canvas
+                .draw(&Circle::new(at, radius, style))
+                .expect(INFALLIBLE)
         };
-        let element = EmptyElement::at(place(mark, unit));
-        if mark.instance == Instance::Full {
-            let corners = [(0, -8), (7, 0), (0, 8), (-7, 0)];
-            let inside = if best { colour } else { WHITE };
-            let mut outline = corners.to_vec();
-            outline.push(corners[0]);
-            let diamond = element
-                + Polygon::new(corners, inside.filled())
-                + PathElement::new(outline, colour.stroke_width(2));
-            chart.draw_series([diamond]).expect(INFALLIBLE);
-        } else {
-            let dot = element + Circle::new((0, 0), if best { 5 } else { 4 }, style);
-            chart.draw_series([dot]).expect(INFALLIBLE);
-        }
-    }
-}
-
-/// Names the instances of the frontiers and every `full`, as far as there is
-/// room.
-fn draw_labels(
-    root: &DrawingArea<SVGBackend<'_>, Shift>,
-    chart: &Chart,
-    series: &[Series],
-    unit: Unit,
-) {
-    let pixel = |mark: &Mark| {
-        let (x, y) = chart.backend_coord(&place(mark, unit));
-        [f64::from(x), f64::from(y)]
-    };
-    let (columns, rows) = chart.plotting_area().get_pixel_range();
-    let mut placer = Placer::new([
-        f64::from(columns.start),
-        f64::from(rows.start),
-        f64::from(columns.end),
-        f64::from(rows.end),
-    ]);
-    if series.len() > 1 {
-        placer.avoid(legend_box(series, columns.end, rows.end));
-    }
-    for one in series {
-        for [x, y] in one.marks.iter().map(pixel) {
-            placer.avoid([x - 6.0, y - 6.0, x + 6.0, y + 6.0]);
-        }
-        for pair in frontier(one).windows(2) {
-            placer.avoid_line(pixel(&pair[0]), pixel(&pair[1]));
-        }
-    }
-    for (index, one) in series.iter().enumerate() {
-        let mut named = frontier(one);
-        // Those at the ends first: they say most if there is little room.
-        named.sort_by_key(|mark| mark.instance != Instance::Full);
-        let full = one
-            .marks
-            .iter()
-            .find(|mark| mark.instance == Instance::Full);
-        named.extend(full.filter(|&mark| !named.contains(mark)));
-        for mark in named {
-            let text = mark.instance.to_string();
-            let size = [text.len() as f64 * LABEL_SIZE * 0.58, LABEL_SIZE];
-            if let Some([left, top]) = placer.place(pixel(&mark), size) {
-                let middle = (left + size[0] / 2.0, top + size[1] / 2.0);
-                let style = (FONT, LABEL_SIZE)
-                    .into_font()
-                    .color(&colour(index))
-                    .pos(Pos::new(HPos::Center, VPos::Center));
-                let at = (middle.0 as i32, middle.1 as i32);
-                root.draw(&Text::new(text, at, style)).expect(INFALLIBLE);
+        match self {
+            Self::Disc => ring(5, colour.filled()),
+            Self::Ring => ring(4, colour.stroke_width(1)),
+            Self::Diamond { filled } => {
+                let corners = [(0, -8), (7, 0), (0, 8), (-7, 0), (0, -8)];
+                let corners = corners.map(|(x, y)| (at.0 + x, at.1 + y));
+                let inside = if filled { colour } else { WHITE };
+                let area = Polygon::new(corners, inside.filled());
+                canvas.draw(&area).expect(INFALLIBLE);
+                let outline = PathElement::new(corners, colour.stroke_width(2));
+                canvas.draw(&outline).expect(INFALLIBLE);
             }
         }
     }
 }
 
-/// About where plotters puts the legend.
-fn legend_box(series: &[Series], right: i32, bottom: i32) -> super::labels::Box {
-    let longest = series.iter().map(|one| one.name.len()).max().unwrap_or(0);
-    let (right, bottom) = (f64::from(right), f64::from(bottom));
-    [
-        right - 60.0 - 8.5 * longest as f64,
-        bottom - 24.0 - 22.0 * series.len() as f64,
-        right,
-        bottom,
-    ]
+fn draw_text(canvas: &Canvas<'_>, text: String, at: Pixel, side: HPos, colour: RGBColor) {
+    let font = (FONT, SMALL).into_font().color(&colour);
+    let style = font.pos(Pos::new(side, VPos::Center));
+    canvas
+        .draw(&Text::new(text, whole(at), style))
+        .expect(INFALLIBLE);
+}
+
+fn whole([x, y]: Pixel) -> (i32, i32) {
+    (x.round() as i32, y.round() as i32)
+}
+
+/// From marks to pixels.
+#[derive(Debug)]
+struct Axes {
+    unit: Unit,
+    x: Range,
+    y: Range,
+    /// Left, top, right and bottom of what the axes enclose, in pixels.
+    area: [f64; 4],
+}
+
+impl Axes {
+    fn draw(canvas: &Canvas<'_>, title: &str, series: &[Series]) -> Self {
+        let unit = Unit::of(series);
+        let (x, y) = ranges(series, unit);
+        let mut chart = ChartBuilder::on(canvas)
+            .caption(title, (FONT, LARGE).into_font().color(&INK))
+            .margin(14)
+            .margin_right(24)
+            .x_label_area_size(54)
+            .y_label_area_size(64)
+            .build_cartesian_2d(x.clone(), y.clone())
+            .expect(INFALLIBLE);
+        let number = |value: &f64| format!("{}", (value * 1e6).round() / 1e6);
+        chart
+            .configure_mesh()
+            .x_desc(format!("multiply-accumulates per image{}", unit.name))
+            .y_desc("top-1 accuracy on test images (%)")
+            .axis_desc_style((FONT, MIDDLE).into_font().color(&INK))
+            .label_style((FONT, SMALL).into_font().color(&INK))
+            .x_label_formatter(&number)
+            .y_label_formatter(&number)
+            .x_labels(9)
+            .y_labels(9)
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .axis_style(INK)
+            .draw()
+            .expect(INFALLIBLE);
+        let (columns, rows) = chart.plotting_area().get_pixel_range();
+        let area = [columns.start, rows.start, columns.end, rows.end].map(f64::from);
+        Self { unit, x, y, area }
+    }
+
+    fn pixel(&self, mark: &Mark) -> Pixel {
+        let (x, y) = place(mark, self.unit);
+        let part = |range: &Range, value: f64| (value - range.start) / (range.end - range.start);
+        let [left, top, right, bottom] = self.area;
+        [
+            left + part(&self.x, x) * (right - left),
+            bottom - part(&self.y, y) * (bottom - top),
+        ]
+    }
 }
 
 /// The marks on a series' Pareto frontier, by cost; of equal ones the first.
@@ -220,10 +322,10 @@ impl Unit {
     fn of(series: &[Series]) -> Self {
         let all = series.iter().flat_map(|one| &one.marks);
         let (size, name) = match all.map(|mark| mark.macs).max().unwrap_or(0) {
-            1_000_000_000.. => (1e9, "billions"),
-            1_000_000.. => (1e6, "millions"),
-            1_000.. => (1e3, "thousands"),
-            _ => (1.0, "single"),
+            1_000_000_000.. => (1e9, " (billions)"),
+            1_000_000.. => (1e6, " (millions)"),
+            1_000.. => (1e3, " (thousands)"),
+            _ => (1.0, ""),
         };
         Self { size, name }
     }
