@@ -1,12 +1,12 @@
 //! Which instance a training step works in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use sdpoint_core::{Instance, PointId, Ratio};
+use sdpoint_core::{Instance, PointId};
 use serde::{Deserialize, Serialize};
 
 /// What is trained.
@@ -173,6 +173,11 @@ impl Draws {
         &self.probabilities
     }
 
+    /// The instances alone, in the same order.
+    pub fn instances(&self) -> impl Iterator<Item = Instance> {
+        self.probabilities.iter().map(|&(instance, _)| instance)
+    }
+
     /// The instance of a step, by its place in [`Draws::probabilities`]. It
     /// depends on the seed and the step alone, so that a resumed run draws
     /// what the uninterrupted one would have drawn.
@@ -193,38 +198,6 @@ impl Draws {
         let possible = |&(_, probability): &(Instance, f64)| probability > 0.0;
         self.probabilities.iter().rposition(possible).unwrap_or(0)
     }
-}
-
-/// What was drawn how often, in words.
-pub fn describe_draws(drawn: &[(Instance, u64)]) -> String {
-    let steps: u64 = drawn.iter().map(|&(_, count)| count).sum();
-    let mut points: BTreeMap<PointId, u64> = BTreeMap::new();
-    let mut ratios: BTreeMap<Ratio, u64> = BTreeMap::new();
-    let mut full = 0;
-    for &(instance, count) in drawn {
-        match instance {
-            Instance::Full => full += count,
-            Instance::At(point, ratio) => {
-                *points.entry(point).or_default() += count;
-                *ratios.entry(ratio).or_default() += count;
-            }
-        }
-    }
-    if full == steps {
-        return format!("All {steps} steps were taken without downsampling.");
-    }
-    let least = points.values().min().copied().unwrap_or(0);
-    let most = points.values().max().copied().unwrap_or(0);
-    let ratios: Vec<String> = ratios
-        .iter()
-        .map(|(ratio, count)| format!("{count} kept {ratio} of each side"))
-        .collect();
-    format!(
-        "Of {steps} steps, {full} were taken without downsampling, the others at one of {} points, \
-         each {least} to {most} times; {}.",
-        points.len(),
-        ratios.join(", ")
-    )
 }
 
 #[cfg(test)]
@@ -353,22 +326,5 @@ mod tests {
             serde_json::to_string(&Method::SdPoint).unwrap(),
             "\"sdpoint\""
         );
-    }
-
-    #[test]
-    fn what_was_drawn_is_told_in_words() {
-        let drawn = |counts: [u64; 5]| {
-            let names = ["full", "0@0.5", "0@0.75", "1@0.5", "1@0.75"];
-            std::iter::zip(names, counts)
-                .map(|(name, count)| (name.parse().unwrap(), count))
-                .collect::<Vec<(Instance, u64)>>()
-        };
-        assert_eq!(
-            describe_draws(&drawn([30, 10, 20, 16, 15])),
-            "Of 91 steps, 30 were taken without downsampling, the others at one of 2 points, \
-             each 30 to 31 times; 26 kept 0.5 of each side, 35 kept 0.75 of each side."
-        );
-        let plain = describe_draws(&drawn([7, 0, 0, 0, 0]));
-        assert_eq!(plain, "All 7 steps were taken without downsampling.");
     }
 }

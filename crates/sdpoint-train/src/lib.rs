@@ -5,24 +5,25 @@
 //! [`calibrate`] and [`evaluate`], which also work for themselves on a model
 //! that is trained already. An [`Observer`] watches.
 
-pub mod calibrate;
+mod calibrate;
 pub mod checkpoint;
-pub mod curve;
-pub mod draw;
-pub mod error;
-pub mod evaluate;
-pub mod finish;
+mod curve;
+mod draw;
+mod error;
+mod evaluate;
+mod finish;
 pub mod folder;
-pub mod metrics;
-pub mod observer;
-pub mod plan;
-pub mod recipe;
-pub mod run;
+mod metrics;
+mod observer;
+mod plan;
+mod recipe;
+mod run;
+mod trainer;
 
 pub use calibrate::{Feed, calibrate};
 pub use checkpoint::Checkpoint;
 pub use curve::{Mark, Series, curve_csv, curve_svg};
-pub use draw::{Draw, DrawError, Draws, Method, describe_draws};
+pub use draw::{Draw, DrawError, Draws, Method};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use finish::Finished;
