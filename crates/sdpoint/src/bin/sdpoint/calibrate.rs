@@ -1,0 +1,174 @@
+//! `sdpoint calibrate`: instances for a trained model, without training.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sdpoint::data::{Source, Split, open};
+use sdpoint::engine::NormSource;
+use sdpoint::train::{CALIBRATION_IMAGES, Evaluation, Feed, calibrate, evaluate};
+use sdpoint::{Instance, Model, Ratio, Record};
+
+use crate::data::{Reading, SOURCES, note_skipped, open_test};
+use crate::failure::{Class, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::output::{note, print};
+use crate::progress::Display;
+use crate::{Machine, model, report};
+
+const EXAMPLES: &str = "\
+Examples:
+  sdpoint calibrate runs/shapes/model.safetensors --data shapes --ratios 0.35,0.6
+  sdpoint calibrate model.safetensors --data folder:DIR --ratios 0.25 -o cheaper.safetensors
+  sdpoint calibrate model.safetensors --data folder:DIR
+
+With --ratios, what the model has stays as it is, and the new instances are added. Without it, \
+the statistics of all its instances are taken anew.";
+
+/// Add instances to a trained model, without training
+///
+/// An instance is the weights that all share and batch-norm statistics of its own, which are the
+/// average over some thousand training images. If the data has a test split, all instances are
+/// measured on it.
+#[derive(clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
+pub struct Args {
+    /// A model file, or the folder of a run
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Where the training images come from; see below
+    #[arg(long, value_name = "SRC")]
+    data: Source,
+    /// What the new instances keep of each side [default: the instances that are there, anew]
+    #[arg(long, value_name = "R,R", value_delimiter = ',')]
+    ratios: Vec<Ratio>,
+    /// Training images to take the statistics from, chosen from all of them
+    #[arg(long, value_name = "N", default_value_t = CALIBRATION_IMAGES)]
+    images: usize,
+    /// Seed of the choice of images
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Where the model goes [default: in place of MODEL, whole or not at all]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    if args.images == 0 {
+        return Err(Failure::new(
+            Class::Usage,
+            "calibration needs at least one image",
+        ));
+    }
+    let file = model::file(&args.model);
+    let mut model = model::load(&file)?;
+    let wanted = wanted(&model, &args.ratios);
+    if wanted.is_empty() {
+        return Err(Failure::new(
+            Class::Usage,
+            "the model has all instances of these ratios already",
+        )
+        .hint("name other ratios, or leave --ratios out to take all statistics anew"));
+    }
+    let options = args.reading.options();
+    let train = open(&args.data, Split::Train, &options)?;
+    let test = open_test(&args.data, &options)?;
+    if let Some(test) = &test {
+        model::check_classes(&model, test)?;
+    }
+    let ctx = machine.context()?;
+    let network = Arc::new(model.network.clone());
+    let batch_size = model::batch_size(&model)?;
+    let preprocessing = model.preprocessing.clone();
+    let feed = |data| Feed {
+        data,
+        preprocessing: &preprocessing,
+        batch_size,
+    };
+    let mut display = Display::new(Interrupt::install()?, batch_size);
+
+    let statistics = calibrate(
+        &ctx,
+        &network,
+        &model.weights,
+        &wanted,
+        feed(&train),
+        args.images,
+        args.seed,
+        &mut display,
+    )?;
+    for &instance in &wanted {
+        if let Some((_, own)) = statistics.own(instance) {
+            model.statistics.set(&network, instance, own.to_vec());
+        }
+        if model.record(instance).is_none() {
+            let macs = network.cost(preprocessing.size, instance)?.macs;
+            model.instances.push(Record::unmeasured(instance, macs));
+        }
+    }
+    model.instances.sort_by_key(|record| record.instance);
+
+    let measured = match &test {
+        None => None,
+        Some(test) => Some(evaluate(
+            &ctx,
+            &network,
+            &model.weights,
+            &model.statistics,
+            &model::listed(&model, &[])?,
+            NormSource::Own,
+            feed(test),
+            &mut display,
+        )?),
+    };
+    display.finish();
+    note_skipped(&test.iter().chain([&train]).collect::<Vec<_>>());
+    let out = args.output.as_ref().unwrap_or(&file);
+    save(model, measured.as_ref(), &wanted, out)
+}
+
+/// The instances to take statistics of.
+fn wanted(model: &Model, ratios: &[Ratio]) -> Vec<Instance> {
+    let there = |instance: &Instance| model.record(*instance).is_some();
+    if ratios.is_empty() {
+        return model
+            .instances
+            .iter()
+            .map(|record| record.instance)
+            .collect();
+    }
+    let mut wanted = model.network.instances(ratios);
+    wanted.retain(|instance| !there(instance));
+    wanted
+}
+
+fn save(
+    mut model: Model,
+    measured: Option<&Evaluation>,
+    calibrated: &[Instance],
+    out: &Path,
+) -> Outcome {
+    match measured {
+        Some(evaluation) => model.instances = evaluation.records.clone(),
+        // What was measured with older statistics holds no longer.
+        None => {
+            for record in &mut model.instances {
+                if calibrated.contains(&record.instance) {
+                    *record = Record::unmeasured(record.instance, record.macs);
+                }
+            }
+            note("The data has no test split: the new instances are not measured.");
+        }
+    }
+    model.save(out)?;
+    let sharing = measured.map(report::sharing).unwrap_or_default();
+    print(&format!(
+        "{}\n{}Calibrated {} of {} instances; the model is in {}.\n",
+        report::accuracy_table(&model.instances),
+        sharing,
+        calibrated.len(),
+        model.instances.len(),
+        out.display()
+    ))
+}

@@ -1,0 +1,146 @@
+//! `sdpoint evaluate`: the accuracy of every instance.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use sdpoint::data::{Source, Split, open};
+use sdpoint::engine::NormSource;
+use sdpoint::train::{Feed, Series, curve_svg, evaluate};
+use sdpoint::{Instance, Model, Record, write_atomically};
+use serde::Serialize;
+
+use crate::data::{Reading, SOURCES, note_skipped};
+use crate::failure::{Failure, Outcome};
+use crate::instances::Description;
+use crate::interrupt::Interrupt;
+use crate::output::{print, print_json};
+use crate::progress::Display;
+use crate::{Machine, model, report};
+
+const EXAMPLES: &str = "\
+Examples:
+  sdpoint evaluate runs/shapes/model.safetensors --data shapes
+  sdpoint evaluate model.safetensors --data cifar10:DIR --instances full,3@0.5 --json
+  sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg";
+
+/// Measure the accuracy of a model's instances on test images
+///
+/// All instances are measured in one pass: the layers before a point are computed once a batch.
+#[derive(clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
+pub struct Args {
+    /// A model file, or the folder of a run
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Where the test images come from; see below
+    #[arg(long, value_name = "SRC")]
+    data: Source,
+    /// Batch-norm statistics: each instance's own, or those of full for all
+    #[arg(long, value_name = "WHOSE", default_value = "own")]
+    bn: Norms,
+    /// The instances to measure
+    #[arg(long, value_name = "A,B|all", default_value = "all", value_parser = parse_selection)]
+    instances: Selection,
+    /// Print an array of JSON objects instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Write accuracy over cost as a picture
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Norms {
+    Own,
+    Shared,
+}
+
+/// Instances by name; none stands for all.
+#[derive(Clone)]
+struct Selection(Vec<Instance>);
+
+fn parse_selection(text: &str) -> Result<Selection, sdpoint::instance::InstanceError> {
+    if text == "all" {
+        return Ok(Selection(Vec::new()));
+    }
+    let names = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Selection(names))
+}
+
+#[derive(Serialize)]
+struct Row {
+    #[serde(flatten)]
+    description: Description,
+    top1: Option<f64>,
+    top5: Option<f64>,
+    loss: Option<f64>,
+}
+
+pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    let model = model::load(&args.model)?;
+    let instances = model::listed(&model, &args.instances.0)?;
+    let test = open(&args.data, Split::Test, &args.reading.options())?;
+    model::check_classes(&model, &test)?;
+    let batch_size = model::batch_size(&model)?;
+    let mut display = Display::new(Interrupt::install()?, batch_size);
+    let norms = match args.bn {
+        Norms::Own => NormSource::Own,
+        Norms::Shared => NormSource::Shared,
+    };
+    let evaluation = evaluate(
+        &machine.context()?,
+        &Arc::new(model.network.clone()),
+        &model.weights,
+        &model.statistics,
+        &instances,
+        norms,
+        Feed {
+            data: &test,
+            preprocessing: &model.preprocessing,
+            batch_size,
+        },
+        &mut display,
+    );
+    display.finish();
+    let evaluation = evaluation?;
+    note_skipped(&[&test]);
+    if let Some(path) = &args.svg {
+        write_svg(args, &model, &evaluation.records, path)?;
+    }
+    if args.json {
+        let full = model
+            .network
+            .cost(model.preprocessing.size, Instance::Full)?;
+        let row = |record: &Record| Row {
+            description: Description::new(record.instance, record.macs, full.macs),
+            top1: record.top1,
+            top5: record.top5,
+            loss: record.loss,
+        };
+        return print_json(&evaluation.records.iter().map(row).collect::<Vec<_>>());
+    }
+    print(&format!(
+        "{}\n{}",
+        report::accuracy_table(&evaluation.records),
+        report::sharing(&evaluation)
+    ))
+}
+
+fn write_svg(args: &Args, model: &Model, records: &[Record], path: &Path) -> Outcome {
+    let title = format!(
+        "{} on {}: accuracy over cost",
+        model.network.name(),
+        args.data
+    );
+    let name = match args.bn {
+        Norms::Own => "own statistics",
+        Norms::Shared => "statistics of full",
+    };
+    let text = curve_svg(&title, &[Series::new(name, records)]);
+    write_atomically(path, |out| out.write_all(text.as_bytes()))
+        .map_err(|error| Failure::io(error.to_string(), error.kind()))
+}

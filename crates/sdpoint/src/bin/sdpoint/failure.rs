@@ -1,0 +1,155 @@
+//! Why a command failed: the message, what to do about it, and the exit code.
+
+use std::error::Error;
+use std::io;
+
+/// What a command comes to.
+pub type Outcome = Result<(), Failure>;
+
+/// The class of a failure, which decides the exit code.
+///
+/// The codes are documented in `docs/exit-codes.md` and in `--help`; scripts
+/// rely on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The command line asks for what cannot be.
+    Usage = 2,
+    /// Images, class folders or data files that cannot be used.
+    Data = 3,
+    /// A model file or a checkpoint that cannot be used.
+    Model = 4,
+    /// An instance that is not there, or a budget that none meets.
+    Instance = 5,
+    /// The loss is no longer a number.
+    Diverged = 6,
+    /// A file that cannot be read or written, or a transfer that failed.
+    Files = 7,
+    /// Stopped by the user; what is needed to go on was saved.
+    Interrupted = 130,
+}
+
+/// A failure as the user sees it.
+#[derive(Debug)]
+pub struct Failure {
+    class: Class,
+    /// `None` where whoever read our output went away, which is no news.
+    message: Option<String>,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure with a message of its own.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: Some(message.into()),
+            hint: None,
+        }
+    }
+
+    /// A failure that an error explains, together with what caused it.
+    pub fn from_error(class: Class, error: &dyn Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            // Some errors already quote their cause.
+            if !message.contains(&cause_text) {
+                message = format!("{message}: {cause_text}");
+            }
+            source = cause.source();
+        }
+        Self::new(class, message)
+    }
+
+    /// Adds what the user can do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The failure to read or write a file, which the message names.
+    pub fn io(message: impl Into<String>, kind: io::ErrorKind) -> Self {
+        let failure = Self::new(Class::Files, message);
+        match kind {
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => {
+                failure.hint("make room, then go on; files written before are intact")
+            }
+            _ => failure,
+        }
+    }
+
+    /// The failure to write to standard output. A pipe that was closed, as
+    /// `head` does, ends the command without a word.
+    pub fn output(error: &io::Error) -> Self {
+        let mut failure = Self::io(format!("standard output: {error}"), error.kind());
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            failure.message = None;
+        }
+        failure
+    }
+
+    /// Tells the user, and returns the exit code.
+    pub fn report(&self) -> u8 {
+        let Some(message) = &self.message else {
+            return 0;
+        };
+        // Nobody is left to tell if standard error is closed too.
+        let mut stderr = io::stderr().lock();
+        let _ = io::Write::write_all(&mut stderr, format!("error: {message}\n").as_bytes());
+        if let Some(hint) = &self.hint {
+            let _ = io::Write::write_all(&mut stderr, format!("hint: {hint}\n").as_bytes());
+        }
+        self.class as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Display;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Outer {
+        quotes: bool,
+        inner: io::Error,
+    }
+
+    impl Display for Outer {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            if self.quotes {
+                write!(f, "outer: {}", self.inner)
+            } else {
+                f.write_str("outer")
+            }
+        }
+    }
+
+    impl Error for Outer {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.inner)
+        }
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        for quotes in [true, false] {
+            let inner = io::Error::other("inner");
+            let failure = Failure::from_error(Class::Data, &Outer { quotes, inner });
+            assert_eq!(failure.message.as_deref(), Some("outer: inner"));
+        }
+    }
+
+    #[test]
+    fn a_full_disk_comes_with_advice_and_a_closed_pipe_is_silent() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let failure = Failure::io("model.safetensors: full", full.kind());
+        assert!(failure.hint.is_some());
+        assert_eq!(failure.class as u8, 7);
+        let gone = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert_eq!(Failure::output(&gone).report(), 0);
+    }
+}

@@ -1,0 +1,89 @@
+//! The command `sdpoint`.
+
+mod calibrate;
+mod convert;
+mod data;
+mod evaluate;
+mod failure;
+mod fetch;
+mod instances;
+mod interrupt;
+mod model;
+mod networks;
+mod output;
+mod predict;
+mod progress;
+mod report;
+mod size;
+mod train;
+
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+use sdpoint::engine::Context;
+
+use failure::Failure;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 2 usage, 3 data, 4 model file or checkpoint, 5 no such instance or budget too \
+small, 6 training diverged, 7 files and disk, 130 interrupted. Errors and progress go to standard \
+error, results to standard output.";
+
+/// Train one network, choose its cost at run time.
+///
+/// A network trained by stochastic downsampling is many networks in one file:
+/// full, and instances such as 3@0.5, which shrink their feature map to half
+/// of each side at the end of block 3 and cost accordingly less.
+#[derive(Parser)]
+#[command(name = "sdpoint", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    machine: Machine,
+}
+
+/// What the work runs on.
+#[derive(clap::Args)]
+pub struct Machine {
+    /// Threads to compute with [default: all that the machine offers]
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+}
+
+impl Machine {
+    /// The threads and instruction set that the user asked for.
+    pub fn context(&self) -> Result<Arc<Context>, Failure> {
+        Ok(Arc::new(Context::new(self.threads)?))
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Networks(networks::Args),
+    Instances(instances::Args),
+    Train(train::Args),
+    Calibrate(calibrate::Args),
+    Evaluate(evaluate::Args),
+    Predict(predict::Args),
+    Fetch(fetch::Args),
+}
+
+fn main() -> ExitCode {
+    let Cli { command, machine } = Cli::parse();
+    let outcome = match command {
+        Command::Networks(args) => networks::run(&args),
+        Command::Instances(args) => instances::run(&args),
+        Command::Train(args) => train::run(&args, &machine),
+        Command::Calibrate(args) => calibrate::run(&args, &machine),
+        Command::Evaluate(args) => evaluate::run(&args, &machine),
+        Command::Predict(args) => predict::run(&args, &machine),
+        Command::Fetch(args) => fetch::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => ExitCode::from(failure.report()),
+    }
+}

@@ -1,0 +1,80 @@
+//! Model files that the user names.
+
+use std::path::{Path, PathBuf};
+
+use sdpoint::data::Dataset;
+use sdpoint::train::folder::MODEL;
+use sdpoint::{Instance, Model};
+
+use crate::failure::{Class, Failure};
+
+/// Whether an argument that may be a network's name is a file's instead.
+pub fn is_file(argument: &str) -> bool {
+    argument.ends_with(".safetensors") || argument.contains('/') || Path::new(argument).exists()
+}
+
+/// The model file that an argument names; a run's folder stands for the
+/// model in it.
+pub fn file(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        path.join(MODEL)
+    } else {
+        path.to_owned()
+    }
+}
+
+/// Reads a model.
+pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
+    Ok(Model::load(file(path.as_ref()))?)
+}
+
+/// How many images to run at once: no more than half a gigabyte of feature
+/// maps, and no more than training usually takes.
+pub fn batch_size(model: &Model) -> Result<usize, Failure> {
+    const BYTES: u64 = 1 << 29;
+    let cost = model
+        .network
+        .cost(model.preprocessing.size, Instance::Full)?;
+    Ok((BYTES / cost.peak_bytes.max(1)).clamp(1, 128) as usize)
+}
+
+/// Refuses data with other classes than the model's: labels would mean
+/// something else.
+pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
+    if model.classes == data.classes() {
+        return Ok(());
+    }
+    let differing =
+        std::iter::zip(&model.classes, data.classes()).find(|(ours, theirs)| ours != theirs);
+    let how = match differing {
+        Some((ours, theirs)) => format!("one is '{ours}' in the model and '{theirs}' in the data"),
+        None => format!(
+            "{} in the model, {} in the data",
+            model.classes.len(),
+            data.classes().len()
+        ),
+    };
+    Err(Failure::new(
+        Class::Data,
+        format!(
+            "the classes of {} are not the model's: {how}",
+            data.source()
+        ),
+    ))
+}
+
+/// The instances that the user listed, or all; `full` always comes first in
+/// a model.
+pub fn listed(model: &Model, names: &[Instance]) -> Result<Vec<Instance>, Failure> {
+    if names.is_empty() {
+        return Ok(model
+            .instances
+            .iter()
+            .map(|record| record.instance)
+            .collect());
+    }
+    for &instance in names {
+        sdpoint::select(&model.instances, sdpoint::Budget::Instance(instance))?;
+    }
+    Ok(names.to_vec())
+}

@@ -1,0 +1,146 @@
+//! How far a run is: a bar on a terminal, plain lines anywhere else.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use sdpoint::train::{EpochMetrics, Observer, Progress};
+
+use crate::interrupt::Interrupt;
+use crate::output::{note, percent, span};
+
+/// How often a plain line is written where epochs are long.
+const LINE_EVERY: Duration = Duration::from_secs(60);
+
+/// Shows a run to the user, and stops it on Ctrl-C.
+pub struct Display {
+    interrupt: Interrupt,
+    /// Images in a step, to tell the time that is left.
+    batch_size: usize,
+    bar: Option<ProgressBar>,
+    phase: Option<Phase>,
+    last_line: Instant,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Training,
+    Calibrating,
+    Evaluating,
+}
+
+impl Display {
+    /// A display on standard error.
+    pub fn new(interrupt: Interrupt, batch_size: usize) -> Self {
+        let bar = std::io::stderr()
+            .is_terminal()
+            .then(|| ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr()));
+        Self {
+            interrupt,
+            batch_size,
+            bar,
+            phase: None,
+            last_line: Instant::now(),
+        }
+    }
+
+    /// Takes the bar away, before results are printed.
+    pub fn finish(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => note(text),
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, steps: u64) {
+        if self.phase == Some(phase) {
+            return;
+        }
+        self.phase = Some(phase);
+        let name = match phase {
+            Phase::Training => "training",
+            Phase::Calibrating => "calibrating",
+            Phase::Evaluating => "evaluating",
+        };
+        let Some(bar) = &self.bar else {
+            if phase != Phase::Training {
+                note(&format!("{name} all instances"));
+            }
+            return;
+        };
+        let template = "{prefix:>11} {bar:24} {pos}/{len} {msg}";
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is sound"));
+        bar.reset();
+        bar.set_length(steps);
+        bar.set_prefix(name);
+    }
+
+    fn images(&mut self, phase: Phase, done: usize, images: usize) {
+        self.enter(phase, images as u64);
+        if let Some(bar) = &self.bar {
+            bar.set_message("images");
+            bar.set_position(done as u64);
+        }
+    }
+}
+
+impl Observer for Display {
+    fn stop_requested(&self) -> bool {
+        self.interrupt.requested()
+    }
+
+    fn step(&mut self, progress: &Progress) {
+        self.enter(Phase::Training, progress.steps);
+        let left = (progress.steps - progress.step) as f64 * self.batch_size as f64;
+        let message = format!(
+            "epoch {}/{}  loss {:.3}  accuracy {}  {:.0} images/s  {} left",
+            progress.epoch + 1,
+            progress.epochs,
+            progress.smooth_loss,
+            percent(progress.smooth_accuracy),
+            progress.images_per_second,
+            span(left / progress.images_per_second),
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_position(progress.step);
+            bar.set_message(message);
+        } else if self.last_line.elapsed() > LINE_EVERY {
+            self.last_line = Instant::now();
+            note(&format!(
+                "step {}/{}  {message}",
+                progress.step, progress.steps
+            ));
+        }
+    }
+
+    fn epoch(&mut self, metrics: &EpochMetrics) {
+        self.last_line = Instant::now();
+        self.line(&format!(
+            "epoch {:>3}  loss {:.4}  accuracy {:>6}  rate {:.4}  {:>6.0} images/s  {}",
+            metrics.epoch,
+            metrics.train_loss,
+            percent(metrics.train_accuracy),
+            metrics.rate,
+            metrics.images_per_second,
+            span(metrics.seconds),
+        ));
+    }
+
+    fn calibrating(&mut self, done: usize, images: usize) {
+        self.images(Phase::Calibrating, done, images);
+    }
+
+    fn evaluating(&mut self, done: usize, images: usize) {
+        self.images(Phase::Evaluating, done, images);
+    }
+
+    fn note(&mut self, message: &str) {
+        self.line(message);
+    }
+}

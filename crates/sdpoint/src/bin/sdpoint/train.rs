@@ -1,0 +1,185 @@
+//! `sdpoint train`: from images to a model with a choice of costs.
+
+mod setup;
+mod summary;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sdpoint::Ratio;
+use sdpoint::data::Source;
+use sdpoint::train::{Draw, Method, Outcome as RunOutcome, Preset, Run};
+
+use crate::data::{Reading, SOURCES, note_skipped};
+use crate::failure::{Class, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::output::{note, print, program};
+use crate::progress::Display;
+use crate::{Machine, size};
+use setup::{Setup, Start};
+
+const EXAMPLES: &str = "\
+Examples:
+  sdpoint train                                        built-in images, about two minutes
+  sdpoint train --data folder:DIR --network wrn16-4 --epochs 60 --out runs/a
+  sdpoint train --data cifar10:DIR --network preresnet20 --recipe cifar
+  sdpoint train --data folder:DIR --network resnet18 --input 128 --recipe imagenet
+  sdpoint train --method plain --out runs/plain        what stochastic downsampling is compared with
+  sdpoint train --resume runs/a
+
+Ctrl-C stops after the step with a checkpoint; --resume then gives, bit for bit, what the \
+uninterrupted run would have given, with any number of threads.
+
+Draws:
+  uniform      the paper's: no downsampling or one of the points, then a ratio, all equally likely
+  instances    every instance equally likely
+  cost:POWER   in proportion to an instance's MACs to that power; cost is cost:1
+  full:P       full with probability P, else a point and a ratio
+
+Recipes:
+  cifar-cosine   15 epochs, batch 128, rate 0.1 with warm-up, cosine to zero, weight decay 5e-4
+  cifar          200 epochs, batch 128, rate 0.1, times 0.2 after 60, 120 and 160, weight decay 5e-4
+  imagenet       115 epochs, batch 256, rate 0.1, a tenth after 40, 75 and 105, weight decay 1e-4";
+
+/// Train a network whose cost can be chosen afterwards
+///
+/// Leaves in its folder the model, the cost-accuracy curve as a table and as a picture, and a line
+/// of metrics an epoch.
+#[derive(clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
+pub struct Args {
+    /// Where the images come from; see below [default: shapes]
+    #[arg(long, value_name = "SRC")]
+    data: Option<Source>,
+    /// The folder for everything that the run leaves [default: runs/DATA or runs/DATA-NETWORK]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    out: Option<PathBuf>,
+    /// Go on with the run in this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "overwrite"])]
+    resume: Option<PathBuf>,
+    /// Throw away the run that the folder holds
+    #[arg(long)]
+    overwrite: bool,
+    /// Use only so many training images, balanced over the classes
+    #[arg(long, value_name = "N")]
+    train_images: Option<usize>,
+    /// Seconds between checkpoints; there is one after every epoch in any case
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    checkpoint_every: u64,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    reading: Reading,
+}
+
+/// What a resumed run takes from its checkpoint.
+#[derive(clap::Args)]
+#[group(multiple = true)]
+struct Settings {
+    /// The network [default: preresnet8 for shapes, preresnet20 for small images, else resnet18]
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Side of the images in pixels, or HxW [default: small images' own, 224 for others]
+    #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
+    input: Option<[usize; 2]>,
+    /// sdpoint: every step in an instance drawn at random; plain: every step in full
+    #[arg(long, value_name = "METHOD", default_value_t = Method::SdPoint)]
+    method: Method,
+    /// How instances are drawn; see below
+    #[arg(long, value_name = "DRAW", default_value_t = Draw::Uniform)]
+    draw: Draw,
+    /// What downsampling may keep of each side
+    #[arg(long, value_name = "R,R", value_delimiter = ',', default_values_t = Ratio::DEFAULT)]
+    ratios: Vec<Ratio>,
+    /// Settings by name; see below [default: cifar-cosine, for large images imagenet]
+    #[arg(long, value_name = "RECIPE")]
+    recipe: Option<Preset>,
+    /// Passes over the training images [default: the recipe's; 12 for shapes]
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Images in a step [default: the recipe's]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Peak learning rate [default: the recipe's]
+    #[arg(long, value_name = "X")]
+    rate: Option<f64>,
+    /// Share of the steps in which the rate rises to its peak [default: the recipe's]
+    #[arg(long, value_name = "X")]
+    warm_up: Option<f64>,
+    /// Weight decay [default: the recipe's]
+    #[arg(long, value_name = "X")]
+    weight_decay: Option<f64>,
+    /// No weight decay on batch norms
+    #[arg(long)]
+    no_norm_decay: bool,
+    /// Share of the target that is spread over all classes [default: 0]
+    #[arg(long, value_name = "X")]
+    label_smoothing: Option<f64>,
+    /// Training images that the statistics of the instances are taken from
+    #[arg(long, value_name = "N", default_value_t = sdpoint::train::CALIBRATION_IMAGES)]
+    calibration_images: usize,
+    /// Seed of everything random
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+}
+
+pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    let ctx = machine.context()?;
+    let setup = match &args.resume {
+        Some(folder) => setup::resume(args, folder)?,
+        None => setup::start(args)?,
+    };
+    let Setup {
+        folder,
+        train,
+        test,
+        start,
+    } = setup;
+    let plan = match &start {
+        Start::New(plan) => plan,
+        Start::Resume(checkpoint) => &checkpoint.plan,
+    };
+    note(&summary::introduction(plan, &train, &test, &ctx, &folder));
+    if let Start::Resume(checkpoint) = &start {
+        note(&format!(
+            "Going on after step {}.",
+            checkpoint.counters.step
+        ));
+    }
+    let data = plan.data.clone();
+    let mut display = Display::new(Interrupt::install()?, plan.recipe.batch_size);
+    let run = Run {
+        ctx: &ctx,
+        train: &train,
+        test: &test,
+        folder: &folder,
+        checkpoint_every: Duration::from_secs(args.checkpoint_every),
+    };
+    let outcome = match start {
+        Start::New(plan) => run.start(*plan, args.overwrite, &mut display),
+        Start::Resume(checkpoint) => run.resume(*checkpoint, &mut display),
+    };
+    display.finish();
+    note_skipped(&[&train, &test]);
+    match outcome? {
+        RunOutcome::Finished(finished) => print(&summary::results(&data, &finished, &folder)),
+        RunOutcome::Stopped { step, steps } => {
+            Err(stopped(args, &folder.display().to_string(), step, steps))
+        }
+    }
+}
+
+fn stopped(args: &Args, folder: &str, step: u64, steps: u64) -> Failure {
+    let images = args
+        .train_images
+        .map(|n| format!(" --train-images {n}"))
+        .unwrap_or_default();
+    Failure::new(
+        Class::Interrupted,
+        format!("interrupted after step {step} of {steps}; all of it is kept in {folder}"),
+    )
+    .hint(format!(
+        "to go on: {} train --resume {folder}{images}",
+        program()
+    ))
+}

@@ -1,0 +1,232 @@
+//! From the command line to data and a plan.
+
+use std::path::{Path, PathBuf};
+
+use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
+use sdpoint::train::{Checkpoint, Plan, Preset, Recipe, checkpoint};
+use sdpoint::{EvalTransform, Preprocessing, zoo};
+
+use super::{Args, Settings};
+use crate::failure::{Class, Failure};
+
+/// All that a run needs.
+pub struct Setup {
+    pub folder: PathBuf,
+    pub train: Dataset,
+    pub test: Dataset,
+    pub start: Start,
+}
+
+/// Whether the run is new.
+pub enum Start {
+    New(Box<Plan>),
+    Resume(Box<Checkpoint>),
+}
+
+/// The built-in images are trained on long enough to show the method and
+/// short enough to wait for.
+const SHAPES_NETWORK: &str = "preresnet8";
+const SHAPES_EPOCHS: usize = 12;
+
+/// The longest side of images that the networks for small images take by
+/// default.
+const SMALL: usize = 64;
+
+/// A new run.
+pub fn start(args: &Args) -> Result<Setup, Failure> {
+    let source = args.data.clone().unwrap_or(Source::Shapes);
+    let settings = &args.settings;
+    if let Some(name) = &settings.network {
+        // A misspelt network shows before the data is looked through.
+        zoo::input_size(name)?;
+    }
+    let (train, test) = open_data(&source, args, settings.seed, None)?;
+    let mut preprocessing = default_preprocessing(&train)?;
+    if let Some(size) = settings.input {
+        resize(&mut preprocessing, size);
+    }
+    let small = preprocessing.size.iter().all(|&side| side <= SMALL);
+    let name = settings.network.as_deref().unwrap_or(match source {
+        Source::Shapes => SHAPES_NETWORK,
+        _ if small => "preresnet20",
+        _ => "resnet18",
+    });
+    let classes = train.classes().to_vec();
+    let plan = Plan {
+        data: source.to_string(),
+        network: zoo::build(name, classes.len())?,
+        classes,
+        preprocessing,
+        recipe: recipe(settings, &source, small),
+        method: settings.method,
+        draw: settings.draw,
+        ratios: settings.ratios.clone(),
+        seed: settings.seed,
+        calibration_images: settings.calibration_images,
+    };
+    let folder = match &args.out {
+        Some(folder) => folder.clone(),
+        None => free_folder(&source, settings.network.as_deref(), args.overwrite),
+    };
+    Ok(Setup {
+        folder,
+        train,
+        test,
+        start: Start::New(Box::new(plan)),
+    })
+}
+
+/// A run that goes on.
+pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
+    let checkpoint = Checkpoint::read(folder)?;
+    let Checkpoint { plan, counters, .. } = &checkpoint;
+    let source = match &args.data {
+        Some(source) => source.clone(),
+        None => plan.data.parse()?,
+    };
+    let (train, test) = open_data(&source, args, plan.seed, Some(counters.images))?;
+    Ok(Setup {
+        folder: folder.to_owned(),
+        train,
+        test,
+        start: Start::Resume(Box::new(checkpoint)),
+    })
+}
+
+/// Opens both splits. Of the built-in images a resumed run takes as many as
+/// it had; of others the user says how many.
+fn open_data(
+    source: &Source,
+    args: &Args,
+    seed: u64,
+    resumed: Option<usize>,
+) -> Result<(Dataset, Dataset), Failure> {
+    if args.train_images == Some(0) {
+        return Err(Failure::new(
+            Class::Usage,
+            "training needs at least one image",
+        ));
+    }
+    let mut options = args.reading.options();
+    if *source == Source::Shapes {
+        options.shapes_train = args
+            .train_images
+            .or(resumed)
+            .unwrap_or(OpenOptions::default().shapes_train);
+    }
+    let (mut train, test) = open_pair(source, &options)?;
+    match (args.train_images, resumed) {
+        (Some(images), _) => train = train.balanced(images, seed)?,
+        (None, Some(had)) if had < train.len() => {
+            return Err(Failure::new(
+                Class::Data,
+                format!(
+                    "the run began with {had} training images, but {source} has {}",
+                    train.len()
+                ),
+            )
+            .hint(format!(
+                "if it began with --train-images, add --train-images {had}"
+            )));
+        }
+        _ => {}
+    }
+    Ok((train, test))
+}
+
+/// Another input size, with all else in proportion.
+fn resize(preprocessing: &mut Preprocessing, size: [usize; 2]) {
+    let shorter = |size: [usize; 2]| size[0].min(size[1]);
+    if let EvalTransform::CenterCrop { resize } = &mut preprocessing.evaluate {
+        let scale = shorter(size) as f64 / shorter(preprocessing.size) as f64;
+        *resize = (*resize as f64 * scale).round() as usize;
+    }
+    preprocessing.size = size;
+}
+
+fn recipe(settings: &Settings, source: &Source, small: bool) -> Recipe {
+    let usual = if small {
+        Preset::CifarCosine
+    } else {
+        Preset::Imagenet
+    };
+    let mut recipe = settings.recipe.unwrap_or(usual).recipe();
+    let few = (*source == Source::Shapes && settings.recipe.is_none()).then_some(SHAPES_EPOCHS);
+    if let Some(epochs) = settings.epochs.or(few) {
+        recipe = recipe.with_epochs(epochs);
+    }
+    let set = |to: &mut f64, value: Option<f64>| *to = value.unwrap_or(*to);
+    recipe.batch_size = settings.batch.unwrap_or(recipe.batch_size);
+    set(&mut recipe.rate, settings.rate);
+    set(&mut recipe.warm_up, settings.warm_up);
+    set(&mut recipe.weight_decay, settings.weight_decay);
+    set(&mut recipe.label_smoothing, settings.label_smoothing);
+    recipe.decay_norms = !settings.no_norm_decay;
+    recipe
+}
+
+/// `runs/shapes`, `runs/photos-wrn16-4`; numbered where a run is there.
+fn free_folder(source: &Source, network: Option<&str>, overwrite: bool) -> PathBuf {
+    let data = match source {
+        Source::Shapes => "shapes".to_owned(),
+        Source::Cifar10(_) => "cifar10".to_owned(),
+        Source::Cifar100(_) => "cifar100".to_owned(),
+        Source::Folder(path) => file_stem(path),
+        Source::Tar(paths) => paths
+            .first()
+            .map_or_else(|| "tar".to_owned(), |path| file_stem(path)),
+    };
+    let name = network.map_or(data.clone(), |network| format!("{data}-{network}"));
+    let taken = |folder: &Path| folder.join(checkpoint::FILE).exists();
+    let first = Path::new("runs").join(&name);
+    if overwrite || !taken(&first) {
+        return first;
+    }
+    (2..)
+        .map(|number| Path::new("runs").join(format!("{name}-{number}")))
+        .find(|folder| !taken(folder))
+        .expect("numbers do not end")
+}
+
+/// The last part of a path up to its first dot.
+fn file_stem(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let name = name.as_deref().unwrap_or("data");
+    name.split('.')
+        .find(|part| !part.is_empty())
+        .unwrap_or("data")
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use sdpoint::TrainTransform;
+
+    use super::*;
+
+    #[test]
+    fn another_size_keeps_the_proportion_of_the_crop() {
+        let mut preprocessing = Preprocessing {
+            size: [224, 224],
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
+            train: TrainTransform::None,
+            evaluate: EvalTransform::CenterCrop { resize: 256 },
+        };
+        resize(&mut preprocessing, [112, 200]);
+        assert_eq!(preprocessing.size, [112, 200]);
+        assert_eq!(
+            preprocessing.evaluate,
+            EvalTransform::CenterCrop { resize: 128 }
+        );
+    }
+
+    #[test]
+    fn folders_are_named_after_the_data() {
+        let name = |path: &str| file_stem(Path::new(path));
+        assert_eq!(name("/data/photos/"), "photos");
+        assert_eq!(name("birds.tar.gz"), "birds");
+        assert_eq!(name(".hidden"), "hidden");
+        assert_eq!(name("/"), "data");
+    }
+}

@@ -1,0 +1,143 @@
+//! What a run tells its user before it starts and when it is done.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sdpoint::data::Dataset;
+use sdpoint::engine::Context;
+use sdpoint::train::folder::{CURVE_CSV, CURVE_SVG, METRICS, MODEL};
+use sdpoint::train::{Finished, Method, Plan, checkpoint};
+use sdpoint::{Instance, PointId, Ratio, format_macs};
+
+use crate::output::{percent, plural, program};
+use crate::{report, size};
+
+/// What is going to be trained.
+pub fn introduction(
+    plan: &Plan,
+    train: &Dataset,
+    test: &Dataset,
+    ctx: &Context,
+    folder: &Path,
+) -> String {
+    let recipe = &plan.recipe;
+    let parameters: usize = plan.network.parameters().iter().map(|p| p.len()).sum();
+    let drawn = match plan.method {
+        Method::SdPoint => format!("instances drawn: {}", plan.draw),
+        Method::Plain => "every step in full".to_owned(),
+    };
+    format!(
+        "{}: {} parameters, {}; {drawn}\n\
+         {}: {} to learn from and {} to measure on, {}, input {} pixels\n\
+         {}, batch {}, rate {}, weight decay {}; seed {}; {}, {}\n\
+         folder: {}",
+        plan.network.name(),
+        format_macs(parameters as u64),
+        plural(
+            plan.network.instances(&plan.ratios).len(),
+            "instance",
+            "instances"
+        ),
+        train.source(),
+        plural(train.len(), "image", "images"),
+        test.len(),
+        plural(plan.classes.len(), "class", "classes"),
+        size::text(plan.preprocessing.size),
+        plural(recipe.epochs, "epoch", "epochs"),
+        recipe.batch_size,
+        recipe.rate,
+        recipe.weight_decay,
+        plan.seed,
+        plural(ctx.threads(), "thread", "threads"),
+        ctx.isa(),
+        folder.display(),
+    )
+}
+
+/// What came of the run, and what to do with it.
+pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
+    let evaluation = &finished.evaluation;
+    format!(
+        "{}\n{}\n{}\n{}\n{}",
+        draws(&finished.drawn),
+        report::accuracy_table(&evaluation.records),
+        report::sharing(evaluation),
+        files(folder),
+        next(data, folder),
+    )
+}
+
+/// In plain words, what was drawn how often.
+fn draws(drawn: &[(Instance, u64)]) -> String {
+    let mut full = 0;
+    let mut points: BTreeMap<PointId, u64> = BTreeMap::new();
+    let mut ratios: BTreeMap<Ratio, u64> = BTreeMap::new();
+    for &(instance, steps) in drawn {
+        match instance {
+            Instance::Full => full += steps,
+            Instance::At(point, ratio) => {
+                *points.entry(point).or_default() += steps;
+                *ratios.entry(ratio).or_default() += steps;
+            }
+        }
+    }
+    let steps = full + points.values().sum::<u64>();
+    if full == steps {
+        return format!(
+            "All {steps} steps trained the full network; its instances were never trained.\n"
+        );
+    }
+    let share = |part: u64| percent(part as f64 / steps.max(1) as f64);
+    let list = |counts: Vec<String>| counts.join(", ");
+    format!(
+        "Of {steps} steps, {full} ({}) trained the full network. Steps that downsampled at each \
+         point: {}. With each ratio: {}.\n",
+        share(full),
+        list(
+            points
+                .iter()
+                .map(|(point, n)| format!("{point} in {n} ({})", share(*n)))
+                .collect()
+        ),
+        list(
+            ratios
+                .iter()
+                .map(|(ratio, n)| format!("{ratio} in {n} ({})", share(*n)))
+                .collect()
+        ),
+    )
+}
+
+fn files(folder: &Path) -> String {
+    let files = [
+        (
+            MODEL,
+            "the model: weights, statistics, preprocessing, accuracies",
+        ),
+        (CURVE_SVG, "accuracy over cost, as a picture"),
+        (CURVE_CSV, "the table above, in full precision"),
+        (METRICS, "loss and accuracy of each epoch"),
+        (
+            checkpoint::FILE,
+            "the state of the run; only --resume needs it",
+        ),
+    ];
+    let mut text = format!("In {}:\n", folder.display());
+    for (file, what) in files {
+        text.push_str(&format!("  {file:<24}{what}\n"));
+    }
+    text
+}
+
+fn next(data: &str, folder: &Path) -> String {
+    let program = program();
+    let model = folder.join(MODEL);
+    let model = model.display();
+    format!(
+        "Next:\n  \
+         {program} predict {model} IMAGE --budget 50%\n  \
+         {program} calibrate {model} --data {data} --ratios 0.35,0.6\n  \
+         {program} evaluate {model} --data {data} --bn shared\n  \
+         {program} train --help\n"
+    )
+}

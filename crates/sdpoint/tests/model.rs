@@ -1,0 +1,346 @@
+//! A trained model through the commands that use it.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use common::{SIDE, fail, json, png, run, stderr, stdout, succeed, trained};
+use serde_json::Value;
+
+fn by_instance(rows: &[Value]) -> BTreeMap<String, Value> {
+    let name = |row: &Value| row["instance"].as_str().unwrap().to_owned();
+    rows.iter().map(|row| (name(row), row.clone())).collect()
+}
+
+#[test]
+fn a_run_leaves_model_curve_and_metrics_and_says_so() {
+    let t = trained();
+    for file in [
+        "model.safetensors",
+        "curve.csv",
+        "curve.svg",
+        "metrics.jsonl",
+    ] {
+        assert!(t.text.contains(file), "{}", t.text);
+        assert!(t.path("run").join(file).is_file(), "{file}");
+    }
+    for words in [
+        "Of 40 steps",
+        "trained the full network",
+        "saved",
+        "Next:",
+        "frontier",
+    ] {
+        assert!(t.text.contains(words), "'{words}': {}", t.text);
+    }
+    let lines = fs::read_to_string(t.path("run/metrics.jsonl")).unwrap();
+    let epochs: Vec<Value> = lines
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(epochs.len(), 8);
+    assert!(epochs[7]["train_loss"].as_f64().unwrap() < epochs[0]["train_loss"].as_f64().unwrap());
+    let svg = fs::read_to_string(t.path("run/curve.svg")).unwrap();
+    assert!(
+        svg.contains("</svg>") && svg.contains("multiply-accumulates"),
+        "{svg}"
+    );
+}
+
+#[test]
+fn evaluation_agrees_with_the_run_to_the_last_digit() {
+    let t = trained();
+    let rows = json(&["evaluate", &t.model(), "--data", &t.data(), "--json"]);
+    let listed = by_instance(&json(&["instances", &t.model(), "--json"]));
+    let csv = fs::read_to_string(t.path("run/curve.csv")).unwrap();
+    let mut lines = csv.lines();
+    assert_eq!(
+        lines.next(),
+        Some("instance,point,ratio,macs,share,top1,top5,loss")
+    );
+    assert_eq!(rows.len(), 7);
+    for (row, line) in rows.iter().zip(lines) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let name = row["instance"].as_str().unwrap();
+        assert_eq!(name, fields[0]);
+        assert_eq!(row["macs"].to_string(), fields[3]);
+        for (key, field) in [("share", 4), ("top1", 5), ("top5", 6)] {
+            let written: f64 = fields[field].parse().unwrap();
+            assert_eq!(row[key].as_f64(), Some(written), "{name} {key}");
+        }
+        let loss: f64 = fields[7].parse().unwrap();
+        assert!(
+            (row["loss"].as_f64().unwrap() - loss).abs() < 1e-6,
+            "{name}"
+        );
+        for key in ["point", "ratio", "macs", "share"] {
+            assert_eq!(row[key], listed[name][key], "{name} {key}");
+        }
+    }
+    assert!(
+        rows[0]["top1"].as_f64().unwrap() > 0.8,
+        "stripes are easy: {rows:?}"
+    );
+}
+
+#[test]
+fn some_instances_shared_statistics_and_a_picture() {
+    let t = trained();
+    let svg = t.argument("shared.svg");
+    let rows = json(&[
+        "evaluate",
+        &t.model(),
+        "--data",
+        &t.data(),
+        "--bn",
+        "shared",
+        "--instances",
+        "0@0.5,full",
+        "--svg",
+        &svg,
+        "--json",
+    ]);
+    let names: Vec<&Value> = rows.iter().map(|row| &row["instance"]).collect();
+    assert_eq!(names, ["0@0.5", "full"]);
+    let own = by_instance(&json(&[
+        "evaluate",
+        &t.model(),
+        "--data",
+        &t.data(),
+        "--json",
+    ]));
+    assert_eq!(rows[1], own["full"], "full's statistics are its own");
+    assert_ne!(rows[0]["loss"], own["0@0.5"]["loss"]);
+    assert!(fs::read_to_string(svg).unwrap().contains("</svg>"));
+    let table = succeed(&["evaluate", &t.model(), "--data", &t.data()]);
+    assert!(
+        table.contains("top-1") && table.contains("saved"),
+        "{table}"
+    );
+}
+
+#[test]
+fn new_ratios_need_no_training() {
+    let t = trained();
+    let out = t.argument("more.safetensors");
+    let text = succeed(&[
+        "calibrate",
+        &t.model(),
+        "--data",
+        &t.data(),
+        "--ratios",
+        "0.25,0.5",
+        "-o",
+        &out,
+    ]);
+    assert!(text.contains("Calibrated 3 of 10 instances"), "{text}");
+    let evaluate =
+        |model: &str| by_instance(&json(&["evaluate", model, "--data", &t.data(), "--json"]));
+    let (before, after) = (evaluate(&t.model()), evaluate(&out));
+    assert_eq!(after.len(), 10);
+    for (name, row) in &before {
+        assert_eq!(*row, after[name], "what was there stays as it was");
+    }
+    assert!(after["0@0.25"]["macs"].as_u64() < after["0@0.5"]["macs"].as_u64());
+    let chosen = json(&[
+        "predict",
+        &out,
+        &image("lying"),
+        "--instance",
+        "0@0.25",
+        "--json",
+    ]);
+    assert_eq!(chosen[0]["instance"], "0@0.25");
+    fail(
+        2,
+        &["already"],
+        &["calibrate", &out, "--data", &t.data(), "--ratios", "0.25"],
+    );
+}
+
+/// A test image, as an argument.
+fn image(class: &str) -> String {
+    trained().argument(&format!("photos/test/{class}/3.png"))
+}
+
+#[test]
+fn predictions_name_the_class_and_say_why_this_instance() {
+    let t = trained();
+    let rows = json(&[
+        "predict",
+        &t.model(),
+        &image("lying"),
+        &image("standing"),
+        "--instance",
+        "full",
+        "--json",
+    ]);
+    assert_eq!(rows.len(), 2);
+    for (row, class) in rows.iter().zip(["lying", "standing"]) {
+        assert_eq!(row["instance"], "full");
+        assert_eq!(row["image"], image(class));
+        let top = row["top"].as_array().unwrap();
+        assert_eq!(top[0]["class"], class, "{row}");
+        let sum: f64 = top
+            .iter()
+            .map(|guess| guess["probability"].as_f64().unwrap())
+            .sum();
+        assert!(
+            (sum - 1.0).abs() < 1e-4,
+            "both classes are in the top five: {row}"
+        );
+    }
+    let text = succeed(&["predict", &t.model(), &image("lying"), "--top", "1"]);
+    assert!(text.contains("most accurate of the 7 that fit"), "{text}");
+    assert!(
+        text.contains("lying") && !text.contains("standing "),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_budget_is_met_and_an_impossible_one_names_the_cheapest() {
+    let t = trained();
+    let (model, image) = (t.model(), image("lying"));
+    let macs = by_instance(&json(&["instances", &model, "--json"]));
+    let full = macs["full"]["macs"].as_u64().unwrap();
+    for budget in ["100%", "80%", "0.6"] {
+        let row = &json(&["predict", &model, &image, "--budget", budget, "--json"])[0];
+        let limit = match budget.strip_suffix('%') {
+            Some(percent) => percent.parse::<f64>().unwrap() / 100.0,
+            None => budget.parse().unwrap(),
+        };
+        assert!(row["share"].as_f64().unwrap() <= limit, "{budget}: {row}");
+    }
+    let row = &json(&[
+        "predict",
+        &model,
+        &image,
+        "--macs",
+        &(full - 1).to_string(),
+        "--json",
+    ])[0];
+    assert!(row["macs"].as_u64().unwrap() < full);
+    fail(
+        5,
+        &["cheapest is 0@0.5", "hint: "],
+        &["predict", &model, &image, "--budget", "10%"],
+    );
+    fail(
+        5,
+        &["cheapest is 0@0.5"],
+        &["predict", &model, &image, "--macs", "1k"],
+    );
+    fail(
+        5,
+        &["9@0.5", "0@0.5"],
+        &["predict", &model, &image, "--instance", "9@0.5"],
+    );
+    fail(
+        5,
+        &["0@0.6", "0@0.5"],
+        &[
+            "evaluate",
+            &model,
+            "--data",
+            "shapes",
+            "--instances",
+            "full,0@0.6",
+        ],
+    );
+    fail(
+        2,
+        &["POINT@RATIO"],
+        &["predict", &model, &image, "--instance", "half"],
+    );
+    fail(
+        2,
+        &["above 0%"],
+        &["predict", &model, &image, "--budget", "0%"],
+    );
+    fail(
+        2,
+        &["cannot be used with"],
+        &["predict", &model, &image, "--budget", "50%", "--macs", "1M"],
+    );
+}
+
+#[test]
+fn an_unreadable_image_does_not_stop_the_others() {
+    let t = trained();
+    let (bad, gone) = (t.argument("bad.png"), t.argument("gone.png"));
+    fs::write(&bad, b"no image").unwrap();
+    let output = run(&["predict", &t.model(), &bad, &image("lying"), "--top", "1"]);
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("bad.png"), "{}", stderr(&output));
+    assert!(stdout(&output).contains("lying"), "{}", stdout(&output));
+    fail(7, &["gone.png"], &["predict", &t.model(), &gone]);
+}
+
+#[test]
+fn prediction_takes_images_of_any_size() {
+    let t = trained();
+    let path = t.argument("wide.png");
+    let file = fs::File::create(&path).unwrap();
+    let mut encoder = png::Encoder::new(file, 3 * SIDE as u32, SIDE as u32 / 2);
+    encoder.set_color(png::ColorType::Grayscale);
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&[90; 3 * SIDE * SIDE / 2]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(json(&["predict", &t.model(), &path, "--json"]).len(), 1);
+}
+
+#[test]
+fn damaged_and_foreign_model_files_are_refused() {
+    let t = trained();
+    let whole = fs::read(t.model()).unwrap();
+    let path = t.argument("damaged.safetensors");
+    let image = image("lying");
+    let refused = |bytes: &[u8], word: &str| {
+        fs::write(&path, bytes).unwrap();
+        fail(
+            4,
+            &["damaged.safetensors", word],
+            &["predict", &path, &image],
+        );
+        fail(4, &[word], &["evaluate", &path, "--data", "shapes"]);
+    };
+    refused(&whole[..whole.len() / 2], "truncated");
+    refused(b"hello, this is some text", "not a safetensors file");
+    let mut altered = whole.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    refused(&altered, "altered");
+    let newer = String::from_utf8_lossy(&whole[8..]).find(r#"\"version\":1"#);
+    let place = 8 + newer.expect("the metadata has a version") + r#"\"version\":"#.len();
+    altered = whole.clone();
+    altered[place] = b'9';
+    refused(&altered, "version 9");
+    fail(
+        7,
+        &["gone.safetensors"],
+        &["predict", &t.argument("gone.safetensors"), &image],
+    );
+}
+
+#[test]
+fn data_with_other_classes_is_refused() {
+    let t = trained();
+    fail(
+        3,
+        &["classes", "shapes"],
+        &["evaluate", &t.model(), "--data", "shapes"],
+    );
+    let root = tempfile::tempdir().unwrap();
+    for class in ["lying", "upright"] {
+        let folder = root.path().join("test").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        png(&folder.join("a.png"), class, 0);
+    }
+    let data = format!("folder:{}", root.path().display());
+    fail(
+        3,
+        &["'standing'", "'upright'"],
+        &["evaluate", &t.model(), "--data", &data],
+    );
+}
