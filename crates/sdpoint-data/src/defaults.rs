@@ -10,8 +10,11 @@ use crate::transform::{CHANNELS, prepare};
 /// The longest side of an image that counts as small.
 const SMALL: usize = 64;
 
-/// Images looked at to tell small from large and to measure statistics.
-const MEASURED: usize = 1000;
+/// Images looked at to tell small from large.
+const INSPECTED: usize = 16;
+
+/// Images that statistics are measured over.
+const MEASURED: usize = 5000;
 
 /// Mean and standard deviation over all pixels of CIFAR-10's and CIFAR-100's
 /// training images, to the digits that are customary.
@@ -25,7 +28,7 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 ///
 /// Images of at most 64 pixels a side keep their size and are padded by 4,
 /// cropped and mirrored at random, the recipe for CIFAR; their statistics are
-/// CIFAR's own or measured over up to 1000 images. Larger images get the
+/// CIFAR's own or measured over up to 5000 images. Larger images get the
 /// recipe for ImageNet: a random crop of 8 to 100 % of the area, resized to
 /// 224×224 and mirrored at random; for evaluation the middle 224×224 after
 /// the shorter side is resized to 256.
@@ -33,15 +36,10 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 /// # Errors
 /// As for [`Dataset::sample`].
 pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataError> {
-    let count = dataset.len().min(MEASURED);
-    let measured = || (0..count).map(|i| i * dataset.len() / count);
-    let small = |index| {
-        let image = dataset.sample(index)?.image;
-        Ok(image.width() <= SMALL && image.height() <= SMALL)
-    };
     // A few images tell: the rest of a large data set need not be decoded.
-    for index in measured().take(16) {
-        if !small(index)? {
+    for index in spread(INSPECTED, dataset.len()) {
+        let image = dataset.sample(index)?.image;
+        if image.width() > SMALL || image.height() > SMALL {
             return Ok(large());
         }
     }
@@ -58,7 +56,7 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
     let [mean, std] = match dataset.source() {
         Source::Cifar10(_) => CIFAR10,
         Source::Cifar100(_) => CIFAR100,
-        _ => measure(dataset, measured(), &preprocessing)?,
+        _ => measure(dataset, &preprocessing)?,
     };
     preprocessing.mean = mean.to_vec();
     preprocessing.std = std.to_vec();
@@ -80,17 +78,23 @@ fn large() -> Preprocessing {
     }
 }
 
-/// Mean and standard deviation of each channel over the images of the given
-/// numbers, rounded to four digits like the constants above.
+/// Up to `count` numbers below `len`, evenly spread: files come sorted by
+/// class, and all classes should have a say.
+fn spread(count: usize, len: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(len);
+    (0..count).map(move |i| i * len / count)
+}
+
+/// Mean and standard deviation of each channel, rounded to four digits like
+/// the constants above.
 fn measure(
     dataset: &Dataset,
-    indices: impl Iterator<Item = usize>,
     preprocessing: &Preprocessing,
 ) -> Result<[[f32; CHANNELS]; 2], DataError> {
     let mut sum = [0.0; CHANNELS];
     let mut squares = [0.0; CHANNELS];
     let mut pixels = 0.0;
-    for index in indices {
+    for index in spread(MEASURED, dataset.len()) {
         for pixel in prepare(&dataset.sample(index)?.image, preprocessing)?.chunks(CHANNELS) {
             for (channel, &value) in pixel.iter().enumerate() {
                 sum[channel] += f64::from(value);

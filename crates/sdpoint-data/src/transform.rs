@@ -4,6 +4,8 @@
 //! through [`Preparer::augment`]; both end in the same normalisation.
 
 use fast_image_resize as fir;
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
 use rand::{Rng, RngExt};
 use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
 
@@ -203,35 +205,23 @@ impl Preparer {
         let [height, width] = size;
         check_size(width, height)?;
         self.resized.resize(height * width * CHANNELS, 0);
-        let pixel_type = fir::PixelType::U8x3;
-        let source = fir::images::ImageRef::new(
+        let failed = |error: &dyn std::fmt::Display| ImageError::Resize(error.to_string());
+        let source = TypedImageRef::<U8x3>::from_buffer(
             image.width() as u32,
             image.height() as u32,
             image.pixels(),
-            pixel_type,
-        );
-        let target = fir::images::Image::from_slice_u8(
-            width as u32,
-            height as u32,
-            &mut self.resized,
-            pixel_type,
-        );
+        )
+        .map_err(|e| failed(&e))?;
+        let mut target =
+            TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut self.resized)
+                .map_err(|e| failed(&e))?;
         let options = fir::ResizeOptions::new()
             .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
             .crop(area.left, area.top, area.width, area.height);
-        let resized = source
-            .map_err(|e| e.to_string())
-            .and_then(|source| {
-                target
-                    .map(|target| (source, target))
-                    .map_err(|e| e.to_string())
-            })
-            .and_then(|(source, mut target)| {
-                self.resizer
-                    .resize(&source, &mut target, &options)
-                    .map_err(|e| e.to_string())
-            });
-        resized.map_err(ImageError::Resize)
+        // Of one pixel type: code for all that the crate knows takes a minute to compile.
+        self.resizer
+            .resize_typed(&source, &mut target, &options)
+            .map_err(|e| failed(&e))
     }
 }
 
