@@ -49,7 +49,12 @@ impl PackedConvTranspose {
                 });
                 let taps = kernel[0] * kernel[1];
                 let weights = (taps > 0).then(|| {
-                    PackedWeights::zeros(merged.backward_layout(ctx, taps), kernel, [1, 1])
+                    PackedWeights::zeros(
+                        merged.backward_layout(ctx, taps),
+                        kernel,
+                        [1, 1],
+                        geometry.is_depthwise(),
+                    )
                 });
                 Phase {
                     remainder,

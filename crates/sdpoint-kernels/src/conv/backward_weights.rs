@@ -10,12 +10,12 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::assert_len;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::geometry::ConvShape;
 use super::grouped::Merged;
 use super::microkernel::has_32_registers;
 use super::pack::{BlockedLayout, OutputBlock};
+use super::{assert_len, depthwise};
 use crate::context::{Context, SharedMut};
 use crate::scratch::Scratch;
 
@@ -79,6 +79,9 @@ pub fn conv_backward_weights(
         out_channels: geometry.out_channels,
         blocked: &blocked,
     };
+    if geometry.is_depthwise() {
+        return depthwise::backward_weights(ctx, &reduction, dw, accumulate);
+    }
     let mut partial = reduction.run(ctx);
     let len = blocked.len();
     let taps = geometry.taps();
@@ -117,13 +120,13 @@ pub fn conv_backward_weights(
 }
 
 /// A reduction over all outputs of a grid.
-struct Reduction<'a> {
-    source: Source<'a>,
-    window: Window,
-    gradient: &'a [f32],
-    batch: usize,
-    grid: [usize; 2],
-    out_channels: usize,
+pub(super) struct Reduction<'a> {
+    pub source: Source<'a>,
+    pub window: Window,
+    pub gradient: &'a [f32],
+    pub batch: usize,
+    pub grid: [usize; 2],
+    pub out_channels: usize,
     blocked: &'a BlockedLayout,
 }
 

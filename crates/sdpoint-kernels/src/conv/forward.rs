@@ -28,6 +28,7 @@ impl PackedConv {
                 merged.forward_layout(ctx, geometry.taps()),
                 geometry.kernel,
                 geometry.stride,
+                geometry.is_depthwise(),
             ),
         };
         packed.repack(ctx, weights);

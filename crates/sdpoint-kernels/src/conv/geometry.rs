@@ -34,6 +34,11 @@ impl ConvGeometry {
         self.out_channels / self.groups
     }
 
+    /// Whether output channel i sees input channel i alone.
+    pub(crate) fn is_depthwise(&self) -> bool {
+        self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
+    }
+
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }

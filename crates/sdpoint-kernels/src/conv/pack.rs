@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::depthwise::DepthwiseWeights;
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
 use super::winograd::{self, TransformedWeights};
@@ -121,20 +122,32 @@ impl BlockedLayout {
     }
 }
 
-/// Weights in a [`BlockedLayout`], and transformed ones where those pay.
+/// Weights in the form that the path for them takes.
 #[derive(Clone, Debug)]
 pub(super) struct PackedWeights {
     pub layout: BlockedLayout,
+    /// In the order of `layout`; empty for a depth-wise convolution.
     data: AlignedVec,
+    /// For a depth-wise convolution.
+    pub depthwise: Option<DepthwiseWeights>,
+    /// Where Winograd's algorithm pays.
     pub transformed: Option<TransformedWeights>,
 }
 
 impl PackedWeights {
-    /// Room for the weights of a window of `kernel` taps and this stride.
-    pub fn zeros(layout: BlockedLayout, kernel: [usize; 2], stride: [usize; 2]) -> Self {
+    /// Room for the weights of a window of `kernel` taps and this stride; `depthwise` if
+    /// output channel i sees input channel i alone.
+    pub fn zeros(
+        layout: BlockedLayout,
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        depthwise: bool,
+    ) -> Self {
+        let channels = layout.groups * layout.group_in;
         PackedWeights {
             layout,
-            data: AlignedVec::zeros(layout.len()),
+            data: AlignedVec::zeros(if depthwise { 0 } else { layout.len() }),
+            depthwise: depthwise.then(|| DepthwiseWeights::zeros(channels, layout.taps)),
             transformed: winograd::pays(kernel, stride, &layout)
                 .then(|| TransformedWeights::zeros(layout)),
         }
@@ -142,6 +155,10 @@ impl PackedWeights {
 
     /// Sets every weight to `weight(output channel, channel in the group, tap)`.
     pub fn fill(&mut self, ctx: &Context, weight: impl Fn(usize, usize, usize) -> f32 + Sync) {
+        if let Some(depthwise) = &mut self.depthwise {
+            let group_in = self.layout.group_in;
+            return depthwise.fill(|channel, tap| weight(channel, channel % group_in, tap));
+        }
         if let Some(transformed) = &mut self.transformed {
             transformed.fill(ctx, &weight);
         }
@@ -173,6 +190,7 @@ impl PackedWeights {
 
     pub fn bytes(&self) -> usize {
         size_of_val::<[f32]>(&self.data)
+            + self.depthwise.as_ref().map_or(0, DepthwiseWeights::bytes)
             + self
                 .transformed
                 .as_ref()

@@ -7,7 +7,7 @@ use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{Tile, max_pixels, run_tile};
 use super::pack::{BlockedLayout, PackedWeights};
-use super::winograd;
+use super::{depthwise, winograd};
 use crate::context::{Context, SharedMut};
 use crate::scratch::Scratch;
 
@@ -47,11 +47,11 @@ pub(super) struct Product<'a> {
 }
 
 /// How a product is cut: the grid into bands, output channels into runs of blocks.
-struct Cut {
+pub(super) struct Cut {
     /// Rows and columns of a band.
-    band: [usize; 2],
+    pub band: [usize; 2],
     /// Bands of an image, in rows and columns.
-    bands: [usize; 2],
+    pub bands: [usize; 2],
     /// Tasks that share a band, each with its own output blocks.
     splits: usize,
     /// Bands that a task computes.
@@ -65,6 +65,9 @@ impl Product<'_> {
         let [height, width] = self.grid;
         if self.batch == 0 || height == 0 || width == 0 {
             return;
+        }
+        if let Some(depthwise) = &self.weights.depthwise {
+            return depthwise::run(ctx, self, depthwise);
         }
         if let Some(transformed) = &self.weights.transformed
             && winograd::fits(self.batch, self.grid)
@@ -105,7 +108,7 @@ impl Product<'_> {
         );
     }
 
-    fn band(&self, cut: &Cut, index: usize) -> Band {
+    pub fn band(&self, cut: &Cut, index: usize) -> Band {
         let (index, column) = (index / cut.bands[1], index % cut.bands[1]);
         let (image, row) = (index / cut.bands[0], index % cut.bands[0]);
         let span = |i: usize, size: usize, end: usize| [i * size, end.min((i + 1) * size)];
@@ -116,7 +119,7 @@ impl Product<'_> {
         }
     }
 
-    fn cut(&self, threads: usize) -> Cut {
+    pub fn cut(&self, threads: usize) -> Cut {
         let [height, width] = self.grid;
         let weights = &self.weights.layout;
         let channels = weights.groups * weights.group_in.next_multiple_of(BLOCK);
