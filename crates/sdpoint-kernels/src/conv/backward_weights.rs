@@ -59,7 +59,7 @@ pub fn conv_backward_weights(
         return;
     }
     let merged = Merged::new(geometry);
-    let blocked = merged.forward_layout(ctx, geometry.taps());
+    let blocked = merged.forward_layout(ctx, geometry);
     let (batch, [height, width], grid) = shape.flattened();
     let reduction = Reduction {
         source: Source {
@@ -67,12 +67,9 @@ pub fn conv_backward_weights(
             height,
             width,
             channels: geometry.in_channels,
+            unrolled: geometry.unrolled(),
         },
-        window: Window {
-            kernel: geometry.kernel,
-            stride: geometry.stride,
-            origin: geometry.padding.map(|p| -(p as isize)),
-        },
+        window: geometry.window(),
         gradient: dy,
         batch,
         grid,
@@ -109,9 +106,18 @@ pub fn conv_backward_weights(
                 };
                 // SAFETY: a unit's output channels, and so their kernels, are its own.
                 let dw = unsafe { dw.slice(kernel * taps..(kernel + 1) * taps) };
-                let (rows, step) = blocked.kernel_rows(input);
+                let row_of = |tap: usize| {
+                    let (channel, tap) = if geometry.unrolls() {
+                        let [row, column] = [tap / geometry.kernel[1], tap % geometry.kernel[1]];
+                        (column * geometry.in_channels + input, row)
+                    } else {
+                        (input, tap)
+                    };
+                    let (row, step) = blocked.kernel_rows(channel);
+                    row + tap * step
+                };
                 for (tap, dw) in dw.iter_mut().enumerate() {
-                    let sum = sums[(rows + tap * step) * width + i];
+                    let sum = sums[row_of(tap) * width + i];
                     *dw = if accumulate { *dw + sum } else { sum };
                 }
             }

@@ -1,7 +1,7 @@
 //! The forward pass.
 
 use super::epilogue::{Finish, SecondFinish};
-use super::gather::{Source, Window};
+use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape};
 use super::grouped::Merged;
 use super::pack::PackedWeights;
@@ -25,7 +25,7 @@ impl PackedConv {
         let mut packed = PackedConv {
             geometry,
             weights: PackedWeights::zeros(
-                merged.forward_layout(ctx, geometry.taps()),
+                merged.forward_layout(ctx, &geometry),
                 geometry.kernel,
                 geometry.stride,
                 geometry.is_depthwise(),
@@ -40,7 +40,17 @@ impl PackedConv {
         assert_len("weights", weights.len(), self.geometry.weight_len());
         let merged = Merged::new(&self.geometry);
         let taps = self.geometry.taps();
+        let channels = self.geometry.in_channels;
+        let unrolls = self.geometry.unrolls();
         self.weights.fill(ctx, |output, input, tap| {
+            let (input, tap) = if unrolls {
+                (
+                    input % channels,
+                    tap * self.geometry.kernel[1] + input / channels,
+                )
+            } else {
+                (input, tap)
+            };
             merged
                 .kernel_index(output, input)
                 .map_or(0.0, |kernel| weights[kernel * taps + tap])
@@ -112,12 +122,9 @@ pub fn conv_forward(
             height,
             width,
             channels: geometry.in_channels,
+            unrolled: geometry.unrolled(),
         },
-        window: Window {
-            kernel: geometry.kernel,
-            stride: geometry.stride,
-            origin: geometry.padding.map(|p| -(p as isize)),
-        },
+        window: geometry.window(),
         weights: &w.weights,
         batch,
         grid,

@@ -33,6 +33,17 @@ pub(super) struct Source<'a> {
     pub height: usize,
     pub width: usize,
     pub channels: usize,
+    pub unrolled: Option<Unrolled>,
+}
+
+/// A kernel's columns taken for channels: with few channels, `columns` neighbouring pixels
+/// are one pixel of `columns * channels` channels, and the kernel is one column wide. The
+/// window's column stride is 1 then, and its column origin 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unrolled {
+    pub columns: usize,
+    pub stride: usize,
+    pub origin: isize,
 }
 
 /// A rectangle of the grid of outputs of one image.
@@ -160,7 +171,7 @@ impl Window {
 }
 
 /// Copies what `band` sees of the channels from `first` on, `count` of them, into `out`.
-/// Floats beyond `count` in the last block keep what was there.
+/// Floats beyond `count` in the last block are unspecified.
 #[inline(always)]
 pub(super) fn gather<I: Isa>(
     isa: I,
@@ -172,6 +183,10 @@ pub(super) fn gather<I: Isa>(
     out: &mut [f32],
 ) {
     assert!(out.len() >= layout.len(count), "scratch too short");
+    if let Some(unrolled) = &source.unrolled {
+        assert!(first == 0 && count == unrolled.columns * source.channels);
+        return gather_unrolled(isa, source, unrolled, layout, band, out);
+    }
     assert!(first + count <= source.channels);
     assert!(source.data.len() >= (band.image + 1) * source.height * source.width * source.channels);
     let Window { stride, origin, .. } = layout.window;
@@ -217,6 +232,67 @@ pub(super) fn gather<I: Isa>(
                             count,
                         );
                     }
+                }
+            }
+        }
+    }
+}
+
+/// [`gather`] with the kernel's columns taken for channels.
+#[inline(always)]
+fn gather_unrolled<I: Isa>(
+    isa: I,
+    source: &Source<'_>,
+    unrolled: &Unrolled,
+    layout: &BandLayout,
+    band: &Band,
+    out: &mut [f32],
+) {
+    let Window { stride, origin, .. } = layout.window;
+    let channels = source.channels;
+    let count = unrolled.columns * channels;
+    let stored = layout.stored[1];
+    // Where a column's pixels start, and which columns' pixels all exist.
+    let x0 = (band.columns[0] * unrolled.stride) as isize + unrolled.origin;
+    let starts = source.width.saturating_sub(unrolled.columns - 1);
+    let (lo, hi) = inside(x0, unrolled.stride, stored, starts);
+    for row_phase in 0..layout.window.phases()[0] {
+        for i in 0..layout.stored[0] {
+            let y = ((band.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
+            let y_inside = y >= 0 && y < source.height as isize;
+            let at = row_phase * layout.row_phase + i * layout.row;
+            let (lo, hi) = if y_inside { (lo, hi) } else { (stored, stored) };
+            for j in (0..lo).chain(hi..stored) {
+                for c in 0..count {
+                    let x = x0 + (j * unrolled.stride + c / channels) as isize;
+                    let value = if y_inside && x >= 0 && x < source.width as isize {
+                        let row = band.image * source.height + y as usize;
+                        source.data[(row * source.width + x as usize) * channels + c % channels]
+                    } else {
+                        0.0
+                    };
+                    out[at + c / BLOCK * layout.plane + j * BLOCK + c % BLOCK] = value;
+                }
+            }
+            if lo < hi {
+                let x = (x0 + (lo * unrolled.stride) as isize) as usize;
+                let row = band.image * source.height + y as usize;
+                let from = (row * source.width + x) * channels;
+                let step = unrolled.stride * channels;
+                let run = hi - lo;
+                assert!(from + (run - 1) * step + count <= source.data.len());
+                // SAFETY: the assertion covers the last float read; the last float written is
+                // column `hi - 1` of the last block, within `layout.len`.
+                unsafe {
+                    copy_run(
+                        isa,
+                        source.data.as_ptr().add(from),
+                        step,
+                        out.as_mut_ptr().add(at + lo * BLOCK),
+                        layout.plane,
+                        run,
+                        count,
+                    );
                 }
             }
         }
@@ -272,8 +348,10 @@ unsafe fn copy_run<I: Isa>(
             }
             if rest > 0 {
                 let (pixel, column) = (pixel.add(full * BLOCK), column.add(full * plane));
-                for c in 0..rest {
-                    *column.add(c) = *pixel.add(c);
+                for lane in (0..rest).step_by(lanes) {
+                    let mask = ops.first_n_mask(lanes.min(rest - lane));
+                    let line = ops.load_ptr_mask(pixel.add(lane), mask);
+                    ops.store_ptr(line, column.add(lane));
                 }
             }
         }
@@ -315,6 +393,7 @@ mod tests {
             height,
             width,
             channels,
+            unrolled: None,
         };
         for (kernel, stride, origin) in [
             ([3, 3], [1, 1], [-1, -1]),

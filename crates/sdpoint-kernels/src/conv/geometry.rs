@@ -1,5 +1,7 @@
 //! What a convolution is, and the sizes that follow for an input.
 
+use super::gather::{Unrolled, Window};
+
 /// A convolution without its weights and without an input size; pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConvGeometry {
@@ -37,6 +39,38 @@ impl ConvGeometry {
     /// Whether output channel i sees input channel i alone.
     pub(crate) fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
+    }
+
+    /// Whether the kernel's columns are better taken for channels, as there are so few.
+    pub(crate) fn unrolls(&self) -> bool {
+        self.groups == 1 && self.in_channels <= 4 && self.kernel[1] > 1
+    }
+
+    /// How outputs look at the input.
+    pub(super) fn window(&self) -> Window {
+        let origin = self.padding.map(|p| -(p as isize));
+        let (kernel, stride) = (self.kernel, self.stride);
+        if self.unrolls() {
+            return Window {
+                kernel: [kernel[0], 1],
+                stride: [stride[0], 1],
+                origin: [origin[0], 0],
+            };
+        }
+        Window {
+            kernel,
+            stride,
+            origin,
+        }
+    }
+
+    /// What the window leaves to the gathering where columns are taken for channels.
+    pub(super) fn unrolled(&self) -> Option<Unrolled> {
+        self.unrolls().then(|| Unrolled {
+            columns: self.kernel[1],
+            stride: self.stride[1],
+            origin: -(self.padding[1] as isize),
+        })
     }
 
     pub(crate) fn taps(&self) -> usize {
