@@ -15,7 +15,7 @@ use super::geometry::ConvShape;
 use super::grouped::Merged;
 use super::microkernel::has_32_registers;
 use super::pack::{BlockedLayout, OutputBlock};
-use super::{assert_len, depthwise};
+use super::{assert_len, depthwise, winograd, winograd_weights};
 use crate::context::{Context, SharedMut};
 use crate::scratch::Scratch;
 
@@ -30,7 +30,7 @@ const GATHER_FLOATS: usize = 64 * 1024;
 const PARTIAL_FLOATS: usize = 256 * 1024;
 
 /// Tasks to aim at, enough for any number of threads that such small work can use.
-const TASKS: usize = 16;
+pub(super) const TASKS: usize = 16;
 
 /// The gradient `dw` with respect to the weights (output channel, input channel, row, column),
 /// from the input `x` and the gradient `dy` with respect to the output; added to what `dw`
@@ -78,6 +78,13 @@ pub fn conv_backward_weights(
     };
     if geometry.is_depthwise() {
         return depthwise::backward_weights(ctx, &reduction, dw, accumulate);
+    }
+    if winograd::pays(geometry.kernel, geometry.stride, &blocked)
+        && winograd::fits(batch, grid)
+        && winograd_weights::fits(&reduction)
+    {
+        let layout = blocked.with_taps(1);
+        return winograd_weights::run(ctx, &reduction, &layout, dw, accumulate);
     }
     let mut partial = reduction.run(ctx);
     let len = blocked.len();
@@ -305,24 +312,26 @@ impl SimdOp for ReduceBand<'_> {
 
 /// Pixels to reduce over.
 #[derive(Clone, Copy)]
-struct Run {
+pub(super) struct Run {
     /// The first pixel's first channel at the first tap.
-    input: *const f32,
+    pub input: *const f32,
     /// Between images and rows; pixels are [`BLOCK`] floats apart.
-    input_strides: [usize; 2],
+    pub input_strides: [usize; 2],
     /// The first pixel's first output channel of the block.
-    gradient: *const f32,
+    pub gradient: *const f32,
     /// Between images, rows and pixels.
-    gradient_strides: [usize; 3],
+    pub gradient_strides: [usize; 3],
     /// Images, rows, columns.
-    pixels: [usize; 3],
+    pub pixels: [usize; 3],
 }
 
+/// Adds the products of a run's inputs and gradients to a block's sums.
+///
 /// # Safety
 ///
 /// The run's pixels must be readable at all taps and channels.
 #[inline(always)]
-unsafe fn run_block<I: Isa>(
+pub(super) unsafe fn run_block<I: Isa>(
     isa: I,
     run: &Run,
     plane: usize,

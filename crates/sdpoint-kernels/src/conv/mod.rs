@@ -14,6 +14,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 mod winograd;
+mod winograd_weights;
 
 pub use geometry::{ConvGeometry, ConvShape};
 

@@ -227,6 +227,8 @@ fn tiles_of_winograd_that_stick_out_of_the_image() {
         check(geometry(channels, [3, 3], [1, 1], [1, 1], 1), 6, 7, 11);
         check(geometry(channels, [3, 3], [1, 1], [0, 2], 1), 6, 10, 6);
     }
+    // Enough tiles for the weights' gradient, and a rest of channels on both sides.
+    check(geometry([24, 40], [3, 3], [1, 1], [1, 1], 1), 13, 11, 10);
     // A phase of the data gradient is 3 × 3 here.
     check(geometry([16, 20], [5, 5], [2, 2], [2, 2], 1), 6, 14, 16);
 }
