@@ -94,10 +94,18 @@ impl From<TrainError> for Failure {
             TrainError::Shape(error) => error.into(),
             TrainError::Data(error) => error.into(),
             TrainError::Engine(error) => error.into(),
+            TrainError::Model(error) => error.into(),
             TrainError::Io(error) => Self::io(error.to_string(), error.kind()),
             TrainError::Checkpoint { .. } => Self::from_error(Class::Model, &error),
             TrainError::DataChanged(_) => Self::from_error(Class::Data, &error),
             TrainError::Diverged { .. } => Self::from_error(Class::Diverged, &error),
+            TrainError::RunExists { ref folder, .. } => {
+                let hint = format!(
+                    "`train --resume {}` goes on with it, --overwrite throws it away",
+                    folder.display()
+                );
+                Self::from_error(Class::Usage, &error).hint(hint)
+            }
             TrainError::Stopped => Self::from_error(Class::Interrupted, &error),
             _ => Self::from_error(Class::Usage, &error),
         }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use sdpoint::data::Dataset;
 use sdpoint::train::folder::MODEL;
-use sdpoint::{Instance, Model};
+use sdpoint::{Instance, Model, zoo};
 
 use crate::failure::{Class, Failure};
 
 /// Whether an argument that may be a network's name is a file's instead.
 pub fn is_file(argument: &str) -> bool {
-    argument.ends_with(".safetensors") || argument.contains('/') || Path::new(argument).exists()
+    argument.ends_with(".safetensors")
+        || argument.contains(std::path::is_separator)
+        || (zoo::input_size(argument).is_err() && Path::new(argument).exists())
 }
 
 /// The model file that an argument names; a run's folder stands for the
