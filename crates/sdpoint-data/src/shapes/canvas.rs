@@ -15,20 +15,23 @@ const SAMPLES: usize = 4;
 pub(super) struct Colour([f32; 3]);
 
 impl Colour {
+    /// Any colour, for what is in the way.
     pub fn random(rng: &mut impl Rng) -> Colour {
-        Colour([0; 3].map(|_| rng.random_range(20.0..235.0)))
+        Self::between(15.0, 240.0, rng)
     }
 
-    /// A colour that is told from this one by eye, if not always easily.
-    pub fn contrasting(self, rng: &mut impl Rng) -> Colour {
-        const LEAST: f32 = 130.0;
-        loop {
-            let other = Colour::random(rng);
-            let distance: f32 = self.0.iter().zip(other.0).map(|(a, b)| (a - b).abs()).sum();
-            if distance >= LEAST {
-                return other;
-            }
-        }
+    /// A colour of the ground, darker than that of any figure.
+    pub fn dark(rng: &mut impl Rng) -> Colour {
+        Self::between(10.0, 120.0, rng)
+    }
+
+    /// A colour of a figure.
+    pub fn bright(rng: &mut impl Rng) -> Colour {
+        Self::between(135.0, 245.0, rng)
+    }
+
+    fn between(low: f32, high: f32, rng: &mut impl Rng) -> Colour {
+        Colour([0; 3].map(|_| rng.random_range(low..high)))
     }
 }
 
@@ -56,7 +59,7 @@ impl Texture {
         let period: f32 = rng.random_range(2.5..14.0);
         Texture {
             colour,
-            depth: [0; 3].map(|_| rng.random_range(-34.0..34.0)),
+            depth: [0; 3].map(|_| rng.random_range(-30.0..30.0)),
             frequency: direction(rng.random()).map(|d| d / period),
             phase: rng.random(),
         }
@@ -120,7 +123,7 @@ impl Canvas {
 
     /// The picture's bytes, with noise of a random strength on each.
     pub fn finish(self, rng: &mut impl Rng) -> Vec<u8> {
-        let strength: f32 = rng.random_range(8.0..40.0);
+        let strength: f32 = rng.random_range(6.0..36.0);
         let mut grain = vec![[0; 2]; self.pixels.len() * 3];
         rng.fill_bytes(grain.as_flattened_mut());
         self.pixels
