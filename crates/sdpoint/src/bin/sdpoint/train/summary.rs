@@ -7,7 +7,7 @@ use sdpoint::data::Dataset;
 use sdpoint::engine::Context;
 use sdpoint::train::folder::{CURVE_CSV, CURVE_SVG, METRICS, MODEL};
 use sdpoint::train::{Finished, Method, Plan, checkpoint};
-use sdpoint::{Instance, PointId, Ratio, format_macs};
+use sdpoint::{Instance, PointId, Ratio, Record, format_macs};
 
 use crate::output::{percent, plural, program};
 use crate::{report, size};
@@ -63,7 +63,7 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
         report::accuracy_table(&evaluation.records),
         report::sharing(evaluation),
         files(folder),
-        next(data, folder),
+        next(data, folder, &evaluation.records),
     )
 }
 
@@ -129,15 +129,43 @@ fn files(folder: &Path) -> String {
     text
 }
 
-fn next(data: &str, folder: &Path) -> String {
+fn next(data: &str, folder: &Path, records: &[Record]) -> String {
     let program = program();
     let model = folder.join(MODEL);
     let model = model.display();
     format!(
         "Next:\n  \
-         {program} predict {model} IMAGE --budget 50%\n  \
+         {program} predict {model} IMAGE --budget {}%\n  \
          {program} calibrate {model} --data {data} --ratios 0.35,0.6\n  \
          {program} evaluate {model} --data {data} --bn shared\n  \
-         {program} train --help\n"
+         {program} train --help\n",
+        budget(records)
     )
+}
+
+/// Half of the cost in per cent, or, where no instance is that cheap, the
+/// next multiple of five that one meets.
+fn budget(records: &[Record]) -> u64 {
+    let costs = || records.iter().map(|record| record.macs);
+    let (cheapest, dearest) = (costs().min().unwrap_or(0), costs().max().unwrap_or(1));
+    let percent = (100 * u128::from(cheapest)).div_ceil(u128::from(dearest.max(1))) as u64;
+    percent.max(50).next_multiple_of(5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suggested_budget_is_one_that_is_met() {
+        let records = |cheapest: u64| {
+            ["full", "0@0.5"]
+                .into_iter()
+                .zip([1000, cheapest])
+                .map(|(name, macs)| Record::unmeasured(name.parse().expect("an instance"), macs))
+        };
+        for (cheapest, suggested) in [(100, 50), (500, 50), (501, 55), (560, 60), (1000, 100)] {
+            assert_eq!(budget(&records(cheapest).collect::<Vec<_>>()), suggested);
+        }
+    }
 }
