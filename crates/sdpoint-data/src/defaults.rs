@@ -28,10 +28,10 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 ///
 /// Images of at most 64 pixels a side keep their size and are padded by 4,
 /// cropped and mirrored at random, the recipe for CIFAR; their statistics are
-/// CIFAR's own or measured over up to 5000 images. Larger images get the
-/// recipe for ImageNet: a random crop of 8 to 100 % of the area, resized to
-/// 224×224 and mirrored at random; for evaluation the middle 224×224 after
-/// the shorter side is resized to 256.
+/// CIFAR's own or measured over up to 5000 images. `shapes` is mirrored only.
+/// Larger images get the recipe for ImageNet: a random crop of 8 to 100 % of
+/// the area, resized to 224×224 and mirrored at random; for evaluation the
+/// middle 224×224 after the shorter side is resized to 256.
 ///
 /// # Errors
 /// As for [`Dataset::sample`].
@@ -43,12 +43,18 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
             return Ok(large());
         }
     }
+    // Figures lie anywhere as they are drawn; black borders, which evaluation
+    // never shows, would only make training differ from it.
+    let padding = match dataset.source() {
+        Source::Shapes => 0,
+        _ => 4,
+    };
     let mut preprocessing = Preprocessing {
         size: dataset.native_size()?,
         mean: vec![0.0; CHANNELS],
         std: vec![1.0; CHANNELS],
         train: TrainTransform::PadCrop {
-            padding: 4,
+            padding,
             flip: true,
         },
         evaluate: EvalTransform::Resize,

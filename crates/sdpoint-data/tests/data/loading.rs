@@ -174,6 +174,17 @@ fn small_images_keep_their_size_and_have_their_statistics_measured() {
     );
 }
 
+/// What training sees of `shapes` is what evaluation sees, mirrored at most.
+#[test]
+fn shapes_are_not_padded() {
+    let preprocessing = default_preprocessing(&shapes(20)).unwrap();
+    let expected = TrainTransform::PadCrop {
+        padding: 0,
+        flip: true,
+    };
+    assert_eq!(preprocessing.train, expected);
+}
+
 #[test]
 fn preprocessing_that_cannot_be_carried_out_is_refused() {
     let image = Image::new(4, 4, vec![0; 48]).unwrap();
