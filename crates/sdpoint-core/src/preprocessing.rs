@@ -25,8 +25,9 @@ pub struct Preprocessing {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainTransform {
-    /// Resize where the size differs, pad with zeros on each side, crop at
-    /// random: the recipe for CIFAR.
+    /// Resize where the size differs, normalise, pad with zeros on each side,
+    /// crop at random: the recipe for CIFAR. Zeros after normalisation are
+    /// the mean colour.
     PadCrop {
         /// Zeros on each side.
         padding: usize,

@@ -43,8 +43,8 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
             return Ok(large());
         }
     }
-    // Figures lie anywhere as they are drawn; black borders, which evaluation
-    // never shows, would only make training differ from it.
+    // Figures lie anywhere as they are drawn: shifting them adds nothing but
+    // borders, which evaluation never shows.
     let padding = match dataset.source() {
         Source::Shapes => 0,
         _ => 4,

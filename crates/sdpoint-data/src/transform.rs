@@ -181,13 +181,14 @@ impl Preparer {
             let (source, _) = source.as_chunks::<CHANNELS>();
             let (row, _) = row.as_chunks_mut::<CHANNELS>();
             let normalise = |(x, out): (isize, &mut [f32; CHANNELS])| {
-                let pixel = usize::try_from(x).ok().and_then(|x| source.get(x));
-                let [red, green, blue] = *pixel.unwrap_or(&[0; CHANNELS]);
-                *out = [
-                    r[usize::from(red)],
-                    g[usize::from(green)],
-                    b[usize::from(blue)],
-                ];
+                *out = match usize::try_from(x).ok().and_then(|x| source.get(x)) {
+                    Some(&[red, green, blue]) => [
+                        r[usize::from(red)],
+                        g[usize::from(green)],
+                        b[usize::from(blue)],
+                    ],
+                    None => [0.0; CHANNELS],
+                };
             };
             if window.flip {
                 (window.left..)

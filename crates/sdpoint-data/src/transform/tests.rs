@@ -50,7 +50,7 @@ fn values_are_normalised_channel_by_channel() {
     }
 }
 
-/// Every draw shows the image shifted as a whole, with black around it, and
+/// Every draw shows the image shifted as a whole, with zeros around it, and
 /// mirrored or not; over many draws all shifts and both ways occur.
 #[test]
 fn pad_and_crop_shifts_and_mirrors_the_whole_image() {
@@ -87,6 +87,32 @@ fn pad_and_crop_shifts_and_mirrors_the_whole_image() {
     }
     assert_eq!(seen.len(), (2 * padding + 1).pow(2) * 2);
     assert!(seen.iter().all(|(x, y, _)| x.abs() <= 2 && y.abs() <= 2));
+}
+
+/// Black would be -1 here.
+#[test]
+fn padding_is_the_mean_colour() {
+    let preprocessing = Preprocessing {
+        size: [2, 2],
+        mean: vec![0.5; 3],
+        std: vec![0.5; 3],
+        train: TrainTransform::PadCrop {
+            padding: 2,
+            flip: false,
+        },
+        evaluate: EvalTransform::Resize,
+    };
+    let mut preparer = Preparer::new(&preprocessing).unwrap();
+    let white = Image::new(2, 2, vec![255; 12]).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut input = vec![0.0; preparer.input_len()];
+    let mut padded = 0;
+    for _ in 0..50 {
+        preparer.augment(&white, &mut rng, &mut input).unwrap();
+        assert!(input.iter().all(|&value| value == 0.0 || value == 1.0));
+        padded += usize::from(input.contains(&0.0));
+    }
+    assert!(padded > 30, "{padded} of 50 show padding");
 }
 
 #[test]
@@ -206,7 +232,7 @@ fn a_random_part_fills_the_input() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         preparer.augment(&image, &mut rng, &mut input).unwrap();
         let shown = bytes(&input);
-        assert!(shown.iter().all(|p| p[2] == 255), "no black anywhere");
+        assert!(shown.iter().all(|p| p[2] == 255), "the image everywhere");
         assert!(shown[56][1] > shown[0][1], "rows stay in order");
         mirrored += usize::from(shown[0][0] > shown[7][0]);
     }
@@ -227,7 +253,7 @@ fn images_too_oblong_to_resize_are_refused() {
 }
 
 #[test]
-fn a_window_larger_than_the_image_is_black_outside() {
+fn a_window_larger_than_the_image_is_zero_outside() {
     let image = marked(4, 2);
     let crop = EvalTransform::CenterCrop { resize: 2 };
     let mut preparer = plain([4, 4], TrainTransform::None, crop);
