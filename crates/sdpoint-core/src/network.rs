@@ -291,6 +291,9 @@ impl TryFrom<Description> for Network {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
     use crate::layer::{Conv, Window};
 
@@ -426,5 +429,38 @@ mod tests {
                 ("fc.bias", &[10]),
             ]
         );
+    }
+
+    proptest! {
+        /// In any graph of ReLUs and sums: a point is taken where all that
+        /// later layers read from before is the point's own output.
+        #[test]
+        fn points_cut_any_graph(reads in prop::collection::vec((any::<Index>(), any::<Index>(), any::<bool>()), 2..12)) {
+            let mut b = NetworkBuilder::new("random", 2);
+            let mut inputs: Vec<Vec<usize>> = vec![Vec::new()];
+            for (place, (left, right, sum)) in reads.iter().enumerate() {
+                let mut read = vec![left.index(place + 1)];
+                let op = if *sum { Op::Add } else { Op::Relu };
+                read.extend(sum.then(|| right.index(place + 1)));
+                let ids: Vec<LayerId> = read.iter().map(|&id| LayerId(id)).collect();
+                b.layer(format!("layer{place}"), op, &ids);
+                inputs.push(read);
+            }
+            // What nobody has read goes into the output.
+            let unread: Vec<usize> = (0..inputs.len())
+                .filter(|id| !inputs.iter().flatten().any(|read| read == id))
+                .collect();
+            let ids: Vec<LayerId> = unread.iter().map(|&id| LayerId(id)).collect();
+            b.layer("output", Op::Concat, &ids);
+            inputs.push(unread);
+
+            for place in 1..inputs.len() - 1 {
+                let mut b = b.clone();
+                b.point(PointId::Block(0), LayerId(place));
+                let behind = inputs[place + 1..].iter().flatten();
+                let legal = behind.filter(|&&read| read <= place).all(|&read| read == place);
+                prop_assert_eq!(b.finish().is_ok(), legal, "at layer {}", place);
+            }
+        }
     }
 }
