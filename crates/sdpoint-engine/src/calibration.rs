@@ -1,5 +1,6 @@
 //! Batch-norm statistics for instances of a network with frozen weights.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -126,10 +127,10 @@ impl<'a> Calibrator<'a> {
         span: Span,
     ) -> Result<Vec<f32>, EngineError> {
         let key = (instance, span, images.batch, images.size);
-        if !self.plans.contains_key(&key) {
+        if let Entry::Vacant(entry) = self.plans.entry(key) {
             let network = &self.pass.base.network;
             let plan = Plan::forward(network, images.size, images.batch, instance, span)?;
-            self.plans.insert(key, plan);
+            entry.insert(plan);
         }
         let plan = &self.plans[&key];
         self.pass.run(plan, self.weights, input);

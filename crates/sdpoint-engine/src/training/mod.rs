@@ -5,6 +5,7 @@ mod forward;
 mod plan;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use sdpoint_core::{Instance, LayerId, Network, Op, Weights};
@@ -87,9 +88,8 @@ impl TrainingEngine {
         check_labels(labels, images.batch, network.classes())?;
         check_weights(&network, weights)?;
         let key = (instance, images.batch, images.size);
-        if !self.plans.contains_key(&key) {
-            let plan = Plan::step(&network, images.size, images.batch, instance)?;
-            self.plans.insert(key, plan);
+        if let Entry::Vacant(entry) = self.plans.entry(key) {
+            entry.insert(Plan::step(&network, images.size, images.batch, instance)?);
         }
         self.repack(weights);
         let plan = &self.plans[&key];
