@@ -313,6 +313,7 @@ mod tests {
         Checkpoint {
             plan: Plan {
                 data: "shapes".into(),
+                train_images: None,
                 network,
                 classes: vec!["a".into(), "b".into(), "c".into()],
                 preprocessing: Preprocessing {

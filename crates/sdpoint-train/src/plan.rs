@@ -17,6 +17,9 @@ use crate::recipe::Recipe;
 pub struct Plan {
     /// The data set in the user's words, such as `shapes` or `folder:DIR`.
     pub data: String,
+    /// How many of its training images are used, balanced over the classes;
+    /// all where `None`.
+    pub train_images: Option<usize>,
     /// The network; it has as many outputs as there are classes.
     pub network: Network,
     /// The classes' names in the order of their labels.

@@ -30,6 +30,7 @@ fn plan(data: &Dataset) -> Plan {
     let recipe = Preset::CifarCosine.recipe().with_epochs(3);
     Plan {
         data: "shapes".into(),
+        train_images: None,
         network: zoo::build("preresnet8", data.classes().len()).unwrap(),
         classes: data.classes().to_vec(),
         preprocessing: Preprocessing {

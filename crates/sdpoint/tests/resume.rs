@@ -217,9 +217,7 @@ fn a_damaged_checkpoint_is_refused() {
 fn data_that_changed_is_refused() {
     let bench = Bench::new();
     succeed(&bench.train("run", &["--train-images", "32"]));
-    fail(3, &["32", "--train-images 32"], &bench.resume("run"));
-    let mut resume = bench.resume("run");
-    resume.extend(["--train-images", "32"].map(str::to_owned));
+    let resume = bench.resume("run");
     succeed(&resume);
     fs::remove_file(bench.path("photos/train/lying/0.png")).unwrap();
     fs::remove_dir_all(bench.path("photos/train/standing")).unwrap();

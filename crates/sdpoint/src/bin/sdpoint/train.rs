@@ -60,9 +60,6 @@ pub struct Args {
     /// Throw away the run that the folder holds
     #[arg(long)]
     overwrite: bool,
-    /// Use only so many training images, balanced over the classes
-    #[arg(long, value_name = "N")]
-    train_images: Option<usize>,
     /// Seconds between checkpoints; there is one after every epoch in any case
     #[arg(long, value_name = "S", default_value_t = 600)]
     checkpoint_every: u64,
@@ -118,6 +115,9 @@ struct Settings {
     /// Training images that the statistics of the instances are taken from
     #[arg(long, value_name = "N", default_value_t = sdpoint::train::CALIBRATION_IMAGES)]
     calibration_images: usize,
+    /// Use only so many training images, balanced over the classes
+    #[arg(long, value_name = "N")]
+    train_images: Option<usize>,
     /// Seed of everything random
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -164,22 +164,15 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     match outcome? {
         RunOutcome::Finished(finished) => print(&summary::results(&data, &finished, &folder)),
         RunOutcome::Stopped { step, steps } => {
-            Err(stopped(args, &folder.display().to_string(), step, steps))
+            Err(stopped(&folder.display().to_string(), step, steps))
         }
     }
 }
 
-fn stopped(args: &Args, folder: &str, step: u64, steps: u64) -> Failure {
-    let images = args
-        .train_images
-        .map(|n| format!(" --train-images {n}"))
-        .unwrap_or_default();
+fn stopped(folder: &str, step: u64, steps: u64) -> Failure {
     Failure::new(
         Class::Interrupted,
         format!("interrupted after step {step} of {steps}; all of it is kept in {folder}"),
     )
-    .hint(format!(
-        "to go on: {} train --resume {folder}{images}",
-        program()
-    ))
+    .hint(format!("to go on: {} train --resume {folder}", program()))
 }

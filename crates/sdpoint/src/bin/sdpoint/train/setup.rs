@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
+use sdpoint::data::{Dataset, Source, default_preprocessing, open_pair};
 use sdpoint::train::{Checkpoint, Plan, Preset, Recipe, checkpoint};
 use sdpoint::{EvalTransform, Preprocessing, zoo};
 
@@ -40,7 +40,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         // A misspelt network shows before the data is looked through.
         zoo::input_size(name)?;
     }
-    let (train, test) = open_data(&source, args, settings.seed, None)?;
+    let (train, test) = open_data(&source, args, settings.seed, settings.train_images)?;
     let mut preprocessing = default_preprocessing(&train)?;
     if let Some(size) = settings.input {
         resize(&mut preprocessing, size);
@@ -54,6 +54,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     let classes = train.classes().to_vec();
     let plan = Plan {
         data: source.to_string(),
+        train_images: settings.train_images,
         network: zoo::build(name, classes.len())?,
         classes,
         preprocessing,
@@ -79,12 +80,12 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
 /// A run that goes on.
 pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
     let checkpoint = Checkpoint::read(folder)?;
-    let Checkpoint { plan, counters, .. } = &checkpoint;
+    let plan = &checkpoint.plan;
     let source = match &args.data {
         Some(source) => source.clone(),
         None => plan.data.parse()?,
     };
-    let (train, test) = open_data(&source, args, plan.seed, Some(counters.images))?;
+    let (train, test) = open_data(&source, args, plan.seed, plan.train_images)?;
     Ok(Setup {
         folder: folder.to_owned(),
         train,
@@ -93,43 +94,27 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
     })
 }
 
-/// Opens both splits. Of the built-in images a resumed run takes as many as
-/// it had; of others the user says how many.
+/// Opens both splits, the training split with as many images as are wanted.
 fn open_data(
     source: &Source,
     args: &Args,
     seed: u64,
-    resumed: Option<usize>,
+    images: Option<usize>,
 ) -> Result<(Dataset, Dataset), Failure> {
-    if args.train_images == Some(0) {
+    if images == Some(0) {
         return Err(Failure::new(
             Class::Usage,
             "training needs at least one image",
         ));
     }
     let mut options = args.reading.options();
+    // The built-in images are drawn, so that there are as many as one likes.
     if *source == Source::Shapes {
-        options.shapes_train = args
-            .train_images
-            .or(resumed)
-            .unwrap_or(OpenOptions::default().shapes_train);
+        options.shapes_train = images.unwrap_or(options.shapes_train);
     }
     let (mut train, test) = open_pair(source, &options)?;
-    match (args.train_images, resumed) {
-        (Some(images), _) => train = train.balanced(images, seed)?,
-        (None, Some(had)) if had < train.len() => {
-            return Err(Failure::new(
-                Class::Data,
-                format!(
-                    "the run began with {had} training images, but {source} has {}",
-                    train.len()
-                ),
-            )
-            .hint(format!(
-                "if it began with --train-images, add --train-images {had}"
-            )));
-        }
-        _ => {}
+    if let Some(images) = images {
+        train = train.balanced(images, seed)?;
     }
     Ok((train, test))
 }
