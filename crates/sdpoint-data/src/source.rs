@@ -1,7 +1,7 @@
 //! Where images come from: the forms of the `--data` option.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::DataError;
@@ -20,6 +20,30 @@ pub enum Source {
     Cifar10(PathBuf),
     /// `cifar100:DIR`: the official binary files, with the 100 fine labels.
     Cifar100(PathBuf),
+}
+
+impl Source {
+    /// What to call the data, without saying where it lies: the kind, or the
+    /// folder's or first archive's name up to a dot.
+    pub fn name(&self) -> String {
+        match self {
+            Source::Shapes => "shapes".to_owned(),
+            Source::Cifar10(_) => "cifar10".to_owned(),
+            Source::Cifar100(_) => "cifar100".to_owned(),
+            Source::Folder(path) => stem(path).unwrap_or("folder".to_owned()),
+            Source::Tar(paths) => {
+                let first = paths.first().and_then(|path| stem(path));
+                first.unwrap_or("tar".to_owned())
+            }
+        }
+    }
+}
+
+/// The last part of a path up to its first dot.
+fn stem(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    let part = name.split('.').find(|part| !part.is_empty())?;
+    Some(part.to_owned())
 }
 
 impl FromStr for Source {
@@ -106,6 +130,19 @@ mod tests {
             "cifar100:d:e",
         ] {
             assert_eq!(text.parse::<Source>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn names_tell_the_data_and_not_its_place() {
+        for (text, name) in [
+            ("shapes", "shapes"),
+            ("folder:a/photos", "photos"),
+            ("folder:/", "folder"),
+            ("tar:a/birds.tar.gz,b.tar", "birds"),
+            ("cifar10:anywhere", "cifar10"),
+        ] {
+            assert_eq!(text.parse::<Source>().unwrap().name(), name);
         }
     }
 

@@ -74,7 +74,7 @@ pub(crate) fn finish(
     let title = format!(
         "{} on {}: accuracy over cost",
         network.name(),
-        run.test.source()
+        run.test.source().name()
     );
     let series = [Series::new(plan.method.to_string(), &evaluation.records)];
     for (file, text) in [

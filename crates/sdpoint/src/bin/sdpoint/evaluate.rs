@@ -134,7 +134,7 @@ fn write_svg(args: &Args, model: &Model, records: &[Record], path: &Path) -> Out
     let title = format!(
         "{} on {}: accuracy over cost",
         model.network.name(),
-        args.data
+        args.data.name()
     );
     let name = match args.bn {
         Norms::Own => "own statistics",

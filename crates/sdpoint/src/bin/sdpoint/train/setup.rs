@@ -152,15 +152,7 @@ fn recipe(settings: &Settings, source: &Source, small: bool) -> Recipe {
 
 /// `runs/shapes`, `runs/photos-wrn16-4`; numbered where a run is there.
 fn free_folder(source: &Source, network: Option<&str>, overwrite: bool) -> PathBuf {
-    let data = match source {
-        Source::Shapes => "shapes".to_owned(),
-        Source::Cifar10(_) => "cifar10".to_owned(),
-        Source::Cifar100(_) => "cifar100".to_owned(),
-        Source::Folder(path) => file_stem(path),
-        Source::Tar(paths) => paths
-            .first()
-            .map_or_else(|| "tar".to_owned(), |path| file_stem(path)),
-    };
+    let data = source.name();
     let name = network.map_or(data.clone(), |network| format!("{data}-{network}"));
     let taken = |folder: &Path| folder.join(checkpoint::FILE).exists();
     let first = Path::new("runs").join(&name);
@@ -171,47 +163,4 @@ fn free_folder(source: &Source, network: Option<&str>, overwrite: bool) -> PathB
         .map(|number| Path::new("runs").join(format!("{name}-{number}")))
         .find(|folder| !taken(folder))
         .expect("numbers do not end")
-}
-
-/// The last part of a path up to its first dot.
-fn file_stem(path: &Path) -> String {
-    let name = path.file_name().map(|name| name.to_string_lossy());
-    let name = name.as_deref().unwrap_or("data");
-    name.split('.')
-        .find(|part| !part.is_empty())
-        .unwrap_or("data")
-        .to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use sdpoint::TrainTransform;
-
-    use super::*;
-
-    #[test]
-    fn another_size_keeps_the_proportion_of_the_crop() {
-        let mut preprocessing = Preprocessing {
-            size: [224, 224],
-            mean: vec![0.5; 3],
-            std: vec![0.25; 3],
-            train: TrainTransform::None,
-            evaluate: EvalTransform::CenterCrop { resize: 256 },
-        };
-        resize(&mut preprocessing, [112, 200]);
-        assert_eq!(preprocessing.size, [112, 200]);
-        assert_eq!(
-            preprocessing.evaluate,
-            EvalTransform::CenterCrop { resize: 128 }
-        );
-    }
-
-    #[test]
-    fn folders_are_named_after_the_data() {
-        let name = |path: &str| file_stem(Path::new(path));
-        assert_eq!(name("/data/photos/"), "photos");
-        assert_eq!(name("birds.tar.gz"), "birds");
-        assert_eq!(name(".hidden"), "hidden");
-        assert_eq!(name("/"), "data");
-    }
 }
