@@ -1,4 +1,4 @@
-//! Softmax, cross-entropy and what is read off the logits of a classifier.
+//! Cross-entropy, and what is read off the logits of a classifier while training.
 //!
 //! Logits are `[rows, classes]`, a row for each image. There are few of them
 //! beside the activations that they come from, so each row is plain arithmetic
@@ -81,54 +81,6 @@ pub fn softmax_cross_entropy_soft(
     );
     let target = |row: usize, class: usize| f64::from(targets[row * classes + class]);
     cross_entropy(ctx, logits, classes, target, dlogits)
-}
-
-/// Replaces each row of logits by its softmax.
-///
-/// # Panics
-/// If `logits` is not whole rows.
-pub fn softmax_in_place(ctx: &Context, logits: &mut [f32], classes: usize) {
-    check_rows(logits.len(), classes);
-    ctx.parallel_chunks(logits, TASK_ROWS * classes, |_, rows| {
-        for row in rows.chunks_exact_mut(classes) {
-            let log_sum = log_sum_exp(row);
-            for logit in row {
-                *logit = (f64::from(*logit) - log_sum).exp() as f32;
-            }
-        }
-    });
-}
-
-/// The `k` largest of each row, the largest first, as classes in `indices`
-/// (`[rows, k]`). Of equal values the first comes first; NaN comes with the
-/// smallest.
-///
-/// # Panics
-/// If lengths do not fit or `k` is not from 1 to `classes`.
-pub fn top_k(ctx: &Context, logits: &[f32], classes: usize, k: usize, indices: &mut [u32]) {
-    let rows = check_rows(logits.len(), classes);
-    assert!(
-        (1..=classes).contains(&k),
-        "the {k} largest of {classes} classes"
-    );
-    assert_eq!(indices.len(), rows * k, "length of indices is not rows x k");
-    ctx.parallel_chunks(indices, TASK_ROWS * k, |task, indices| {
-        let logits = logits[task * TASK_ROWS * classes..].chunks_exact(classes);
-        for (row, indices) in logits.zip(indices.chunks_exact_mut(k)) {
-            let value = |class: u32| match row[class as usize] {
-                nan if nan.is_nan() => f32::NEG_INFINITY,
-                logit => logit,
-            };
-            for class in 0..classes as u32 {
-                let found = k.min(class as usize);
-                let place = indices[..found].partition_point(|&other| value(other) >= value(class));
-                if place < k {
-                    indices[place..k.min(found + 1)].rotate_right(1);
-                    indices[place] = class;
-                }
-            }
-        }
-    });
 }
 
 fn is_largest(row: &[f32], class: usize) -> bool {
@@ -279,9 +231,6 @@ mod tests {
             assert!((result.loss - second / 2.0).abs() < 1e-12);
             assert_eq!(result.correct, 2);
             assert!(d.iter().all(|d| d.is_finite()));
-            let mut probabilities = logits;
-            softmax_in_place(&ctx, &mut probabilities, 3);
-            assert_eq!(probabilities[..3], [1.0, 0.0, 0.0]);
         }
     }
 
@@ -301,57 +250,6 @@ mod tests {
         for (label, correct) in [(0, 1), (1, 0), (2, 0)] {
             let result = softmax_cross_entropy(&ctx, &logits, 3, &[label], 0.0, None);
             assert_eq!(result.correct, correct);
-        }
-    }
-
-    #[test]
-    fn softmax_matches() {
-        for (rows, classes) in SHAPES {
-            let logits = random(rows * classes, 1);
-            let expected = widen(&logits)
-                .chunks(classes)
-                .flat_map(|row| {
-                    let sum: f64 = row.iter().map(|x| x.exp()).sum();
-                    row.iter().map(move |x| x.exp() / sum).collect::<Vec<_>>()
-                })
-                .collect();
-            check([expected], 1e-6, |ctx| {
-                let mut y = logits.clone();
-                softmax_in_place(ctx, &mut y, classes);
-                [y]
-            });
-        }
-    }
-
-    #[test]
-    fn top_k_is_a_stable_sort() {
-        for (rows, classes) in SHAPES {
-            // Few values, so that there are ties.
-            let mut logits: Vec<f32> = random(rows * classes, 1)
-                .iter()
-                .map(|x| x.round())
-                .collect();
-            logits[classes / 2] = f32::NAN;
-            for k in [1, classes.min(5), classes] {
-                let expected = logits
-                    .chunks(classes)
-                    .flat_map(|row| {
-                        let mut order: Vec<usize> = (0..classes).collect();
-                        let key = |i: usize| if row[i].is_nan() { f32::MIN } else { row[i] };
-                        order.sort_by(|&a, &b| key(b).partial_cmp(&key(a)).unwrap());
-                        order
-                            .into_iter()
-                            .take(k)
-                            .map(|i| i as f64)
-                            .collect::<Vec<_>>()
-                    })
-                    .collect();
-                check([expected], 0.0, |ctx| {
-                    let mut indices = vec![u32::MAX; rows * k];
-                    top_k(ctx, &logits, classes, k, &mut indices);
-                    [indices.iter().map(|&i| i as f32).collect()]
-                });
-            }
         }
     }
 
