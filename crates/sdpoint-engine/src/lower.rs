@@ -219,9 +219,9 @@ impl Lowered {
         self.nodes.retain(|node| !node.inputs.is_empty());
     }
 
-    /// The convolution of a node in the kernels' terms.
-    pub fn conv_shape(&self, node: &Node, conv: &Conv, batch: usize) -> ConvShape {
-        let x = self.shapes[node.inputs[0].0];
+    /// A convolution of a value in the kernels' terms.
+    pub fn conv_shape(&self, input: Value, conv: &Conv, batch: usize) -> ConvShape {
+        let x = self.shapes[input.0];
         ConvShape {
             geometry: geometry(conv),
             batch,

@@ -100,7 +100,7 @@ fn span_macs(
 ) -> Result<u64, ShapeError> {
     let lowered = lower(network, size, instance, span)?;
     let macs = |node: &crate::lower::Node| match node.work {
-        Work::Conv(conv) => lowered.conv_shape(node, &conv, 1).macs(),
+        Work::Conv(conv) => lowered.conv_shape(node.inputs[0], &conv, 1).macs(),
         Work::Linear { .. } => {
             let features = |value: crate::lower::Value| lowered.shapes[value.0].channels as u64;
             features(node.inputs[0]) * features(node.output)

@@ -58,13 +58,7 @@ impl InferenceEngine {
             reader,
             images,
         };
-        let x = plan.lowered.shapes[input.0];
-        let shape = kernels::ConvShape {
-            geometry: crate::lower::geometry(conv),
-            batch: plan.batch,
-            in_height: x.height,
-            in_width: x.width,
-        };
+        let shape = plan.lowered.conv_shape(*input, conv, plan.batch);
         let folded = norm.map(|norm| norms.get(norm));
         let bias = self.biases[layer.0].as_deref();
         let epilogue = Epilogue {

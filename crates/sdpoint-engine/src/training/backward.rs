@@ -75,10 +75,10 @@ impl NodeStep<'_> {
         let layer = self.node.layer;
         match self.node.work {
             Work::Conv(conv) => {
-                let shape = self
-                    .plan
-                    .lowered
-                    .conv_shape(self.node, &conv, self.plan.batch);
+                let shape =
+                    self.plan
+                        .lowered
+                        .conv_shape(self.node.inputs[0], &conv, self.plan.batch);
                 let (x, dy) = (tensors.get(self.x()), tensors.get(self.dy));
                 let dw = &mut gradients.0[pass.table.weight(layer)];
                 kernels::conv_backward_weights(ctx, &shape, x, dy, dw, false);
@@ -125,7 +125,10 @@ impl NodeStep<'_> {
         let batch = self.plan.batch;
         match self.node.work {
             Work::Conv(conv) => {
-                let shape = self.plan.lowered.conv_shape(self.node, &conv, batch);
+                let shape = self
+                    .plan
+                    .lowered
+                    .conv_shape(self.node.inputs[0], &conv, batch);
                 let packed = transposed[layer].as_ref().expect("every conv is packed");
                 kernels::conv_backward_data(ctx, &shape, dy, packed, dx, accumulate);
             }

@@ -113,7 +113,7 @@ impl BatchPass {
         };
         match node.work {
             Work::Conv(conv) => {
-                let shape = plan.lowered.conv_shape(node, &conv, plan.batch);
+                let shape = plan.lowered.conv_shape(node.inputs[0], &conv, plan.batch);
                 let packed = self.convs[layer].as_ref().expect("every conv is packed");
                 let epilogue = Epilogue {
                     shift: bias().filter(|_| conv.bias),
