@@ -1,71 +1,22 @@
 //! Where kernels run: the instruction set and the threads.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::num::NonZeroUsize;
-use std::ops::Range;
-use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rten_simd::SimdOp;
-#[cfg(target_arch = "aarch64")]
-use rten_simd::isa::ArmNeonIsa;
-use rten_simd::isa::GenericIsa;
+
 #[cfg(target_arch = "x86_64")]
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
 use rten_simd::ops::BitOps;
 
+use crate::isa::{Isa, Token, available_names};
 use crate::scratch::{Scratch, ScratchPool};
+use crate::shared_mut::SharedMut;
+use crate::workers::Workers;
 
 /// The environment variable that forces an instruction set: one of the names of [`Isa`].
 const ISA_VARIABLE: &str = "SDPOINT_ISA";
-
-/// An instruction set that the kernels are compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Isa {
-    /// x86-64 with AVX-512 F, VL, BW and DQ.
-    Avx512,
-    /// x86-64 with AVX2 and FMA.
-    Avx2,
-    /// 64-bit Arm.
-    Neon,
-    /// Four-lane code that the compiler vectorises as the target's baseline allows.
-    Portable,
-}
-
-impl Isa {
-    const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
-
-    /// The instruction sets that this machine has, the fastest first.
-    pub fn available() -> Vec<Isa> {
-        Self::ALL
-            .into_iter()
-            .filter(|&isa| Token::new(isa).is_some())
-            .collect()
-    }
-}
-
-impl fmt::Display for Isa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Isa::Avx512 => "avx512",
-            Isa::Avx2 => "avx2",
-            Isa::Neon => "neon",
-            Isa::Portable => "portable",
-        })
-    }
-}
-
-impl FromStr for Isa {
-    type Err = ContextError;
-
-    fn from_str(name: &str) -> Result<Self, ContextError> {
-        Self::ALL
-            .into_iter()
-            .find(|isa| isa.to_string() == name)
-            .ok_or_else(|| ContextError::UnknownIsa(name.to_owned()))
-    }
-}
 
 /// Why a [`Context`] could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -82,44 +33,8 @@ pub enum ContextError {
         /// How many were asked for.
         threads: usize,
         /// What the operating system said.
-        source: rayon::ThreadPoolBuildError,
+        source: std::io::Error,
     },
-}
-
-fn available_names() -> String {
-    Isa::available()
-        .iter()
-        .map(Isa::to_string)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Proof that an instruction set is there: the inner types exist only where it is.
-#[derive(Clone, Copy)]
-enum Token {
-    #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512Isa),
-    #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2Isa),
-    #[cfg(target_arch = "aarch64")]
-    Neon(ArmNeonIsa),
-    Portable(GenericIsa),
-}
-
-impl Token {
-    fn new(isa: Isa) -> Option<Token> {
-        match isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => Avx512Isa::new().map(Token::Avx512),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => Avx2Isa::new().map(Token::Avx2),
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => ArmNeonIsa::new().map(Token::Neon),
-            Isa::Portable => Some(Token::Portable(GenericIsa::new())),
-            #[allow(unreachable_patterns)]
-            _ => None,
-        }
-    }
 }
 
 /// The threads and the instruction set that kernels run on, and their working memory.
@@ -127,7 +42,7 @@ impl Token {
 /// One context serves any number of callers at once.
 pub struct Context {
     /// One thread fewer than [`Context::threads`], for the caller works too.
-    helpers: Option<rayon::ThreadPool>,
+    workers: Workers,
     threads: usize,
     isa: Isa,
     token: Token,
@@ -168,17 +83,10 @@ impl Context {
         let threads = threads
             .or_else(|| std::thread::available_parallelism().ok())
             .map_or(1, NonZeroUsize::get);
-        let helpers = (threads > 1)
-            .then(|| {
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads - 1)
-                    .thread_name(|i| format!("sdpoint-{}", i + 1))
-                    .build()
-                    .map_err(|source| ContextError::Threads { threads, source })
-            })
-            .transpose()?;
+        let workers = Workers::new(threads - 1)
+            .map_err(|source| ContextError::Threads { threads, source })?;
         Ok(Context {
-            helpers,
+            workers,
             threads,
             isa,
             token,
@@ -261,14 +169,9 @@ impl Context {
                 task = next.fetch_add(1, Ordering::Relaxed);
             }
         };
-        match &self.helpers {
-            Some(pool) if tasks > 1 => pool.in_place_scope(|scope| {
-                for _ in 1..self.threads.min(tasks) {
-                    scope.spawn(|_| work());
-                }
-                work();
-            }),
-            _ => work(),
+        match self.threads.min(tasks) {
+            0 | 1 => work(),
+            wanted => self.workers.run(wanted - 1, &work),
         }
     }
 
@@ -307,61 +210,6 @@ impl SimdOp for Lanes {
     }
 }
 
-/// A mutable slice that several threads write at once, each its own elements, for tilings
-/// that `chunks_mut` cannot express.
-#[derive(Clone, Copy)]
-pub(crate) struct SharedMut<'a, T> {
-    start: *mut T,
-    len: usize,
-    slice: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: the elements are reachable only through `unsafe` methods whose callers promise that
-// no two threads hold the same one.
-unsafe impl<T: Send> Send for SharedMut<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
-
-impl<'a, T> SharedMut<'a, T> {
-    pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        SharedMut {
-            start: slice.as_mut_ptr(),
-            len: slice.len(),
-            slice: PhantomData,
-        }
-    }
-
-    /// The elements of `range`.
-    ///
-    /// # Safety
-    ///
-    /// While the result lives, nobody else may use an element of `range` through a copy of
-    /// `self`.
-    #[inline(always)]
-    pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
-        assert!(
-            range.start <= range.end && range.end <= self.len,
-            "range outside the slice"
-        );
-        // SAFETY: the range lies in the slice that `new` borrowed for 'a, and the caller
-        // promises that it is not used elsewhere.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.start.add(range.start), range.end - range.start)
-        }
-    }
-
-    /// Elements of the slice.
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The slice's first element, for kernels that compute addresses themselves.
-    #[inline(always)]
-    pub(crate) fn as_ptr(&self) -> *mut T {
-        self.start
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,22 +217,6 @@ mod tests {
 
     fn threads(n: usize) -> Option<NonZeroUsize> {
         NonZeroUsize::new(n)
-    }
-
-    #[test]
-    fn isa_names_parse_back() {
-        for isa in Isa::ALL {
-            assert_eq!(isa.to_string().parse::<Isa>().unwrap(), isa);
-        }
-    }
-
-    #[test]
-    fn an_unknown_isa_is_refused_with_the_available_ones() {
-        let message = "sse9".parse::<Isa>().unwrap_err().to_string();
-        assert!(
-            message.contains("sse9") && message.contains("portable"),
-            "{message}"
-        );
     }
 
     #[test]

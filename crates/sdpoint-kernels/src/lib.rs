@@ -8,6 +8,7 @@
 mod context;
 mod conv;
 pub mod elementwise;
+mod isa;
 mod lanes;
 mod linear;
 pub mod loss;
@@ -16,13 +17,16 @@ pub mod optimizer;
 mod peak;
 pub mod pool;
 mod scratch;
+mod shared_mut;
 #[cfg(test)]
 mod testing;
+mod workers;
 
-pub use context::{Context, ContextError, Isa};
+pub use context::{Context, ContextError};
 pub use conv::{
     ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Second, conv_backward_data,
     conv_backward_weights, conv_forward,
 };
+pub use isa::Isa;
 pub use linear::{PackedLinear, linear_backward_data, linear_backward_weights, linear_forward};
 pub use peak::peak_gflops;

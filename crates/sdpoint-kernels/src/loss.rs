@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
+use crate::shared_mut::SharedMut;
 
 /// A batch's loss and how many of its rows were classified rightly.
 #[derive(Clone, Copy, Debug, PartialEq)]

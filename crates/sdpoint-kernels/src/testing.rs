@@ -6,7 +6,8 @@ use std::num::NonZeroUsize;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::context::{Context, Isa};
+use crate::context::Context;
+use crate::isa::Isa;
 
 /// Numbers around zero, the same for a seed everywhere.
 pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {

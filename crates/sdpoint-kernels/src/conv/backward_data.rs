@@ -14,7 +14,8 @@ use super::geometry::{ConvGeometry, ConvShape};
 use super::grouped::Merged;
 use super::pack::PackedWeights;
 use super::product::{OutputLayout, Product};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
+use crate::shared_mut::SharedMut;
 
 /// A convolution's weights, laid out for [`conv_backward_data`] on one instruction set.
 #[derive(Clone, Debug)]

@@ -16,8 +16,9 @@ use super::grouped::Merged;
 use super::microkernel::has_32_registers;
 use super::pack::{BlockedLayout, OutputBlock};
 use super::{assert_len, depthwise, winograd, winograd_weights};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::scratch::Scratch;
+use crate::shared_mut::SharedMut;
 
 /// Pixels that a tile of sums passes over between loading and storing the sums: so many that
 /// this is cheap, so few that their input and gradient stay in the first-level cache.

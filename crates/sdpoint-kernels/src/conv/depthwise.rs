@@ -9,8 +9,9 @@ use rten_simd::{Isa, SimdOp};
 use super::backward_weights::Reduction;
 use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
 use super::product::Product;
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::scratch::AlignedVec;
+use crate::shared_mut::SharedMut;
 
 /// Pixels whose sums are held in registers together.
 const PIXELS: usize = 8;

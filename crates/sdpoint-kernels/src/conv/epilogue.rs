@@ -3,7 +3,7 @@
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
-use crate::context::SharedMut;
+use crate::shared_mut::SharedMut;
 
 /// [`super::Epilogue`] in the form that tasks share.
 #[derive(Clone, Copy, Default)]

@@ -7,7 +7,8 @@ use super::grouped::Merged;
 use super::pack::PackedWeights;
 use super::product::{OutputLayout, Product};
 use super::{Epilogue, assert_len};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
+use crate::shared_mut::SharedMut;
 
 /// A convolution's weights, laid out for [`conv_forward`] on one instruction set; any batch
 /// and any input size use the same copy.

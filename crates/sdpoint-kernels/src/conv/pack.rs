@@ -6,8 +6,9 @@ use super::depthwise::DepthwiseWeights;
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
 use super::winograd::{self, TransformedWeights};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::scratch::AlignedVec;
+use crate::shared_mut::SharedMut;
 
 /// A run of output channels of one group that a micro-kernel computes together.
 #[derive(Clone, Copy, Debug)]

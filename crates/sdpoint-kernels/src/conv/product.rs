@@ -8,8 +8,9 @@ use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{Tile, max_pixels, run_tile};
 use super::pack::{BlockedLayout, PackedWeights};
 use super::{depthwise, winograd};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::scratch::Scratch;
+use crate::shared_mut::SharedMut;
 
 /// Floats of a band's gathered copy: about half of a core's second-level cache, for the
 /// weights of an output block need the rest.

@@ -6,7 +6,8 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::context::{Context, Isa};
+use crate::context::Context;
+use crate::isa::Isa;
 
 fn contexts() -> Vec<[Context; 2]> {
     let context = |isa, n| Context::with_isa(NonZeroUsize::new(n), isa).unwrap();

@@ -17,8 +17,9 @@ use super::gather::{BLOCK, Source};
 use super::microkernel::{Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
 use super::product::{OutputLayout, Product, TASK_MACS, TASKS_PER_THREAD};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::scratch::{AlignedVec, Scratch};
+use crate::shared_mut::SharedMut;
 
 /// Outputs of a tile, in rows and columns.
 pub(super) const TILE: usize = 4;

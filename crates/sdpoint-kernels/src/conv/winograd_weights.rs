@@ -11,8 +11,9 @@ use super::backward_weights::{Reduction, Run, TASKS, run_block};
 use super::gather::BLOCK;
 use super::pack::{BlockedLayout, OutputBlock};
 use super::winograd::{INPUTS, POINTS, TILE, Tiles, TransformedLayout, gather_tiles};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::scratch::Scratch;
+use crate::shared_mut::SharedMut;
 
 /// Floats of transformed inputs at a time, and the fewest tiles all the same: the sums of wide
 /// convolutions are many, and each is loaded and stored once a band, which costs more than

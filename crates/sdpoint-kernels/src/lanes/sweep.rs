@@ -3,7 +3,8 @@
 use rten_simd::{Isa, SimdOp};
 
 use super::{Expression, block};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
+use crate::shared_mut::SharedMut;
 
 /// Elements of one output that a thread takes at a time.
 const TASK: usize = 32 * 1024;

@@ -6,8 +6,9 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::{Gather, PoolGeometry, gather_pixel};
-use crate::context::{Context, SharedMut};
+use crate::context::Context;
 use crate::lanes::{load_up_to, store_up_to};
+use crate::shared_mut::SharedMut;
 
 /// The largest value of each window of `x`; padding never is. NaN counts as
 /// larger than any number.

@@ -1,0 +1,117 @@
+//! Instruction sets: their names, and whether this machine has them.
+
+use std::fmt;
+use std::str::FromStr;
+
+#[cfg(target_arch = "aarch64")]
+use rten_simd::isa::ArmNeonIsa;
+use rten_simd::isa::GenericIsa;
+#[cfg(target_arch = "x86_64")]
+use rten_simd::isa::{Avx2Isa, Avx512Isa};
+
+use crate::context::ContextError;
+
+/// An instruction set that the kernels are compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Isa {
+    /// x86-64 with AVX-512 F, VL, BW and DQ.
+    Avx512,
+    /// x86-64 with AVX2 and FMA.
+    Avx2,
+    /// 64-bit Arm.
+    Neon,
+    /// Four-lane code that the compiler vectorises as the target's baseline allows.
+    Portable,
+}
+
+impl Isa {
+    const ALL: [Isa; 4] = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
+
+    /// The instruction sets that this machine has, the fastest first.
+    pub fn available() -> Vec<Isa> {
+        Self::ALL
+            .into_iter()
+            .filter(|&isa| Token::new(isa).is_some())
+            .collect()
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Portable => "portable",
+        })
+    }
+}
+
+impl FromStr for Isa {
+    type Err = ContextError;
+
+    fn from_str(name: &str) -> Result<Self, ContextError> {
+        Self::ALL
+            .into_iter()
+            .find(|isa| isa.to_string() == name)
+            .ok_or_else(|| ContextError::UnknownIsa(name.to_owned()))
+    }
+}
+
+/// Proof that an instruction set is there: the inner types exist only where it is.
+#[derive(Clone, Copy)]
+pub(crate) enum Token {
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512Isa),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2Isa),
+    #[cfg(target_arch = "aarch64")]
+    Neon(ArmNeonIsa),
+    Portable(GenericIsa),
+}
+
+impl Token {
+    pub(crate) fn new(isa: Isa) -> Option<Token> {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Avx512Isa::new().map(Token::Avx512),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Avx2Isa::new().map(Token::Avx2),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => ArmNeonIsa::new().map(Token::Neon),
+            Isa::Portable => Some(Token::Portable(GenericIsa::new())),
+            #[allow(unreachable_patterns)]
+            _ => None,
+        }
+    }
+}
+
+/// The instruction sets of this machine, for messages.
+pub(crate) fn available_names() -> String {
+    Isa::available()
+        .iter()
+        .map(Isa::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn isa_names_parse_back() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.to_string().parse::<Isa>().unwrap(), isa);
+        }
+    }
+
+    #[test]
+    fn an_unknown_isa_is_refused_with_the_available_ones() {
+        let message = "sse9".parse::<Isa>().unwrap_err().to_string();
+        assert!(
+            message.contains("sse9") && message.contains("portable"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,308 @@
+//! Threads that help callers with their work.
+//!
+//! Rayon's scope waits until each job that it spawned was begun by a thread of the pool. Where
+//! another program holds that thread's core, the caller, long done with all the tasks by
+//! itself, waits for a time slice of the scheduler to learn that nothing is left. Here a
+//! caller takes back what nobody has begun.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Pauses of the processor, some tens of microseconds in all, before a thread that waits goes
+/// to sleep: the next kernel of a network mostly comes sooner than a sleeper could wake.
+const SPINS: usize = 2000;
+
+/// A pool of threads. Dropping it ends them.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something was posted, or the pool is closing.
+    posted: Condvar,
+    /// A job has no helper any more.
+    left: Condvar,
+    /// How many jobs were posted so far, for threads that wait awake.
+    posts: AtomicUsize,
+}
+
+#[derive(Default)]
+struct State {
+    open: Vec<Posted>,
+    asleep: usize,
+    closing: bool,
+}
+
+/// A job that helpers may still join.
+struct Posted {
+    job: JobPtr,
+    seats: usize,
+}
+
+/// A job on its caller's stack.
+struct Job<'a> {
+    work: &'a (dyn Fn() + Sync),
+    /// Helpers at work; changed under the pool's lock alone.
+    helpers: AtomicUsize,
+    /// What the first helper that panicked panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct JobPtr(*const Job<'static>);
+
+// SAFETY: a job is shared between threads by reference alone: `work` is `Sync`, as are the
+// counter and the mutex beside it.
+unsafe impl Send for JobPtr {}
+
+impl Workers {
+    /// Starts `count` threads.
+    pub(crate) fn new(count: usize) -> std::io::Result<Self> {
+        let mut workers = Workers {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                posted: Condvar::new(),
+                left: Condvar::new(),
+                posts: AtomicUsize::new(0),
+            }),
+            threads: Vec::with_capacity(count),
+        };
+        for i in 0..count {
+            let shared = workers.shared.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("sdpoint-{}", i + 1))
+                .spawn(move || shared.serve())?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Runs `work` on this thread and, as they come, on up to `helpers` others; returns when
+    /// all that began have returned.
+    ///
+    /// `work` has to take what it does from a supply that it shares with the other calls, and
+    /// to return when that is used up: nobody can tell how many calls there will be.
+    ///
+    /// # Panics
+    ///
+    /// If `work` does, on any thread.
+    pub(crate) fn run(&self, helpers: usize, work: &(dyn Fn() + Sync)) {
+        let job = Job {
+            work,
+            helpers: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+        };
+        let posting = Posting::new(&self.shared, &job, helpers.min(self.threads.len()));
+        work();
+        drop(posting);
+        let panic = job.panic.into_inner();
+        if let Some(panic) = panic.unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shared.lock().closing = true;
+        self.shared.posts.fetch_add(1, Ordering::Release);
+        self.shared.posted.notify_all();
+        for thread in self.threads.drain(..) {
+            // A helper's panics are its job's; the thread itself has none to report.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Keeps a job open; dropped, also by a panic, it takes the job back and waits for those who
+/// joined it.
+struct Posting<'a> {
+    shared: &'a Shared,
+    job: JobPtr,
+    helpers: &'a AtomicUsize,
+}
+
+impl<'a> Posting<'a> {
+    fn new(shared: &'a Shared, job: &'a Job<'_>, seats: usize) -> Self {
+        // The lifetime is forgotten here, and kept by `drop`: nobody has the pointer after it.
+        let ptr = JobPtr(std::ptr::from_ref(job).cast());
+        let mut state = shared.lock();
+        state.open.push(Posted { job: ptr, seats });
+        let wake = seats.min(state.asleep);
+        drop(state);
+        shared.posts.fetch_add(1, Ordering::Release);
+        for _ in 0..wake {
+            shared.posted.notify_one();
+        }
+        Posting {
+            shared,
+            job: ptr,
+            helpers: &job.helpers,
+        }
+    }
+}
+
+impl Drop for Posting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.open.retain(|posted| posted.job != self.job);
+        let mut spins = 0;
+        while self.helpers.load(Ordering::Acquire) > 0 {
+            if spins < SPINS {
+                drop(state);
+                while spins < SPINS && self.helpers.load(Ordering::Acquire) > 0 {
+                    spins += 1;
+                    std::hint::spin_loop();
+                }
+                state = self.shared.lock();
+            } else {
+                state = wait(&self.shared.left, state);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread of the pool does.
+    fn serve(&self) {
+        while let Some(ptr) = self.join_job() {
+            // SAFETY: the caller's `Posting` outlives the helpers that it counts, and this
+            // thread was counted by `join_job`.
+            let job = unsafe { &*ptr.0 };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(job.work)) {
+                let mut first = job.panic.lock().unwrap_or_else(PoisonError::into_inner);
+                first.get_or_insert(panic);
+            }
+            let state = self.lock();
+            // From here on the job may be gone.
+            if job.helpers.fetch_sub(1, Ordering::Release) == 1 {
+                self.left.notify_all();
+            }
+            drop(state);
+        }
+    }
+
+    /// Waits for a job and takes a seat in it; nothing if the pool closes.
+    fn join_job(&self) -> Option<JobPtr> {
+        let mut spins = 0;
+        let mut state = self.lock();
+        loop {
+            if state.closing {
+                return None;
+            }
+            if let Some(index) = state.open.iter().position(|posted| posted.seats > 0) {
+                let posted = &mut state.open[index];
+                posted.seats -= 1;
+                // SAFETY: a posted job is there until its `Posting` takes it back.
+                let job = unsafe { &*posted.job.0 };
+                job.helpers.fetch_add(1, Ordering::Relaxed);
+                return Some(posted.job);
+            }
+            if spins < SPINS {
+                let seen = self.posts.load(Ordering::Acquire);
+                drop(state);
+                while spins < SPINS && self.posts.load(Ordering::Acquire) == seen {
+                    spins += 1;
+                    std::hint::spin_loop();
+                }
+                state = self.lock();
+            } else {
+                state.asleep += 1;
+                state = wait(&self.posted, state);
+                state.asleep -= 1;
+                spins = 0;
+            }
+        }
+    }
+}
+
+fn wait<'a>(condition: &Condvar, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+    condition
+        .wait(state)
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+    use std::time::Duration;
+
+    #[test]
+    fn helpers_join_the_caller() {
+        let workers = Workers::new(2).unwrap();
+        // Passes only if three threads are in it at once.
+        let barrier = Barrier::new(3);
+        for _ in 0..100 {
+            workers.run(2, &|| {
+                barrier.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn sleeping_helpers_wake() {
+        let workers = Workers::new(1).unwrap();
+        let barrier = Barrier::new(2);
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(20));
+            workers.run(1, &|| {
+                barrier.wait();
+            });
+        }
+    }
+
+    #[test]
+    fn a_caller_does_not_wait_for_those_who_did_not_come() {
+        let workers = Workers::new(1).unwrap();
+        let (entered, leave) = (Barrier::new(2), Barrier::new(2));
+        let caller = std::thread::current().id();
+        std::thread::scope(|scope| {
+            // Keeps the only helper busy until the end.
+            scope.spawn(|| {
+                let holder = std::thread::current().id();
+                workers.run(1, &|| {
+                    if std::thread::current().id() != holder {
+                        entered.wait();
+                        leave.wait();
+                    }
+                });
+            });
+            entered.wait();
+            workers.run(1, &|| assert_eq!(std::thread::current().id(), caller));
+            leave.wait();
+        });
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
+        let workers = Workers::new(1).unwrap();
+        let barrier = Barrier::new(2);
+        let caller = std::thread::current().id();
+        for on_helper in [true, false] {
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                workers.run(1, &|| {
+                    barrier.wait();
+                    assert!(
+                        (std::thread::current().id() == caller) == on_helper,
+                        "wanted"
+                    );
+                });
+            }));
+            assert!(result.is_err());
+        }
+        workers.run(1, &|| {
+            barrier.wait();
+        });
+    }
+}
