@@ -33,12 +33,25 @@ impl Layout {
     /// Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
     /// Inference", 2020).
     pub fn new(lifetimes: &[Lifetime]) -> Self {
-        let mut order: Vec<usize> = (0..lifetimes.len()).collect();
-        order.sort_by_key(|&i| std::cmp::Reverse(lifetimes[i].len));
+        Self::around(lifetimes, &[])
+    }
+
+    /// As [`Layout::new`], with some tensors where they lie already.
+    pub fn around(lifetimes: &[Lifetime], fixed: &[(usize, Range<usize>)]) -> Self {
         let mut places = vec![0..0; lifetimes.len()];
         // Those placed so far, by where they start.
-        let mut placed: Vec<usize> = Vec::with_capacity(order.len());
+        let mut placed: Vec<usize> = Vec::with_capacity(lifetimes.len());
         let mut total = 0;
+        for (i, place) in fixed {
+            places[*i] = place.clone();
+            placed.push(*i);
+            total = total.max(place.end);
+        }
+        placed.sort_by_key(|&i| places[i].start);
+        let mut order: Vec<usize> = (0..lifetimes.len())
+            .filter(|i| !placed.contains(i))
+            .collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(lifetimes[i].len));
         for i in order {
             let Lifetime { len, first, last } = lifetimes[i];
             let mut start = 0;
@@ -85,6 +98,18 @@ impl Arena {
             // block is gone before the new one is asked for.
             self.memory = Vec::new();
             self.memory = vec![0.0; len + ALIGNMENT];
+        }
+    }
+
+    /// Makes room for a layout of `len` floats and keeps what is there.
+    pub fn extend(&mut self, len: usize) {
+        if self.memory.len() < len + ALIGNMENT {
+            let mut larger = Arena {
+                memory: vec![0.0; len + ALIGNMENT],
+            };
+            let old = self.aligned();
+            larger.aligned()[..old.len().min(len)].copy_from_slice(&old[..old.len().min(len)]);
+            *self = larger;
         }
     }
 
@@ -185,6 +210,31 @@ mod tests {
         }
         let apart: usize = lifetimes.iter().map(|l| l.len).sum();
         assert!(layout.len() * 3 < apart, "{} of {apart}", layout.len());
+    }
+
+    #[test]
+    fn what_lies_already_stays_and_is_avoided() {
+        let lifetime = |len, first, last| Lifetime { len, first, last };
+        let lifetimes = [
+            lifetime(100, 0, 9),
+            lifetime(40, 0, 1),
+            lifetime(60, 2, 3),
+            lifetime(16, 0, 9),
+        ];
+        let layout = Layout::around(&lifetimes, &[(3, 64..80), (0, 96..196)]);
+        assert_eq!((layout.place(3), layout.place(0)), (64..80, 96..196));
+        assert_eq!((layout.place(1), layout.place(2)), (0..40, 0..60));
+        assert_eq!(layout.len(), 196);
+    }
+
+    #[test]
+    fn an_arena_grows_around_what_it_holds() {
+        let mut arena = Arena::default();
+        arena.reserve(50);
+        arena.write(10..50).1.fill(3.0);
+        arena.extend(5000);
+        assert_eq!(arena.read().get(10..50), [3.0; 40]);
+        assert_eq!(arena.write(4000..5000).1.len(), 1000);
     }
 
     #[test]

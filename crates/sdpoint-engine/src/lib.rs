@@ -21,7 +21,7 @@ use std::sync::Arc;
 use sdpoint_core::{Instance, Network, ShapeError, Weights};
 
 pub use calibration::Calibrator;
-pub use inference::{InferenceEngine, NormSource};
+pub use inference::{Flight, InferenceEngine, NormSource};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions};
 pub use scores::{cross_entropy, softmax, top_k};
@@ -73,6 +73,9 @@ pub enum EngineError {
     /// An instance without batch-norm statistics.
     #[error("instance {0} has no batch-norm statistics yet: calibrate it first")]
     NotCalibrated(Instance),
+    /// A run has passed the point at which the instance downsamples.
+    #[error("the run has passed the point of instance {0}: ask for it earlier")]
+    Passed(Instance),
     /// Statistics were asked for before any batch was seen.
     #[error("calibration needs at least one batch")]
     NothingSeen,

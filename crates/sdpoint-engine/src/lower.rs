@@ -31,7 +31,7 @@ impl Span {
 pub(crate) struct Value(pub usize);
 
 /// One computation of a lowered network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub work: Work,
     /// The layer that it stands for; for downsampling, the point's layer.

@@ -6,7 +6,7 @@ use sdpoint_core::{Conv, LayerId};
 use crate::lower::{Lowered, Node, Value, Work};
 
 /// One kernel call of an inference pass.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
     /// A convolution and what was joined to it.
     Conv {

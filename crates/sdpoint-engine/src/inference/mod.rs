@@ -1,23 +1,24 @@
 //! Inference: any instance of a network with frozen weights, from one packed
 //! copy of them.
 
+mod flight;
 mod fuse;
+mod plan;
 mod run;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sdpoint_core::{Instance, LayerId, Network, Op, ShapeError, Statistics, Weights};
 use sdpoint_kernels as kernels;
-use sdpoint_kernels::pool::PoolGeometry;
 use sdpoint_kernels::{Context, PackedConv, PackedLinear};
 
-use crate::arena::{Arena, Layout, Lifetime};
-use crate::lower::{Lowered, Node, Span, geometry, lower};
+use crate::arena::Arena;
+use crate::lower::geometry;
 use crate::parameters::ParameterTable;
-use crate::work::stages;
 use crate::{Base, EngineError, Images, check_weights};
-use fuse::{Step, fuse};
+pub use flight::Flight;
+use plan::Routes;
 
 /// Runs any calibrated instance of a network.
 ///
@@ -33,7 +34,8 @@ pub struct InferenceEngine {
     /// What the batch norms behind an instance's point do.
     folded: BTreeMap<Instance, Vec<Folded>>,
     norms: usize,
-    plans: Mutex<HashMap<PlanKey, Arc<Plan>>>,
+    /// By batch size and image size.
+    routes: Mutex<HashMap<(usize, [usize; 2]), Arc<Routes>>>,
     arenas: Mutex<Vec<Arena>>,
 }
 
@@ -53,21 +55,8 @@ struct Folded {
     shift: Vec<f32>,
 }
 
-/// The kernel calls of a span and where its tensors lie.
-#[derive(Debug)]
-struct Plan {
-    lowered: Lowered,
-    steps: Vec<Step>,
-    layout: Layout,
-    /// The pooling of each value that a pool makes.
-    pools: Vec<Option<PoolGeometry>>,
-    batch: usize,
-}
-
-type PlanKey = (Instance, Span, usize, [usize; 2]);
-
 /// Plans are small; this only bounds what a caller with ever new sizes piles up.
-const MAX_PLANS: usize = 4096;
+const MAX_ROUTES: usize = 64;
 
 impl InferenceEngine {
     /// Packs the weights, and folds the statistics of every instance.
@@ -92,7 +81,7 @@ impl InferenceEngine {
             biases: vec![None; layers],
             folded: BTreeMap::new(),
             norms: network.norms().len(),
-            plans: Mutex::default(),
+            routes: Mutex::default(),
             arenas: Mutex::default(),
             base: Base { ctx, network },
         };
@@ -170,19 +159,25 @@ impl InferenceEngine {
         self.folded.keys().copied()
     }
 
+    /// What the kernels run on.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.base.ctx
+    }
+
+    /// Begins a run that may be left at any point.
+    ///
+    /// # Errors
+    /// If the images do not fit the network.
+    pub fn start<'a>(&'a self, images: Images<'a>) -> Result<Flight<'a>, EngineError> {
+        Flight::new(self, images)
+    }
+
     /// The logits of a batch in one instance, `batch · classes` values.
     ///
     /// # Errors
     /// If the images do not fit the network, or the instance was not calibrated.
     pub fn run(&self, images: Images<'_>, instance: Instance) -> Result<Vec<f32>, EngineError> {
-        images.check(&self.base.network)?;
-        self.run_span(
-            images,
-            images.data,
-            instance,
-            Span::WHOLE,
-            self.norms_of(instance, NormSource::Own)?,
-        )
+        self.start(images)?.branch(instance)
     }
 
     /// The logits of a batch in several instances, in their order; the
@@ -196,31 +191,15 @@ impl InferenceEngine {
         instances: &[Instance],
         source: NormSource,
     ) -> Result<Vec<Vec<f32>>, EngineError> {
-        images.check(&self.base.network)?;
-        let full = self.norms_of(Instance::Full, NormSource::Own)?;
-        let mut logits: BTreeMap<Instance, Vec<f32>> = BTreeMap::new();
-        let mut carried: Option<Vec<f32>> = None;
-        for stage in stages(&self.base.network, instances) {
-            let input = carried.as_deref().unwrap_or(images.data);
-            let output = self.run_span(images, input, Instance::Full, stage.trunk, full)?;
-            for &instance in &stage.branches {
-                let span = Span {
-                    from: stage.trunk.to,
-                    to: None,
-                };
-                let norms = self.norms_of(instance, source)?;
-                let result = self.run_span(images, &output, instance, span, norms)?;
-                logits.insert(instance, result);
-            }
-            carried = Some(output);
+        let mut order: Vec<usize> = (0..instances.len()).collect();
+        // The order of names is the order of the data; `full` goes furthest.
+        order.sort_by_key(|&i| (instances[i] == Instance::Full, instances[i]));
+        let mut flight = self.start(images)?;
+        let mut logits = vec![Vec::new(); instances.len()];
+        for i in order {
+            logits[i] = flight.branch_with(instances[i], source)?;
         }
-        if let Some(output) = carried.filter(|_| instances.contains(&Instance::Full)) {
-            logits.insert(Instance::Full, output);
-        }
-        Ok(instances
-            .iter()
-            .map(|instance| logits[instance].clone())
-            .collect())
+        Ok(logits)
     }
 
     /// What each batch norm does in an instance.
@@ -229,7 +208,7 @@ impl InferenceEngine {
         instance: Instance,
         source: NormSource,
     ) -> Result<FoldedNorms<'_>, EngineError> {
-        let full = &self.folded[&Instance::Full];
+        let full = self.norms_of_full().full;
         let own = match source {
             NormSource::Shared => full,
             NormSource::Own => self
@@ -244,35 +223,26 @@ impl InferenceEngine {
         })
     }
 
-    fn run_span(
-        &self,
-        images: Images<'_>,
-        input: &[f32],
-        instance: Instance,
-        span: Span,
-        norms: FoldedNorms<'_>,
-    ) -> Result<Vec<f32>, EngineError> {
-        let plan = self.plan((instance, span, images.batch, images.size))?;
-        let mut arena = lock(&self.arenas).pop().unwrap_or_default();
-        self.execute(&plan, &mut arena, input, norms);
-        let place = plan.layout.place(plan.lowered.output.0);
-        let output = arena.read().get(place).to_vec();
-        lock(&self.arenas).push(arena);
-        Ok(output)
+    fn norms_of_full(&self) -> FoldedNorms<'_> {
+        let full = &self.folded[&Instance::Full];
+        FoldedNorms {
+            full,
+            own: full,
+            first: 0,
+        }
     }
 
-    fn plan(&self, key: PlanKey) -> Result<Arc<Plan>, ShapeError> {
-        if let Some(plan) = lock(&self.plans).get(&key) {
-            return Ok(plan.clone());
+    fn routes(&self, batch: usize, size: [usize; 2]) -> Result<Arc<Routes>, ShapeError> {
+        if let Some(routes) = lock(&self.routes).get(&(batch, size)) {
+            return Ok(routes.clone());
         }
-        let (instance, span, batch, size) = key;
-        let plan = Arc::new(Plan::new(&self.base.network, size, batch, instance, span)?);
-        let mut plans = lock(&self.plans);
-        if plans.len() >= MAX_PLANS {
-            plans.clear();
+        let made = Arc::new(Routes::new(&self.base.network, size, batch)?);
+        let mut routes = lock(&self.routes);
+        if routes.len() >= MAX_ROUTES {
+            routes.clear();
         }
-        plans.insert(key, plan.clone());
-        Ok(plan)
+        routes.insert((batch, size), made.clone());
+        Ok(made)
     }
 }
 
@@ -295,56 +265,7 @@ impl<'a> FoldedNorms<'a> {
     }
 }
 
-impl Plan {
-    fn new(
-        network: &Network,
-        size: [usize; 2],
-        batch: usize,
-        instance: Instance,
-        span: Span,
-    ) -> Result<Self, ShapeError> {
-        let lowered = lower(network, size, instance, span)?;
-        let steps = fuse(&lowered);
-        let mut lifetimes = vec![
-            Lifetime {
-                len: 0,
-                first: 0,
-                last: 0,
-            };
-            lowered.shapes.len()
-        ];
-        for (time, step) in steps.iter().enumerate() {
-            for value in step.outputs() {
-                lifetimes[value.0] = Lifetime {
-                    len: lowered.shapes[value.0].len() * batch,
-                    first: time,
-                    last: time,
-                };
-            }
-            for value in step.inputs() {
-                lifetimes[value.0].last = time;
-            }
-        }
-        lifetimes[lowered.output.0].last = steps.len();
-        Ok(Self {
-            layout: Layout::new(&lifetimes),
-            pools: lowered.pools(batch),
-            lowered,
-            steps,
-            batch,
-        })
-    }
-}
-
-impl Plan {
-    /// The pooling that a node does.
-    fn pool(&self, node: &Node) -> &PoolGeometry {
-        let pool = self.pools[node.output.0].as_ref();
-        pool.expect("asked for pools alone")
-    }
-}
-
 /// What a panicking caller left is whole: plans and arenas are replaced, not edited.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,24 +4,24 @@ use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Epilogue, Second, elementwise, norm as batch_norm, pool};
 
 use super::fuse::{Joined, Step};
-use super::{FoldedNorms, InferenceEngine, Plan};
+use super::plan::Plan;
+use super::{FoldedNorms, InferenceEngine};
 use crate::arena::{Arena, Reader};
 use crate::lower::{Node, Value, Work};
 
 impl InferenceEngine {
-    pub(super) fn execute(
+    /// Carries out one step of a plan.
+    pub(super) fn step(
         &self,
         plan: &Plan,
+        step: &Step,
         arena: &mut Arena,
-        input: &[f32],
+        images: &[f32],
         norms: FoldedNorms<'_>,
     ) {
-        arena.reserve(plan.layout.len());
-        for step in &plan.steps {
-            match step {
-                Step::Conv { .. } => self.conv(plan, step, arena, input, norms),
-                Step::Node(node) => self.node(plan, node, arena, input, norms),
-            }
+        match step {
+            Step::Conv { .. } => self.conv(plan, step, arena, images, norms),
+            Step::Node(node) => self.node(plan, node, arena, images, norms),
         }
     }
 

@@ -1,0 +1,163 @@
+//! What is run on a batch of some size: the kernel calls of `full`, and for
+//! each instance those that follow where it leaves `full`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+
+use sdpoint_core::{Instance, Network, PointId, Ratio, ShapeError};
+use sdpoint_kernels::pool::PoolGeometry;
+
+use super::fuse::{Step, fuse};
+use super::lock;
+use crate::arena::{Layout, Lifetime};
+use crate::lower::{Lowered, Node, Span, Value, lower};
+
+/// Kernel calls and where their tensors lie.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub lowered: Lowered,
+    /// The kernel calls. An instance's are those from its exit on alone:
+    /// the ones before are those of `full`.
+    pub steps: Vec<Step>,
+    pub layout: Layout,
+    /// The pooling of each value that a pool makes.
+    pools: Vec<Option<PoolGeometry>>,
+    pub batch: usize,
+}
+
+/// The plans for one batch size and image size.
+///
+/// Up to its exit an instance does, kernel call for kernel call, what `full`
+/// does. The exit is the first call that differs: the convolution that ends
+/// the block, whose epilogue goes on with the ReLU or the next block's norm
+/// in `full`, but stops at the sum in an instance. So `full` is fused across
+/// its points as if they were not there, and yet left at any of them.
+#[derive(Debug)]
+pub(super) struct Routes {
+    pub full: Plan,
+    /// Each point's exit, as a number of steps of `full`; in their order.
+    exits: Vec<(PointId, usize)>,
+    branches: Mutex<BTreeMap<Instance, Arc<Plan>>>,
+    pub size: [usize; 2],
+}
+
+impl Routes {
+    pub fn new(network: &Network, size: [usize; 2], batch: usize) -> Result<Self, ShapeError> {
+        let lowered = lower(network, size, Instance::Full, Span::WHOLE)?;
+        let steps = fuse(&lowered);
+        let exits = network.points().iter().map(|point| {
+            // Where an instance leaves does not depend on its ratio.
+            let instance = Instance::At(point.id(), Ratio::DEFAULT[0]);
+            let branch = fuse(&lower(network, size, instance, Span::WHOLE)?);
+            let same = std::iter::zip(&steps, &branch).take_while(|(a, b)| a == b);
+            Ok((point.id(), same.count()))
+        });
+        Ok(Self {
+            exits: exits.collect::<Result<_, ShapeError>>()?,
+            full: Plan::new(lowered, steps, batch, 0, &[]),
+            branches: Mutex::default(),
+            size,
+        })
+    }
+
+    /// How many steps of `full` come before the instances of a point differ
+    /// from it.
+    pub fn exit(&self, point: PointId) -> Option<usize> {
+        let found = self.exits.iter().find(|(id, _)| *id == point);
+        found.map(|&(_, exit)| exit)
+    }
+
+    /// What an instance does from its exit on.
+    pub fn branch(&self, network: &Network, instance: Instance) -> Result<Arc<Plan>, ShapeError> {
+        if let Some(plan) = lock(&self.branches).get(&instance) {
+            return Ok(plan.clone());
+        }
+        let lowered = lower(network, self.size, instance, Span::WHOLE)?;
+        let exit = instance.point().and_then(|point| self.exit(point));
+        let exit = exit.expect("lowering found the point");
+        let mut steps = fuse(&lowered);
+        debug_assert_eq!(steps[..exit], self.full.steps[..exit]);
+        steps.drain(..exit);
+        // What `full` needs to go on stays, so that several instances can
+        // start from it one after the other.
+        let kept: Vec<(usize, Range<usize>)> = self
+            .full
+            .live(exit)
+            .into_iter()
+            .map(|value| (value.0, self.full.layout.place(value.0)))
+            .collect();
+        let plan = Arc::new(Plan::new(lowered, steps, self.full.batch, exit, &kept));
+        lock(&self.branches).insert(instance, plan.clone());
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    /// Lays out the tensors of `steps`, the first of which has the number
+    /// `start`, around those that are `kept`.
+    fn new(
+        lowered: Lowered,
+        steps: Vec<Step>,
+        batch: usize,
+        start: usize,
+        kept: &[(usize, Range<usize>)],
+    ) -> Self {
+        let nothing = Lifetime {
+            len: 0,
+            first: 0,
+            last: 0,
+        };
+        let mut lifetimes = vec![nothing; lowered.shapes.len()];
+        for (time, step) in (start..).zip(&steps) {
+            for value in step.outputs() {
+                lifetimes[value.0] = Lifetime {
+                    len: lowered.shapes[value.0].len() * batch,
+                    first: time,
+                    last: time,
+                };
+            }
+            for value in step.inputs() {
+                lifetimes[value.0].last = time;
+            }
+        }
+        lifetimes[lowered.output.0].last = usize::MAX;
+        for (value, place) in kept {
+            lifetimes[*value] = Lifetime {
+                len: place.len(),
+                first: start,
+                last: usize::MAX,
+            };
+        }
+        Self {
+            layout: Layout::around(&lifetimes, kept),
+            pools: lowered.pools(batch),
+            lowered,
+            steps,
+            batch,
+        }
+    }
+
+    /// The tensors that are there before a step and that it or a later one
+    /// reads, other than the images.
+    pub fn live(&self, step: usize) -> Vec<Value> {
+        let (before, after) = self.steps.split_at(step);
+        let read: Vec<Value> = after.iter().flat_map(Step::inputs).collect();
+        let written = before.iter().flat_map(Step::outputs);
+        written
+            .filter(|value| read.contains(value) || *value == self.lowered.output)
+            .collect()
+    }
+
+    /// Whether a step or a later one reads the images.
+    pub fn reads_images(&self, step: usize) -> bool {
+        let mut inputs = self.steps[step..].iter().flat_map(Step::inputs);
+        inputs.any(|value| value == self.lowered.input)
+    }
+
+    /// The pooling that a node does.
+    pub fn pool(&self, node: &Node) -> &PoolGeometry {
+        let pool = self.pools[node.output.0].as_ref();
+        pool.expect("asked for pools alone")
+    }
+}

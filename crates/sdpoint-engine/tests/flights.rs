@@ -1,0 +1,133 @@
+//! Runs that are left at a point, taken up again, and shared.
+
+mod support;
+
+use sdpoint_core::Instance;
+use sdpoint_engine::{EngineError, InferenceEngine, NormSource};
+use support::{NAMES, Oracle, context};
+
+fn engine(oracle: &Oracle, instances: &[Instance]) -> InferenceEngine {
+    let statistics = oracle.running_statistics(instances);
+    InferenceEngine::new(
+        context(),
+        oracle.network.clone(),
+        &oracle.weights(),
+        &statistics,
+    )
+    .unwrap()
+}
+
+/// `full` last, the rest in the order in which a run meets them.
+fn in_order(mut instances: Vec<Instance>) -> Vec<Instance> {
+    instances.sort_by_key(|&instance| (instance == Instance::Full, instance));
+    instances
+}
+
+#[test]
+fn one_flight_passes_through_all_instances() {
+    for name in NAMES {
+        let oracle = Oracle::open(name);
+        let input = oracle.input();
+        let instances = in_order(oracle.instances("logits"));
+        let engine = engine(&oracle, &instances);
+        let mut flight = engine.start(input.images()).unwrap();
+        for &instance in &instances {
+            flight.go_to(instance).unwrap();
+            let in_flight = flight.branch(instance).unwrap();
+            let alone = engine.run(input.images(), instance).unwrap();
+            assert_eq!(in_flight, alone, "{name} {instance}");
+        }
+        let mut backwards = instances.clone();
+        backwards.reverse();
+        let all = engine
+            .run_all(input.images(), &backwards, NormSource::Own)
+            .unwrap();
+        assert_eq!(
+            all[0],
+            engine.run(input.images(), Instance::Full).unwrap(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn some_images_fly_on_from_where_all_were() {
+    for name in NAMES {
+        let oracle = Oracle::open(name);
+        let input = oracle.input();
+        let instances = in_order(oracle.instances("logits"));
+        let engine = engine(&oracle, &instances);
+        let chosen = [input.batch - 1, 0];
+        for &early in &instances {
+            let mut flight = engine.start(input.images()).unwrap();
+            flight.branch(early).unwrap();
+            let mut some = flight.of(&chosen).unwrap();
+            drop(flight);
+            for &late in instances.iter().skip_while(|&&i| i != early) {
+                let all = engine.run(input.images(), late).unwrap();
+                let classes = all.len() / input.batch;
+                let expected: Vec<f32> = chosen
+                    .iter()
+                    .flat_map(|&i| all[i * classes..][..classes].to_vec())
+                    .collect();
+                let found = some.branch(late).unwrap();
+                support::assert_close(&found, &expected, 1e-5, &format!("{name} {early} {late}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_lies_behind_cannot_be_had() {
+    let oracle = Oracle::open("preresnet8");
+    let input = oracle.input();
+    let instances = in_order(oracle.instances("logits"));
+    let engine = engine(&oracle, &instances);
+    let first = instances[0];
+    let mut flight = engine.start(input.images()).unwrap();
+    flight.go_to(Instance::Full).unwrap();
+    assert_eq!(flight.branch(first), Err(EngineError::Passed(first)));
+    assert!(flight.branch(Instance::Full).is_ok());
+    assert!(matches!(flight.of(&[]), Err(EngineError::EmptyBatch)));
+    let absent: Instance = "77@0.5".parse().unwrap();
+    assert_eq!(
+        flight.branch(absent),
+        Err(EngineError::NotCalibrated(absent))
+    );
+    assert_eq!(
+        flight.go_to(absent),
+        Err(EngineError::NotCalibrated(absent))
+    );
+}
+
+#[test]
+fn concurrent_flights_do_not_meet() {
+    let oracle = Oracle::open("resnet-mini");
+    let input = oracle.input();
+    let instances = in_order(oracle.instances("logits"));
+    let engine = engine(&oracle, &instances);
+    let expected: Vec<Vec<f32>> = instances
+        .iter()
+        .map(|&instance| engine.run(input.images(), instance).unwrap())
+        .collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (engine, instances, expected, input) = (&engine, &instances, &expected, &input);
+            scope.spawn(move || {
+                for round in 0..3 * instances.len() {
+                    let i = (round * (thread + 1)) % instances.len();
+                    let found = engine.run(input.images(), instances[i]).unwrap();
+                    assert_eq!(found, expected[i], "{}", instances[i]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn engines_may_be_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<InferenceEngine>();
+    fn sent<T: Send>() {}
+    sent::<sdpoint_engine::Flight<'_>>();
+}
