@@ -80,7 +80,7 @@ pub fn conv_backward_weights(
     if geometry.is_depthwise() {
         return depthwise::backward_weights(ctx, &reduction, dw, accumulate);
     }
-    if winograd::pays(geometry.kernel, geometry.stride, &blocked)
+    if winograd::applies(geometry.kernel, geometry.stride, &blocked)
         && winograd::fits(batch, grid)
         && winograd_weights::fits(&reduction)
     {

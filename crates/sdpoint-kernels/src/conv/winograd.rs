@@ -41,13 +41,17 @@ const MOST_WEIGHTS: usize = 256 * 256;
 /// Narrower convolutions spend on the transforms what they save.
 const FEWEST_CHANNELS: usize = 16;
 
-/// Whether convolutions of this kind and size of channels are worth transformed weights.
-pub(super) fn pays(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
+/// Whether this is a convolution that the algorithm computes, and not too narrow for it.
+pub(super) fn applies(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
     kernel == [3, 3]
         && stride == [1, 1]
         && layout.groups == 1
         && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
-        && layout.group_in * layout.group_out <= MOST_WEIGHTS
+}
+
+/// Whether a convolution is also worth transformed weights.
+pub(super) fn pays(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
+    applies(kernel, stride, layout) && layout.group_in * layout.group_out <= MOST_WEIGHTS
 }
 
 /// Whether tiles fit a grid of outputs well enough, and are enough to keep the kernel busy.
@@ -219,8 +223,9 @@ impl TransformedLayout {
     }
 }
 
-/// Transforms the inputs of `range` of the tiles into `out`. In the last channel block, lanes
-/// beyond the channels are zero.
+/// Transforms the inputs of `range` of the tiles into `out`, the first into slot `slot` of the
+/// layout. In the last channel block, lanes beyond the channels are zero. No other thread may
+/// use these slots meanwhile.
 #[inline(always)]
 pub(super) fn gather_tiles<I: Isa>(
     isa: I,
@@ -228,11 +233,12 @@ pub(super) fn gather_tiles<I: Isa>(
     tiles: &Tiles,
     range: Range<usize>,
     layout: &TransformedLayout,
-    out: &mut [f32],
+    slot: usize,
+    out: SharedMut<'_, f32>,
 ) {
     let ops = isa.f32();
     let channels = source.channels;
-    assert!(out.len() >= layout.len());
+    assert!(out.len() >= layout.len() && (slot + range.len()) * BLOCK <= layout.plane);
     let mut padded = [[0.0_f32; BLOCK]; POINTS];
     for (i, tile) in range.enumerate() {
         let [image, row, column] = tiles.position(tile);
@@ -264,7 +270,7 @@ pub(super) fn gather_tiles<I: Isa>(
                 (padded.as_ptr().cast(), INPUTS * BLOCK, BLOCK)
             };
             for lane in (0..BLOCK).step_by(ops.len()) {
-                let at = block * layout.plane + i * BLOCK + lane;
+                let at = block * layout.plane + (slot + i) * BLOCK + lane;
                 // SAFETY: the patch is readable as its bounds were checked above, and `out`
                 // holds `BLOCK` floats of every tile at every point.
                 unsafe {
@@ -281,7 +287,7 @@ pub(super) fn gather_tiles<I: Isa>(
                         let line = transform_inputs(isa, line);
                         for (c, value) in line.into_iter().enumerate() {
                             let to = (r * INPUTS + c) * layout.point + at;
-                            ops.store_ptr(value, out.as_mut_ptr().add(to));
+                            ops.store_ptr(value, out.as_ptr().add(to));
                         }
                     }
                 }
@@ -386,8 +392,9 @@ impl SimdOp for RunTiles<'_, '_> {
         } = self;
         if state.gathered != Some(range.start) {
             state.gathered = Some(range.start);
-            let out = &mut state.inputs;
-            gather_tiles(isa, &product.source, tiles, range.clone(), transformed, out);
+            let out = SharedMut::new(&mut state.inputs);
+            let source = &product.source;
+            gather_tiles(isa, source, tiles, range.clone(), transformed, 0, out);
         }
         for unit in units {
             match weights.layout.unit(unit).1.vectors {

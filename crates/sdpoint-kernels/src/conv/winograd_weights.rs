@@ -12,17 +12,26 @@ use super::gather::BLOCK;
 use super::pack::{BlockedLayout, OutputBlock};
 use super::winograd::{INPUTS, POINTS, TILE, Tiles, TransformedLayout, gather_tiles};
 use crate::context::Context;
-use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
-/// Floats of transformed inputs at a time, and the fewest tiles all the same: the sums of wide
-/// convolutions are many, and each is loaded and stored once a band, which costs more than
-/// inputs from the third-level cache.
-const BAND_FLOATS: usize = 96 * 1024;
-const BAND_TILES: usize = 96;
+/// Floats of transformed inputs and gradients that a thread keeps in its second-level cache
+/// beside the sums, and the fewest tiles all the same: the sums are loaded and stored once a band.
+const PART_FLOATS: usize = 160 * 1024;
+const PART_TILES: usize = 96;
 
-/// Floats of partial sums that are worth having for more parts.
+/// Floats of transformed inputs and gradients that all threads together keep in the
+/// third-level cache, and the fewest tiles all the same.
+const SHARED_FLOATS: usize = 2 * 1024 * 1024;
+const SHARED_TILES: usize = 128;
+
+/// Tiles that a thread transforms at a time for all.
+const TASK_TILES: usize = 16;
+
+/// Floats of partial sums that are worth having, so that each thread works for itself.
 const PARTIAL_FLOATS: usize = 1024 * 1024;
+
+/// Fewer parts would leave threads without work.
+const FEWEST_PARTS: usize = 8;
 
 /// Fewer tiles than this do not pay for the transform of the sums.
 const FEWEST_TILES: usize = 96;
@@ -52,44 +61,24 @@ pub(super) fn run(
 ) {
     let tiles = tiles(reduction);
     let count = tiles.count(reduction.batch);
-    let channels = layout.group_in.next_multiple_of(BLOCK);
-    let band = (BAND_FLOATS / (POINTS * channels))
-        .max(BAND_TILES)
-        .min(count);
-    let bands = count.div_ceil(band);
     let len = POINTS * layout.len();
-    let parts = (PARTIAL_FLOATS / len).clamp(1, TASKS.min(bands));
-    let units = layout.units();
-    let splits = TASKS.div_ceil(parts).min(units);
-    let transformed = TransformedLayout::new(layout.group_in, band);
-    let width = super::microkernel::VECTORS * layout.lanes();
+    let parts = (PARTIAL_FLOATS / len)
+        .min(TASKS)
+        .min(count.div_ceil(PART_TILES));
+    let parts = if parts < FEWEST_PARTS { 1 } else { parts };
+    let reduce = Reduce {
+        reduction,
+        layout,
+        tiles: &tiles,
+    };
     let mut partial = ctx.scratch(parts * len);
     let sums = SharedMut::new(&mut partial);
-    ctx.parallel_with(
-        parts * splits,
-        || State {
-            inputs: ctx.scratch(transformed.len()),
-            gradients: ctx.scratch(POINTS * (band * width + BLOCK)),
-        },
-        |state, task| {
-            let (part, split) = (task / splits, task % splits);
-            let units = units * split / splits..units * (split + 1) / splits;
-            for index in bands * part / parts..bands * (part + 1) / parts {
-                ctx.dispatch(ReduceTiles {
-                    reduction,
-                    layout,
-                    tiles: &tiles,
-                    range: index * band..count.min((index + 1) * band),
-                    first: index == bands * part / parts,
-                    transformed: &transformed,
-                    units: units.clone(),
-                    start: part * len,
-                    sums,
-                    state,
-                });
-            }
-        },
-    );
+    if parts > 1 {
+        reduce.in_parts(ctx, count, parts, sums);
+    } else {
+        reduce.together(ctx, count, sums);
+    }
+    let units = layout.units();
     let dw = SharedMut::new(dw);
     ctx.parallel(units, |unit| {
         ctx.dispatch(TransformSums {
@@ -117,127 +106,278 @@ pub(super) fn run(
     });
 }
 
-struct State<'a> {
-    inputs: Scratch<'a>,
-    gradients: Scratch<'a>,
-}
-
-struct ReduceTiles<'a, 'b> {
+/// What is reduced.
+struct Reduce<'a> {
     reduction: &'a Reduction<'a>,
     layout: &'a BlockedLayout,
     tiles: &'a Tiles,
-    range: Range<usize>,
-    /// Whether the sums start at zero.
-    first: bool,
-    transformed: &'a TransformedLayout,
-    units: Range<usize>,
-    /// Where the part's sums start.
-    start: usize,
-    sums: SharedMut<'a, f32>,
-    state: &'a mut State<'b>,
 }
 
-impl SimdOp for ReduceTiles<'_, '_> {
+impl Reduce<'_> {
+    /// Cuts the tiles into parts with sums of their own, a task each: for few channels, whose
+    /// sums are small.
+    fn in_parts(&self, ctx: &Context, count: usize, parts: usize, sums: SharedMut<'_, f32>) {
+        let len = POINTS * self.layout.len();
+        let band = Band::new(self.layout, count, PART_FLOATS, PART_TILES);
+        let bands = count.div_ceil(band.tiles);
+        ctx.parallel_with(
+            parts,
+            || ctx.scratch(band.len()),
+            |scratch, part| {
+                let (inputs, gradients) = scratch.split_at_mut(band.inputs.len());
+                let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
+                let first = bands * part / parts;
+                for index in first..bands * (part + 1) / parts {
+                    let range = index * band.tiles..count.min((index + 1) * band.tiles);
+                    for step in [
+                        Step::Inputs(0..range.len()),
+                        Step::Gradients(0..range.len()),
+                        Step::Sums(0..POINTS, 0..self.layout.units()),
+                    ] {
+                        ctx.dispatch(RunStep {
+                            reduce: self,
+                            band: &band,
+                            range: range.clone(),
+                            step,
+                            first: index == first,
+                            inputs,
+                            gradients,
+                            sums,
+                            start: part * len,
+                        });
+                    }
+                }
+            },
+        );
+    }
+
+    /// All threads transform a band of tiles together, then share the points: for many
+    /// channels, whose sums are too large to have twice.
+    fn together(&self, ctx: &Context, count: usize, sums: SharedMut<'_, f32>) {
+        let band = Band::new(self.layout, count, SHARED_FLOATS, SHARED_TILES);
+        let mut scratch = ctx.scratch(band.len());
+        let (inputs, gradients) = scratch.split_at_mut(band.inputs.len());
+        let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
+        let units = self.layout.units();
+        let splits = units.min(ctx.threads().div_ceil(4));
+        for start in (0..count).step_by(band.tiles) {
+            let range = start..count.min(start + band.tiles);
+            let run = |step| {
+                ctx.dispatch(RunStep {
+                    reduce: self,
+                    band: &band,
+                    range: range.clone(),
+                    step,
+                    first: start == 0,
+                    inputs,
+                    gradients,
+                    sums,
+                    start: 0,
+                });
+            };
+            ctx.parallel(2 * range.len().div_ceil(TASK_TILES), |task| {
+                let first = task / 2 * TASK_TILES;
+                let slots = first..range.len().min(first + TASK_TILES);
+                run(if task % 2 == 0 {
+                    Step::Inputs(slots)
+                } else {
+                    Step::Gradients(slots)
+                });
+            });
+            ctx.parallel(POINTS * splits, |task| {
+                let (point, split) = (task / splits, task % splits);
+                let units = units * split / splits..units * (split + 1) / splits;
+                run(Step::Sums(point..point + 1, units));
+            });
+        }
+    }
+}
+
+/// Tiles that are transformed before they are reduced, and where the results lie.
+struct Band {
+    tiles: usize,
+    inputs: TransformedLayout,
+    /// Between points of one block's gradients `[block][point][tile][channel]`.
+    gradient_point: usize,
+    units: usize,
+}
+
+impl Band {
+    /// Equal bands of about `floats` transformed floats, but no fewer than `fewest` tiles.
+    fn new(layout: &BlockedLayout, count: usize, floats: usize, fewest: usize) -> Self {
+        let channels = layout.group_in.next_multiple_of(BLOCK);
+        let width = super::microkernel::VECTORS * layout.lanes();
+        let units = layout.units();
+        let most = (floats / (POINTS * (channels + units * width))).max(fewest);
+        let tiles = count.div_ceil(count.div_ceil(most));
+        Band {
+            tiles,
+            inputs: TransformedLayout::new(layout.group_in, tiles),
+            // An odd number of cache lines keeps the points out of one another's sets.
+            gradient_point: (tiles * width) | BLOCK,
+            units,
+        }
+    }
+
+    /// Floats of transformed inputs and, behind them, gradients.
+    fn len(&self) -> usize {
+        self.inputs.len() + self.units * POINTS * self.gradient_point
+    }
+}
+
+/// A part of the work on a band.
+#[derive(Clone)]
+enum Step {
+    /// The inputs of these of the band's tiles are transformed.
+    Inputs(Range<usize>),
+    /// The gradients of these of the band's tiles are transformed.
+    Gradients(Range<usize>),
+    /// The band is added to the sums of these points and output blocks.
+    Sums(Range<usize>, Range<usize>),
+}
+
+struct RunStep<'a> {
+    reduce: &'a Reduce<'a>,
+    band: &'a Band,
+    /// The band's tiles.
+    range: Range<usize>,
+    step: Step,
+    /// Whether the sums start at zero.
+    first: bool,
+    inputs: SharedMut<'a, f32>,
+    gradients: SharedMut<'a, f32>,
+    sums: SharedMut<'a, f32>,
+    /// Where the part's sums start.
+    start: usize,
+}
+
+impl SimdOp for RunStep<'_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let ReduceTiles {
+        let Reduce {
             reduction,
             layout,
             tiles,
-            range,
-            transformed,
-            state,
-            ..
-        } = self;
-        let source = &reduction.source;
-        gather_tiles(
-            isa,
-            source,
-            tiles,
-            range.clone(),
-            transformed,
-            &mut state.inputs,
-        );
-        for unit in self.units {
-            let (_, block) = layout.unit(unit);
-            let width = block.vectors * isa.f32().len();
-            // An odd number of cache lines keeps the points out of one another's sets.
-            let point_len = (range.len() * width) | BLOCK;
-            let gradients = &mut state.gradients;
-            transform_gradients(isa, reduction, tiles, &range, &block, point_len, gradients);
-            let padded = OutputBlock {
-                channels: width,
-                ..block
-            };
-            for point in 0..POINTS {
-                let at = self.start + point * layout.len();
-                let weights = layout.range(unit);
-                // SAFETY: each task has parts or units of its own.
-                let sums = unsafe { self.sums.slice(at + weights.start..at + weights.end) };
-                if self.first {
-                    sums.fill(0.0);
+        } = *self.reduce;
+        match self.step.clone() {
+            Step::Inputs(slots) => gather_tiles(
+                isa,
+                &reduction.source,
+                tiles,
+                self.range.start + slots.start..self.range.start + slots.end,
+                &self.band.inputs,
+                slots.start,
+                self.inputs,
+            ),
+            Step::Gradients(slots) => {
+                for unit in 0..layout.units() {
+                    self.transform_gradients(isa, unit, slots.clone());
                 }
-                let run = Run {
-                    input: state.inputs[point * transformed.point..].as_ptr(),
-                    input_strides: [0, 0],
-                    gradient: state.gradients[point * point_len..].as_ptr(),
-                    gradient_strides: [0, 0, width],
-                    pixels: [1, 1, range.len()],
-                };
-                // SAFETY: both transformed tensors hold the range's tiles at every point.
-                unsafe {
-                    let plane = transformed.plane;
-                    run_block(isa, &run, plane, &[0], layout.group_in, &padded, sums);
+            }
+            Step::Sums(points, units) => {
+                for point in points {
+                    for unit in units.clone() {
+                        self.add(isa, point, unit);
+                    }
                 }
             }
         }
     }
 }
 
-/// Transforms the gradients of a block's output channels to `[point][tile][channel]`.
-#[inline(always)]
-fn transform_gradients<I: Isa>(
-    isa: I,
-    reduction: &Reduction<'_>,
-    tiles: &Tiles,
-    range: &Range<usize>,
-    block: &OutputBlock,
-    point_len: usize,
-    out: &mut [f32],
-) {
-    let ops = isa.f32();
-    let lanes = ops.len();
-    let width = block.vectors * lanes;
-    let [height, grid_width] = reduction.grid;
-    assert!(out.len() >= POINTS * point_len && point_len >= range.len() * width);
-    for (i, tile) in range.clone().enumerate() {
-        let [image, row, column] = tiles.position(tile);
-        let rows = TILE.min(height - row);
-        let columns = TILE.min(grid_width - column);
-        for v in 0..block.vectors {
-            let channels = lanes.min(block.channels - v * lanes);
-            let load = |r: usize, c: usize| {
-                if r >= rows || c >= columns {
-                    return ops.zero();
-                }
-                let pixel = (image * height + row + r) * grid_width + column + c;
-                let at = pixel * reduction.out_channels + block.first + v * lanes;
-                ops.load_pad(&reduction.gradient[at..at + channels]).0
+impl RunStep<'_> {
+    /// Adds the band's products at a point to the sums of an output block.
+    #[inline(always)]
+    fn add<I: Isa>(&self, isa: I, point: usize, unit: usize) {
+        let layout = self.reduce.layout;
+        let (_, block) = layout.unit(unit);
+        let width = block.vectors * isa.f32().len();
+        let padded = OutputBlock {
+            channels: width,
+            ..block
+        };
+        let at = self.start + point * layout.len();
+        let weights = layout.range(unit);
+        // SAFETY: no other task adds to this part's sums of this point and block.
+        let sums = unsafe { self.sums.slice(at + weights.start..at + weights.end) };
+        if self.first {
+            sums.fill(0.0);
+        }
+        let Band {
+            inputs,
+            gradient_point,
+            ..
+        } = self.band;
+        let input = point * inputs.point;
+        let gradient = (unit * POINTS + point) * gradient_point;
+        assert!(input < self.inputs.len() && gradient < self.gradients.len());
+        let pixels = self.range.len();
+        // SAFETY: both transformed tensors hold the band's tiles at every point, and nobody
+        // writes them now.
+        unsafe {
+            let run = Run {
+                input: self.inputs.as_ptr().add(input),
+                input_strides: [0, 0],
+                gradient: self.gradients.as_ptr().add(gradient),
+                gradient_strides: [0, 0, width],
+                pixels: [1, 1, pixels],
             };
-            let mut lines = [[ops.zero(); TILE]; INPUTS];
-            for c in 0..TILE {
-                let line = transform_line(isa, std::array::from_fn(|r| load(r, c)));
-                for r in 0..INPUTS {
-                    lines[r][c] = line[r];
+            run_block(
+                isa,
+                &run,
+                inputs.plane,
+                &[0],
+                layout.group_in,
+                &padded,
+                sums,
+            );
+        }
+    }
+
+    /// Transforms the gradients of an output block's channels at `slots` of the band's tiles.
+    #[inline(always)]
+    fn transform_gradients<I: Isa>(&self, isa: I, unit: usize, slots: Range<usize>) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let reduction = self.reduce.reduction;
+        let (_, block) = self.reduce.layout.unit(unit);
+        let width = block.vectors * lanes;
+        let point_len = self.band.gradient_point;
+        let start = unit * POINTS * point_len;
+        let [height, grid_width] = reduction.grid;
+        assert!(
+            start + POINTS * point_len <= self.gradients.len() && slots.end * width <= point_len
+        );
+        for slot in slots {
+            let [image, row, column] = self.reduce.tiles.position(self.range.start + slot);
+            let rows = TILE.min(height - row);
+            let columns = TILE.min(grid_width - column);
+            for v in 0..block.vectors {
+                let channels = lanes.min(block.channels - v * lanes);
+                let load = |r: usize, c: usize| {
+                    if r >= rows || c >= columns {
+                        return ops.zero();
+                    }
+                    let pixel = (image * height + row + r) * grid_width + column + c;
+                    let at = pixel * reduction.out_channels + block.first + v * lanes;
+                    ops.load_pad(&reduction.gradient[at..at + channels]).0
+                };
+                let mut lines = [[ops.zero(); TILE]; INPUTS];
+                for c in 0..TILE {
+                    let line = transform_line(isa, std::array::from_fn(|r| load(r, c)));
+                    for r in 0..INPUTS {
+                        lines[r][c] = line[r];
+                    }
                 }
-            }
-            for (r, line) in lines.into_iter().enumerate() {
-                for (c, value) in transform_line(isa, line).into_iter().enumerate() {
-                    let at = (r * INPUTS + c) * point_len + i * width + v * lanes;
-                    // SAFETY: within the length asserted above.
-                    unsafe { ops.store_ptr(value, out.as_mut_ptr().add(at)) };
+                for (r, line) in lines.into_iter().enumerate() {
+                    for (c, value) in transform_line(isa, line).into_iter().enumerate() {
+                        let at = start + (r * INPUTS + c) * point_len + slot * width + v * lanes;
+                        // SAFETY: within the length asserted above, and no other task has
+                        // this tile.
+                        unsafe { ops.store_ptr(value, self.gradients.as_ptr().add(at)) };
+                    }
                 }
             }
         }
