@@ -133,7 +133,7 @@ impl<'a> Calibrator<'a> {
             entry.insert(plan);
         }
         let plan = &self.plans[&key];
-        self.pass.run(plan, self.weights, input);
+        self.pass.run(plan, self.weights, input, |_| {});
         let sums = self.sums.get_mut(&instance).expect("one for each instance");
         let skipped = self.pass.norms.len() - sums.len();
         for norm in plan.norms() {

@@ -13,6 +13,7 @@ mod lower;
 mod optimizer;
 mod parameters;
 mod scores;
+mod timing;
 mod training;
 mod work;
 
@@ -25,7 +26,8 @@ pub use inference::{Flight, InferenceEngine, NormSource};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions};
 pub use scores::{cross_entropy, softmax, top_k};
-pub use sdpoint_kernels::{Context, ContextError, Isa};
+pub use sdpoint_kernels::{Context, ContextError, Isa, peak_gflops};
+pub use timing::{Pass, StepTime};
 pub use training::{StepOutcome, TrainingEngine};
 pub use work::{SharedWork, shared_work};
 

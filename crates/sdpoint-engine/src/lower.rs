@@ -219,6 +219,18 @@ impl Lowered {
         self.nodes.retain(|node| !node.inputs.is_empty());
     }
 
+    /// Multiply-accumulates of a node for one image.
+    pub fn macs(&self, node: &Node) -> u64 {
+        match node.work {
+            Work::Conv(conv) => self.conv_shape(node.inputs[0], &conv, 1).macs(),
+            Work::Linear { .. } => {
+                let features = |value: Value| self.shapes[value.0].channels as u64;
+                features(node.inputs[0]) * features(node.output)
+            }
+            _ => 0,
+        }
+    }
+
     /// A convolution of a value in the kernels' terms.
     pub fn conv_shape(&self, input: Value, conv: &Conv, batch: usize) -> ConvShape {
         let x = self.shapes[input.0];

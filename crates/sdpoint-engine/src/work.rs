@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use sdpoint_core::{Instance, Network, PointId, ShapeError};
 
-use crate::lower::{Span, Work, lower};
+use crate::lower::{Span, lower};
 
 /// A stretch of the full network up to a point, and the instances that
 /// branch off there.
@@ -99,13 +99,5 @@ fn span_macs(
     span: Span,
 ) -> Result<u64, ShapeError> {
     let lowered = lower(network, size, instance, span)?;
-    let macs = |node: &crate::lower::Node| match node.work {
-        Work::Conv(conv) => lowered.conv_shape(node.inputs[0], &conv, 1).macs(),
-        Work::Linear { .. } => {
-            let features = |value: crate::lower::Value| lowered.shapes[value.0].channels as u64;
-            features(node.inputs[0]) * features(node.output)
-        }
-        _ => 0,
-    };
-    Ok(lowered.nodes.iter().map(macs).sum())
+    Ok(lowered.nodes.iter().map(|node| lowered.macs(node)).sum())
 }

@@ -161,6 +161,7 @@ fn every_command_teaches_with_examples() {
         "calibrate",
         "evaluate",
         "predict",
+        "profile",
         "fetch",
     ] {
         let help = succeed(&[name, "--help"]);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sdpoint_core::Instance;
 
+use super::fuse::Step;
 use super::plan::{Plan, Routes};
 use super::{InferenceEngine, NormSource, lock};
 use crate::arena::Arena;
@@ -58,12 +59,22 @@ impl<'a> Flight<'a> {
     /// # Errors
     /// If the network has no such instance.
     pub fn go_to(&mut self, instance: Instance) -> Result<(), EngineError> {
+        self.advance(instance, &mut |_, _| {})
+    }
+
+    /// As [`Flight::go_to`]; `done` is called after each step.
+    fn advance(
+        &mut self,
+        instance: Instance,
+        done: &mut impl FnMut(&Plan, &Step),
+    ) -> Result<(), EngineError> {
         let exit = self.exit(instance)?;
         let plan = &self.routes.full;
         let norms = self.engine.norms_of_full();
         for step in plan.steps.get(self.done..exit).unwrap_or(&[]) {
             self.engine
                 .step(plan, step, &mut self.arena, &self.images, norms);
+            done(plan, step);
         }
         self.done = self.done.max(exit);
         Ok(())
@@ -75,19 +86,21 @@ impl<'a> Flight<'a> {
     /// # Errors
     /// If the instance has no statistics, or its point lies behind.
     pub fn branch(&mut self, instance: Instance) -> Result<Vec<f32>, EngineError> {
-        self.branch_with(instance, NormSource::Own)
+        self.branch_with(instance, NormSource::Own, |_, _| {})
     }
 
+    /// As [`Flight::branch`]; `done` is called after each step.
     pub(super) fn branch_with(
         &mut self,
         instance: Instance,
         source: NormSource,
+        mut done: impl FnMut(&Plan, &Step),
     ) -> Result<Vec<f32>, EngineError> {
         let norms = self.engine.norms_of(instance, source)?;
         if self.done > self.exit(instance)? {
             return Err(EngineError::Passed(instance));
         }
-        self.go_to(instance)?;
+        self.advance(instance, &mut done)?;
         if instance == Instance::Full {
             let routes = self.routes.clone();
             return Ok(self.logits(&routes.full));
@@ -97,6 +110,7 @@ impl<'a> Flight<'a> {
         for step in &plan.steps {
             self.engine
                 .step(&plan, step, &mut self.arena, &self.images, norms);
+            done(&plan, step);
         }
         Ok(self.logits(&plan))
     }

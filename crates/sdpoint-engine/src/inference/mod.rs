@@ -5,6 +5,7 @@ mod flight;
 mod fuse;
 mod plan;
 mod run;
+mod timed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -197,9 +198,32 @@ impl InferenceEngine {
         let mut flight = self.start(images)?;
         let mut logits = vec![Vec::new(); instances.len()];
         for i in order {
-            logits[i] = flight.branch_with(instances[i], source)?;
+            logits[i] = flight.branch_with(instances[i], source, |_, _| {})?;
         }
         Ok(logits)
+    }
+
+    /// Bytes that a run of a batch in an instance needs: the packed weights,
+    /// which all instances share, and the block that its tensors lie in. What
+    /// the kernels work with comes on top; see [`Context::scratch_bytes`].
+    ///
+    /// # Errors
+    /// If the network cannot take images of this size, or has no such point.
+    pub fn memory_bytes(
+        &self,
+        size: [usize; 2],
+        batch: usize,
+        instance: Instance,
+    ) -> Result<usize, EngineError> {
+        let routes = self.routes(batch, size)?;
+        let mut tensors = routes.full.layout.len();
+        if instance != Instance::Full {
+            let branch = routes.branch(&self.base.network, instance)?;
+            tensors = tensors.max(branch.layout.len());
+        }
+        let convs = self.convs.iter().flatten().map(PackedConv::bytes);
+        let linears = self.linears.iter().flatten().map(PackedLinear::bytes);
+        Ok(convs.chain(linears).sum::<usize>() + size_of::<f32>() * tensors)
     }
 
     /// What each batch norm does in an instance.

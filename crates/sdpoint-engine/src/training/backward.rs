@@ -6,11 +6,12 @@ use sdpoint_kernels::{PackedConvTranspose, elementwise, norm as batch_norm, pool
 
 use super::forward::{BatchPass, Tensors};
 use super::plan::{Backward, Buffer, Gradient, Plan};
+use super::timed::Part;
 use crate::lower::{Node, Work};
 use crate::parameters::ParameterTable;
 
 /// Runs the backward steps of a plan, after its forward pass and with the
-/// loss's gradient in place.
+/// loss's gradient in place. `done` is called after each part.
 pub(super) fn run(
     pass: &mut BatchPass,
     transposed: &[Option<PackedConvTranspose>],
@@ -18,6 +19,7 @@ pub(super) fn run(
     weights: &Weights,
     images: &[f32],
     gradients: &mut Weights,
+    mut done: impl FnMut(Part<'_>),
 ) {
     for step in &plan.backward {
         match step {
@@ -25,11 +27,13 @@ pub(super) fn run(
                 let (reader, out) = pass.arena.write(plan.layout.place(out.0));
                 let tensors = Tensors::new(plan, reader, images);
                 elementwise::add(&pass.base.ctx, tensors.get(*a), tensors.get(*b), out);
+                done(Part::Sum);
             }
             Backward::Accumulate { from, into } => {
                 let (reader, into) = pass.arena.write(plan.layout.place(into.0));
                 let tensors = Tensors::new(plan, reader, images);
                 elementwise::accumulate(&pass.base.ctx, tensors.get(*from), into);
+                done(Part::Sum);
             }
             Backward::Node { node, dy, dx } => {
                 let node = &plan.lowered.nodes[*node];
@@ -42,12 +46,17 @@ pub(super) fn run(
                 if let Work::Norm { norm, relu, .. } = node.work {
                     let dx = dx[0].expect("batch norm always gives its input's gradient");
                     step.norm(pass, weights, gradients, norm, relu, dx);
+                    done(Part::Data(plan, node));
                     continue;
                 }
-                step.parameters(pass, gradients);
+                if matches!(node.work, Work::Conv(_) | Work::Linear { .. }) {
+                    step.parameters(pass, gradients);
+                    done(Part::Weights(plan, node));
+                }
                 for (index, dx) in dx.iter().enumerate() {
                     if let Some(dx) = dx {
                         step.input(pass, transposed, index, *dx);
+                        done(Part::Data(plan, node));
                     }
                 }
             }

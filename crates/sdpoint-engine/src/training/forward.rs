@@ -80,6 +80,14 @@ impl BatchPass {
         }
     }
 
+    /// Bytes of the packed weights, and of what pools note.
+    pub fn bytes(&self) -> usize {
+        let convs = self.convs.iter().flatten().map(PackedConv::bytes);
+        let linears = self.linears.iter().flatten().map(PackedLinear::bytes);
+        let winners = self.winners.iter().map(|w| size_of_val(w.as_slice()));
+        convs.chain(linears).chain(winners).sum()
+    }
+
     /// Takes new weights.
     pub fn repack(&mut self, weights: &Weights) {
         for (index, (conv, linear)) in self.convs.iter_mut().zip(&mut self.linears).enumerate() {
@@ -93,11 +101,18 @@ impl BatchPass {
         }
     }
 
-    /// Runs all nodes of a plan; the results stay in the arena.
-    pub fn run(&mut self, plan: &Plan, weights: &Weights, images: &[f32]) {
+    /// Runs all nodes of a plan; the results stay in the arena. `done` is called after each.
+    pub fn run(
+        &mut self,
+        plan: &Plan,
+        weights: &Weights,
+        images: &[f32],
+        mut done: impl FnMut(&Node),
+    ) {
         self.arena.reserve(plan.layout.len());
         for node in &plan.lowered.nodes {
             self.run_node(plan, node, weights, images);
+            done(node);
         }
     }
 

@@ -3,6 +3,7 @@
 mod backward;
 mod forward;
 mod plan;
+mod timed;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,6 +15,7 @@ use sdpoint_kernels::{Context, PackedConvTranspose};
 
 pub(crate) use forward::{BatchNorm, BatchPass};
 pub(crate) use plan::Plan;
+use timed::Part;
 
 use crate::lower::geometry;
 use crate::{Base, EngineError, Images, check_labels, check_weights};
@@ -27,9 +29,11 @@ pub struct TrainingEngine {
     pass: BatchPass,
     /// Weights laid out for the gradient with respect to the input, by layer.
     transposed: Vec<Option<PackedConvTranspose>>,
-    plans: HashMap<(Instance, usize, [usize; 2]), Plan>,
+    plans: HashMap<PlanKey, Plan>,
     gradients: Weights,
 }
+
+type PlanKey = (Instance, usize, [usize; 2]);
 
 /// What came of a training step, besides gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,18 +87,33 @@ impl TrainingEngine {
         instance: Instance,
         label_smoothing: f32,
     ) -> Result<StepOutcome, EngineError> {
+        self.step_in_parts(weights, images, labels, instance, label_smoothing, |_| {})
+    }
+
+    /// A step; `done` is called after each of its parts.
+    fn step_in_parts(
+        &mut self,
+        weights: &Weights,
+        images: Images<'_>,
+        labels: &[u32],
+        instance: Instance,
+        label_smoothing: f32,
+        mut done: impl FnMut(Part<'_>),
+    ) -> Result<StepOutcome, EngineError> {
         let network = self.pass.base.network.clone();
         images.check(&network)?;
         check_labels(labels, images.batch, network.classes())?;
         check_weights(&network, weights)?;
         let key = (instance, images.batch, images.size);
-        if let Entry::Vacant(entry) = self.plans.entry(key) {
-            entry.insert(Plan::step(&network, images.size, images.batch, instance)?);
-        }
+        self.plan(key)?;
         self.repack(weights);
+        done(Part::Pack);
         let plan = &self.plans[&key];
-        self.pass.run(plan, weights, images.data);
+        self.pass.run(plan, weights, images.data, |node| {
+            done(Part::Forward(plan, node));
+        });
         let outcome = self.loss(key, labels, label_smoothing);
+        done(Part::Loss);
         let plan = &self.plans[&key];
         backward::run(
             &mut self.pass,
@@ -103,6 +122,7 @@ impl TrainingEngine {
             weights,
             images.data,
             &mut self.gradients,
+            done,
         );
         Ok(outcome)
     }
@@ -117,6 +137,37 @@ impl TrainingEngine {
         self.pass.arena.bytes()
     }
 
+    /// Bytes that a step of a batch in an instance needs: the block that its
+    /// tensors and their gradients lie in, the packed weights, and their
+    /// gradients. What the kernels work with comes on top; see
+    /// [`Context::scratch_bytes`].
+    ///
+    /// # Errors
+    /// If the network cannot take images of this size, or has no such point.
+    pub fn memory_bytes(
+        &mut self,
+        size: [usize; 2],
+        batch: usize,
+        instance: Instance,
+    ) -> Result<usize, EngineError> {
+        let tensors = self.plan((instance, batch, size))?.layout.len();
+        let transposed = self.transposed.iter().flatten();
+        Ok(size_of::<f32>() * (tensors + self.gradients.count())
+            + self.pass.bytes()
+            + transposed.map(PackedConvTranspose::bytes).sum::<usize>())
+    }
+
+    fn plan(&mut self, key: PlanKey) -> Result<&Plan, EngineError> {
+        let (instance, batch, size) = key;
+        Ok(match self.plans.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let network = &self.pass.base.network;
+                entry.insert(Plan::step(network, size, batch, instance)?)
+            }
+        })
+    }
+
     fn repack(&mut self, weights: &Weights) {
         self.pass.repack(weights);
         for (index, conv) in self.transposed.iter_mut().enumerate() {
@@ -127,12 +178,7 @@ impl TrainingEngine {
         }
     }
 
-    fn loss(
-        &mut self,
-        key: (Instance, usize, [usize; 2]),
-        labels: &[u32],
-        label_smoothing: f32,
-    ) -> StepOutcome {
+    fn loss(&mut self, key: PlanKey, labels: &[u32], label_smoothing: f32) -> StepOutcome {
         let plan = &self.plans[&key];
         let gradient = plan.logits_gradient.expect("a step's plan goes backward");
         let classes = self.pass.base.network.classes();

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::data::{Reading, SOURCES, note_skipped};
 use crate::failure::{Failure, Outcome};
-use crate::instances::Description;
+use crate::instances::{Description, Selection, parse_selection};
 use crate::interrupt::Interrupt;
 use crate::output::{print, print_json};
 use crate::progress::Display;
@@ -59,18 +59,6 @@ enum Norms {
     Shared,
 }
 
-/// Instances by name; none stands for all.
-#[derive(Clone)]
-struct Selection(Vec<Instance>);
-
-fn parse_selection(text: &str) -> Result<Selection, sdpoint::instance::InstanceError> {
-    if text == "all" {
-        return Ok(Selection(Vec::new()));
-    }
-    let names = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    Ok(Selection(names))
-}
-
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
@@ -82,7 +70,7 @@ struct Row {
 
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let model = model::load(&args.model)?;
-    let instances = model::listed(&model, &args.instances.0)?;
+    let instances = model::listed(&model, args.instances.names())?;
     let test = open(&args.data, Split::Test, &args.reading.options())?;
     model::check_classes(&model, &test)?;
     let batch_size = model::batch_size(&model)?;

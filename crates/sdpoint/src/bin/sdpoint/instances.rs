@@ -38,6 +38,31 @@ pub struct Args {
     json: bool,
 }
 
+/// Instances that the user names, or all.
+#[derive(Clone)]
+pub struct Selection(Vec<Instance>);
+
+impl Selection {
+    /// The names; none stands for all.
+    pub fn names(&self) -> &[Instance] {
+        &self.0
+    }
+}
+
+/// Reads `full,3@0.5` or `all`.
+pub fn parse_selection(text: &str) -> Result<Selection, sdpoint::instance::InstanceError> {
+    if text == "all" {
+        return Ok(Selection(Vec::new()));
+    }
+    let names = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    Ok(Selection(names))
+}
+
+/// How many classes networks for images of such a side were published for.
+pub fn usual_classes(side: usize) -> usize {
+    if side > 32 { 1000 } else { 10 }
+}
+
 /// An instance as JSON says it; other commands add to it.
 #[derive(Serialize)]
 pub struct Description {
@@ -150,7 +175,7 @@ fn subject(args: &Args) -> Result<Subject, Failure> {
     }
     let name = &args.network;
     let side = zoo::input_size(name)?;
-    let classes = args.classes.unwrap_or(if side > 32 { 1000 } else { 10 });
+    let classes = args.classes.unwrap_or(usual_classes(side));
     let network = zoo::build(name, classes)?;
     let ratios = match &*args.ratios {
         [] => &Ratio::DEFAULT,

@@ -12,6 +12,7 @@ mod model;
 mod networks;
 mod output;
 mod predict;
+mod profile;
 mod progress;
 mod report;
 mod size;
@@ -68,6 +69,7 @@ enum Command {
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
     Predict(predict::Args),
+    Profile(profile::Args),
     Fetch(fetch::Args),
 }
 
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args, &machine),
         Command::Evaluate(args) => evaluate::run(&args, &machine),
         Command::Predict(args) => predict::run(&args, &machine),
+        Command::Profile(args) => profile::run(&args, &machine),
         Command::Fetch(args) => fetch::run(&args),
     };
     match outcome {
