@@ -28,6 +28,6 @@ pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point,
 pub use preprocessing::{EvalTransform, Preprocessing, TrainTransform};
 pub use ratio::Ratio;
 pub use record::Record;
-pub use select::{Budget, Choice, select};
+pub use select::{Budget, Choice, Times, select, select_timed};
 pub use shapes::{Shape, ShapeError, Shapes};
 pub use weights::{Moments, Statistics, Weights};

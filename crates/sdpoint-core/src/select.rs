@@ -1,47 +1,22 @@
 //! From a budget to an instance.
 
 mod budget;
+mod choice;
 
-pub use budget::{Budget, BudgetError, parse_macs};
+pub use budget::{
+    Budget, BudgetError, format_duration, parse_accuracy, parse_duration, parse_macs,
+};
+pub use choice::{Choice, Reason};
 
-use std::fmt;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use crate::cost::format_macs;
 use crate::instance::Instance;
 use crate::record::Record;
 
-/// The instance chosen for a budget; displays as a sentence that says why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
-    /// The instance.
-    pub instance: Instance,
-    /// Its multiply-accumulates.
-    pub macs: u64,
-    /// Its multiply-accumulates as a share of the dearest instance's.
-    pub share: f64,
-    /// Its measured top-1 accuracy, 0 to 1.
-    pub top1: Option<f64>,
-    /// Why it was chosen.
-    pub reason: Reason,
-}
-
-/// Why an instance was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Reason {
-    /// It was asked for by name.
-    Asked,
-    /// Of those that fit and were measured, it is the most accurate.
-    MostAccurate {
-        /// How many instances fit.
-        fitting: usize,
-    },
-    /// None of those that fit was measured; it is the dearest.
-    Dearest {
-        /// How many instances fit.
-        fitting: usize,
-    },
-}
+/// How long each instance takes, as far as it is known.
+pub type Times = BTreeMap<Instance, Duration>;
 
 /// A budget for which there is no instance.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -49,21 +24,15 @@ pub enum SelectError {
     /// There is nothing to choose from.
     #[error("the model has no instances")]
     Empty,
-    /// Everything costs more.
-    #[error(
-        "no instance fits {budget}: the cheapest is {cheapest} with {} MACs ({:.1}% of the dearest)",
-        format_macs(*macs),
-        100.0 * share
-    )]
-    TooSmall {
+    /// No instance keeps the budget.
+    #[error("no instance fits {budget}: {best} is {instance}, which takes a budget of {needed}", best = best_of(budget))]
+    NoneFits {
         /// The budget.
         budget: Budget,
-        /// The cheapest instance.
-        cheapest: Instance,
-        /// Its multiply-accumulates.
-        macs: u64,
-        /// Its share of the dearest instance's.
-        share: f64,
+        /// The instance that comes nearest.
+        instance: Instance,
+        /// The budget, of the same kind, that would have been enough.
+        needed: Budget,
     },
     /// The instance asked for is not among them.
     #[error("the model has no instance {instance}; the nearest are {nearest}")]
@@ -73,78 +42,193 @@ pub enum SelectError {
         /// The most similar names.
         nearest: String,
     },
+    /// An accuracy was asked for, but none was measured.
+    #[error("no instance of the model was evaluated, so none is known to be {0} right")]
+    NotEvaluated(Budget),
+    /// A time was asked for, but none is known.
+    #[error("it is not known how long any instance takes")]
+    NotTimed,
+}
+
+/// What the nearest instance is called where none fits.
+fn best_of(budget: &Budget) -> &'static str {
+    match budget {
+        Budget::Latency(_) => "the fastest",
+        Budget::MinAccuracy(_) => "the most accurate",
+        _ => "the cheapest",
+    }
+}
+
+/// The instance for a budget, where nothing is known of time; see
+/// [`select_timed`].
+///
+/// # Errors
+/// As [`select_timed`].
+pub fn select(records: &[Record], budget: Budget) -> Result<Choice, SelectError> {
+    select_timed(records, &Times::new(), budget)
 }
 
 /// The instance for a budget: the most accurate, as measured, of those that
-/// fit, and of equals the cheapest. Where none that fits was measured, the
-/// dearest.
+/// fit, and of equals the cheapest; so it always lies on the Pareto frontier
+/// of what fits. Where none that fits was measured, the dearest. For
+/// [`Budget::MinAccuracy`], the cheapest of those that are accurate enough.
+///
+/// "Cheap" means few multiply-accumulates, and for [`Budget::Latency`] little
+/// time; instances that `times` lacks do not fit that one.
 ///
 /// # Errors
 /// If no instance fits, or if the one asked for does not exist.
-pub fn select(records: &[Record], budget: Budget) -> Result<Choice, SelectError> {
+pub fn select_timed(
+    records: &[Record],
+    times: &Times,
+    budget: Budget,
+) -> Result<Choice, SelectError> {
     let dearest = records.iter().map(|record| record.macs).max();
     let dearest = dearest.ok_or(SelectError::Empty)?;
-    let share = |macs: u64| {
-        if dearest == 0 {
-            1.0
-        } else {
-            macs as f64 / dearest as f64
-        }
+    let pool = Pool {
+        dearest,
+        times,
+        budget,
     };
-    let choice = |record: &Record, reason| Choice {
-        instance: record.instance,
-        macs: record.macs,
-        share: share(record.macs),
-        top1: measured(record),
-        reason,
-    };
-    let fits: Vec<&Record> = match budget {
-        Budget::Instance(instance) => {
-            let found = records.iter().find(|record| record.instance == instance);
-            return found
-                .map(|record| choice(record, Reason::Asked))
-                .ok_or_else(|| SelectError::Unknown {
-                    instance,
-                    nearest: nearest(records, instance),
-                });
-        }
-        // A share that was printed and read again must still fit.
-        Budget::Share(limit) => records
-            .iter()
-            .filter(|record| share(record.macs) <= limit * (1.0 + 1e-9))
-            .collect(),
-        Budget::Macs(limit) => records
-            .iter()
-            .filter(|record| record.macs <= limit)
-            .collect(),
-    };
+    if let Budget::Instance(instance) = budget {
+        let found = records.iter().find(|record| record.instance == instance);
+        return found
+            .map(|record| pool.choice(record, Reason::Asked))
+            .ok_or_else(|| SelectError::Unknown {
+                instance,
+                nearest: nearest(records, instance),
+            });
+    }
+    let fits: Vec<&Record> = records.iter().filter(|record| pool.fits(record)).collect();
     let fitting = fits.len();
     let best = fits
         .iter()
-        .filter_map(|record| Some((record, measured(record)?)))
-        .min_by(|(a, accuracy_a), (b, accuracy_b)| {
-            accuracy_b
-                .total_cmp(accuracy_a)
-                .then(a.macs.cmp(&b.macs))
-                .then(a.instance.cmp(&b.instance))
-        });
-    if let Some((record, _)) = best {
-        return Ok(choice(record, Reason::MostAccurate { fitting }));
+        .filter(|record| measured(record).is_some())
+        .min_by(|a, b| pool.compare(a, b));
+    if let Some(record) = best {
+        let reason = match budget {
+            Budget::MinAccuracy(_) => Reason::Cheapest { fitting },
+            _ => Reason::MostAccurate { fitting },
+        };
+        return Ok(pool.choice(record, reason));
     }
-    let by_cost = |record: &&Record| (std::cmp::Reverse(record.macs), record.instance);
-    if let Some(record) = fits.into_iter().min_by_key(by_cost) {
-        return Ok(choice(record, Reason::Dearest { fitting }));
+    let unmeasured = fits
+        .into_iter()
+        .min_by(|a, b| pool.cost(b, a).then(a.instance.cmp(&b.instance)));
+    if let Some(record) = unmeasured {
+        return Ok(pool.choice(record, Reason::Dearest { fitting }));
     }
-    let cheapest = records
-        .iter()
-        .min_by_key(|record| (record.macs, record.instance))
-        .ok_or(SelectError::Empty)?;
-    Err(SelectError::TooSmall {
-        budget,
-        cheapest: cheapest.instance,
-        macs: cheapest.macs,
-        share: share(cheapest.macs),
-    })
+    Err(pool.none(records))
+}
+
+/// What instances are compared by.
+struct Pool<'a> {
+    dearest: u64,
+    times: &'a Times,
+    budget: Budget,
+}
+
+impl Pool<'_> {
+    fn share(&self, record: &Record) -> f64 {
+        if self.dearest == 0 {
+            1.0
+        } else {
+            record.macs as f64 / self.dearest as f64
+        }
+    }
+
+    fn time(&self, record: &Record) -> Option<Duration> {
+        self.times.get(&record.instance).copied()
+    }
+
+    fn fits(&self, record: &Record) -> bool {
+        match self.budget {
+            Budget::Instance(instance) => record.instance == instance,
+            // A share that was printed and read again must still fit.
+            Budget::Share(limit) => self.share(record) <= limit * (1.0 + 1e-9),
+            Budget::Macs(limit) => record.macs <= limit,
+            Budget::Latency(limit) => self.time(record).is_some_and(|time| time <= limit),
+            Budget::MinAccuracy(least) => measured(record).is_some_and(|top1| top1 >= least),
+        }
+    }
+
+    /// Which of two costs less, in what the budget counts.
+    fn cost(&self, a: &Record, b: &Record) -> Ordering {
+        match self.budget {
+            Budget::Latency(_) => self.time(a).cmp(&self.time(b)),
+            _ => a.macs.cmp(&b.macs),
+        }
+    }
+
+    /// Which of two that fit and were measured comes first.
+    fn compare(&self, a: &Record, b: &Record) -> Ordering {
+        let accuracy = || {
+            let [a, b] = [a, b].map(|r| measured(r).unwrap_or(f64::NEG_INFINITY));
+            b.total_cmp(&a)
+        };
+        let order = match self.budget {
+            Budget::MinAccuracy(_) => self.cost(a, b).then_with(accuracy),
+            _ => accuracy().then_with(|| self.cost(a, b)),
+        };
+        order.then_with(|| a.instance.cmp(&b.instance))
+    }
+
+    fn choice(&self, record: &Record, reason: Reason) -> Choice {
+        Choice {
+            instance: record.instance,
+            macs: record.macs,
+            share: self.share(record),
+            top1: measured(record),
+            time: self.time(record),
+            reason,
+        }
+    }
+
+    /// Why none fits, and what would have been needed.
+    fn none(&self, records: &[Record]) -> SelectError {
+        let order = |a: &&Record, b: &&Record| self.cost(a, b).then(a.instance.cmp(&b.instance));
+        let found = match self.budget {
+            Budget::Latency(_) => {
+                let timed = records.iter().filter(|r| self.time(r).is_some());
+                timed.min_by(order).ok_or(SelectError::NotTimed)
+            }
+            Budget::MinAccuracy(_) => {
+                let best = records.iter().filter(|r| measured(r).is_some());
+                best.min_by(|a, b| measured(b).partial_cmp(&measured(a)).unwrap_or(order(a, b)))
+                    .ok_or(SelectError::NotEvaluated(self.budget))
+            }
+            _ => records.iter().min_by(order).ok_or(SelectError::Empty),
+        };
+        match found {
+            Ok(record) => SelectError::NoneFits {
+                budget: self.budget,
+                instance: record.instance,
+                needed: self.needed(record),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// A budget that a record fits, in few digits.
+    fn needed(&self, record: &Record) -> Budget {
+        match self.budget {
+            Budget::Share(_) => {
+                Budget::Share(((self.share(record) * 1e4) - 1e-6).ceil().min(1e4) / 1e4)
+            }
+            Budget::Latency(_) => {
+                let micros = self
+                    .time(record)
+                    .unwrap_or_default()
+                    .as_nanos()
+                    .div_ceil(1000);
+                Budget::Latency(Duration::from_micros(micros as u64))
+            }
+            Budget::MinAccuracy(_) => {
+                Budget::MinAccuracy((measured(record).unwrap_or(0.0) * 1e4).floor() / 1e4)
+            }
+            Budget::Macs(_) | Budget::Instance(_) => Budget::Macs(record.macs),
+        }
+    }
 }
 
 /// Which of some `(cost, accuracy)` pairs lie on the Pareto frontier: no
@@ -184,31 +268,6 @@ fn nearest(records: &[Record], instance: Instance) -> String {
     names.sort_by_key(|known| strsim::damerau_levenshtein(&name, known));
     names.truncate(3);
     names.join(", ")
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: {} MACs, {:.1}% of the dearest",
-            self.instance,
-            format_macs(self.macs),
-            100.0 * self.share
-        )?;
-        if let Some(top1) = self.top1 {
-            write!(f, ", {:.2}% right on the test images", 100.0 * top1)?;
-        }
-        match self.reason {
-            Reason::Asked => f.write_str("; asked for by name"),
-            Reason::MostAccurate { fitting } => {
-                write!(f, "; the most accurate of the {fitting} that fit")
-            }
-            Reason::Dearest { fitting } => write!(
-                f,
-                "; the dearest of the {fitting} that fit, none of which was evaluated"
-            ),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -269,9 +328,24 @@ mod tests {
         let error = select(&curve(), Budget::Share(0.3))
             .unwrap_err()
             .to_string();
-        for part in ["30%", "0@0.5", "34 MACs", "34.0%"] {
+        for part in ["30%", "cheapest is 0@0.5", "34%"] {
             assert!(error.contains(part), "{error}");
         }
+        let error = select(&curve(), Budget::MinAccuracy(0.9)).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("most accurate is 0@0.75") && text.contains(">=83%"),
+            "{text}"
+        );
+        let time = Budget::Latency(Duration::from_millis(3));
+        assert_eq!(select(&curve(), time), Err(SelectError::NotTimed));
+        let mut unmeasured = curve();
+        unmeasured.iter_mut().for_each(|record| record.top1 = None);
+        let least = Budget::MinAccuracy(0.1);
+        assert_eq!(
+            select(&unmeasured, least),
+            Err(SelectError::NotEvaluated(least))
+        );
         let asked = Budget::Instance("1@0.5".parse().unwrap());
         let error = select(&curve(), asked).unwrap_err().to_string();
         assert!(
@@ -296,28 +370,92 @@ mod tests {
         })
     }
 
+    fn budget() -> impl Strategy<Value = Budget> {
+        prop_oneof![
+            (0u64..7).prop_map(Budget::Macs),
+            (1u8..5).prop_map(|part| Budget::Share(f64::from(part) / 4.0)),
+            (0u64..7).prop_map(|ms| Budget::Latency(Duration::from_millis(ms))),
+            (0u8..5).prop_map(|step| Budget::MinAccuracy(f64::from(step) / 4.0)),
+            (0usize..14).prop_map(|index| {
+                Budget::Instance(Instance::At(PointId::Block(index), Ratio::DEFAULT[0]))
+            }),
+        ]
+    }
+
+    /// What fits, written down once more from the meaning of each budget.
+    fn keeps(record: &Record, dearest: u64, times: &Times, budget: Budget) -> bool {
+        match budget {
+            Budget::Macs(limit) => record.macs <= limit,
+            // All of nothing is all of it.
+            Budget::Share(limit) if dearest == 0 => limit >= 1.0,
+            Budget::Share(limit) => record.macs as f64 <= limit * dearest as f64,
+            Budget::Latency(limit) => times.get(&record.instance).is_some_and(|t| *t <= limit),
+            Budget::MinAccuracy(least) => record.top1.is_some_and(|top1| top1 >= least),
+            Budget::Instance(instance) => record.instance == instance,
+        }
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]
-        fn nothing_that_fits_is_better(records in records(), limit in 0u64..7) {
-            let fits: Vec<&Record> = records.iter().filter(|r| r.macs <= limit).collect();
-            match select(&records, Budget::Macs(limit)) {
+        fn nothing_that_fits_is_better(
+            records in records(),
+            times in prop::collection::vec(prop::option::of(0u64..6), 12),
+            budget in budget(),
+        ) {
+            let times: Times = std::iter::zip(&records, times)
+                .filter_map(|(r, ms)| Some((r.instance, Duration::from_millis(ms?))))
+                .collect();
+            let dearest = records.iter().map(|r| r.macs).max().unwrap();
+            let keeps = |record: &Record, budget| keeps(record, dearest, &times, budget);
+            let fits: Vec<&Record> = records.iter().filter(|r| keeps(r, budget)).collect();
+            let cost = |record: &Record| match budget {
+                Budget::Latency(_) => times[&record.instance].as_millis() as u64,
+                _ => record.macs,
+            };
+            match select_timed(&records, &times, budget) {
                 Ok(choice) => {
-                    prop_assert!(choice.macs <= limit);
+                    let chosen = fits.iter().find(|r| r.instance == choice.instance);
+                    let chosen = chosen.expect("what is chosen fits");
                     for other in &fits {
-                        match (choice.top1, other.top1) {
-                            (Some(chosen), Some(top1)) => prop_assert!(
-                                chosen > top1 || (chosen == top1 && choice.macs <= other.macs)
-                            ),
-                            (None, None) => prop_assert!(choice.macs >= other.macs),
-                            (Some(_), None) => {}
-                            (None, Some(_)) => prop_assert!(false, "a measured one was left out"),
-                        }
+                        let no_dearer = cost(chosen) <= cost(other);
+                        let fine = match (chosen.top1, other.top1, budget) {
+                            (Some(a), Some(b), Budget::MinAccuracy(_)) => {
+                                cost(chosen) < cost(other) || no_dearer && a >= b
+                            }
+                            (Some(a), Some(b), _) => a > b || a == b && no_dearer,
+                            (None, None, _) => cost(chosen) >= cost(other),
+                            (Some(_), None, _) => true,
+                            (None, Some(_), _) => false,
+                        };
+                        prop_assert!(fine, "{other:?} is better than {chosen:?}");
                     }
                 }
-                Err(SelectError::TooSmall { macs, .. }) => {
+                Err(SelectError::NoneFits { instance, needed, .. }) => {
                     prop_assert!(fits.is_empty());
-                    prop_assert!(records.iter().all(|r| r.macs >= macs));
+                    let found = select_timed(&records, &times, needed).unwrap();
+                    let nearest = records.iter().find(|r| r.instance == instance).unwrap();
+                    prop_assert!(keeps(nearest, needed), "{needed}");
+                    prop_assert!(found.instance == instance || cost(nearest) >= found.macs
+                        || found.top1 >= nearest.top1);
+                    // Anything tighter would not have been enough.
+                    let tighter = match needed {
+                        Budget::Macs(macs) => macs.checked_sub(1).map(Budget::Macs),
+                        Budget::Latency(time) => time
+                            .checked_sub(Duration::from_millis(1))
+                            .map(Budget::Latency),
+                        Budget::Share(share) => Some(Budget::Share(share - 2e-4)),
+                        Budget::MinAccuracy(top1) => Some(Budget::MinAccuracy(top1 + 2e-4)),
+                        Budget::Instance(_) => None,
+                    };
+                    if let Some(tighter) = tighter {
+                        prop_assert!(!records.iter().any(|r| keeps(r, tighter)), "{tighter}");
+                    }
                 }
+                Err(SelectError::Unknown { .. } | SelectError::NotEvaluated(_)) => {
+                    prop_assert!(fits.is_empty());
+                }
+                Err(SelectError::NotTimed) => prop_assert!(times.is_empty()),
                 Err(other) => prop_assert!(false, "{other}"),
             }
         }

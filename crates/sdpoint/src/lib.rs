@@ -11,7 +11,8 @@
 //! - [`data`]: image sources, decoding, augmentation, loading;
 //! - [`engine`]: inference, training steps and calibration on the CPU;
 //! - [`train`]: training runs, checkpoints, evaluation, the curve;
-//! - [`Predictor`]: from a model file and an image to class probabilities.
+//! - [`Engine`]: a model file at work, in any instance, under any budget, by any
+//!   deadline.
 //!
 //! ```
 //! use sdpoint::{Instance, Ratio, zoo};
@@ -27,9 +28,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod predictor;
+mod runtime;
 
-pub use predictor::{PredictError, Predictor};
+pub use runtime::{
+    Answer, BatchProfile, Engine, Guess, Inputs, InstanceTime, LoadError, Machine, Predictions,
+    Profile, ProfileError, RunError, StretchTime, TimeSource,
+};
 pub use sdpoint_core::*;
 pub use sdpoint_data as data;
 pub use sdpoint_engine as engine;

@@ -267,6 +267,75 @@ fn a_budget_is_met_and_an_impossible_one_names_the_cheapest() {
 }
 
 #[test]
+fn time_and_accuracy_are_budgets_too() {
+    let t = trained();
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.safetensors");
+    fs::copy(t.model(), &model).unwrap();
+    let (model, image) = (model.to_str().unwrap(), image("lying"));
+    let predict = |options: &[&str]| {
+        let row = json(&[&["predict", model, &image, "--json"], options].concat()).remove(0);
+        assert!(row["time_ms"].as_f64().unwrap() > 0.0, "{row}");
+        row
+    };
+    let output = run(&["predict", model, &image, "--latency", "60s"]);
+    assert!(stderr(&output).contains("no latency profile"), "{output:?}");
+    assert!(stdout(&output).contains("of the 7 that fit"), "{output:?}");
+
+    let text = succeed(&["profile", model, "--save", "--seconds", "0"]);
+    assert!(text.contains("model.profile.json"), "{text}");
+    let rows = json(&[
+        "profile",
+        model,
+        "--save",
+        "--seconds",
+        "0",
+        "--batch",
+        "2",
+        "--json",
+    ]);
+    assert_eq!((rows.len(), &rows[0]["batch"]), (7, &2.into()));
+    let output = run(&["predict", model, &image, "--latency", "60s"]);
+    assert_eq!(stderr(&output), "", "times are known now");
+    fail(
+        5,
+        &["fastest is", "us"],
+        &["predict", model, &image, "--latency", "1us"],
+    );
+
+    let in_time = predict(&["--deadline", "60s"]);
+    assert_eq!(in_time["met"], true);
+    let late = predict(&["--deadline", "1us"]);
+    assert_eq!(late["met"], false);
+    assert_ne!(late["instance"], "full");
+    let text = succeed(&["predict", model, &image, "--deadline", "1us"]);
+    assert!(
+        text.contains("too late") && text.contains("in flight"),
+        "{text}"
+    );
+
+    let row = predict(&["--min-accuracy", "1%"]);
+    assert_eq!(
+        row["instance"], "0@0.5",
+        "the cheapest that is right at times"
+    );
+    let table = by_instance(&json(&["evaluate", model, "--data", &t.data(), "--json"]));
+    let best = table.values().map(|row| row["top1"].as_f64().unwrap());
+    if best.fold(0.0, f64::max) < 1.0 {
+        fail(
+            5,
+            &["most accurate is"],
+            &["predict", model, &image, "--min-accuracy", "100%"],
+        );
+    }
+    fail(
+        2,
+        &["not a time"],
+        &["predict", model, &image, "--deadline", "8"],
+    );
+}
+
+#[test]
 fn an_unreadable_image_does_not_stop_the_others() {
     let t = trained();
     let (bad, gone) = (t.argument("bad.png"), t.argument("gone.png"));

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
+use super::Choice;
 use crate::cost::format_macs;
 use crate::instance::Instance;
 
@@ -15,8 +17,25 @@ pub enum Budget {
     Share(f64),
     /// A number of multiply-accumulates.
     Macs(u64),
+    /// A time on this machine.
+    Latency(Duration),
+    /// Whatever it costs to be right on this share of the test images, from
+    /// 0 to 1.
+    MinAccuracy(f64),
     /// Whatever this instance costs.
     Instance(Instance),
+}
+
+impl From<Instance> for Budget {
+    fn from(instance: Instance) -> Self {
+        Self::Instance(instance)
+    }
+}
+
+impl From<&Choice> for Budget {
+    fn from(choice: &Choice) -> Self {
+        Self::Instance(choice.instance)
+    }
 }
 
 /// Text that is no budget.
@@ -25,7 +44,8 @@ pub enum BudgetError {
     /// Text of no known form.
     #[error(
         "'{0}' is not a budget: give a share such as 50% or 0.5, \
-         multiply-accumulates such as 20M or 1.5G, or an instance such as 3@0.5"
+         multiply-accumulates such as 20M or 1.5G, a time such as 8ms, \
+         an accuracy such as >=80%, or an instance such as 3@0.5"
     )]
     Form(String),
     /// A share that is nothing or more than everything.
@@ -34,6 +54,60 @@ pub enum BudgetError {
     /// Text that is no number of multiply-accumulates.
     #[error("'{0}' is not a number of multiply-accumulates: give one such as 3000000, 20M or 1.5G")]
     Macs(String),
+    /// Text that is no time, or none at all.
+    #[error("'{0}' is not a time: give one such as 8ms, 500us or 0.1s")]
+    Duration(String),
+}
+
+/// Reads a time with its unit: `8ms`, `500us`, `0.1s`.
+///
+/// # Errors
+/// If the text is no such time, or nothing.
+pub fn parse_duration(text: &str) -> Result<Duration, BudgetError> {
+    let bad = || BudgetError::Duration(text.to_owned());
+    let trimmed = text.trim();
+    let units = [("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)];
+    let (digits, unit) = units
+        .into_iter()
+        .find_map(|(name, unit)| Some((trimmed.strip_suffix(name)?, unit)))
+        .ok_or_else(bad)?;
+    let seconds = decimal(digits.trim_end()).ok_or_else(bad)? * unit;
+    Duration::try_from_secs_f64(seconds)
+        .ok()
+        .filter(|time| !time.is_zero())
+        .ok_or_else(bad)
+}
+
+/// A time in three digits: `8.31 ms`.
+pub fn format_duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let (value, unit) = match seconds {
+        s if s < 999.5e-6 => (s * 1e6, "us"),
+        s if s < 999.5e-3 => (s * 1e3, "ms"),
+        s => (s, "s"),
+    };
+    let digits = match value {
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
+/// Reads an accuracy: `80%` or `0.8`.
+///
+/// # Errors
+/// If the text is no share above 0 and at most 1.
+pub fn parse_accuracy(text: &str) -> Result<f64, BudgetError> {
+    let bad = || BudgetError::Share(text.to_owned());
+    let trimmed = text.trim();
+    let value = match trimmed.strip_suffix('%') {
+        Some(percent) => decimal(percent.trim_end()).map(|value| value / 100.0),
+        None => decimal(trimmed),
+    };
+    value
+        .filter(|value| *value > 0.0 && *value <= 1.0)
+        .ok_or_else(bad)
 }
 
 /// Reads a number of multiply-accumulates: `3000000`, `800k`, `20M`, `1.5G`.
@@ -78,8 +152,8 @@ fn decimal(text: &str) -> Option<f64> {
 impl FromStr for Budget {
     type Err = BudgetError;
 
-    /// Reads `50%`, `0.5`, `20M`, `3000000`, `3@0.5` or `full`. A bare number
-    /// of at most 1 is a share.
+    /// Reads `50%`, `0.5`, `20M`, `3000000`, `8ms`, `>=80%`, `3@0.5` or
+    /// `full`. A bare number of at most 1 is a share.
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let text = text.trim();
         let share = |value: f64| {
@@ -89,10 +163,16 @@ impl FromStr for Budget {
                 Err(BudgetError::Share(text.to_owned()))
             }
         };
-        if let Some(percent) = text.strip_suffix('%') {
-            let value = decimal(percent.trim_end());
-            let value = value.ok_or_else(|| BudgetError::Share(text.to_owned()))?;
-            return share(value / 100.0);
+        if let Some(least) = text.strip_prefix(">=") {
+            return parse_accuracy(least)
+                .map(Self::MinAccuracy)
+                .map_err(|_| BudgetError::Share(text.to_owned()));
+        }
+        if text.ends_with('%') {
+            return parse_accuracy(text).map(Self::Share);
+        }
+        if text.ends_with('s') {
+            return parse_duration(text).map(Self::Latency);
         }
         if let Some(value) = decimal(text)
             && value <= 1.0
@@ -113,6 +193,8 @@ impl fmt::Display for Budget {
         match self {
             Self::Share(share) => write!(f, "{}%", (share * 1e4).round() / 100.0),
             Self::Macs(macs) => write!(f, "{} MACs", format_macs(*macs)),
+            Self::Latency(time) => f.write_str(&format_duration(*time)),
+            Self::MinAccuracy(least) => write!(f, ">={}%", (least * 1e4).round() / 100.0),
             Self::Instance(instance) => instance.fmt(f),
         }
     }
@@ -135,6 +217,11 @@ mod tests {
             ("1.5g", Budget::Macs(1_500_000_000)),
             ("800k", Budget::Macs(800_000)),
             ("3000000", Budget::Macs(3_000_000)),
+            ("8ms", Budget::Latency(Duration::from_millis(8))),
+            ("0.5 s", Budget::Latency(Duration::from_millis(500))),
+            ("250us", Budget::Latency(Duration::from_micros(250))),
+            (">=80%", Budget::MinAccuracy(0.8)),
+            (">=0.8", Budget::MinAccuracy(0.8)),
             ("full", Budget::Instance(Instance::Full)),
             ("3@0.5", Budget::Instance("3@0.5".parse().unwrap())),
         ] {
@@ -162,6 +249,12 @@ mod tests {
             "nanG",
             "3@1.5",
             "99999999999T",
+            "0ms",
+            "ms",
+            "8 m s",
+            "99999999999999999999999s",
+            ">=101%",
+            ">=",
             "٣M",
         ] {
             let error = text.parse::<Budget>().unwrap_err().to_string();
@@ -175,5 +268,10 @@ mod tests {
     fn budgets_are_shown_short() {
         assert_eq!(Budget::Share(0.07).to_string(), "7%");
         assert_eq!(Budget::Macs(20_000_000).to_string(), "20.0M MACs");
+        assert_eq!(Budget::MinAccuracy(0.8).to_string(), ">=80%");
+        for (micros, text) in [(7, "7.00 us"), (8_314, "8.31 ms"), (999_600, "1.00 s")] {
+            let time = Duration::from_micros(micros);
+            assert_eq!(Budget::Latency(time).to_string(), text);
+        }
     }
 }

@@ -10,7 +10,7 @@ mod timed;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sdpoint_core::{Instance, LayerId, Network, Op, ShapeError, Statistics, Weights};
+use sdpoint_core::{Instance, LayerId, Network, Op, PointId, ShapeError, Statistics, Weights};
 use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Context, PackedConv, PackedLinear};
 
@@ -35,8 +35,7 @@ pub struct InferenceEngine {
     /// What the batch norms behind an instance's point do.
     folded: BTreeMap<Instance, Vec<Folded>>,
     norms: usize,
-    /// By batch size and image size.
-    routes: Mutex<HashMap<(usize, [usize; 2]), Arc<Routes>>>,
+    routes: Mutex<HashMap<BatchShape, Arc<Routes>>>,
     arenas: Mutex<Vec<Arena>>,
 }
 
@@ -55,6 +54,9 @@ struct Folded {
     scale: Vec<f32>,
     shift: Vec<f32>,
 }
+
+/// Batch size, and height and width of the images.
+type BatchShape = (usize, [usize; 2]);
 
 /// Plans are small; this only bounds what a caller with ever new sizes piles up.
 const MAX_ROUTES: usize = 64;
@@ -163,6 +165,15 @@ impl InferenceEngine {
     /// What the kernels run on.
     pub fn context(&self) -> &Arc<Context> {
         &self.base.ctx
+    }
+
+    /// For each point, the layer from which on its instances differ from
+    /// `full`: the convolution that ends the block, or the stem's pool.
+    ///
+    /// # Errors
+    /// If the network cannot take images of this size.
+    pub fn exits(&self, size: [usize; 2]) -> Result<Vec<(PointId, LayerId)>, EngineError> {
+        Ok(self.routes(1, size)?.exit_layers())
     }
 
     /// Begins a run that may be left at any point.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use sdpoint_core::{Instance, Network, PointId, Ratio, ShapeError};
+use sdpoint_core::{Instance, LayerId, Network, PointId, Ratio, ShapeError};
 use sdpoint_kernels::pool::PoolGeometry;
 
 use super::fuse::{Step, fuse};
@@ -66,6 +66,16 @@ impl Routes {
     pub fn exit(&self, point: PointId) -> Option<usize> {
         let found = self.exits.iter().find(|(id, _)| *id == point);
         found.map(|&(_, exit)| exit)
+    }
+
+    /// The layer that each point's exit begins with.
+    pub fn exit_layers(&self) -> Vec<(PointId, LayerId)> {
+        let layer = |exit: usize| match &self.full.steps[exit] {
+            Step::Conv { layer, .. } => *layer,
+            Step::Node(node) => node.layer,
+        };
+        let exits = self.exits.iter();
+        exits.map(|&(point, exit)| (point, layer(exit))).collect()
     }
 
     /// What an instance does from its exit on.

@@ -1,11 +1,12 @@
 //! Which class of failure each error of the libraries belongs to.
 
+use sdpoint::Budget;
 use sdpoint::data::DataError;
 use sdpoint::engine::{ContextError, EngineError};
 use sdpoint::select::SelectError;
 use sdpoint::train::TrainError;
 use sdpoint::zoo::ZooError;
-use sdpoint::{ModelError, PredictError, ShapeError};
+use sdpoint::{ModelError, ProfileError, RunError, ShapeError};
 
 use crate::failure::{Class, Failure};
 
@@ -45,11 +46,18 @@ impl From<SelectError> for Failure {
     fn from(error: SelectError) -> Self {
         let failure = Self::from_error(Class::Instance, &error);
         match error {
-            SelectError::TooSmall { .. } => failure.hint(
+            SelectError::NoneFits {
+                budget: Budget::MinAccuracy(_),
+                ..
+            } => failure.hint("`sdpoint evaluate MODEL` shows how accurate each instance is"),
+            SelectError::NoneFits { .. } => failure.hint(
                 "raise the budget, or add cheaper instances with `sdpoint calibrate --ratios`",
             ),
             SelectError::Unknown { .. } => failure.hint("`sdpoint instances MODEL` lists them all"),
-            SelectError::Empty => failure,
+            SelectError::NotEvaluated(_) => {
+                failure.hint("`sdpoint calibrate MODEL --data SRC` measures them on test images")
+            }
+            SelectError::Empty | SelectError::NotTimed => failure,
         }
     }
 }
@@ -73,17 +81,31 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Shape(error) => error.into(),
-            EngineError::NotCalibrated(_) => Self::from_error(Class::Instance, &error),
+            EngineError::NotCalibrated(_) | EngineError::Passed(_) => {
+                Self::from_error(Class::Instance, &error)
+            }
             _ => Self::from_error(Class::Model, &error),
         }
     }
 }
 
-impl From<PredictError> for Failure {
-    fn from(error: PredictError) -> Self {
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
         match error {
-            PredictError::Data(error) => error.into(),
-            PredictError::Engine(error) => error.into(),
+            RunError::Select(error) => error.into(),
+            RunError::Data(error) => error.into(),
+            RunError::Engine(error) => error.into(),
+            RunError::Image { .. } => Self::from_error(Class::Data, &error),
+        }
+    }
+}
+
+impl From<ProfileError> for Failure {
+    fn from(error: ProfileError) -> Self {
+        match &error {
+            ProfileError::Read { source, .. } => Self::io(error.to_string(), source.kind()),
+            ProfileError::Write(source) => Self::io(error.to_string(), source.kind()),
+            _ => Self::from_error(Class::Model, &error),
         }
     }
 }

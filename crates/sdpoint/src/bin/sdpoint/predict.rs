@@ -3,15 +3,15 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sdpoint::data::{Image, decode};
-use sdpoint::engine::top_k;
-use sdpoint::select::parse_macs;
-use sdpoint::{Budget, Choice, Instance, Predictor};
+use sdpoint::select::{format_duration, parse_accuracy, parse_duration, parse_macs};
+use sdpoint::{Answer, Budget, Engine, Inputs, Instance, Profile, TimeSource};
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
-use crate::output::{Table, print, print_json};
+use crate::output::{Table, note, print, print_json};
 use crate::{Machine, model};
 
 const EXAMPLES: &str = "\
@@ -19,10 +19,18 @@ Examples:
   sdpoint predict runs/shapes/model.safetensors photo.png
   sdpoint predict model.safetensors *.jpg --budget 50%
   sdpoint predict model.safetensors photo.jpg --macs 20M --top 3
+  sdpoint predict model.safetensors photo.jpg --latency 8ms
+  sdpoint predict model.safetensors photo.jpg --min-accuracy 80%
+  sdpoint predict model.safetensors photo.jpg --deadline 8ms
   sdpoint predict model.safetensors photo.jpg --instance 3@0.5 --json
 
 The instance for a budget is the most accurate, as measured on the test images, of those that \
-cost no more. Without a budget it is the most accurate of all, and of equals the cheapest.";
+cost no more. Without a budget it is the most accurate of all, and of equals the cheapest.
+
+--latency chooses before the run, by the times that `sdpoint profile MODEL --save` has measured on \
+this machine; without them, a few instances are measured first. --deadline chooses in flight: the \
+run begins in full and downsamples at the point where it has to, given how fast it is going. Both \
+count from when the image is decoded.";
 
 /// The largest image file that is read.
 const MAX_FILE: u64 = 256 << 20;
@@ -56,29 +64,54 @@ struct Cost {
     /// What an image may cost in multiply-accumulates: 20M, 1.5G
     #[arg(long, value_name = "MACS", value_parser = parse_macs)]
     macs: Option<u64>,
+    /// How long an image may take on this machine, undisturbed: 8ms, 500us
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    latency: Option<Duration>,
+    /// When the answer has to be there, whatever else the machine does: 8ms
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    deadline: Option<Duration>,
+    /// How accurate the instance has to be, at the least cost: 80% or 0.8
+    #[arg(long, value_name = "SHARE", value_parser = parse_accuracy)]
+    min_accuracy: Option<f64>,
     /// The instance to use: full, 3@0.5, stem@0.75
     #[arg(long, value_name = "INSTANCE")]
     instance: Option<Instance>,
 }
 
+/// How the instance for an image is found.
+enum Way {
+    /// Before any image is run.
+    Chosen(Budget),
+    /// While it is run.
+    InFlight(Duration),
+}
+
 impl Cost {
-    fn budget(&self) -> Budget {
-        let macs = self.macs.map(Budget::Macs);
-        let instance = self.instance.map(Budget::Instance);
-        self.budget
-            .or(macs)
-            .or(instance)
-            .unwrap_or(Budget::Share(1.0))
+    fn way(&self) -> Way {
+        if let Some(deadline) = self.deadline {
+            return Way::InFlight(deadline);
+        }
+        let budget = self
+            .budget
+            .or(self.macs.map(Budget::Macs))
+            .or(self.latency.map(Budget::Latency))
+            .or(self.min_accuracy.map(Budget::MinAccuracy))
+            .or(self.instance.map(Budget::Instance));
+        Way::Chosen(budget.unwrap_or(Budget::Share(1.0)))
     }
 }
 
 /// What is said of an image.
 #[derive(Serialize)]
-struct Answer {
+struct Row {
     image: String,
     instance: Instance,
     macs: u64,
     share: f64,
+    time_ms: f64,
+    /// Whether the answer was there in time, if there was a deadline.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    met: Option<bool>,
     top: Vec<Guess>,
 }
 
@@ -90,22 +123,47 @@ struct Guess {
 }
 
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
-    let predictor = Predictor::new(machine.context()?, model::load(&args.model)?)?;
-    let choice = predictor.choose(args.cost.budget())?;
-    let mut answers = Vec::new();
+    let file = model::file(&args.model);
+    let engine = Engine::new(machine.context()?, model::load(&file)?)?
+        .with_profile(Profile::load_beside(&file));
+    let way = args.cost.way();
+    let timed = matches!(way, Way::InFlight(_) | Way::Chosen(Budget::Latency(_)));
+    if timed && *engine.time_source() != TimeSource::Profile {
+        note(&format!("{}.", engine.time_source()));
+    }
+    let (why, runner) = match way {
+        Way::Chosen(budget) => {
+            let choice = engine.choose(budget)?;
+            (choice.to_string(), Runner::Chosen(choice.instance))
+        }
+        Way::InFlight(allowed) => {
+            engine.warm_up(1)?;
+            let why = format!(
+                "decided in flight, to end within {}",
+                format_duration(allowed)
+            );
+            (why, Runner::InFlight(allowed))
+        }
+    };
+    let mut rows = Vec::new();
     let mut failed = Vec::new();
     for path in &args.images {
-        match read(path).and_then(|image| answer(&predictor, &choice, path, &image, args.top)) {
-            Ok(answer) => answers.push(answer),
+        let row = read(path).and_then(|image| {
+            let inputs = engine.prepare([&image])?;
+            let answer = runner.run(&engine, &inputs)?;
+            Ok(row(&engine, path, &answer, &runner, args.top))
+        });
+        match row {
+            Ok(row) => rows.push(row),
             Err(failure) => failed.push(failure),
         }
     }
     if args.json {
-        print_json(&answers)?;
+        print_json(&rows)?;
     } else {
-        print(&format!("{choice}\n"))?;
-        for answer in &answers {
-            print(&text(answer))?;
+        print(&format!("{why}\n"))?;
+        for row in &rows {
+            print(&text(row, timed))?;
         }
     }
     // Images that can be read are answered; the rest is told of at the end.
@@ -114,6 +172,21 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         failure.report();
     }
     last.map_or(Ok(()), Err)
+}
+
+/// What is done with each image.
+enum Runner {
+    Chosen(Instance),
+    InFlight(Duration),
+}
+
+impl Runner {
+    fn run(&self, engine: &Engine, inputs: &Inputs) -> Result<Answer, Failure> {
+        Ok(match *self {
+            Self::Chosen(instance) => engine.run(inputs, instance)?,
+            Self::InFlight(allowed) => engine.run_by(inputs, Instant::now() + allowed)?,
+        })
+    }
 }
 
 fn read(path: &Path) -> Result<Image, Failure> {
@@ -140,35 +213,48 @@ fn read(path: &Path) -> Result<Image, Failure> {
     decode(&bytes).map_err(|error| refuse(error.to_string()))
 }
 
-fn answer(
-    predictor: &Predictor,
-    choice: &Choice,
-    path: &Path,
-    image: &Image,
-    top: usize,
-) -> Result<Answer, Failure> {
-    let probabilities = predictor.predict(image, choice.instance)?;
-    let guess = |label: usize| Guess {
-        class: predictor.classes()[label].clone(),
-        label,
-        probability: probabilities[label],
-    };
-    Ok(Answer {
+fn row(engine: &Engine, path: &Path, answer: &Answer, runner: &Runner, top: usize) -> Row {
+    let cost = |instance| engine.record(instance).map_or(0, |record| record.macs);
+    let macs = cost(answer.instance);
+    let most = engine.records().iter().map(|record| record.macs).max();
+    let guesses = answer.predictions.top(0, top).into_iter();
+    Row {
         image: path.display().to_string(),
-        instance: choice.instance,
-        macs: choice.macs,
-        share: choice.share,
-        top: top_k(&probabilities, top).into_iter().map(guess).collect(),
-    })
+        instance: answer.instance,
+        macs,
+        share: macs as f64 / most.unwrap_or(1).max(1) as f64,
+        time_ms: 1e3 * answer.time.as_secs_f64(),
+        met: match runner {
+            Runner::InFlight(allowed) => Some(answer.time <= *allowed),
+            Runner::Chosen(_) => None,
+        },
+        top: guesses
+            .map(|guess| Guess {
+                class: guess.class.to_owned(),
+                label: guess.label,
+                probability: guess.probability,
+            })
+            .collect(),
+    }
 }
 
-fn text(answer: &Answer) -> String {
-    let mut table = Table::new([&*answer.image, ""]);
-    for guess in &answer.top {
+fn text(row: &Row, timed: bool) -> String {
+    let mut table = Table::new([&*row.image, ""]);
+    for guess in &row.top {
         table.row([
             format!("  {}", guess.class),
             format!("{:.1}%", 100.0 * guess.probability),
         ]);
     }
-    format!("\n{}", table.text())
+    let mut text = format!("\n{}", table.text());
+    if timed {
+        let time = format_duration(Duration::from_secs_f64(row.time_ms / 1e3));
+        let late = if row.met == Some(false) {
+            ", too late"
+        } else {
+            ""
+        };
+        text.push_str(&format!("  {} in {time}{late}\n", row.instance));
+    }
+    text
 }

@@ -2,6 +2,7 @@
 
 mod layers;
 mod measure;
+mod save;
 mod subject;
 mod work;
 
@@ -25,6 +26,7 @@ Examples:
   sdpoint profile --network resnet50 --batch 8 --threads 2
   sdpoint profile --network resnet50 --layers
   sdpoint profile --network wrn16-4 --batch 128 --train --json
+  sdpoint profile MODEL --save
 
 What is timed is one run of a batch that lies in memory: inference, or with --train a training \
 step, which is forward, loss, backward and the optimiser's update. Weights, images and labels are \
@@ -37,7 +39,11 @@ respect to the weights, and of those with respect to the inputs, except the imag
 2 · MACs · batch over the median, so an algorithm that saves multiplications can pass the peak, \
 which is what this machine reaches with multiply-adds on registers alone. Memory is what the \
 packed weights, the batch's tensors and the kernels' working memory take, and in training the \
-weights, gradients and momentum too.";
+weights, gradients and momentum too.
+
+--save times all instances, from point to point, and keeps the times beside the model, in \
+MODEL.profile.json, for this processor, instruction set and number of threads; another --batch or \
+--threads adds to the file. Latency budgets and deadlines go by them.";
 
 /// Time the instances of a model or of a network by name
 #[derive(clap::Args)]
@@ -64,6 +70,10 @@ pub struct Args {
     /// Time each kernel call too
     #[arg(long)]
     layers: bool,
+    /// Time all instances and keep the times beside the model
+    #[arg(long, requires = "model",
+          conflicts_with_all = ["network", "input", "instances", "train", "layers"])]
+    save: bool,
     /// Seconds to measure each instance for; each runs at least five times
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
     seconds: f64,
@@ -109,6 +119,9 @@ struct Row {
 }
 
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    if let (true, Some(path)) = (args.save, &args.which.model) {
+        return save::run(args, path, machine);
+    }
     let ctx = machine.context()?;
     let subject = Subject::new(args)?;
     // An instance that cannot be is told of before anything runs.
@@ -215,7 +228,7 @@ fn gflops(macs: u64, milliseconds: f64) -> f64 {
 }
 
 /// A time with three digits or more.
-fn milliseconds(value: f64) -> String {
+pub fn milliseconds(value: f64) -> String {
     let digits = match value {
         v if v < 1.0 => 3,
         v if v < 100.0 => 2,

@@ -1,0 +1,82 @@
+//! What was chosen, and why.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::format_duration;
+use crate::cost::format_macs;
+use crate::instance::Instance;
+
+/// The instance chosen for a budget; displays as a sentence that says why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The instance.
+    pub instance: Instance,
+    /// Its multiply-accumulates.
+    pub macs: u64,
+    /// Its multiply-accumulates as a share of the dearest instance's.
+    pub share: f64,
+    /// Its measured top-1 accuracy, 0 to 1.
+    pub top1: Option<f64>,
+    /// How long it takes, if that was known.
+    pub time: Option<Duration>,
+    /// Why it was chosen.
+    pub reason: Reason,
+}
+
+/// Why an instance was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// It was asked for by name.
+    Asked,
+    /// Of those that fit and were measured, it is the most accurate.
+    MostAccurate {
+        /// How many instances fit.
+        fitting: usize,
+    },
+    /// Of those that are accurate enough, it is the cheapest.
+    Cheapest {
+        /// How many instances are accurate enough.
+        fitting: usize,
+    },
+    /// None of those that fit was measured; it is the dearest.
+    Dearest {
+        /// How many instances fit.
+        fitting: usize,
+    },
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} MACs, {:.1}% of the dearest",
+            self.instance,
+            format_macs(self.macs),
+            100.0 * self.share
+        )?;
+        if let Some(time) = self.time {
+            write!(f, ", {}", format_duration(time))?;
+        }
+        if let Some(top1) = self.top1 {
+            write!(f, ", {:.2}% right on the test images", 100.0 * top1)?;
+        }
+        match self.reason {
+            Reason::Asked => f.write_str("; asked for by name"),
+            Reason::MostAccurate { fitting } => {
+                write!(f, "; the most accurate of the {fitting} that fit")
+            }
+            Reason::Cheapest { fitting } => {
+                write!(
+                    f,
+                    "; the cheapest of the {fitting} that are accurate enough"
+                )
+            }
+            Reason::Dearest { fitting } => write!(
+                f,
+                "; the dearest of the {fitting} that fit, none of which was evaluated"
+            ),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Keeps the times of a model's instances beside it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sdpoint::{BatchProfile, Engine, Instance, Profile, format_macs};
+use serde::Serialize;
+
+use super::{Args, milliseconds};
+use crate::failure::Outcome;
+use crate::output::{Table, note, percent, plural, print, print_json, span};
+use crate::{Machine, model};
+
+/// What is said of an instance.
+#[derive(Serialize)]
+struct Row {
+    instance: Instance,
+    batch: usize,
+    threads: usize,
+    median_ms: f64,
+    p90_ms: f64,
+    macs: u64,
+}
+
+pub fn run(args: &Args, path: &Path, machine: &Machine) -> Outcome {
+    let file = model::file(path);
+    let engine = Engine::new(machine.context()?, model::load(&file)?)?;
+    let instances = engine.records().len();
+    note(&format!(
+        "timing {} for {}",
+        plural(instances, "instance", "instances"),
+        span(args.seconds * instances as f64)
+    ));
+    let time = Duration::from_secs_f64(args.seconds);
+    let profile = engine.measure(args.batch, time)?;
+    let threads = engine.machine().threads;
+    let rows = rows(&profile, threads);
+    let kept = Profile::save_beside(&file, &engine, profile)?;
+    if args.json {
+        return print_json(&rows);
+    }
+    print(&format!(
+        "{}\nBatch {} on {}; kept in {}.\n",
+        table(&rows).text(),
+        args.batch,
+        engine.machine(),
+        kept.display()
+    ))
+}
+
+fn rows(profile: &BatchProfile, threads: usize) -> Vec<Row> {
+    let times = profile.instances.iter();
+    times
+        .map(|time| Row {
+            instance: time.instance,
+            batch: profile.batch,
+            threads,
+            median_ms: 1e3 * time.median,
+            p90_ms: 1e3 * time.p90,
+            macs: time.macs,
+        })
+        .collect()
+}
+
+fn table(rows: &[Row]) -> Table {
+    let full = rows.iter().find(|row| row.instance == Instance::Full);
+    let [macs, time] = full.map_or([1.0; 2], |full| [full.macs as f64, full.median_ms]);
+    let mut table = Table::new(["instance", "MACs", "share", "median", "of full", "p90"]);
+    for row in rows {
+        table.row([
+            row.instance.to_string(),
+            format_macs(row.macs),
+            percent(row.macs as f64 / macs),
+            milliseconds(row.median_ms),
+            percent(row.median_ms / time),
+            milliseconds(row.p90_ms),
+        ]);
+    }
+    table
+}

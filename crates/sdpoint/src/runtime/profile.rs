@@ -1,0 +1,297 @@
+//! How long instances take, kept beside the model.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use sdpoint_core::{Instance, Network, PointId, Record, write_atomically};
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, Machine};
+
+/// The version of the format that is written.
+const VERSION: u32 = 1;
+
+/// The largest profile that is read: thousands of instances on dozens of
+/// machines.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// Measured times of a model's instances, for each machine that measured
+/// them. `docs/runtime.md` describes the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    version: u32,
+    /// The network's name.
+    network: String,
+    /// Height and width of the images.
+    input: [usize; 2],
+    machines: Vec<Measured>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Measured {
+    machine: Machine,
+    batches: Vec<BatchProfile>,
+}
+
+/// Times of all instances on batches of one size, with nothing else running.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchProfile {
+    /// Images in a batch.
+    pub batch: usize,
+    /// Those of `full` from each point to the next; the last ends at the
+    /// logits.
+    pub stretches: Vec<StretchTime>,
+    /// Those of each instance.
+    pub instances: Vec<InstanceTime>,
+}
+
+/// The time from one point to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StretchTime {
+    /// The point at which the stretch ends, none for the logits. To be
+    /// precise, it ends where the point's instances part from `full`.
+    pub to: Option<PointId>,
+    /// The median, in seconds.
+    pub median: f64,
+}
+
+/// The time of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InstanceTime {
+    /// Which instance.
+    pub instance: Instance,
+    /// Its multiply-accumulates for one image.
+    pub macs: u64,
+    /// The median of a whole run, in seconds.
+    pub median: f64,
+    /// What nine of ten whole runs stay under, in seconds.
+    pub p90: f64,
+    /// The median from the instance's point on, in seconds.
+    pub rest: f64,
+}
+
+/// Where the times of instances come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimeSource {
+    /// From the profile beside the model.
+    Profile,
+    /// There is no profile: a few instances are measured on first use, and
+    /// the others estimated from what their layers cost.
+    NoProfile,
+    /// The profile is of other machines, whose times mean nothing here; as
+    /// without a profile.
+    OtherMachine {
+        /// The machines that it has.
+        profiled: Vec<Machine>,
+    },
+    /// The profile cannot be used, for this reason; as without one.
+    Unusable(String),
+}
+
+/// A latency profile that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The file cannot be read.
+    #[error("cannot read '{}': {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file cannot be written.
+    #[error(transparent)]
+    Write(io::Error),
+    /// The file is no profile.
+    #[error("'{}' is no latency profile: {problem}; measure anew with `sdpoint profile --save`", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The times are another model's.
+    #[error(
+        "the latency profile does not fit the model: {0}; measure anew with `sdpoint profile --save`"
+    )]
+    OtherModel(String),
+}
+
+impl Profile {
+    /// Where the profile of a model file lies: `model.profile.json` beside
+    /// `model.safetensors`.
+    pub fn path(model: &Path) -> PathBuf {
+        model.with_extension("profile.json")
+    }
+
+    /// Reads the profile beside a model file, if there is one.
+    ///
+    /// # Errors
+    /// If there is one and it cannot be read or is none.
+    pub fn load_beside(model: &Path) -> Result<Option<Self>, ProfileError> {
+        let path = Self::path(model);
+        let unreadable = |source| ProfileError::Read {
+            path: path.clone(),
+            source,
+        };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES)
+            .read_to_end(&mut bytes)
+            .map_err(unreadable)?;
+        Self::parse(&bytes)
+            .map(Some)
+            .map_err(|problem| ProfileError::Malformed { path, problem })
+    }
+
+    /// Reads a profile, which may come from anywhere.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let profile: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if profile.version != VERSION {
+            return Err(format!("it has version {}", profile.version));
+        }
+        let batches = profile.machines.iter().flat_map(|machine| &machine.batches);
+        for batch in batches {
+            let stretches = batch.stretches.iter().map(|stretch| stretch.median);
+            let instances = batch.instances.iter();
+            let times = instances.flat_map(|time| [time.median, time.p90, time.rest]);
+            if let Some(time) = stretches.chain(times).find(|t| !(0.0..1e6).contains(t)) {
+                return Err(format!("it says that something took {time} s"));
+            }
+        }
+        Ok(profile)
+    }
+
+    /// Keeps what was measured on this machine beside a model file, in place
+    /// of what it measured earlier for the same batch size; everything else
+    /// stays. Returns the file.
+    ///
+    /// # Errors
+    /// If the file cannot be written. One that is there and cannot be used is
+    /// replaced.
+    pub fn save_beside(
+        model: &Path,
+        engine: &Engine,
+        measured: BatchProfile,
+    ) -> Result<PathBuf, ProfileError> {
+        let fresh = Self {
+            version: VERSION,
+            network: engine.network().name().to_owned(),
+            input: engine.preprocessing().size,
+            machines: Vec::new(),
+        };
+        let there = Self::load_beside(model).ok().flatten();
+        let mut profile = there
+            .filter(|old| old.network == fresh.network && old.input == fresh.input)
+            .unwrap_or(fresh);
+        let machine = engine.machine();
+        let place = profile.machines.iter().position(|m| m.machine == machine);
+        let place = place.unwrap_or_else(|| {
+            let batches = Vec::new();
+            profile.machines.push(Measured { machine, batches });
+            profile.machines.len() - 1
+        });
+        let batches = &mut profile.machines[place].batches;
+        batches.retain(|old| old.batch != measured.batch && old.same_instances(&measured));
+        batches.push(measured);
+        batches.sort_by_key(|profile| profile.batch);
+        let path = Self::path(model);
+        write_atomically(&path, |out| {
+            serde_json::to_writer_pretty(&mut *out, &profile)?;
+            writeln!(out)
+        })
+        .map_err(ProfileError::Write)?;
+        Ok(path)
+    }
+
+    /// What this machine measured of the instances of `records`.
+    pub(super) fn for_machine(
+        self,
+        machine: &Machine,
+        network: &Network,
+        input: [usize; 2],
+        records: &[Record],
+    ) -> Result<(Vec<BatchProfile>, TimeSource), ProfileError> {
+        let other = |problem: String| Err(ProfileError::OtherModel(problem));
+        if self.network != network.name() || self.input != input {
+            return other(format!("it is of {} at {:?}", self.network, self.input));
+        }
+        let profiled = self
+            .machines
+            .iter()
+            .map(|measured| measured.machine.clone())
+            .collect();
+        let found = self
+            .machines
+            .into_iter()
+            .find(|measured| measured.machine == *machine);
+        let Some(Measured { batches, .. }) = found else {
+            return Ok((Vec::new(), TimeSource::OtherMachine { profiled }));
+        };
+        let points = network.points().iter().map(|point| Some(point.id()));
+        let ends: Vec<Option<PointId>> = points.chain([None]).collect();
+        for batch in &batches {
+            if !batch
+                .stretches
+                .iter()
+                .map(|stretch| stretch.to)
+                .eq(ends.iter().copied())
+            {
+                return other("its stretches are not the network's".into());
+            }
+            let lacking = records.iter().find(|record| {
+                let mut times = batch.instances.iter();
+                !times.any(|t| t.instance == record.instance && t.macs == record.macs)
+            });
+            if let Some(record) = lacking {
+                return other(format!("it lacks the instance {}", record.instance));
+            }
+        }
+        Ok((batches, TimeSource::Profile))
+    }
+}
+
+impl BatchProfile {
+    /// Whether both are of one set of instances: a model that was given more
+    /// makes older times useless.
+    fn same_instances(&self, other: &Self) -> bool {
+        let names = |profile: &Self| -> Vec<Instance> {
+            profile.instances.iter().map(|time| time.instance).collect()
+        };
+        names(self) == names(other)
+    }
+}
+
+impl fmt::Display for TimeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const ESTIMATED: &str = "a few instances were measured and the others estimated";
+        match self {
+            Self::Profile => f.write_str("times are from the profile beside the model"),
+            Self::NoProfile => write!(f, "the model has no latency profile: {ESTIMATED}"),
+            Self::OtherMachine { profiled } => {
+                let names: Vec<String> = profiled.iter().map(Machine::to_string).collect();
+                let names = names.join(", ");
+                write!(
+                    f,
+                    "the latency profile is of {names}, not of this machine: {ESTIMATED}"
+                )
+            }
+            Self::Unusable(problem) => write!(f, "{problem}: {ESTIMATED}"),
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The library as a whole, on a small network with random weights.
+
+use std::time::{Duration, Instant};
+
+use sdpoint_core::{
+    EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform, select, zoo,
+};
+use sdpoint_engine::{Isa, initial_weights};
+
+use super::timetable::any_at;
+use super::*;
+
+const SIZE: [usize; 2] = [16, 16];
+
+/// A model of ten classes whose accuracies rise with the cost.
+pub(super) fn model() -> Model {
+    let network = zoo::build("preresnet8", 10).unwrap();
+    let weights = initial_weights(&network, 1);
+    let mut statistics = Statistics::identity(&network);
+    let norms = network.norms();
+    let instances = network.instances(&Ratio::DEFAULT);
+    let costs = instances
+        .iter()
+        .map(|&i| network.cost(SIZE, i).unwrap().macs);
+    let costs: Vec<u64> = costs.collect();
+    let most = *costs.iter().max().unwrap() as f64;
+    for (number, &instance) in instances.iter().enumerate() {
+        // Statistics that differ from instance to instance.
+        let own = norms[network.own_norms(instance)].iter().map(|norm| {
+            let mut moments = Moments::identity(norm.channels);
+            moments.mean.fill(0.01 * number as f32);
+            moments
+        });
+        statistics.set(&network, instance, own.collect());
+    }
+    let records = std::iter::zip(&instances, &costs).map(|(&instance, &macs)| Record {
+        // Points behind the last convolution cost nothing, but resolution.
+        top1: Some(
+            0.5 + 0.4 * macs as f64 / most + 0.01 * instance.ratio().map_or(1.0, Ratio::value),
+        ),
+        ..Record::unmeasured(instance, macs)
+    });
+    Model {
+        instances: records.collect(),
+        network,
+        weights,
+        statistics,
+        classes: (0..10).map(|class| format!("class {class}")).collect(),
+        preprocessing: Preprocessing {
+            size: SIZE,
+            mean: vec![0.5; 3],
+            std: vec![0.25; 3],
+            train: TrainTransform::None,
+            evaluate: EvalTransform::Resize,
+        },
+        training: serde_json::Value::Null,
+    }
+}
+
+pub(super) fn engine() -> Engine {
+    let threads = std::num::NonZeroUsize::new(2);
+    let context = Context::with_isa(threads, Isa::available()[0]).unwrap();
+    Engine::new(Arc::new(context), model()).unwrap()
+}
+
+pub(super) fn tensor(batch: usize) -> Vec<f32> {
+    let len = batch * SIZE[0] * SIZE[1] * 3;
+    (0..len)
+        .map(|i| (i * 7919 % 1999) as f32 / 999.0 - 1.0)
+        .collect()
+}
+
+pub(super) fn images(data: &[f32]) -> Images<'_> {
+    Images {
+        data,
+        batch: data.len() / (SIZE[0] * SIZE[1] * 3),
+        size: SIZE,
+    }
+}
+
+/// A profile in which every stretch of `full` takes a second, and what lies
+/// behind an instance's point its ratio squared of that.
+fn steady(engine: &Engine) -> BatchProfile {
+    let points: Vec<_> = engine
+        .network()
+        .points()
+        .iter()
+        .map(|point| point.id())
+        .collect();
+    let ends = points.iter().map(|&point| Some(point)).chain([None]);
+    let instances = engine.records().iter().map(|record| {
+        let place = points
+            .iter()
+            .position(|&point| Some(point) == record.instance.point());
+        let done = place.map_or(points.len(), |place| place + 1) as f64;
+        let ahead = (points.len() + 1) as f64 - done;
+        let ratio = record.instance.ratio().map_or(1.0, Ratio::value);
+        let rest = ahead * ratio * ratio;
+        InstanceTime {
+            instance: record.instance,
+            macs: record.macs,
+            median: done + rest,
+            p90: done + rest,
+            rest,
+        }
+    });
+    BatchProfile {
+        batch: 1,
+        instances: instances.collect(),
+        stretches: ends.map(|to| StretchTime { to, median: 1.0 }).collect(),
+    }
+}
+
+#[test]
+fn engines_go_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Engine>();
+    shared::<Inputs>();
+    shared::<Predictions>();
+    shared::<RunError>();
+}
+
+#[test]
+fn every_instance_says_what_evaluation_says() {
+    let (engine, model) = (engine(), model());
+    let data = tensor(3);
+    let context = Arc::new(Context::new(None).unwrap());
+    let network = Arc::new(model.network);
+    let other = InferenceEngine::new(context, network, &model.weights, &model.statistics).unwrap();
+    let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
+    let evaluated = other
+        .run_all(images(&data), &instances, NormSource::Own)
+        .unwrap();
+    for (&instance, expected) in std::iter::zip(&instances, &evaluated) {
+        let answer = engine.run(images(&data), instance).unwrap();
+        assert_eq!(answer.instance, instance);
+        let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        for image in 0..3 {
+            let row = &expected[10 * image..][..10];
+            for (a, b) in std::iter::zip(answer.predictions.logits(image), row) {
+                assert!((a - b).abs() <= 1e-4 * largest, "{instance}: {a} and {b}");
+            }
+            let best = sdpoint_engine::top_k(row, 1)[0];
+            assert_eq!(answer.predictions.top(image, 1)[0].label, best);
+        }
+    }
+}
+
+#[test]
+fn files_images_and_tensors_come_to_the_same() {
+    let engine = engine();
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, 16, 16);
+    encoder.set_color(png::ColorType::Rgb);
+    let pixels: Vec<u8> = (0..16 * 16 * 3).map(|i| (i * 37 % 256) as u8).collect();
+    let mut writer = encoder.write_header().unwrap();
+    writer.write_image_data(&pixels).unwrap();
+    writer.finish().unwrap();
+    let image = sdpoint_data::decode(&file).unwrap();
+    let by_file = engine.decode([&file, &file]).unwrap();
+    assert_eq!(by_file, engine.prepare([&image, &image]).unwrap());
+    let data: Vec<f32> = pixels
+        .iter()
+        .map(|&value| (f32::from(value) / 255.0 - 0.5) / 0.25)
+        .collect();
+    let full = |input: Images<'_>| engine.run(input, Instance::Full).unwrap().predictions;
+    let (files, tensor) = (full((&by_file).into()), full(images(&data)));
+    assert_eq!(files.len(), 2);
+    for (a, b) in std::iter::zip(files.logits(1), tensor.logits(0)) {
+        assert!((a - b).abs() < 1e-3, "{a} and {b}");
+    }
+    let error = engine.decode([&file[..], b"no image"]).unwrap_err();
+    assert!(error.to_string().contains("image 1"), "{error}");
+    assert!(matches!(
+        engine.run(&engine.decode([[0u8; 0]; 0]).unwrap(), Instance::Full),
+        Err(RunError::Engine(EngineError::EmptyBatch))
+    ));
+}
+
+#[test]
+fn budgets_choose_as_the_table_does() {
+    let engine = engine();
+    for budget in ["50%", "1", "full", "0@0.5", "1.5M", ">=80%"] {
+        let budget: Budget = budget.parse().unwrap();
+        let expected = select(engine.records(), budget);
+        match (engine.choose(budget), expected) {
+            (Ok(choice), Ok(expected)) => assert_eq!(choice.instance, expected.instance),
+            (Err(RunError::Select(error)), Err(expected)) => assert_eq!(error, expected),
+            (found, expected) => panic!("{found:?} and {expected:?}"),
+        }
+    }
+    let choice = engine.choose(Instance::Full).unwrap();
+    let data = tensor(1);
+    assert_eq!(
+        engine.run(images(&data), &choice).unwrap().instance,
+        Instance::Full
+    );
+}
+
+#[test]
+fn latency_is_chosen_by_what_was_measured() {
+    let mut engine = engine();
+    engine.profile = vec![steady(&engine)];
+    let at_most = |seconds: f64| Budget::Latency(Duration::from_secs_f64(seconds));
+    // Five stretches: preresnet8 has three blocks, and the stem's comes first.
+    let full = engine.times(1).unwrap()[&Instance::Full];
+    let stretches = engine.network().points().len() as f64 + 1.0;
+    assert_eq!(full, Duration::from_secs_f64(stretches));
+    let choice = engine.choose(at_most(stretches)).unwrap();
+    assert_eq!(choice.instance, Instance::Full);
+    assert!(choice.to_string().contains("4.00 s"), "{choice}");
+    let choice = engine.choose(at_most(3.2)).unwrap();
+    assert!(choice.time.unwrap() <= Duration::from_secs_f64(3.2));
+    let better = engine.records().iter().filter(|r| r.top1 > choice.top1);
+    for record in better {
+        let time = engine.times(1).unwrap()[&record.instance];
+        assert!(time > Duration::from_secs_f64(3.2), "{}", record.instance);
+    }
+    let error = engine.choose(at_most(0.5)).unwrap_err().to_string();
+    assert!(error.contains("fastest is 0@0.5"), "{error}");
+    assert!(error.contains("1.75 s"), "{error}");
+}
+
+#[test]
+fn without_a_profile_times_are_estimated_from_a_few() {
+    let engine = engine();
+    assert_eq!(*engine.time_source(), TimeSource::NoProfile);
+    assert_eq!(engine.choose(Instance::Full).unwrap().time, None);
+    let times = engine.times(2).unwrap();
+    assert_eq!(times.len(), engine.records().len());
+    assert!(times.values().all(|time| !time.is_zero()), "{times:?}");
+    // What was measured stays.
+    assert_eq!(engine.times(2).unwrap(), times);
+    assert!(engine.times(0).is_err());
+}
+
+/// Flies by a clock on which stretch number `i` takes `stretches[i]` seconds,
+/// and everything behind a branch one.
+fn fly(engine: &Engine, deadline: f64, stretches: &[f64]) -> Instance {
+    *lock(&engine.pace) = Pace::default();
+    let table = Timetable::new(&steady(engine), engine.records());
+    let data = tensor(1);
+    let mut time = 0.0;
+    let mut stop = 0;
+    let clock = || {
+        time += stretches.get(stop).copied().unwrap_or(1.0);
+        stop += 1;
+        time
+    };
+    let flown = engine.fly(images(&data), &table, deadline, clock).unwrap();
+    let alone = engine.run(images(&data), flown.instance).unwrap();
+    let alone = alone.predictions;
+    assert_eq!(flown.logits, alone.logits(0), "it is that instance");
+    flown.instance
+}
+
+#[test]
+fn with_time_enough_a_run_stays_full_and_with_none_it_ends_at_once() {
+    let engine = engine();
+    assert_eq!(fly(&engine, 100.0, &[]), Instance::Full);
+    assert_eq!(fly(&engine, 4.5, &[]), Instance::Full);
+    let cheapest: Instance = "0@0.5".parse().unwrap();
+    assert_eq!(fly(&engine, 0.0, &[]), cheapest);
+    assert_eq!(fly(&engine, 1.9, &[]), cheapest);
+}
+
+#[test]
+fn a_run_becomes_the_best_instance_that_fits() {
+    let engine = engine();
+    let times = Timetable::new(&steady(&engine), engine.records()).times();
+    for step in 20..45 {
+        let deadline = f64::from(step) / 10.0;
+        let became = fly(&engine, deadline, &[]);
+        let worth = |instance| engine.record(instance).unwrap().top1.unwrap();
+        let took = times[&became].as_secs_f64();
+        assert!(took <= deadline, "{became} by {deadline}");
+        // With a margin that a steady clock does not need.
+        let fits = times
+            .iter()
+            .filter(|(_, t)| t.as_secs_f64() * 1.1 <= deadline);
+        let best = fits.map(|(&i, _)| worth(i)).fold(0.0, f64::max);
+        assert!(worth(became) >= best, "{became} by {deadline}");
+    }
+}
+
+#[test]
+fn a_slow_layer_makes_the_same_run_downsample_later_on() {
+    let engine = engine();
+    let deadline = 4.6;
+    assert_eq!(fly(&engine, deadline, &[1.0, 1.0, 1.0]), Instance::Full);
+    // The second stretch takes 0.7 s too long: what is ahead must be cheaper.
+    let became = fly(&engine, deadline, &[1.0, 1.7, 1.0]);
+    let point = became.point().expect("it downsampled");
+    assert!(point >= engine.network().points()[1].id(), "{became}");
+    // Much too long, and it leaves where it is.
+    let became = fly(&engine, deadline, &[1.0, 3.0, 1.0]);
+    assert_eq!(became.point(), Some(engine.network().points()[1].id()));
+    assert_eq!(became.ratio(), Some(Ratio::DEFAULT[0]));
+}
+
+#[test]
+fn a_machine_that_is_slow_today_is_believed() {
+    let engine = engine();
+    let table = Timetable::new(&steady(&engine), engine.records());
+    let data = tensor(1);
+    let fly = |pace: f64| {
+        let mut calls = 0.0;
+        let clock = || {
+            calls += pace;
+            calls
+        };
+        let flown = engine.fly(images(&data), &table, 4.6, clock);
+        flown.unwrap().instance
+    };
+    assert_eq!(fly(1.0), Instance::Full);
+    for _ in 0..20 {
+        fly(2.0);
+    }
+    // At the first point already, at half the speed, full is out of reach.
+    let first = engine.network().points()[0].id();
+    assert_eq!(fly(2.0).point(), Some(first));
+}
+
+#[test]
+fn deadlines_on_a_real_clock() {
+    let engine = engine();
+    engine.warm_up(2).unwrap();
+    let data = tensor(2);
+    let answer = engine
+        .run_by(images(&data), Instant::now() + Duration::from_secs(60))
+        .unwrap();
+    assert_eq!(answer.instance, Instance::Full);
+    assert!(answer.time > Duration::ZERO && answer.time < Duration::from_secs(60));
+    let late = engine.run_by(images(&data), Instant::now()).unwrap();
+    assert_ne!(late.instance, Instance::Full);
+    assert_eq!(late.predictions.len(), 2);
+}
+
+#[test]
+fn an_ensemble_averages_probabilities() {
+    let engine = engine();
+    let data = tensor(2);
+    let members = [Instance::Full, any_at(engine.network().points()[1].id())];
+    let both = engine.run_ensemble(images(&data), &members).unwrap();
+    let one = |instance| engine.run(images(&data), instance).unwrap().predictions;
+    let (a, b) = (one(members[0]), one(members[1]));
+    for image in 0..2 {
+        let alone = std::iter::zip(a.probabilities(image), b.probabilities(image));
+        for (p, (a, b)) in std::iter::zip(both.probabilities(image), alone) {
+            assert!((p - (a + b) / 2.0).abs() < 1e-6);
+        }
+    }
+    assert!(engine.run_ensemble(images(&data), &[]).is_err());
+}
+
+#[test]
+fn many_callers_get_what_one_gets() {
+    let engine = engine();
+    let data = tensor(2);
+    let instances: Vec<Instance> = engine.records().iter().map(|r| r.instance).collect();
+    let run = |instance| engine.run(images(&data), instance).unwrap().predictions;
+    let expected: Vec<Predictions> = instances.iter().map(|&i| run(i)).collect();
+    engine.warm_up(2).unwrap();
+    std::thread::scope(|scope| {
+        for caller in 0..4u64 {
+            let (instances, expected, data, engine) = (&instances, &expected, &data, &engine);
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let soon = Duration::from_micros(caller * 100 + round * 20);
+                    let answer = match round % 3 {
+                        0 => engine.run_by(images(data), Instant::now() + soon),
+                        1 => engine.run(images(data), Budget::Share(0.6)),
+                        _ => engine.run(images(data), instances[round as usize % instances.len()]),
+                    };
+                    let answer = answer.unwrap();
+                    let place = instances.iter().position(|i| *i == answer.instance);
+                    assert_eq!(answer.predictions, expected[place.unwrap()]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_profile_is_kept_beside_the_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.safetensors");
+    model().save(&file).unwrap();
+    let load = || Engine::load(&file).unwrap();
+    assert_eq!(*load().time_source(), TimeSource::NoProfile);
+
+    let engine = load();
+    let measured = engine.measure(1, Duration::ZERO).unwrap();
+    let kept = Profile::save_beside(&file, &engine, measured.clone()).unwrap();
+    assert_eq!(kept, folder.path().join("model.profile.json"));
+    let larger = BatchProfile {
+        batch: 4,
+        ..measured.clone()
+    };
+    Profile::save_beside(&file, &engine, larger).unwrap();
+    let engine = load();
+    assert_eq!(*engine.time_source(), TimeSource::Profile);
+    assert_eq!(engine.profile.len(), 2);
+    let full = engine.times(1).unwrap()[&Instance::Full].as_secs_f64();
+    assert!((full - measured.instances[0].p90).abs() < 1e-6);
+
+    let text = std::fs::read_to_string(&kept).unwrap();
+    let with = |from: &str, to: &str| {
+        std::fs::write(&kept, text.replacen(from, to, 1)).unwrap();
+        let engine = load();
+        assert!(engine.profile.is_empty());
+        assert_eq!(engine.times(1).unwrap().len(), engine.records().len());
+        engine.time_source().clone()
+    };
+    let processor = format!("\"processor\": \"{}", engine.machine().processor);
+    let moved = with(&processor, "\"processor\": \"another ");
+    assert!(
+        matches!(&moved, TimeSource::OtherMachine { profiled } if profiled.len() == 1),
+        "{moved:?}"
+    );
+    assert!(moved.to_string().contains("not of this machine"), "{moved}");
+    for (from, to) in [
+        ("preresnet8", "preresnet14"),
+        ("\"0@0.5\"", "\"9@0.5\""),
+        ("\"to\": \"0\"", "\"to\": \"1\""),
+        ("\"version\": 1", "\"version\": 7"),
+        ("\"median\": ", "\"median\": -"),
+        ("\"median\"", "\"mean\""),
+        ("{", "["),
+    ] {
+        let source = with(from, to);
+        assert!(
+            matches!(source, TimeSource::Unusable(_)),
+            "{from}: {source:?}"
+        );
+    }
+    // What cannot be used is replaced.
+    Profile::save_beside(&file, &engine, measured).unwrap();
+    assert_eq!(*load().time_source(), TimeSource::Profile);
+}
