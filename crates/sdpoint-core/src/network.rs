@@ -170,6 +170,26 @@ impl Network {
         *self.channels.last().expect("a network has layers")
     }
 
+    /// The same network for another number of classes.
+    ///
+    /// # Errors
+    /// If the network does not end in a linear layer, or if it cannot have so
+    /// many classes.
+    pub fn with_classes(&self, classes: usize) -> Result<Self, NetworkError> {
+        let mut description = self.description.clone();
+        let index = description.layers.len() - 1;
+        let last = &mut description.layers[index];
+        let Op::Linear { out_features, .. } = &mut last.op else {
+            return Err(NetworkError::Layer {
+                index,
+                name: last.name.clone(),
+                problem: "it is the last and not linear, so that the classes are fixed".into(),
+            });
+        };
+        *out_features = classes;
+        Self::try_from(description)
+    }
+
     /// The downsampling points in the order of the layers.
     pub fn points(&self) -> &[Point] {
         &self.description.points

@@ -40,7 +40,7 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
     for index in spread(INSPECTED, dataset.len()) {
         let image = dataset.sample(index)?.image;
         if image.width() > SMALL || image.height() > SMALL {
-            return Ok(large());
+            return Ok(imagenet_preprocessing());
         }
     }
     // Figures lie anywhere as they are drawn: shifting them adds nothing but
@@ -69,7 +69,10 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
     Ok(preprocessing)
 }
 
-fn large() -> Preprocessing {
+/// What networks for ImageNet are usually trained and evaluated with: crops
+/// of 224 by 224 pixels, in evaluation from the middle of images whose
+/// shorter side is 256.
+pub fn imagenet_preprocessing() -> Preprocessing {
     let [mean, std] = IMAGENET;
     Preprocessing {
         size: [224, 224],

@@ -27,7 +27,7 @@ pub use batch::Batch;
 pub use cifar::CifarKind;
 pub use dataset::{Dataset, OpenOptions, Sample, open, open_pair};
 pub use decode::decode;
-pub use defaults::default_preprocessing;
+pub use defaults::{default_preprocessing, imagenet_preprocessing};
 pub use error::{DataError, ImageError};
 #[cfg(feature = "fetch")]
 pub use fetch::{Fetched, OFFICIAL_ADDRESS, fetch};

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
+use crate::hex;
 use crate::plan::Plan;
 
 /// The checkpoint's name in the folder of a run.
@@ -285,10 +286,6 @@ fn read_weights(
     Ok(Weights(values.collect::<Result<_, String>>()?))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use sdpoint_core::{EvalTransform, Preprocessing, Ratio, TrainTransform, zoo};
@@ -315,6 +312,7 @@ mod tests {
                 data: "shapes".into(),
                 train_images: None,
                 network,
+                init: None,
                 classes: vec!["a".into(), "b".into(), "c".into()],
                 preprocessing: Preprocessing {
                     size: [32, 32],

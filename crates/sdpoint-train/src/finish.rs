@@ -97,6 +97,7 @@ fn provenance(plan: &Plan) -> serde_json::Value {
     serde_json::json!({
         "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
         "data": plan.data,
+        "init": plan.init,
         "method": plan.method,
         "draw": plan.draw,
         "ratios": plan.ratios,

@@ -11,6 +11,7 @@ mod curve;
 mod draw;
 mod error;
 mod evaluate;
+mod fine_tune;
 mod finish;
 pub mod folder;
 mod metrics;
@@ -26,9 +27,15 @@ pub use curve::{Mark, Series, curve_csv, curve_svg};
 pub use draw::{Draw, DrawError, Draws, Method};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
+pub use fine_tune::{Init, fine_tune};
 pub use finish::Finished;
 pub use metrics::EpochMetrics;
 pub use observer::{Observer, Progress, Silent};
 pub use plan::{CALIBRATION_IMAGES, Plan};
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{CHECKPOINT_EVERY, Outcome, Run};
+
+/// Bytes in hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::draw::{Draw, Draws, Method};
 use crate::error::TrainError;
+use crate::fine_tune::Init;
 use crate::recipe::Recipe;
 
 /// What is trained on what and how: two runs of one plan on the same kind of
@@ -22,6 +23,9 @@ pub struct Plan {
     pub train_images: Option<usize>,
     /// The network; it has as many outputs as there are classes.
     pub network: Network,
+    /// The model whose weights it starts from; random ones where `None`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
     /// The classes' names in the order of their labels.
     pub classes: Vec<String>,
     /// How images become tensors.

@@ -63,7 +63,29 @@ impl Run<'_> {
         overwrite: bool,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
+        let weights = initial_weights(&plan.network, plan.seed);
+        self.start_from(plan, weights, overwrite, observer)
+    }
+
+    /// As [`Run::start`], from weights that [`fine_tune`](crate::fine_tune())
+    /// took from a model.
+    ///
+    /// # Errors
+    /// If the weights are another network's, and as [`Run::start`].
+    pub fn start_from(
+        &self,
+        plan: Plan,
+        weights: Weights,
+        overwrite: bool,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
         plan.check()?;
+        if !weights.fit(&plan.network) {
+            return Err(TrainError::Plan(format!(
+                "the weights to start from are not those of {}",
+                plan.network.name()
+            )));
+        }
         let counters = Counters {
             step: 0,
             images: self.train.len(),
@@ -73,7 +95,7 @@ impl Run<'_> {
             epoch: EpochSums::default(),
         };
         let checkpoint = Checkpoint {
-            weights: initial_weights(&plan.network, plan.seed),
+            weights,
             momentum: Weights::zeros(&plan.network),
             plan,
             counters,

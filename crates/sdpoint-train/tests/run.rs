@@ -32,6 +32,7 @@ fn plan(data: &Dataset) -> Plan {
         data: "shapes".into(),
         train_images: None,
         network: zoo::build("preresnet8", data.classes().len()).unwrap(),
+        init: None,
         classes: data.classes().to_vec(),
         preprocessing: Preprocessing {
             size: [16, 16],

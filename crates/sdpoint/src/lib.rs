@@ -10,6 +10,7 @@
 //!   [`zoo`], [`Instance`], [`Cost`], [`Model`], [`select()`];
 //! - [`data`]: image sources, decoding, augmentation, loading;
 //! - [`engine`]: inference, training steps and calibration on the CPU;
+//! - [`exchange`]: weights from PyTorch, networks for other runtimes;
 //! - [`train`]: training runs, checkpoints, evaluation, the curve;
 //! - [`Engine`]: a model file at work, in any instance, under any budget, by any
 //!   deadline.
@@ -37,6 +38,7 @@ pub use runtime::{
 pub use sdpoint_core::*;
 pub use sdpoint_data as data;
 pub use sdpoint_engine as engine;
+pub use sdpoint_exchange as exchange;
 pub use sdpoint_train as train;
 
 /// Keeps the examples of the README compiling.

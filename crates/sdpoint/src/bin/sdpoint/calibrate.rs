@@ -77,6 +77,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     if let Some(test) = &test {
         model::check_classes(&model, test)?;
     }
+    model::name_classes(&mut model, &train);
     let ctx = machine.context()?;
     let network = Arc::new(model.network.clone());
     let batch_size = model::batch_size(&model)?;

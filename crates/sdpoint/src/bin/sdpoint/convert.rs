@@ -3,6 +3,7 @@
 use sdpoint::Budget;
 use sdpoint::data::DataError;
 use sdpoint::engine::{ContextError, EngineError};
+use sdpoint::exchange::CheckpointError;
 use sdpoint::select::SelectError;
 use sdpoint::train::TrainError;
 use sdpoint::zoo::ZooError;
@@ -38,6 +39,15 @@ impl From<ModelError> for Failure {
             ModelError::Read { source, .. } => Self::io(error.to_string(), source.kind()),
             ModelError::Write(source) => Self::io(error.to_string(), source.kind()),
             _ => Self::from_error(Class::Model, &error),
+        }
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        match &error {
+            CheckpointError::Read { source, .. } => Self::io(error.to_string(), source.kind()),
+            CheckpointError::Unusable { .. } => Self::from_error(Class::Model, &error),
         }
     }
 }

@@ -6,6 +6,7 @@ mod data;
 mod evaluate;
 mod failure;
 mod fetch;
+mod import;
 mod instances;
 mod interrupt;
 mod model;
@@ -70,6 +71,7 @@ enum Command {
     Evaluate(evaluate::Args),
     Predict(predict::Args),
     Profile(profile::Args),
+    Import(import::Args),
     Fetch(fetch::Args),
 }
 
@@ -83,6 +85,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args, &machine),
         Command::Predict(args) => predict::run(&args, &machine),
         Command::Profile(args) => profile::run(&args, &machine),
+        Command::Import(args) => import::run(&args),
         Command::Fetch(args) => fetch::run(&args),
     };
     match outcome {

@@ -40,10 +40,16 @@ pub fn batch_size(model: &Model) -> Result<usize, Failure> {
     Ok((BYTES / cost.peak_bytes.max(1)).clamp(1, 128) as usize)
 }
 
+/// Names of classes that nobody has named.
+pub fn numbered(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|class| class.to_string())
+}
+
 /// Refuses data with other classes than the model's: labels would mean
-/// something else.
+/// something else. A model whose classes are only numbered, as an imported
+/// one may be, takes data with as many.
 pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
-    if model.classes == data.classes() {
+    if model.classes == data.classes() || only_numbered(model, data) {
         return Ok(());
     }
     let differing =
@@ -63,6 +69,19 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
             data.source()
         ),
     ))
+}
+
+/// Takes the data's names where the model's classes are only numbered.
+pub fn name_classes(model: &mut Model, data: &Dataset) {
+    if only_numbered(model, data) {
+        model.classes = data.classes().to_vec();
+    }
+}
+
+/// Whether the model's classes have no names and are as many as the data's.
+fn only_numbered(model: &Model, data: &Dataset) -> bool {
+    let count = data.classes().len();
+    model.classes.len() == count && model.classes.iter().cloned().eq(numbered(count))
 }
 
 /// The instances that the user listed, or all; `full` always comes first in

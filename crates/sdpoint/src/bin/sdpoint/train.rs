@@ -24,6 +24,7 @@ Examples:
   sdpoint train --data folder:DIR --network wrn16-4 --epochs 60 --out runs/a
   sdpoint train --data cifar10:DIR --network preresnet20 --recipe cifar
   sdpoint train --data folder:DIR --network resnet18 --input 128 --recipe imagenet
+  sdpoint train --init resnet18.safetensors --data folder:DIR --rate 0.01 --epochs 30
   sdpoint train --method plain --out runs/plain        what stochastic downsampling is compared with
   sdpoint train --resume runs/a
 
@@ -76,6 +77,10 @@ struct Settings {
     /// The network [default: preresnet8 for shapes, preresnet20 for small images, else resnet18]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
+    /// Start from the weights of this model, with its network and preprocessing; for another number
+    /// of classes, the classifier starts afresh [default: random weights]
+    #[arg(long, value_name = "MODEL", conflicts_with = "network")]
+    init: Option<PathBuf>,
     /// Side of the images in pixels, or HxW [default: small images' own, 224 for others]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
@@ -136,7 +141,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         start,
     } = setup;
     let plan = match &start {
-        Start::New(plan) => plan,
+        Start::New(plan, _) => plan,
         Start::Resume(checkpoint) => &checkpoint.plan,
     };
     note(&summary::introduction(plan, &train, &test, &ctx, &folder));
@@ -156,7 +161,10 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         checkpoint_every: Duration::from_secs(args.checkpoint_every),
     };
     let outcome = match start {
-        Start::New(plan) => run.start(*plan, args.overwrite, &mut display),
+        Start::New(plan, None) => run.start(*plan, args.overwrite, &mut display),
+        Start::New(plan, Some(weights)) => {
+            run.start_from(*plan, weights, args.overwrite, &mut display)
+        }
         Start::Resume(checkpoint) => run.resume(*checkpoint, &mut display),
     };
     display.finish();

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{Dataset, Source, default_preprocessing, open_pair};
-use sdpoint::train::{Checkpoint, Plan, Preset, Recipe, checkpoint};
-use sdpoint::{EvalTransform, Preprocessing, zoo};
+use sdpoint::train::{Checkpoint, Init, Plan, Preset, Recipe, checkpoint, fine_tune};
+use sdpoint::{Model, Network, Weights, zoo};
 
 use super::{Args, Settings};
 use crate::failure::{Class, Failure};
+use crate::model;
+use crate::size::rescale;
 
 /// All that a run needs.
 pub struct Setup {
@@ -19,7 +21,8 @@ pub struct Setup {
 
 /// Whether the run is new.
 pub enum Start {
-    New(Box<Plan>),
+    /// With weights, where it does not start from random ones.
+    New(Box<Plan>, Option<Weights>),
     Resume(Box<Checkpoint>),
 }
 
@@ -40,10 +43,17 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         // A misspelt network shows before the data is looked through.
         zoo::input_size(name)?;
     }
+    let init = match &settings.init {
+        Some(path) => Some((path, model::load(path)?)),
+        None => None,
+    };
     let (train, test) = open_data(&source, args, settings.seed, settings.train_images)?;
-    let mut preprocessing = default_preprocessing(&train)?;
+    let mut preprocessing = match &init {
+        Some((_, model)) => model.preprocessing.clone(),
+        None => default_preprocessing(&train)?,
+    };
     if let Some(size) = settings.input {
-        resize(&mut preprocessing, size);
+        rescale(&mut preprocessing, size);
     }
     let small = preprocessing.size.iter().all(|&side| side <= SMALL);
     let name = settings.network.as_deref().unwrap_or(match source {
@@ -52,10 +62,18 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         _ => "resnet18",
     });
     let classes = train.classes().to_vec();
+    let (network, weights) = match &init {
+        Some((_, model)) => {
+            let (network, weights) = start_from(model, classes.len(), settings.seed)?;
+            (network, Some(weights))
+        }
+        None => (zoo::build(name, classes.len())?, None),
+    };
     let plan = Plan {
         data: source.to_string(),
         train_images: settings.train_images,
-        network: zoo::build(name, classes.len())?,
+        network,
+        init: init.map(|(path, model)| Init::new(path.display().to_string(), &model)),
         classes,
         preprocessing,
         recipe: recipe(settings, &source, small),
@@ -73,8 +91,13 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         folder,
         train,
         test,
-        start: Start::New(Box::new(plan)),
+        start: Start::New(Box::new(plan), weights),
     })
+}
+
+/// A model's network and weights for this many classes.
+fn start_from(model: &Model, classes: usize, seed: u64) -> Result<(Network, Weights), Failure> {
+    fine_tune(model, classes, seed).map_err(|error| Failure::from_error(Class::Usage, &error))
 }
 
 /// A run that goes on.
@@ -117,16 +140,6 @@ fn open_data(
         train = train.balanced(images, seed)?;
     }
     Ok((train, test))
-}
-
-/// Another input size, with all else in proportion.
-fn resize(preprocessing: &mut Preprocessing, size: [usize; 2]) {
-    let shorter = |size: [usize; 2]| size[0].min(size[1]);
-    if let EvalTransform::CenterCrop { resize } = &mut preprocessing.evaluate {
-        let scale = shorter(size) as f64 / shorter(preprocessing.size) as f64;
-        *resize = (*resize as f64 * scale).round() as usize;
-    }
-    preprocessing.size = size;
 }
 
 fn recipe(settings: &Settings, source: &Source, small: bool) -> Recipe {

@@ -26,8 +26,12 @@ pub fn introduction(
         Method::SdPoint => format!("instances drawn: {}", plan.draw),
         Method::Plain => "every step in full".to_owned(),
     };
+    let init = match &plan.init {
+        Some(init) => format!("; it starts from {}", init.model),
+        None => String::new(),
+    };
     format!(
-        "{}: {} parameters, {}; {drawn}\n\
+        "{}: {} parameters, {}; {drawn}{init}\n\
          {}: {} to learn from and {} to measure on, {}, input {} pixels\n\
          {}, batch {}, rate {}, weight decay {}; seed {}; {}, {}\n\
          folder: {}",

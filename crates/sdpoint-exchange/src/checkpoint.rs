@@ -1,0 +1,272 @@
+//! Weights as other programs save them.
+//!
+//! Files come from anywhere. Nothing in them is run; every size is compared
+//! with the file's before anything is read; and no more memory is taken than
+//! the file itself, its list of tensors, and the values that are asked for.
+
+mod bytes;
+mod element;
+mod pickle;
+mod safetensors;
+mod torch;
+mod zip;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use element::Element;
+
+/// Named tensors of a file: safetensors, or what `torch.save` writes.
+#[derive(Debug)]
+pub struct Checkpoint {
+    file: Vec<u8>,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// Where a tensor's elements lie in a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTensor {
+    element: Element,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+    /// Its first element, counted from the beginning of `data`.
+    offset: usize,
+    /// The bytes of the file that it is a view of.
+    data: Range<usize>,
+}
+
+/// A checkpoint that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The file is missing or the system does not let it be read.
+    #[error("cannot read '{}': {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The file's content is at fault.
+    #[error("'{}' cannot be imported: {fault}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: Fault,
+    },
+}
+
+/// What is wrong with a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The file is something else.
+    #[error("it is neither a safetensors file nor one of torch.save (.pth, .pt)")]
+    Unrecognised,
+    /// The file is damaged, or made to do harm.
+    #[error("its {format} is damaged: {problem}")]
+    Malformed {
+        /// Which layer of the file's format.
+        format: &'static str,
+        /// What is wrong there.
+        problem: String,
+    },
+    /// A pickle names a function or class that weights do not need.
+    #[error(
+        "its pickle names {name}, of which no weight is made; nothing was run. \
+         Save the weights alone: torch.save(model.state_dict(), path)"
+    )]
+    Call {
+        /// Module and name.
+        name: String,
+    },
+    /// No dictionary of tensors is where one is expected.
+    #[error(
+        "it holds no dictionary of tensors, neither at its top nor under 'state_dict'. \
+         Save the weights alone: torch.save(model.state_dict(), path)"
+    )]
+    NoStateDict,
+    /// The file is a model of this program.
+    #[error("it is a model of sdpoint already, which every command takes as it is")]
+    Model,
+}
+
+impl Checkpoint {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is of no known format, or is damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        let read = |path: &Path| {
+            // A pipe would block, and a device has no end.
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::other("it is not a regular file"));
+            }
+            fs::read(path)
+        };
+        let file = read(path).map_err(|source| CheckpointError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(file).map_err(|fault| CheckpointError::Unusable {
+            path: path.to_owned(),
+            fault,
+        })
+    }
+
+    /// Finds the tensors in a file's content. Prefixes that PyTorch's
+    /// wrappers put before all names, such as `module.`, are removed.
+    ///
+    /// # Errors
+    /// If the content is of no known format or damaged.
+    pub fn parse(file: Vec<u8>) -> Result<Self, Fault> {
+        let tensors = if file.starts_with(torch::ZIP) {
+            torch::zipped(&file)?
+        } else if file.first() == Some(&torch::PICKLE) && file.get(8) != Some(&b'{') {
+            torch::legacy(&file)?
+        } else if file.get(8) == Some(&b'{') {
+            safetensors::tensors(&file)?
+        } else {
+            return Err(Fault::Unrecognised);
+        };
+        let tensors = unwrapped(tensors);
+        Ok(Self { file, tensors })
+    }
+
+    /// The names of all tensors in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor's place and shape.
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.tensors.get(name)
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn size(&self) -> usize {
+        self.file.len()
+    }
+
+    /// A tensor's values in the order of its indices, the last running
+    /// fastest; `None` where its elements are no floating-point numbers.
+    pub fn values(&self, tensor: &StoredTensor) -> Option<Vec<f32>> {
+        let read = tensor.element.reader()?;
+        let size = tensor.element.size();
+        let data = self.file.get(tensor.data.clone())?;
+        let mut values = Vec::with_capacity(tensor.len());
+        let mut index = vec![0; tensor.shape.len()];
+        let mut place = tensor.offset;
+        // Every place was checked to lie within the data.
+        for _ in 0..tensor.len() {
+            values.push(read(&data[place * size..][..size]));
+            for side in (0..index.len()).rev() {
+                index[side] += 1;
+                place += tensor.strides[side];
+                if index[side] < tensor.shape[side] {
+                    break;
+                }
+                place -= tensor.strides[side] * tensor.shape[side];
+                index[side] = 0;
+            }
+        }
+        Some(values)
+    }
+}
+
+impl StoredTensor {
+    /// A view of elements, if all of them lie within the data and are no more
+    /// than it holds.
+    fn new(
+        element: Element,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        offset: usize,
+        data: Range<usize>,
+    ) -> Result<Self, String> {
+        let held = data.len() / element.size();
+        let count = shape
+            .iter()
+            .try_fold(1usize, |count, &side| count.checked_mul(side));
+        let last = std::iter::zip(&shape, &strides).try_fold(offset, |last, (&side, &stride)| {
+            last.checked_add(side.saturating_sub(1).checked_mul(stride)?)
+        });
+        match (count, last) {
+            (Some(0), _) => {}
+            (Some(count), Some(last)) if count <= held && last < held => {}
+            _ => {
+                return Err(format!(
+                    "of shape {shape:?} needs more than the {held} elements that its data has"
+                ));
+            }
+        }
+        // A side of one element may have any stride, as it is never stepped along.
+        let strides = std::iter::zip(&shape, strides)
+            .map(|(&side, stride)| if side > 1 { stride } else { 0 })
+            .collect();
+        Ok(Self {
+            element,
+            shape,
+            strides,
+            offset,
+            data,
+        })
+    }
+
+    /// A tensor that is all of the data, in the order of its indices.
+    fn contiguous(element: Element, shape: Vec<usize>, data: Range<usize>) -> Result<Self, String> {
+        let mut strides = vec![1; shape.len()];
+        for side in (1..shape.len()).rev() {
+            strides[side - 1] = shape[side].saturating_mul(strides[side]);
+        }
+        Self::new(element, shape, strides, 0, data)
+    }
+
+    /// Its sides.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of its elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The name of its elements' type, such as `float16`.
+    pub fn dtype(&self) -> String {
+        self.element.to_string()
+    }
+
+    /// Bytes that its elements take in the file.
+    pub(crate) fn bytes(&self) -> usize {
+        self.len() * self.element.size()
+    }
+}
+
+/// What `DataParallel` and `torch.compile` put before the names of a module
+/// that they wrap.
+const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
+
+fn unwrapped(mut tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
+    while let Some(prefix) = WRAPPERS
+        .iter()
+        .find(|prefix| !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(**prefix)))
+    {
+        tensors = tensors
+            .into_iter()
+            .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
+            .collect();
+    }
+    tensors
+}
+
+#[cfg(test)]
+mod tests;

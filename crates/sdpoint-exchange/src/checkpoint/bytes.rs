@@ -1,0 +1,62 @@
+//! A walk through bytes that may end anywhere.
+
+/// Reads from a slice, front to back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes<'a> {
+    all: &'a [u8],
+    place: usize,
+}
+
+impl<'a> Bytes<'a> {
+    pub fn new(all: &'a [u8]) -> Self {
+        Self { all, place: 0 }
+    }
+
+    /// A walk that begins at a place, if there is such a place.
+    pub fn at(all: &'a [u8], place: u64) -> Option<Self> {
+        let place = usize::try_from(place).ok()?;
+        (place <= all.len()).then_some(Self { all, place })
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> usize {
+        self.place
+    }
+
+    /// The next bytes, if there are so many.
+    pub fn take(&mut self, count: u64) -> Option<&'a [u8]> {
+        let end = self.place.checked_add(usize::try_from(count).ok()?)?;
+        let taken = self.all.get(self.place..end)?;
+        self.place = end;
+        Some(taken)
+    }
+
+    /// The next bytes as an array.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N as u64)?.try_into().ok()
+    }
+
+    pub fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    pub fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// The bytes up to a line feed, which is passed over.
+    pub fn line(&mut self) -> Option<&'a [u8]> {
+        let rest = &self.all[self.place..];
+        let length = rest.iter().position(|&byte| byte == b'\n')?;
+        self.place += length + 1;
+        Some(&rest[..length])
+    }
+}

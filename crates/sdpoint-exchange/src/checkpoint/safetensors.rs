@@ -1,0 +1,59 @@
+//! Tensors of a safetensors file.
+
+use std::collections::BTreeMap;
+
+use safetensors::{Dtype, SafeTensors};
+
+use super::element::Element;
+use super::{Fault, StoredTensor};
+
+/// The metadata key of sdpoint's own models.
+const MODEL: &str = "sdpoint";
+
+pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fault> {
+    let malformed = |problem: String| Fault::Malformed {
+        format: "safetensors file",
+        problem,
+    };
+    let (header, metadata) =
+        SafeTensors::read_metadata(file).map_err(|error| malformed(error.to_string()))?;
+    let about = metadata.metadata().as_ref();
+    if about.is_some_and(|about| about.contains_key(MODEL)) {
+        return Err(Fault::Model);
+    }
+    // The length of the header stands in eight bytes before it.
+    let start = header + 8;
+    let mut tensors = BTreeMap::new();
+    for (name, info) in metadata.tensors() {
+        let (from, to) = info.data_offsets;
+        let end = start.checked_add(to).filter(|&end| end <= file.len());
+        let data = match end {
+            Some(end) => start + from..end,
+            None => {
+                return Err(malformed(format!(
+                    "tensor '{name}' reaches past its end: it is truncated"
+                )));
+            }
+        };
+        let tensor = StoredTensor::contiguous(element(info.dtype), info.shape.clone(), data)
+            .map_err(|problem| malformed(format!("tensor '{name}' {problem}")))?;
+        tensors.insert(name, tensor);
+    }
+    Ok(tensors)
+}
+
+fn element(dtype: Dtype) -> Element {
+    match dtype {
+        Dtype::F16 => Element::F16,
+        Dtype::BF16 => Element::BF16,
+        Dtype::F32 => Element::F32,
+        Dtype::F64 => Element::F64,
+        Dtype::I64 => Element::Other("int64", 8),
+        Dtype::I32 => Element::Other("int32", 4),
+        Dtype::I16 => Element::Other("int16", 2),
+        Dtype::I8 => Element::Other("int8", 1),
+        Dtype::U8 => Element::Other("uint8", 1),
+        Dtype::BOOL => Element::Other("bool", 1),
+        other => Element::Other("an unusual type", other.bitsize().div_ceil(8)),
+    }
+}

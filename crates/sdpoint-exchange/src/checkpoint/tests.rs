@@ -1,0 +1,250 @@
+use super::*;
+
+/// A pickle by the names of its instructions.
+#[derive(Clone, Default)]
+struct Pickle(Vec<u8>);
+
+impl Pickle {
+    fn new() -> Self {
+        Self(vec![0x80, 2])
+    }
+
+    fn op(mut self, bytes: &[u8]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn text(self, text: &str) -> Self {
+        self.op(&[0x8c, text.len() as u8]).op(text.as_bytes())
+    }
+
+    fn int(self, value: i32) -> Self {
+        self.op(b"J").op(&value.to_le_bytes())
+    }
+
+    fn global(self, module: &str, name: &str) -> Self {
+        self.op(format!("c{module}\n{name}\n").as_bytes())
+    }
+
+    /// A tensor of a storage "0" of `class`, by a call.
+    fn tensor(self, class: &str, offset: i32, shape: &[i32], strides: &[i32]) -> Self {
+        let sizes = |pickle: Self, sizes: &[i32]| {
+            let pickle = sizes
+                .iter()
+                .fold(pickle.op(b"("), |pickle, &size| pickle.int(size));
+            pickle.op(b"t")
+        };
+        let storage = self
+            .global("torch._utils", "_rebuild_tensor_v2")
+            .op(b"((")
+            .text("storage")
+            .global("torch", class)
+            .text("0")
+            .text("cpu")
+            .int(1)
+            .op(b"tQ")
+            .int(offset);
+        let pickle = sizes(sizes(storage, shape), strides);
+        pickle.op(b"\x89").op(b"NtR")
+    }
+
+    /// A dictionary with this pickle's value as "x".
+    fn file(self) -> Vec<u8> {
+        let mut pickle = Pickle::new().op(b"}").text("x");
+        pickle.0.extend(&self.0[2..]);
+        zip(&[("a/data.pkl", &pickle.op(b"s.").0), ("a/data/0", &[0; 16])])
+    }
+}
+
+/// A zip archive of stored files, as PyTorch lays it out.
+fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = Vec::new();
+    let mut list = Vec::new();
+    for (name, content) in files {
+        let at = archive.len() as u32;
+        let sizes = [(content.len() as u32).to_le_bytes(); 2].concat();
+        let lengths = [name.len() as u16, 0].map(u16::to_le_bytes).concat();
+        archive.extend(
+            [
+                &b"PK\x03\x04"[..],
+                &[0; 14],
+                &sizes,
+                &lengths,
+                name.as_bytes(),
+            ]
+            .concat(),
+        );
+        archive.extend_from_slice(content);
+        let entry = [
+            &b"PK\x01\x02"[..],
+            &[0; 16],
+            &sizes,
+            &lengths,
+            &[0; 10],
+            &at.to_le_bytes(),
+        ];
+        list.extend(entry.concat());
+        list.extend(name.as_bytes());
+    }
+    let count = [(files.len() as u16).to_le_bytes(); 2].concat();
+    let place = [list.len() as u32, archive.len() as u32]
+        .map(u32::to_le_bytes)
+        .concat();
+    archive.extend(list);
+    archive.extend([&b"PK\x05\x06"[..], &[0; 4], &count, &place, &[0; 2]].concat());
+    archive
+}
+
+fn refused(file: Vec<u8>) -> String {
+    Checkpoint::parse(file).unwrap_err().to_string()
+}
+
+#[test]
+fn strides_and_offsets_say_where_elements_lie() {
+    let data: Vec<u8> = (0..6u8).flat_map(|x| f32::from(x).to_le_bytes()).collect();
+    let pickle = Pickle::new().op(b"}").text("x");
+    let tensor = Pickle::default().tensor("FloatStorage", 1, &[2, 2], &[1, 3]);
+    let pickle = pickle.op(&tensor.0).op(b"s.");
+    let file = zip(&[("data.pkl", &pickle.0), ("data/0", &data)]);
+    let checkpoint = Checkpoint::parse(file).unwrap();
+    let tensor = checkpoint.get("x").unwrap();
+    assert_eq!(
+        (tensor.shape(), tensor.dtype()),
+        (&[2, 2][..], "float32".into())
+    );
+    assert_eq!(checkpoint.values(tensor).unwrap(), [1.0, 4.0, 2.0, 5.0]);
+}
+
+#[test]
+fn no_name_is_called_that_weights_do_not_need() {
+    for (module, name) in [("os", "system"), ("builtins", "eval"), ("torch", "load")] {
+        let call = Pickle::new()
+            .global(module, name)
+            .op(b"(")
+            .text("true")
+            .op(b"tR");
+        let message = refused(call.file());
+        assert!(message.contains(&format!("{module}.{name}")), "{message}");
+        assert!(message.contains("nothing was run"), "{message}");
+    }
+    let stacked = Pickle::new().text("os").text("system").op(b"\x93");
+    assert!(refused(stacked.file()).contains("os.system"));
+}
+
+#[test]
+fn tensors_larger_than_their_data_are_refused() {
+    // A storage of 16 bytes holds four single, two double or eight half ones.
+    let fits = |class, offset, shape: &[i32], strides: &[i32]| {
+        Checkpoint::parse(Pickle::new().tensor(class, offset, shape, strides).file())
+    };
+    assert!(fits("FloatStorage", 0, &[4], &[1]).is_ok());
+    assert!(fits("HalfStorage", 4, &[2, 2], &[2, 1]).is_ok());
+    assert!(fits("FloatStorage", 3, &[1], &[i32::MAX]).is_ok());
+    for (class, offset, shape, strides) in [
+        ("FloatStorage", 0, &[5][..], &[1][..]),
+        ("DoubleStorage", 0, &[3], &[1]),
+        ("FloatStorage", 1, &[4], &[1]),
+        ("FloatStorage", 0, &[2, 2], &[4, 1]),
+        // All elements in one place.
+        ("FloatStorage", 0, &[1 << 30, 1 << 30, 1 << 30], &[0, 0, 0]),
+        ("FloatStorage", 0, &[i32::MAX], &[1]),
+        ("FloatStorage", i32::MAX, &[1], &[1]),
+    ] {
+        let message = fits(class, offset, shape, strides).unwrap_err().to_string();
+        assert!(message.contains("tensor 'x'"), "{message}");
+    }
+    for (shape, strides) in [(&[-1][..], &[1][..]), (&[1], &[1, 1]), (&[1; 40], &[1; 40])] {
+        let message = fits("FloatStorage", 0, shape, strides)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("wrong arguments"), "{message}");
+    }
+}
+
+#[test]
+fn a_value_that_holds_itself_does_no_harm() {
+    // A dictionary remembered as 0 that gets itself as "state_dict".
+    let cycle = Pickle::new().op(b"}q\0").text("state_dict").op(b"h\0s.");
+    let message = refused(zip(&[("data.pkl", &cycle.0)]));
+    assert!(message.contains("no dictionary of tensors"), "{message}");
+}
+
+#[test]
+fn a_small_pickle_cannot_ask_for_much() {
+    let values = Pickle::new().op(&vec![b'}'; 2 << 20]);
+    assert!(refused(zip(&[("data.pkl", &values.0)])).contains("more values"));
+    // A list of a thousand pairs, of which ten thousand dictionaries are made.
+    let mut pickle = Pickle::new().op(b"](");
+    for _ in 0..1000 {
+        pickle = pickle.op(b"NN\x86");
+    }
+    pickle = pickle
+        .op(b"e\x85q\0")
+        .global("collections", "OrderedDict")
+        .op(b"q\x01");
+    for _ in 0..10_000 {
+        pickle = pickle.op(b"h\x01h\0R");
+    }
+    assert!(refused(zip(&[("data.pkl", &pickle.0)])).contains("wrong arguments"));
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    for file in [&b""[..], b"PK", b"GIF89a..........", &[0x80], &[0; 100]] {
+        let message = refused(file.to_vec());
+        assert!(
+            message.contains("neither") || message.contains("too early"),
+            "{message}"
+        );
+    }
+    assert!(refused(zip(&[("photo.jpg", &[])])).contains("no data.pkl"));
+    let other = Pickle::new().int(1).op(b".");
+    assert!(refused(other.0).contains("pickle of something else"));
+    let big = Pickle::new().op(b"}.");
+    let files = [("data.pkl", &big.0[..]), ("byteorder", b"big")];
+    assert!(refused(zip(&files)).contains("big-endian"));
+    let number = Pickle::new().int(1).op(b".");
+    assert!(refused(zip(&[("data.pkl", &number.0)])).contains("state_dict"));
+}
+
+#[test]
+fn a_damaged_archive_says_where() {
+    let whole = Pickle::new().tensor("FloatStorage", 0, &[4], &[1]).file();
+    assert!(refused(whole[..whole.len() - 1].to_vec()).contains("truncated"));
+    // A file that reaches past the end: its size in the list of files.
+    let place = whole.windows(4).rposition(|w| w == b"PK\x01\x02").unwrap();
+    let mut longer = whole.clone();
+    longer[place + 24..][..4].copy_from_slice(&0x00ff_ffffu32.to_le_bytes());
+    let message = refused(longer);
+    assert!(
+        message.contains("'a/data/0'") && message.contains("truncated"),
+        "{message}"
+    );
+    let mut deflated = whole;
+    deflated[place + 10] = 8;
+    assert!(refused(deflated).contains("compressed"));
+}
+
+#[test]
+fn safetensors_of_wrong_sizes_are_refused() {
+    let file = |header: &str, data: usize| {
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.resize(file.len() + data, 0);
+        file
+    };
+    let x = r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
+    assert!(Checkpoint::parse(file(x, 8)).is_ok());
+    assert!(refused(file(x, 7)).contains("damaged"));
+    for header in [
+        r#"{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+        r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}"#,
+        r#"{"x":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}}"#,
+        r#"{"x":{"dtype":"F32","shape":[4611686018427387903],"data_offsets":[0,18446744073709551612]}}"#,
+        r#"{"x":"#,
+    ] {
+        assert!(refused(file(header, 8)).contains("damaged"), "{header}");
+    }
+    let model = r#"{"__metadata__":{"sdpoint":"{}"}}"#;
+    assert!(refused(file(model, 0)).contains("already"));
+}
