@@ -1,4 +1,7 @@
-//! Single convolutions, one thread: `cargo bench -p sdpoint-kernels --bench conv -- [FILTER]`.
+//! Single convolutions on one thread; an item is a floating-point operation.
+//!
+//! `cargo bench -p sdpoint-kernels --bench conv -- [FILTER]`, where FILTER is a part of a name
+//! such as `forward`, `k7` or `forward.*s1 g1`.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -93,7 +96,7 @@ fn values(len: usize) -> Vec<f32> {
     (0..len).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect()
 }
 
-#[divan::bench(args = layers())]
+#[divan::bench(args = layers(), sample_count = 30)]
 fn forward(bencher: Bencher<'_, '_>, layer: &Layer) {
     let (ctx, shape) = (context(), layer.shape());
     let (x, mut y) = (values(shape.input_len()), values(shape.output_len()));
@@ -103,7 +106,7 @@ fn forward(bencher: Bencher<'_, '_>, layer: &Layer) {
         .bench_local(|| conv_forward(&ctx, &shape, &x, &w, Epilogue::default(), &mut y));
 }
 
-#[divan::bench(args = layers())]
+#[divan::bench(args = layers(), sample_count = 30)]
 fn backward_data(bencher: Bencher<'_, '_>, layer: &Layer) {
     let (ctx, shape) = (context(), layer.shape());
     let (dy, mut dx) = (values(shape.output_len()), values(shape.input_len()));
@@ -113,7 +116,7 @@ fn backward_data(bencher: Bencher<'_, '_>, layer: &Layer) {
         .bench_local(|| conv_backward_data(&ctx, &shape, &dy, &w, &mut dx, false));
 }
 
-#[divan::bench(args = layers())]
+#[divan::bench(args = layers(), sample_count = 30)]
 fn backward_weights(bencher: Bencher<'_, '_>, layer: &Layer) {
     let (ctx, shape) = (context(), layer.shape());
     let (x, dy) = (values(shape.input_len()), values(shape.output_len()));
