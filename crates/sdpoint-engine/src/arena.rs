@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use sdpoint_kernels::AlignedVec;
+
 /// When a tensor is needed: from the step that writes it to the last that
 /// reads it, both included.
 #[derive(Clone, Copy, Debug)]
@@ -87,45 +89,36 @@ impl Layout {
 /// The memory itself.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
-    memory: Vec<f32>,
+    memory: AlignedVec,
 }
 
 impl Arena {
     /// Makes room for a layout of `len` floats. What was there is lost.
     pub fn reserve(&mut self, len: usize) {
-        if self.memory.len() < len + ALIGNMENT {
-            // Zeroed pages come from the system at no cost, and the old
-            // block is gone before the new one is asked for.
-            self.memory = Vec::new();
-            self.memory = vec![0.0; len + ALIGNMENT];
+        if self.memory.len() < len {
+            // The old block is gone before the new one is asked for.
+            self.memory = AlignedVec::default();
+            self.memory = AlignedVec::zeros(len);
         }
     }
 
     /// Makes room for a layout of `len` floats and keeps what is there.
     pub fn extend(&mut self, len: usize) {
-        if self.memory.len() < len + ALIGNMENT {
-            let mut larger = Arena {
-                memory: vec![0.0; len + ALIGNMENT],
-            };
-            let old = self.aligned();
-            larger.aligned()[..old.len().min(len)].copy_from_slice(&old[..old.len().min(len)]);
-            *self = larger;
+        if self.memory.len() < len {
+            let mut larger = AlignedVec::zeros(len);
+            larger[..self.memory.len()].copy_from_slice(&self.memory);
+            self.memory = larger;
         }
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        size_of_val(self.memory.as_slice())
-    }
-
-    fn aligned(&mut self) -> &mut [f32] {
-        let shift = self.memory.as_ptr().align_offset(64).min(ALIGNMENT);
-        &mut self.memory[shift..]
+        self.memory.bytes()
     }
 
     /// Borrows everything to read.
-    pub fn read(&mut self) -> Reader<'_> {
-        Reader::new([(0, &*self.aligned()), (0, &[]), (0, &[])])
+    pub fn read(&self) -> Reader<'_> {
+        Reader::new([(0, &self.memory), (0, &[]), (0, &[])])
     }
 
     /// Borrows one place to write and the rest to read.
@@ -145,7 +138,7 @@ impl Arena {
     ) -> (Reader<'_>, &mut [f32], &mut [f32]) {
         let swap = b.start < a.start;
         let (low, high) = if swap { (b, a) } else { (a, b) };
-        let (below, rest) = self.aligned().split_at_mut(low.start);
+        let (below, rest) = self.memory.split_at_mut(low.start);
         let (first, rest) = rest.split_at_mut(low.len());
         let (between, rest) = rest.split_at_mut(high.start - low.end);
         let (second, above) = rest.split_at_mut(high.len());

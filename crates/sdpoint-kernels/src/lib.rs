@@ -12,6 +12,7 @@ mod isa;
 mod lanes;
 mod linear;
 pub mod loss;
+mod memory;
 pub mod norm;
 pub mod optimizer;
 mod peak;
@@ -29,4 +30,5 @@ pub use conv::{
 };
 pub use isa::Isa;
 pub use linear::{PackedLinear, linear_backward_data, linear_backward_weights, linear_forward};
+pub use memory::AlignedVec;
 pub use peak::peak_gflops;

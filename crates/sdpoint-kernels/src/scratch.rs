@@ -4,53 +4,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One cache line, and the widest vector.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([f32; Line::FLOATS]);
-
-impl Line {
-    const FLOATS: usize = 16;
-    const ZERO: Line = Line([0.0; Line::FLOATS]);
-}
-
-/// Floats whose first one starts a cache line.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AlignedVec {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-impl AlignedVec {
-    pub(crate) fn zeros(len: usize) -> Self {
-        AlignedVec {
-            lines: vec![Line::ZERO; len.div_ceil(Line::FLOATS)],
-            len,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.lines.len() * size_of::<Line>()
-    }
-}
-
-impl Deref for AlignedVec {
-    type Target = [f32];
-
-    #[inline(always)]
-    fn deref(&self) -> &[f32] {
-        // SAFETY: `lines` holds at least `len` initialised floats.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
-    }
-}
-
-impl DerefMut for AlignedVec {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [f32] {
-        // SAFETY: `lines` holds at least `len` initialised floats and is borrowed mutably.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
-    }
-}
+use crate::memory::AlignedVec;
 
 /// Buffers that nobody uses at the moment.
 #[derive(Default)]
@@ -88,7 +42,7 @@ impl ScratchPool {
             buffer = AlignedVec::zeros(len);
             free.bytes += buffer.bytes();
         }
-        buffer.len = len;
+        buffer.set_len(len);
         Scratch { pool: self, buffer }
     }
 

@@ -12,7 +12,7 @@ use super::epilogue::Finish;
 use super::gather::{Source, Window};
 use super::geometry::{ConvGeometry, ConvShape};
 use super::grouped::Merged;
-use super::pack::PackedWeights;
+use super::pack::{Kernels, PackedWeights};
 use super::product::{OutputLayout, Product};
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
@@ -83,18 +83,28 @@ impl PackedConvTranspose {
                 weights: packed,
             } = phase;
             let Some(packed) = packed else { continue };
-            packed.fill(ctx, |input, output, tap| {
-                let [ky, kx] = [tap / kernel[1], tap % kernel[1]];
-                let ky = remainder[0] + geometry.stride[0] * (kernel[0] - 1 - ky);
-                let kx = remainder[1] + geometry.stride[1] * (kernel[1] - 1 - kx);
+            let taps: Vec<usize> = (0..kernel[0] * kernel[1])
+                .map(|tap| {
+                    let [ky, kx] = [tap / kernel[1], tap % kernel[1]];
+                    let ky = remainder[0] + geometry.stride[0] * (kernel[0] - 1 - ky);
+                    let kx = remainder[1] + geometry.stride[1] * (kernel[1] - 1 - kx);
+                    ky * geometry.kernel[1] + kx
+                })
+                .collect();
+            let place = |input: usize, output: usize| {
                 let group = input / merged.group_in;
                 let output = group * merged.group_out + output;
-                merged
-                    .kernel_index(output, input % merged.group_in)
-                    .map_or(0.0, |kernel| {
-                        weights[(kernel * geometry.kernel[0] + ky) * geometry.kernel[1] + kx]
-                    })
-            });
+                let kernel = merged.kernel_index(output, input % merged.group_in)?;
+                Some(kernel * geometry.taps())
+            };
+            packed.fill(
+                ctx,
+                &Kernels {
+                    weights,
+                    taps: &taps,
+                    place,
+                },
+            );
         }
     }
 

@@ -10,7 +10,7 @@ use super::backward_weights::Reduction;
 use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
 use super::product::Product;
 use crate::context::Context;
-use crate::scratch::AlignedVec;
+use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
 /// Pixels whose sums are held in registers together.
@@ -34,12 +34,13 @@ impl DepthwiseWeights {
         }
     }
 
-    /// Sets every weight to `weight(channel, tap)`.
-    pub fn fill(&mut self, weight: impl Fn(usize, usize) -> f32) {
+    /// Takes the weights `taps` behind each channel's place.
+    pub fn fill(&mut self, weights: &[f32], taps: &[usize], place: impl Fn(usize) -> usize) {
         for channel in 0..self.channels {
-            for tap in 0..self.taps {
+            let kernel = place(channel);
+            for (tap, offset) in taps.iter().enumerate() {
                 let at = (channel / BLOCK * self.taps + tap) * BLOCK + channel % BLOCK;
-                self.data[at] = weight(channel, tap);
+                self.data[at] = weights[kernel + offset];
             }
         }
     }

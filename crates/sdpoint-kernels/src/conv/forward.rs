@@ -4,7 +4,7 @@ use super::epilogue::{Finish, SecondFinish};
 use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape};
 use super::grouped::Merged;
-use super::pack::PackedWeights;
+use super::pack::{Kernels, PackedWeights};
 use super::product::{OutputLayout, Product};
 use super::{Epilogue, assert_len};
 use crate::context::Context;
@@ -40,22 +40,31 @@ impl PackedConv {
     pub fn repack(&mut self, ctx: &Context, weights: &[f32]) {
         assert_len("weights", weights.len(), self.geometry.weight_len());
         let merged = Merged::new(&self.geometry);
-        let taps = self.geometry.taps();
-        let channels = self.geometry.in_channels;
-        let unrolls = self.geometry.unrolls();
-        self.weights.fill(ctx, |output, input, tap| {
-            let (input, tap) = if unrolls {
-                (
-                    input % channels,
-                    tap * self.geometry.kernel[1] + input / channels,
-                )
-            } else {
-                (input, tap)
-            };
-            merged
-                .kernel_index(output, input)
-                .map_or(0.0, |kernel| weights[kernel * taps + tap])
-        });
+        let geometry = &self.geometry;
+        let [height, width] = geometry.kernel;
+        let taps = geometry.taps();
+        let channels = geometry.in_channels;
+        let unrolls = geometry.unrolls();
+        let offsets: Vec<usize> = if unrolls {
+            (0..height).map(|row| row * width).collect()
+        } else {
+            (0..taps).collect()
+        };
+        self.weights.fill(
+            ctx,
+            &Kernels {
+                weights,
+                taps: &offsets,
+                place: |output: usize, input: usize| {
+                    let (input, column) = if unrolls {
+                        (input % channels, input / channels)
+                    } else {
+                        (input, 0)
+                    };
+                    Some(merged.kernel_index(output, input)? * taps + column)
+                },
+            },
+        );
     }
 
     /// The convolution.

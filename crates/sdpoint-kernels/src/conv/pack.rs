@@ -7,7 +7,7 @@ use super::gather::BLOCK;
 use super::microkernel::VECTORS;
 use super::winograd::{self, TransformedWeights};
 use crate::context::Context;
-use crate::scratch::AlignedVec;
+use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
 /// A run of output channels of one group that a micro-kernel computes together.
@@ -123,6 +123,22 @@ impl BlockedLayout {
     }
 }
 
+/// Where the weights to pack are.
+pub(super) struct Kernels<'a, P> {
+    /// All weights of the convolution.
+    pub weights: &'a [f32],
+    /// How far behind a kernel's place the weight of each of its taps is.
+    pub taps: &'a [usize],
+    /// The place of the kernel from an input channel of the group to an output channel; none
+    /// where it is zero.
+    pub place: P,
+}
+
+/// [`Kernels::place`], for output channel and input channel of the group.
+pub(super) trait KernelPlace: Fn(usize, usize) -> Option<usize> + Sync {}
+
+impl<P: Fn(usize, usize) -> Option<usize> + Sync> KernelPlace for P {}
+
 /// Weights in the form that the path for them takes.
 #[derive(Clone, Debug)]
 pub(super) struct PackedWeights {
@@ -154,34 +170,52 @@ impl PackedWeights {
         }
     }
 
-    /// Sets every weight to `weight(output channel, channel in the group, tap)`.
-    pub fn fill(&mut self, ctx: &Context, weight: impl Fn(usize, usize, usize) -> f32 + Sync) {
+    /// Takes the weights from where `kernels` finds them.
+    pub fn fill(&mut self, ctx: &Context, kernels: &Kernels<'_, impl KernelPlace>) {
+        let layout = self.layout;
         if let Some(depthwise) = &mut self.depthwise {
-            let group_in = self.layout.group_in;
-            return depthwise.fill(|channel, tap| weight(channel, channel % group_in, tap));
+            let group_in = layout.group_in;
+            return depthwise.fill(kernels.weights, kernels.taps, |channel| {
+                (kernels.place)(channel, channel % group_in).expect("a channel sees itself")
+            });
         }
-        if let Some(transformed) = &mut self.transformed {
-            transformed.fill(ctx, &weight);
-        }
-        let layout = &self.layout;
         let data = SharedMut::new(&mut self.data);
-        ctx.parallel(layout.units(), |unit| {
-            let (group, block) = layout.unit(unit);
-            // SAFETY: units have disjoint weights, and each runs once.
-            let out = unsafe { data.slice(layout.range(unit)) };
-            let mut rows = out.chunks_exact_mut(block.vectors * layout.lanes);
-            for first in (0..layout.group_in).step_by(BLOCK) {
-                for tap in 0..layout.taps {
-                    for channel in first..layout.group_in.min(first + BLOCK) {
-                        let row = rows.next().expect("a row for each channel and tap");
-                        for (i, out) in row[..block.channels].iter_mut().enumerate() {
-                            let output = group * layout.group_out + block.first + i;
-                            *out = weight(output, channel, tap);
+        let transformed = self
+            .transformed
+            .as_mut()
+            .map(TransformedWeights::destination);
+        ctx.parallel_with(
+            layout.units(),
+            || ctx.scratch(layout.taps * VECTORS * layout.lanes),
+            |kernel_rows, unit| {
+                let (group, block) = layout.unit(unit);
+                let width = block.vectors * layout.lanes;
+                // SAFETY: units have disjoint weights, and each runs once.
+                let out = unsafe { data.slice(layout.range(unit)) };
+                kernel_rows.fill(0.0);
+                for channel in 0..layout.group_in {
+                    for i in 0..block.channels {
+                        let output = group * layout.group_out + block.first + i;
+                        let place = (kernels.place)(output, channel);
+                        for (tap, offset) in kernels.taps.iter().enumerate() {
+                            kernel_rows[tap * width + i] =
+                                place.map_or(0.0, |place| kernels.weights[place + offset]);
                         }
                     }
+                    let (row, step) = layout.kernel_rows(channel);
+                    for (tap, kernel_row) in kernel_rows
+                        .chunks_exact(width)
+                        .enumerate()
+                        .take(layout.taps)
+                    {
+                        out[(row + tap * step) * width..][..width].copy_from_slice(kernel_row);
+                    }
+                    if let Some(transformed) = &transformed {
+                        transformed.store(ctx, unit, channel, kernel_rows);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     #[inline(always)]

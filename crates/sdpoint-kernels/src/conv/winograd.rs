@@ -18,7 +18,8 @@ use super::microkernel::{Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
 use super::product::{OutputLayout, Product, TASK_MACS, TASKS_PER_THREAD};
 use crate::context::Context;
-use crate::scratch::{AlignedVec, Scratch};
+use crate::memory::AlignedVec;
+use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
 /// Outputs of a tile, in rows and columns.
@@ -74,27 +75,12 @@ impl TransformedWeights {
         TransformedWeights { layout, data }
     }
 
-    /// Transforms the kernels whose elements are `weight(output channel, channel, tap)`.
-    pub fn fill(&mut self, ctx: &Context, weight: impl Fn(usize, usize, usize) -> f32 + Sync) {
-        let layout = self.layout;
-        let data = SharedMut::new(&mut self.data);
-        ctx.parallel(layout.units(), |unit| {
-            let (_, block) = layout.unit(unit);
-            let width = block.vectors * layout.lanes();
-            let start = layout.range(unit).start;
-            for input in 0..layout.group_in {
-                let row = start + layout.kernel_rows(input).0 * width;
-                for i in 0..block.channels {
-                    let kernel: [f32; 9] =
-                        std::array::from_fn(|tap| weight(block.first + i, input, tap));
-                    for (point, value) in transform_kernel(&kernel).into_iter().enumerate() {
-                        let at = point * layout.len() + row + i;
-                        // SAFETY: units have disjoint weights, and each runs once.
-                        unsafe { data.slice(at..at + 1)[0] = value };
-                    }
-                }
-            }
-        });
+    /// Where transformed kernels go.
+    pub fn destination(&mut self) -> Destination<'_> {
+        Destination {
+            layout: self.layout,
+            data: SharedMut::new(&mut self.data),
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -108,28 +94,82 @@ impl TransformedWeights {
     }
 }
 
-/// The kernel's values at the points, rows first.
-fn transform_kernel(kernel: &[f32; 9]) -> [f32; POINTS] {
-    let line = |g: [f32; 3]| {
-        let (even, odd) = (-2.0 / 3.0 * g[0] - 1.0 / 3.0 * g[2], ROOT / 3.0 * g[1]);
-        let (even2, odd2) = (1.0 / 6.0 * g[0] + 1.0 / 3.0 * g[2], ROOT / 6.0 * g[1]);
-        [
-            g[0],
-            even - odd,
-            even + odd,
-            even2 + odd2,
-            even2 - odd2,
-            g[2],
-        ]
-    };
-    let mut points = [0.0; POINTS];
-    let columns: [[f32; INPUTS]; 3] =
-        std::array::from_fn(|x| line([kernel[x], kernel[3 + x], kernel[6 + x]]));
-    for y in 0..INPUTS {
-        let row = line([columns[0][y], columns[1][y], columns[2][y]]);
-        points[y * INPUTS..][..INPUTS].copy_from_slice(&row);
+/// Transformed weights that several threads write, each its own units.
+#[derive(Clone, Copy)]
+pub(super) struct Destination<'a> {
+    layout: BlockedLayout,
+    data: SharedMut<'a, f32>,
+}
+
+impl Destination<'_> {
+    /// Transforms the kernels from input channel `input` to a unit's output channels, given as
+    /// `[tap][output channel]`. No other thread may store into the unit meanwhile.
+    pub fn store(&self, ctx: &Context, unit: usize, input: usize, kernels: &[f32]) {
+        ctx.dispatch(TransformKernels {
+            destination: self,
+            unit,
+            input,
+            kernels,
+        });
     }
-    points
+}
+
+struct TransformKernels<'a> {
+    destination: &'a Destination<'a>,
+    unit: usize,
+    input: usize,
+    kernels: &'a [f32],
+}
+
+impl SimdOp for TransformKernels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let Destination { layout, data } = *self.destination;
+        let (_, block) = layout.unit(self.unit);
+        let width = block.vectors * lanes;
+        let row = layout.range(self.unit).start + layout.kernel_rows(self.input).0 * width;
+        for v in 0..block.vectors {
+            let mut lines = [[ops.zero(); 3]; INPUTS];
+            for c in 0..3 {
+                let tap = |r: usize| ops.load(&self.kernels[(r * 3 + c) * width + v * lanes..]);
+                let line = kernel_line(isa, [tap(0), tap(1), tap(2)]);
+                for r in 0..INPUTS {
+                    lines[r][c] = line[r];
+                }
+            }
+            for (r, line) in lines.into_iter().enumerate() {
+                for (c, value) in kernel_line(isa, line).into_iter().enumerate() {
+                    let at = (r * INPUTS + c) * layout.len() + row + v * lanes;
+                    // SAFETY: units have disjoint weights, and the caller has this one.
+                    ops.store(value, unsafe { data.slice(at..at + lanes) });
+                }
+            }
+        }
+    }
+}
+
+/// Three taps of a line at the points.
+#[inline(always)]
+fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS] {
+    let ops = isa.f32();
+    let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
+    let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));
+    let even = ops.mul_add(two_thirds, g[0], ops.mul(third, g[2]));
+    let odd = ops.mul(root_third, g[1]);
+    let even2 = ops.mul_add(sixth, g[0], ops.mul(third, g[2]));
+    let odd2 = ops.mul(root_sixth, g[1]);
+    [
+        g[0],
+        ops.sub(ops.neg(even), odd),
+        ops.sub(odd, even),
+        ops.add(even2, odd2),
+        ops.sub(even2, odd2),
+        g[2],
+    ]
 }
 
 /// Six inputs of a line at the points.
