@@ -158,9 +158,9 @@ fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS] {
     let ops = isa.f32();
     let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
     let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));
-    let even = ops.mul_add(two_thirds, g[0], ops.mul(third, g[2]));
+    let even = ops.add(ops.mul(two_thirds, g[0]), ops.mul(third, g[2]));
     let odd = ops.mul(root_third, g[1]);
-    let even2 = ops.mul_add(sixth, g[0], ops.mul(third, g[2]));
+    let even2 = ops.add(ops.mul(sixth, g[0]), ops.mul(third, g[2]));
     let odd2 = ops.mul(root_sixth, g[1]);
     [
         g[0],
