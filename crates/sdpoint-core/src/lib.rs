@@ -6,6 +6,7 @@
 //! computed here.
 
 pub mod atomic;
+pub mod combination;
 pub mod cost;
 pub mod instance;
 pub mod layer;
@@ -20,6 +21,7 @@ pub mod weights;
 pub mod zoo;
 
 pub use atomic::write_atomically;
+pub use combination::{Cascade, Combination, CombinedRecord};
 pub use cost::{Cost, format_macs};
 pub use instance::{Instance, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
@@ -28,6 +30,6 @@ pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point,
 pub use preprocessing::{EvalTransform, Preprocessing, TrainTransform};
 pub use ratio::Ratio;
 pub use record::Record;
-pub use select::{Budget, Choice, Times, select, select_timed};
+pub use select::{Budget, Choice, Times, select, select_combined, select_timed};
 pub use shapes::{Shape, ShapeError, Shapes};
 pub use weights::{Moments, Statistics, Weights};

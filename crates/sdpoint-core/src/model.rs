@@ -13,14 +13,16 @@ pub use check::Misfit;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::combination::CombinedRecord;
 use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
 use crate::weights::{Statistics, Weights};
 
-/// The newest version of the format, which is also the one that is written.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version of the format. What an older one can say is written in
+/// the older one, so that older programs read it.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// A trained network with everything that using it takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +40,9 @@ pub struct Model {
     /// Every instance that has statistics, with its cost and, once measured,
     /// its accuracy.
     pub instances: Vec<Record>,
+    /// Cascades and ensembles of its instances, as measured when they were
+    /// fitted.
+    pub combinations: Vec<CombinedRecord>,
     /// Where the model comes from: method, ratios, recipe, seed. For people
     /// to read; nothing here depends on its form.
     pub training: serde_json::Value,
@@ -140,6 +145,15 @@ impl Model {
     /// newer format, or contradicts itself.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         read::load(path.as_ref())
+    }
+
+    /// As [`Model::load`], from the bytes of a file, which may come from
+    /// anywhere just as well.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; the errors call the file `bytes in memory`.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
+        read::read(Path::new("bytes in memory"), bytes.len() as u64, bytes)
     }
 
     /// Writes the model file, whole or not at all; see

@@ -12,6 +12,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::combination::CombinedRecord;
 use crate::instance::Instance;
 use crate::record::Record;
 
@@ -45,6 +46,16 @@ pub enum SelectError {
     /// An accuracy was asked for, but none was measured.
     #[error("no instance of the model was evaluated, so none is known to be {0} right")]
     NotEvaluated(Budget),
+    /// There is no such cascade or ensemble.
+    #[error("the model has no {kind} of at most {:.1}% of the dearest instance's cost{}", 100.0 * limit, cheapest.map(|share| format!(": the cheapest takes {:.1}% on average", 100.0 * share)).unwrap_or_default())]
+    NoCombination {
+        /// Cascade or ensemble.
+        kind: &'static str,
+        /// The share that it may cost on average.
+        limit: f64,
+        /// The least share that one of the kind costs, if there is any.
+        cheapest: Option<f64>,
+    },
     /// A time was asked for, but none is known.
     #[error("it is not known how long any instance takes")]
     NotTimed,
@@ -229,6 +240,36 @@ impl Pool<'_> {
             Budget::Macs(_) | Budget::Instance(_) => Budget::Macs(record.macs),
         }
     }
+}
+
+/// The most accurate of some combinations that costs, on average, at most a
+/// share of the dearest instance; of equals the cheapest. All are of one
+/// `kind`.
+///
+/// # Errors
+/// If none is so cheap.
+pub fn select_combined<'a>(
+    records: &[Record],
+    combinations: impl IntoIterator<Item = &'a CombinedRecord>,
+    kind: &'static str,
+    limit: f64,
+) -> Result<&'a CombinedRecord, SelectError> {
+    let dearest = records.iter().map(|record| record.macs).max();
+    let dearest = dearest.unwrap_or(0).max(1) as f64;
+    let share = |record: &CombinedRecord| record.macs as f64 / dearest;
+    let all: Vec<&CombinedRecord> = combinations.into_iter().collect();
+    let fits = all
+        .iter()
+        .filter(|record| share(record) <= limit * (1.0 + 1e-9));
+    let best = fits.min_by(|a, b| b.top1.total_cmp(&a.top1).then(a.macs.cmp(&b.macs)));
+    best.copied().ok_or_else(|| SelectError::NoCombination {
+        kind,
+        limit,
+        cheapest: all
+            .iter()
+            .map(|record| share(record))
+            .min_by(f64::total_cmp),
+    })
 }
 
 /// Which of some `(cost, accuracy)` pairs lie on the Pareto frontier: no

@@ -25,11 +25,11 @@ pub use calibration::Calibrator;
 pub use inference::{Flight, InferenceEngine, NormSource};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions};
-pub use scores::{cross_entropy, softmax, top_k};
+pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
 pub use sdpoint_kernels::{Context, ContextError, Isa, peak_gflops};
 pub use timing::{Pass, StepTime};
 pub use training::{StepOutcome, TrainingEngine};
-pub use work::{SharedWork, shared_work};
+pub use work::{SharedWork, common_macs, shared_work};
 
 /// A batch of images, normalised, in NHWC order.
 #[derive(Clone, Copy, Debug)]

@@ -48,6 +48,33 @@ pub fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
     order
 }
 
+/// The logarithm of the mean of several networks' probabilities, which are
+/// logits of that mean: softmax undoes the logarithm.
+pub fn log_mean_probabilities(all: &[&[f32]], classes: usize) -> Vec<f32> {
+    let mut sum = vec![0.0f64; all.first().map_or(0, |logits| logits.len())];
+    for logits in all {
+        let mut probabilities = logits.to_vec();
+        softmax(&mut probabilities, classes);
+        for (sum, p) in std::iter::zip(&mut sum, probabilities) {
+            *sum += f64::from(p);
+        }
+    }
+    let least = f64::from(f32::MIN_POSITIVE);
+    let mean = |sum: f64| (sum / all.len() as f64).max(least);
+    sum.into_iter().map(|sum| mean(sum).ln() as f32).collect()
+}
+
+/// How sure a network is of each image: the probability that it gives to its
+/// best class.
+pub fn confidences(logits: &[f32], classes: usize) -> Vec<f64> {
+    let best = logits.chunks_exact(classes).map(|row| {
+        let (_, sum) = log_sum(row);
+        // The largest logit's own exponential is 1.
+        1.0 / sum
+    });
+    best.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +88,22 @@ mod tests {
         assert_eq!(&p[3..], [1.0, 0.0, 0.0]);
         let loss = cross_entropy(&logits, &[1, 0], 3);
         assert!((loss + f64::from(p[1]).ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn means_are_of_probabilities() {
+        let (sure, unsure) = ([0.0, 100.0, 0.0], [0.0; 3]);
+        let mut both = log_mean_probabilities(&[&sure, &unsure], 3);
+        softmax(&mut both, 3);
+        for (p, expected) in std::iter::zip(both, [1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0]) {
+            assert!((p - expected as f32).abs() < 1e-6, "{p}");
+        }
+        let logits = [1.0, 3.0, 2.0, 0.0, 0.0, 0.0];
+        let mut p = logits;
+        softmax(&mut p, 3);
+        let confidences = confidences(&logits, 3);
+        assert!((confidences[0] - f64::from(p[1])).abs() < 1e-6);
+        assert!((confidences[1] - 1.0 / 3.0).abs() < 1e-6);
     }
 
     #[test]

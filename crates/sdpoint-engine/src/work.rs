@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use sdpoint_core::{Instance, Network, PointId, ShapeError};
+use sdpoint_core::{Instance, LayerId, Network, PointId, ShapeError};
 
-use crate::lower::{Span, lower};
+use crate::inference::exit_layers;
+use crate::lower::Span;
 
 /// A stretch of the full network up to a point, and the instances that
 /// branch off there.
@@ -76,28 +77,46 @@ pub fn shared_work(
     size: [usize; 2],
     instances: &[Instance],
 ) -> Result<SharedWork, ShapeError> {
-    let macs = |instance, span| span_macs(network, size, instance, span);
-    let mut shared = 0;
-    for stage in stages(network, instances) {
-        shared += macs(Instance::Full, stage.trunk)?;
-        for instance in stage.branches {
-            let from = stage.trunk.to;
-            shared += macs(instance, Span { from, to: None })?;
-        }
-    }
-    let mut separate = 0;
+    let full = network.cost(size, Instance::Full)?.layer_macs;
+    let exits = exit_layers(network, size)?;
+    let (mut branches, mut separate, mut furthest) = (0, 0, 0);
     for &instance in instances {
-        separate += macs(instance, Span::WHOLE)?;
+        let own = network.cost(size, instance)?;
+        let exit = exit_of(&exits, instance).unwrap_or(full.len());
+        branches += own.layer_macs[exit..].iter().sum::<u64>();
+        separate += own.macs;
+        furthest = furthest.max(exit);
     }
-    Ok(SharedWork { shared, separate })
+    Ok(SharedWork {
+        shared: branches + full[..furthest].iter().sum::<u64>(),
+        separate,
+    })
 }
 
-fn span_macs(
+/// Multiply-accumulates for one image that two instances have in common:
+/// those before the first of their points.
+///
+/// # Errors
+/// If the network cannot take the input size, or lacks a point.
+pub fn common_macs(
     network: &Network,
     size: [usize; 2],
-    instance: Instance,
-    span: Span,
+    [a, b]: [Instance; 2],
 ) -> Result<u64, ShapeError> {
-    let lowered = lower(network, size, instance, span)?;
-    Ok(lowered.nodes.iter().map(|node| lowered.macs(node)).sum())
+    let macs = network.cost(size, a)?.layer_macs;
+    network.shapes(size, b)?;
+    let exits = exit_layers(network, size)?;
+    let exit = |instance| exit_of(&exits, instance).unwrap_or(macs.len());
+    let common = if a == b {
+        macs.len()
+    } else {
+        exit(a).min(exit(b))
+    };
+    Ok(macs[..common].iter().sum())
+}
+
+/// The first layer in which an instance differs from `full`, if any does.
+fn exit_of(exits: &[(PointId, LayerId)], instance: Instance) -> Option<usize> {
+    let found = exits.iter().find(|(id, _)| Some(*id) == instance.point());
+    found.map(|(_, layer)| layer.0)
 }

@@ -5,7 +5,7 @@ mod plot;
 
 use std::fmt::Write;
 
-use sdpoint_core::{Instance, Record};
+use sdpoint_core::{CombinedRecord, Instance, Record};
 
 pub use plot::curve_svg;
 
@@ -18,30 +18,53 @@ pub struct Series {
     pub marks: Vec<Mark>,
 }
 
-/// One instance in a picture.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// One instance or combination in a picture.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    /// Which instance.
-    pub instance: Instance,
-    /// Multiply-accumulates for an image.
+    /// What it is called.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// Multiply-accumulates for an image, on average.
     pub macs: u64,
     /// Share (0 to 1) of images whose first guess is right.
     pub top1: f64,
 }
 
+/// What a mark stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The instance without downsampling.
+    Full,
+    /// Another instance.
+    Instance,
+    /// A cascade or an ensemble.
+    Combination,
+}
+
 impl Series {
-    /// Those of a model's instances that were measured.
-    pub fn new(name: impl Into<String>, records: &[Record]) -> Self {
+    /// Those of a model's instances that were measured, and its combinations.
+    pub fn new(name: impl Into<String>, records: &[Record], combined: &[CombinedRecord]) -> Self {
+        let combined = combined.iter().map(|record| Mark {
+            name: record.combination.to_string(),
+            kind: Kind::Combination,
+            macs: record.macs,
+            top1: record.top1,
+        });
         let marks = records.iter().filter_map(|record| {
             Some(Mark {
-                instance: record.instance,
+                name: record.instance.to_string(),
+                kind: match record.instance {
+                    Instance::Full => Kind::Full,
+                    Instance::At(..) => Kind::Instance,
+                },
                 macs: record.macs,
                 top1: record.top1.filter(|top1| top1.is_finite())?,
             })
         });
         Self {
             name: name.into(),
-            marks: marks.collect(),
+            marks: marks.chain(combined).collect(),
         }
     }
 }
@@ -49,8 +72,9 @@ impl Series {
 /// The curve as a table with a heading: `instance`, `point`, `ratio`, `macs`
 /// for an image, `share` of the dearest instance's MACs, `top1` and `top5`
 /// as shares from 0 to 1, and mean `loss` in nats. What does not apply or
-/// was not measured is left empty.
-pub fn curve_csv(records: &[Record]) -> String {
+/// was not measured is left empty. Combinations come last, at their average
+/// cost: `0@0.5>full` is a cascade, `full+7@0.5` an ensemble.
+pub fn curve_csv(records: &[Record], combined: &[CombinedRecord]) -> String {
     let most = records.iter().map(|record| record.macs).max().unwrap_or(0);
     let mut text = String::from("instance,point,ratio,macs,share,top1,top5,loss\n");
     for record in records {
@@ -69,11 +93,25 @@ pub fn curve_csv(records: &[Record]) -> String {
         ];
         writeln!(text, "{}", fields.join(",")).expect("a string takes all");
     }
+    for record in combined {
+        let CombinedRecord {
+            combination,
+            macs,
+            top1,
+            top5,
+            loss,
+        } = record;
+        let share = *macs as f64 / most.max(1) as f64;
+        writeln!(text, "{combination},,,{macs},{share},{top1},{top5},{loss}")
+            .expect("a string takes all");
+    }
     text
 }
 
 #[cfg(test)]
 mod tests {
+    use sdpoint_core::Combination;
+
     use super::*;
 
     #[test]
@@ -86,12 +124,22 @@ mod tests {
             record("full", 400, Some(0.8125)),
             record("stem@0.5", 100, None),
         ];
+        let combined = [CombinedRecord {
+            combination: Combination::Ensemble(records.iter().map(|r| r.instance).collect()),
+            macs: 440,
+            top1: 0.875,
+            top5: 1.0,
+            loss: 0.5,
+        }];
         assert_eq!(
-            curve_csv(&records),
+            curve_csv(&records, &combined),
             "instance,point,ratio,macs,share,top1,top5,loss\n\
              full,,,400,1,0.8125,,\n\
-             stem@0.5,stem,0.5,100,0.25,,,\n"
+             stem@0.5,stem,0.5,100,0.25,,,\n\
+             full+stem@0.5,,,440,1.1,0.875,1,0.5\n"
         );
-        assert_eq!(Series::new("x", &records).marks.len(), 1);
+        let marks = Series::new("x", &records, &combined).marks;
+        let kinds: Vec<Kind> = marks.iter().map(|mark| mark.kind).collect();
+        assert_eq!(kinds, [Kind::Full, Kind::Combination]);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use sdpoint_core::{Instance, Network, Record, Statistics, Weights};
+use sdpoint_core::{Combination, CombinedRecord, Instance, Network, Record, Statistics, Weights};
 use sdpoint_engine::{
     Context, Images, InferenceEngine, NormSource, SharedWork, cross_entropy, shared_work, top_k,
 };
 
 use crate::calibrate::Feed;
+use crate::combine::Tally;
 use crate::error::TrainError;
 use crate::observer::Observer;
 
@@ -16,6 +17,8 @@ use crate::observer::Observer;
 pub struct Evaluation {
     /// Cost and accuracy of each instance, in the order asked for.
     pub records: Vec<Record>,
+    /// Those of the combinations whose members are all among the instances.
+    pub combined: Vec<CombinedRecord>,
     /// How many images it saw.
     pub images: usize,
     /// MACs of one image in all instances, and what they would have been
@@ -35,6 +38,7 @@ pub fn evaluate(
     weights: &Weights,
     statistics: &Statistics,
     instances: &[Instance],
+    combinations: &[Combination],
     norms: NormSource,
     feed: Feed<'_>,
     observer: &mut dyn Observer,
@@ -44,6 +48,7 @@ pub fn evaluate(
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let images = feed.data.len();
     let mut scores = vec![Score::default(); instances.len()];
+    let mut combined = Tally::of(combinations, instances);
     let mut done = 0;
     for batch in feed.batches(ctx, (0..images).collect())? {
         let batch = batch?;
@@ -56,23 +61,28 @@ pub fn evaluate(
         for (score, logits) in scores.iter_mut().zip(&logits) {
             score.add(logits, &batch.labels, network.classes());
         }
+        for tally in &mut combined {
+            tally.add(&logits, &batch.labels, network.classes());
+        }
         done += batch.len();
         observer.evaluating(done, images);
         if observer.stop_requested() {
             return Err(TrainError::Stopped);
         }
     }
-    let share = |count: u64| Some(count as f64 / images as f64);
     let records = std::iter::zip(instances, &scores).map(|(&instance, score)| {
+        let [top1, top5, loss] = score.means();
         Ok(Record {
             instance,
             macs: network.cost(size, instance)?.macs,
-            top1: share(score.first),
-            top5: share(score.among_five),
-            loss: Some(score.loss / images as f64),
+            top1: Some(top1),
+            top5: Some(top5),
+            loss: Some(loss),
         })
     });
+    let combined = combined.iter().map(|tally| tally.record(network, size));
     Ok(Evaluation {
+        combined: combined.collect::<Result<_, _>>()?,
         records: records.collect::<Result<_, TrainError>>()?,
         images,
         work,
@@ -81,14 +91,16 @@ pub fn evaluate(
 
 /// Sums over the images of one instance.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Score {
+pub(crate) struct Score {
+    images: u64,
     first: u64,
     among_five: u64,
     loss: f64,
 }
 
 impl Score {
-    fn add(&mut self, logits: &[f32], labels: &[u32], classes: usize) {
+    pub fn add(&mut self, logits: &[f32], labels: &[u32], classes: usize) {
+        self.images += labels.len() as u64;
         self.loss += cross_entropy(logits, labels, classes);
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             let best = top_k(row, 5);
@@ -96,6 +108,12 @@ impl Score {
             self.first += u64::from(place == Some(0));
             self.among_five += u64::from(place.is_some());
         }
+    }
+
+    /// Top-1 and top-5 accuracy and the mean loss.
+    pub fn means(&self) -> [f64; 3] {
+        let images = self.images.max(1) as f64;
+        [self.first as f64, self.among_five as f64, self.loss].map(|sum| sum / images)
     }
 }
 

@@ -81,6 +81,7 @@ mod tests {
                 evaluate: EvalTransform::Resize,
             },
             instances: Vec::new(),
+            combinations: Vec::new(),
             training: serde_json::Value::Null,
             network,
         };

@@ -58,6 +58,7 @@ pub(crate) fn finish(
         &weights,
         &statistics,
         &instances,
+        &[],
         NormSource::Own,
         feed(run.test),
         observer,
@@ -69,6 +70,7 @@ pub(crate) fn finish(
         classes: plan.classes.clone(),
         preprocessing: plan.preprocessing.clone(),
         instances: evaluation.records.clone(),
+        combinations: Vec::new(),
         training: provenance(plan),
     };
     let title = format!(
@@ -76,9 +78,13 @@ pub(crate) fn finish(
         network.name(),
         run.test.source().name()
     );
-    let series = [Series::new(plan.method.to_string(), &evaluation.records)];
+    let series = [Series::new(
+        plan.method.to_string(),
+        &evaluation.records,
+        &[],
+    )];
     for (file, text) in [
-        (folder::CURVE_CSV, curve_csv(&evaluation.records)),
+        (folder::CURVE_CSV, curve_csv(&evaluation.records, &[])),
         (folder::CURVE_SVG, curve_svg(&title, &series)),
     ] {
         write_atomically(&run.folder.join(file), |out| out.write_all(text.as_bytes()))?;

@@ -7,12 +7,14 @@
 
 mod calibrate;
 pub mod checkpoint;
+mod combine;
 mod curve;
 mod draw;
 mod error;
 mod evaluate;
 mod fine_tune;
 mod finish;
+mod fit;
 pub mod folder;
 mod metrics;
 mod observer;
@@ -23,12 +25,13 @@ mod trainer;
 
 pub use calibrate::{Feed, calibrate};
 pub use checkpoint::Checkpoint;
-pub use curve::{Mark, Series, curve_csv, curve_svg};
+pub use curve::{Kind, Mark, Series, curve_csv, curve_svg};
 pub use draw::{Draw, DrawError, Draws, Method};
 pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use fine_tune::{Init, fine_tune};
 pub use finish::Finished;
+pub use fit::{Wanted, fit_combinations};
 pub use metrics::EpochMetrics;
 pub use observer::{Observer, Progress, Silent};
 pub use plan::{CALIBRATION_IMAGES, Plan};

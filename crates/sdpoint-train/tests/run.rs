@@ -471,6 +471,7 @@ fn a_trained_model_gets_new_instances_without_training() {
             weights,
             &statistics,
             &instances,
+            &[],
             norms,
             feed,
             &mut Silent,

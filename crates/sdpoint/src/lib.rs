@@ -32,8 +32,8 @@
 mod runtime;
 
 pub use runtime::{
-    Answer, BatchProfile, Engine, Guess, Inputs, InstanceTime, LoadError, Machine, Predictions,
-    Profile, ProfileError, RunError, StretchTime, TimeSource,
+    Answer, BatchProfile, CascadeAnswer, Engine, Guess, Inputs, InstanceTime, LoadError, Machine,
+    Predictions, Profile, ProfileError, RunError, StretchTime, TimeSource,
 };
 pub use sdpoint_core::*;
 pub use sdpoint_data as data;

@@ -1,5 +1,6 @@
 //! A model at work: any instance, at any moment.
 
+mod cascade;
 mod deadline;
 mod error;
 mod inputs;
@@ -12,6 +13,7 @@ mod profile;
 mod tests;
 mod timetable;
 
+pub use cascade::CascadeAnswer;
 pub use error::{LoadError, RunError};
 pub use inputs::Inputs;
 pub use machine::Machine;
@@ -25,7 +27,8 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::select::SelectError;
 use sdpoint_core::{
-    Budget, Choice, Instance, Model, Network, Preprocessing, Record, Times, select_timed,
+    Budget, Choice, CombinedRecord, Instance, Model, Network, Preprocessing, Record, Times,
+    select_timed,
 };
 use sdpoint_data::Image;
 use sdpoint_engine::{Context, EngineError, Images, InferenceEngine, NormSource};
@@ -58,6 +61,7 @@ pub struct Engine {
     classes: Arc<[String]>,
     preprocessing: Preprocessing,
     records: Vec<Record>,
+    combinations: Vec<CombinedRecord>,
     /// What was measured on this machine earlier.
     profile: Vec<BatchProfile>,
     source: TimeSource,
@@ -106,6 +110,7 @@ impl Engine {
             classes: model.classes.into(),
             preprocessing: model.preprocessing,
             records: model.instances,
+            combinations: model.combinations,
             profile: Vec::new(),
             source: TimeSource::NoProfile,
             timetables: Mutex::default(),

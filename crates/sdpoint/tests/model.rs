@@ -336,6 +336,103 @@ fn time_and_accuracy_are_budgets_too() {
 }
 
 #[test]
+fn cascades_and_ensembles_are_fitted_shown_and_used() {
+    // Undertrained, so that instances err, and not on the same images.
+    let data = format!("folder:{}", trained().argument("photos"));
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (model, image) = (at("model.safetensors"), image("lying"));
+    let mut fitted = false;
+    for epochs in ["1", "2", "3"] {
+        succeed(&[
+            "train",
+            "--data",
+            &data,
+            "--network",
+            "preresnet8",
+            "--epochs",
+            epochs,
+            "--batch",
+            "8",
+            "--out",
+            &at("run"),
+            "--overwrite",
+        ]);
+        fs::copy(at("run/model.safetensors"), &model).unwrap();
+        let output = run(&[
+            "calibrate",
+            &model,
+            "--data",
+            &data,
+            "--cascade",
+            "95%",
+            "--ensemble",
+            "300%",
+        ]);
+        if output.status.success() {
+            let text = stdout(&output);
+            assert!(text.contains("measured on the other"), "{text}");
+            fitted |= text.contains('>') && text.contains('+');
+        } else {
+            assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+        }
+        if fitted {
+            break;
+        }
+    }
+    assert!(fitted, "no combination helped");
+    let (csv, svg) = (at("curve.csv"), at("curve.svg"));
+    let rows = json(&[
+        "evaluate", &model, "--data", &data, "--csv", &csv, "--svg", &svg, "--json",
+    ]);
+    let combined: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row.get("combination").is_some())
+        .collect();
+    assert_eq!((rows.len(), combined.len()), (9, 2));
+    assert!(combined[0]["share"].as_f64().unwrap() > 0.3, "{combined:?}");
+    assert!(
+        combined[1]["share"].as_f64().unwrap() <= 3.0,
+        "{combined:?}"
+    );
+    let table = fs::read_to_string(csv).unwrap();
+    assert!(
+        table.contains(combined[0]["combination"].as_str().unwrap()),
+        "{table}"
+    );
+    assert!(
+        fs::read_to_string(svg)
+            .unwrap()
+            .contains("cascade (&gt;) or ensemble (+)")
+    );
+
+    let row = &json(&["predict", &model, &image, "--cascade", "95%", "--json"])[0];
+    let name = combined[0]["combination"].as_str().unwrap();
+    assert!(name.split('>').any(|part| part == row["instance"]), "{row}");
+    let row = &json(&["predict", &model, &image, "--ensemble", "300%", "--json"])[0];
+    assert_eq!(row["instance"], combined[1]["combination"]);
+    let text = succeed(&["predict", &model, &image, "--cascade", "95%"]);
+    assert!(text.contains(name) && text.contains("held-out"), "{text}");
+    fail(
+        5,
+        &["no cascade", "the cheapest takes", "--cascade 1%"],
+        &["predict", &model, &image, "--cascade", "1%"],
+    );
+    fail(
+        5,
+        &["no ensemble", "calibrate"],
+        &["predict", &trained().model(), &image, "--ensemble", "200%"],
+    );
+    // New statistics make the thresholds meaningless.
+    succeed(&["calibrate", &model, "--data", &data]);
+    fail(
+        5,
+        &["no cascade"],
+        &["predict", &model, &image, "--cascade", "95%"],
+    );
+}
+
+#[test]
 fn an_unreadable_image_does_not_stop_the_others() {
     let t = trained();
     let (bad, gone) = (t.argument("bad.png"), t.argument("gone.png"));

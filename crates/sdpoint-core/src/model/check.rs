@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 
 use super::Model;
+use crate::combination::{Combination, CombinedRecord};
 use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
@@ -57,6 +58,14 @@ pub enum Misfit {
         what: &'static str,
         /// Its value.
         value: f64,
+    },
+    /// A cascade or an ensemble that cannot be.
+    #[error("its combination {combination} {problem}")]
+    Combination {
+        /// Which combination.
+        combination: Combination,
+        /// What is wrong with it.
+        problem: String,
     },
     /// A tensor that the network needs is not there.
     #[error("tensor '{0}' is missing")]
@@ -141,6 +150,46 @@ pub(super) fn description(
     } else {
         Err(Misfit::NoFull)
     }
+}
+
+/// Checks that combinations are of listed instances and have measurements
+/// that can be.
+pub(super) fn combinations(
+    instances: &[Record],
+    combinations: &[CombinedRecord],
+) -> Result<(), Misfit> {
+    let listed: HashSet<Instance> = instances.iter().map(|record| record.instance).collect();
+    for record in combinations {
+        let refuse = |problem: String| {
+            let combination = record.combination.clone();
+            Err(Misfit::Combination {
+                combination,
+                problem,
+            })
+        };
+        let members = record.combination.members();
+        if members.is_empty() {
+            return refuse("is of no instances".into());
+        }
+        if let Some(unknown) = members.iter().find(|member| !listed.contains(member)) {
+            return refuse(format!("is of {unknown}, which is not listed"));
+        }
+        let threshold = match &record.combination {
+            Combination::Cascade(cascade) => cascade.threshold,
+            Combination::Ensemble(_) => 0.0,
+        };
+        for (what, value, most) in [
+            ("threshold", threshold, f64::MAX),
+            ("top1", record.top1, 1.0),
+            ("top5", record.top5, 1.0),
+            ("loss", record.loss, f64::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return refuse(format!("has a {what} of {value}, which cannot be"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that weights and statistics are those that the network and the

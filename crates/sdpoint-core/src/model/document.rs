@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FORMAT_VERSION;
+use crate::combination::CombinedRecord;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
@@ -25,6 +26,9 @@ pub(super) struct Document {
     pub classes: Vec<String>,
     pub preprocessing: Preprocessing,
     pub instances: Vec<Record>,
+    /// Since version 2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub combinations: Vec<CombinedRecord>,
     pub training: serde_json::Value,
 }
 
@@ -38,12 +42,17 @@ pub(super) struct Envelope {
 impl Document {
     pub(super) fn of(model: &super::Model) -> Self {
         Self {
-            version: FORMAT_VERSION,
+            version: if model.combinations.is_empty() {
+                1
+            } else {
+                FORMAT_VERSION
+            },
             sha256: BLANK_DIGEST.into(),
             network: model.network.clone(),
             classes: model.classes.clone(),
             preprocessing: model.preprocessing.clone(),
             instances: model.instances.clone(),
+            combinations: model.combinations.clone(),
             training: model.training.clone(),
         }
     }

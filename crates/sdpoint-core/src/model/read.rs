@@ -130,11 +130,12 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
 
     let document: Document =
         serde_json::from_str(document).map_err(|error| malformed(error.to_string()))?;
-    if document.version != FORMAT_VERSION {
-        return Err(malformed(format!(
-            "there is no version {}",
-            document.version
-        )));
+    let version = document.version;
+    if version == 0 {
+        return Err(malformed(format!("there is no version {version}")));
+    }
+    if version == 1 && !document.combinations.is_empty() {
+        return Err(malformed("version 1 has no combinations".into()));
     }
     fit(document, stored).map_err(|misfit| ModelError::Misfit {
         path: path.to_owned(),
@@ -228,10 +229,12 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         classes,
         preprocessing,
         instances,
+        combinations,
         training,
         ..
     } = document;
     check::description(&network, &classes, &preprocessing, &instances)?;
+    check::combinations(&instances, &combinations)?;
     let norms = network.norms();
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
@@ -263,6 +266,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         classes,
         preprocessing,
         instances,
+        combinations,
         training,
     })
 }

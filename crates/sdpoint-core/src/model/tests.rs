@@ -9,6 +9,7 @@ use super::document::Document;
 use super::layout::Slot;
 use super::*;
 use crate::PointId;
+use crate::combination::{Cascade, Combination};
 use crate::layer::{Conv, Op, Window};
 use crate::network::NetworkBuilder;
 use crate::preprocessing::{EvalTransform, TrainTransform};
@@ -72,6 +73,7 @@ fn model() -> Model {
             evaluate: EvalTransform::CenterCrop { resize: 9 },
         },
         instances,
+        combinations: Vec::new(),
         training: json!({ "method": "sdpoint", "seed": u64::MAX, "rate": 0.1 }),
     }
 }
@@ -250,11 +252,11 @@ fn what_is_no_model_is_told_apart() {
 #[test]
 fn a_newer_format_asks_for_an_update() {
     let error = forged_error(|document, _| {
-        document["version"] = json!(2);
+        document["version"] = json!(3);
         document["instances"] = json!("something new");
     });
     assert!(
-        matches!(error, ModelError::Newer { version: 2, .. }),
+        matches!(error, ModelError::Newer { version: 3, .. }),
         "{error}"
     );
     let error = forged_error(|document, _| document["version"] = json!(0));
@@ -442,4 +444,64 @@ fn absurd_claims_are_refused_at_once() {
     });
     assert!(error.to_string().contains("1023, 1023]"), "{error}");
     assert!(started.elapsed().as_secs() < 5);
+}
+
+fn combined(combination: Combination) -> CombinedRecord {
+    CombinedRecord {
+        combination,
+        macs: 100,
+        top1: 0.5,
+        top5: 1.0,
+        loss: 0.7,
+    }
+}
+
+#[test]
+fn combinations_travel_with_the_model_and_older_programs_read_the_rest() {
+    let mut model = model();
+    let (_folder, path) = saved(&model);
+    let version = |path: &Path| {
+        let bytes = fs::read(path).unwrap();
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let place = text.find("\\\"version\\\":").unwrap() + "\\\"version\\\":".len();
+        text[place..=place].to_owned()
+    };
+    assert_eq!(version(&path), "1");
+    let [first, second] = [1, 0].map(|i| model.instances[i].instance);
+    model.combinations = vec![
+        combined(Combination::Cascade(Cascade {
+            first,
+            second,
+            threshold: 0.75,
+        })),
+        combined(Combination::Ensemble(vec![first, second])),
+    ];
+    let (_folder, path) = saved(&model);
+    assert_eq!(version(&path), "2");
+    assert_eq!(Model::load(&path).unwrap(), model);
+}
+
+#[test]
+fn combinations_that_cannot_be_are_refused() {
+    let refused = |combination: Value, part: &str| {
+        let error = forged_error(|document, _| {
+            document["version"] = 2.into();
+            let mut record = serde_json::to_value(combined(Combination::Ensemble(vec![]))).unwrap();
+            record["combination"] = combination;
+            document["combinations"] = json!([record]);
+        });
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    refused(json!({ "ensemble": [] }), "of no instances");
+    refused(json!({ "ensemble": ["77@0.5"] }), "of 77@0.5, which");
+    let cascade = |threshold: f64| json!({ "cascade": { "first": "full", "second": "full", "threshold": threshold } });
+    refused(cascade(-1.0), "threshold of -1");
+    let error = forged_error(|document, _| {
+        document["combinations"] =
+            json!([
+                serde_json::to_value(combined(Combination::Ensemble(vec![Instance::Full])))
+                    .unwrap()
+            ]);
+    });
+    assert!(error.to_string().contains("version 1 has no"), "{error}");
 }

@@ -27,6 +27,7 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
         &model.preprocessing,
         &model.instances,
     )
+    .and_then(|()| check::combinations(&model.instances, &model.combinations))
     .and_then(|()| check::learnt(model))
     .map_err(misfit)?;
     let norms = model.network.norms();

@@ -173,7 +173,7 @@ impl InferenceEngine {
     /// # Errors
     /// If the network cannot take images of this size.
     pub fn exits(&self, size: [usize; 2]) -> Result<Vec<(PointId, LayerId)>, EngineError> {
-        Ok(self.routes(1, size)?.exit_layers())
+        Ok(exit_layers(&self.base.network, size)?)
     }
 
     /// Begins a run that may be left at any point.
@@ -279,6 +279,14 @@ impl InferenceEngine {
         routes.insert((batch, size), made.clone());
         Ok(made)
     }
+}
+
+/// As [`InferenceEngine::exits`], of any network.
+pub(crate) fn exit_layers(
+    network: &Network,
+    size: [usize; 2],
+) -> Result<Vec<(PointId, LayerId)>, ShapeError> {
+    Ok(Routes::new(network, size, 1)?.exit_layers())
 }
 
 /// What each batch norm of an instance does: its own behind the point, that

@@ -3,11 +3,10 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use sdpoint_core::Instance;
 use sdpoint_core::select::pareto;
 
 use super::labels::Placer;
-use super::{Mark, Series};
+use super::{Kind, Mark, Series};
 
 const SIZE: (u32, u32) = (860, 540);
 const FONT: &str = "sans-serif";
@@ -89,10 +88,11 @@ fn draw_marks(canvas: &Canvas<'_>, axes: &Axes, series: &Series, colour: RGBColo
     let frontier = frontier(series);
     let mut marks = series.marks.clone();
     // What says most lies on top.
-    marks.sort_by_key(|mark| (mark.instance == Instance::Full, frontier.contains(mark)));
+    marks.sort_by_key(|mark| (mark.kind == Kind::Full, frontier.contains(mark)));
     for mark in marks {
-        let symbol = match (mark.instance, frontier.contains(&mark)) {
-            (Instance::Full, best) => Symbol::Diamond { filled: best },
+        let symbol = match (mark.kind, frontier.contains(&mark)) {
+            (Kind::Full, best) => Symbol::Diamond { filled: best },
+            (Kind::Combination, best) => Symbol::Triangle { filled: best },
             (_, true) => Symbol::Disc,
             (_, false) => Symbol::Ring,
         };
@@ -111,13 +111,13 @@ fn draw_labels(
     let full = series
         .marks
         .iter()
-        .filter(|mark| mark.instance == Instance::Full)
-        .copied();
+        .filter(|mark| mark.kind == Kind::Full)
+        .cloned();
     let rest = frontier(series)
         .into_iter()
-        .filter(|mark| mark.instance != Instance::Full);
+        .filter(|mark| mark.kind != Kind::Full);
     for mark in full.chain(rest) {
-        let text = mark.instance.to_string();
+        let text = mark.name.clone();
         let size = [text.len() as f64 * CHARACTER, SMALL];
         if let Some([left, top]) = placer.place(axes.pixel(&mark), size) {
             let middle = [left + size[0] / 2.0, top + size[1] / 2.0];
@@ -146,6 +146,11 @@ fn draw_legend(canvas: &Canvas<'_>, axes: &Axes, series: &[Series], marks: &[Pix
             "full: no downsampling",
         ),
     ]);
+    let combined = |one: &Series| one.marks.iter().any(|mark| mark.kind == Kind::Combination);
+    if series.iter().any(combined) {
+        let symbol = Symbol::Triangle { filled: false };
+        lines.push((Key::Symbol(symbol), "cascade (>) or ensemble (+)"));
+    }
     let longest = lines
         .iter()
         .map(|(_, text)| text.chars().count())
@@ -198,6 +203,7 @@ enum Symbol {
     Disc,
     Ring,
     Diamond { filled: bool },
+    Triangle { filled: bool },
 }
 
 impl Symbol {
@@ -213,15 +219,30 @@ impl Symbol {
             Self::Ring => ring(4, colour.stroke_width(1)),
             Self::Diamond { filled } => {
                 let corners = [(0, -8), (7, 0), (0, 8), (-7, 0), (0, -8)];
-                let corners = corners.map(|(x, y)| (at.0 + x, at.1 + y));
-                let inside = if filled { colour } else { WHITE };
-                let area = Polygon::new(corners, inside.filled());
-                canvas.draw(&area).expect(INFALLIBLE);
-                let outline = PathElement::new(corners, colour.stroke_width(2));
-                canvas.draw(&outline).expect(INFALLIBLE);
+                draw_polygon(canvas, at, &corners, filled, colour);
+            }
+            Self::Triangle { filled } => {
+                let corners = [(0, -7), (6, 5), (-6, 5), (0, -7)];
+                draw_polygon(canvas, at, &corners, filled, colour);
             }
         }
     }
+}
+
+/// A closed line around `at`, filled with its colour or with white.
+fn draw_polygon(
+    canvas: &Canvas<'_>,
+    at: (i32, i32),
+    corners: &[(i32, i32)],
+    filled: bool,
+    colour: RGBColor,
+) {
+    let corners: Vec<(i32, i32)> = corners.iter().map(|(x, y)| (at.0 + x, at.1 + y)).collect();
+    let inside = if filled { colour } else { WHITE };
+    let area = Polygon::new(corners.clone(), inside.filled());
+    canvas.draw(&area).expect(INFALLIBLE);
+    let outline = PathElement::new(corners, colour.stroke_width(2));
+    canvas.draw(&outline).expect(INFALLIBLE);
 }
 
 fn draw_text(canvas: &Canvas<'_>, text: String, at: Pixel, side: HPos, colour: RGBColor) {
@@ -295,9 +316,10 @@ fn frontier(series: &Series) -> Vec<Mark> {
     let points: Vec<(u64, f64)> = series.marks.iter().map(|m| (m.macs, m.top1)).collect();
     let on = pareto(&points);
     let mut marks: Vec<Mark> = std::iter::zip(&series.marks, on)
-        .filter_map(|(&mark, on)| on.then_some(mark))
+        .filter(|(_, on)| *on)
+        .map(|(mark, _)| mark.clone())
         .collect();
-    marks.sort_by_key(|mark| (mark.macs, mark.instance));
+    marks.sort_by_key(|mark| (mark.macs, mark.kind));
     marks.dedup_by_key(|mark| (mark.macs, mark.top1.to_bits()));
     marks
 }

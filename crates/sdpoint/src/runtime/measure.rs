@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use sdpoint_core::{Instance, LayerId, PointId, Ratio};
 use sdpoint_engine::{EngineError, Images};
 
+use super::profile::LEAST_TIME;
 use super::timetable::{any_at, median, quantile};
 use super::{BatchProfile, Engine, InstanceTime, StretchTime};
 
@@ -159,7 +160,7 @@ impl Engine {
             };
             let ratio = instance.ratio();
             let factor = ratio.and_then(|ratio| median(factors.get(&ratio)?.clone()));
-            let rest = by_cost(instance)? * factor.unwrap_or(1.0);
+            let rest = (by_cost(instance)? * factor.unwrap_or(1.0)).max(LEAST_TIME);
             let total = medians[..stretches].iter().sum::<f64>() + rest;
             Ok(InstanceTime {
                 instance,
@@ -230,7 +231,7 @@ impl Engine {
         let mut last = Instant::now();
         let mut lap = || {
             let now = Instant::now();
-            let time = (now - last).as_secs_f64();
+            let time = (now - last).as_secs_f64().max(LEAST_TIME);
             last = now;
             time
         };

@@ -6,18 +6,20 @@
 const MEMORY: f64 = 0.12;
 
 /// Standard deviations between the expected time and the one that is
-/// counted on. 99.4 % of a normal distribution lie below.
-const CAUTION: f64 = 2.5;
+/// counted on. Times have a longer tail than a normal distribution, of which
+/// 99.9 % lie below.
+const CAUTION: f64 = 3.0;
 
-/// The least standard deviation, as a share: timers, interrupts and caches
-/// are never quieter.
-const LEAST_SPREAD: f64 = 0.01;
+/// The least standard deviation of a whole run, as a share: clocks, caches
+/// and neighbours are never quieter.
+const LEAST_SPREAD: f64 = 0.025;
 
-/// How much a run counts against those before it.
-const HABIT: f64 = 0.15;
+/// How much a run counts against those before it: a load that met the last
+/// run is likely to meet this one.
+const HABIT: f64 = 0.5;
 
 /// The most that a run can differ from those before it to be believed.
-const MOST_NEWS: f64 = 0.3;
+const MOST_NEWS: f64 = 1.0;
 
 /// The ratio of actual to expected time, and how it varies; averages that
 /// forget exponentially.
@@ -61,15 +63,13 @@ impl Pace {
     }
 
     /// A time that is hardly exceeded by what is expected to take `expected`
-    /// seconds. Over spans longer than the memory, fast and slow parts are
-    /// taken to be independent of each other, so that they partly cancel.
+    /// seconds. Fast and slow parts of this run partly cancel over spans
+    /// longer than the memory; `spread`, the deviation from run to run as a
+    /// share, does not.
     pub fn bound(&self, expected: f64, full: f64, spread: f64) -> f64 {
-        let variance = self
-            .variance
-            .max(spread * spread)
-            .max(LEAST_SPREAD * LEAST_SPREAD);
-        let together = expected * expected.min(MEMORY * full);
-        self.mean * expected + CAUTION * (variance * together).sqrt()
+        let within = self.variance * expected * expected.min(MEMORY * full);
+        let between = spread.max(LEAST_SPREAD) * expected;
+        self.mean * expected + CAUTION * (within + between * between).sqrt()
     }
 }
 
@@ -81,7 +81,7 @@ mod tests {
     fn a_slow_stretch_slows_what_is_expected() {
         let mut pace = Pace::default();
         let quiet = pace.bound(0.5, 1.0, 0.01);
-        assert!((0.5..0.53).contains(&quiet), "{quiet}");
+        assert!((0.53..0.55).contains(&quiet), "{quiet}");
         pace.note(0.4, 0.2, 1.0);
         let loaded = pace.bound(0.5, 1.0, 0.01);
         assert!(loaded > 0.9, "{loaded}");
@@ -90,7 +90,7 @@ mod tests {
             pace.note(0.2, 0.2, 1.0);
         }
         let after = pace.bound(0.5, 1.0, 0.01);
-        assert!((quiet..0.6).contains(&after), "{after}");
+        assert!((quiet..0.65).contains(&after), "{after}");
     }
 
     #[test]
@@ -104,8 +104,8 @@ mod tests {
     fn one_long_interruption_is_not_taken_for_a_habit() {
         let mut habit = Pace::default();
         habit.learn(100.0, 1.0);
-        assert!(habit.mean < 1.1, "{habit:?}");
-        for _ in 0..10 {
+        assert!(habit.mean < 1.6, "{habit:?}");
+        for _ in 0..8 {
             habit.learn(1.0, 1.0);
         }
         assert!((habit.mean - 1.0).abs() < 0.01, "{habit:?}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sdpoint_engine::{softmax, top_k};
+use sdpoint_engine::{confidences, log_mean_probabilities, softmax, top_k};
 
 /// What a network says of the images of a batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,20 +29,8 @@ impl Predictions {
 
     /// The average of several networks' probabilities.
     pub(super) fn average(all: &[Vec<f32>], classes: Arc<[String]>) -> Self {
-        let mut sum = vec![0.0f64; all.first().map_or(0, Vec::len)];
-        for logits in all {
-            let mut probabilities = logits.clone();
-            softmax(&mut probabilities, classes.len());
-            for (sum, p) in std::iter::zip(&mut sum, probabilities) {
-                *sum += f64::from(p);
-            }
-        }
-        // Softmax undoes the logarithm.
-        let least = f64::from(f32::MIN_POSITIVE);
-        let logits = sum
-            .iter()
-            .map(|sum| (sum / all.len() as f64).max(least).ln() as f32);
-        Self::new(logits.collect(), classes)
+        let all: Vec<&[f32]> = all.iter().map(Vec::as_slice).collect();
+        Self::new(log_mean_probabilities(&all, classes.len()), classes)
     }
 
     /// The number of images.
@@ -88,6 +76,19 @@ impl Predictions {
         };
         top_k(&probabilities, k).into_iter().map(guess).collect()
     }
+
+    /// How probable the network holds its best class for each image.
+    pub(super) fn confidences(&self) -> Vec<f64> {
+        confidences(&self.logits, self.classes.len())
+    }
+
+    /// Replaces what is said of some images.
+    pub(super) fn replace(&mut self, images: &[usize], logits: &[f32]) {
+        let classes = self.classes.len();
+        for (&image, row) in std::iter::zip(images, logits.chunks_exact(classes)) {
+            self.logits[image * classes..][..classes].copy_from_slice(row);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -100,21 +101,13 @@ mod tests {
 
     #[test]
     fn the_best_classes_come_by_name() {
-        let two = Predictions::new(vec![0.0, 3.0, 1.0, 5.0, 0.0, 0.0], classes());
+        let mut two = Predictions::new(vec![0.0, 3.0, 1.0, 5.0, 0.0, 0.0], classes());
         assert_eq!(two.len(), 2);
         let best: Vec<&str> = two.top(0, 2).iter().map(|guess| guess.class).collect();
         assert_eq!(best, ["dog", "eel"]);
         assert_eq!(two.top(1, 9).len(), 3);
-    }
-
-    #[test]
-    fn an_average_is_of_probabilities() {
-        let sure = vec![0.0, 100.0, 0.0];
-        let unsure = vec![0.0, 0.0, 0.0];
-        let both = Predictions::average(&[sure, unsure], classes()).probabilities(0);
-        let expected = [1.0 / 6.0, 2.0 / 3.0, 1.0 / 6.0];
-        for (p, expected) in std::iter::zip(both, expected) {
-            assert!((p - expected as f32).abs() < 1e-6, "{p}");
-        }
+        two.replace(&[1], &[0.0, 0.0, 9.0]);
+        assert_eq!(two.top(1, 1)[0].label, 2);
+        assert_eq!(two.top(0, 1)[0].label, 1);
     }
 }

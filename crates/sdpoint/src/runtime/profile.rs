@@ -17,6 +17,9 @@ const VERSION: u32 = 1;
 /// machines.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// No part of a run takes less, in seconds.
+pub(super) const LEAST_TIME: f64 = 1e-9;
+
 /// Measured times of a model's instances, for each machine that measured
 /// them. `docs/runtime.md` describes the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -170,7 +173,10 @@ impl Profile {
             let stretches = batch.stretches.iter().map(|stretch| stretch.median);
             let instances = batch.instances.iter();
             let times = instances.flat_map(|time| [time.median, time.p90, time.rest]);
-            if let Some(time) = stretches.chain(times).find(|t| !(0.0..1e6).contains(t)) {
+            if let Some(time) = stretches
+                .chain(times)
+                .find(|t| !(LEAST_TIME..1e6).contains(t))
+            {
                 return Err(format!("it says that something took {time} s"));
             }
         }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{
-    EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform, select, zoo,
+    Cascade, EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform, select, zoo,
 };
 use sdpoint_engine::{Isa, initial_weights};
 
@@ -53,6 +53,7 @@ pub(super) fn model() -> Model {
             train: TrainTransform::None,
             evaluate: EvalTransform::Resize,
         },
+        combinations: Vec::new(),
         training: serde_json::Value::Null,
     }
 }
@@ -337,6 +338,46 @@ fn deadlines_on_a_real_clock() {
 }
 
 #[test]
+fn a_cascade_asks_the_second_where_the_first_is_unsure() {
+    let engine = engine();
+    let data = tensor(5);
+    let run = |instance| engine.run(images(&data), instance).unwrap().predictions;
+    let instances: Vec<Instance> = engine.records().iter().map(|r| r.instance).collect();
+    let macs = |instance| engine.record(instance).unwrap().macs as f64;
+    for &first in &instances {
+        let sure = run(first).confidences();
+        let mut sorted = sure.clone();
+        sorted.sort_by(f64::total_cmp);
+        for &second in instances.iter().filter(|&&second| second != first) {
+            for threshold in [0.0, sorted[2], 2.0] {
+                let cascade = Cascade {
+                    first,
+                    second,
+                    threshold,
+                };
+                let answer = engine.run_cascade(images(&data), &cascade).unwrap();
+                for (image, &sure) in sure.iter().enumerate() {
+                    let instance = if sure < threshold { second } else { first };
+                    assert_eq!(answer.instances[image], instance, "{cascade:?}");
+                    let expected = run(instance);
+                    let found = answer.predictions.probabilities(image);
+                    for (a, b) in std::iter::zip(found, expected.probabilities(image)) {
+                        assert!((a - b).abs() < 1e-5, "{cascade:?} {image}");
+                    }
+                }
+                let again = sure.iter().filter(|&&sure| sure < threshold).count();
+                let most = macs(first) + again as f64 / 5.0 * macs(second);
+                assert!(
+                    answer.macs <= most && answer.macs >= macs(first),
+                    "{cascade:?}"
+                );
+                assert!(again == 0 || answer.macs < most, "something is shared");
+            }
+        }
+    }
+}
+
+#[test]
 fn an_ensemble_averages_probabilities() {
     let engine = engine();
     let data = tensor(2);
@@ -425,6 +466,7 @@ fn a_profile_is_kept_beside_the_model() {
         ("\"to\": \"0\"", "\"to\": \"1\""),
         ("\"version\": 1", "\"version\": 7"),
         ("\"median\": ", "\"median\": -"),
+        ("\"rest\": ", "\"rest\": 0, \"was\": "),
         ("\"median\"", "\"mean\""),
         ("{", "["),
     ] {

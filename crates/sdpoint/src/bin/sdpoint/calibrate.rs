@@ -1,5 +1,7 @@
 //! `sdpoint calibrate`: instances for a trained model, without training.
 
+mod combine;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,9 +22,15 @@ Examples:
   sdpoint calibrate runs/shapes/model.safetensors --data shapes --ratios 0.35,0.6
   sdpoint calibrate model.safetensors --data folder:DIR --ratios 0.25 -o cheaper.safetensors
   sdpoint calibrate model.safetensors --data folder:DIR
+  sdpoint calibrate model.safetensors --data folder:DIR --cascade 40%,60% --ensemble 150%
 
 With --ratios, what the model has stays as it is, and the new instances are added. Without it, \
-the statistics of all its instances are taken anew.";
+the statistics of all its instances are taken anew, and cascades and ensembles are forgotten.
+
+--cascade and --ensemble take no statistics. They fit combinations of the instances that are there \
+to one half of the test images, measure them on the other half, and keep them in the model, in \
+place of those that it had. A cascade runs a cheap instance, and a dearer one where that is \
+unsure; an ensemble averages the probabilities of several.";
 
 /// Add instances to a trained model, without training
 ///
@@ -41,6 +49,14 @@ pub struct Args {
     /// What the new instances keep of each side [default: the instances that are there, anew]
     #[arg(long, value_name = "R,R", value_delimiter = ',')]
     ratios: Vec<Ratio>,
+    /// Fit cascades that cost, on average, at most these shares of the full network
+    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_share,
+          conflicts_with = "ratios")]
+    cascade: Vec<f64>,
+    /// Fit ensembles that cost at most these shares, which may exceed 100%
+    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_share,
+          conflicts_with = "ratios")]
+    ensemble: Vec<f64>,
     /// Training images to take the statistics from, chosen from all of them
     #[arg(long, value_name = "N", default_value_t = CALIBRATION_IMAGES)]
     images: usize,
@@ -63,6 +79,10 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     }
     let file = model::file(&args.model);
     let mut model = model::load(&file)?;
+    let out = args.output.as_ref().unwrap_or(&file);
+    if !args.cascade.is_empty() || !args.ensemble.is_empty() {
+        return combine::run(args, model, out, machine);
+    }
     let wanted = wanted(&model, &args.ratios);
     if wanted.is_empty() {
         return Err(Failure::new(
@@ -118,6 +138,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
             &model.weights,
             &model.statistics,
             &model::listed(&model, &[])?,
+            &[],
             NormSource::Own,
             feed(test),
             &mut display,
@@ -125,8 +146,22 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     };
     display.finish();
     note_skipped(&test.iter().chain([&train]).collect::<Vec<_>>());
-    let out = args.output.as_ref().unwrap_or(&file);
+    if args.ratios.is_empty() {
+        // Thresholds hold for the statistics that they were fitted with.
+        model.combinations.clear();
+    }
     save(model, measured.as_ref(), &wanted, out)
+}
+
+/// Reads a share above 0, such as `150%` or `1.5`.
+pub fn parse_share(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.trim().strip_suffix('%') {
+        Some(percent) => (percent, 0.01),
+        None => (text, 1.0),
+    };
+    let share = number.trim().parse::<f64>().ok().map(|value| value * unit);
+    let fine = share.filter(|share| (1e-6..=1e3).contains(share));
+    fine.ok_or_else(|| "give a share of the full network's cost, such as 150% or 1.5".into())
 }
 
 /// The instances to take statistics of.
@@ -166,7 +201,7 @@ fn save(
     let sharing = measured.map(report::sharing).unwrap_or_default();
     print(&format!(
         "{}\n{}Calibrated {} of {} instances; the model is in {}.\n",
-        report::accuracy_table(&model.instances),
+        report::accuracy_table(&model.instances, &model.combinations),
         sharing,
         calibrated.len(),
         model.instances.len(),

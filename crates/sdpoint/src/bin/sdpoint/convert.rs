@@ -67,6 +67,10 @@ impl From<SelectError> for Failure {
             SelectError::NotEvaluated(_) => {
                 failure.hint("`sdpoint calibrate MODEL --data SRC` measures them on test images")
             }
+            SelectError::NoCombination { kind, limit, .. } => failure.hint(format!(
+                "`sdpoint calibrate MODEL --data SRC --{kind} {}%` fits one",
+                100.0 * limit
+            )),
             SelectError::Empty | SelectError::NotTimed => failure,
         }
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use sdpoint::data::{Source, Split, open};
 use sdpoint::engine::NormSource;
-use sdpoint::train::{Feed, Series, curve_svg, evaluate};
-use sdpoint::{Instance, Model, Record, write_atomically};
+use sdpoint::train::{Evaluation, Feed, Series, curve_csv, curve_svg, evaluate};
+use sdpoint::{Combination, Instance, Model, Record, write_atomically};
 use serde::Serialize;
 
 use crate::data::{Reading, SOURCES, note_skipped};
@@ -49,6 +49,9 @@ pub struct Args {
     /// Write accuracy over cost as a picture
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Write accuracy over cost as a table
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
     #[command(flatten)]
     reading: Reading,
 }
@@ -68,12 +71,37 @@ struct Row {
     loss: Option<f64>,
 }
 
+/// What is said of a combination.
+#[derive(Serialize)]
+struct CombinedRow {
+    combination: String,
+    macs: u64,
+    share: f64,
+    top1: f64,
+    top5: f64,
+    loss: f64,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line {
+    Instance(Row),
+    Combination(CombinedRow),
+}
+
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let model = model::load(&args.model)?;
     let instances = model::listed(&model, args.instances.names())?;
     let test = open(&args.data, Split::Test, &args.reading.options())?;
     model::check_classes(&model, &test)?;
     let batch_size = model::batch_size(&model)?;
+    // Thresholds hold for an instance's own statistics.
+    let combinations: Vec<Combination> = match args.bn {
+        Norms::Own => model.combinations.iter(),
+        Norms::Shared => [].iter(),
+    }
+    .map(|record| record.combination.clone())
+    .collect();
     let mut display = Display::new(Interrupt::install()?, batch_size);
     let norms = match args.bn {
         Norms::Own => NormSource::Own,
@@ -85,6 +113,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         &model.weights,
         &model.statistics,
         &instances,
+        &combinations,
         norms,
         Feed {
             data: &test,
@@ -97,7 +126,10 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let evaluation = evaluation?;
     note_skipped(&[&test]);
     if let Some(path) = &args.svg {
-        write_svg(args, &model, &evaluation.records, path)?;
+        write_svg(args, &model, &evaluation, path)?;
+    }
+    if let Some(path) = &args.csv {
+        write(path, &curve_csv(&evaluation.records, &evaluation.combined))?;
     }
     if args.json {
         let full = model
@@ -109,16 +141,27 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
             top5: record.top5,
             loss: record.loss,
         };
-        return print_json(&evaluation.records.iter().map(row).collect::<Vec<_>>());
+        let rows = evaluation.records.iter().map(row).map(Line::Instance);
+        let combined = evaluation.combined.iter().map(|record| {
+            Line::Combination(CombinedRow {
+                combination: record.combination.to_string(),
+                macs: record.macs,
+                share: record.macs as f64 / full.macs.max(1) as f64,
+                top1: record.top1,
+                top5: record.top5,
+                loss: record.loss,
+            })
+        });
+        return print_json(&rows.chain(combined).collect::<Vec<_>>());
     }
     print(&format!(
         "{}\n{}",
-        report::accuracy_table(&evaluation.records),
+        report::accuracy_table(&evaluation.records, &evaluation.combined),
         report::sharing(&evaluation)
     ))
 }
 
-fn write_svg(args: &Args, model: &Model, records: &[Record], path: &Path) -> Outcome {
+fn write_svg(args: &Args, model: &Model, evaluation: &Evaluation, path: &Path) -> Outcome {
     let title = format!(
         "{} on {}: accuracy over cost",
         model.network.name(),
@@ -128,7 +171,11 @@ fn write_svg(args: &Args, model: &Model, records: &[Record], path: &Path) -> Out
         Norms::Own => "own statistics",
         Norms::Shared => "statistics of full",
     };
-    let text = curve_svg(&title, &[Series::new(name, records)]);
+    let series = Series::new(name, &evaluation.records, &evaluation.combined);
+    write(path, &curve_svg(&title, &[series]))
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
     write_atomically(path, |out| out.write_all(text.as_bytes()))
         .map_err(|error| Failure::io(error.to_string(), error.kind()))
 }

@@ -129,6 +129,7 @@ pub fn run(args: &Args) -> Outcome {
         classes,
         preprocessing,
         instances: vec![Record::unmeasured(Instance::Full, macs)],
+        combinations: Vec::new(),
         training: serde_json::json!({
             "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
             "imported": args.checkpoint.file_name().map(|name| name.to_string_lossy()),

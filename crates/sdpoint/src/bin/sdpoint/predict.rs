@@ -7,9 +7,13 @@ use std::time::{Duration, Instant};
 
 use sdpoint::data::{Image, decode};
 use sdpoint::select::{format_duration, parse_accuracy, parse_duration, parse_macs};
-use sdpoint::{Answer, Budget, Engine, Inputs, Instance, Profile, TimeSource};
+use sdpoint::{
+    Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, Profile,
+    TimeSource, format_macs,
+};
 use serde::Serialize;
 
+use crate::calibrate::parse_share;
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::{Table, note, print, print_json};
 use crate::{Machine, model};
@@ -22,6 +26,7 @@ Examples:
   sdpoint predict model.safetensors photo.jpg --latency 8ms
   sdpoint predict model.safetensors photo.jpg --min-accuracy 80%
   sdpoint predict model.safetensors photo.jpg --deadline 8ms
+  sdpoint predict model.safetensors *.jpg --cascade 40%
   sdpoint predict model.safetensors photo.jpg --instance 3@0.5 --json
 
 The instance for a budget is the most accurate, as measured on the test images, of those that \
@@ -30,7 +35,10 @@ cost no more. Without a budget it is the most accurate of all, and of equals the
 --latency chooses before the run, by the times that `sdpoint profile MODEL --save` has measured on \
 this machine; without them, a few instances are measured first. --deadline chooses in flight: the \
 run begins in full and downsamples at the point where it has to, given how fast it is going. Both \
-count from when the image is decoded.";
+count from when the image is decoded.
+
+--cascade and --ensemble need combinations that `sdpoint calibrate MODEL --data SRC --cascade 40%` \
+has fitted.";
 
 /// The largest image file that is read.
 const MAX_FILE: u64 = 256 << 20;
@@ -73,31 +81,59 @@ struct Cost {
     /// How accurate the instance has to be, at the least cost: 80% or 0.8
     #[arg(long, value_name = "SHARE", value_parser = parse_accuracy)]
     min_accuracy: Option<f64>,
+    /// A cheap instance, and a dearer one where it is unsure, for this cost on average: 40%
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    cascade: Option<f64>,
+    /// Average several instances, for at most this cost: 150%
+    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    ensemble: Option<f64>,
     /// The instance to use: full, 3@0.5, stem@0.75
     #[arg(long, value_name = "INSTANCE")]
     instance: Option<Instance>,
 }
 
-/// How the instance for an image is found.
-enum Way {
-    /// Before any image is run.
-    Chosen(Budget),
-    /// While it is run.
-    InFlight(Duration),
-}
-
 impl Cost {
-    fn way(&self) -> Way {
-        if let Some(deadline) = self.deadline {
-            return Way::InFlight(deadline);
-        }
+    fn budget(&self) -> Budget {
         let budget = self
             .budget
             .or(self.macs.map(Budget::Macs))
             .or(self.latency.map(Budget::Latency))
             .or(self.min_accuracy.map(Budget::MinAccuracy))
             .or(self.instance.map(Budget::Instance));
-        Way::Chosen(budget.unwrap_or(Budget::Share(1.0)))
+        budget.unwrap_or(Budget::Share(1.0))
+    }
+
+    /// Whether time matters.
+    fn timed(&self) -> bool {
+        self.latency.is_some() || self.deadline.is_some()
+    }
+
+    /// What to do with each image, and why.
+    fn plan(&self, engine: &Engine) -> Result<(Plan, String), Failure> {
+        if let Some(allowed) = self.deadline {
+            engine.warm_up(1)?;
+            let why = format!(
+                "decided in flight, to end within {}",
+                format_duration(allowed)
+            );
+            return Ok((Plan::InFlight(allowed), why));
+        }
+        let combined = match (self.cascade, self.ensemble) {
+            (Some(share), _) => engine.choose_cascade(share)?,
+            (_, Some(share)) => engine.choose_ensemble(share)?,
+            (None, None) => {
+                let choice = engine.choose(self.budget())?;
+                return Ok((Plan::Chosen(choice.instance), choice.to_string()));
+            }
+        };
+        let why = format!(
+            "{}: {} MACs on average, {:.2}% right on held-out images; the most accurate of those \
+             that were fitted and cost no more",
+            combined.combination,
+            format_macs(combined.macs),
+            100.0 * combined.top1
+        );
+        Ok((Plan::Combined(combined.clone()), why))
     }
 }
 
@@ -105,7 +141,8 @@ impl Cost {
 #[derive(Serialize)]
 struct Row {
     image: String,
-    instance: Instance,
+    /// The instance whose answer it is, or the ensemble.
+    instance: String,
     macs: u64,
     share: f64,
     time_ms: f64,
@@ -126,32 +163,18 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let file = model::file(&args.model);
     let engine = Engine::new(machine.context()?, model::load(&file)?)?
         .with_profile(Profile::load_beside(&file));
-    let way = args.cost.way();
-    let timed = matches!(way, Way::InFlight(_) | Way::Chosen(Budget::Latency(_)));
+    let timed = args.cost.timed();
     if timed && *engine.time_source() != TimeSource::Profile {
         note(&format!("{}.", engine.time_source()));
     }
-    let (why, runner) = match way {
-        Way::Chosen(budget) => {
-            let choice = engine.choose(budget)?;
-            (choice.to_string(), Runner::Chosen(choice.instance))
-        }
-        Way::InFlight(allowed) => {
-            engine.warm_up(1)?;
-            let why = format!(
-                "decided in flight, to end within {}",
-                format_duration(allowed)
-            );
-            (why, Runner::InFlight(allowed))
-        }
-    };
+    let (plan, why) = args.cost.plan(&engine)?;
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for path in &args.images {
         let row = read(path).and_then(|image| {
             let inputs = engine.prepare([&image])?;
-            let answer = runner.run(&engine, &inputs)?;
-            Ok(row(&engine, path, &answer, &runner, args.top))
+            let answer = plan.run(&engine, &inputs)?;
+            Ok(answer.row(&engine, path, args.top))
         });
         match row {
             Ok(row) => rows.push(row),
@@ -163,7 +186,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     } else {
         print(&format!("{why}\n"))?;
         for row in &rows {
-            print(&text(row, timed))?;
+            print(&text(row, timed || args.cost.cascade.is_some()))?;
         }
     }
     // Images that can be read are answered; the rest is told of at the end.
@@ -175,17 +198,83 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
 }
 
 /// What is done with each image.
-enum Runner {
+enum Plan {
     Chosen(Instance),
     InFlight(Duration),
+    Combined(CombinedRecord),
 }
 
-impl Runner {
-    fn run(&self, engine: &Engine, inputs: &Inputs) -> Result<Answer, Failure> {
-        Ok(match *self {
-            Self::Chosen(instance) => engine.run(inputs, instance)?,
-            Self::InFlight(allowed) => engine.run_by(inputs, Instant::now() + allowed)?,
+/// What was said of an image, and what it took.
+struct Said {
+    predictions: Predictions,
+    instance: String,
+    macs: u64,
+    time: Duration,
+    met: Option<bool>,
+}
+
+impl Plan {
+    fn run(&self, engine: &Engine, inputs: &Inputs) -> Result<Said, Failure> {
+        let single = |answer: Answer, met| Said {
+            macs: engine
+                .record(answer.instance)
+                .map_or(0, |record| record.macs),
+            instance: answer.instance.to_string(),
+            predictions: answer.predictions,
+            time: answer.time,
+            met,
+        };
+        Ok(match self {
+            Self::Chosen(instance) => single(engine.run(inputs, *instance)?, None),
+            Self::InFlight(allowed) => {
+                let answer = engine.run_by(inputs, Instant::now() + *allowed)?;
+                let met = answer.time <= *allowed;
+                single(answer, Some(met))
+            }
+            Self::Combined(record) => match &record.combination {
+                Combination::Cascade(cascade) => {
+                    let answer = engine.run_cascade(inputs, cascade)?;
+                    Said {
+                        instance: answer.instances[0].to_string(),
+                        macs: answer.macs.round() as u64,
+                        predictions: answer.predictions,
+                        time: answer.time,
+                        met: None,
+                    }
+                }
+                Combination::Ensemble(members) => {
+                    let start = Instant::now();
+                    Said {
+                        predictions: engine.run_ensemble(inputs, members)?,
+                        instance: record.combination.to_string(),
+                        macs: record.macs,
+                        time: start.elapsed(),
+                        met: None,
+                    }
+                }
+            },
         })
+    }
+}
+
+impl Said {
+    fn row(self, engine: &Engine, path: &Path, top: usize) -> Row {
+        let most = engine.records().iter().map(|record| record.macs).max();
+        let guesses = self.predictions.top(0, top).into_iter();
+        let top = guesses.map(|guess| Guess {
+            class: guess.class.to_owned(),
+            label: guess.label,
+            probability: guess.probability,
+        });
+        Row {
+            image: path.display().to_string(),
+            top: top.collect(),
+            instance: self.instance,
+            macs: self.macs,
+            share: self.macs as f64 / most.unwrap_or(1).max(1) as f64,
+            time_ms: 1e3 * self.time.as_secs_f64(),
+            met: self.met,
+        }
     }
 }
 
@@ -213,32 +302,7 @@ fn read(path: &Path) -> Result<Image, Failure> {
     decode(&bytes).map_err(|error| refuse(error.to_string()))
 }
 
-fn row(engine: &Engine, path: &Path, answer: &Answer, runner: &Runner, top: usize) -> Row {
-    let cost = |instance| engine.record(instance).map_or(0, |record| record.macs);
-    let macs = cost(answer.instance);
-    let most = engine.records().iter().map(|record| record.macs).max();
-    let guesses = answer.predictions.top(0, top).into_iter();
-    Row {
-        image: path.display().to_string(),
-        instance: answer.instance,
-        macs,
-        share: macs as f64 / most.unwrap_or(1).max(1) as f64,
-        time_ms: 1e3 * answer.time.as_secs_f64(),
-        met: match runner {
-            Runner::InFlight(allowed) => Some(answer.time <= *allowed),
-            Runner::Chosen(_) => None,
-        },
-        top: guesses
-            .map(|guess| Guess {
-                class: guess.class.to_owned(),
-                label: guess.label,
-                probability: guess.probability,
-            })
-            .collect(),
-    }
-}
-
-fn text(row: &Row, timed: bool) -> String {
+fn text(row: &Row, told: bool) -> String {
     let mut table = Table::new([&*row.image, ""]);
     for guess in &row.top {
         table.row([
@@ -247,7 +311,7 @@ fn text(row: &Row, timed: bool) -> String {
         ]);
     }
     let mut text = format!("\n{}", table.text());
-    if timed {
+    if told {
         let time = format_duration(Duration::from_secs_f64(row.time_ms / 1e3));
         let late = if row.met == Some(false) {
             ", too late"

@@ -2,32 +2,44 @@
 
 use sdpoint::select::pareto;
 use sdpoint::train::Evaluation;
-use sdpoint::{Record, format_macs};
+use sdpoint::{CombinedRecord, Record, format_macs};
 
 use crate::output::{Table, percent};
 
-/// The evaluated instances, those on the Pareto frontier marked.
-pub fn accuracy_table(records: &[Record]) -> String {
+/// The evaluated instances and combinations, those on the Pareto frontier
+/// marked.
+pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String {
     let points: Vec<(u64, f64)> = records
         .iter()
         .map(|record| (record.macs, record.top1.unwrap_or(f64::NAN)))
+        .chain(combined.iter().map(|record| (record.macs, record.top1)))
         .collect();
+    let frontier = pareto(&points);
     let full = records.iter().map(|record| record.macs).max().unwrap_or(1);
     let mut table = Table::new([
         "instance", "MACs", "share", "top-1", "top-5", "loss", "frontier",
     ]);
-    for (record, on_frontier) in records.iter().zip(pareto(&points)) {
+    let mut row = |name: String, macs: u64, [top1, top5, loss]: [Option<f64>; 3], best: bool| {
         let accuracy =
             |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.2}%", 100.0 * value));
         table.row([
-            record.instance.to_string(),
-            format_macs(record.macs),
-            percent(record.macs as f64 / full as f64),
-            accuracy(record.top1),
-            accuracy(record.top5),
-            record.loss.map_or("-".into(), |loss| format!("{loss:.4}")),
-            if on_frontier { "*" } else { "" }.into(),
+            name,
+            format_macs(macs),
+            percent(macs as f64 / full as f64),
+            accuracy(top1),
+            accuracy(top5),
+            loss.map_or("-".into(), |loss| format!("{loss:.4}")),
+            if best { "*" } else { "" }.into(),
         ]);
+    };
+    let (singles, several) = frontier.split_at(records.len());
+    for (record, &best) in records.iter().zip(singles) {
+        let measured = [record.top1, record.top5, record.loss];
+        row(record.instance.to_string(), record.macs, measured, best);
+    }
+    for (record, &best) in combined.iter().zip(several) {
+        let measured = [record.top1, record.top5, record.loss].map(Some);
+        row(record.combination.to_string(), record.macs, measured, best);
     }
     format!(
         "{}* on the Pareto frontier: no instance is both cheaper and more accurate\n",

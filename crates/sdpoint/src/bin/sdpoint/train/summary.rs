@@ -64,7 +64,7 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
     format!(
         "{}\n{}\n{}\n{}\n{}",
         draws(&finished.drawn),
-        report::accuracy_table(&evaluation.records),
+        report::accuracy_table(&evaluation.records, &[]),
         report::sharing(evaluation),
         files(folder),
         next(data, folder, &evaluation.records),

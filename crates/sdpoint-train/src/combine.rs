@@ -1,0 +1,94 @@
+//! What combinations of instances give on images that all of them have seen.
+
+use sdpoint_core::{Combination, CombinedRecord, Instance, Network, ShapeError};
+use sdpoint_engine::{common_macs, confidences, log_mean_probabilities, shared_work};
+
+use crate::evaluate::Score;
+
+/// A combination's results so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    combination: Combination,
+    /// The places of its members in the list of instances.
+    members: Vec<usize>,
+    score: Score,
+    images: usize,
+    /// Images that a cascade's second instance saw.
+    again: usize,
+}
+
+impl Tally {
+    /// Tallies of those combinations whose members are all among `instances`.
+    pub fn of(combinations: &[Combination], instances: &[Instance]) -> Vec<Self> {
+        let place = |member| instances.iter().position(|&instance| instance == member);
+        let tallies = combinations.iter().filter_map(|combination| {
+            let members = combination.members().into_iter().map(place);
+            Some(Self {
+                members: members.collect::<Option<_>>()?,
+                combination: combination.clone(),
+                score: Score::default(),
+                images: 0,
+                again: 0,
+            })
+        });
+        tallies.collect()
+    }
+
+    /// Adds a batch, given the logits of all instances.
+    pub fn add(&mut self, logits: &[Vec<f32>], labels: &[u32], classes: usize) {
+        let members: Vec<&[f32]> = self.members.iter().map(|&m| logits[m].as_slice()).collect();
+        let combined = match &self.combination {
+            Combination::Ensemble(_) => log_mean_probabilities(&members, classes),
+            Combination::Cascade(cascade) => {
+                let mut combined = members[0].to_vec();
+                for (image, sure) in confidences(members[0], classes).into_iter().enumerate() {
+                    if sure < cascade.threshold {
+                        let row = image * classes..(image + 1) * classes;
+                        combined[row.clone()].copy_from_slice(&members[1][row]);
+                        self.again += 1;
+                    }
+                }
+                combined
+            }
+        };
+        self.score.add(&combined, labels, classes);
+        self.images += labels.len();
+    }
+
+    /// What was measured.
+    pub fn record(
+        &self,
+        network: &Network,
+        size: [usize; 2],
+    ) -> Result<CombinedRecord, ShapeError> {
+        let [top1, top5, loss] = self.score.means();
+        let macs = match &self.combination {
+            Combination::Ensemble(members) => shared_work(network, size, members)?.shared,
+            Combination::Cascade(cascade) => {
+                let again = self.again as f64 / self.images.max(1) as f64;
+                let [first, extra] = cascade_macs(network, size, cascade.first, cascade.second)?;
+                (first as f64 + again * extra as f64).round() as u64
+            }
+        };
+        Ok(CombinedRecord {
+            combination: self.combination.clone(),
+            macs,
+            top1,
+            top5,
+            loss,
+        })
+    }
+}
+
+/// What a cascade's first instance costs, and what its second adds for an
+/// image that goes on, in multiply-accumulates.
+pub(crate) fn cascade_macs(
+    network: &Network,
+    size: [usize; 2],
+    first: Instance,
+    second: Instance,
+) -> Result<[u64; 2], ShapeError> {
+    let common = common_macs(network, size, [first, second])?;
+    let macs = |instance| Ok::<_, ShapeError>(network.cost(size, instance)?.macs);
+    Ok([macs(first)?, macs(second)? - common])
+}

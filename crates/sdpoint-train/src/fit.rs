@@ -1,0 +1,318 @@
+//! Cascades and ensembles for a wanted average cost, fitted on images that
+//! the network was not trained on.
+
+use std::sync::Arc;
+
+use sdpoint_core::{
+    Cascade, Combination, CombinedRecord, Instance, Network, Preprocessing, ShapeError, Statistics,
+    Weights,
+};
+use sdpoint_data::epoch_order;
+use sdpoint_engine::{
+    Context, Images, InferenceEngine, NormSource, confidences, cross_entropy,
+    log_mean_probabilities, shared_work, top_k,
+};
+
+use crate::calibrate::Feed;
+use crate::combine::{Tally, cascade_macs};
+use crate::error::TrainError;
+use crate::observer::Observer;
+
+/// The order of held-out images is none that an epoch has.
+const HELD_OUT_ORDER: u64 = u64::MAX - 1;
+
+/// The logits of all instances are kept in at most this many floats.
+const MOST_LOGITS: usize = 1 << 27;
+
+/// More members than this have not been seen to help.
+const MOST_MEMBERS: usize = 6;
+
+/// What combinations may cost on average, as shares of `full`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    /// A cascade for each.
+    pub cascades: Vec<f64>,
+    /// An ensemble for each.
+    pub ensembles: Vec<f64>,
+}
+
+/// Fits combinations on one half of some held-out images, chosen by `seed`,
+/// and measures them on the other half. Where no combination is cheap enough
+/// for a wanted cost, there is none for it.
+///
+/// A cascade is the pair of instances, and the threshold, of the highest
+/// accuracy whose average cost keeps to what is wanted; all are tried. An
+/// ensemble grows by the instance that lowers the loss most, as long as one
+/// does and the cost allows.
+///
+/// # Errors
+/// If the data cannot be read or does not fit the network, if an instance has
+/// no statistics, or if the observer stops it.
+pub fn fit_combinations(
+    ctx: &Arc<Context>,
+    network: &Arc<Network>,
+    weights: &Weights,
+    statistics: &Statistics,
+    instances: &[Instance],
+    feed: Feed<'_>,
+    seed: u64,
+    wanted: &Wanted,
+    observer: &mut dyn Observer,
+) -> Result<Vec<CombinedRecord>, TrainError> {
+    let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
+    let mut order = epoch_order(feed.data.len(), seed, HELD_OUT_ORDER);
+    order.truncate(MOST_LOGITS / instances.len().max(1) / network.classes());
+    let half = order.len().div_ceil(2);
+    let total = order.len();
+    let mut halves = [Outcomes::default(), Outcomes::default()];
+    let mut done = 0;
+    for batch in feed.batches(ctx, order)? {
+        let batch = batch?;
+        let images = Images {
+            data: &batch.images,
+            batch: batch.len(),
+            size: batch.size,
+        };
+        let logits = engine.run_all(images, instances, NormSource::Own)?;
+        let first = half.saturating_sub(done).min(batch.len());
+        for (outcomes, range) in halves.iter_mut().zip([0..first, first..batch.len()]) {
+            outcomes.add(&logits, &batch.labels, range);
+        }
+        done += batch.len();
+        observer.evaluating(done, total);
+        if observer.stop_requested() {
+            return Err(TrainError::Stopped);
+        }
+    }
+    let [fitted_on, measured_on] = halves;
+    let fit = Fit {
+        network,
+        preprocessing: feed.preprocessing,
+        instances,
+        outcomes: fitted_on,
+    };
+    let full = network.cost(feed.preprocessing.size, Instance::Full)?.macs as f64;
+    let mut found = Vec::new();
+    for share in &wanted.cascades {
+        found.extend(fit.cascade(share * full)?.map(Combination::Cascade));
+    }
+    for share in &wanted.ensembles {
+        found.extend(fit.ensemble(share * full)?.map(Combination::Ensemble));
+    }
+    let records = Tally::of(&found, instances).into_iter().map(|mut tally| {
+        let Outcomes { logits, labels } = &measured_on;
+        tally.add(logits, labels, network.classes());
+        Ok(tally.record(network, feed.preprocessing.size)?)
+    });
+    records.collect()
+}
+
+/// What every instance says of some images.
+#[derive(Clone, Debug, Default)]
+struct Outcomes {
+    /// By instance.
+    logits: Vec<Vec<f32>>,
+    labels: Vec<u32>,
+}
+
+impl Outcomes {
+    fn add(&mut self, logits: &[Vec<f32>], labels: &[u32], images: std::ops::Range<usize>) {
+        self.logits.resize_with(logits.len(), Vec::new);
+        for (all, logits) in std::iter::zip(&mut self.logits, logits) {
+            let classes = logits.len() / labels.len();
+            all.extend(&logits[images.start * classes..images.end * classes]);
+        }
+        self.labels.extend(&labels[images]);
+    }
+}
+
+/// The search for combinations.
+struct Fit<'a> {
+    network: &'a Network,
+    preprocessing: &'a Preprocessing,
+    instances: &'a [Instance],
+    outcomes: Outcomes,
+}
+
+impl Fit<'_> {
+    fn cascade(&self, budget: f64) -> Result<Option<Cascade>, ShapeError> {
+        let classes = self.network.classes();
+        let outcomes = &self.outcomes;
+        let images = outcomes.labels.len();
+        let right: Vec<Vec<bool>> = outcomes
+            .logits
+            .iter()
+            .map(|logits| correct(logits, &outcomes.labels, classes))
+            .collect();
+        let mut best: Option<(usize, Cascade)> = None;
+        for (a, &first) in self.instances.iter().enumerate() {
+            let sure = confidences(&outcomes.logits[a], classes);
+            let mut order: Vec<usize> = (0..images).collect();
+            order.sort_by(|&i, &j| sure[i].total_cmp(&sure[j]));
+            for (b, &second) in self.instances.iter().enumerate() {
+                let size = self.preprocessing.size;
+                let [cost, extra] = cascade_macs(self.network, size, first, second)?;
+                if a == b || cost as f64 > budget || extra == 0 {
+                    continue;
+                }
+                let affordable = (budget - cost as f64) / extra as f64 * images as f64;
+                let most = images.min(affordable as usize);
+                let (again, hits) = best_cut(&order[..most], &right[a], &right[b]);
+                if again > 0 && best.is_none_or(|(most, _)| hits > most) {
+                    let below = sure[order[again - 1]];
+                    let above = order.get(again).map_or(1.0, |&image| sure[image]);
+                    let threshold = f64::midpoint(below, above);
+                    let cascade = Cascade {
+                        first,
+                        second,
+                        threshold,
+                    };
+                    best = Some((hits, cascade));
+                }
+            }
+        }
+        Ok(best.map(|(_, cascade)| cascade))
+    }
+
+    fn ensemble(&self, budget: f64) -> Result<Option<Vec<Instance>>, ShapeError> {
+        let classes = self.network.classes();
+        let Outcomes { logits, labels } = &self.outcomes;
+        let mut members: Vec<usize> = Vec::new();
+        let mut least = f64::INFINITY;
+        while members.len() < MOST_MEMBERS {
+            let mut best = None;
+            for candidate in (0..self.instances.len()).filter(|i| !members.contains(i)) {
+                let with: Vec<usize> = members.iter().copied().chain([candidate]).collect();
+                let names: Vec<Instance> = with.iter().map(|&i| self.instances[i]).collect();
+                let work = shared_work(self.network, self.preprocessing.size, &names)?;
+                if work.shared as f64 > budget {
+                    continue;
+                }
+                let all: Vec<&[f32]> = with.iter().map(|&i| logits[i].as_slice()).collect();
+                let mean = log_mean_probabilities(&all, classes);
+                let loss = cross_entropy(&mean, labels, classes);
+                if loss < least {
+                    least = loss;
+                    best = Some(candidate);
+                }
+            }
+            match best {
+                Some(candidate) => members.push(candidate),
+                None => break,
+            }
+        }
+        let names = members.iter().map(|&i| self.instances[i]).collect();
+        Ok((members.len() > 1).then_some(names))
+    }
+}
+
+/// How many of the least sure images to send on so that most are right in the
+/// end, and how many are right then. Images beyond `order` stay.
+fn best_cut(order: &[usize], first: &[bool], second: &[bool]) -> (usize, usize) {
+    let mut right = first.iter().filter(|&&right| right).count();
+    let mut best = (0, right);
+    for (index, &image) in order.iter().enumerate() {
+        right = right + usize::from(second[image]) - usize::from(first[image]);
+        if right > best.1 {
+            best = (index + 1, right);
+        }
+    }
+    best
+}
+
+fn correct(logits: &[f32], labels: &[u32], classes: usize) -> Vec<bool> {
+    let rows = logits.chunks_exact(classes).zip(labels);
+    rows.map(|(row, &label)| top_k(row, 1) == [label as usize])
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use sdpoint_core::{EvalTransform, Ratio, TrainTransform, zoo};
+
+    use super::*;
+
+    fn preprocessing() -> Preprocessing {
+        Preprocessing {
+            size: [32, 32],
+            mean: vec![0.5; 3],
+            std: vec![0.5; 3],
+            train: TrainTransform::None,
+            evaluate: EvalTransform::Resize,
+        }
+    }
+
+    /// Logits of two classes that are right, and sure, as given.
+    fn logits(images: &[(bool, f32)]) -> Vec<f32> {
+        let row = |&(right, sure): &(bool, f32)| if right { [sure, 0.0] } else { [0.0, sure] };
+        images.iter().flat_map(row).collect()
+    }
+
+    #[test]
+    fn the_cut_is_where_most_are_right() {
+        let first = [false, true, false, true];
+        let second = [true, true, true, false];
+        assert_eq!(best_cut(&[0, 1, 2, 3], &first, &second), (3, 4));
+        assert_eq!(best_cut(&[0, 1], &first, &second), (1, 3));
+        assert_eq!(best_cut(&[], &first, &second), (0, 2));
+        assert_eq!(best_cut(&[1, 3], &second, &first), (2, 4));
+    }
+
+    #[test]
+    fn a_cascade_sends_on_what_pays_and_no_more_than_it_may() {
+        let network = zoo::build("preresnet8", 2).unwrap();
+        let instances = network.instances(&[Ratio::DEFAULT[0]])[..2].to_vec();
+        let preprocessing = preprocessing();
+        let cheap = [(true, 5.0), (false, 1.0), (true, 4.0), (false, 2.0)];
+        let fit = Fit {
+            network: &network,
+            preprocessing: &preprocessing,
+            instances: &instances,
+            outcomes: Outcomes {
+                logits: vec![logits(&[(true, 9.0); 4]), logits(&cheap)],
+                labels: vec![0; 4],
+            },
+        };
+        let size = preprocessing.size;
+        let [cost, extra] = cascade_macs(&network, size, instances[1], instances[0]).unwrap();
+        let budget = |again: f64| cost as f64 + again * extra as f64 + 1.0;
+        let sent = |again: f64| {
+            let cascade = fit.cascade(budget(again)).unwrap().unwrap();
+            assert_eq!(
+                (cascade.first, cascade.second),
+                (instances[1], instances[0])
+            );
+            let sure = confidences(&logits(&cheap), 2);
+            sure.iter()
+                .filter(|&&sure| sure < cascade.threshold)
+                .count()
+        };
+        assert_eq!(sent(0.25), 1);
+        assert_eq!(sent(0.5), 2);
+        assert_eq!(sent(0.6), 2, "the others are right already");
+        assert_eq!(fit.cascade(0.5 * cost as f64).unwrap(), None);
+        assert_eq!(fit.cascade(budget(0.1)).unwrap(), None);
+    }
+
+    #[test]
+    fn an_ensemble_takes_in_who_knows_what_it_does_not() {
+        let network = zoo::build("preresnet8", 2).unwrap();
+        let instances = network.instances(&[Ratio::DEFAULT[0]])[..3].to_vec();
+        let preprocessing = preprocessing();
+        let a = [(true, 3.0), (true, 3.0), (false, 1.0)];
+        let b = [(false, 1.0), (true, 3.0), (true, 3.0)];
+        let useless = [(false, 3.0), (false, 3.0), (false, 3.0)];
+        let fit = Fit {
+            network: &network,
+            preprocessing: &preprocessing,
+            instances: &instances,
+            outcomes: Outcomes {
+                logits: vec![logits(&a), logits(&useless), logits(&b)],
+                labels: vec![0; 3],
+            },
+        };
+        let members = fit.ensemble(f64::INFINITY).unwrap().unwrap();
+        assert_eq!(members, [instances[0], instances[2]]);
+        assert_eq!(fit.ensemble(1.0).unwrap(), None);
+    }
+}
