@@ -52,51 +52,82 @@ impl Finish<'_> {
         channels: usize,
     ) {
         let ops = isa.f32();
-        let zero = ops.zero();
         for c in (0..channels).step_by(ops.len()) {
-            let lanes = ops.len().min(channels - c);
-            let mask = ops.first_n_mask(lanes);
-            let per_channel = |values: Option<&[f32]>, default: f32| match values {
-                Some(values) => ops.load_pad(&values[channel + c..][..lanes]).0,
-                None => ops.splat(default),
-            };
-            let scale = per_channel(self.scale, 1.0);
-            let shift = per_channel(self.shift, 0.0);
-            let second_scale = per_channel(self.second.map(|s| s.scale), 1.0);
-            let second_shift = per_channel(self.second.map(|s| s.shift), 0.0);
+            let count = ops.len().min(channels - c);
+            let mask = ops.first_n_mask(count);
+            let lanes = self.lanes(isa, channel + c, count);
             for p in 0..pixels {
                 let i = at + p * step + c;
                 // SAFETY: the caller promises that these elements exist and are ours.
                 unsafe {
-                    let load = |from: *const f32| {
-                        if lanes == ops.len() {
-                            ops.load_ptr(from.add(i))
-                        } else {
-                            ops.load_ptr_mask(from.add(i), mask)
-                        }
+                    let load = |from: *const f32| ops.load_ptr_mask(from.add(i), mask);
+                    let sum = load(output);
+                    let y = match self.residual {
+                        Some(residual) => lanes.first_with(isa, sum, load(residual.as_ptr())),
+                        None => lanes.first(isa, sum),
                     };
-                    let store = |value, to: *mut f32| {
-                        if lanes == ops.len() {
-                            ops.store_ptr(value, to.add(i));
-                        } else {
-                            ops.store_ptr_mask(value, to.add(i), mask);
-                        }
-                    };
-                    let mut y = ops.mul_add(load(output), scale, shift);
-                    if let Some(residual) = self.residual {
-                        y = ops.add(y, load(residual.as_ptr()));
-                    }
-                    if self.relu {
-                        y = ops.max(y, zero);
-                    }
-                    store(y, output);
+                    ops.store_ptr_mask(y, output.add(i), mask);
                     if let Some(second) = &self.second {
-                        let z = ops.mul_add(y, second_scale, second_shift);
-                        let z = if second.relu { ops.max(z, zero) } else { z };
-                        store(z, second.out.as_ptr());
+                        let z = lanes.second(isa, y);
+                        ops.store_ptr_mask(z, second.out.as_ptr().add(i), mask);
                     }
                 }
             }
         }
+    }
+
+    /// What is done to one vector of channels, of which `count` exist.
+    #[inline(always)]
+    pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> FinishLanes<I> {
+        let ops = isa.f32();
+        let per_channel = |values: Option<&[f32]>, default: f32| match values {
+            Some(values) => ops.load_pad(&values[channel..][..count]).0,
+            None => ops.splat(default),
+        };
+        let floor = |relu: bool| ops.splat(if relu { 0.0 } else { f32::NEG_INFINITY });
+        FinishLanes {
+            scale: per_channel(self.scale, 1.0),
+            shift: per_channel(self.shift, 0.0),
+            floor: floor(self.relu),
+            second_scale: per_channel(self.second.map(|s| s.scale), 1.0),
+            second_shift: per_channel(self.second.map(|s| s.shift), 0.0),
+            second_floor: floor(self.second.is_some_and(|s| s.relu)),
+        }
+    }
+}
+
+/// A [`Finish`] for one vector of channels.
+pub(super) struct FinishLanes<I: Isa> {
+    scale: I::F32,
+    shift: I::F32,
+    /// Zero for ReLU, and otherwise below everything.
+    floor: I::F32,
+    second_scale: I::F32,
+    second_shift: I::F32,
+    second_floor: I::F32,
+}
+
+impl<I: Isa> FinishLanes<I> {
+    /// The output that a sum becomes.
+    #[inline(always)]
+    pub fn first(&self, isa: I, sum: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        ops.max(ops.mul_add(sum, self.scale, self.shift), self.floor)
+    }
+
+    /// The same with a residual.
+    #[inline(always)]
+    pub fn first_with(&self, isa: I, sum: I::F32, residual: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        let y = ops.add(ops.mul_add(sum, self.scale, self.shift), residual);
+        ops.max(y, self.floor)
+    }
+
+    /// The second output that an output becomes.
+    #[inline(always)]
+    pub fn second(&self, isa: I, y: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        let z = ops.mul_add(y, self.second_scale, self.second_shift);
+        ops.max(z, self.second_floor)
     }
 }

@@ -4,6 +4,7 @@
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
+use super::epilogue::{Finish, FinishLanes};
 use super::gather::BLOCK;
 
 /// Vectors of output channels in a full block.
@@ -52,6 +53,60 @@ pub(super) struct Tile<'a> {
     pub output_channels: usize,
     /// Whether to add to the output rather than replace it.
     pub accumulate: bool,
+    /// Memory that will be needed soon.
+    pub ahead: Ahead,
+    /// What happens to sums that are not added.
+    pub finish: &'a Finish<'a>,
+    /// Which element of the output tensor `output` is.
+    pub at: usize,
+    /// Which of the output tensor's channels that is.
+    pub channel: usize,
+}
+
+/// Weights that a later tile starts with. They come from afar, and a tile on its own would wait
+/// for them: a core's share of memory bandwidth is about what one tile asks for. So the tiles
+/// before it bring them near, a cache line for each channel and tap.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const f32,
+    /// Floats between lines; 0 where nothing is left to bring.
+    step: usize,
+}
+
+impl Ahead {
+    /// What tile number `tile` of those that come before `weights` brings, with `rows` channels
+    /// and taps to reduce over.
+    #[inline(always)]
+    pub fn of(weights: &[f32], tile: usize, rows: usize) -> Self {
+        let first = tile * rows * LINE;
+        if first < weights.len() {
+            Ahead {
+                start: weights[first..].as_ptr(),
+                step: LINE,
+            }
+        } else {
+            Ahead {
+                start: weights.as_ptr(),
+                step: 0,
+            }
+        }
+    }
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// Asks for the cache line at an address, which need not be valid.
+#[inline(always)]
+fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Computes `pixels` pixels of a tile.
@@ -84,30 +139,108 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
         let mut weights = tile.weights;
         let mut input = tile.input;
         let mut channels = tile.channels;
+        let mut ahead = tile.ahead;
         while channels > 0 {
             let block = channels.min(BLOCK);
             for &tap in tile.taps {
-                accumulate::<I, P, V>(isa, &mut sums, input.add(tap), weights, block);
+                accumulate::<I, P, V>(isa, &mut sums, input.add(tap), weights, block, ahead);
                 weights = weights.add(block * V * lanes);
+                ahead.start = ahead.start.wrapping_add(block * ahead.step);
             }
             input = input.wrapping_add(tile.plane);
             channels -= block;
         }
-        let full_vectors = tile.output_channels == V * lanes;
-        match (tile.accumulate, full_vectors) {
-            (false, true) => store::<I, P, V, false, true>(isa, &sums, tile),
-            (false, false) => store::<I, P, V, false, false>(isa, &sums, tile),
-            (true, true) => store::<I, P, V, true, true>(isa, &sums, tile),
-            (true, false) => store::<I, P, V, true, false>(isa, &sums, tile),
+        let full = tile.output_channels == V * lanes;
+        let add = |sum, at: *const f32| ops.add(ops.load_ptr(at), sum);
+        match (tile.accumulate, full) {
+            (true, true) => store::<I, P, V>(isa, &sums, tile, tile.output, |sum, _, at| {
+                add(sum, tile.output.add(at))
+            }),
+            (true, false) => store_part::<I, P, V, true>(isa, &sums, tile),
+            (false, true) if tile.finish.is_identity() => {
+                store::<I, P, V>(isa, &sums, tile, tile.output, |sum, _, _| sum);
+            }
+            (false, true) => store_finished::<I, P, V>(isa, &sums, tile),
+            (false, false) => {
+                store_part::<I, P, V, false>(isa, &sums, tile);
+                if !tile.finish.is_identity() {
+                    let (channel, channels) = (tile.channel, tile.output_channels);
+                    let output = tile.output.sub(tile.at);
+                    let finish = tile.finish;
+                    finish.apply(isa, output, tile.at, P, tile.output_step, channel, channels);
+                }
+            }
         }
     }
 }
 
-/// Stores the sums, or adds them to the output if `ADD`; not `FULL` leaves alone the lanes of
-/// the last vector beyond the tile's channels. The loop has no branches, so that it is
-/// unrolled; a loop over the sums that is not would keep them in memory all along.
+/// Stores what `value` makes of each sum, its vector's number and its distance from the first
+/// output. No loop here has branches, so that they are unrolled; a loop over the sums that is
+/// not would keep them in memory all along.
 #[inline(always)]
-unsafe fn store<I: Isa, const P: usize, const V: usize, const ADD: bool, const FULL: bool>(
+unsafe fn store<I: Isa, const P: usize, const V: usize>(
+    isa: I,
+    sums: &[[I::F32; V]; P],
+    tile: &Tile<'_>,
+    to: *mut f32,
+    value: impl Fn(I::F32, usize, usize) -> I::F32,
+) {
+    let ops = isa.f32();
+    for p in 0..P {
+        for v in 0..V {
+            let at = p * tile.output_step + v * ops.len();
+            // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
+            unsafe { ops.store_ptr(value(sums[p][v], v, at), to.add(at)) };
+        }
+    }
+}
+
+/// Stores the finished sums, and the second output.
+#[inline(always)]
+unsafe fn store_finished<I: Isa, const P: usize, const V: usize>(
+    isa: I,
+    sums: &[[I::F32; V]; P],
+    tile: &Tile<'_>,
+) {
+    let ops = isa.f32();
+    let lanes: [FinishLanes<I>; V] = std::array::from_fn(|v| {
+        tile.finish
+            .lanes(isa, tile.channel + v * ops.len(), ops.len())
+    });
+    let to = tile.output;
+    // SAFETY: residual and second output have the output's length, in which the tile lies.
+    unsafe {
+        let second = tile
+            .finish
+            .second
+            .map(|second| second.out.as_ptr().add(tile.at));
+        if let Some(residual) = tile.finish.residual {
+            let from = residual.as_ptr().add(tile.at);
+            let first = |sum, v: usize, at: usize| {
+                lanes[v].first_with(isa, sum, ops.load_ptr(from.add(at)))
+            };
+            if let Some(out) = second {
+                store::<I, P, V>(isa, sums, tile, out, |sum, v, at| {
+                    lanes[v].second(isa, first(sum, v, at))
+                });
+            }
+            store::<I, P, V>(isa, sums, tile, to, first);
+        } else {
+            let first = |sum, v: usize, _: usize| lanes[v].first(isa, sum);
+            store::<I, P, V>(isa, sums, tile, to, first);
+            if let Some(out) = second {
+                store::<I, P, V>(isa, sums, tile, out, |sum, v, at| {
+                    lanes[v].second(isa, first(sum, v, at))
+                });
+            }
+        }
+    }
+}
+
+/// Stores the sums, or adds them to the output if `ADD`, and leaves alone the lanes of the last
+/// vector beyond the tile's channels.
+#[inline(always)]
+unsafe fn store_part<I: Isa, const P: usize, const V: usize, const ADD: bool>(
     isa: I,
     sums: &[[I::F32; V]; P],
     tile: &Tile<'_>,
@@ -117,7 +250,7 @@ unsafe fn store<I: Isa, const P: usize, const V: usize, const ADD: bool, const F
     let mask = ops.first_n_mask(tile.output_channels - (V - 1) * lanes);
     for p in 0..P {
         for v in 0..V {
-            let masked = !FULL && v + 1 == V;
+            let masked = v + 1 == V;
             // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
             unsafe {
                 let at = tile.output.add(p * tile.output_step + v * lanes);
@@ -144,9 +277,11 @@ unsafe fn accumulate<I: Isa, const P: usize, const V: usize>(
     input: *const f32,
     weights: *const f32,
     channels: usize,
+    ahead: Ahead,
 ) {
     let ops = isa.f32();
     for c in 0..channels {
+        prefetch(ahead.start.wrapping_add(c * ahead.step));
         // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
         unsafe {
             let row: [I::F32; V] =

@@ -5,7 +5,7 @@ use rten_simd::{Isa, SimdOp};
 
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
-use super::microkernel::{Tile, max_pixels, run_tile};
+use super::microkernel::{Ahead, Tile, max_pixels, run_tile};
 use super::pack::{BlockedLayout, PackedWeights};
 use super::{depthwise, winograd};
 use crate::context::Context;
@@ -230,12 +230,17 @@ impl SimdOp for RunBand<'_, '_> {
                 gather(isa, &product.source, layout, &band, first, channels, out);
             }
         }
-        for unit in units {
+        for unit in units.clone() {
+            let next = if unit + 1 < units.end {
+                product.weights.unit(unit + 1)
+            } else {
+                &[]
+            };
             let (group, block) = weights.unit(unit);
             let input = &state.scratch[(group - groups[0]) * group_len..][..group_len];
             match block.vectors {
-                1 => run_block::<I, 1>(isa, product, layout, taps, &band, unit, input),
-                _ => run_block::<I, 2>(isa, product, layout, taps, &band, unit, input),
+                1 => run_block::<I, 1>(isa, product, layout, taps, &band, unit, next, input),
+                _ => run_block::<I, 2>(isa, product, layout, taps, &band, unit, next, input),
             }
         }
     }
@@ -249,6 +254,7 @@ fn run_block<I: Isa, const V: usize>(
     taps: &[usize],
     band: &Band,
     unit: usize,
+    next: &[f32],
     input: &[f32],
 ) {
     let weights = &product.weights.layout;
@@ -282,19 +288,12 @@ fn run_block<I: Isa, const V: usize>(
                         output_step: out.pixel,
                         output_channels: block.channels,
                         accumulate: product.accumulate,
+                        ahead: Ahead::of(next, row * tiles + tile, weights.group_in * taps.len()),
+                        finish: &product.finish,
+                        at,
+                        channel: first_channel,
                     },
                 );
-                if !product.finish.is_identity() {
-                    product.finish.apply(
-                        isa,
-                        product.output.as_ptr(),
-                        at,
-                        end - start,
-                        out.pixel,
-                        first_channel,
-                        block.channels,
-                    );
-                }
             }
         }
     }

@@ -13,8 +13,9 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::epilogue::Finish;
 use super::gather::{BLOCK, Source};
-use super::microkernel::{Tile, max_pixels, run_tile};
+use super::microkernel::{Ahead, Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
 use super::product::{OutputLayout, Product, TASK_MACS, TASKS_PER_THREAD};
 use crate::context::Context;
@@ -355,25 +356,26 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWei
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
     // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
-    let wanted = (BAND_FLOATS / (POINTS * channels) / 12 * 12).max(24);
-    let share = count.div_ceil(TASKS_PER_THREAD * threads).max(12);
-    let band = if threads > 1 {
-        wanted.min(share)
-    } else {
-        wanted
-    }
-    .min(count);
-    let bands = count.div_ceil(band);
+    let most = (BAND_FLOATS / (POINTS * channels)).max(24);
     let units = layout.units();
-    let macs = POINTS * band * layout.macs_per_pixel();
-    let splits = if threads > 1 {
-        (TASKS_PER_THREAD * threads)
-            .div_ceil(bands)
-            .min(macs.div_ceil(TASK_MACS))
-            .clamp(1, units)
+    // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
+    // for few tiles it is better to cut the weights.
+    let tasks = if threads > 1 {
+        TASKS_PER_THREAD * threads
     } else {
         1
     };
+    let bands = count
+        .div_ceil(most)
+        .max(tasks.div_ceil(units))
+        .min(count.div_ceil(12));
+    let band = count.div_ceil(bands);
+    let bands = count.div_ceil(band);
+    let macs = POINTS * band * layout.macs_per_pixel();
+    let splits = tasks
+        .div_ceil(bands)
+        .min(macs.div_ceil(TASK_MACS))
+        .clamp(1, units);
     let transformed = TransformedLayout::new(layout.group_in, band);
     let width = super::microkernel::VECTORS * layout.lanes();
     ctx.parallel_with(
@@ -486,6 +488,11 @@ fn run_unit<I: Isa, const V: usize>(
     let runs = range.len().div_ceil(max_pixels::<I>(V));
     for point in 0..POINTS {
         let packed = weights.unit(point, unit);
+        let next = if point + 1 < POINTS {
+            weights.unit(point + 1, unit)
+        } else {
+            &[]
+        };
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
             // SAFETY: inputs and products are as long as asserted, and the weights are the
@@ -510,6 +517,10 @@ fn run_unit<I: Isa, const V: usize>(
                         output_step: width,
                         output_channels: width,
                         accumulate: false,
+                        ahead: Ahead::of(next, run, layout.group_in),
+                        finish: &Finish::default(),
+                        at: 0,
+                        channel: 0,
                     },
                 );
             }
@@ -521,6 +532,7 @@ fn run_unit<I: Isa, const V: usize>(
         row: row_len,
         pixel,
     } = product.layout;
+    let identity = product.finish.is_identity();
     for (i, tile) in range.clone().enumerate() {
         let [image, row, column] = tiles.position(tile);
         let rows = TILE.min(product.grid[0] - row);
@@ -529,6 +541,7 @@ fn run_unit<I: Isa, const V: usize>(
         for v in 0..V {
             let channels = lanes.min(block.channels - v * lanes);
             let mask = ops.first_n_mask(channels);
+            let finish = product.finish.lanes(isa, block.first + v * lanes, channels);
             let from = i * width + v * lanes;
             let mut lines = [[ops.zero(); INPUTS]; TILE];
             for c in 0..INPUTS {
@@ -544,49 +557,31 @@ fn run_unit<I: Isa, const V: usize>(
             }
             for (r, line) in lines.into_iter().enumerate().take(rows) {
                 let line = transform_outputs(isa, line);
-                for (c, value) in line.into_iter().enumerate() {
+                for (c, sum) in line.into_iter().enumerate() {
                     if c >= columns {
                         continue;
                     }
-                    // SAFETY: the outputs of a tile within the grid are this task's alone,
-                    // and `Product`'s makers assert that they lie in the output tensor.
+                    let at = at + r * row_len + c * pixel + v * lanes;
+                    // SAFETY: the outputs of a tile within the grid are this task's alone;
+                    // `Product`'s makers assert that they lie in the output tensor, which
+                    // residual and second output equal in length.
                     unsafe {
-                        let to = product
-                            .output
-                            .as_ptr()
-                            .add(at + r * row_len + c * pixel + v * lanes);
-                        if channels == lanes {
-                            let value = if product.accumulate {
-                                ops.add(value, ops.load_ptr(to))
-                            } else {
-                                value
-                            };
-                            ops.store_ptr(value, to);
-                        } else {
-                            let value = if product.accumulate {
-                                ops.add(value, ops.load_ptr_mask(to, mask))
-                            } else {
-                                value
-                            };
-                            ops.store_ptr_mask(value, to, mask);
+                        let to = product.output.as_ptr().add(at);
+                        let value = match product.finish.residual {
+                            _ if product.accumulate => ops.add(sum, ops.load_ptr_mask(to, mask)),
+                            None if identity => sum,
+                            None => finish.first(isa, sum),
+                            Some(residual) => {
+                                let residual = ops.load_ptr_mask(residual.as_ptr().add(at), mask);
+                                finish.first_with(isa, sum, residual)
+                            }
+                        };
+                        ops.store_ptr_mask(value, to, mask);
+                        if let Some(second) = &product.finish.second {
+                            let z = finish.second(isa, value);
+                            ops.store_ptr_mask(z, second.out.as_ptr().add(at), mask);
                         }
                     }
-                }
-            }
-        }
-        if !product.finish.is_identity() {
-            for r in 0..rows {
-                // SAFETY: as above; residual and second output equal the output in length.
-                unsafe {
-                    product.finish.apply(
-                        isa,
-                        product.output.as_ptr(),
-                        at + r * row_len,
-                        columns,
-                        pixel,
-                        block.first,
-                        block.channels,
-                    );
                 }
             }
         }
