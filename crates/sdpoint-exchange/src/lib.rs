@@ -3,11 +3,21 @@
 //! - In: a [`Checkpoint`] is what PyTorch or safetensors saved, read without
 //!   running anything that is in it; [`import()`] fits it to a network and
 //!   accounts for every tensor.
+//! - Out: [`onnx()`] writes one instance for other runtimes, [`state_dict()`]
+//!   weights for PyTorch, and [`python()`] the PyTorch module that takes them.
 //!
 //! No tensor is computed here beyond folding batch norms into convolutions.
 
 mod checkpoint;
+mod error;
 mod import;
+mod onnx;
+mod python;
+mod state_dict;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, StoredTensor};
+pub use error::ExportError;
 pub use import::{ImportError, Imported, Misshapen, import};
+pub use onnx::{ONNX_INPUT, ONNX_OUTPUT, onnx};
+pub use python::python;
+pub use state_dict::{StatisticsOf, state_dict};

@@ -210,3 +210,100 @@ fn an_imported_model_is_trained_on_for_other_classes() {
     let none = common::run(&["train", "--init", "no.safetensors", "--data", &t.data()]);
     assert_eq!((none.status.code(), stdout(&none)), (Some(7), ""));
 }
+
+#[test]
+fn what_is_exported_comes_back_and_gets_its_instances_again() {
+    let t = trained();
+    let folder = tempfile::tempdir().unwrap();
+    let (_, weights) = path(&folder, "weights.safetensors");
+    let (_, model) = path(&folder, "model.safetensors");
+    let export = [
+        "export",
+        &t.model(),
+        "--format",
+        "safetensors",
+        "-o",
+        &weights,
+    ];
+    succeed(&with(&export, &["--instance", "full"]));
+    let import = ["import", &weights, "--network", "preresnet8", "-o", &model];
+    succeed(&import);
+    let (before, back) = (
+        Model::load(t.model()).unwrap(),
+        Model::load(&model).unwrap(),
+    );
+    assert_eq!(back.weights, before.weights);
+    assert_eq!(
+        back.statistics.own(Instance::Full),
+        before.statistics.own(Instance::Full)
+    );
+    assert_eq!(back.classes, ["0", "1"]);
+
+    let data = t.data();
+    let calibrate = ["calibrate", &model, "--data", &data, "--ratios", "0.5,0.75"];
+    succeed(&calibrate);
+    let calibrated = Model::load(&model).unwrap();
+    assert_eq!(calibrated.classes, ["lying", "standing"]);
+    assert_eq!(calibrated.instances.len(), 7);
+    assert!(
+        calibrated
+            .instances
+            .iter()
+            .all(|record| record.top1.is_some())
+    );
+
+    // All statistics at once are for the exported module alone.
+    succeed(&with(&export, &["--instances", "all"]));
+    fail(4, &["instance_mean", "no place for"], &import);
+    succeed(&with(&import, &["--allow-left-over"]));
+}
+
+#[test]
+fn exports_are_listed_and_wrong_instances_named() {
+    let t = trained();
+    let folder = tempfile::tempdir().unwrap();
+    let (all, all_argument) = path(&folder, "onnx");
+    let (module, module_argument) = path(&folder, "net.py");
+    let model = t.model();
+    let export = ["export", &model];
+    let text = succeed(&with(&export, &["--instances", "all", "-o", &all_argument]));
+    assert!(
+        text.contains("7 files") && text.contains("manifest.json"),
+        "{text}"
+    );
+    let manifest = std::fs::read(all.join("manifest.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(
+        manifest["classes"],
+        serde_json::json!(["lying", "standing"])
+    );
+    let instances = manifest["instances"].as_array().unwrap();
+    assert_eq!(instances.len(), 7);
+    for entry in instances {
+        let file = all.join(entry["file"].as_str().unwrap());
+        let size = std::fs::metadata(file).unwrap().len();
+        assert_eq!(entry["bytes"], size);
+        assert!(entry["macs"].is_u64() && entry["top1"].is_f64(), "{entry}");
+    }
+
+    succeed(&with(&export, &["--python", "-o", &module_argument]));
+    let source = std::fs::read_to_string(&module).unwrap();
+    assert!(source.contains("\"0@0.5\", \"0@0.75\""), "{source}");
+
+    let to = ["-o", &module_argument];
+    let wrong = |what: &[&str]| [&export[..], what, &to].concat().join(" ");
+    for (code, what, part) in [
+        (5, &["--instance", "9@0.5"][..], "9@0.5"),
+        (5, &["--instances", "full,0@0.3"], "0@0.3"),
+        (2, &["--instances", "most"], "most"),
+        (2, &[], "--instance"),
+        (
+            2,
+            &["--format", "safetensors", "--instances", "full,0@0.5"],
+            "one instance or of all",
+        ),
+    ] {
+        let command = wrong(what);
+        fail(code, &[part], &command.split(' ').collect::<Vec<_>>());
+    }
+}

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod oracle;
+
 use std::path::{Path, PathBuf};
 
 use sdpoint_core::{LayerId, Network, NetworkBuilder, Op, PointId, Window, layer::Conv};

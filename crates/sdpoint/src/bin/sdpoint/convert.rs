@@ -3,7 +3,7 @@
 use sdpoint::Budget;
 use sdpoint::data::DataError;
 use sdpoint::engine::{ContextError, EngineError};
-use sdpoint::exchange::CheckpointError;
+use sdpoint::exchange::{CheckpointError, ExportError};
 use sdpoint::select::SelectError;
 use sdpoint::train::TrainError;
 use sdpoint::zoo::ZooError;
@@ -49,6 +49,16 @@ impl From<CheckpointError> for Failure {
             CheckpointError::Read { source, .. } => Self::io(error.to_string(), source.kind()),
             CheckpointError::Unusable { .. } => Self::from_error(Class::Model, &error),
         }
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        let class = match error {
+            ExportError::NoInstance(_) => Class::Instance,
+            _ => Class::Model,
+        };
+        Self::from_error(class, &error)
     }
 }
 

@@ -4,6 +4,7 @@ mod calibrate;
 mod convert;
 mod data;
 mod evaluate;
+mod export;
 mod failure;
 mod fetch;
 mod import;
@@ -72,6 +73,7 @@ enum Command {
     Predict(predict::Args),
     Profile(profile::Args),
     Import(import::Args),
+    Export(export::Args),
     Fetch(fetch::Args),
 }
 
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args, &machine),
         Command::Profile(args) => profile::run(&args, &machine),
         Command::Import(args) => import::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Fetch(args) => fetch::run(&args),
     };
     match outcome {

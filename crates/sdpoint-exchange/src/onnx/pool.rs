@@ -1,0 +1,124 @@
+//! Adaptive pooling for a fixed size, in operators that every runtime has.
+//!
+//! ONNX has no adaptive pooling. Output cell i of m covers inputs ⌊i·n/m⌋ up
+//! to, not including, ⌈(i+1)·n/m⌉. Where m divides n, that is ordinary
+//! pooling. Else the windows differ in length, by one at most.
+
+use super::graph::Graph;
+use super::proto::Attribute::{Int, Ints};
+
+/// The inputs that each output covers: first, and one past the last.
+fn windows(inputs: usize, outputs: usize) -> Vec<(usize, usize)> {
+    (0..outputs)
+        .map(|i| (i * inputs / outputs, ((i + 1) * inputs).div_ceil(outputs)))
+        .collect()
+}
+
+/// Pools `input` of sides `from` to sides `to` by the mean.
+///
+/// Unequal windows become two products with constant matrices, one for each
+/// side: the work is small, and products are what runtimes do best.
+pub(super) fn average(
+    graph: &mut Graph,
+    input: &str,
+    output: &str,
+    from: [usize; 2],
+    to: [usize; 2],
+) -> String {
+    if let Some(kernel) = equal(from, to) {
+        let attributes = [Ints("kernel_shape", &kernel), Ints("strides", &kernel)];
+        return graph.node("AveragePool", &[input], output, &attributes);
+    }
+    let [height, width] = from;
+    let (columns, rows) = (format!("{output}/columns"), format!("{output}/rows"));
+    let mut right = vec![0.0; width * to[1]];
+    for (column, (first, end)) in windows(width, to[1]).into_iter().enumerate() {
+        for place in first..end {
+            right[place * to[1] + column] = 1.0 / (end - first) as f32;
+        }
+    }
+    let right = graph.floats(columns, &[width, to[1]], &right);
+    let mut left = vec![0.0; to[0] * height];
+    for (row, (first, end)) in windows(height, to[0]).into_iter().enumerate() {
+        left[row * height..][first..end].fill(1.0 / (end - first) as f32);
+    }
+    let left = graph.floats(rows, &[to[0], height], &left);
+    let narrow = graph.node("MatMul", &[input, &right], &format!("{output}/narrow"), &[]);
+    graph.node("MatMul", &[&left, &narrow], output, &[])
+}
+
+/// Pools `input` of sides `from` to sides `to` by the maximum.
+///
+/// Unequal windows are covered by two of equal length each: one from the
+/// window's beginning, one up to its end. The maxima at all places are taken
+/// once, and the right rows and columns of them are gathered.
+pub(super) fn maximum(
+    graph: &mut Graph,
+    input: &str,
+    output: &str,
+    from: [usize; 2],
+    to: [usize; 2],
+) -> String {
+    if let Some(kernel) = equal(from, to) {
+        let attributes = [Ints("kernel_shape", &kernel), Ints("strides", &kernel)];
+        return graph.node("MaxPool", &[input], output, &attributes);
+    }
+    let windows = [windows(from[0], to[0]), windows(from[1], to[1])];
+    let kernel = [0, 1].map(|side| {
+        let lengths = windows[side].iter().map(|(first, end)| end - first);
+        lengths.min().unwrap_or(1) as i64
+    });
+    let attributes = [Ints("kernel_shape", &kernel), Ints("strides", &[1, 1])];
+    let dense = graph.node("MaxPool", &[input], &format!("{output}/dense"), &attributes);
+    let rows = format!("{output}/rows");
+    let rows = larger(graph, &dense, &rows, 2, &windows[0], kernel[0] as usize);
+    larger(graph, &rows, output, 3, &windows[1], kernel[1] as usize)
+}
+
+/// Along one axis, the larger of the maxima at both ends of each window.
+fn larger(
+    graph: &mut Graph,
+    input: &str,
+    output: &str,
+    axis: i64,
+    windows: &[(usize, usize)],
+    kernel: usize,
+) -> String {
+    let firsts: Vec<usize> = windows.iter().map(|&(first, _)| first).collect();
+    let lasts: Vec<usize> = windows.iter().map(|&(_, end)| end - kernel).collect();
+    let mut gather = |places: &[usize], name: &str| {
+        let indices = graph.integers(format!("{name}/indices"), places);
+        graph.node("Gather", &[input, &indices], name, &[Int("axis", axis)])
+    };
+    if firsts == lasts {
+        return gather(&firsts, output);
+    }
+    let first = gather(&firsts, &format!("{output}/first"));
+    let last = gather(&lasts, &format!("{output}/last"));
+    graph.node("Max", &[&first, &last], output, &[])
+}
+
+/// The kernel of ordinary pooling that does the same, if one does.
+fn equal(from: [usize; 2], to: [usize; 2]) -> Option<[i64; 2]> {
+    let divides = (0..2).all(|side| from[side].is_multiple_of(to[side]));
+    divides.then(|| [0, 1].map(|side| (from[side] / to[side]) as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_pytorchs_and_two_of_the_shortest_cover_each() {
+        assert_eq!(windows(5, 3), [(0, 2), (1, 4), (3, 5)]);
+        for inputs in 1..80 {
+            for outputs in 1..=inputs {
+                let windows = windows(inputs, outputs);
+                assert_eq!((windows[0].0, windows[outputs - 1].1), (0, inputs));
+                let lengths = || windows.iter().map(|(first, end)| end - first);
+                let (shortest, longest) = (lengths().min().unwrap(), lengths().max().unwrap());
+                assert!(longest <= 2 * shortest, "{inputs} to {outputs}");
+            }
+        }
+    }
+}

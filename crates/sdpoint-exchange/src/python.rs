@@ -1,0 +1,111 @@
+//! A network as a PyTorch module, to go on with in Python.
+//!
+//! The module is written for the network at hand: its blocks become classes,
+//! blocks of the same layers share one, and the numbers in which they differ
+//! become its arguments. Members are named as in the state dict.
+
+mod class;
+mod module;
+mod structure;
+
+use sdpoint_core::{LayerId, Model, Network};
+
+use crate::error::ExportError;
+use crate::state_dict::instances;
+use class::Classes;
+use module::{Body, body, member};
+use structure::items;
+
+/// What all networks have in common.
+const PARTS: &str = include_str!("python/parts.py");
+
+/// The source of a PyTorch module that computes what the model does, in any
+/// of its instances, and that [`state_dict`](crate::state_dict()) fits.
+///
+/// # Errors
+/// If the network has a layer whose name or place Python has no form for;
+/// none of the zoo has.
+pub fn python(model: &Model) -> Result<String, ExportError> {
+    let network = &model.network;
+    let all = 0..network.layers().len();
+    let items = items(network, all, 0)?;
+    let mut classes = Classes::default();
+    let top = body(network, &items, LayerId(0), &mut |child| {
+        if child.is_block {
+            classes.add(network, child)
+        } else {
+            member(network, LayerId(child.layers.start))
+        }
+    })?;
+    let (definitions, top) = classes.finish(top);
+    let names: Vec<String> = instances(model).iter().map(ToString::to_string).collect();
+    let preprocessing = &model.preprocessing;
+    Ok(format!(
+        "{}\n\nimport random\n\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\
+         # The instances that the model has statistics of, besides \"full\".\n\
+         INSTANCES = {}\n\n\
+         # Inputs are [batch, colours, *SIZE], (value - MEAN) / STD of values from 0 to 1.\n\
+         SIZE = {}\nMEAN = {}\nSTD = {}\n\n\n\
+         {PARTS}\n\n{definitions}{}{LOAD}",
+        docstring(network),
+        list(&names)?,
+        serde_json::to_string(&preprocessing.size)?,
+        serde_json::to_string(&preprocessing.mean)?,
+        serde_json::to_string(&preprocessing.std)?,
+        network_class(&top),
+    ))
+}
+
+fn docstring(network: &Network) -> String {
+    // The name comes from a file: only what is surely plain text goes in.
+    let plain = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
+    let name: String = network.name().chars().filter(plain).collect();
+    format!(
+        "\"\"\"{name} with stochastic downsampling points, written by sdpoint {}.\n\n\
+         sdpoint export MODEL --format safetensors --instances all -o weights.safetensors\n\n\
+         net = load(\"weights.safetensors\")\n\
+         net.use(\"full\")  # or one of INSTANCES\n\
+         logits = net(images)\n\n\
+         To train: net.train(), and net.draw() before each step; then net.calibrate(batches).\n\"\"\"",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// A list of texts, a few a line.
+fn list(names: &[String]) -> Result<String, ExportError> {
+    let quoted: Vec<String> = names
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<_, _>>()?;
+    let lines = quoted
+        .chunks(8)
+        .map(|line| format!("    {},\n", line.join(", ")));
+    Ok(match names {
+        [] => "[]".into(),
+        _ => format!("[\n{}]", lines.collect::<String>()),
+    })
+}
+
+const LOAD: &str = r#"
+
+def load(path, instances=INSTANCES):
+    """The network with the weights of a file, in evaluation mode.
+
+    A file of one instance's statistics alone goes with `instances=[]`.
+    """
+    from safetensors.torch import load_file
+
+    net = Network(instances)
+    net.load_state_dict(load_file(path))
+    return net.eval()
+"#;
+
+fn network_class(body: &Body) -> String {
+    let members = body.members_text(&mut |number| number.to_string());
+    format!(
+        "class Network(Adjustable):\n    \
+         def __init__(self, instances=INSTANCES):\n        super().__init__()\n\
+         {members}        self.arrange(instances)\n\n{}",
+        body.forward_text()
+    )
+}

@@ -1,0 +1,100 @@
+def kept(x, ratio):
+    """Height and width of a feature map of which `ratio` is kept of each side."""
+    return [max(1, round(side * ratio)) for side in x.shape[2:]]
+
+
+class SDPoint(nn.Module):
+    """A downsampling point: shrinks the feature map while it has a ratio."""
+
+    def __init__(self, point):
+        super().__init__()
+        self.point, self.ratio = str(point), None
+
+    def forward(self, x):
+        return x if self.ratio is None else F.adaptive_avg_pool2d(x, kept(x, self.ratio))
+
+
+class StemPool(nn.MaxPool2d):
+    """The stem's max pool, whose place an adaptive one takes while it has a ratio."""
+
+    point, ratio = "stem", None
+
+    def forward(self, x):
+        full = super().forward(x)
+        return full if self.ratio is None else F.adaptive_max_pool2d(x, kept(full, self.ratio))
+
+
+class Norm(nn.BatchNorm2d):
+    """Batch norm that has statistics of its own for each instance whose point lies before it.
+
+    While training it uses each batch's own statistics and keeps none; `calibrate` does.
+    """
+
+    def __init__(self, channels, eps=1e-5):
+        super().__init__(channels, eps, momentum=None)
+        self.instance, self.rows = "full", {}
+
+    def add(self, instances):
+        self.rows = {instance: row for row, instance in enumerate(instances)}
+        if instances:
+            self.register_buffer("instance_mean", torch.zeros(len(instances), self.num_features))
+            self.register_buffer("instance_var", torch.ones(len(instances), self.num_features))
+
+    def forward(self, x):
+        mean, var = self.running_mean, self.running_var
+        row = self.rows.get(self.instance)
+        if row is not None:
+            mean, var = self.instance_mean[row], self.instance_var[row]
+        if self.training and self.momentum is None:
+            mean = var = None
+        weights = self.weight, self.bias
+        return F.batch_norm(x, mean, var, *weights, self.training, self.momentum or 0.0, self.eps)
+
+
+class Adjustable(nn.Module):
+    """A network whose cost is chosen by `use`."""
+
+    def arrange(self, instances):
+        """Gives each batch norm its rows; modules are registered in the order of the data."""
+        self.instances = ["full", *instances]
+        self.points, behind = [], []
+        for module in self.modules():
+            if isinstance(module, (SDPoint, StemPool)):
+                self.points.append(module)
+                behind += [name for name in instances if name.split("@")[0] == module.point]
+            elif isinstance(module, Norm):
+                module.add(behind)
+
+    def use(self, instance):
+        """Switches to an instance: "full", or "3@0.5" for half of each side at point 3."""
+        point, _, ratio = instance.partition("@")
+        if point != "full" and point not in [place.point for place in self.points]:
+            raise ValueError(f"there is no point {point}")
+        if not self.training and instance not in self.instances:
+            raise ValueError(f"there are no statistics of {instance}: calibrate it")
+        for place in self.points:
+            place.ratio = float(ratio) if place.point == point else None
+        for module in self.modules():
+            if isinstance(module, Norm):
+                module.instance = instance
+        return self
+
+    def draw(self, ratios=(0.5, 0.75)):
+        """Switches as stochastic downsampling trains: call it before each step."""
+        point = random.choice([None, *(place.point for place in self.points)])
+        return self.use("full" if point is None else f"{point}@{random.choice(ratios)}")
+
+    @torch.no_grad()
+    def calibrate(self, batches):
+        """Takes all statistics anew: the plain average over some thousand training images."""
+        norms = [module for module in self.modules() if isinstance(module, Norm)]
+        self.train()
+        for instance in self.instances:
+            self.use(instance)
+            for seen, images in enumerate(batches, 1):
+                for norm in norms:
+                    norm.momentum = 1 / seen
+                self(images)
+        for norm in norms:
+            norm.momentum = None
+        return self.eval().use("full")

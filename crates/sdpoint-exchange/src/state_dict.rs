@@ -1,0 +1,115 @@
+//! Weights and statistics as PyTorch's `load_state_dict` takes them.
+
+use std::collections::HashMap;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, serialize};
+use sdpoint_core::{Instance, Model, Moments};
+
+use crate::error::ExportError;
+
+/// Whose batch-norm statistics a state dict has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatisticsOf {
+    /// One instance's, as an ordinary network has them.
+    One(Instance),
+    /// All instances', as the module that [`python`](crate::python()) writes
+    /// has them: beside those of `full`, each batch norm `X` has
+    /// `X.instance_mean` and `X.instance_var` with a row for each instance
+    /// whose point lies before it, in the order of [`instances`].
+    All,
+}
+
+/// The instances that have statistics of their own, in the order of their
+/// points and ratios.
+pub(crate) fn instances(model: &Model) -> Vec<Instance> {
+    let records = model.instances.iter().map(|record| record.instance);
+    let mut instances: Vec<Instance> = records.filter(|i| *i != Instance::Full).collect();
+    instances.sort();
+    instances
+}
+
+/// A model's parameters and statistics as a safetensors file of PyTorch's
+/// names and shapes.
+///
+/// The metadata has, as JSON where it is no plain text: `network`,
+/// `instances` whose statistics there are, `classes`, and `preprocessing`.
+///
+/// # Errors
+/// If the model does not have the instance.
+pub fn state_dict(model: &Model, of: StatisticsOf) -> Result<Vec<u8>, ExportError> {
+    let network = &model.network;
+    let (first, rows) = match of {
+        StatisticsOf::One(instance) => (instance, Vec::new()),
+        StatisticsOf::All => (Instance::Full, instances(model)),
+    };
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (parameter, values) in std::iter::zip(network.parameters(), &model.weights.0) {
+        tensors.push((
+            parameter.name,
+            Dtype::F32,
+            parameter.shape,
+            bytes([values.as_slice()]),
+        ));
+    }
+    for (index, norm) in network.norms().iter().enumerate() {
+        let moments = |instance| {
+            let moments = model.statistics.get(instance, index);
+            moments.ok_or(ExportError::NoInstance(instance))
+        };
+        let mut push = |kind: &str, shape: Vec<usize>, bytes: Vec<u8>| {
+            tensors.push((format!("{}.{kind}", norm.name), Dtype::F32, shape, bytes));
+        };
+        let one = moments(first)?;
+        push(
+            "running_mean",
+            vec![norm.channels],
+            bytes([one.mean.as_slice()]),
+        );
+        push(
+            "running_var",
+            vec![norm.channels],
+            bytes([one.var.as_slice()]),
+        );
+        let own = rows
+            .iter()
+            .filter(|&&row| network.own_norms(row).contains(&index));
+        let own: Vec<&Moments> = own.map(|&row| moments(row)).collect::<Result<_, _>>()?;
+        if !own.is_empty() {
+            let shape = vec![own.len(), norm.channels];
+            let mean = bytes(own.iter().map(|moments| moments.mean.as_slice()));
+            push("instance_mean", shape.clone(), mean);
+            push(
+                "instance_var",
+                shape,
+                bytes(own.iter().map(|moments| moments.var.as_slice())),
+            );
+        }
+        let counter = format!("{}.num_batches_tracked", norm.name);
+        tensors.push((counter, Dtype::I64, Vec::new(), vec![0; 8]));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?))
+        })
+        .collect::<Result<Vec<_>, ExportError>>()?;
+    let mut named = vec![first.to_string()];
+    named.extend(rows.iter().map(Instance::to_string));
+    let metadata = HashMap::from([
+        ("format".into(), "pt".into()),
+        ("network".into(), network.name().to_owned()),
+        ("instances".into(), serde_json::to_string(&named)?),
+        ("classes".into(), serde_json::to_string(&model.classes)?),
+        (
+            "preprocessing".into(),
+            serde_json::to_string(&model.preprocessing)?,
+        ),
+    ]);
+    Ok(serialize(views, Some(metadata))?)
+}
+
+fn bytes<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<u8> {
+    let values = rows.into_iter().flatten();
+    values.flat_map(|value| value.to_le_bytes()).collect()
+}

@@ -1,0 +1,119 @@
+//! What is written for PyTorch. `tests/peers/` runs it there.
+
+mod support;
+
+use safetensors::SafeTensors;
+use sdpoint_core::{Instance, NetworkBuilder, Norm, layer::Conv};
+use sdpoint_exchange::{Checkpoint, ExportError, StatisticsOf, import, python, state_dict};
+use support::oracle::{ORACLES, Oracle};
+
+#[test]
+fn a_state_dict_comes_back_to_the_bit() {
+    for name in ORACLES {
+        let model = Oracle::open(name).model(true);
+        for record in &model.instances {
+            let file = state_dict(&model, StatisticsOf::One(record.instance)).unwrap();
+            let back = import(&Checkpoint::parse(file).unwrap(), &model.network).unwrap();
+            assert_eq!(back.left_over, Vec::<String>::new());
+            assert_eq!(back.weights, model.weights);
+            for norm in 0..model.network.norms().len() {
+                assert_eq!(
+                    back.statistics.get(Instance::Full, norm),
+                    model.statistics.get(record.instance, norm),
+                    "{name} {} norm {norm}",
+                    record.instance
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn all_statistics_are_rows_in_the_order_of_the_points() {
+    let model = Oracle::open("preresnet8").model(false);
+    let file = state_dict(&model, StatisticsOf::All).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let rows = |norm: &Norm| {
+        let tensor = file.tensor(&format!("{}.instance_var", norm.name));
+        tensor.map_or(0, |tensor| tensor.shape()[0])
+    };
+    // Three blocks with two points' worth of instances each; norms within the
+    // first block see none of them.
+    let rows: Vec<usize> = model.network.norms().iter().map(rows).collect();
+    assert_eq!(rows, [0, 0, 2, 2, 4, 4, 6]);
+    let counter = file.tensor("bn.num_batches_tracked").unwrap();
+    assert_eq!((counter.shape().len(), counter.data()), (0, &[0; 8][..]));
+}
+
+#[test]
+fn the_module_has_a_class_for_each_kind_of_block() {
+    for name in ORACLES {
+        let model = Oracle::open(name).model(false);
+        let source = python(&model).unwrap();
+        assert!(source.lines().count() < 260, "{name}: {source}");
+        assert!(
+            source.lines().all(|line| line.len() <= 120),
+            "{name}: {source}"
+        );
+        assert!(source.contains("def load(path"), "{name}");
+        for layer in model
+            .network
+            .layers()
+            .iter()
+            .filter(|layer| !layer.name.contains('.'))
+        {
+            let is_member = model
+                .network
+                .parameters()
+                .iter()
+                .any(|p| model.network.layer(p.layer).name == layer.name);
+            assert_eq!(
+                source.contains(&format!("self.{} = ", layer.name)),
+                is_member || layer.name == "maxpool",
+                "{name} {}",
+                layer.name
+            );
+        }
+    }
+    let model = Oracle::open("preresnet8").model(false);
+    let source = python(&model).unwrap();
+    for line in [
+        "class Block2(nn.Module):",
+        "        self.conv1 = nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False)",
+        "            Block2(16, 32, 1),",
+        "        return self.sdpoint(y + x)",
+    ] {
+        assert!(source.contains(&format!("{line}\n")), "{line}\n{source}");
+    }
+}
+
+#[test]
+fn names_that_could_be_code_are_refused() {
+    for name in [
+        "a\nimport os\nb",
+        "x; y",
+        "class",
+        "forward",
+        "a..b",
+        "",
+        "a.b.c",
+        "a.1.b",
+        "é",
+    ] {
+        let mut b = NetworkBuilder::new("net\"\"\"\nimport os", 3);
+        b.conv(name, b.input(), Conv::square(3, 2, 3, 1));
+        let mut model = Oracle::open("preresnet8").model(false);
+        model.network = b.finish().unwrap();
+        let error = python(&model).unwrap_err();
+        assert!(matches!(error, ExportError::Python { .. }), "{error}");
+    }
+    let mut b = NetworkBuilder::new("net\"\"\"\nimport os", 3);
+    b.conv("conv", b.input(), Conv::square(3, 2, 3, 1));
+    let mut model = Oracle::open("preresnet8").model(false);
+    model.network = b.finish().unwrap();
+    assert!(
+        python(&model)
+            .unwrap()
+            .starts_with("\"\"\"netimportos with")
+    );
+}

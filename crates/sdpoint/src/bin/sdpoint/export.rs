@@ -1,0 +1,218 @@
+//! `sdpoint export`: a model for other programs.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use sdpoint::exchange::{StatisticsOf, onnx, python, state_dict};
+use sdpoint::{Budget, Instance, Model, Record, write_atomically};
+use serde::Serialize;
+
+use crate::failure::{Class, Failure, Outcome};
+use crate::model;
+use crate::output::{Table, bytes, plural, print, print_json};
+
+const EXAMPLES: &str = "\
+Examples:
+  sdpoint export model.safetensors --instance 3@0.5 -o half.onnx
+  sdpoint export model.safetensors --instances all -o onnx/           a file each, and manifest.json
+  sdpoint export model.safetensors --format safetensors --instance full -o full.safetensors
+  sdpoint export model.safetensors --format safetensors --instances all -o weights.safetensors
+  sdpoint export model.safetensors --python -o net.py
+
+ONNX: opset 17, batch norms folded into convolutions, images of the model's input size, any number \
+of them. The metadata names network, instance, MACs, classes and preprocessing. safetensors: what \
+load_state_dict takes; with --instances all, what the module of --python takes. See docs/export.md.";
+
+/// Write a model for other runtimes and for PyTorch
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
+pub struct Args {
+    /// A model file, or the folder of a run
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Write this instance to a file: full, or POINT@RATIO
+    #[arg(long, value_name = "INSTANCE", group = "what")]
+    instance: Option<Instance>,
+    /// Write these instances, separated by commas, or all: in ONNX to a folder, in safetensors all
+    /// to one file
+    #[arg(long, value_name = "LIST", group = "what")]
+    instances: Option<Several>,
+    /// Write a PyTorch module that takes the weights of --format safetensors --instances all
+    #[arg(long, group = "what", conflicts_with = "format")]
+    python: bool,
+    /// The form of the file
+    #[arg(long, value_enum, default_value_t = Format::Onnx)]
+    format: Format,
+    /// The file, or the folder for several
+    #[arg(short, long, value_name = "OUT")]
+    output: PathBuf,
+    /// Print JSON objects, one a file, instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// What files are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A graph for other runtimes
+    Onnx,
+    /// A state dict for PyTorch
+    Safetensors,
+}
+
+/// Several instances.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Several {
+    All,
+    Named(Vec<Instance>),
+}
+
+impl FromStr for Several {
+    type Err = sdpoint::instance::InstanceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let named = text.split(',').map(str::parse);
+        named.collect::<Result<_, _>>().map(Self::Named)
+    }
+}
+
+/// A file that was written.
+#[derive(Serialize)]
+struct Written<'a> {
+    /// Within the folder, where there is one.
+    file: String,
+    bytes: usize,
+    #[serde(flatten)]
+    record: Option<&'a Record>,
+}
+
+/// What the folder of several ONNX files tells of them.
+#[derive(Serialize)]
+struct Manifest<'a> {
+    network: &'a str,
+    /// Names of the classes in the order of the logits.
+    classes: &'a [String],
+    preprocessing: &'a sdpoint::Preprocessing,
+    instances: &'a [Written<'a>],
+}
+
+/// The manifest's name.
+const MANIFEST: &str = "manifest.json";
+
+pub fn run(args: &Args) -> Outcome {
+    let model = model::load(&args.model)?;
+    let out = &args.output;
+    let written = match (&args.instances, args.instance, args.format) {
+        (Some(several), _, Format::Onnx) => folder(&model, several, out)?,
+        (Some(Several::All), _, Format::Safetensors) => {
+            let bytes = state_dict(&model, StatisticsOf::All)?;
+            vec![write(out, &bytes, None)?]
+        }
+        (Some(Several::Named(_)), _, Format::Safetensors) => {
+            return Err(Failure::new(
+                Class::Usage,
+                "a safetensors file has the statistics of one instance or of all",
+            )
+            .hint("give --instance INSTANCE or --instances all"));
+        }
+        (None, Some(instance), format) => {
+            let record = record(&model, instance)?;
+            let bytes = match format {
+                Format::Onnx => onnx(&model, instance)?,
+                Format::Safetensors => state_dict(&model, StatisticsOf::One(instance))?,
+            };
+            vec![write(out, &bytes, Some(record))?]
+        }
+        (None, None, _) => vec![write(out, python(&model)?.as_bytes(), None)?],
+    };
+    if args.json {
+        return print_json(&written);
+    }
+    print(&text(&written, out, args.python))
+}
+
+/// What the model knows of an instance, which it must have.
+fn record(model: &Model, instance: Instance) -> Result<&Record, Failure> {
+    let choice = sdpoint::select(&model.instances, Budget::Instance(instance))?;
+    model
+        .record(choice.instance)
+        .ok_or_else(|| Failure::new(Class::Instance, format!("there is no instance {instance}")))
+}
+
+/// An ONNX file for each instance, and a manifest of them.
+fn folder<'a>(
+    model: &'a Model,
+    several: &Several,
+    out: &Path,
+) -> Result<Vec<Written<'a>>, Failure> {
+    let instances = match several {
+        Several::All => model::listed(model, &[])?,
+        Several::Named(named) => model::listed(model, named)?,
+    };
+    fs::create_dir_all(out).map_err(|error| {
+        let message = format!("cannot make the folder '{}': {error}", out.display());
+        Failure::io(message, error.kind())
+    })?;
+    let mut written = Vec::new();
+    for instance in instances {
+        let record = record(model, instance)?;
+        let path = out.join(format!("{instance}.onnx"));
+        written.push(write(&path, &onnx(model, instance)?, Some(record))?);
+    }
+    let manifest = Manifest {
+        network: model.network.name(),
+        classes: &model.classes,
+        preprocessing: &model.preprocessing,
+        instances: &written,
+    };
+    let manifest = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| Failure::new(Class::Files, error.to_string()))?;
+    write(&out.join(MANIFEST), &manifest, None)?;
+    Ok(written)
+}
+
+fn write<'a>(
+    path: &Path,
+    content: &[u8],
+    record: Option<&'a Record>,
+) -> Result<Written<'a>, Failure> {
+    write_atomically(path, |out| out.write_all(content))
+        .map_err(|error| Failure::io(error.to_string(), error.kind()))?;
+    let name = path.file_name().unwrap_or_default();
+    Ok(Written {
+        file: name.to_string_lossy().into_owned(),
+        bytes: content.len(),
+        record,
+    })
+}
+
+fn text(written: &[Written], out: &Path, python: bool) -> String {
+    let out = out.display();
+    if python {
+        return format!("The module is in {out}; its docstring says how to use it.\n");
+    }
+    if let [one] = written {
+        return format!("Wrote {} to {out}.\n", bytes(one.bytes as u64));
+    }
+    let mut table = Table::new(["file", "MACs", "size"]);
+    for file in written {
+        let macs = file.record.map_or(0, |record| record.macs);
+        table.row([
+            file.file.clone(),
+            sdpoint::format_macs(macs),
+            bytes(file.bytes as u64),
+        ]);
+    }
+    format!(
+        "{}{} in {out}, listed in {MANIFEST}.\n",
+        table.text(),
+        plural(written.len(), "file", "files")
+    )
+}

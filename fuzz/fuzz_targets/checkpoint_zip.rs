@@ -1,0 +1,5 @@
+//! The zip format of torch.save.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|file: &[u8]| sdpoint_fuzz::checkpoint(file.to_vec()));
