@@ -113,6 +113,7 @@ impl Oracle {
                 evaluate: EvalTransform::Resize,
             },
             instances,
+            combinations: Vec::new(),
             training: serde_json::Value::Null,
             network,
         }
