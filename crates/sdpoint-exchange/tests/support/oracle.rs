@@ -57,7 +57,7 @@ impl Oracle {
     /// Whether something was recorded for an instance.
     fn has(&self, name: &str) -> bool {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
-        file.names().iter().any(|other| *other == name)
+        file.names().contains(&name)
     }
 
     fn moments(&self, prefix: &str) -> Vec<Moments> {
