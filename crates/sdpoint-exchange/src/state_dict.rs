@@ -16,7 +16,7 @@ pub enum StatisticsOf {
     /// All instances', as the module that [`python`](crate::python()) writes
     /// has them: beside those of `full`, each batch norm `X` has
     /// `X.instance_mean` and `X.instance_var` with a row for each instance
-    /// whose point lies before it, in the order of [`instances`].
+    /// whose point lies before it, in the order of points and ratios.
     All,
 }
 
