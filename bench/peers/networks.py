@@ -59,12 +59,18 @@ def build(name):
 
 def cost(network, side):
     """Parameters, and multiply-accumulates of one image: those of convolutions
-    and linear layers."""
-    macs = 0
+    and linear layers, and of these the ones that Winograd's algorithm can save
+    three quarters of, in 3x3 convolutions of stride 1 without groups."""
+    macs = savable = 0
 
     def count(layer, _, output):
-        nonlocal macs
-        macs += output[0].numel() * layer.weight[0].numel()
+        nonlocal macs, savable
+        work = output[0].numel() * layer.weight[0].numel()
+        macs += work
+        if isinstance(layer, nn.Conv2d) and (
+            (layer.kernel_size, layer.stride, layer.groups) == ((3, 3), (1, 1), 1)
+        ):
+            savable += work
 
     layers = [m for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
@@ -73,4 +79,5 @@ def cost(network, side):
         network(torch.zeros(1, 3, side, side))
     for hook in hooks:
         hook.remove()
-    return {"parameters": sum(p.numel() for p in network.parameters()), "macs": macs}
+    parameters = sum(p.numel() for p in network.parameters())
+    return {"parameters": parameters, "macs": macs, "savable": savable}
