@@ -29,7 +29,7 @@ pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, to
 pub use sdpoint_kernels::{Context, ContextError, Isa, peak_gflops};
 pub use timing::{Pass, StepTime};
 pub use training::{StepOutcome, TrainingEngine};
-pub use work::{SharedWork, common_macs, shared_work};
+pub use work::{InstanceWork, SharedWork};
 
 /// A batch of images, normalised, in NHWC order.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! Computing several instances at once: what they have in common is
 //! computed once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sdpoint_core::{Instance, LayerId, Network, PointId, ShapeError};
 
@@ -68,55 +68,100 @@ impl SharedWork {
     }
 }
 
-/// What it takes to compute `instances` together, and one by one.
+/// What some instances cost at one input size, layer by layer, and what they
+/// have in common.
 ///
-/// # Errors
-/// If the network cannot take the input size, or lacks a point.
-pub fn shared_work(
-    network: &Network,
-    size: [usize; 2],
-    instances: &[Instance],
-) -> Result<SharedWork, ShapeError> {
-    let full = network.cost(size, Instance::Full)?.layer_macs;
-    let exits = exit_layers(network, size)?;
-    let (mut branches, mut separate, mut furthest) = (0, 0, 0);
-    for &instance in instances {
-        let own = network.cost(size, instance)?;
-        let exit = exit_of(&exits, instance).unwrap_or(full.len());
-        branches += own.layer_macs[exit..].iter().sum::<u64>();
-        separate += own.macs;
-        furthest = furthest.max(exit);
+/// Where instances part from `full` is found by lowering the network for each
+/// point, which takes a while: made once, asked often.
+#[derive(Clone, Debug)]
+pub struct InstanceWork {
+    exits: Vec<(PointId, LayerId)>,
+    layer_macs: BTreeMap<Instance, Vec<u64>>,
+}
+
+impl InstanceWork {
+    /// The work of `instances`, and of `full`.
+    ///
+    /// # Errors
+    /// If the network cannot take the input size, or lacks a point.
+    pub fn new(
+        network: &Network,
+        size: [usize; 2],
+        instances: impl IntoIterator<Item = Instance>,
+    ) -> Result<Self, ShapeError> {
+        let all: BTreeSet<Instance> = instances.into_iter().chain([Instance::Full]).collect();
+        let layer_macs = all
+            .into_iter()
+            .map(|instance| Ok((instance, network.cost(size, instance)?.layer_macs)));
+        Ok(Self {
+            layer_macs: layer_macs.collect::<Result<_, ShapeError>>()?,
+            exits: exit_layers(network, size)?,
+        })
     }
-    Ok(SharedWork {
-        shared: branches + full[..furthest].iter().sum::<u64>(),
-        separate,
-    })
-}
 
-/// Multiply-accumulates for one image that two instances have in common:
-/// those before the first of their points.
-///
-/// # Errors
-/// If the network cannot take the input size, or lacks a point.
-pub fn common_macs(
-    network: &Network,
-    size: [usize; 2],
-    [a, b]: [Instance; 2],
-) -> Result<u64, ShapeError> {
-    let macs = network.cost(size, a)?.layer_macs;
-    network.shapes(size, b)?;
-    let exits = exit_layers(network, size)?;
-    let exit = |instance| exit_of(&exits, instance).unwrap_or(macs.len());
-    let common = if a == b {
-        macs.len()
-    } else {
-        exit(a).min(exit(b))
-    };
-    Ok(macs[..common].iter().sum())
-}
+    /// For each point, the layer from which on its instances differ from
+    /// `full`: the convolution that ends the block, or the stem's pool.
+    pub fn exits(&self) -> &[(PointId, LayerId)] {
+        &self.exits
+    }
 
-/// The first layer in which an instance differs from `full`, if any does.
-fn exit_of(exits: &[(PointId, LayerId)], instance: Instance) -> Option<usize> {
-    let found = exits.iter().find(|(id, _)| Some(*id) == instance.point());
-    found.map(|(_, layer)| layer.0)
+    /// Multiply-accumulates of each layer for one image.
+    ///
+    /// # Panics
+    /// If the instance is none of those given.
+    pub fn layer_macs(&self, instance: Instance) -> &[u64] {
+        &self.layer_macs[&instance]
+    }
+
+    /// Multiply-accumulates for one image.
+    ///
+    /// # Panics
+    /// If the instance is none of those given.
+    pub fn macs(&self, instance: Instance) -> u64 {
+        let layers = self.layer_macs(instance).iter();
+        layers.copied().fold(0, u64::saturating_add)
+    }
+
+    /// What it takes to compute `instances` together, and one by one.
+    ///
+    /// # Panics
+    /// If an instance is none of those given.
+    pub fn shared(&self, instances: &[Instance]) -> SharedWork {
+        let (mut branches, mut separate, mut furthest) = (0, 0, 0);
+        for &instance in instances {
+            let exit = self.exit(instance);
+            branches += self.layer_macs(instance)[exit..].iter().sum::<u64>();
+            separate += self.macs(instance);
+            furthest = furthest.max(exit);
+        }
+        let trunk = &self.layer_macs(Instance::Full)[..furthest];
+        SharedWork {
+            shared: branches + trunk.iter().sum::<u64>(),
+            separate,
+        }
+    }
+
+    /// What a cascade's first instance costs, and what its second adds for an
+    /// image that goes on, in multiply-accumulates: what lies before the
+    /// first of their points is not computed again.
+    ///
+    /// # Panics
+    /// If an instance is none of those given.
+    pub fn cascade(&self, first: Instance, second: Instance) -> [u64; 2] {
+        let macs = self.layer_macs(first);
+        let common = if first == second {
+            macs.len()
+        } else {
+            self.exit(first).min(self.exit(second))
+        };
+        let common: u64 = macs[..common].iter().sum();
+        [self.macs(first), self.macs(second) - common]
+    }
+
+    /// The first layer in which an instance differs from `full`.
+    fn exit(&self, instance: Instance) -> usize {
+        let mut exits = self.exits.iter();
+        let found = exits.find(|(id, _)| Some(*id) == instance.point());
+        found.map_or(self.layer_macs(instance).len(), |(_, layer)| layer.0)
+    }
 }

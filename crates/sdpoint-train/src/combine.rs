@@ -1,7 +1,7 @@
 //! What combinations of instances give on images that all of them have seen.
 
-use sdpoint_core::{Combination, CombinedRecord, Instance, Network, ShapeError};
-use sdpoint_engine::{common_macs, confidences, log_mean_probabilities, shared_work};
+use sdpoint_core::{Combination, CombinedRecord, Instance};
+use sdpoint_engine::{InstanceWork, confidences, log_mean_probabilities};
 
 use crate::evaluate::Score;
 
@@ -55,40 +55,23 @@ impl Tally {
         self.images += labels.len();
     }
 
-    /// What was measured.
-    pub fn record(
-        &self,
-        network: &Network,
-        size: [usize; 2],
-    ) -> Result<CombinedRecord, ShapeError> {
+    /// What was measured; `work` is that of all members.
+    pub fn record(&self, work: &InstanceWork) -> CombinedRecord {
         let [top1, top5, loss] = self.score.means();
         let macs = match &self.combination {
-            Combination::Ensemble(members) => shared_work(network, size, members)?.shared,
+            Combination::Ensemble(members) => work.shared(members).shared,
             Combination::Cascade(cascade) => {
                 let again = self.again as f64 / self.images.max(1) as f64;
-                let [first, extra] = cascade_macs(network, size, cascade.first, cascade.second)?;
+                let [first, extra] = work.cascade(cascade.first, cascade.second);
                 (first as f64 + again * extra as f64).round() as u64
             }
         };
-        Ok(CombinedRecord {
+        CombinedRecord {
             combination: self.combination.clone(),
             macs,
             top1,
             top5,
             loss,
-        })
+        }
     }
-}
-
-/// What a cascade's first instance costs, and what its second adds for an
-/// image that goes on, in multiply-accumulates.
-pub(crate) fn cascade_macs(
-    network: &Network,
-    size: [usize; 2],
-    first: Instance,
-    second: Instance,
-) -> Result<[u64; 2], ShapeError> {
-    let common = common_macs(network, size, [first, second])?;
-    let macs = |instance| Ok::<_, ShapeError>(network.cost(size, instance)?.macs);
-    Ok([macs(first)?, macs(second)? - common])
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sdpoint_core::{Combination, CombinedRecord, Instance, Network, Record, Statistics, Weights};
 use sdpoint_engine::{
-    Context, Images, InferenceEngine, NormSource, SharedWork, cross_entropy, shared_work, top_k,
+    Context, Images, InferenceEngine, InstanceWork, NormSource, SharedWork, cross_entropy, top_k,
 };
 
 use crate::calibrate::Feed;
@@ -44,7 +44,7 @@ pub fn evaluate(
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, TrainError> {
     let size = feed.preprocessing.size;
-    let work = shared_work(network, size, instances)?;
+    let work = InstanceWork::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let images = feed.data.len();
     let mut scores = vec![Score::default(); instances.len()];
@@ -72,20 +72,19 @@ pub fn evaluate(
     }
     let records = std::iter::zip(instances, &scores).map(|(&instance, score)| {
         let [top1, top5, loss] = score.means();
-        Ok(Record {
+        Record {
             instance,
-            macs: network.cost(size, instance)?.macs,
+            macs: work.macs(instance),
             top1: Some(top1),
             top5: Some(top5),
             loss: Some(loss),
-        })
+        }
     });
-    let combined = combined.iter().map(|tally| tally.record(network, size));
     Ok(Evaluation {
-        combined: combined.collect::<Result<_, _>>()?,
-        records: records.collect::<Result<_, TrainError>>()?,
+        records: records.collect(),
+        combined: combined.iter().map(|tally| tally.record(&work)).collect(),
         images,
-        work,
+        work: work.shared(instances),
     })
 }
 

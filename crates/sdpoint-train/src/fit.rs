@@ -3,18 +3,15 @@
 
 use std::sync::Arc;
 
-use sdpoint_core::{
-    Cascade, Combination, CombinedRecord, Instance, Network, Preprocessing, ShapeError, Statistics,
-    Weights,
-};
+use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance, Network, Statistics, Weights};
 use sdpoint_data::epoch_order;
 use sdpoint_engine::{
-    Context, Images, InferenceEngine, NormSource, confidences, cross_entropy,
-    log_mean_probabilities, shared_work, top_k,
+    Context, Images, InferenceEngine, InstanceWork, NormSource, confidences, cross_entropy,
+    log_mean_probabilities, top_k,
 };
 
 use crate::calibrate::Feed;
-use crate::combine::{Tally, cascade_macs};
+use crate::combine::Tally;
 use crate::error::TrainError;
 use crate::observer::Observer;
 
@@ -59,6 +56,8 @@ pub fn fit_combinations(
     wanted: &Wanted,
     observer: &mut dyn Observer,
 ) -> Result<Vec<CombinedRecord>, TrainError> {
+    let size = feed.preprocessing.size;
+    let work = InstanceWork::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let mut order = epoch_order(feed.data.len(), seed, HELD_OUT_ORDER);
     order.truncate(MOST_LOGITS / instances.len().max(1) / network.classes());
@@ -86,25 +85,25 @@ pub fn fit_combinations(
     }
     let [fitted_on, measured_on] = halves;
     let fit = Fit {
-        network,
-        preprocessing: feed.preprocessing,
+        classes: network.classes(),
+        work: &work,
         instances,
         outcomes: fitted_on,
     };
-    let full = network.cost(feed.preprocessing.size, Instance::Full)?.macs as f64;
+    let full = work.macs(Instance::Full) as f64;
     let mut found = Vec::new();
     for share in &wanted.cascades {
-        found.extend(fit.cascade(share * full)?.map(Combination::Cascade));
+        found.extend(fit.cascade(share * full).map(Combination::Cascade));
     }
     for share in &wanted.ensembles {
-        found.extend(fit.ensemble(share * full)?.map(Combination::Ensemble));
+        found.extend(fit.ensemble(share * full).map(Combination::Ensemble));
     }
     let records = Tally::of(&found, instances).into_iter().map(|mut tally| {
         let Outcomes { logits, labels } = &measured_on;
         tally.add(logits, labels, network.classes());
-        Ok(tally.record(network, feed.preprocessing.size)?)
+        tally.record(&work)
     });
-    records.collect()
+    Ok(records.collect())
 }
 
 /// What every instance says of some images.
@@ -128,15 +127,15 @@ impl Outcomes {
 
 /// The search for combinations.
 struct Fit<'a> {
-    network: &'a Network,
-    preprocessing: &'a Preprocessing,
+    classes: usize,
+    work: &'a InstanceWork,
     instances: &'a [Instance],
     outcomes: Outcomes,
 }
 
 impl Fit<'_> {
-    fn cascade(&self, budget: f64) -> Result<Option<Cascade>, ShapeError> {
-        let classes = self.network.classes();
+    fn cascade(&self, budget: f64) -> Option<Cascade> {
+        let classes = self.classes;
         let outcomes = &self.outcomes;
         let images = outcomes.labels.len();
         let right: Vec<Vec<bool>> = outcomes
@@ -150,8 +149,7 @@ impl Fit<'_> {
             let mut order: Vec<usize> = (0..images).collect();
             order.sort_by(|&i, &j| sure[i].total_cmp(&sure[j]));
             for (b, &second) in self.instances.iter().enumerate() {
-                let size = self.preprocessing.size;
-                let [cost, extra] = cascade_macs(self.network, size, first, second)?;
+                let [cost, extra] = self.work.cascade(first, second);
                 if a == b || cost as f64 > budget || extra == 0 {
                     continue;
                 }
@@ -171,11 +169,11 @@ impl Fit<'_> {
                 }
             }
         }
-        Ok(best.map(|(_, cascade)| cascade))
+        best.map(|(_, cascade)| cascade)
     }
 
-    fn ensemble(&self, budget: f64) -> Result<Option<Vec<Instance>>, ShapeError> {
-        let classes = self.network.classes();
+    fn ensemble(&self, budget: f64) -> Option<Vec<Instance>> {
+        let classes = self.classes;
         let Outcomes { logits, labels } = &self.outcomes;
         let mut members: Vec<usize> = Vec::new();
         let mut least = f64::INFINITY;
@@ -184,8 +182,7 @@ impl Fit<'_> {
             for candidate in (0..self.instances.len()).filter(|i| !members.contains(i)) {
                 let with: Vec<usize> = members.iter().copied().chain([candidate]).collect();
                 let names: Vec<Instance> = with.iter().map(|&i| self.instances[i]).collect();
-                let work = shared_work(self.network, self.preprocessing.size, &names)?;
-                if work.shared as f64 > budget {
+                if self.work.shared(&names).shared as f64 > budget {
                     continue;
                 }
                 let all: Vec<&[f32]> = with.iter().map(|&i| logits[i].as_slice()).collect();
@@ -202,7 +199,7 @@ impl Fit<'_> {
             }
         }
         let names = members.iter().map(|&i| self.instances[i]).collect();
-        Ok((members.len() > 1).then_some(names))
+        (members.len() > 1).then_some(names)
     }
 }
 
@@ -228,18 +225,16 @@ fn correct(logits: &[f32], labels: &[u32], classes: usize) -> Vec<bool> {
 
 #[cfg(test)]
 mod tests {
-    use sdpoint_core::{EvalTransform, Ratio, TrainTransform, zoo};
+    use sdpoint_core::{Ratio, zoo};
 
     use super::*;
 
-    fn preprocessing() -> Preprocessing {
-        Preprocessing {
-            size: [32, 32],
-            mean: vec![0.5; 3],
-            std: vec![0.5; 3],
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-        }
+    /// The first instances of a small network, and their work.
+    fn instances(count: usize) -> (Vec<Instance>, InstanceWork) {
+        let network = zoo::build("preresnet8", 2).unwrap();
+        let instances = network.instances(&[Ratio::DEFAULT[0]])[..count].to_vec();
+        let work = InstanceWork::new(&network, [32, 32], instances.iter().copied()).unwrap();
+        (instances, work)
     }
 
     /// Logits of two classes that are right, and sure, as given.
@@ -260,24 +255,21 @@ mod tests {
 
     #[test]
     fn a_cascade_sends_on_what_pays_and_no_more_than_it_may() {
-        let network = zoo::build("preresnet8", 2).unwrap();
-        let instances = network.instances(&[Ratio::DEFAULT[0]])[..2].to_vec();
-        let preprocessing = preprocessing();
+        let (instances, work) = instances(2);
         let cheap = [(true, 5.0), (false, 1.0), (true, 4.0), (false, 2.0)];
         let fit = Fit {
-            network: &network,
-            preprocessing: &preprocessing,
+            classes: 2,
+            work: &work,
             instances: &instances,
             outcomes: Outcomes {
                 logits: vec![logits(&[(true, 9.0); 4]), logits(&cheap)],
                 labels: vec![0; 4],
             },
         };
-        let size = preprocessing.size;
-        let [cost, extra] = cascade_macs(&network, size, instances[1], instances[0]).unwrap();
+        let [cost, extra] = work.cascade(instances[1], instances[0]);
         let budget = |again: f64| cost as f64 + again * extra as f64 + 1.0;
         let sent = |again: f64| {
-            let cascade = fit.cascade(budget(again)).unwrap().unwrap();
+            let cascade = fit.cascade(budget(again)).unwrap();
             assert_eq!(
                 (cascade.first, cascade.second),
                 (instances[1], instances[0])
@@ -290,29 +282,27 @@ mod tests {
         assert_eq!(sent(0.25), 1);
         assert_eq!(sent(0.5), 2);
         assert_eq!(sent(0.6), 2, "the others are right already");
-        assert_eq!(fit.cascade(0.5 * cost as f64).unwrap(), None);
-        assert_eq!(fit.cascade(budget(0.1)).unwrap(), None);
+        assert_eq!(fit.cascade(0.5 * cost as f64), None);
+        assert_eq!(fit.cascade(budget(0.1)), None);
     }
 
     #[test]
     fn an_ensemble_takes_in_who_knows_what_it_does_not() {
-        let network = zoo::build("preresnet8", 2).unwrap();
-        let instances = network.instances(&[Ratio::DEFAULT[0]])[..3].to_vec();
-        let preprocessing = preprocessing();
+        let (instances, work) = instances(3);
         let a = [(true, 3.0), (true, 3.0), (false, 1.0)];
         let b = [(false, 1.0), (true, 3.0), (true, 3.0)];
         let useless = [(false, 3.0), (false, 3.0), (false, 3.0)];
         let fit = Fit {
-            network: &network,
-            preprocessing: &preprocessing,
+            classes: 2,
+            work: &work,
             instances: &instances,
             outcomes: Outcomes {
                 logits: vec![logits(&a), logits(&useless), logits(&b)],
                 labels: vec![0; 3],
             },
         };
-        let members = fit.ensemble(f64::INFINITY).unwrap().unwrap();
+        let members = fit.ensemble(f64::INFINITY).unwrap();
         assert_eq!(members, [instances[0], instances[2]]);
-        assert_eq!(fit.ensemble(1.0).unwrap(), None);
+        assert_eq!(fit.ensemble(1.0), None);
     }
 }

@@ -66,12 +66,17 @@ pub struct Engine {
     profile: Vec<BatchProfile>,
     source: TimeSource,
     timetables: Mutex<HashMap<BatchShape, Arc<Timetable>>>,
+    /// What the first instance of a cascade costs, and what the second adds.
+    cascade_macs: Mutex<HashMap<CascadeShape, [u64; 2]>>,
     /// How this machine has kept to its times lately.
     pace: Mutex<Pace>,
 }
 
 /// Batch size, and height and width of the images.
 type BatchShape = (usize, [usize; 2]);
+
+/// Height and width of the images, and the two instances.
+type CascadeShape = ([usize; 2], [Instance; 2]);
 
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,6 +119,7 @@ impl Engine {
             profile: Vec::new(),
             source: TimeSource::NoProfile,
             timetables: Mutex::default(),
+            cascade_macs: Mutex::default(),
             pace: Mutex::default(),
         })
     }
@@ -203,11 +209,13 @@ impl Engine {
     }
 
     fn choose_for(&self, budget: Budget, shape: BatchShape) -> Result<Choice, RunError> {
-        let times = match budget {
-            Budget::Latency(_) => self.timetable(shape)?.times(),
-            _ => self.known_times(shape),
+        let table = match budget {
+            Budget::Latency(_) => Some(self.timetable(shape)?),
+            _ => self.known_timetable(shape),
         };
-        Ok(select_timed(&self.records, &times, budget)?)
+        let unknown = Times::new();
+        let times = table.as_ref().map_or(&unknown, |table| table.times());
+        Ok(select_timed(&self.records, times, budget)?)
     }
 
     /// How long each instance takes on a batch of the preprocessing's size:
@@ -217,7 +225,8 @@ impl Engine {
     /// # Errors
     /// If the batch is empty.
     pub fn times(&self, batch: usize) -> Result<Times, EngineError> {
-        Ok(self.timetable((batch, self.preprocessing.size))?.times())
+        let table = self.timetable((batch, self.preprocessing.size))?;
+        Ok(table.times().clone())
     }
 
     /// Does ahead what the first runs of a batch size pay for: plans, memory,
@@ -228,15 +237,10 @@ impl Engine {
     pub fn warm_up(&self, batch: usize) -> Result<(), EngineError> {
         let size = self.preprocessing.size;
         self.timetable((batch, size))?;
-        let data = self.test_images(batch, size);
+        let inputs = self.test_inputs(batch, size);
         let instances: Vec<Instance> = self.records.iter().map(|r| r.instance).collect();
-        let images = Images {
-            data: &data,
-            batch,
-            size,
-        };
         self.inference
-            .run_all(images, &instances, NormSource::Own)?;
+            .run_all((&inputs).into(), &instances, NormSource::Own)?;
         Ok(())
     }
 
@@ -281,38 +285,39 @@ impl Engine {
         Ok(Predictions::average(&all, self.classes.clone()))
     }
 
-    /// The times for a batch, if they are known without measuring.
-    fn known_times(&self, shape: BatchShape) -> Times {
-        let profiled = shape.1 == self.preprocessing.size
-            && self.profile.iter().any(|profile| profile.batch == shape.0);
-        let known = profiled || lock(&self.timetables).contains_key(&shape);
-        match known.then(|| self.timetable(shape)) {
-            Some(Ok(table)) => table.times(),
-            _ => Times::new(),
-        }
-    }
-
-    /// Times for a batch: from the profile, from memory, or measured now.
-    fn timetable(&self, shape: BatchShape) -> Result<Arc<Timetable>, EngineError> {
+    /// Times for a batch that are known without measuring: from memory, or
+    /// from the profile.
+    fn known_timetable(&self, shape: BatchShape) -> Option<Arc<Timetable>> {
         if let Some(table) = lock(&self.timetables).get(&shape) {
-            return Ok(table.clone());
+            return Some(table.clone());
         }
         let (batch, size) = shape;
-        let profiled = self.profile.iter().find(|profile| profile.batch == batch);
-        let table = match profiled.filter(|_| size == self.preprocessing.size) {
-            Some(profile) => Timetable::new(profile, &self.records),
-            None => Timetable::new(&self.estimate(batch, size)?, &self.records),
-        };
+        let mut profiles = self.profile.iter();
+        let profile = profiles.find(|p| p.batch == batch && size == self.preprocessing.size)?;
+        Some(self.remember(shape, profile))
+    }
+
+    /// Times for a batch: those that are known, or measured now.
+    fn timetable(&self, shape: BatchShape) -> Result<Arc<Timetable>, EngineError> {
+        if let Some(table) = self.known_timetable(shape) {
+            return Ok(table);
+        }
+        let (batch, size) = shape;
+        Ok(self.remember(shape, &self.estimate(batch, size)?))
+    }
+
+    fn remember(&self, shape: BatchShape, profile: &BatchProfile) -> Arc<Timetable> {
+        let table = Arc::new(Timetable::new(profile, &self.records));
         let mut tables = lock(&self.timetables);
-        if tables.len() >= MAX_TIMETABLES {
+        if tables.len() >= MOST_REMEMBERED {
             tables.clear();
         }
-        Ok(tables.entry(shape).or_insert(Arc::new(table)).clone())
+        tables.entry(shape).or_insert(table).clone()
     }
 }
 
 /// Only bounds what a caller with ever new sizes piles up.
-const MAX_TIMETABLES: usize = 64;
+const MOST_REMEMBERED: usize = 64;
 
 /// What a panicking caller left is whole: entries are replaced, not edited.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -167,15 +167,6 @@ impl InferenceEngine {
         &self.base.ctx
     }
 
-    /// For each point, the layer from which on its instances differ from
-    /// `full`: the convolution that ends the block, or the stem's pool.
-    ///
-    /// # Errors
-    /// If the network cannot take images of this size.
-    pub fn exits(&self, size: [usize; 2]) -> Result<Vec<(PointId, LayerId)>, EngineError> {
-        Ok(exit_layers(&self.base.network, size)?)
-    }
-
     /// Begins a run that may be left at any point.
     ///
     /// # Errors
@@ -281,7 +272,7 @@ impl InferenceEngine {
     }
 }
 
-/// As [`InferenceEngine::exits`], of any network.
+/// For each point, the layer with which its instances leave `full`.
 pub(crate) fn exit_layers(
     network: &Network,
     size: [usize; 2],

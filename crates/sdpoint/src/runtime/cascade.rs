@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::select::{SelectError, select_combined};
 use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance};
-use sdpoint_engine::{EngineError, Images, common_macs};
+use sdpoint_engine::{EngineError, Images, InstanceWork};
 
-use super::{Engine, Predictions, RunError};
+use super::{Engine, MOST_REMEMBERED, Predictions, RunError, lock};
 
 /// What a cascade gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -107,10 +107,23 @@ impl Engine {
         cascade: &Cascade,
         again: f64,
     ) -> Result<f64, EngineError> {
-        let macs = |instance| Ok::<_, EngineError>(self.network().cost(size, instance)?.macs);
-        let (first, second) = (macs(cascade.first)?, macs(cascade.second)?);
-        let common = common_macs(self.network(), size, [cascade.first, cascade.second])?;
-        Ok(first as f64 + again * (second - common) as f64)
+        let Cascade { first, second, .. } = *cascade;
+        let key = (size, [first, second]);
+        let known = lock(&self.cascade_macs).get(&key).copied();
+        let [cost, extra] = match known {
+            Some(macs) => macs,
+            None => {
+                let work = InstanceWork::new(self.network(), size, [first, second])?;
+                let macs = work.cascade(first, second);
+                let mut remembered = lock(&self.cascade_macs);
+                if remembered.len() >= MOST_REMEMBERED {
+                    remembered.clear();
+                }
+                remembered.insert(key, macs);
+                macs
+            }
+        };
+        Ok(cost as f64 + again * extra as f64)
     }
 }
 

@@ -17,6 +17,11 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// A batch of tensors that are there already.
+    pub(super) fn of(data: Vec<f32>, batch: usize, size: [usize; 2]) -> Self {
+        Self { data, batch, size }
+    }
+
     pub(super) fn decode<F: AsRef<[u8]>>(
         files: impl IntoIterator<Item = F>,
         preprocessing: &Preprocessing,

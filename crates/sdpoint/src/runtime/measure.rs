@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use sdpoint_core::{Instance, LayerId, PointId, Ratio};
-use sdpoint_engine::{EngineError, Images};
+use sdpoint_core::{Instance, Ratio};
+use sdpoint_engine::{EngineError, Images, InstanceWork};
 
 use super::profile::LEAST_TIME;
 use super::timetable::{any_at, median, quantile};
-use super::{BatchProfile, Engine, InstanceTime, StretchTime};
+use super::{BatchProfile, Engine, Inputs, InstanceTime, StretchTime};
 
 /// Runs of `full`, and of each other instance that is looked at, where there
 /// is no profile.
@@ -68,12 +68,8 @@ impl Engine {
     pub fn measure(&self, batch: usize, time: Duration) -> Result<BatchProfile, EngineError> {
         let size = self.preprocessing.size;
         let instances: Vec<Instance> = self.records.iter().map(|r| r.instance).collect();
-        let data = self.test_images(batch, size);
-        let images = Images {
-            data: &data,
-            batch,
-            size,
-        };
+        let inputs = self.test_inputs(batch, size);
+        let images = Images::from(&inputs);
         let mut samples = Samples::default();
         for &instance in &instances {
             self.time_run(images, instance)?;
@@ -118,12 +114,8 @@ impl Engine {
         batch: usize,
         size: [usize; 2],
     ) -> Result<BatchProfile, EngineError> {
-        let data = self.test_images(batch, size);
-        let images = Images {
-            data: &data,
-            batch,
-            size,
-        };
+        let inputs = self.test_inputs(batch, size);
+        let images = Images::from(&inputs);
         let mut samples = Samples::default();
         let looked_at = self.looked_at();
         for round in 0..=FIRST_LOOK {
@@ -136,13 +128,14 @@ impl Engine {
             }
         }
         let medians = samples.medians();
-        let exits = self.inference.exits(size)?;
-        let by_cost = |instance| self.rest_by_cost(instance, size, &exits, &medians);
+        let instances = self.records.iter().map(|record| record.instance);
+        let work = InstanceWork::new(self.network(), size, instances)?;
+        let by_cost = |instance| rest_by_cost(instance, &work, &medians);
         let mut factors: BTreeMap<Ratio, Vec<f64>> = BTreeMap::new();
         for (&instance, rests) in &samples.rests {
             if let Some(ratio) = instance.ratio() {
                 let measured = median(rests.clone()).unwrap_or(0.0);
-                let factor = measured / by_cost(instance)?.max(1e-9);
+                let factor = measured / by_cost(instance).max(1e-9);
                 factors.entry(ratio).or_default().push(factor);
             }
         }
@@ -151,28 +144,29 @@ impl Engine {
         let slow = quantile(full, 0.9).unwrap_or(0.0) / quantile(full, 0.5).unwrap_or(1.0);
         let instances = self.records.iter().map(|record| {
             let instance = record.instance;
-            let before = exits
+            let before = work
+                .exits()
                 .iter()
                 .take_while(|(point, _)| Some(*point) < instance.point());
             let stretches = match instance.point() {
                 Some(_) => before.count() + 1,
-                None => exits.len(),
+                None => work.exits().len(),
             };
             let ratio = instance.ratio();
             let factor = ratio.and_then(|ratio| median(factors.get(&ratio)?.clone()));
-            let rest = (by_cost(instance)? * factor.unwrap_or(1.0)).max(LEAST_TIME);
+            let rest = (by_cost(instance) * factor.unwrap_or(1.0)).max(LEAST_TIME);
             let total = medians[..stretches].iter().sum::<f64>() + rest;
-            Ok(InstanceTime {
+            InstanceTime {
                 instance,
                 macs: record.macs,
                 median: total,
                 p90: total * slow.max(1.0 + UNKNOWN_SPREAD),
                 rest,
-            })
+            }
         });
         Ok(BatchProfile {
             batch,
-            instances: instances.collect::<Result<_, EngineError>>()?,
+            instances: instances.collect(),
             stretches: self.stretches(&medians),
         })
     }
@@ -194,36 +188,6 @@ impl Engine {
         }
         chosen.dedup();
         chosen
-    }
-
-    /// The time from an instance's point on, if time went as cost does.
-    fn rest_by_cost(
-        &self,
-        instance: Instance,
-        size: [usize; 2],
-        exits: &[(PointId, LayerId)],
-        medians: &[f64],
-    ) -> Result<f64, EngineError> {
-        let Some(first) = instance.point() else {
-            return Ok(medians.last().copied().unwrap_or(0.0));
-        };
-        let network = self.network();
-        let own = network.cost(size, instance)?.layer_macs;
-        let full = network.cost(size, Instance::Full)?.layer_macs;
-        let starts = exits.iter().map(|&(point, layer)| (point, layer.0));
-        let ends = exits.iter().skip(1).map(|(_, layer)| layer.0);
-        let ends = ends.chain([own.len()]);
-        let mut rest = 0.0;
-        for (((point, start), end), time) in starts.zip(ends).zip(medians.iter().skip(1)) {
-            if point < first {
-                continue;
-            }
-            let macs = |layers: &[u64]| layers[start..end].iter().sum::<u64>() as f64;
-            // Pools and sums have no multiply-accumulates.
-            let share = macs(&own) / macs(&full);
-            rest += time * if share.is_finite() { share } else { 1.0 };
-        }
-        Ok(rest)
     }
 
     /// Runs an instance and takes the time at each point on its way.
@@ -259,10 +223,32 @@ impl Engine {
     }
 
     /// Images to measure with: time does not depend on what is on them.
-    pub(super) fn test_images(&self, batch: usize, size: [usize; 2]) -> Vec<f32> {
+    pub(super) fn test_inputs(&self, batch: usize, size: [usize; 2]) -> Inputs {
         let len = batch * size[0] * size[1] * self.network().input_channels();
-        (0..len)
-            .map(|i| (i * 31 % 251) as f32 / 125.0 - 1.0)
-            .collect()
+        let data = (0..len).map(|i| (i * 31 % 251) as f32 / 125.0 - 1.0);
+        Inputs::of(data.collect(), batch, size)
     }
+}
+
+/// The time from an instance's point on, if time went as cost does.
+fn rest_by_cost(instance: Instance, work: &InstanceWork, medians: &[f64]) -> f64 {
+    let Some(first) = instance.point() else {
+        return medians.last().copied().unwrap_or(0.0);
+    };
+    let own = work.layer_macs(instance);
+    let full = work.layer_macs(Instance::Full);
+    let starts = work.exits().iter().map(|&(point, layer)| (point, layer.0));
+    let ends = work.exits().iter().skip(1).map(|(_, layer)| layer.0);
+    let ends = ends.chain([own.len()]);
+    let mut rest = 0.0;
+    for (((point, start), end), time) in starts.zip(ends).zip(medians.iter().skip(1)) {
+        if point < first {
+            continue;
+        }
+        let macs = |layers: &[u64]| layers[start..end].iter().sum::<u64>() as f64;
+        // Pools and sums have no multiply-accumulates.
+        let share = macs(own) / macs(full);
+        rest += time * if share.is_finite() { share } else { 1.0 };
+    }
+    rest
 }

@@ -268,7 +268,8 @@ fn with_time_enough_a_run_stays_full_and_with_none_it_ends_at_once() {
 #[test]
 fn a_run_becomes_the_best_instance_that_fits() {
     let engine = engine();
-    let times = Timetable::new(&steady(&engine), engine.records()).times();
+    let table = Timetable::new(&steady(&engine), engine.records());
+    let times = table.times();
     for step in 20..45 {
         let deadline = f64::from(step) / 10.0;
         let became = fly(&engine, deadline, &[]);

@@ -84,8 +84,8 @@ impl Timetable {
     }
 
     /// What nine of ten runs of each instance stay under.
-    pub fn times(&self) -> Times {
-        self.times.clone()
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 }
 
