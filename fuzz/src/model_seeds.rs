@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sdpoint::engine::initial_weights;
 use sdpoint::{
-    Cascade, Combination, CombinedRecord, Conv, EvalTransform, Instance, Model, Moments,
+    Cascade, Combination, CombinedRecord, Conv, EvalTransform, Instance, Model,
     NetworkBuilder, Op, PointId, Preprocessing, Ratio, Record, Statistics, TrainTransform,
 };
 
@@ -47,13 +47,10 @@ fn model() -> Result<Model, Box<dyn std::error::Error>> {
     };
     b.layer("fc", op, &[y]);
     let network = b.finish()?;
-    let mut statistics = Statistics::identity(&network);
+    let all = network.instances(&[Ratio::DEFAULT[0]]);
+    let statistics = Statistics::identity_for(&network, &all);
     let mut instances = Vec::new();
-    let norms = network.norms();
-    for instance in network.instances(&[Ratio::DEFAULT[0]]) {
-        let own = norms[network.own_norms(instance)].iter();
-        let own = own.map(|norm| Moments::identity(norm.channels)).collect();
-        statistics.set(&network, instance, own);
+    for instance in all {
         let macs = network.cost([4, 4], instance)?.macs;
         instances.push(Record::unmeasured(instance, macs));
     }

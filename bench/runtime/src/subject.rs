@@ -3,7 +3,7 @@
 
 use sdpoint::engine::{Images, initial_weights};
 use sdpoint::{
-    EvalTransform, Model, Moments, Preprocessing, Ratio, Record, Statistics, TrainTransform, zoo,
+    EvalTransform, Model, Preprocessing, Ratio, Record, Statistics, TrainTransform, zoo,
 };
 
 pub const SIZE: [usize; 2] = [224, 224];
@@ -18,16 +18,12 @@ fn accuracy(share: f64) -> f64 {
 /// ResNet-50 with the 35 instances of the ratios 0.5 and 0.75, or `full` alone.
 pub fn model(all: bool) -> anyhow::Result<Model> {
     let network = zoo::build("resnet50", 1000)?;
-    let mut statistics = Statistics::identity(&network);
     let mut instances = network.instances(&Ratio::DEFAULT);
     instances.truncate(if all { instances.len() } else { 1 });
-    let norms = network.norms();
+    let statistics = Statistics::identity_for(&network, &instances);
     let full = network.cost(SIZE, instances[0])?;
     let mut records = Vec::new();
     for &instance in &instances {
-        let own = norms[network.own_norms(instance)].iter();
-        let own = own.map(|norm| Moments::identity(norm.channels)).collect();
-        statistics.set(&network, instance, own);
         let cost = network.cost(SIZE, instance)?;
         records.push(Record {
             top1: Some(accuracy(cost.share(&full))),

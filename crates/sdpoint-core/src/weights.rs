@@ -79,6 +79,19 @@ impl Statistics {
         statistics
     }
 
+    /// As [`Statistics::identity`], for some of the network's instances too;
+    /// those that it does not have are passed over.
+    pub fn identity_for(network: &Network, instances: &[Instance]) -> Self {
+        let mut statistics = Self::identity(network);
+        let norms = network.norms();
+        for &instance in instances.iter().filter(|&&i| network.has(i)) {
+            let own = norms[network.own_norms(instance)].iter();
+            let own = own.map(|norm| Moments::identity(norm.channels));
+            statistics.set(network, instance, own.collect());
+        }
+        statistics
+    }
+
     /// Statistics of a network of `norms` batch norms from moments that are
     /// known to be those of each instance's own norms.
     pub(crate) fn from_own(

@@ -1,12 +1,16 @@
 //! The zoo against recorded results: multiply-accumulates of every instance,
 //! and parameters as PyTorch has them.
 
+#[path = "../../../fixtures/oracles/networks.rs"]
+mod networks;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use safetensors::SafeTensors;
-use sdpoint_core::zoo::resnet::{Block, ResNetConfig, post_activation, pre_activation};
-use sdpoint_core::{Instance, Network, PointId, Ratio, zoo};
+use sdpoint_core::{Instance, PointId, Ratio, zoo};
+
+use networks::{NAMES, network};
 
 fn fixture(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "../../fixtures/oracles", name]
@@ -50,41 +54,10 @@ fn every_instance_costs_what_was_recorded() {
     }
 }
 
-fn mini(block: Block, groups: usize, base_width: usize) -> ResNetConfig {
-    ResNetConfig {
-        name: "mini".into(),
-        block,
-        blocks: vec![1; 4],
-        stem_width: 16,
-        groups,
-        base_width,
-        classes: 10,
-        in_channels: 3,
-    }
-}
-
 #[test]
 fn parameters_and_statistics_have_pytorchs_names_and_shapes() {
-    let networks: [(&str, Network); 5] = [
-        ("preresnet8", zoo::build("preresnet8", 10).unwrap()),
-        (
-            "resnet-mini",
-            post_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
-        ),
-        (
-            "resnet-mini-basic",
-            post_activation(&mini(Block::Basic, 1, 64)).unwrap(),
-        ),
-        (
-            "resnext-mini",
-            post_activation(&mini(Block::Bottleneck, 4, 16)).unwrap(),
-        ),
-        (
-            "preresnet-mini",
-            pre_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
-        ),
-    ];
-    for (name, network) in networks {
+    for name in NAMES {
+        let network = network(name);
         let data = std::fs::read(fixture(&format!("{name}.safetensors"))).unwrap();
         let file = SafeTensors::deserialize(&data).unwrap();
         let recorded: BTreeMap<String, Vec<usize>> = file

@@ -4,7 +4,8 @@ mod support;
 
 use sdpoint_core::Instance;
 use sdpoint_engine::{EngineError, InferenceEngine, NormSource};
-use support::{NAMES, Oracle, context};
+use support::networks::NAMES;
+use support::{Oracle, context};
 
 fn engine(oracle: &Oracle, instances: &[Instance]) -> InferenceEngine {
     let statistics = oracle.running_statistics(instances);

@@ -4,7 +4,8 @@ mod support;
 
 use sdpoint_core::{Instance, Statistics};
 use sdpoint_engine::{Calibrator, InferenceEngine, NormSource, TrainingEngine};
-use support::{NAMES, Oracle, assert_close, context, largest};
+use support::networks::NAMES;
+use support::{Oracle, assert_close, context, largest};
 
 /// Gradients pass through each layer's rounding twice, and Winograd's
 /// algorithm rounds about ten times as coarsely as a sum of products; the

@@ -4,7 +4,8 @@ mod support;
 
 use sdpoint_core::{Instance, Network};
 use sdpoint_engine::{InferenceEngine, Pass, StepTime, TrainingEngine};
-use support::{NAMES, Oracle, context};
+use support::networks::NAMES;
+use support::{Oracle, context};
 
 fn macs(steps: &[StepTime], pass: Pass) -> u64 {
     let steps = steps.iter().filter(|step| step.pass == pass);

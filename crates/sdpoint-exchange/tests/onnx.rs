@@ -5,7 +5,8 @@ mod support;
 use rten::{Dimension, Value};
 use sdpoint_core::{Instance, Model};
 use sdpoint_exchange::{ExportError, ONNX_INPUT, ONNX_OUTPUT, onnx};
-use support::oracle::{ORACLES, Oracle};
+use support::oracle::Oracle;
+use support::oracle::networks::NAMES;
 
 fn run(model: &Model, instance: Instance, shape: &[usize], images: Vec<f32>) -> Vec<f32> {
     let graph = rten::Model::load(onnx(model, instance).unwrap()).unwrap();
@@ -16,7 +17,7 @@ fn run(model: &Model, instance: Instance, shape: &[usize], images: Vec<f32>) -> 
 
 #[test]
 fn every_instance_computes_what_pytorch_did() {
-    for name in ORACLES {
+    for name in NAMES {
         let oracle = Oracle::open(name);
         let (shape, images) = oracle.tensor("input");
         for calibrated in [false, true] {

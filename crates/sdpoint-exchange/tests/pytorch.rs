@@ -5,11 +5,12 @@ mod support;
 use safetensors::SafeTensors;
 use sdpoint_core::{Instance, NetworkBuilder, Norm, layer::Conv};
 use sdpoint_exchange::{Checkpoint, ExportError, StatisticsOf, import, python, state_dict};
-use support::oracle::{ORACLES, Oracle};
+use support::oracle::Oracle;
+use support::oracle::networks::NAMES;
 
 #[test]
 fn a_state_dict_comes_back_to_the_bit() {
-    for name in ORACLES {
+    for name in NAMES {
         let model = Oracle::open(name).model(true);
         for record in &model.instances {
             let file = state_dict(&model, StatisticsOf::One(record.instance)).unwrap();
@@ -47,7 +48,7 @@ fn all_statistics_are_rows_in_the_order_of_the_points() {
 
 #[test]
 fn the_module_has_a_class_for_each_kind_of_block() {
-    for name in ORACLES {
+    for name in NAMES {
         let model = Oracle::open(name).model(false);
         let source = python(&model).unwrap();
         assert!(source.lines().count() < 260, "{name}: {source}");

@@ -2,22 +2,17 @@
 
 #![allow(dead_code)] // Each test file uses a part.
 
+#[path = "../../../../fixtures/oracles/networks.rs"]
+pub mod networks;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
-use sdpoint_core::zoo;
-use sdpoint_core::zoo::resnet::{Block, ResNetConfig, post_activation, pre_activation};
 use sdpoint_core::{Instance, Moments, Network, Statistics, Weights};
 use sdpoint_engine::{Context, Images};
 
-pub const NAMES: [&str; 5] = [
-    "preresnet8",
-    "resnet-mini",
-    "resnet-mini-basic",
-    "resnext-mini",
-    "preresnet-mini",
-];
+use networks::network;
 
 /// A network with random weights, and what PyTorch computed with it.
 pub struct Oracle {
@@ -27,28 +22,11 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn open(name: &str) -> Self {
-        let mini = |block, groups, base_width| ResNetConfig {
-            name: name.into(),
-            block,
-            blocks: vec![1; 4],
-            stem_width: 16,
-            groups,
-            base_width,
-            classes: 10,
-            in_channels: 3,
-        };
-        let network = match name {
-            "resnet-mini" => post_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
-            "resnet-mini-basic" => post_activation(&mini(Block::Basic, 1, 64)).unwrap(),
-            "resnext-mini" => post_activation(&mini(Block::Bottleneck, 4, 16)).unwrap(),
-            "preresnet-mini" => pre_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
-            _ => zoo::build(name, 10).unwrap(),
-        };
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../fixtures/oracles")
             .join(format!("{name}.safetensors"));
         Self {
-            network: Arc::new(network),
+            network: Arc::new(network(name)),
             bytes: std::fs::read(path).unwrap(),
         }
     }

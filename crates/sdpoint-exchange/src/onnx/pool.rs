@@ -25,9 +25,8 @@ pub(super) fn average(
     from: [usize; 2],
     to: [usize; 2],
 ) -> String {
-    if let Some(kernel) = equal(from, to) {
-        let attributes = [Ints("kernel_shape", &kernel), Ints("strides", &kernel)];
-        return graph.node("AveragePool", &[input], output, &attributes);
+    if let Some(pooled) = ordinary(graph, "AveragePool", input, output, from, to) {
+        return pooled;
     }
     let [height, width] = from;
     let (columns, rows) = (format!("{output}/columns"), format!("{output}/rows"));
@@ -59,9 +58,8 @@ pub(super) fn maximum(
     from: [usize; 2],
     to: [usize; 2],
 ) -> String {
-    if let Some(kernel) = equal(from, to) {
-        let attributes = [Ints("kernel_shape", &kernel), Ints("strides", &kernel)];
-        return graph.node("MaxPool", &[input], output, &attributes);
+    if let Some(pooled) = ordinary(graph, "MaxPool", input, output, from, to) {
+        return pooled;
     }
     let windows = [windows(from[0], to[0]), windows(from[1], to[1])];
     let kernel = [0, 1].map(|side| {
@@ -98,10 +96,21 @@ fn larger(
     graph.node("Max", &[&first, &last], output, &[])
 }
 
-/// The kernel of ordinary pooling that does the same, if one does.
-fn equal(from: [usize; 2], to: [usize; 2]) -> Option<[i64; 2]> {
-    let divides = (0..2).all(|side| from[side].is_multiple_of(to[side]));
-    divides.then(|| [0, 1].map(|side| (from[side] / to[side]) as i64))
+/// Ordinary pooling by `operator`, if it does the same.
+fn ordinary(
+    graph: &mut Graph,
+    operator: &str,
+    input: &str,
+    output: &str,
+    from: [usize; 2],
+    to: [usize; 2],
+) -> Option<String> {
+    if !(0..2).all(|side| from[side].is_multiple_of(to[side])) {
+        return None;
+    }
+    let kernel = [0, 1].map(|side| (from[side] / to[side]) as i64);
+    let attributes = [Ints("kernel_shape", &kernel), Ints("strides", &kernel)];
+    Some(graph.node(operator, &[input], output, &attributes))
 }
 
 #[cfg(test)]

@@ -1,21 +1,17 @@
 //! Small networks with random weights, and what PyTorch computed of them.
 
+#[path = "../../../../fixtures/oracles/networks.rs"]
+pub mod networks;
+
 use std::path::Path;
 
 use safetensors::SafeTensors;
-use sdpoint_core::zoo::resnet::{Block, ResNetConfig, post_activation, pre_activation};
 use sdpoint_core::{
     EvalTransform, Instance, Model, Moments, Network, Preprocessing, Ratio, Record, Statistics,
-    TrainTransform, Weights, zoo,
+    TrainTransform, Weights,
 };
 
-pub const ORACLES: [&str; 5] = [
-    "preresnet8",
-    "resnet-mini",
-    "resnet-mini-basic",
-    "resnext-mini",
-    "preresnet-mini",
-];
+use networks::network;
 
 pub struct Oracle {
     network: Network,
@@ -24,26 +20,12 @@ pub struct Oracle {
 
 impl Oracle {
     pub fn open(name: &str) -> Self {
-        let mini = |block, groups, base_width| ResNetConfig {
-            name: name.into(),
-            block,
-            blocks: vec![1; 4],
-            stem_width: 16,
-            groups,
-            base_width,
-            classes: 10,
-            in_channels: 3,
-        };
-        let network = match name {
-            "resnet-mini" => post_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
-            "resnet-mini-basic" => post_activation(&mini(Block::Basic, 1, 64)).unwrap(),
-            "resnext-mini" => post_activation(&mini(Block::Bottleneck, 4, 16)).unwrap(),
-            "preresnet-mini" => pre_activation(&mini(Block::Bottleneck, 1, 64)).unwrap(),
-            _ => zoo::build(name, 10).unwrap(),
-        };
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/oracles");
         let bytes = std::fs::read(folder.join(format!("{name}.safetensors"))).unwrap();
-        Self { network, bytes }
+        Self {
+            network: network(name),
+            bytes,
+        }
     }
 
     pub fn tensor(&self, name: &str) -> (Vec<usize>, Vec<f32>) {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use clap::ValueEnum;
 use sdpoint::exchange::{StatisticsOf, onnx, python, state_dict};
@@ -11,6 +10,7 @@ use sdpoint::{Budget, Instance, Model, Record, write_atomically};
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
+use crate::instances::{Selection, parse_selection};
 use crate::model;
 use crate::output::{Table, bytes, plural, print, print_json};
 
@@ -39,8 +39,8 @@ pub struct Args {
     instance: Option<Instance>,
     /// Write these instances, separated by commas, or all: in ONNX to a folder, in safetensors all
     /// to one file
-    #[arg(long, value_name = "LIST", group = "what")]
-    instances: Option<Several>,
+    #[arg(long, value_name = "A,B|all", group = "what", value_parser = parse_selection)]
+    instances: Option<Selection>,
     /// Write a PyTorch module that takes the weights of --format safetensors --instances all
     #[arg(long, group = "what", conflicts_with = "format")]
     python: bool,
@@ -62,25 +62,6 @@ enum Format {
     Onnx,
     /// A state dict for PyTorch
     Safetensors,
-}
-
-/// Several instances.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Several {
-    All,
-    Named(Vec<Instance>),
-}
-
-impl FromStr for Several {
-    type Err = sdpoint::instance::InstanceError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "all" {
-            return Ok(Self::All);
-        }
-        let named = text.split(',').map(str::parse);
-        named.collect::<Result<_, _>>().map(Self::Named)
-    }
 }
 
 /// A file that was written.
@@ -111,11 +92,11 @@ pub fn run(args: &Args) -> Outcome {
     let out = &args.output;
     let written = match (&args.instances, args.instance, args.format) {
         (Some(several), _, Format::Onnx) => folder(&model, several, out)?,
-        (Some(Several::All), _, Format::Safetensors) => {
+        (Some(several), _, Format::Safetensors) if several.names().is_empty() => {
             let bytes = state_dict(&model, StatisticsOf::All)?;
             vec![write(out, &bytes, None)?]
         }
-        (Some(Several::Named(_)), _, Format::Safetensors) => {
+        (Some(_), _, Format::Safetensors) => {
             return Err(Failure::new(
                 Class::Usage,
                 "a safetensors file has the statistics of one instance or of all",
@@ -149,13 +130,10 @@ fn record(model: &Model, instance: Instance) -> Result<&Record, Failure> {
 /// An ONNX file for each instance, and a manifest of them.
 fn folder<'a>(
     model: &'a Model,
-    several: &Several,
+    several: &Selection,
     out: &Path,
 ) -> Result<Vec<Written<'a>>, Failure> {
-    let instances = match several {
-        Several::All => model::listed(model, &[])?,
-        Several::Named(named) => model::listed(model, named)?,
-    };
+    let instances = model::listed(model, several.names())?;
     fs::create_dir_all(out).map_err(|error| {
         let message = format!("cannot make the folder '{}': {error}", out.display());
         Failure::io(message, error.kind())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sdpoint::engine::initial_weights;
-use sdpoint::{Instance, Moments, Network, Ratio, Statistics, Weights, zoo};
+use sdpoint::{Instance, Network, Ratio, Statistics, Weights, zoo};
 
 use super::Args;
 use crate::failure::Failure;
@@ -45,18 +45,11 @@ fn by_name(args: &Args, name: &str) -> Result<Subject, Failure> {
         [] => network.instances(&Ratio::DEFAULT),
         names => names.to_vec(),
     };
-    let mut statistics = Statistics::identity(&network);
-    let norms = network.norms();
-    for &instance in instances.iter().filter(|&&i| network.has(i)) {
-        let own = norms[network.own_norms(instance)].iter();
-        let own = own.map(|norm| Moments::identity(norm.channels)).collect();
-        statistics.set(&network, instance, own);
-    }
     Ok(Subject {
         input: args.input.unwrap_or([side; 2]),
         weights: initial_weights(&network, 0),
+        statistics: Statistics::identity_for(&network, &instances),
         network: Arc::new(network),
-        statistics,
         instances,
     })
 }
