@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use sdpoint::engine::initial_weights;
 use sdpoint::{
-    Cascade, Combination, CombinedRecord, Conv, EvalTransform, Instance, Model,
-    NetworkBuilder, Op, PointId, Preprocessing, Ratio, Record, Statistics, TrainTransform,
+    Cascade, Combination, CombinedRecord, Conv, EvalTransform, Instance, Model, NetworkBuilder, Op,
+    PointId, Preprocessing, Ratio, Record, Statistics, TrainTransform,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
