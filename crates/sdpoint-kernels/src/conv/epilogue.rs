@@ -1,7 +1,7 @@
 //! What happens to finished sums while they are in cache.
 
-use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, Simd};
 
 use crate::shared_mut::SharedMut;
 
@@ -54,24 +54,47 @@ impl Finish<'_> {
         let ops = isa.f32();
         for c in (0..channels).step_by(ops.len()) {
             let count = ops.len().min(channels - c);
-            let mask = ops.first_n_mask(count);
             let lanes = self.lanes(isa, channel + c, count);
             for p in 0..pixels {
                 let i = at + p * step + c;
                 // SAFETY: the caller promises that these elements exist and are ours.
                 unsafe {
-                    let load = |from: *const f32| ops.load_ptr_mask(from.add(i), mask);
-                    let sum = load(output);
-                    let y = match self.residual {
-                        Some(residual) => lanes.first_with(isa, sum, load(residual.as_ptr())),
-                        None => lanes.first(isa, sum),
-                    };
-                    ops.store_ptr_mask(y, output.add(i), mask);
-                    if let Some(second) = &self.second {
-                        let z = lanes.second(isa, y);
-                        ops.store_ptr_mask(z, second.out.as_ptr().add(i), mask);
-                    }
+                    let to = output.add(i);
+                    let sum = load(isa, to, lanes.mask);
+                    self.store(isa, &lanes, sum, to, i);
                 }
+            }
+        }
+    }
+
+    /// Stores what a vector of sums becomes at `to`, which is element `at` of the output tensor,
+    /// and the second output.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Finish::apply`].
+    #[inline(always)]
+    pub unsafe fn store<I: Isa>(
+        &self,
+        isa: I,
+        lanes: &FinishLanes<I>,
+        sum: I::F32,
+        to: *mut f32,
+        at: usize,
+    ) {
+        let mask = lanes.mask;
+        // SAFETY: the caller promises that these elements exist and are ours.
+        unsafe {
+            let y = match self.residual {
+                _ if self.is_identity() => sum,
+                Some(residual) => {
+                    lanes.first_with(isa, sum, load(isa, residual.as_ptr().add(at), mask))
+                }
+                None => lanes.first(isa, sum),
+            };
+            store(isa, y, to, mask);
+            if let Some(second) = &self.second {
+                store(isa, lanes.second(isa, y), second.out.as_ptr().add(at), mask);
             }
         }
     }
@@ -79,25 +102,97 @@ impl Finish<'_> {
     /// What is done to one vector of channels, of which `count` exist.
     #[inline(always)]
     pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> FinishLanes<I> {
-        let ops = isa.f32();
-        let per_channel = |values: Option<&[f32]>, default: f32| match values {
-            Some(values) => ops.load_pad(&values[channel..][..count]).0,
-            None => ops.splat(default),
+        let load = Load {
+            isa,
+            channel,
+            count,
         };
-        let floor = |relu: bool| ops.splat(if relu { 0.0 } else { f32::NEG_INFINITY });
+        let (second_scale, second_shift, second_relu) = match &self.second {
+            Some(second) => (Some(second.scale), Some(second.shift), second.relu),
+            None => (None, None, false),
+        };
+        let lanes = isa.f32().len();
         FinishLanes {
-            scale: per_channel(self.scale, 1.0),
-            shift: per_channel(self.shift, 0.0),
-            floor: floor(self.relu),
-            second_scale: per_channel(self.second.map(|s| s.scale), 1.0),
-            second_shift: per_channel(self.second.map(|s| s.shift), 0.0),
-            second_floor: floor(self.second.is_some_and(|s| s.relu)),
+            mask: (count < lanes).then(|| isa.f32().first_n_mask(count)),
+            scale: load.per_channel(self.scale, 1.0),
+            shift: load.per_channel(self.shift, 0.0),
+            floor: load.floor(self.relu),
+            second_scale: load.per_channel(second_scale, 1.0),
+            second_shift: load.per_channel(second_shift, 0.0),
+            second_floor: load.floor(second_relu),
+        }
+    }
+}
+
+/// Where a vector of channels starts, and how many of them exist.
+#[derive(Clone, Copy)]
+struct Load<I: Isa> {
+    isa: I,
+    channel: usize,
+    count: usize,
+}
+
+impl<I: Isa> Load<I> {
+    #[inline(always)]
+    fn per_channel(self, values: Option<&[f32]>, default: f32) -> I::F32 {
+        let ops = self.isa.f32();
+        match values {
+            Some(values) => {
+                let values = &values[self.channel..][..self.count];
+                if self.count == ops.len() {
+                    ops.load(values)
+                } else {
+                    ops.load_pad(values).0
+                }
+            }
+            None => ops.splat(default),
+        }
+    }
+
+    #[inline(always)]
+    fn floor(self, relu: bool) -> I::F32 {
+        self.isa
+            .f32()
+            .splat(if relu { 0.0 } else { f32::NEG_INFINITY })
+    }
+}
+
+/// Which lanes to load or store, if not all.
+type Mask<I> = Option<<<I as Isa>::F32 as Simd>::Mask>;
+
+/// # Safety
+///
+/// The lanes of the mask must be readable.
+#[inline(always)]
+pub(super) unsafe fn load<I: Isa>(isa: I, from: *const f32, mask: Mask<I>) -> I::F32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match mask {
+            Some(mask) => isa.f32().load_ptr_mask(from, mask),
+            None => isa.f32().load_ptr(from),
+        }
+    }
+}
+
+/// # Safety
+///
+/// The lanes of the mask must be writable.
+#[inline(always)]
+pub(super) unsafe fn store<I: Isa>(isa: I, x: I::F32, to: *mut f32, mask: Mask<I>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match mask {
+            Some(mask) => isa.f32().store_ptr_mask(x, to, mask),
+            None => isa.f32().store_ptr(x, to),
         }
     }
 }
 
 /// A [`Finish`] for one vector of channels.
 pub(super) struct FinishLanes<I: Isa> {
+    /// The channels that exist; none where all do, for masks are slow where a processor has
+    /// them for memory alone.
+    pub mask: Mask<I>,
     scale: I::F32,
     shift: I::F32,
     /// Zero for ReLU, and otherwise below everything.

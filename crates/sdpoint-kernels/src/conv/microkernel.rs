@@ -1,11 +1,12 @@
 //! The innermost loops of the implicit matrix product: a tile of neighbouring pixels times a
 //! block of output channels, held in registers over the whole reduction.
 
-use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
 
-use super::epilogue::{Finish, FinishLanes};
+use super::epilogue::{self, Finish, FinishLanes};
 use super::gather::BLOCK;
+use crate::context::Context;
 
 /// Vectors of output channels in a full block.
 pub(super) const VECTORS: usize = 2;
@@ -14,29 +15,44 @@ pub(super) const VECTORS: usize = 2;
 ///
 /// With 32 registers, 12 × 2 sums leave room for two vectors of weights, a broadcast pixel and
 /// what the compiler moves about; 14 × 2 would just fit, but measured slower for the spills at
-/// the loops' edges. With 16 registers 6 × 2 do. A single vector needs enough pixels to hide
-/// the latency of a multiply-add.
+/// the loops' edges. With 16 registers 6 × 2 do, which are just enough to hide the latency of
+/// a multiply-add. Of a single vector more pixels are needed for that, but with 16 registers
+/// each pixel's address takes one of the few others.
 #[inline(always)]
 pub(super) const fn max_pixels<I: Isa>(vectors: usize) -> usize {
     match (has_32_registers::<I>(), vectors) {
-        (true, 1) => 16,
         (true, _) => 12,
-        (false, 1) => 12,
+        (false, 1) => 8,
         (false, _) => 6,
     }
 }
+
+/// The most pixels and the most lanes of any instruction set.
+pub(super) const MAX_PIXELS: usize = 12;
+const MAX_LANES: usize = 16;
 
 /// Whether the instruction set has 32 vector registers, and not 16.
 pub(super) const fn has_32_registers<I: Isa>() -> bool {
     size_of::<I::F32>() == 64 || cfg!(target_arch = "aarch64")
 }
 
+/// Where the pixels of a tile lie.
+#[derive(Clone, Copy)]
+pub(super) enum Pixels<'a> {
+    /// Side by side: [`BLOCK`] floats apart in the input, this many in the output.
+    Row(usize),
+    /// Anywhere: how far from the tile's input and output each of them is. For instruction
+    /// sets with 16 registers alone, whose tiles are so small that those at the ends of rows
+    /// would be a waste; with 32, there are too few registers for the addresses.
+    Scattered(&'a [[usize; 2]]),
+}
+
 /// One tile's addresses.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
-    /// The first pixel at the first tap in the first channel block; pixels are [`BLOCK`]
-    /// floats apart.
+    /// The pixel from which distances count, at the first tap in the first channel block.
     pub input: *const f32,
+    pub pixels: Pixels<'a>,
     /// Between channel blocks of the input.
     pub plane: usize,
     /// Where each tap's pixels lie, seen from `input`.
@@ -45,17 +61,15 @@ pub(super) struct Tile<'a> {
     pub channels: usize,
     /// `[channel block][tap][channel][output channel]`, output channels padded to vectors.
     pub weights: *const f32,
-    /// The first pixel's first output channel.
+    /// The first output channel of the pixel from which distances count.
     pub output: *mut f32,
-    /// Between pixels of the output.
-    pub output_step: usize,
     /// Output channels that exist.
     pub output_channels: usize,
-    /// Whether to add to the output rather than replace it.
+    /// Whether the sums go on from what is in the output.
     pub accumulate: bool,
     /// Memory that will be needed soon.
     pub ahead: Ahead,
-    /// What happens to sums that are not added.
+    /// What happens to the sums.
     pub finish: &'a Finish<'a>,
     /// Which element of the output tensor `output` is.
     pub at: usize,
@@ -63,32 +77,33 @@ pub(super) struct Tile<'a> {
     pub channel: usize,
 }
 
-/// Weights that a later tile starts with. They come from afar, and a tile on its own would wait
-/// for them: a core's share of memory bandwidth is about what one tile asks for. So the tiles
-/// before it bring them near, a cache line for each channel and tap.
+/// Weights that later tiles start with. They come from afar, and a tile on its own would wait
+/// for them: what it asks for in a second is more than a core's share of memory bandwidth. So
+/// all tiles before it bring them near, a few cache lines in each step of their reduction.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     start: *const f32,
-    /// Floats between lines; 0 where nothing is left to bring.
-    step: usize,
+    /// Cache lines to bring for each block of channels at each tap.
+    lines: usize,
 }
 
 impl Ahead {
-    /// What tile number `tile` of those that come before `weights` brings, with `rows` channels
-    /// and taps to reduce over.
+    pub const NOTHING: Ahead = Ahead {
+        start: std::ptr::null(),
+        lines: 0,
+    };
+
+    /// What tile number `tile` of the `tiles` that come before `next` brings in its `steps`
+    /// steps.
     #[inline(always)]
-    pub fn of(weights: &[f32], tile: usize, rows: usize) -> Self {
-        let first = tile * rows * LINE;
-        if first < weights.len() {
-            Ahead {
-                start: weights[first..].as_ptr(),
-                step: LINE,
-            }
-        } else {
-            Ahead {
-                start: weights.as_ptr(),
-                step: 0,
-            }
+    pub fn of(next: &[f32], tile: usize, tiles: usize, steps: usize) -> Self {
+        let lines = next.len().div_ceil(LINE * tiles * steps);
+        match next.get(tile * steps * lines * LINE..) {
+            Some(rest) if !rest.is_empty() => Ahead {
+                start: rest.as_ptr(),
+                lines,
+            },
+            _ => Self::NOTHING,
         }
     }
 }
@@ -96,177 +111,198 @@ impl Ahead {
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-/// Asks for the cache line at an address, which need not be valid.
+/// Asks for the cache line at an address, which need not be valid, but costs much where it is
+/// not; for the first-level cache if it is needed soon.
 #[inline(always)]
-fn prefetch(at: *const f32) {
+fn prefetch<const SOON: bool>(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch faults on no address.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if SOON {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast());
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
 
-/// Computes `pixels` pixels of a tile.
+/// Computes `pixels` pixels of a tile, of `vectors` vectors of output channels.
+///
+/// The kernels are compiled once for each size and instruction set, and called from here.
 ///
 /// # Safety
 ///
 /// All of the tile's addresses must be valid for the pixels, channels and taps it states, and
 /// `pixels` at most [`max_pixels`].
-#[inline(always)]
-pub(super) unsafe fn run_tile<I: Isa, const V: usize>(isa: I, pixels: usize, tile: &Tile<'_>) {
+pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_>) {
     macro_rules! choose {
-        ($($n:literal)*) => {
-            match pixels {
-                // SAFETY: this function's contract.
-                $($n if $n <= max_pixels::<I>(V) => unsafe { tile_of::<I, $n, V>(isa, tile) },)*
-                _ => unreachable!("tile of {pixels} pixels"),
+        ($($p:literal)*) => {
+            match (pixels, vectors) {
+                $(($p, 1) => ctx.dispatch(RunTile::<$p, 1>(tile)),)*
+                $(($p, VECTORS) => ctx.dispatch(RunTile::<$p, VECTORS>(tile)),)*
+                _ => unreachable!("tile of {pixels} pixels and {vectors} vectors"),
             }
         };
     }
-    choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16)
+    choose!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+/// [`run_tile`] with its sizes, by which contract it may be run.
+struct RunTile<'a, const P: usize, const V: usize>(&'a Tile<'a>);
+
+impl<const P: usize, const V: usize> SimdOp for RunTile<'_, P, V> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        assert!(P <= max_pixels::<I>(V));
+        if P <= max_pixels::<I>(V) {
+            // SAFETY: the contract of `run_tile`, which alone makes these.
+            unsafe { tile_of::<I, P, V>(isa, self.0) };
+        }
+    }
 }
 
 #[inline(always)]
 unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_>) {
     let ops = isa.f32();
     let lanes = ops.len();
+    let places: [[usize; 2]; P] = match tile.pixels {
+        Pixels::Row(step) => std::array::from_fn(|p| [p * BLOCK, p * step]),
+        Pixels::Scattered(places) => std::array::from_fn(|p| places[p]),
+    };
+    let outputs = places.map(|[_, output]| output);
     let mut sums = [[ops.zero(); V]; P];
     // SAFETY: the caller's promise about the tile's addresses.
     unsafe {
+        if let Some(residual) = tile.finish.residual {
+            // They come from afar, and by the time they are added they are here.
+            for output in outputs {
+                for line in (0..V * lanes).step_by(LINE) {
+                    prefetch::<true>(residual.as_ptr().wrapping_add(tile.at + output + line));
+                    prefetch::<true>(tile.output.wrapping_add(output + line));
+                }
+            }
+        }
         let mut weights = tile.weights;
         let mut input = tile.input;
         let mut channels = tile.channels;
-        let mut ahead = tile.ahead;
+        let mut ahead = tile.ahead.start;
         while channels > 0 {
             let block = channels.min(BLOCK);
             for &tap in tile.taps {
-                accumulate::<I, P, V>(isa, &mut sums, input.add(tap), weights, block, ahead);
+                let pixels = places.map(|[place, _]| input.wrapping_add(tap + place));
+                for _ in 0..tile.ahead.lines {
+                    prefetch::<false>(ahead);
+                    ahead = ahead.wrapping_add(LINE);
+                }
+                accumulate::<I, P, V>(isa, &mut sums, &pixels, weights, block);
                 weights = weights.add(block * V * lanes);
-                ahead.start = ahead.start.wrapping_add(block * ahead.step);
             }
             input = input.wrapping_add(tile.plane);
             channels -= block;
         }
-        let full = tile.output_channels == V * lanes;
-        let add = |sum, at: *const f32| ops.add(ops.load_ptr(at), sum);
-        match (tile.accumulate, full) {
-            (true, true) => store::<I, P, V>(isa, &sums, tile, tile.output, |sum, _, at| {
-                add(sum, tile.output.add(at))
-            }),
-            (true, false) => store_part::<I, P, V, true>(isa, &sums, tile),
-            (false, true) if tile.finish.is_identity() => {
-                store::<I, P, V>(isa, &sums, tile, tile.output, |sum, _, _| sum);
-            }
-            (false, true) => store_finished::<I, P, V>(isa, &sums, tile),
-            (false, false) => {
-                store_part::<I, P, V, false>(isa, &sums, tile);
-                if !tile.finish.is_identity() {
-                    let (channel, channels) = (tile.channel, tile.output_channels);
-                    let output = tile.output.sub(tile.at);
-                    let finish = tile.finish;
-                    finish.apply(isa, output, tile.at, P, tile.output_step, channel, channels);
+        if tile.output_channels == V * lanes {
+            store(isa, &mut sums, tile, &outputs);
+        } else {
+            let mut buffer = [[0.0; MAX_LANES]; 2 * MAX_PIXELS];
+            for (p, sums) in sums.iter().enumerate() {
+                for (v, sum) in sums.iter().enumerate() {
+                    ops.store_ptr(*sum, buffer[p * V + v].as_mut_ptr());
                 }
             }
+            store_part(isa, &buffer, V, tile, &outputs);
         }
     }
 }
 
-/// Stores what `value` makes of each sum, its vector's number and its distance from the first
-/// output. No loop here has branches, so that they are unrolled; a loop over the sums that is
-/// not would keep them in memory all along.
+/// Stores the sums, finished or added to the output, and the second output. No loop here has
+/// branches, so that they are unrolled; a loop over the sums that is not would keep them in
+/// memory all along.
 #[inline(always)]
 unsafe fn store<I: Isa, const P: usize, const V: usize>(
     isa: I,
-    sums: &[[I::F32; V]; P],
+    sums: &mut [[I::F32; V]; P],
     tile: &Tile<'_>,
-    to: *mut f32,
-    value: impl Fn(I::F32, usize, usize) -> I::F32,
-) {
-    let ops = isa.f32();
-    for p in 0..P {
-        for v in 0..V {
-            let at = p * tile.output_step + v * ops.len();
-            // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
-            unsafe { ops.store_ptr(value(sums[p][v], v, at), to.add(at)) };
-        }
-    }
-}
-
-/// Stores the finished sums, and the second output.
-#[inline(always)]
-unsafe fn store_finished<I: Isa, const P: usize, const V: usize>(
-    isa: I,
-    sums: &[[I::F32; V]; P],
-    tile: &Tile<'_>,
-) {
-    let ops = isa.f32();
-    let lanes: [FinishLanes<I>; V] = std::array::from_fn(|v| {
-        tile.finish
-            .lanes(isa, tile.channel + v * ops.len(), ops.len())
-    });
-    let to = tile.output;
-    // SAFETY: residual and second output have the output's length, in which the tile lies.
-    unsafe {
-        let second = tile
-            .finish
-            .second
-            .map(|second| second.out.as_ptr().add(tile.at));
-        if let Some(residual) = tile.finish.residual {
-            let from = residual.as_ptr().add(tile.at);
-            let first = |sum, v: usize, at: usize| {
-                lanes[v].first_with(isa, sum, ops.load_ptr(from.add(at)))
-            };
-            if let Some(out) = second {
-                store::<I, P, V>(isa, sums, tile, out, |sum, v, at| {
-                    lanes[v].second(isa, first(sum, v, at))
-                });
-            }
-            store::<I, P, V>(isa, sums, tile, to, first);
-        } else {
-            let first = |sum, v: usize, _: usize| lanes[v].first(isa, sum);
-            store::<I, P, V>(isa, sums, tile, to, first);
-            if let Some(out) = second {
-                store::<I, P, V>(isa, sums, tile, out, |sum, v, at| {
-                    lanes[v].second(isa, first(sum, v, at))
-                });
-            }
-        }
-    }
-}
-
-/// Stores the sums, or adds them to the output if `ADD`, and leaves alone the lanes of the last
-/// vector beyond the tile's channels.
-#[inline(always)]
-unsafe fn store_part<I: Isa, const P: usize, const V: usize, const ADD: bool>(
-    isa: I,
-    sums: &[[I::F32; V]; P],
-    tile: &Tile<'_>,
+    outputs: &[usize; P],
 ) {
     let ops = isa.f32();
     let lanes = ops.len();
-    let mask = ops.first_n_mask(tile.output_channels - (V - 1) * lanes);
-    for p in 0..P {
-        for v in 0..V {
-            let masked = v + 1 == V;
-            // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
-            unsafe {
-                let at = tile.output.add(p * tile.output_step + v * lanes);
-                let sum = match (ADD, masked) {
-                    (false, _) => sums[p][v],
-                    (true, false) => ops.add(ops.load_ptr(at), sums[p][v]),
-                    (true, true) => ops.add(ops.load_ptr_mask(at, mask), sums[p][v]),
-                };
-                if masked {
-                    ops.store_ptr_mask(sum, at, mask);
-                } else {
-                    ops.store_ptr(sum, at);
+    macro_rules! each {
+        (|$sum:ident, $v:ident, $at:ident| $body:expr) => {
+            for p in 0..P {
+                for $v in 0..V {
+                    let $at = outputs[p] + $v * lanes;
+                    let $sum = &mut sums[p][$v];
+                    $body;
                 }
+            }
+        };
+    }
+    // SAFETY: the tile's addresses are valid by `run_tile`'s contract, and residual and second
+    // output have the output's length, in which the tile lies.
+    unsafe {
+        if tile.accumulate {
+            each!(|sum, v, at| *sum = ops.add(ops.load_ptr(tile.output.add(at)), *sum));
+        }
+        if !tile.finish.is_identity() {
+            let finish: [FinishLanes<I>; V] =
+                std::array::from_fn(|v| tile.finish.lanes(isa, tile.channel + v * lanes, lanes));
+            if let Some(residual) = tile.finish.residual {
+                let from = residual.as_ptr().add(tile.at);
+                each!(|sum, v, at| {
+                    *sum = finish[v].first_with(isa, *sum, ops.load_ptr(from.add(at)));
+                });
+            } else {
+                each!(|sum, v, _at| *sum = finish[v].first(isa, *sum));
+            }
+            if let Some(second) = &tile.finish.second {
+                let out = second.out.as_ptr().add(tile.at);
+                each!(|sum, v, at| ops.store_ptr(finish[v].second(isa, *sum), out.add(at)));
+            }
+        }
+        each!(|sum, v, at| ops.store_ptr(*sum, tile.output.add(at)));
+    }
+}
+
+/// [`store`] for a tile some of whose lanes are beyond its channels, from memory: such tiles
+/// are few.
+#[inline(always)]
+unsafe fn store_part<I: Isa>(
+    isa: I,
+    sums: &[[f32; MAX_LANES]],
+    vectors: usize,
+    tile: &Tile<'_>,
+    outputs: &[usize],
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    for v in 0..vectors {
+        let count = lanes.min(tile.output_channels - v * lanes);
+        let finish = tile.finish.lanes(isa, tile.channel + v * lanes, count);
+        for (p, output) in outputs.iter().enumerate() {
+            let at = output + v * lanes;
+            // SAFETY: as in `store`.
+            unsafe {
+                let mut sum = ops.load_ptr(sums[p * vectors + v].as_ptr());
+                let to = tile.output.add(at);
+                if tile.accumulate {
+                    sum = ops.add(epilogue::load(isa, to, finish.mask), sum);
+                }
+                tile.finish.store(isa, &finish, sum, to, tile.at + at);
             }
         }
     }
+}
+
+/// Channels of which a loop's body is made: with 16 registers the body of one is so short that
+/// the loop itself costs a fifth.
+#[inline(always)]
+const fn unroll<I: Isa>() -> usize {
+    if has_32_registers::<I>() { 1 } else { 4 }
 }
 
 /// Adds the products of `channels` channels at one tap to `sums`.
@@ -274,24 +310,40 @@ unsafe fn store_part<I: Isa, const P: usize, const V: usize, const ADD: bool>(
 unsafe fn accumulate<I: Isa, const P: usize, const V: usize>(
     isa: I,
     sums: &mut [[I::F32; V]; P],
-    input: *const f32,
+    pixels: &[*const f32; P],
     weights: *const f32,
     channels: usize,
-    ahead: Ahead,
 ) {
     let ops = isa.f32();
-    for c in 0..channels {
-        prefetch(ahead.start.wrapping_add(c * ahead.step));
-        // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
-        unsafe {
-            let row: [I::F32; V] =
-                std::array::from_fn(|v| ops.load_ptr(weights.add((c * V + v) * ops.len())));
-            for (p, sums) in sums.iter_mut().enumerate() {
-                let pixel = ops.splat(*input.add(p * BLOCK + c));
-                for v in 0..V {
-                    sums[v] = ops.mul_add(pixel, row[v], sums[v]);
+    macro_rules! channel {
+        ($c:expr) => {{
+            let c = $c;
+            // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
+            unsafe {
+                let row: [I::F32; V] =
+                    std::array::from_fn(|v| ops.load_ptr(weights.add((c * V + v) * ops.len())));
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let at = if has_32_registers::<I>() {
+                        // Known distances, which take no register.
+                        pixels[0].wrapping_add(p * BLOCK)
+                    } else {
+                        pixels[p]
+                    };
+                    let pixel = ops.splat(*at.add(c));
+                    for v in 0..V {
+                        sums[v] = ops.mul_add(pixel, row[v], sums[v]);
+                    }
                 }
             }
+        }};
+    }
+    let unrolled = channels / unroll::<I>() * unroll::<I>();
+    for first in (0..unrolled).step_by(unroll::<I>()) {
+        for c in 0..unroll::<I>() {
+            channel!(first + c);
         }
+    }
+    for c in unrolled..channels {
+        channel!(c);
     }
 }

@@ -20,6 +20,16 @@ pub(super) struct OutputBlock {
     pub vectors: usize,
 }
 
+/// An output block of a group and where its weights are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unit {
+    pub group: usize,
+    pub block: OutputBlock,
+    /// The first of its weights, of which there are `row` for each input channel and tap.
+    pub weights: usize,
+    pub row: usize,
+}
+
 /// The order of the weights of equal, dense groups:
 /// `[group][output block][channel block][tap][channel][output channel]`.
 ///
@@ -101,6 +111,42 @@ impl BlockedLayout {
         let rows = self.group_in * self.taps;
         let start = group * self.group_len() + block.first * rows;
         start..start + rows * block.vectors * self.lanes
+    }
+
+    /// Neighbouring units one after the other, without the divisions of [`Self::unit`], which
+    /// take as long as a small tile's products.
+    #[inline(always)]
+    pub fn walk(self, units: Range<usize>) -> impl Iterator<Item = Unit> {
+        let blocks = self.blocks();
+        let width = VECTORS * self.lanes;
+        let rows = self.group_in * self.taps;
+        let (mut group, mut index) = (units.start / blocks, units.start % blocks);
+        let mut start = group * self.group_len() + index * width * rows;
+        units.map(move |_| {
+            let first = index * width;
+            let channels = width.min(self.group_out - first);
+            let vectors = if channels == width {
+                VECTORS
+            } else {
+                channels.div_ceil(self.lanes)
+            };
+            let unit = Unit {
+                group,
+                block: OutputBlock {
+                    first,
+                    channels,
+                    vectors,
+                },
+                weights: start,
+                row: vectors * self.lanes,
+            };
+            start += rows * unit.row;
+            index += 1;
+            if index == blocks {
+                (group, index) = (group + 1, 0);
+            }
+            unit
+        })
     }
 
     /// The weights of neighbouring units.
@@ -218,9 +264,12 @@ impl PackedWeights {
         );
     }
 
+    /// The weights of a unit between `channels` of the group's input channels, the first a
+    /// multiple of [`BLOCK`].
     #[inline(always)]
-    pub fn unit(&self, unit: usize) -> &[f32] {
-        &self.data[self.layout.range(unit)]
+    pub fn of(&self, unit: &Unit, channels: Range<usize>) -> &[f32] {
+        let channel = self.layout.taps * unit.row;
+        &self.data[unit.weights + channels.start * channel..unit.weights + channels.end * channel]
     }
 
     pub fn bytes(&self) -> usize {

@@ -1,12 +1,14 @@
 //! The implicit matrix product that forward and backward-to-data passes are: gathered pixels
 //! times packed weights, cut into tasks.
 
+use std::ops::Range;
+
 use rten_simd::{Isa, SimdOp};
 
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
-use super::microkernel::{Ahead, Tile, max_pixels, run_tile};
-use super::pack::{BlockedLayout, PackedWeights};
+use super::microkernel::{Ahead, MAX_PIXELS, Pixels, Tile, has_32_registers, max_pixels, run_tile};
+use super::pack::{BlockedLayout, PackedWeights, Unit};
 use super::{depthwise, winograd};
 use crate::context::Context;
 use crate::scratch::Scratch;
@@ -15,6 +17,9 @@ use crate::shared_mut::SharedMut;
 /// Floats of a band's gathered copy: about half of a core's second-level cache, for the
 /// weights of an output block need the rest.
 const BAND_FLOATS: usize = 64 * 1024;
+
+/// The same for a row of pixels, of which no copy is used by several taps.
+const ROW_FLOATS: usize = 32 * 1024;
 
 /// Multiply-accumulates under which a task is not worth a thread's while.
 pub(super) const TASK_MACS: usize = 1 << 20;
@@ -97,6 +102,7 @@ impl Product<'_> {
                 let units = units * part / cut.splits..units * (part + 1) / cut.splits;
                 for index in first..bands.min(first + cut.bands_per_task) {
                     ctx.dispatch(RunBand {
+                        ctx,
                         product: self,
                         layout: &layout,
                         taps: &taps,
@@ -136,7 +142,7 @@ impl Product<'_> {
         let lowest = 2 * (self.window.kernel[0] - 1) / self.window.stride[0];
         let columns = if height == 1 {
             // A row of pixels without neighbours: whole tiles.
-            let pixels = (BAND_FLOATS / channels).min(width.div_ceil(wanted));
+            let pixels = (ROW_FLOATS / channels).min(width.div_ceil(wanted));
             width.min(pixels.next_multiple_of(56))
         } else {
             largest(width, &|columns| {
@@ -189,12 +195,13 @@ struct State<'a> {
 }
 
 struct RunBand<'a, 'b> {
+    ctx: &'a Context,
     product: &'a Product<'a>,
     layout: &'a BandLayout,
     taps: &'a [usize],
     band: Band,
     /// Which output blocks, counted over all groups.
-    units: std::ops::Range<usize>,
+    units: Range<usize>,
     state: &'a mut State<'b>,
 }
 
@@ -204,6 +211,7 @@ impl SimdOp for RunBand<'_, '_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let RunBand {
+            ctx,
             product,
             layout,
             taps,
@@ -230,71 +238,218 @@ impl SimdOp for RunBand<'_, '_> {
                 gather(isa, &product.source, layout, &band, first, channels, out);
             }
         }
-        for unit in units.clone() {
-            let next = if unit + 1 < units.end {
-                product.weights.unit(unit + 1)
-            } else {
-                &[]
+        run_tiles::<I>(ctx, product, layout, taps, &band, units, &state.scratch);
+    }
+}
+
+/// Weights of a task that stay in the second-level cache while all of them pass by each tile.
+const WEIGHT_FLOATS: usize = 64 * 1024;
+
+/// Weights of one unit that stay in the first-level cache while all tiles of a band pass by.
+const PART_FLOATS: usize = 8 * 1024;
+
+/// Computes a gathered band's outputs of a run of units, tile by tile.
+///
+/// As long as a task's weights fit in the second-level cache, each tile meets all of them in
+/// turn: so the outputs of a pixel are written side by side. Beyond that, all tiles meet one
+/// unit's weights in turn, and of those a part at a time that stays in the first-level cache;
+/// the outputs hold the sums in between.
+#[inline(always)]
+fn run_tiles<I: Isa>(
+    ctx: &Context,
+    product: &Product<'_>,
+    layout: &BandLayout,
+    taps: &[usize],
+    band: &Band,
+    units: Range<usize>,
+    input: &[f32],
+) {
+    let weights = &product.weights.layout;
+    let first_group = units.start / weights.blocks();
+    let group_len = layout.len(weights.group_in);
+    let out = &product.layout;
+    let origin =
+        out.offset + band.image * out.image + band.rows[0] * out.row + band.columns[0] * out.pixel;
+    let run = |part: &Part, unit: &Unit, tile: &TilePixels, ahead: Ahead| {
+        let Unit { group, block, .. } = *unit;
+        let channel = group * weights.group_out + block.first;
+        let input = &input[(group - first_group) * group_len..][..group_len];
+        let at = origin + tile.first[1] + channel;
+        let pixels = if has_32_registers::<I>() {
+            Pixels::Row(out.pixel)
+        } else {
+            Pixels::Scattered(&tile.places[..tile.count])
+        };
+        // SAFETY: `input` holds the band for which `layout` gives addresses; the outputs are
+        // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
+        // which residual and second output equal in length.
+        unsafe {
+            run_tile(
+                ctx,
+                tile.count,
+                block.vectors,
+                &Tile {
+                    input: input[part.channels.start / BLOCK * layout.plane + tile.first[0]..]
+                        .as_ptr(),
+                    pixels,
+                    plane: layout.plane,
+                    taps,
+                    channels: part.channels.len(),
+                    weights: product.weights.of(unit, part.channels.clone()).as_ptr(),
+                    output: product.output.as_ptr().add(at),
+                    output_channels: block.channels,
+                    accumulate: product.accumulate || part.channels.start > 0,
+                    ahead,
+                    finish: part.finish,
+                    at,
+                    channel,
+                },
+            );
+        }
+    };
+    let tiling = |vectors: usize| Tiling {
+        size: [band.height(), band.width()],
+        steps: [[layout.row, BLOCK], [out.row, out.pixel]],
+        most: max_pixels::<I>(vectors),
+        in_rows: has_32_registers::<I>(),
+    };
+    let vectors = |unit: usize| weights.unit(unit).1.vectors;
+    let alike = vectors(units.start) == vectors(units.end - 1);
+    let near = weights.range_of(&units).len() <= WEIGHT_FLOATS;
+    let none = Finish::default();
+    // The parts depend on the weights alone, for they decide in which order sums are added.
+    for part in Part::cut(product, &none) {
+        if alike && near {
+            let tiling = tiling(vectors(units.start));
+            for number in 0..tiling.tiles() {
+                let tile = tiling.tile(number);
+                for unit in weights.walk(units.clone()) {
+                    run(&part, &unit, &tile, Ahead::NOTHING);
+                }
+            }
+            continue;
+        }
+        let steps = part.channels.len().div_ceil(BLOCK) * taps.len();
+        let mut walk = weights.walk(units.clone()).peekable();
+        while let Some(unit) = walk.next() {
+            let next = match walk.peek() {
+                Some(next) => product.weights.of(next, part.channels.clone()),
+                None => &[],
             };
-            let (group, block) = weights.unit(unit);
-            let input = &state.scratch[(group - groups[0]) * group_len..][..group_len];
-            match block.vectors {
-                1 => run_block::<I, 1>(isa, product, layout, taps, &band, unit, next, input),
-                _ => run_block::<I, 2>(isa, product, layout, taps, &band, unit, next, input),
+            let tiling = tiling(unit.block.vectors);
+            let tiles = tiling.tiles();
+            for number in 0..tiles {
+                let ahead = Ahead::of(next, number, tiles, steps);
+                run(&part, &unit, &tiling.tile(number), ahead);
             }
         }
     }
 }
 
-#[inline(always)]
-fn run_block<I: Isa, const V: usize>(
-    isa: I,
-    product: &Product<'_>,
-    layout: &BandLayout,
-    taps: &[usize],
-    band: &Band,
-    unit: usize,
-    next: &[f32],
-    input: &[f32],
-) {
-    let weights = &product.weights.layout;
-    let (group, block) = weights.unit(unit);
-    let packed = product.weights.unit(unit);
-    let out = &product.layout;
-    let first_channel = group * weights.group_out + block.first;
-    let tiles = band.width().div_ceil(max_pixels::<I>(V));
-    for row in 0..band.height() {
-        for tile in 0..tiles {
-            let [start, end] = [tile, tile + 1].map(|t| band.width() * t / tiles);
-            let at = out.offset
-                + band.image * out.image
-                + (band.rows[0] + row) * out.row
-                + (band.columns[0] + start) * out.pixel
-                + first_channel;
-            // SAFETY: `input` holds the band for which `layout` gives addresses; the outputs
-            // are this task's alone, and `Product`'s makers assert that they lie in the
-            // output tensor, which residual and second output equal in length.
-            unsafe {
-                run_tile::<I, V>(
-                    isa,
-                    end - start,
-                    &Tile {
-                        input: input.as_ptr().add(row * layout.row + start * BLOCK),
-                        plane: layout.plane,
-                        taps,
-                        channels: weights.group_in,
-                        weights: packed.as_ptr(),
-                        output: product.output.as_ptr().add(at),
-                        output_step: out.pixel,
-                        output_channels: block.channels,
-                        accumulate: product.accumulate,
-                        ahead: Ahead::of(next, row * tiles + tile, weights.group_in * taps.len()),
-                        finish: &product.finish,
-                        at,
-                        channel: first_channel,
-                    },
-                );
+/// A part of the reduction.
+struct Part<'a> {
+    /// Which of the group's input channels, at all taps.
+    channels: Range<usize>,
+    /// What happens to the sums after this part.
+    finish: &'a Finish<'a>,
+}
+
+impl<'a> Part<'a> {
+    /// Parts whose weights of one unit fit in the first-level cache, so that all tiles find
+    /// them there.
+    fn cut(product: &'a Product<'_>, none: &'a Finish<'a>) -> impl Iterator<Item = Self> {
+        let layout = &product.weights.layout;
+        let channels = layout.group_in;
+        let floats = layout.range(0).len();
+        // A rest is not worth another pass over the sums.
+        let parts = if floats <= PART_FLOATS * 3 / 2 {
+            1
+        } else {
+            floats.div_ceil(PART_FLOATS)
+        };
+        let part = channels.div_ceil(parts).next_multiple_of(BLOCK);
+        (0..channels).step_by(part).map(move |first| {
+            let end = channels.min(first + part);
+            Part {
+                channels: first..end,
+                finish: if end == channels {
+                    &product.finish
+                } else {
+                    none
+                },
+            }
+        })
+    }
+}
+
+/// How a band is cut into tiles of about equal size.
+struct Tiling {
+    /// Rows and columns of the band.
+    size: [usize; 2],
+    /// How far apart rows and pixels are in the input, and in the output.
+    steps: [[usize; 2]; 2],
+    /// The most pixels of a tile.
+    most: usize,
+    /// Whether a tile's pixels must be of one row.
+    in_rows: bool,
+}
+
+/// The pixels of a tile.
+struct TilePixels {
+    count: usize,
+    /// The first pixel's place in input and output if all are of one row, and otherwise the
+    /// band's.
+    first: [usize; 2],
+    /// How far from there all are, if not.
+    places: [[usize; 2]; MAX_PIXELS],
+}
+
+impl Tiling {
+    /// The pixels that tiles share, and how many share them.
+    fn runs(&self) -> [usize; 2] {
+        let [height, width] = self.size;
+        if self.in_rows {
+            [width, height]
+        } else {
+            [height * width, 1]
+        }
+    }
+
+    fn tiles_of_run(&self) -> usize {
+        self.runs()[0].div_ceil(self.most)
+    }
+
+    fn tiles(&self) -> usize {
+        self.runs()[1] * self.tiles_of_run()
+    }
+
+    #[inline(always)]
+    fn tile(&self, number: usize) -> TilePixels {
+        let [pixels, _] = self.runs();
+        let tiles = self.tiles_of_run();
+        let (run, tile) = (number / tiles, number % tiles);
+        let [start, end] = [tile, tile + 1].map(|t| pixels * t / tiles);
+        let place = |row: usize, column: usize| {
+            self.steps
+                .map(|[row_step, step]| row * row_step + column * step)
+        };
+        let mut tile = TilePixels {
+            count: end - start,
+            first: [0; 2],
+            places: [[0; 2]; MAX_PIXELS],
+        };
+        if self.in_rows {
+            tile.first = place(run, start);
+        } else {
+            let [mut row, mut column] = [start / self.size[1], start % self.size[1]];
+            for to in &mut tile.places[..end - start] {
+                *to = place(row, column);
+                column += 1;
+                if column == self.size[1] {
+                    (row, column) = (row + 1, 0);
+                }
             }
         }
+        tile
     }
 }

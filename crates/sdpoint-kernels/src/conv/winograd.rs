@@ -13,9 +13,9 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::epilogue::Finish;
+use super::epilogue::{self, Finish};
 use super::gather::{BLOCK, Source};
-use super::microkernel::{Ahead, Tile, max_pixels, run_tile};
+use super::microkernel::{Ahead, Pixels, Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
 use super::product::{OutputLayout, Product, TASK_MACS, TASKS_PER_THREAD};
 use crate::context::Context;
@@ -388,6 +388,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWei
         |state, task| {
             let (index, part) = (task / splits, task % splits);
             ctx.dispatch(RunTiles {
+                ctx,
                 product,
                 weights,
                 tiles: &tiles,
@@ -409,6 +410,7 @@ struct State<'a> {
 }
 
 struct RunTiles<'a, 'b> {
+    ctx: &'a Context,
     product: &'a Product<'a>,
     weights: &'a TransformedWeights,
     tiles: &'a Tiles,
@@ -424,6 +426,7 @@ impl SimdOp for RunTiles<'_, '_> {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
         let RunTiles {
+            ctx,
             product,
             weights,
             tiles,
@@ -439,34 +442,24 @@ impl SimdOp for RunTiles<'_, '_> {
             gather_tiles(isa, source, tiles, range.clone(), transformed, 0, out);
         }
         for unit in units {
-            match weights.layout.unit(unit).1.vectors {
-                1 => run_unit::<I, 1>(
-                    isa,
-                    product,
-                    weights,
-                    tiles,
-                    &range,
-                    transformed,
-                    unit,
-                    state,
-                ),
-                _ => run_unit::<I, 2>(
-                    isa,
-                    product,
-                    weights,
-                    tiles,
-                    &range,
-                    transformed,
-                    unit,
-                    state,
-                ),
-            }
+            run_unit(
+                ctx,
+                isa,
+                product,
+                weights,
+                tiles,
+                &range,
+                transformed,
+                unit,
+                state,
+            );
         }
     }
 }
 
 #[inline(always)]
-fn run_unit<I: Isa, const V: usize>(
+fn run_unit<I: Isa>(
+    ctx: &Context,
     isa: I,
     product: &Product<'_>,
     weights: &TransformedWeights,
@@ -480,12 +473,13 @@ fn run_unit<I: Isa, const V: usize>(
     let lanes = ops.len();
     let layout = &weights.layout;
     let (_, block) = layout.unit(unit);
-    let width = V * lanes;
+    let vectors = block.vectors;
+    let width = vectors * lanes;
     // An odd number of cache lines keeps the points out of one another's sets.
     let point_len = (range.len() * width) | BLOCK;
     assert!(state.products.len() >= POINTS * point_len);
     assert!(state.inputs.len() >= transformed.len());
-    let runs = range.len().div_ceil(max_pixels::<I>(V));
+    let runs = range.len().div_ceil(max_pixels::<I>(vectors));
     for point in 0..POINTS {
         let packed = weights.unit(point, unit);
         let next = if point + 1 < POINTS {
@@ -498,14 +492,16 @@ fn run_unit<I: Isa, const V: usize>(
             // SAFETY: inputs and products are as long as asserted, and the weights are the
             // unit's at this point.
             unsafe {
-                run_tile::<I, V>(
-                    isa,
+                run_tile(
+                    ctx,
                     end - start,
+                    vectors,
                     &Tile {
                         input: state
                             .inputs
                             .as_ptr()
                             .add(point * transformed.point + start * BLOCK),
+                        pixels: Pixels::Row(width),
                         plane: transformed.plane,
                         taps: &[0],
                         channels: layout.group_in,
@@ -514,10 +510,9 @@ fn run_unit<I: Isa, const V: usize>(
                             .products
                             .as_mut_ptr()
                             .add(point * point_len + start * width),
-                        output_step: width,
                         output_channels: width,
                         accumulate: false,
-                        ahead: Ahead::of(next, run, layout.group_in),
+                        ahead: Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
                         finish: &Finish::default(),
                         at: 0,
                         channel: 0,
@@ -532,15 +527,13 @@ fn run_unit<I: Isa, const V: usize>(
         row: row_len,
         pixel,
     } = product.layout;
-    let identity = product.finish.is_identity();
     for (i, tile) in range.clone().enumerate() {
         let [image, row, column] = tiles.position(tile);
         let rows = TILE.min(product.grid[0] - row);
         let columns = TILE.min(product.grid[1] - column);
         let at = offset + image * image_len + row * row_len + column * pixel + block.first;
-        for v in 0..V {
+        for v in 0..vectors {
             let channels = lanes.min(block.channels - v * lanes);
-            let mask = ops.first_n_mask(channels);
             let finish = product.finish.lanes(isa, block.first + v * lanes, channels);
             let from = i * width + v * lanes;
             let mut lines = [[ops.zero(); INPUTS]; TILE];
@@ -567,19 +560,11 @@ fn run_unit<I: Isa, const V: usize>(
                     // residual and second output equal in length.
                     unsafe {
                         let to = product.output.as_ptr().add(at);
-                        let value = match product.finish.residual {
-                            _ if product.accumulate => ops.add(sum, ops.load_ptr_mask(to, mask)),
-                            None if identity => sum,
-                            None => finish.first(isa, sum),
-                            Some(residual) => {
-                                let residual = ops.load_ptr_mask(residual.as_ptr().add(at), mask);
-                                finish.first_with(isa, sum, residual)
-                            }
-                        };
-                        ops.store_ptr_mask(value, to, mask);
-                        if let Some(second) = &product.finish.second {
-                            let z = finish.second(isa, value);
-                            ops.store_ptr_mask(z, second.out.as_ptr().add(at), mask);
+                        if product.accumulate {
+                            let sum = ops.add(sum, epilogue::load(isa, to, finish.mask));
+                            epilogue::store(isa, sum, to, finish.mask);
+                        } else {
+                            product.finish.store(isa, &finish, sum, to, at);
                         }
                     }
                 }
