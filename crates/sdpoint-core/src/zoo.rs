@@ -67,9 +67,12 @@ pub enum ZooError {
     },
 }
 
-const PRERESNET: &str = "preresnetD with D = 6n + 2 (small images)";
+const PRERESNET: &str = "preresnetD with D = 6n + 2, or preresnetD-wC with C channels in the first stage instead of 16 (small images)";
 const WIDE: &str = "wrnD-K with D = 6n + 4 and width factor K (small images)";
 const RESNEXT29: &str = "resnext29_GxWd with G groups of W channels (small images)";
+
+/// Channels of the first stage of the published networks for small images.
+const USUAL_WIDTH: usize = 16;
 
 /// Deeper than any published member; keeps a name from asking for more
 /// layers than memory holds.
@@ -81,8 +84,15 @@ const MAX_FACTOR: usize = 1000;
 enum Recipe {
     Post(Block, [usize; 4], usize, usize),
     Pre(Block, [usize; 4]),
-    Wide { blocks: usize, widen: usize },
-    ResNeXt29 { groups: usize, width: usize },
+    Wide {
+        blocks: usize,
+        width: usize,
+        widen: usize,
+    },
+    ResNeXt29 {
+        groups: usize,
+        width: usize,
+    },
 }
 
 /// The networks for large images; the others come in families.
@@ -186,9 +196,14 @@ pub fn build_with_channels(
             resnet::post_activation(&large(block, blocks, groups, base_width))
         }
         Recipe::Pre(block, blocks) => resnet::pre_activation(&large(block, blocks, 1, 64)),
-        Recipe::Wide { blocks, widen } => small::wide_resnet(&WideResNetConfig {
+        Recipe::Wide {
+            blocks,
+            width,
+            widen,
+        } => small::wide_resnet(&WideResNetConfig {
             name: name.to_owned(),
             blocks,
+            width,
             widen,
             classes,
             in_channels,
@@ -207,14 +222,27 @@ fn recipe(name: &str) -> Result<Recipe, ZooError> {
     if let Some(&(_, recipe)) = LARGE.iter().find(|(known, _)| *known == name) {
         return Ok(recipe);
     }
-    if let Some(depth) = name.strip_prefix("preresnet").and_then(number) {
-        let blocks = blocks_a_stage(name, depth, 2, PRERESNET, |d| format!("preresnet{d}"))?;
-        return Ok(Recipe::Wide { blocks, widen: 1 });
+    if let Some((depth, width)) = name.strip_prefix("preresnet").and_then(depth_and_width) {
+        let member = |d| match width {
+            USUAL_WIDTH => format!("preresnet{d}"),
+            _ => format!("preresnet{d}-w{width}"),
+        };
+        let blocks = blocks_a_stage(name, depth, 2, PRERESNET, member)?;
+        in_range(name, "width", width)?;
+        return Ok(Recipe::Wide {
+            blocks,
+            width,
+            widen: 1,
+        });
     }
     if let Some((depth, widen)) = name.strip_prefix("wrn").and_then(|rest| pair(rest, "-")) {
         let blocks = blocks_a_stage(name, depth, 4, WIDE, |d| format!("wrn{d}-{widen}"))?;
         in_range(name, "width factor", widen)?;
-        return Ok(Recipe::Wide { blocks, widen });
+        return Ok(Recipe::Wide {
+            blocks,
+            width: USUAL_WIDTH,
+            widen,
+        });
     }
     let numbers = name
         .strip_prefix("resnext29_")
@@ -282,6 +310,15 @@ fn number(text: &str) -> Option<usize> {
     let plain =
         text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
+}
+
+/// `20`, or `20-w12` with another width than usual.
+fn depth_and_width(text: &str) -> Option<(usize, usize)> {
+    match pair(text, "-w") {
+        Some((_, USUAL_WIDTH)) => None,
+        None => Some((number(text)?, USUAL_WIDTH)),
+        other => other,
+    }
 }
 
 fn pair(text: &str, separator: &str) -> Option<(usize, usize)> {

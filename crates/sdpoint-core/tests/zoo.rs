@@ -136,6 +136,27 @@ fn grey_images_and_other_classes_are_built() {
 }
 
 #[test]
+fn a_narrower_network_is_the_same_with_fewer_channels() {
+    let [usual, narrow] =
+        ["preresnet20", "preresnet20-w8"].map(|name| zoo::build(name, 10).unwrap());
+    assert_eq!(usual.layers().len(), narrow.layers().len());
+    assert_eq!(usual.points().len(), narrow.points().len());
+    for (a, b) in std::iter::zip(usual.parameters(), narrow.parameters()) {
+        assert_eq!(a.name, b.name);
+        // The colours and the classes stay as they are.
+        for (&a, &b) in std::iter::zip(&a.shape, &b.shape) {
+            assert!(a == 2 * b || (a == b && [1, 3, 10].contains(&a)), "{a} {b}");
+        }
+    }
+    let macs = |network: &sdpoint_core::Network| {
+        let full = network.cost([32, 32], Instance::Full);
+        full.unwrap().macs
+    };
+    let share = macs(&narrow) as f64 / macs(&usual) as f64;
+    assert!((0.25..0.27).contains(&share), "{share}");
+}
+
+#[test]
 fn names_that_cannot_be_are_explained() {
     for (name, parts) in [
         ("resnet51", &["resnet50", "wrnD-K", "6n + 2"][..]),
@@ -147,6 +168,9 @@ fn names_that_cannot_be_are_explained() {
             &["preresnet14, preresnet20, preresnet18-imagenet"],
         ),
         ("preresnet2", &["preresnet8"]),
+        ("preresnet21-w12", &["preresnet20-w12, preresnet26-w12"]),
+        ("preresnet20-w0", &["width", "1 and 1000"]),
+        ("preresnet20-w16", &["no network"]),
         ("wrn17-4", &["6n + 4", "wrn16-4, wrn22-4"]),
         ("wrn16-0", &["width factor", "1 and 1000"]),
         ("wrn999999999999-4", &["depth", "2000"]),

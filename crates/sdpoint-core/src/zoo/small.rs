@@ -13,8 +13,11 @@ pub struct WideResNetConfig {
     pub name: String,
     /// Blocks in each of the three stages.
     pub blocks: usize,
-    /// How many times 16, 32 and 64 channels the stages have (the paper's
-    /// k); 1 is the pre-activation ResNet.
+    /// Channels of the stem; 16 in the papers.
+    pub width: usize,
+    /// How many times `width` channels the first stage has (the paper's k),
+    /// of which each further stage has twice as many; 1 is the pre-activation
+    /// ResNet.
     pub widen: usize,
     /// Classes to tell apart.
     pub classes: usize,
@@ -37,12 +40,13 @@ pub fn wide_resnet(config: &WideResNetConfig) -> Result<Network, NetworkError> {
     let mut x = b.conv(
         "conv1",
         b.input(),
-        Conv::square(config.in_channels, 16, 3, 1),
+        Conv::square(config.in_channels, config.width, 3, 1),
     );
-    let mut channels = 16;
+    let mut channels = config.width;
     for block in 0..3 * config.blocks {
         let (stage, index) = (block / config.blocks, block % config.blocks);
-        let out = config.widen.saturating_mul(16 << stage);
+        let widen = config.widen.saturating_mul(1 << stage);
+        let out = config.width.saturating_mul(widen);
         let stride = if stage > 0 && index == 0 { 2 } else { 1 };
         let name = format!("blocks.{block}");
         let y = b.batch_norm(format!("{name}.bn1"), x, channels);
