@@ -61,6 +61,17 @@ pub enum EvalTransform {
 }
 
 impl Preprocessing {
+    /// The same for another input size, with all else in proportion.
+    pub fn with_size(mut self, size: [usize; 2]) -> Self {
+        let shorter = |size: [usize; 2]| size[0].min(size[1]);
+        if let EvalTransform::CenterCrop { resize } = &mut self.evaluate {
+            let scale = shorter(size) as f64 / shorter(self.size) as f64;
+            *resize = (*resize as f64 * scale).round() as usize;
+        }
+        self.size = size;
+        self
+    }
+
     /// Checks the numbers for a network whose images have `channels` colours.
     ///
     /// # Errors
@@ -125,6 +136,19 @@ mod tests {
             },
             evaluate: EvalTransform::Resize,
         }
+    }
+
+    #[test]
+    fn another_size_keeps_the_proportion_of_the_crop() {
+        let large = Preprocessing {
+            size: [224, 224],
+            evaluate: EvalTransform::CenterCrop { resize: 256 },
+            ..cifar()
+        };
+        let smaller = large.with_size([112, 168]);
+        assert_eq!(smaller.size, [112, 168]);
+        assert_eq!(smaller.evaluate, EvalTransform::CenterCrop { resize: 128 });
+        assert_eq!(cifar().with_size([24, 24]).train, cifar().train);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use rand::RngExt;
 use sdpoint_core::Preprocessing;
 
 use crate::batch::{Batch, Pool};
@@ -48,7 +49,8 @@ pub struct Loader {
 
 struct Shared {
     dataset: Dataset,
-    preprocessing: Preprocessing,
+    /// One or several, of which one is drawn for each batch.
+    preprocessings: Vec<Preprocessing>,
     /// Numbers of the images, in the order in which they are yielded.
     order: Vec<usize>,
     batch_size: usize,
@@ -97,12 +99,28 @@ impl Loader {
         threads: usize,
         epoch: Epoch,
     ) -> Result<Loader, DataError> {
+        let one = std::slice::from_ref(preprocessing);
+        Loader::train_mixed(dataset, one, batch_size, threads, epoch)
+    }
+
+    /// As [`train`](Self::train), where each batch is prepared in one of
+    /// several ways, such as in several sizes, all equally likely.
+    ///
+    /// # Errors
+    /// As for [`train`](Self::train), or if there is no way to prepare images.
+    pub fn train_mixed(
+        dataset: &Dataset,
+        preprocessings: &[Preprocessing],
+        batch_size: usize,
+        threads: usize,
+        epoch: Epoch,
+    ) -> Result<Loader, DataError> {
         let order = epoch_order(dataset.len(), epoch.seed, epoch.number);
         let augmentation = Some((epoch.seed, epoch.number));
         let start = epoch.first_batch;
         Loader::new(
             dataset,
-            preprocessing,
+            preprocessings,
             batch_size,
             threads,
             order,
@@ -129,12 +147,13 @@ impl Loader {
                 dataset.len()
             )));
         }
-        Loader::new(dataset, preprocessing, batch_size, threads, order, None, 0)
+        let one = std::slice::from_ref(preprocessing);
+        Loader::new(dataset, one, batch_size, threads, order, None, 0)
     }
 
     fn new(
         dataset: &Dataset,
-        preprocessing: &Preprocessing,
+        preprocessings: &[Preprocessing],
         batch_size: usize,
         threads: usize,
         order: Vec<usize>,
@@ -144,13 +163,17 @@ impl Loader {
         if batch_size == 0 {
             return Err(DataError::Option("a batch of no images".to_owned()));
         }
+        if preprocessings.is_empty() {
+            return Err(DataError::Option("no way to prepare images".to_owned()));
+        }
         let mut preparers = Vec::new();
         for _ in 0..threads.max(1) {
-            preparers.push(Preparer::new(preprocessing)?);
+            let each = preprocessings.iter().map(Preparer::new);
+            preparers.push(each.collect::<Result<Vec<_>, _>>()?);
         }
         let shared = Shared {
             dataset: dataset.clone(),
-            preprocessing: preprocessing.clone(),
+            preprocessings: preprocessings.to_vec(),
             batch_size,
             augmentation,
             pool: Arc::default(),
@@ -247,7 +270,7 @@ impl Shared {
         let len = self
             .batch_size
             .min(self.order.len() - batch * self.batch_size);
-        let size = self.preprocessing.size;
+        let size = self.preprocessings[self.way(batch)].size;
         let input_len = size[0] * size[1] * crate::transform::CHANNELS;
         let batch = Batch::new(len, size, input_len, &self.pool);
         let filling = Filling {
@@ -261,20 +284,32 @@ impl Shared {
         })
     }
 
+    /// Which of the preprocessings a batch has.
+    fn way(&self, batch: usize) -> usize {
+        match (self.augmentation, self.preprocessings.len()) {
+            (Some((seed, epoch)), 2..) => {
+                let mut rng = stream(Use::Size, seed, epoch, batch as u64);
+                rng.random_range(0..self.preprocessings.len() as u32) as usize
+            }
+            _ => 0,
+        }
+    }
+
     fn stop(&self) {
         lock(&self.queue).stopped = true;
         self.work.notify_all();
     }
 
     /// A thread's life.
-    fn work(&self, mut preparer: Preparer) {
+    fn work(&self, mut preparers: Vec<Preparer>) {
         let mut inputs = Vec::new();
         let mut labels = Vec::new();
         while let Some((slot, images)) = self.take() {
+            let preparer = &mut preparers[self.way(images.start / self.batch_size)];
             // A decoder that panics on a hostile file must not leave the
             // consumer waiting for a batch that never comes.
             let prepared = catch_unwind(AssertUnwindSafe(|| {
-                self.prepare(images.clone(), &mut preparer, &mut inputs, &mut labels)
+                self.prepare(images.clone(), preparer, &mut inputs, &mut labels)
             }))
             .unwrap_or_else(|_| Err(DataError::Loader("a decoder panicked".to_owned())));
 
@@ -309,7 +344,7 @@ impl Shared {
             let batch = queue.next_image / self.batch_size;
             if let Some(slot) = queue.batches.get(batch - queue.first) {
                 let slot = Arc::clone(slot);
-                let [height, width] = self.preprocessing.size;
+                let [height, width] = self.preprocessings[self.way(batch)].size;
                 let start = queue.next_image;
                 let end = (start + (PIXELS_AT_A_TIME / (height * width)).max(1))
                     .min((batch + 1) * self.batch_size)

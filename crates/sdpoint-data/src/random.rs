@@ -12,6 +12,7 @@ pub(crate) enum Use {
     Order = 2,
     Augmentation = 3,
     Selection = 4,
+    Size = 5,
 }
 
 /// The stream of a use, a seed and two numbers of that use's choice.

@@ -50,6 +50,44 @@ fn threads_and_resuming_change_nothing() {
 }
 
 #[test]
+fn sizes_are_drawn_for_whole_batches_by_seed_and_place_alone() {
+    let data = shapes(205);
+    let usual = default_preprocessing(&data).unwrap();
+    let ways = [usual.clone(), usual.clone().with_size([20, 24])];
+    let mixed = |threads, epoch| -> Vec<Batch> {
+        let loader = Loader::train_mixed(&data, &ways, 10, threads, epoch).unwrap();
+        loader.map(Result::unwrap).collect()
+    };
+    let whole = mixed(1, epoch(1, 0));
+    let small = |batches: &[Batch]| {
+        batches
+            .iter()
+            .map(|b| b.size == [20, 24])
+            .collect::<Vec<_>>()
+    };
+    let count = small(&whole).iter().filter(|&&small| small).count();
+    assert!(
+        (4..=17).contains(&count),
+        "{count} of {} are small",
+        whole.len()
+    );
+    for batch in &whole {
+        let [height, width] = batch.size;
+        assert_eq!(batch.images.len(), batch.len() * height * width * 3);
+    }
+    assert!(same(&whole, &mixed(3, epoch(1, 0))));
+    assert!(same(&whole[7..], &mixed(2, epoch(1, 7))));
+    assert_ne!(small(&whole), small(&mixed(2, epoch(2, 0))));
+    // What has the usual size is what a loader of that size alone gives.
+    let alone = train(&data, 10, 2, epoch(1, 0));
+    for (mixed, alone) in std::iter::zip(&whole, &alone) {
+        assert_eq!(mixed.labels, alone.labels);
+        assert!(mixed.size != alone.size || mixed.images == alone.images);
+    }
+    assert!(Loader::train_mixed(&data, &[], 10, 1, epoch(1, 0)).is_err());
+}
+
+#[test]
 fn every_image_comes_once_an_epoch_and_the_last_batch_holds_the_rest() {
     let data = shapes(41);
     let batches = train(&data, 8, 2, epoch(0, 0));
