@@ -28,7 +28,7 @@ pub use optimizer::{Sgd, SgdOptions};
 pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
 pub use sdpoint_kernels::{Context, ContextError, Isa, peak_gflops};
 pub use timing::{Pass, StepTime};
-pub use training::{StepOutcome, TrainingEngine};
+pub use training::{Noise, StepOutcome, Target, TrainingEngine};
 pub use work::{InstanceWork, SharedWork};
 
 /// A batch of images, normalised, in NHWC order.

@@ -63,6 +63,21 @@ pub(crate) enum Work {
     },
     Add,
     Concat,
+    /// Training's noise: each part of an image's tensor times zero or a
+    /// scale. `site` tells the masks of a network apart.
+    Mask {
+        site: usize,
+        mask: Mask,
+    },
+}
+
+/// What is dropped at random, with which probability.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Mask {
+    /// Single values.
+    Values(f32),
+    /// The whole tensor of an image.
+    Images(f32),
 }
 
 /// The computations of a span, in order, and their tensors' sizes.

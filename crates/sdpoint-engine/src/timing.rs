@@ -97,6 +97,7 @@ fn node_name(network: &Network, node: &Node) -> String {
     let name = &network.layer(node.layer).name;
     match node.work {
         Work::Norm { relu: true, .. } => format!("{name}+relu"),
+        Work::Mask { .. } => format!("{name} noise"),
         // Downsampling is its point's layer, which it follows.
         Work::AdaptiveAvgPool if network.layer(node.layer).op != Op::GlobalAvgPool => {
             format!("{name} downsampled")

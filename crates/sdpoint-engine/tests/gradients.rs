@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{Conv, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window};
-use sdpoint_engine::{Images, TrainingEngine, initial_weights};
+use sdpoint_engine::{Images, Noise, Target, TrainingEngine, initial_weights, softmax};
 use support::context;
 
 const BATCH: usize = 8;
@@ -35,6 +35,11 @@ fn network(middle: impl FnOnce(&mut NetworkBuilder, LayerId) -> LayerId) -> Netw
 /// Compares the slope of the loss along directions with what the gradients
 /// say: for each parameter, its own gradient and a random direction.
 fn check(network: Network, instance: &str) {
+    check_with(network, instance, None, None);
+}
+
+/// Likewise, with noise, and with soft targets for a part of the labels.
+fn check_with(network: Network, instance: &str, noise: Option<Noise>, soft: Option<f32>) {
     let network = Arc::new(network);
     let instance = instance.parse().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(5);
@@ -45,15 +50,26 @@ fn check(network: Network, instance: &str) {
     for weight in weights.0.iter_mut().flatten() {
         *weight += 0.2 * draw(1)[0];
     }
+    let mut targets = draw(BATCH * CLASSES);
+    softmax(&mut targets, CLASSES);
     let mut engine = TrainingEngine::new(context(), network.clone());
+    if let Some(noise) = noise {
+        engine = engine.with_noise(noise, 9);
+        engine.set_noise_step(4);
+    }
     let images = Images {
         data: &data,
         batch: BATCH,
         size: SIZE,
     };
+    let target = Target {
+        labels: &labels,
+        smoothing: 0.1,
+        soft: soft.map(|share| (&targets[..], share)),
+    };
     let mut loss = |weights: &Weights| {
         let outcome = engine
-            .step(weights, images, &labels, instance, 0.1)
+            .step_towards(weights, images, target, instance)
             .unwrap();
         (outcome.loss, engine.gradients().clone())
     };
@@ -204,6 +220,96 @@ fn residual_blocks_of_both_kinds() {
         }),
         "full",
     );
+}
+
+/// A block of each kind, with a point.
+fn blocks() -> Network {
+    network(|b, x| {
+        let y = b.conv("a", x, Conv::square(6, 6, 3, 1));
+        let y = b.batch_norm("bn_a", y, 6);
+        let sum = b.add("sum", y, x);
+        b.point(PointId::Block(0), sum);
+        let x = b.relu("relu", sum);
+        let y = b.conv("b", x, Conv::square(6, 6, 3, 1));
+        b.add("sum2", y, x)
+    })
+}
+
+#[test]
+fn dropout_and_stochastic_depth() {
+    for [dropout, depth] in [[0.5, 0.0], [0.0, 0.5], [0.3, 0.4]] {
+        let noise = Some(Noise { dropout, depth });
+        check_with(blocks(), "full", noise, None);
+        check_with(blocks(), "0@0.5", noise, None);
+    }
+}
+
+#[test]
+fn soft_targets() {
+    check_with(blocks(), "full", None, Some(1.0));
+    check_with(blocks(), "0@0.5", None, Some(0.4));
+}
+
+#[test]
+fn a_target_is_a_mean_of_labels_and_soft_targets() {
+    let network = Arc::new(blocks());
+    let weights = initial_weights(&network, 3);
+    let data: Vec<f32> = (0..BATCH * SIZE[0] * SIZE[1] * 3)
+        .map(|i| (i as f32 * 0.7).sin())
+        .collect();
+    let images = Images {
+        data: &data,
+        batch: BATCH,
+        size: SIZE,
+    };
+    let labels: Vec<u32> = (0..BATCH).map(|i| (i % CLASSES) as u32).collect();
+    let mut targets: Vec<f32> = (0..BATCH * CLASSES).map(|i| (i as f32).cos()).collect();
+    softmax(&mut targets, CLASSES);
+    let mut engine = TrainingEngine::new(context(), network);
+    let mut step = |soft| {
+        let target = Target {
+            soft,
+            ..Target::labels(&labels)
+        };
+        let instance = "0@0.5".parse().unwrap();
+        let outcome = engine
+            .step_towards(&weights, images, target, instance)
+            .unwrap();
+        (outcome, engine.gradients().0.concat())
+    };
+    let (hard, soft) = (step(None), step(Some((&targets[..], 1.0))));
+    let (outcome, gradients) = step(Some((&targets[..], 0.25)));
+    let mean = |hard: f64, soft: f64| 0.75 * hard + 0.25 * soft;
+    assert!((outcome.loss - mean(hard.0.loss, soft.0.loss)).abs() < 1e-5);
+    assert_eq!(outcome.correct, hard.0.correct, "labels tell what is right");
+    for ((got, hard), soft) in gradients.iter().zip(&hard.1).zip(&soft.1) {
+        let expected = mean(f64::from(*hard), f64::from(*soft));
+        assert!(
+            (f64::from(*got) - expected).abs() < 1e-5,
+            "{got} {expected}"
+        );
+    }
+    let short = step_error(&targets[1..]);
+    assert!(short.contains("soft targets"), "{short}");
+}
+
+/// What a step says of soft targets that do not fit.
+fn step_error(targets: &[f32]) -> String {
+    let network = Arc::new(blocks());
+    let weights = initial_weights(&network, 3);
+    let data = vec![0.0; BATCH * SIZE[0] * SIZE[1] * 3];
+    let images = Images {
+        data: &data,
+        batch: BATCH,
+        size: SIZE,
+    };
+    let target = Target {
+        soft: Some((targets, 1.0)),
+        ..Target::labels(&[0; BATCH])
+    };
+    let mut engine = TrainingEngine::new(context(), network);
+    let outcome = engine.step_towards(&weights, images, target, sdpoint_core::Instance::Full);
+    outcome.unwrap_err().to_string()
 }
 
 #[test]

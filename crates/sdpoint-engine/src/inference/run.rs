@@ -99,6 +99,7 @@ impl InferenceEngine {
         let x = tensors.get(node.inputs[0]);
         match node.work {
             Work::Conv(_) => unreachable!("convolutions have a step of their own"),
+            Work::Mask { .. } => unreachable!("noise is training's alone"),
             Work::Norm { norm, relu, .. } => {
                 let folded = norms.get(norm);
                 batch_norm::scale_shift(ctx, x, &folded.scale, &folded.shift, None, relu, y);

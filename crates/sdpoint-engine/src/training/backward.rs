@@ -167,6 +167,10 @@ impl NodeStep<'_> {
                 let part = first..first + channels(index);
                 elementwise::slice_channels(ctx, dy, all, part, accumulate, dx);
             }
+            Work::Mask { site, .. } => {
+                let masks = pass.masks.as_ref().expect("noise comes with its masks");
+                masks.apply(site, dy, accumulate, dx);
+            }
             Work::Norm { .. } | Work::Add => unreachable!("planned on their own"),
         }
     }

@@ -4,6 +4,7 @@ use sdpoint_core::{LayerId, Op, Weights};
 use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Epilogue, PackedConv, PackedLinear, elementwise, norm as batch_norm, pool};
 
+use super::noise::Masks;
 use super::plan::{Buffer, Plan};
 use crate::Base;
 use crate::arena::{Arena, Reader};
@@ -23,6 +24,8 @@ pub(crate) struct BatchPass {
     pub arena: Arena,
     /// Which input won in each window of a max pool, by layer.
     pub winners: Vec<Vec<u32>>,
+    /// Training's noise, if there is any.
+    pub masks: Option<Masks>,
 }
 
 /// A batch norm's statistics of the last batch, and what they fold into.
@@ -72,6 +75,7 @@ impl BatchPass {
         Self {
             norms: norms.collect(),
             winners: vec![Vec::new(); layers],
+            masks: None,
             arena: Arena::default(),
             base,
             table,
@@ -85,7 +89,8 @@ impl BatchPass {
         let convs = self.convs.iter().flatten().map(PackedConv::bytes);
         let linears = self.linears.iter().flatten().map(PackedLinear::bytes);
         let winners = self.winners.iter().map(|w| size_of_val(w.as_slice()));
-        convs.chain(linears).chain(winners).sum()
+        let masks = self.masks.iter().map(Masks::bytes);
+        convs.chain(linears).chain(winners).chain(masks).sum()
     }
 
     /// Takes new weights.
@@ -169,6 +174,11 @@ impl BatchPass {
                     })
                     .collect();
                 elementwise::concat_channels(ctx, &inputs, false, y);
+            }
+            Work::Mask { site, mask } => {
+                let masks = self.masks.as_mut().expect("noise comes with its masks");
+                masks.draw(site, mask, plan.batch, y.len());
+                masks.apply(site, x, false, y);
             }
         }
     }

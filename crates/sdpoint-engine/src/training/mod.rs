@@ -2,6 +2,7 @@
 
 mod backward;
 mod forward;
+mod noise;
 mod plan;
 mod timed;
 
@@ -14,11 +15,13 @@ use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Context, PackedConvTranspose};
 
 pub(crate) use forward::{BatchNorm, BatchPass};
+use noise::Masks;
+pub use noise::Noise;
 pub(crate) use plan::Plan;
 use timed::Part;
 
 use crate::lower::geometry;
-use crate::{Base, EngineError, Images, check_labels, check_weights};
+use crate::{Base, EngineError, Images, check_labels, check_length, check_weights};
 
 /// Computes training steps of any instance of one network.
 ///
@@ -31,9 +34,59 @@ pub struct TrainingEngine {
     transposed: Vec<Option<PackedConvTranspose>>,
     plans: HashMap<PlanKey, Plan>,
     gradients: Weights,
+    /// Those of the last step.
+    logits: Vec<f32>,
 }
 
 type PlanKey = (Instance, usize, [usize; 2]);
+
+/// What the loss of a training step compares the network's predictions with.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// The label of each image.
+    pub labels: &'a [u32],
+    /// The part of a label's weight that is spread evenly over all classes,
+    /// from 0 to 1.
+    pub smoothing: f32,
+    /// A distribution over the classes for each image, image after image, and
+    /// the part of the target that it makes, from 0 to 1; the labels make the
+    /// rest.
+    pub soft: Option<(&'a [f32], f32)>,
+}
+
+impl<'a> Target<'a> {
+    /// The labels alone.
+    pub fn labels(labels: &'a [u32]) -> Self {
+        Self {
+            labels,
+            smoothing: 0.0,
+            soft: None,
+        }
+    }
+
+    fn check(&self, batch: usize, classes: usize) -> Result<(), EngineError> {
+        check_labels(self.labels, batch, classes)?;
+        match self.soft {
+            Some((soft, _)) => check_length("the soft targets", soft.len(), batch * classes),
+            None => Ok(()),
+        }
+    }
+
+    /// The distribution over the classes for each image.
+    fn distributions(&self, classes: usize) -> Vec<f32> {
+        let (soft, share) = self.soft.unwrap_or((&[], 0.0));
+        let hard = 1.0 - share;
+        let everywhere = hard * self.smoothing / classes as f32;
+        let mut all: Vec<f32> = match self.soft {
+            Some(_) => soft.iter().map(|p| share * p + everywhere).collect(),
+            None => vec![everywhere; self.labels.len() * classes],
+        };
+        for (row, &label) in all.chunks_exact_mut(classes).zip(self.labels) {
+            row[label as usize] += hard * (1.0 - self.smoothing);
+        }
+        all
+    }
+}
 
 /// What came of a training step, besides gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,6 +120,25 @@ impl TrainingEngine {
             transposed,
             plans: HashMap::new(),
             gradients: zeros,
+            logits: Vec::new(),
+        }
+    }
+
+    /// With noise in every step from now on: that of step 0, until
+    /// [`TrainingEngine::set_noise_step`] says otherwise.
+    ///
+    /// # Panics
+    /// If a probability is not at least 0 and below 1.
+    pub fn with_noise(mut self, noise: Noise, seed: u64) -> Self {
+        self.pass.masks = Some(Masks::new(noise, seed));
+        self
+    }
+
+    /// Chooses the noise of the steps that follow, which is a function of its
+    /// seed and of this number.
+    pub fn set_noise_step(&mut self, step: u64) {
+        if let Some(masks) = &mut self.pass.masks {
+            masks.step = step;
         }
     }
 
@@ -87,7 +159,25 @@ impl TrainingEngine {
         instance: Instance,
         label_smoothing: f32,
     ) -> Result<StepOutcome, EngineError> {
-        self.step_in_parts(weights, images, labels, instance, label_smoothing, |_| {})
+        let target = Target {
+            smoothing: label_smoothing,
+            ..Target::labels(labels)
+        };
+        self.step_towards(weights, images, target, instance)
+    }
+
+    /// As [`TrainingEngine::step`], with any target.
+    ///
+    /// # Errors
+    /// As [`TrainingEngine::step`].
+    pub fn step_towards(
+        &mut self,
+        weights: &Weights,
+        images: Images<'_>,
+        target: Target<'_>,
+        instance: Instance,
+    ) -> Result<StepOutcome, EngineError> {
+        self.step_in_parts(weights, images, target, instance, |_| {})
     }
 
     /// A step; `done` is called after each of its parts.
@@ -95,14 +185,13 @@ impl TrainingEngine {
         &mut self,
         weights: &Weights,
         images: Images<'_>,
-        labels: &[u32],
+        target: Target<'_>,
         instance: Instance,
-        label_smoothing: f32,
         mut done: impl FnMut(Part<'_>),
     ) -> Result<StepOutcome, EngineError> {
         let network = self.pass.base.network.clone();
         images.check(&network)?;
-        check_labels(labels, images.batch, network.classes())?;
+        target.check(images.batch, network.classes())?;
         check_weights(&network, weights)?;
         let key = (instance, images.batch, images.size);
         self.plan(key)?;
@@ -112,7 +201,7 @@ impl TrainingEngine {
         self.pass.run(plan, weights, images.data, |node| {
             done(Part::Forward(plan, node));
         });
-        let outcome = self.loss(key, labels, label_smoothing);
+        let outcome = self.loss(key, &target);
         done(Part::Loss);
         let plan = &self.plans[&key];
         backward::run(
@@ -130,6 +219,11 @@ impl TrainingEngine {
     /// The gradients of the last step, in the order of the parameters.
     pub fn gradients(&self) -> &Weights {
         &self.gradients
+    }
+
+    /// The logits of the last step, image after image.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
     }
 
     /// Bytes of the block that holds all tensors and their gradients.
@@ -163,7 +257,8 @@ impl TrainingEngine {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let network = &self.pass.base.network;
-                entry.insert(Plan::step(network, size, batch, instance)?)
+                let noise = self.pass.masks.as_ref().map(|masks| masks.noise);
+                entry.insert(Plan::step(network, size, batch, instance, noise)?)
             }
         })
     }
@@ -178,20 +273,36 @@ impl TrainingEngine {
         }
     }
 
-    fn loss(&mut self, key: PlanKey, labels: &[u32], label_smoothing: f32) -> StepOutcome {
+    fn loss(&mut self, key: PlanKey, target: &Target<'_>) -> StepOutcome {
         let plan = &self.plans[&key];
         let gradient = plan.logits_gradient.expect("a step's plan goes backward");
         let classes = self.pass.base.network.classes();
         let (reader, gradient) = self.pass.arena.write(plan.layout.place(gradient.0));
         let logits = reader.get(plan.layout.place(plan.lowered.output.0));
-        let outcome = kernels::loss::softmax_cross_entropy(
-            &self.pass.base.ctx,
+        self.logits.clear();
+        self.logits.extend(logits);
+        let ctx = &self.pass.base.ctx;
+        let Target {
+            labels, smoothing, ..
+        } = *target;
+        let mut outcome = kernels::loss::softmax_cross_entropy(
+            ctx,
             logits,
             classes,
             labels,
-            label_smoothing,
-            Some(gradient),
+            smoothing,
+            Some(&mut *gradient),
         );
+        if target.soft.is_some() {
+            let targets = target.distributions(classes);
+            outcome.loss = kernels::loss::softmax_cross_entropy_soft(
+                ctx,
+                logits,
+                classes,
+                &targets,
+                Some(gradient),
+            );
+        }
         StepOutcome {
             loss: outcome.loss,
             correct: outcome.correct,

@@ -4,6 +4,7 @@
 use sdpoint_core::{Instance, Network, ShapeError};
 use sdpoint_kernels::pool::PoolGeometry;
 
+use super::noise::{self, Noise};
 use crate::arena::{Layout, Lifetime};
 use crate::lower::{Lowered, Node, Span, Value, Work, lower};
 
@@ -78,8 +79,12 @@ impl Plan {
         size: [usize; 2],
         batch: usize,
         instance: Instance,
+        noise: Option<Noise>,
     ) -> Result<Self, ShapeError> {
-        let lowered = lower(network, size, instance, Span::WHOLE)?;
+        let mut lowered = lower(network, size, instance, Span::WHOLE)?;
+        if let Some(noise) = noise {
+            noise::insert(&mut lowered, noise);
+        }
         let mut planner = Planner::new(&lowered, batch);
         let logits_gradient = planner.plan_backward();
         let backward = std::mem::take(&mut planner.backward);

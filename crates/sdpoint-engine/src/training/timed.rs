@@ -5,7 +5,7 @@ use std::time::Duration;
 use sdpoint_core::{Instance, LayerId, Network, Weights};
 
 use super::plan::Plan;
-use super::{StepOutcome, TrainingEngine};
+use super::{StepOutcome, Target, TrainingEngine};
 use crate::lower::Node;
 use crate::timing::{Pass, StepTime, Stopwatch, node_time};
 use crate::{EngineError, Images};
@@ -41,10 +41,13 @@ impl TrainingEngine {
     ) -> Result<(StepOutcome, Vec<StepTime>), EngineError> {
         let network = self.pass.base.network.clone();
         let mut watch = Stopwatch::start();
-        let outcome =
-            self.step_in_parts(weights, images, labels, instance, label_smoothing, |part| {
-                watch.lap(|time| part.step_time(&network, time))
-            })?;
+        let target = Target {
+            smoothing: label_smoothing,
+            ..Target::labels(labels)
+        };
+        let outcome = self.step_in_parts(weights, images, target, instance, |part| {
+            watch.lap(|time| part.step_time(&network, time))
+        })?;
         Ok((outcome, watch.finish()))
     }
 }
