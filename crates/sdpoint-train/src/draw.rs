@@ -18,9 +18,13 @@ pub enum Method {
     SdPoint,
     /// Every step in `full`: what stochastic downsampling is compared with.
     Plain,
+    /// Every step in `full`, in the cheapest instance and in one drawn at
+    /// random, by the mean of their gradients: the sandwich rule of Yu and
+    /// Huang, arXiv 1903.05134, section 3.1.
+    Sandwich,
 }
 
-/// How instances are drawn in [`Method::SdPoint`].
+/// How instances are drawn in [`Method::SdPoint`] and [`Method::Sandwich`].
 ///
 /// Written as `uniform`, `instances`, `cost`, `cost:POWER` and `full:P`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,7 +58,7 @@ pub enum DrawError {
     )]
     Draw(String),
     /// Not a method.
-    #[error("'{0}' is not a method: write sdpoint or plain")]
+    #[error("'{0}' is not a method: write sdpoint, plain or sandwich")]
     Method(String),
 }
 
@@ -63,6 +67,7 @@ impl fmt::Display for Method {
         f.pad(match self {
             Self::SdPoint => "sdpoint",
             Self::Plain => "plain",
+            Self::Sandwich => "sandwich",
         })
     }
 }
@@ -74,6 +79,7 @@ impl FromStr for Method {
         match text {
             "sdpoint" => Ok(Self::SdPoint),
             "plain" => Ok(Self::Plain),
+            "sandwich" => Ok(Self::Sandwich),
             _ => Err(DrawError::Method(text.to_owned())),
         }
     }
@@ -131,8 +137,11 @@ impl<'de> Deserialize<'de> for Draw {
 #[derive(Clone, Debug)]
 pub struct Draws {
     seed: u64,
+    method: Method,
     /// Each instance with its probability, in the network's order.
     probabilities: Vec<(Instance, f64)>,
+    /// The places of `full` and of the cheapest instance.
+    ends: [usize; 2],
 }
 
 impl Draws {
@@ -162,8 +171,12 @@ impl Draws {
         };
         let sum: f64 = weights.iter().sum();
         let instances = costs.iter().map(|&(instance, _)| instance);
+        let full = costs.iter().position(|cost| cost.0 == Instance::Full);
+        let cheapest = (0..costs.len()).min_by_key(|&place| costs[place].1);
         Self {
             seed,
+            method,
+            ends: [full, cheapest].map(Option::unwrap_or_default),
             probabilities: instances.zip(weights.iter().map(|w| w / sum)).collect(),
         }
     }
@@ -178,7 +191,23 @@ impl Draws {
         self.probabilities.iter().map(|&(instance, _)| instance)
     }
 
-    /// The instance of a step, by its place in [`Draws::probabilities`]. It
+    /// The instances that a step trains, each once, by their places in
+    /// [`Draws::probabilities`]: `full` first where it is one of several.
+    pub fn of_step(&self, step: u64) -> Vec<usize> {
+        let drawn = self.at(step);
+        if self.method != Method::Sandwich {
+            return vec![drawn];
+        }
+        let mut places = Vec::new();
+        for place in self.ends.into_iter().chain([drawn]) {
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+        places
+    }
+
+    /// The instance drawn for a step, by its place in [`Draws::probabilities`]. It
     /// depends on the seed and the step alone, so that a resumed run draws
     /// what the uninterrupted one would have drawn.
     pub fn at(&self, step: u64) -> usize {
@@ -284,6 +313,20 @@ mod tests {
         let draws = draws(Method::SdPoint, "cost:-1");
         let of = |place: usize| draws.probabilities()[place].1;
         assert!((of(1) / of(0) - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_sandwich_rule_trains_both_ends_and_what_is_drawn() {
+        let sandwich = draws(Method::Sandwich, "uniform");
+        let plain_draws = draws(Method::SdPoint, "uniform");
+        for step in 0..200 {
+            let places = sandwich.of_step(step);
+            let drawn = plain_draws.at(step);
+            assert_eq!(places[..2], [0, 1], "full, then 0@0.5");
+            assert_eq!(places.len(), if drawn < 2 { 2 } else { 3 });
+            assert!(places.contains(&drawn));
+            assert_eq!(plain_draws.of_step(step), [drawn]);
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ pub(crate) fn finish(
 /// What a model file says of its training. No times and no thread counts:
 /// equal runs write equal files.
 fn provenance(plan: &Plan) -> serde_json::Value {
-    serde_json::json!({
+    let mut provenance = serde_json::json!({
         "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
         "data": plan.data,
         "init": plan.init,
@@ -110,5 +110,19 @@ fn provenance(plan: &Plan) -> serde_json::Value {
         "recipe": plan.recipe,
         "seed": plan.seed,
         "calibration_images": plan.calibration_images,
-    })
+    });
+    // What few runs have is said where it is.
+    for (name, value) in [
+        ("distill", plan.distill),
+        ("dropout", plan.dropout),
+        ("stochastic_depth", plan.stochastic_depth),
+    ] {
+        if value > 0.0 {
+            provenance[name] = value.into();
+        }
+    }
+    if !plan.scales.is_empty() {
+        provenance["scales"] = serde_json::json!(plan.scales);
+    }
+    provenance
 }

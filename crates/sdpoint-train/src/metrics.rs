@@ -17,8 +17,8 @@ pub struct EpochMetrics {
     pub epoch: usize,
     /// Steps done at its end, over all epochs.
     pub step: u64,
-    /// Mean loss of its training images, each in its step's instance and
-    /// with the weights that it met.
+    /// Mean loss of its training images, each in its step's instance, or
+    /// the first of several, and with the weights that it met.
     pub train_loss: f64,
     /// Share of its training images that were classified rightly, likewise.
     pub train_accuracy: f64,
@@ -32,6 +32,23 @@ pub struct EpochMetrics {
     pub data_wait_seconds: f64,
     /// Steps in each instance.
     pub drawn: BTreeMap<Instance, u64>,
+    /// What `full` was worth at its end, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<FullMetrics>,
+}
+
+/// `full` in the middle of training, under the conditions of evaluation:
+/// calibrated statistics, no augmentation, no noise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FullMetrics {
+    /// Mean loss of some training images, as many as calibration has.
+    pub train_loss: f64,
+    /// Share of them that are classified rightly.
+    pub train_accuracy: f64,
+    /// Mean loss of the test images.
+    pub test_loss: f64,
+    /// Share of them that are classified rightly.
+    pub test_accuracy: f64,
 }
 
 /// The file while a run goes on.
@@ -102,6 +119,7 @@ mod tests {
             drawn: [("full", 4), ("0@0.5", 6)]
                 .map(|(name, count)| (name.parse().unwrap(), count))
                 .into(),
+            full: None,
         }
     }
 

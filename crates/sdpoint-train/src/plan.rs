@@ -1,12 +1,13 @@
 //! All that decides what a run will give.
 
 use sdpoint_core::{Instance, Network, Preprocessing, Ratio, ShapeError};
+use sdpoint_engine::Noise;
 use serde::{Deserialize, Serialize};
 
 use crate::draw::{Draw, Draws, Method};
 use crate::error::TrainError;
 use crate::fine_tune::Init;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, RecipeError};
 
 /// What is trained on what and how: two runs of one plan on the same kind of
 /// processor give the same bits, whatever the number of threads.
@@ -36,6 +37,25 @@ pub struct Plan {
     pub method: Method,
     /// How instances are drawn.
     pub draw: Draw,
+    /// In [`Method::Sandwich`], the share of `full`'s predictions in what the
+    /// other instances learn from; the labels make the rest.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub distill: f64,
+    /// The probability of dropout in residual blocks; see [`Noise`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropout: f64,
+    /// The probability with which the last residual block is skipped; see
+    /// [`Noise`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stochastic_depth: f64,
+    /// Input sizes that are trained on besides that of the preprocessing, a
+    /// size for each batch, all equally likely.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scales: Vec<[usize; 2]>,
+    /// After how many epochs each `full` is measured on training and test
+    /// images; never where it is 0.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub measure_every: usize,
     /// The ratios that make the instances; for [`Method::Plain`], of those
     /// that are calibrated and evaluated in the end.
     pub ratios: Vec<Ratio>,
@@ -44,6 +64,14 @@ pub struct Plan {
     pub seed: u64,
     /// How many training images the statistics of batch norms are taken from.
     pub calibration_images: usize,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
+fn is_never(epochs: &usize) -> bool {
+    *epochs == 0
 }
 
 /// Calibration images where the user does not say otherwise.
@@ -60,6 +88,26 @@ impl Plan {
             .instances(&self.ratios)
             .into_iter()
             .map(|instance| Ok((instance, self.network.cost(size, instance)?.macs)))
+            .collect()
+    }
+
+    /// What training drops at random, if anything.
+    pub fn noise(&self) -> Option<Noise> {
+        let noise = Noise {
+            dropout: self.dropout,
+            depth: self.stochastic_depth,
+        };
+        (noise != Noise::default()).then_some(noise)
+    }
+
+    /// How images are prepared for training: in the size of evaluation, and
+    /// in the others.
+    pub fn training_sizes(&self) -> Vec<Preprocessing> {
+        let others = self.scales.iter();
+        let others = others.map(|&size| self.preprocessing.clone().with_size(size));
+        [self.preprocessing.clone()]
+            .into_iter()
+            .chain(others)
             .collect()
     }
 
@@ -100,7 +148,34 @@ impl Plan {
                 "calibration needs at least one image".into(),
             ));
         }
-        self.costs()?;
+        let probability = |setting, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(RecipeError {
+                setting,
+                value: value.to_string(),
+                range: "at least 0 and below 1",
+            }),
+        };
+        probability("the dropout", self.dropout)?;
+        probability("the stochastic depth", self.stochastic_depth)?;
+        if !(0.0..=1.0).contains(&self.distill) {
+            return Err(TrainError::Plan(format!(
+                "the share of full's predictions is {}; it must be from 0 to 1",
+                self.distill
+            )));
+        }
+        if self.distill > 0.0 && self.method != Method::Sandwich {
+            return Err(TrainError::Plan(
+                "only the method sandwich trains full and others in one step, \
+                 so that they can learn from its predictions"
+                    .into(),
+            ));
+        }
+        for preprocessing in self.training_sizes() {
+            for instance in self.network.instances(&self.ratios) {
+                self.network.cost(preprocessing.size, instance)?;
+            }
+        }
         Ok(())
     }
 }

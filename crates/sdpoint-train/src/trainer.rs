@@ -5,14 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{Instance, Network, Weights};
-use sdpoint_data::{Epoch, Loader};
-use sdpoint_engine::{Images, Sgd, SgdOptions, StepOutcome, TrainingEngine};
+use sdpoint_data::{Batch, Epoch, Loader};
+use sdpoint_engine::{
+    EngineError, Images, Sgd, SgdOptions, StepOutcome, Target, TrainingEngine, softmax,
+};
 
 use crate::checkpoint::{Checkpoint, Counters};
 use crate::draw::Draws;
 use crate::error::TrainError;
 use crate::finish::finish;
 use crate::folder;
+use crate::measure::measure_full;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::observer::{Observer, Progress};
 use crate::plan::Plan;
@@ -27,6 +30,8 @@ pub(crate) struct Trainer<'a> {
     engine: TrainingEngine,
     sgd: Sgd,
     weights: Weights,
+    /// The mean gradients of a step in several instances.
+    mean: Weights,
     counters: Counters,
     log: MetricsLog,
     smooth: Smooth,
@@ -59,9 +64,14 @@ impl<'a> Trainer<'a> {
         };
         let mut sgd = Sgd::new(&network, options);
         sgd.set_momentum(momentum);
+        let mut engine = TrainingEngine::new(run.ctx.clone(), network.clone());
+        if let Some(noise) = plan.noise() {
+            engine = engine.with_noise(noise, plan.seed);
+        }
         Ok(Self {
             draws: plan.draws()?,
-            engine: TrainingEngine::new(run.ctx.clone(), network.clone()),
+            mean: Weights::zeros(&network),
+            engine,
             log: MetricsLog::open(&run.folder.join(folder::METRICS), counters.step)?,
             saved: (counters.step, Instant::now()),
             smooth: Smooth::default(),
@@ -133,28 +143,14 @@ impl<'a> Trainer<'a> {
                 let more = epoch + 1 < self.plan.recipe.epochs;
                 loader = more.then(|| self.batches(epoch + 1, 0)).transpose()?;
             }
-            let drawn = self.draws.at(self.counters.step);
-            let (instance, _) = self.draws.probabilities()[drawn];
+            let drawn = self.draws.of_step(self.counters.step);
+            let (instance, _) = self.draws.probabilities()[drawn[0]];
             let rate = self.rate(self.counters.step);
-            let images = Images {
-                data: &batch.images,
-                batch: batch.len(),
-                size: batch.size,
-            };
-            let outcome = self.engine.step(
-                &self.weights,
-                images,
-                &batch.labels,
-                instance,
-                self.plan.recipe.label_smoothing as f32,
-            )?;
+            let outcome = self.step(&batch, &drawn, rate as f32)?;
             if !outcome.loss.is_finite() {
                 return Err(self.diverged("the loss", self.counters.step));
             }
-            let gradients = self.engine.gradients();
-            self.sgd
-                .step(self.run.ctx, &mut self.weights, gradients, rate as f32);
-            self.count(&outcome, batch.len(), drawn, [start.elapsed(), waited]);
+            self.count(&outcome, batch.len(), &drawn, [start.elapsed(), waited]);
             observer.step(&self.progress(epoch, instance, rate, outcome.loss));
 
             let stop = observer.stop_requested();
@@ -172,15 +168,77 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
+    /// Moves the weights by a batch in these instances. Of several, the first
+    /// learns from the labels and the others from its predictions, as far as
+    /// the plan says, and the mean of their gradients counts.
+    ///
+    /// Gives what came of the first instance, or of the first whose loss is
+    /// not finite; the weights stay as they are then.
+    fn step(
+        &mut self,
+        batch: &Batch,
+        places: &[usize],
+        rate: f32,
+    ) -> Result<StepOutcome, EngineError> {
+        let images = Images {
+            data: &batch.images,
+            batch: batch.len(),
+            size: batch.size,
+        };
+        self.engine.set_noise_step(self.counters.step);
+        let mut first = None;
+        let mut predictions = Vec::new();
+        for &place in places {
+            let (instance, _) = self.draws.probabilities()[place];
+            let distill = self.plan.distill as f32;
+            let target = Target {
+                labels: &batch.labels,
+                smoothing: self.plan.recipe.label_smoothing as f32,
+                soft: (first.is_some() && distill > 0.0).then_some((&predictions[..], distill)),
+            };
+            let outcome = self
+                .engine
+                .step_towards(&self.weights, images, target, instance)?;
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            if places.len() > 1 {
+                self.add_to_mean(first.is_none(), places.len());
+            }
+            if first.is_none() {
+                predictions = self.engine.logits().to_vec();
+                softmax(&mut predictions, self.network.classes());
+                first = Some(outcome);
+            }
+        }
+        let gradients = match places.len() {
+            1 => self.engine.gradients(),
+            _ => &self.mean,
+        };
+        self.sgd
+            .step(self.run.ctx, &mut self.weights, gradients, rate);
+        Ok(first.expect("a step has at least one instance"))
+    }
+
+    /// Makes the last gradients a part of the mean of `count`, the first part
+    /// of a new mean if `fresh`.
+    fn add_to_mean(&mut self, fresh: bool, count: usize) {
+        let part = 1.0 / count as f32;
+        let all = std::iter::zip(&mut self.mean.0, &self.engine.gradients().0);
+        for (mean, gradient) in all.flat_map(|(mean, gradient)| std::iter::zip(mean, gradient)) {
+            *mean = part * gradient + if fresh { 0.0 } else { *mean };
+        }
+    }
+
     fn batches(&self, epoch: usize, first_batch: usize) -> Result<Loader, TrainError> {
         let which = Epoch {
             seed: self.plan.seed,
             number: epoch as u64,
             first_batch,
         };
-        Ok(Loader::train(
+        Ok(Loader::train_mixed(
             self.run.train,
-            &self.plan.preprocessing,
+            &self.plan.training_sizes(),
             self.plan.recipe.batch_size,
             self.run.ctx.threads(),
             which,
@@ -188,12 +246,20 @@ impl<'a> Trainer<'a> {
     }
 
     /// Notes a step that was done.
-    fn count(&mut self, outcome: &StepOutcome, images: usize, drawn: usize, times: [Duration; 2]) {
+    fn count(
+        &mut self,
+        outcome: &StepOutcome,
+        images: usize,
+        drawn: &[usize],
+        times: [Duration; 2],
+    ) {
         self.counters.step += 1;
-        self.counters.drawn[drawn] += 1;
         let sums = &mut self.counters.epoch;
         sums.drawn.resize(self.counters.drawn.len(), 0);
-        sums.drawn[drawn] += 1;
+        for &place in drawn {
+            self.counters.drawn[place] += 1;
+            sums.drawn[place] += 1;
+        }
         sums.images += images as u64;
         sums.loss += outcome.loss * images as f64;
         sums.correct += outcome.correct as u64;
@@ -227,6 +293,10 @@ impl<'a> Trainer<'a> {
         rate: f64,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
+        let every = self.plan.measure_every;
+        let due = every > 0 && (epoch + 1).is_multiple_of(every);
+        let measure = || measure_full(&self.run, &self.plan, &self.network, &self.weights);
+        let full = due.then(measure).transpose()?;
         let sums = std::mem::take(&mut self.counters.epoch);
         let images = sums.images as f64;
         let metrics = EpochMetrics {
@@ -239,6 +309,7 @@ impl<'a> Trainer<'a> {
             images_per_second: images / sums.seconds,
             data_wait_seconds: sums.data_wait_seconds,
             drawn: self.draws.instances().zip(sums.drawn).collect(),
+            full,
         };
         self.log.append(&metrics)?;
         observer.epoch(&metrics);

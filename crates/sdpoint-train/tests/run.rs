@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sdpoint_core::{EvalTransform, Instance, Model, Preprocessing, Ratio, TrainTransform, zoo};
-use sdpoint_data::{Dataset, OpenOptions, Source, open_pair};
-use sdpoint_engine::{Context, NormSource};
+use sdpoint_data::{Dataset, Epoch, Loader, OpenOptions, Source, open_pair};
+use sdpoint_engine::{
+    Context, Images, NormSource, Sgd, SgdOptions, Target, TrainingEngine, initial_weights, softmax,
+};
 use sdpoint_train::{
     CHECKPOINT_EVERY, Checkpoint, Draw, EpochMetrics, Feed, Finished, Method, Observer, Outcome,
     Plan, Preset, Progress, Recipe, Run, Silent, TrainError, calibrate, evaluate, folder,
@@ -50,6 +52,11 @@ fn plan(data: &Dataset) -> Plan {
         },
         method: Method::SdPoint,
         draw: Draw::Uniform,
+        distill: 0.0,
+        dropout: 0.0,
+        stochastic_depth: 0.0,
+        scales: Vec::new(),
+        measure_every: 0,
         ratios: Ratio::DEFAULT.to_vec(),
         seed: 5,
         calibration_images: 48,
@@ -389,6 +396,148 @@ fn a_run_does_not_go_on_with_other_data() {
     );
 }
 
+/// Everything that a plan can ask for at once.
+fn elaborate(bench: &Bench) -> Plan {
+    Plan {
+        method: Method::Sandwich,
+        distill: 0.75,
+        dropout: 0.2,
+        stochastic_depth: 0.3,
+        scales: vec![[12, 12]],
+        measure_every: 2,
+        ..bench.plan()
+    }
+}
+
+#[test]
+fn variants_of_training_depend_on_their_plan_alone() {
+    let bench = Bench::new(1);
+    let whole = tempfile::tempdir().unwrap();
+    let finished = bench.finish(elaborate(&bench), whole.path());
+    let counts: Vec<u64> = finished.drawn.iter().map(|&(_, count)| count).collect();
+    assert_eq!(counts[..2], [21, 21], "full and 0@0.5 in every step");
+    let drawn: u64 = counts[2..].iter().sum();
+    assert!((5..=21).contains(&drawn), "{counts:?}");
+    let measured: Vec<bool> = metrics(whole.path())
+        .iter()
+        .map(|m| m.full.is_some())
+        .collect();
+    assert_eq!(measured, [false, true, false]);
+    assert_eq!(finished.model.training["distill"], 0.75);
+    assert_eq!(finished.model.training["scales"][0][0], 12);
+
+    let bench = Bench::new(3);
+    let folder = tempfile::tempdir().unwrap();
+    let run = bench.run(folder.path());
+    run.start(elaborate(&bench), false, &mut StopAt::step(10))
+        .unwrap();
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    assert_eq!(checkpoint.plan, elaborate(&bench));
+    finished_run(
+        run.resume(checkpoint, &mut Silent),
+        whole.path(),
+        folder.path(),
+    );
+
+    // Each of them changes the run.
+    let whole = results(whole.path());
+    let without: [fn(&mut Plan); 5] = [
+        |plan| (plan.method, plan.distill) = (Method::SdPoint, 0.0),
+        |plan| plan.distill = 0.0,
+        |plan| plan.dropout = 0.0,
+        |plan| plan.stochastic_depth = 0.0,
+        |plan| plan.scales.clear(),
+    ];
+    for change in without {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = elaborate(&bench);
+        change(&mut plan);
+        bench.finish(plan, folder.path());
+        assert!(results(folder.path()) != whole);
+    }
+}
+
+/// A run that is done, with the same results as another.
+fn finished_run(outcome: Result<Outcome, TrainError>, expected: &Path, folder: &Path) {
+    finished(outcome);
+    assert!(results(folder) == results(expected));
+}
+
+#[test]
+fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
+    let bench = Bench::new(1);
+    let mut plan = bench.plan();
+    (plan.method, plan.distill) = (Method::Sandwich, 1.0);
+    let folder = tempfile::tempdir().unwrap();
+    bench
+        .run(folder.path())
+        .start(plan.clone(), false, &mut StopAt::step(1))
+        .unwrap();
+
+    let first = Epoch {
+        seed: plan.seed,
+        number: 0,
+        first_batch: 0,
+    };
+    let mut loader = Loader::train(&bench.train, &plan.preprocessing, 16, 1, first).unwrap();
+    let batch = loader.next().unwrap().unwrap();
+    let images = Images {
+        data: &batch.images,
+        batch: batch.len(),
+        size: batch.size,
+    };
+    let network = Arc::new(plan.network.clone());
+    let mut engine = TrainingEngine::new(bench.ctx.clone(), network.clone());
+    let mut weights = initial_weights(&network, plan.seed);
+    let draws = plan.draws().unwrap();
+    let instances: Vec<Instance> = draws
+        .of_step(0)
+        .iter()
+        .map(|&place| draws.probabilities()[place].0)
+        .collect();
+    assert!(instances.len() >= 2 && instances[0] == Instance::Full);
+    let labels = Target::labels(&batch.labels);
+    engine
+        .step_towards(&weights, images, labels, Instance::Full)
+        .unwrap();
+    let mut teacher = engine.logits().to_vec();
+    softmax(&mut teacher, network.classes());
+    let mut mean = engine.gradients().clone();
+    for &instance in &instances[1..] {
+        let target = Target {
+            soft: Some((&teacher, 1.0)),
+            ..labels
+        };
+        engine
+            .step_towards(&weights, images, target, instance)
+            .unwrap();
+        for (mean, gradient) in mean.0.iter_mut().zip(&engine.gradients().0) {
+            for (mean, gradient) in mean.iter_mut().zip(gradient) {
+                *mean += gradient;
+            }
+        }
+    }
+    for value in mean.0.iter_mut().flatten() {
+        *value /= instances.len() as f32;
+    }
+    let recipe = &plan.recipe;
+    let options = SgdOptions {
+        momentum: recipe.momentum as f32,
+        nesterov: recipe.nesterov,
+        weight_decay: recipe.weight_decay as f32,
+        decay_norms: recipe.decay_norms,
+    };
+    let rate = recipe.rate_at(0, AN_EPOCH as usize) as f32;
+    Sgd::new(&network, options).step(&bench.ctx, &mut weights, &mean, rate);
+    let trained = Checkpoint::read(folder.path()).unwrap().weights;
+    for (got, expected) in trained.0.iter().flatten().zip(weights.0.iter().flatten()) {
+        assert!(
+            (got - expected).abs() <= 1e-6 * (1.0 + expected.abs()),
+            "{got} {expected}"
+        );
+    }
+}
+
 #[test]
 fn plans_whose_parts_do_not_fit_are_refused_before_anything_is_written() {
     let bench = Bench::new(1);
@@ -403,6 +552,11 @@ fn plans_whose_parts_do_not_fit_are_refused_before_anything_is_written() {
         classes: vec!["x".into(); 10],
         ..plan.clone()
     };
+    let with = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = plan.clone();
+        change(&mut plan);
+        plan
+    };
     let mut size = plan.clone();
     size.preprocessing.size = [0, 16];
     let mut epochs = plan.clone();
@@ -412,6 +566,10 @@ fn plans_whose_parts_do_not_fit_are_refused_before_anything_is_written() {
         (names, "classes"),
         (size, "0×16"),
         (epochs, "epochs"),
+        (with(&|plan| plan.dropout = 1.0), "dropout"),
+        (with(&|plan| plan.stochastic_depth = f64::NAN), "depth"),
+        (with(&|plan| plan.distill = 0.5), "sandwich"),
+        (with(&|plan| plan.scales = vec![[16, 0]]), "16×0"),
     ] {
         let error = bench
             .run(&folder)
@@ -420,6 +578,26 @@ fn plans_whose_parts_do_not_fit_are_refused_before_anything_is_written() {
         assert!(error.to_string().contains(word), "{error}");
     }
     assert!(!folder.exists());
+}
+
+#[test]
+fn measuring_in_the_middle_says_what_the_end_will_say_and_changes_nothing() {
+    let bench = Bench::new(2);
+    let [folder, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let mut plan = bench.plan();
+    bench.finish(plan.clone(), other.path());
+    plan.measure_every = 3;
+    let finished = bench.finish(plan, folder.path());
+    let full = metrics(folder.path())[2].full.unwrap();
+    let record = &finished.evaluation.records[0];
+    assert_eq!(Some(full.test_loss), record.loss);
+    assert_eq!(Some(full.test_accuracy), record.top1);
+    assert!(full.train_loss.is_finite() && full.train_loss != full.test_loss);
+    let (with, without) = (results(folder.path()).0, results(other.path()).0);
+    assert!(
+        with == without,
+        "the model does not know that it was watched"
+    );
 }
 
 #[test]

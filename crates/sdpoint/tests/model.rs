@@ -160,6 +160,99 @@ fn new_ratios_need_no_training() {
 }
 
 /// A test image, as an argument.
+/// A run of a variant, on the data of [`trained`], with what it printed.
+fn variant(out: &std::path::Path, more: &[&str]) -> (String, String) {
+    let t = trained();
+    let data = t.data();
+    let out = out.to_str().unwrap().to_owned();
+    let mut arguments = vec!["train", "--data", &data, "--network", "preresnet8"];
+    arguments.extend(["--epochs", "2", "--batch", "8", "--out", &out]);
+    arguments.extend(more);
+    let output = run(&arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    (stdout(&output).to_owned(), stderr(&output).to_owned())
+}
+
+#[test]
+fn the_sandwich_rule_says_what_it_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = [
+        "--method",
+        "sandwich",
+        "--dropout",
+        "0.1",
+        "--stochastic-depth",
+        "0.2",
+    ];
+    let (text, errors) = variant(&folder.path().join("run"), &more);
+    assert!(text.contains(" passes, 10 ("), "{text}");
+    for words in [
+        "the cheapest instance",
+        "dropout 0.1",
+        "stochastic depth 0.2",
+    ] {
+        assert!(errors.contains(words), "{errors}");
+    }
+    let out = folder.path().join("other");
+    let out = out.to_str().unwrap();
+    fail(
+        2,
+        &["sandwich"],
+        &["train", "--distill", "0.5", "--out", out],
+    );
+    fail(
+        2,
+        &["dropout is 1"],
+        &["train", "--dropout", "1", "--out", out],
+    );
+    fail(2, &["tower"], &["train", "--method", "tower", "--out", out]);
+}
+
+#[test]
+fn a_model_of_several_scales_becomes_one_for_another_size() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("run");
+    let (_, errors) = variant(&place, &["--method", "plain", "--scales", "12,8"]);
+    assert!(errors.contains("also in 12, 8 pixels"), "{errors}");
+    let small = folder.path().join("small.safetensors");
+    let place = place.join("model.safetensors");
+    let [place, small] = [&place, &small].map(|path| path.to_str().unwrap());
+    let data = trained().data();
+    let text = succeed(&[
+        "calibrate",
+        place,
+        "--data",
+        &data,
+        "--input",
+        "8",
+        "-o",
+        small,
+    ]);
+    assert!(text.contains("Calibrated 7 of 7"), "{text}");
+    let of = |model: &str| by_instance(&json(&["instances", model, "--json"]));
+    let (large, other) = (of(place), of(small));
+    let macs = |rows: &BTreeMap<String, Value>| rows["full"]["macs"].as_u64().unwrap();
+    let share = macs(&other) as f64 / macs(&large) as f64;
+    assert!((0.24..0.27).contains(&share), "{share}");
+    let rows = json(&["evaluate", small, "--data", &data, "--json"]);
+    assert_eq!(rows.len(), 7);
+    assert_eq!(rows[0]["macs"].as_u64().unwrap(), macs(&other));
+    fail(
+        2,
+        &["--input", "--ratios"],
+        &[
+            "calibrate",
+            place,
+            "--data",
+            &data,
+            "--input",
+            "8",
+            "--ratios",
+            "0.25",
+        ],
+    );
+}
+
 fn image(class: &str) -> String {
     trained().argument(&format!("photos/test/{class}/3.png"))
 }

@@ -15,7 +15,7 @@ use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print};
 use crate::progress::Display;
-use crate::{Machine, model, report};
+use crate::{Machine, model, report, size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,9 +23,12 @@ Examples:
   sdpoint calibrate model.safetensors --data folder:DIR --ratios 0.25 -o cheaper.safetensors
   sdpoint calibrate model.safetensors --data folder:DIR
   sdpoint calibrate model.safetensors --data folder:DIR --cascade 40%,60% --ensemble 150%
+  sdpoint calibrate model.safetensors --data folder:DIR --input 24 -o small.safetensors
 
 With --ratios, what the model has stays as it is, and the new instances are added. Without it, \
-the statistics of all its instances are taken anew, and cascades and ensembles are forgotten.
+the statistics of all its instances are taken anew, and cascades and ensembles are forgotten. \
+--input makes that a model for images of another size: the weights stay, costs and accuracies are \
+those of the new size.
 
 --cascade and --ensemble take no statistics. They fit combinations of the instances that are there \
 to one half of the test images, measure them on the other half, and keep them in the model, in \
@@ -49,6 +52,10 @@ pub struct Args {
     /// What the new instances keep of each side [default: the instances that are there, anew]
     #[arg(long, value_name = "R,R", value_delimiter = ',')]
     ratios: Vec<Ratio>,
+    /// Side of the images in pixels, or HxW, that the model takes from now on
+    #[arg(long, value_name = "N|HxW", value_parser = size::parse,
+          conflicts_with_all = ["ratios", "cascade", "ensemble"])]
+    input: Option<[usize; 2]>,
     /// Fit cascades that cost, on average, at most these shares of the full network
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_share,
           conflicts_with = "ratios")]
@@ -82,6 +89,13 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let out = args.output.as_ref().unwrap_or(&file);
     if !args.cascade.is_empty() || !args.ensemble.is_empty() {
         return combine::run(args, model, out, machine);
+    }
+    if let Some(size) = args.input {
+        model.preprocessing = model.preprocessing.with_size(size);
+        for record in &mut model.instances {
+            let macs = model.network.cost(size, record.instance)?.macs;
+            *record = Record::unmeasured(record.instance, macs);
+        }
     }
     let wanted = wanted(&model, &args.ratios);
     if wanted.is_empty() {

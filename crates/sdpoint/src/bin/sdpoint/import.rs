@@ -164,7 +164,7 @@ fn preprocessing(args: &Args, side: usize) -> Preprocessing {
         };
     }
     if let Some(input) = args.input {
-        size::rescale(&mut preprocessing, input);
+        preprocessing = preprocessing.with_size(input);
     }
     if let Some(resize) = args.resize {
         preprocessing.evaluate = EvalTransform::CenterCrop { resize };

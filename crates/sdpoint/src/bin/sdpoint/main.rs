@@ -67,7 +67,7 @@ impl Machine {
 enum Command {
     Networks(networks::Args),
     Instances(instances::Args),
-    Train(train::Args),
+    Train(Box<train::Args>),
     Calibrate(calibrate::Args),
     Evaluate(evaluate::Args),
     Predict(predict::Args),

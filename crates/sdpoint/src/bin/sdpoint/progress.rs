@@ -130,6 +130,15 @@ impl Observer for Display {
             metrics.images_per_second,
             span(metrics.seconds),
         ));
+        if let Some(full) = &metrics.full {
+            self.line(&format!(
+                "           full: loss {:.4} and accuracy {} on training images, {:.4} and {} on test images",
+                full.train_loss,
+                percent(full.train_accuracy),
+                full.test_loss,
+                percent(full.test_accuracy),
+            ));
+        }
     }
 
     fn calibrating(&mut self, done: usize, images: usize) {

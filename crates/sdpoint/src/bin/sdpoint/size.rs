@@ -1,7 +1,5 @@
 //! Image sizes on the command line: `224`, or `HxW` such as `224x320`.
 
-use sdpoint::{EvalTransform, Preprocessing};
-
 /// Reads a height and a width in pixels.
 pub fn parse(text: &str) -> Result<[usize; 2], String> {
     let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
@@ -22,16 +20,6 @@ pub fn text([height, width]: [usize; 2]) -> String {
     } else {
         format!("{height}x{width}")
     }
-}
-
-/// Another input size, with all else in proportion.
-pub fn rescale(preprocessing: &mut Preprocessing, size: [usize; 2]) {
-    let shorter = |size: [usize; 2]| size[0].min(size[1]);
-    if let EvalTransform::CenterCrop { resize } = &mut preprocessing.evaluate {
-        let scale = shorter(size) as f64 / shorter(preprocessing.size) as f64;
-        *resize = (*resize as f64 * scale).round() as usize;
-    }
-    preprocessing.size = size;
 }
 
 #[cfg(test)]

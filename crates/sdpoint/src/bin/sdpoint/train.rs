@@ -26,10 +26,17 @@ Examples:
   sdpoint train --data folder:DIR --network resnet18 --input 128 --recipe imagenet
   sdpoint train --init resnet18.safetensors --data folder:DIR --rate 0.01 --epochs 30
   sdpoint train --method plain --out runs/plain        what stochastic downsampling is compared with
+  sdpoint train --ratios 0.25,0.5,0.75 --draw cost:-1   cheaper instances, drawn more often
   sdpoint train --resume runs/a
 
 Ctrl-C stops after the step with a checkpoint; --resume then gives, bit for bit, what the \
 uninterrupted run would have given, with any number of threads.
+
+Methods:
+  sdpoint    an instance drawn at random: the paper's
+  plain      full
+  sandwich   full, the cheapest instance and a drawn one, of which the last two learn from what
+             full predicts; a step takes two to three times as long
 
 Draws:
   uniform      the paper's: no downsampling or one of the points, then a ratio, all equally likely
@@ -84,9 +91,27 @@ struct Settings {
     /// Side of the images in pixels, or HxW [default: small images' own, 224 for others]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
-    /// sdpoint: every step in an instance drawn at random; plain: every step in full
+    /// What a step trains: sdpoint, plain or sandwich; see below
     #[arg(long, value_name = "METHOD", default_value_t = Method::SdPoint)]
     method: Method,
+    /// With --method sandwich, the share of full's predictions in what the others learn from; the
+    /// labels make the rest [default: 1]
+    #[arg(long, value_name = "X")]
+    distill: Option<f64>,
+    /// Probability of dropping each value that goes into the last convolution of a block
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    dropout: f64,
+    /// Probability of skipping the last block, image by image; earlier ones are skipped less often
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    stochastic_depth: f64,
+    /// Sides of images to train on besides the input's, in pixels or HxW: each batch has one of all
+    /// these sizes, drawn at random
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = size::parse)]
+    scales: Vec<[usize; 2]>,
+    /// Measure full on test images, and on some training images, each time so many epochs are done
+    /// [default: never]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    measure_every: usize,
     /// How instances are drawn; see below
     #[arg(long, value_name = "DRAW", default_value_t = Draw::Uniform)]
     draw: Draw,

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{Dataset, Source, default_preprocessing, open_pair};
-use sdpoint::train::{Checkpoint, Init, Plan, Preset, Recipe, checkpoint, fine_tune};
+use sdpoint::train::{Checkpoint, Init, Method, Plan, Preset, Recipe, checkpoint, fine_tune};
 use sdpoint::{Model, Network, Weights, zoo};
 
 use super::{Args, Settings};
 use crate::failure::{Class, Failure};
 use crate::model;
-use crate::size::rescale;
 
 /// All that a run needs.
 pub struct Setup {
@@ -53,7 +52,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         None => default_preprocessing(&train)?,
     };
     if let Some(size) = settings.input {
-        rescale(&mut preprocessing, size);
+        preprocessing = preprocessing.with_size(size);
     }
     let small = preprocessing.size.iter().all(|&side| side <= SMALL);
     let name = settings.network.as_deref().unwrap_or(match source {
@@ -79,6 +78,14 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         recipe: recipe(settings, &source, small),
         method: settings.method,
         draw: settings.draw,
+        distill: settings.distill.unwrap_or(match settings.method {
+            Method::Sandwich => 1.0,
+            Method::SdPoint | Method::Plain => 0.0,
+        }),
+        dropout: settings.dropout,
+        stochastic_depth: settings.stochastic_depth,
+        scales: settings.scales.clone(),
+        measure_every: settings.measure_every,
         ratios: settings.ratios.clone(),
         seed: settings.seed,
         calibration_images: settings.calibration_images,

@@ -25,13 +25,30 @@ pub fn introduction(
     let drawn = match plan.method {
         Method::SdPoint => format!("instances drawn: {}", plan.draw),
         Method::Plain => "every step in full".to_owned(),
+        Method::Sandwich => format!(
+            "every step in full, the cheapest instance and one drawn: {}",
+            plan.draw
+        ),
     };
+    let mut extras = String::new();
+    for (what, probability) in [
+        ("dropout", plan.dropout),
+        ("stochastic depth", plan.stochastic_depth),
+    ] {
+        if probability > 0.0 {
+            extras.push_str(&format!("; {what} {probability}"));
+        }
+    }
+    if !plan.scales.is_empty() {
+        let sizes: Vec<String> = plan.scales.iter().map(|&size| size::text(size)).collect();
+        extras.push_str(&format!("; also in {} pixels", sizes.join(", ")));
+    }
     let init = match &plan.init {
         Some(init) => format!("; it starts from {}", init.model),
         None => String::new(),
     };
     format!(
-        "{}: {} parameters, {}; {drawn}{init}\n\
+        "{}: {} parameters, {}; {drawn}{init}{extras}\n\
          {}: {} to learn from and {} to measure on, {}, input {} pixels\n\
          {}, batch {}, rate {}, weight decay {}; seed {}; {}, {}\n\
          folder: {}",
@@ -63,7 +80,10 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
     let evaluation = &finished.evaluation;
     format!(
         "{}\n{}\n{}\n{}\n{}",
-        draws(&finished.drawn),
+        draws(
+            &finished.drawn,
+            finished.model.training["method"] == serde_json::json!(Method::Sandwich)
+        ),
         report::accuracy_table(&evaluation.records, &[]),
         report::sharing(evaluation),
         files(folder),
@@ -71,8 +91,10 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
     )
 }
 
-/// In plain words, what was drawn how often.
-fn draws(drawn: &[(Instance, u64)]) -> String {
+/// In plain words, what was drawn how often. With several instances a step,
+/// it is passes that are counted.
+fn draws(drawn: &[(Instance, u64)], several: bool) -> String {
+    let what = if several { "passes" } else { "steps" };
     let mut full = 0;
     let mut points: BTreeMap<PointId, u64> = BTreeMap::new();
     let mut ratios: BTreeMap<Ratio, u64> = BTreeMap::new();
@@ -94,7 +116,7 @@ fn draws(drawn: &[(Instance, u64)]) -> String {
     let share = |part: u64| percent(part as f64 / steps.max(1) as f64);
     let list = |counts: Vec<String>| counts.join(", ");
     format!(
-        "Of {steps} steps, {full} ({}) trained the full network. Steps that downsampled at each \
+        "Of {steps} {what}, {full} ({}) trained the full network. Those that downsampled at each \
          point: {}. With each ratio: {}.\n",
         share(full),
         list(
