@@ -1,0 +1,439 @@
+//! `docs/results.md`: nothing on it is written by hand but what the
+//! experiments say of themselves.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use sdpoint_core::format_macs;
+use sdpoint_train::{Series as Drawn, curve_svg};
+
+use crate::experiment::{Experiment, Method, OWN};
+use crate::results::{Results, Run, Watched};
+use crate::runner::{Job, seconds_left};
+use crate::summary::{Curves, Value, runs};
+
+/// The page and its pictures, each with its place beside the page.
+#[derive(Debug, PartialEq)]
+pub struct Page {
+    pub text: String,
+    pub pictures: Vec<(PathBuf, String)>,
+}
+
+/// The folder of the pictures, beside the page.
+const PICTURES: &str = "results";
+
+const INTRODUCTION: &str = "\
+# Results
+
+Whether the method's claims hold on real images, and what the alternatives
+give. This page is written by `experiments/run` from
+[`experiments/results.jsonl`](../experiments/results.jsonl), which sums up every
+run that was done; what is still missing is listed at the end of each part.
+
+```sh
+experiments/run --data tar:DIR        # runs what is missing, then writes this page
+experiments/run --list                # what is done, and how long the rest takes
+experiments/run --quick               # a short version of all of it on built-in images
+```
+
+Accuracy is top-1 on the test images, in per cent. Where there are several seeds
+it is their mean ± their sample standard deviation. A cost is the share of the
+multiply-accumulates of the baseline's full network. *At a cost* means: by the
+most accurate instance, as measured on the test images, that costs no more. *Area* is
+the mean of that over all costs of a range, each equally likely; a cost that no
+instance meets counts as zero. It is one number for a whole curve, and larger is
+better.
+";
+
+/// Makes the page.
+pub fn page(experiments: &[Experiment], results: &Results) -> Page {
+    let mut page = Page {
+        text: INTRODUCTION.to_owned(),
+        pictures: Vec::new(),
+    };
+    for experiment in experiments {
+        part(&mut page, experiment, results);
+    }
+    page
+}
+
+/// A string takes all.
+macro_rules! put {
+    ($text:expr, $($arguments:tt)*) => {
+        writeln!($text, $($arguments)*).expect("a string takes all")
+    };
+}
+
+fn part(page: &mut Page, experiment: &Experiment, results: &Results) {
+    let text = &mut page.text;
+    put!(
+        text,
+        "\n## {}\n\n{}",
+        experiment.title,
+        experiment.about.trim()
+    );
+    let curves = |name: &str| {
+        let series = experiment.series.iter().find(|series| series.name == name);
+        series.map(|series| Curves::of(results, experiment, series))
+    };
+    let reference = curves(&experiment.baseline).and_then(|baseline| baseline.most());
+    for picture in &experiment.pictures {
+        let shown: Vec<Curves> = picture
+            .series
+            .iter()
+            .filter_map(|name| curves(name))
+            .collect();
+        let drawn: Vec<Drawn> = shown
+            .iter()
+            .filter(|curves| !curves.seeds.is_empty())
+            .map(|curves| Drawn {
+                name: curves.name.clone(),
+                marks: curves.mean(),
+            })
+            .collect();
+        if drawn.is_empty() {
+            continue;
+        }
+        let file = format!("{PICTURES}/{}.svg", picture.file);
+        put!(text, "\n![{}]({file})", picture.title);
+        page.pictures
+            .push((file.into(), curve_svg(&picture.title, &drawn)));
+    }
+    let text = &mut page.text;
+    match reference {
+        Some(reference) => costs(text, experiment, results, reference),
+        None => put!(
+            text,
+            "\nThe baseline, {}, was not run yet: there is nothing to compare.",
+            experiment.baseline
+        ),
+    }
+    full_networks(text, experiment, results);
+    gaps(text, experiment, results);
+    instances(text, experiment, results);
+    commands(text, experiment);
+    missing(text, experiment, results);
+}
+
+/// Accuracy at some costs and the area, for each series that has a run.
+fn costs(text: &mut String, experiment: &Experiment, results: &Results, reference: u64) {
+    let macs = |share: f64| share * reference as f64;
+    let range = experiment.area.map(macs);
+    let all = experiment.series.iter();
+    let all: Vec<Curves> = all
+        .map(|series| Curves::of(results, experiment, series))
+        .collect();
+    let baseline = all.iter().find(|curves| curves.name == experiment.baseline);
+    let baseline = baseline.and_then(|curves| curves.area(range));
+    let [from, to] = experiment.area.map(|share| 100.0 * share);
+    let mut heading = "| series | seeds |".to_owned();
+    let mut rule = "| --- | ---: |".to_owned();
+    for budget in &experiment.budgets {
+        write!(heading, " at {:.0} % |", 100.0 * budget).expect("a string takes all");
+        rule.push_str(" ---: |");
+    }
+    heading.push_str(&format!(
+        " area, {from:.0} to {to:.0} % | against the baseline |"
+    ));
+    rule.push_str(" ---: | ---: |");
+    put!(text, "\n{heading}\n{rule}",);
+    for curves in all.iter().filter(|curves| !curves.seeds.is_empty()) {
+        let mut row = format!("| {} | {} |", curves.name, curves.seeds.len());
+        let cell = |value: Option<Value>| {
+            let text = value.map_or("–".to_owned(), |value| value.text(100.0, 2));
+            format!(" {text} |")
+        };
+        for &budget in &experiment.budgets {
+            row.push_str(&cell(curves.at(macs(budget))));
+        }
+        let area = curves.area(range);
+        row.push_str(&cell(area));
+        let against = match (area, baseline) {
+            _ if curves.name == experiment.baseline => " baseline |".to_owned(),
+            (Some(area), Some(baseline)) => {
+                format!(" {:+.2} |", 100.0 * (area.mean - baseline.mean))
+            }
+            _ => " – |".to_owned(),
+        };
+        put!(text, "{row}{against}");
+    }
+    put!(
+        text,
+        "\nThe baseline is {}, whose full network costs {} multiply-accumulates an image.",
+        experiment.baseline,
+        format_macs(reference)
+    );
+}
+
+/// The full network of each method that has a run, and how far it is from
+/// knowing its training images by heart.
+fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) {
+    let methods = experiment.methods.iter();
+    let all = methods.map(|method| (method, runs(results, experiment, method)));
+    let all: Vec<(&Method, Vec<&Run>)> = all.filter(|(_, runs)| !runs.is_empty()).collect();
+    if all.is_empty() {
+        return;
+    }
+    put!(
+        text,
+        "\nThe full network of each method. The training loss is that of the last epoch's steps, \
+         on augmented images and, where instances are drawn, in those.\n\n\
+         | method | seeds | accuracy | test loss | training loss | gap | minutes a run |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    );
+    for (method, runs) in all {
+        let of = |value: &dyn Fn(&Run) -> Option<f64>| -> Option<Value> {
+            let values: Option<Vec<f64>> = runs.iter().map(|run| value(run)).collect();
+            Value::of(&values?)
+        };
+        let top1 = of(&|run| Some(run.full(OWN)?.top1));
+        let loss = of(&|run| Some(run.full(OWN)?.loss));
+        let train = of(&|run| run.train_loss.last().copied());
+        let gap = of(&|run| Some(run.full(OWN)?.loss - run.train_loss.last()?));
+        let time = of(&|run| Some(run.seconds / 60.0)).map(|time| format!("{:.0}", time.mean));
+        let cell = |value: Option<Value>, unit, digits| {
+            value.map_or("–".to_owned(), |value| value.text(unit, digits))
+        };
+        put!(
+            text,
+            "| `{}`: {} | {} | {} | {} | {} | {} | {} |",
+            method.name,
+            method.about,
+            runs.len(),
+            cell(top1, 100.0, 2),
+            cell(loss, 1.0, 3),
+            cell(train, 1.0, 3),
+            cell(gap, 1.0, 3),
+            time.unwrap_or_default()
+        );
+    }
+}
+
+/// How far the full network's loss on test images is from that on training
+/// images while training goes on.
+fn gaps(text: &mut String, experiment: &Experiment, results: &Results) {
+    let mut rows: BTreeMap<(usize, &str), Vec<&Watched>> = BTreeMap::new();
+    for method in &experiment.methods {
+        for run in runs(results, experiment, method) {
+            for full in &run.full {
+                rows.entry((full.epoch, &method.name))
+                    .or_default()
+                    .push(full);
+            }
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    put!(
+        text,
+        "\nThe full network while training goes on, with calibrated statistics and without \
+         augmentation.\n\n| epoch | method | test loss | training loss | gap |\n\
+         | ---: | --- | ---: | ---: | ---: |"
+    );
+    for ((epoch, method), all) in rows {
+        let of = |value: &dyn Fn(&Watched) -> f64| {
+            let values: Vec<f64> = all.iter().map(|full| value(full)).collect();
+            Value::of(&values).map_or("–".into(), |value| value.text(1.0, 3))
+        };
+        put!(
+            text,
+            "| {epoch} | `{method}` | {} | {} | {} |",
+            of(&|full| full.test_loss),
+            of(&|full| full.train_loss),
+            of(&|full| full.test_loss - full.train_loss)
+        );
+    }
+}
+
+/// Every instance of every series of more than one.
+fn instances(text: &mut String, experiment: &Experiment, results: &Results) {
+    let mut tables = String::new();
+    for series in &experiment.series {
+        let curves = Curves::of(results, experiment, series);
+        let mean = curves.mean();
+        if mean.len() < 2 {
+            continue;
+        }
+        put!(
+            tables,
+            "\n{} ({}):\n\n| instance | MACs | accuracy |\n| --- | ---: | ---: |",
+            series.name,
+            seeds(curves.seeds.len())
+        );
+        for mark in mean {
+            let same = |one: &Vec<sdpoint_train::Mark>| {
+                let found = one.iter().find(|other| other.name == mark.name);
+                found.map(|found| found.top1)
+            };
+            let all: Vec<f64> = curves.seeds.iter().filter_map(same).collect();
+            let accuracy = Value::of(&all).map_or("–".into(), |value| value.text(100.0, 2));
+            put!(
+                tables,
+                "| `{}` | {} | {accuracy} |",
+                mark.name,
+                format_macs(mark.macs)
+            );
+        }
+    }
+    if !tables.is_empty() {
+        put!(
+            text,
+            "\n<details>\n<summary>All instances</summary>\n{tables}\n</details>"
+        );
+    }
+}
+
+fn seeds(count: usize) -> String {
+    match count {
+        1 => "one seed".to_owned(),
+        _ => format!("mean of {count} seeds"),
+    }
+}
+
+/// What each method's runs call, for whoever wants one of them alone.
+fn commands(text: &mut String, experiment: &Experiment) {
+    put!(
+        text,
+        "\n<details>\n<summary>Commands</summary>\n\n\
+         `experiments/run --data tar:DIR --only {}` calls, for each seed:\n\n```sh",
+        experiment.name
+    );
+    for method in &experiment.methods {
+        let seeds: Vec<String> = method.seeds.iter().map(u64::to_string).collect();
+        let arguments = experiment.train_arguments(method, 0);
+        let arguments = &arguments[..arguments.len() - 2];
+        put!(
+            text,
+            "# {}: {}; seeds {}\nsdpoint train --data tar:DIR {} --seed SEED --out RUN",
+            method.name,
+            method.about,
+            seeds.join(", "),
+            arguments.join(" ")
+        );
+        for measure in &method.measures {
+            let mut model = "RUN".to_owned();
+            if let Some(more) = &measure.calibrate {
+                model = format!("{}.safetensors", measure.name);
+                put!(
+                    text,
+                    "sdpoint calibrate RUN --data tar:DIR {} -o {model}",
+                    more.join(" ")
+                );
+            }
+            let more: String = measure.evaluate.iter().map(|a| format!(" {a}")).collect();
+            put!(text, "sdpoint evaluate {model} --data tar:DIR{more}");
+        }
+    }
+    put!(text, "```\n\n</details>");
+}
+
+/// Runs that were not done yet, and what no run here stands for.
+fn missing(text: &mut String, experiment: &Experiment, results: &Results) {
+    let jobs = Job::all(std::slice::from_ref(experiment));
+    let left: Vec<Job> = jobs
+        .iter()
+        .filter(|job| !job.complete(results))
+        .copied()
+        .collect();
+    put!(
+        text,
+        "\n### Still missing here\n\n{} of {} runs are done.",
+        jobs.len() - left.len(),
+        jobs.len()
+    );
+    if !left.is_empty()
+        && let Some(seconds) = seconds_left(&left, results)
+    {
+        put!(
+            text,
+            "The others would take about {:.1} hours on the machine of those that are.",
+            seconds / 3600.0
+        );
+    }
+    let mut list = String::new();
+    for method in &experiment.methods {
+        let seeds = left.iter().filter(|job| job.method.name == method.name);
+        let seeds: Vec<String> = seeds.map(|job| job.seed.to_string()).collect();
+        if !seeds.is_empty() {
+            let (name, about) = (&method.name, &method.about);
+            put!(list, "- `{name}`, {about}: seed {}", seeds.join(", "));
+        }
+    }
+    for what in &experiment.missing {
+        put!(list, "- {what}");
+    }
+    if !list.is_empty() {
+        put!(text, "\n{}", list.trim_end());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::tests::TEXT;
+    use crate::results::tests::run;
+
+    fn experiment() -> Experiment {
+        let pictures = "\n[[picture]]\nfile = \"costs\"\ntitle = \"Costs\"\nseries = [\"plain\", \"smaller\"]\n";
+        let missing = "missing = [\"early exits\"]\n";
+        Experiment::parse("costs", &format!("{missing}{TEXT}{pictures}")).unwrap()
+    }
+
+    #[test]
+    fn a_page_without_runs_claims_nothing() {
+        let page = page(&[experiment()], &Results::default());
+        assert!(page.pictures.is_empty());
+        assert!(page.text.contains("0 of 3 runs are done"), "{}", page.text);
+        assert!(page.text.contains("nothing to compare"));
+        assert!(
+            page.text
+                .contains("- `plain`, every step in full: seed 0, 1\n")
+        );
+        assert!(page.text.contains("- early exits"));
+        assert!(
+            page.text
+                .contains("sdpoint evaluate RUN --data tar:DIR --bn shared")
+        );
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_runs() {
+        let experiment = experiment();
+        let mut results = Results::default();
+        for (seed, top1) in [(0, 0.80), (1, 0.82)] {
+            let method = experiment.method("plain").unwrap();
+            let arguments = experiment.train_arguments(method, seed);
+            let own = [("full", 100, top1), ("0@0.5", 50, top1 - 0.2)];
+            let mut run = run("plain", seed, &arguments, &own);
+            run.full.push(Watched {
+                epoch: 10,
+                train_loss: 0.5,
+                test_loss: 1.0 + seed as f64,
+            });
+            results.runs.push(run);
+        }
+        let page = page(&[experiment], &results);
+        let row = "| plain | 2 | 61.00 ± 1.41 | 81.00 ± 1.41 | 57.50 ± 1.41 | baseline |";
+        // Of 40 to 100: nothing up to 50, then 0.61 in the mean up to 100.
+        let row = row.replace("57.50 ± 1.41", "50.83 ± 1.18");
+        assert!(page.text.contains(&row), "{}", page.text);
+        let full = "| `plain`: every step in full | 2 | 81.00 ± 1.41 | 0.190 ± 0.014 | 0.100 ± 0.000 | 0.090 ± 0.014 | 2 |";
+        assert!(page.text.contains(full), "{}", page.text);
+        assert!(
+            page.text.contains("| `0@0.5` | 50 | 61.00 ± 1.41 |"),
+            "{}",
+            page.text
+        );
+        let gap = "| 10 | `plain` | 1.500 ± 0.707 | 0.500 ± 0.000 | 1.000 ± 0.707 |";
+        assert!(page.text.contains(gap), "{}", page.text);
+        assert!(page.text.contains("2 of 3 runs are done"));
+        assert!(page.text.contains("- `narrow`, fewer channels: seed 0\n"));
+        let [(file, svg)] = &page.pictures[..] else {
+            panic!("{:?}", page.pictures)
+        };
+        assert_eq!(file.to_str(), Some("results/costs.svg"));
+        assert!(svg.contains("<svg") && page.text.contains("(results/costs.svg)"));
+    }
+}
