@@ -292,6 +292,35 @@ fn reductions_that_are_cut_into_parts() {
 }
 
 #[test]
+fn gradients_do_not_depend_on_what_working_memory_held() {
+    for batch in 1..24 {
+        let shape = ConvShape {
+            geometry: geometry([16, 16], [3, 3], [1, 1], [1, 1], 1),
+            batch,
+            in_height: 32,
+            in_width: 32,
+        };
+        let rng = &mut ChaCha8Rng::seed_from_u64(batch as u64);
+        let x = random(rng, shape.input_len());
+        let dy = random(rng, shape.output_len());
+        for [ctx, _] in contexts() {
+            let gradient = |before: f32| {
+                ctx.scratch(1 << 21).fill(before);
+                let mut dw = vec![f32::NAN; shape.weight_len()];
+                conv_backward_weights(&ctx, &shape, &x, &dy, &mut dw, false);
+                dw
+            };
+            assert_eq!(
+                gradient(f32::NAN),
+                gradient(0.0),
+                "batch {batch}, {}",
+                ctx.isa()
+            );
+        }
+    }
+}
+
+#[test]
 fn epilogue_and_its_second_output() {
     // By transformed tiles, directly, and directly in parts.
     check_epilogue(geometry([20, 37], [3, 3], [1, 1], [1, 1], 1), 8);

@@ -62,9 +62,11 @@ pub(super) fn run(
     let tiles = tiles(reduction);
     let count = tiles.count(reduction.batch);
     let len = POINTS * layout.len();
+    // Each part has a band at least, or nobody would set its sums.
+    let band = Band::new(layout, count, PART_FLOATS, PART_TILES);
     let parts = (PARTIAL_FLOATS / len)
         .min(TASKS)
-        .min(count.div_ceil(PART_TILES));
+        .min(count.div_ceil(band.tiles));
     let parts = if parts < FEWEST_PARTS { 1 } else { parts };
     let reduce = Reduce {
         reduction,
@@ -74,7 +76,7 @@ pub(super) fn run(
     let mut partial = ctx.scratch(parts * len);
     let sums = SharedMut::new(&mut partial);
     if parts > 1 {
-        reduce.in_parts(ctx, count, parts, sums);
+        reduce.in_parts(ctx, count, parts, &band, sums);
     } else {
         reduce.together(ctx, count, sums);
     }
@@ -116,9 +118,15 @@ struct Reduce<'a> {
 impl Reduce<'_> {
     /// Cuts the tiles into parts with sums of their own, a task each: for few channels, whose
     /// sums are small.
-    fn in_parts(&self, ctx: &Context, count: usize, parts: usize, sums: SharedMut<'_, f32>) {
+    fn in_parts(
+        &self,
+        ctx: &Context,
+        count: usize,
+        parts: usize,
+        band: &Band,
+        sums: SharedMut<'_, f32>,
+    ) {
         let len = POINTS * self.layout.len();
-        let band = Band::new(self.layout, count, PART_FLOATS, PART_TILES);
         let bands = count.div_ceil(band.tiles);
         ctx.parallel_with(
             parts,
@@ -136,7 +144,7 @@ impl Reduce<'_> {
                     ] {
                         ctx.dispatch(RunStep {
                             reduce: self,
-                            band: &band,
+                            band,
                             range: range.clone(),
                             step,
                             first: index == first,
