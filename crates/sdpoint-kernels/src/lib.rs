@@ -19,6 +19,7 @@ mod peak;
 pub mod pool;
 mod scratch;
 mod shared_mut;
+mod sync;
 #[cfg(test)]
 mod testing;
 mod workers;

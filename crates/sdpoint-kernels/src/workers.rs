@@ -7,13 +7,11 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::PoisonError;
 
-/// Pauses of the processor, some tens of microseconds in all, before a thread that waits goes
-/// to sleep: the next kernel of a network mostly comes sooner than a sleeper could wake.
-const SPINS: usize = 2000;
+use crate::sync::{
+    Arc, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, SPINS, spin_loop,
+};
 
 /// A pool of threads. Dropping it ends them.
 pub(crate) struct Workers {
@@ -74,7 +72,7 @@ impl Workers {
         };
         for i in 0..count {
             let shared = workers.shared.clone();
-            let thread = std::thread::Builder::new()
+            let thread = Builder::new()
                 .name(format!("sdpoint-{}", i + 1))
                 .spawn(move || shared.serve())?;
             workers.threads.push(thread);
@@ -157,7 +155,7 @@ impl Drop for Posting<'_> {
                 drop(state);
                 while spins < SPINS && self.helpers.load(Ordering::Acquire) > 0 {
                     spins += 1;
-                    std::hint::spin_loop();
+                    spin_loop();
                 }
                 state = self.shared.lock();
             } else {
@@ -213,7 +211,7 @@ impl Shared {
                 drop(state);
                 while spins < SPINS && self.posts.load(Ordering::Acquire) == seen {
                     spins += 1;
-                    std::hint::spin_loop();
+                    spin_loop();
                 }
                 state = self.lock();
             } else {
