@@ -155,11 +155,13 @@ impl Pool<'_> {
     fn fits(&self, record: &Record) -> bool {
         match self.budget {
             Budget::Instance(instance) => record.instance == instance,
-            // A share that was printed and read again must still fit.
+            // What was printed and read again must still fit.
             Budget::Share(limit) => self.share(record) <= limit * (1.0 + 1e-9),
             Budget::Macs(limit) => record.macs <= limit,
             Budget::Latency(limit) => self.time(record).is_some_and(|time| time <= limit),
-            Budget::MinAccuracy(least) => measured(record).is_some_and(|top1| top1 >= least),
+            Budget::MinAccuracy(least) => {
+                measured(record).is_some_and(|top1| top1 >= least * (1.0 - 1e-9))
+            }
         }
     }
 
@@ -220,26 +222,34 @@ impl Pool<'_> {
         }
     }
 
-    /// A budget that a record fits, in few digits.
+    /// A budget that a record fits, in so few digits that it can be read and
+    /// given as it is shown.
     fn needed(&self, record: &Record) -> Budget {
         match self.budget {
             Budget::Share(_) => {
                 Budget::Share(((self.share(record) * 1e4) - 1e-6).ceil().min(1e4) / 1e4)
             }
             Budget::Latency(_) => {
-                let micros = self
-                    .time(record)
-                    .unwrap_or_default()
-                    .as_nanos()
-                    .div_ceil(1000);
-                Budget::Latency(Duration::from_micros(micros as u64))
+                let nanos = self.time(record).unwrap_or_default().as_nanos();
+                let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
+                Budget::Latency(Duration::from_nanos(three_digits_up(nanos)))
             }
             Budget::MinAccuracy(_) => {
-                Budget::MinAccuracy((measured(record).unwrap_or(0.0) * 1e4).floor() / 1e4)
+                let steps = measured(record).unwrap_or(0.0) * 1e4;
+                Budget::MinAccuracy((steps + 1e-6).floor() / 1e4)
             }
-            Budget::Macs(_) | Budget::Instance(_) => Budget::Macs(record.macs),
+            Budget::Macs(_) | Budget::Instance(_) => Budget::Macs(three_digits_up(record.macs)),
         }
     }
+}
+
+/// The least number of at most three digits, and zeros, that is no less.
+fn three_digits_up(number: u64) -> u64 {
+    let mut unit = 1;
+    while number.div_ceil(unit) > 999 {
+        unit *= 10;
+    }
+    number.div_ceil(unit).saturating_mul(unit)
 }
 
 /// The most accurate of some combinations that costs, on average, at most a
@@ -258,9 +268,9 @@ pub fn select_combined<'a>(
     let dearest = dearest.unwrap_or(0).max(1) as f64;
     let share = |record: &CombinedRecord| record.macs as f64 / dearest;
     let all: Vec<&CombinedRecord> = combinations.into_iter().collect();
-    let fits = all
-        .iter()
-        .filter(|record| share(record) <= limit * (1.0 + 1e-9));
+    // Mean costs are rounded.
+    let most = limit * dearest * (1.0 + 1e-9) + 0.5;
+    let fits = all.iter().filter(|record| record.macs as f64 <= most);
     let best = fits.min_by(|a, b| b.top1.total_cmp(&a.top1).then(a.macs.cmp(&b.macs)));
     best.copied().ok_or_else(|| SelectError::NoCombination {
         kind,
@@ -509,6 +519,27 @@ mod tests {
             prop_assume!(share > 0.0);
             let printed: f64 = share.to_string().parse().unwrap();
             prop_assert!(select(&records, Budget::Share(printed)).is_ok());
+        }
+
+        #[test]
+        fn a_budget_that_an_error_names_is_enough_as_it_stands(
+            macs in 1u64..999_000_000_000_000,
+            nanos in 1000u64..3_600_000_000_000,
+            top1 in 0.001f64..0.999,
+        ) {
+            let records = [record("full", macs, Some(top1))];
+            let times = Times::from([(Instance::Full, Duration::from_nanos(nanos))]);
+            for budget in [
+                Budget::Macs(0),
+                Budget::Latency(Duration::ZERO),
+                Budget::MinAccuracy(1.0),
+            ] {
+                let error = select_timed(&records, &times, budget).unwrap_err();
+                let text = error.to_string();
+                let (_, needed) = text.rsplit_once("a budget of ").unwrap();
+                let needed: Budget = needed.trim_end_matches(" MACs").parse().unwrap();
+                prop_assert!(select_timed(&records, &times, needed).is_ok(), "{text}");
+            }
         }
 
         #[test]

@@ -64,6 +64,12 @@ impl fmt::Display for Choice {
         }
         match self.reason {
             Reason::Asked => f.write_str("; asked for by name"),
+            Reason::MostAccurate { fitting: 1 } | Reason::Dearest { fitting: 1 } => {
+                f.write_str("; the only one that fits")
+            }
+            Reason::Cheapest { fitting: 1 } => {
+                f.write_str("; the only one that is accurate enough")
+            }
             Reason::MostAccurate { fitting } => {
                 write!(f, "; the most accurate of the {fitting} that fit")
             }

@@ -78,8 +78,8 @@ impl From<SelectError> for Failure {
                 failure.hint("`sdpoint calibrate MODEL --data SRC` measures them on test images")
             }
             SelectError::NoCombination { kind, limit, .. } => failure.hint(format!(
-                "`sdpoint calibrate MODEL --data SRC --{kind} {}%` fits one",
-                100.0 * limit
+                "`sdpoint calibrate MODEL --data SRC --{kind} {}` fits one",
+                Budget::Share(limit)
             )),
             SelectError::Empty | SelectError::NotTimed => failure,
         }
