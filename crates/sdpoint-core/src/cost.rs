@@ -200,8 +200,10 @@ mod tests {
             x = b.conv(format!("conv{index}"), x, conv);
         }
         let network = b.finish().unwrap();
-        let cost = network.cost([1 << 14; 2], Instance::Full).unwrap();
+        let cost = network.cost([1 << 8; 2], Instance::Full).unwrap();
         assert_eq!(cost.macs, u64::MAX);
+        let error = network.cost([1 << 9; 2], Instance::Full);
+        assert!(matches!(error, Err(ShapeError::Grown { .. })), "{error:?}");
 
         let mut b = NetworkBuilder::new("grows", 1);
         let mut x = b.input();

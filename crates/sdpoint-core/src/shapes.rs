@@ -59,7 +59,7 @@ pub enum ShapeError {
         /// Columns of the input.
         width: usize,
     },
-    /// Padding makes a feature map larger than anything that could be computed.
+    /// A feature map is larger than anything that could be computed.
     #[error(
         "layer '{layer}' of {network} makes a feature map of {height}×{width}, which is too large"
     )]
@@ -110,9 +110,13 @@ pub enum ShapeError {
 /// The longest side of an input.
 pub const MAX_SIDE: usize = 1 << 14;
 
-/// The longest side of any feature map. With the channels that a layer can
-/// have, the bytes of a tensor stay below 2^62.
+/// The longest side of any feature map; its product with the channels that a
+/// layer can have is far from overflow.
 const MAX_MAP_SIDE: usize = 1 << 20;
+
+/// The most values of any tensor of one image, a quarter of a terabyte: sums
+/// over all layers and a batch stay far from overflow.
+const MAX_TENSOR: usize = 1 << 36;
 
 impl Shapes {
     /// The size of what a layer computes. For the stem's max pool, what it
@@ -214,6 +218,14 @@ impl Network {
                 width: columns,
                 channels: self.channels(LayerId(index)),
             };
+            if shape.len() > MAX_TENSOR {
+                return Err(ShapeError::Grown {
+                    network: name(),
+                    layer: layer.name.clone(),
+                    height: rows,
+                    width: columns,
+                });
+            }
             let mut reduced = shape;
             if let Some((point, ratio)) = down
                 && point.0 == index

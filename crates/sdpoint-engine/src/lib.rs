@@ -58,6 +58,14 @@ pub enum EngineError {
         /// The length that would be right.
         expected: usize,
     },
+    /// More memory is needed than the system gives.
+    #[error("{what} would take {bytes} bytes of memory, which the system does not give")]
+    TooLarge {
+        /// What needs it.
+        what: &'static str,
+        /// How much it needs.
+        bytes: usize,
+    },
     /// A batch without images.
     #[error("a batch needs at least one image")]
     EmptyBatch,

@@ -258,11 +258,12 @@ impl InferenceEngine {
         }
     }
 
-    fn routes(&self, batch: usize, size: [usize; 2]) -> Result<Arc<Routes>, ShapeError> {
+    fn routes(&self, batch: usize, size: [usize; 2]) -> Result<Arc<Routes>, EngineError> {
         if let Some(routes) = lock(&self.routes).get(&(batch, size)) {
             return Ok(routes.clone());
         }
         let made = Arc::new(Routes::new(&self.base.network, size, batch)?);
+        made.full.check_memory()?;
         let mut routes = lock(&self.routes);
         if routes.len() >= MAX_ROUTES {
             routes.clear();

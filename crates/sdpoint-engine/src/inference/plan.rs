@@ -10,6 +10,7 @@ use sdpoint_kernels::pool::PoolGeometry;
 
 use super::fuse::{Step, fuse};
 use super::lock;
+use crate::EngineError;
 use crate::arena::{Layout, Lifetime};
 use crate::lower::{Lowered, Node, Span, Value, lower};
 
@@ -79,7 +80,7 @@ impl Routes {
     }
 
     /// What an instance does from its exit on.
-    pub fn branch(&self, network: &Network, instance: Instance) -> Result<Arc<Plan>, ShapeError> {
+    pub fn branch(&self, network: &Network, instance: Instance) -> Result<Arc<Plan>, EngineError> {
         if let Some(plan) = lock(&self.branches).get(&instance) {
             return Ok(plan.clone());
         }
@@ -98,6 +99,7 @@ impl Routes {
             .map(|value| (value.0, self.full.layout.place(value.0)))
             .collect();
         let plan = Arc::new(Plan::new(lowered, steps, self.full.batch, exit, &kept));
+        plan.check_memory()?;
         lock(&self.branches).insert(instance, plan.clone());
         Ok(plan)
     }
@@ -146,6 +148,18 @@ impl Plan {
             steps,
             batch,
         }
+    }
+
+    /// Asks the system for the tensors' memory once and gives it back: what a
+    /// model from anywhere asks for may be more than there is, and a run
+    /// could only abort.
+    pub fn check_memory(&self) -> Result<(), EngineError> {
+        let floats = self.layout.len();
+        let asked = Vec::<f32>::new().try_reserve_exact(floats);
+        asked.map_err(|_| EngineError::TooLarge {
+            what: "a run of this network",
+            bytes: floats.saturating_mul(size_of::<f32>()),
+        })
     }
 
     /// The tensors that are there before a step and that it or a later one
