@@ -38,8 +38,9 @@ pub struct Wanted {
 /// for a wanted cost, there is none for it.
 ///
 /// A cascade is the pair of instances, and the threshold, of the highest
-/// accuracy whose average cost keeps to what is wanted; all are tried. An
-/// ensemble grows by the instance that lowers the loss most, as long as one
+/// accuracy whose average cost keeps to what is wanted; all are tried. The
+/// cost has to keep to it on both halves, which takes no labels: so what was
+/// fitted for a cost can be had for it. An ensemble grows by the instance that lowers the loss most, as long as one
 /// does and the cost allows.
 ///
 /// # Errors
@@ -89,6 +90,7 @@ pub fn fit_combinations(
         work: &work,
         instances,
         outcomes: fitted_on,
+        others: &measured_on,
     };
     let full = work.macs(Instance::Full) as f64;
     let mut found = Vec::new();
@@ -131,6 +133,8 @@ struct Fit<'a> {
     work: &'a InstanceWork,
     instances: &'a [Instance],
     outcomes: Outcomes,
+    /// Of the images that are not fitted on.
+    others: &'a Outcomes,
 }
 
 impl Fit<'_> {
@@ -148,18 +152,25 @@ impl Fit<'_> {
             let sure = confidences(&outcomes.logits[a], classes);
             let mut order: Vec<usize> = (0..images).collect();
             order.sort_by(|&i, &j| sure[i].total_cmp(&sure[j]));
+            let mut others = confidences(&self.others.logits[a], classes);
+            others.sort_by(f64::total_cmp);
             for (b, &second) in self.instances.iter().enumerate() {
                 let [cost, extra] = self.work.cascade(first, second);
                 if a == b || cost as f64 > budget || extra == 0 {
                     continue;
                 }
-                let affordable = (budget - cost as f64) / extra as f64 * images as f64;
-                let most = images.min(affordable as usize);
+                let affordable = (budget - cost as f64) / extra as f64;
+                // A threshold at which no more of the other images go on.
+                let dearest = others
+                    .get((affordable * others.len() as f64) as usize)
+                    .map_or(f64::INFINITY, |&sure| sure);
+                let most = images.min((affordable * images as f64) as usize);
+                let most = order[..most].partition_point(|&image| sure[image] < dearest);
                 let (again, hits) = best_cut(&order[..most], &right[a], &right[b]);
                 if again > 0 && best.is_none_or(|(most, _)| hits > most) {
                     let below = sure[order[again - 1]];
                     let above = order.get(again).map_or(1.0, |&image| sure[image]);
-                    let threshold = f64::midpoint(below, above);
+                    let threshold = f64::midpoint(below, above).min(dearest);
                     let cascade = Cascade {
                         first,
                         second,
@@ -265,6 +276,10 @@ mod tests {
                 logits: vec![logits(&[(true, 9.0); 4]), logits(&cheap)],
                 labels: vec![0; 4],
             },
+            others: &Outcomes {
+                logits: vec![logits(&[(true, 9.0); 4]), logits(&cheap)],
+                labels: vec![0; 4],
+            },
         };
         let [cost, extra] = work.cascade(instances[1], instances[0]);
         let budget = |again: f64| cost as f64 + again * extra as f64 + 1.0;
@@ -287,6 +302,47 @@ mod tests {
     }
 
     #[test]
+    fn a_cascade_keeps_to_its_cost_on_images_that_it_was_not_fitted_on() {
+        let (instances, work) = instances(2);
+        let fitted_on = [(true, 5.0), (false, 1.0), (true, 4.0), (false, 2.0)];
+        let [cost, extra] = work.cascade(instances[1], instances[0]);
+        // Images of which the first is less sure than of those of the fit.
+        for others in [
+            [1.5, 1.5, 1.6, 1.7],
+            [0.5, 0.6, 1.4, 1.5],
+            [1.7, 3.0, 5.0, 6.0],
+        ] {
+            let others = Outcomes {
+                logits: vec![
+                    logits(&[(true, 9.0); 4]),
+                    logits(&others.map(|sure| (true, sure))),
+                ],
+                labels: vec![0; 4],
+            };
+            let fit = Fit {
+                classes: 2,
+                work: &work,
+                instances: &instances,
+                outcomes: Outcomes {
+                    logits: vec![logits(&[(true, 9.0); 4]), logits(&fitted_on)],
+                    labels: vec![0; 4],
+                },
+                others: &others,
+            };
+            for again in [0.25, 0.5, 0.75] {
+                let budget = cost as f64 + again * extra as f64 + 1.0;
+                let Some(cascade) = fit.cascade(budget) else {
+                    continue;
+                };
+                let cascade = Combination::Cascade(cascade);
+                let mut tally = Tally::of(&[cascade], &instances).remove(0);
+                tally.add(&others.logits, &others.labels, 2);
+                assert!(tally.record(&work).macs as f64 <= budget, "{again}");
+            }
+        }
+    }
+
+    #[test]
     fn an_ensemble_takes_in_who_knows_what_it_does_not() {
         let (instances, work) = instances(3);
         let a = [(true, 3.0), (true, 3.0), (false, 1.0)];
@@ -300,6 +356,7 @@ mod tests {
                 logits: vec![logits(&a), logits(&useless), logits(&b)],
                 labels: vec![0; 3],
             },
+            others: &Outcomes::default(),
         };
         let members = fit.ensemble(f64::INFINITY).unwrap();
         assert_eq!(members, [instances[0], instances[2]]);
