@@ -45,3 +45,8 @@ pub use sdpoint_train as train;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// Keeps the example of the page on running models compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/runtime.md")]
+struct Runtime;

@@ -237,7 +237,7 @@ impl Engine {
     pub fn warm_up(&self, batch: usize) -> Result<(), EngineError> {
         let size = self.preprocessing.size;
         self.timetable((batch, size))?;
-        let inputs = self.test_inputs(batch, size);
+        let inputs = self.test_inputs(batch, size)?;
         let instances: Vec<Instance> = self.records.iter().map(|r| r.instance).collect();
         self.inference
             .run_all((&inputs).into(), &instances, NormSource::Own)?;

@@ -36,7 +36,8 @@ impl fmt::Display for Machine {
             isa,
             threads,
         } = self;
-        write!(f, "{processor} ({isa}, {threads} threads)")
+        let plural = if *threads == 1 { "" } else { "s" };
+        write!(f, "{processor} ({isa}, {threads} thread{plural})")
     }
 }
 

@@ -50,6 +50,16 @@ impl Samples {
         self.rests.entry(instance).or_default().push(sample.rest);
     }
 
+    /// How many medians nine of ten runs stay under, over all instances: each
+    /// alone has too few runs to tell.
+    fn slow(&self) -> f64 {
+        let each = self.totals.values().flat_map(|totals| {
+            let middle = median(totals.clone()).unwrap_or(0.0).max(LEAST_TIME);
+            totals.iter().map(move |total| total / middle)
+        });
+        quantile(&mut each.collect::<Vec<f64>>(), 0.9).unwrap_or(1.0)
+    }
+
     /// The medians from point to point, the last ending at the logits.
     fn medians(&self) -> Vec<f64> {
         let last = self.rests.get(&Instance::Full).cloned().unwrap_or_default();
@@ -68,7 +78,7 @@ impl Engine {
     pub fn measure(&self, batch: usize, time: Duration) -> Result<BatchProfile, EngineError> {
         let size = self.preprocessing.size;
         let instances: Vec<Instance> = self.records.iter().map(|r| r.instance).collect();
-        let inputs = self.test_inputs(batch, size);
+        let inputs = self.test_inputs(batch, size)?;
         let images = Images::from(&inputs);
         let mut samples = Samples::default();
         for &instance in &instances {
@@ -114,7 +124,7 @@ impl Engine {
         batch: usize,
         size: [usize; 2],
     ) -> Result<BatchProfile, EngineError> {
-        let inputs = self.test_inputs(batch, size);
+        let inputs = self.test_inputs(batch, size)?;
         let images = Images::from(&inputs);
         let mut samples = Samples::default();
         let looked_at = self.looked_at();
@@ -139,9 +149,7 @@ impl Engine {
                 factors.entry(ratio).or_default().push(factor);
             }
         }
-        let full = samples.totals.get_mut(&Instance::Full);
-        let full = full.expect("full is always looked at");
-        let slow = quantile(full, 0.9).unwrap_or(0.0) / quantile(full, 0.5).unwrap_or(1.0);
+        let slow = samples.slow();
         let instances = self.records.iter().map(|record| {
             let instance = record.instance;
             let before = work
@@ -223,10 +231,24 @@ impl Engine {
     }
 
     /// Images to measure with: time does not depend on what is on them.
-    pub(super) fn test_inputs(&self, batch: usize, size: [usize; 2]) -> Inputs {
-        let len = batch * size[0] * size[1] * self.network().input_channels();
-        let data = (0..len).map(|i| (i * 31 % 251) as f32 / 125.0 - 1.0);
-        Inputs::of(data.collect(), batch, size)
+    ///
+    /// # Errors
+    /// If there is no memory for them.
+    pub(super) fn test_inputs(
+        &self,
+        batch: usize,
+        size: [usize; 2],
+    ) -> Result<Inputs, EngineError> {
+        let image = [size[0], size[1], self.network().input_channels()];
+        let len = image.into_iter().fold(batch, usize::saturating_mul);
+        let mut data = Vec::new();
+        data.try_reserve_exact(len)
+            .map_err(|_| EngineError::TooLarge {
+                what: "a batch of images",
+                bytes: len.saturating_mul(size_of::<f32>()),
+            })?;
+        data.extend((0..len).map(|i| (i * 31 % 251) as f32 / 125.0 - 1.0));
+        Ok(Inputs::of(data, batch, size))
     }
 }
 

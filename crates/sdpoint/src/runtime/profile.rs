@@ -1,7 +1,7 @@
 //! How long instances take, kept beside the model.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -145,11 +145,17 @@ impl Profile {
             path: path.clone(),
             source,
         };
-        let file = match File::open(&path) {
-            Ok(file) => file,
+        match fs::metadata(&path) {
+            // A pipe would block, and a device has no end.
+            Ok(about) if !about.is_file() => {
+                let problem = "it is not a regular file".into();
+                return Err(ProfileError::Malformed { path, problem });
+            }
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unreadable(error)),
-        };
+        }
+        let file = File::open(&path).map_err(unreadable)?;
         let mut bytes = Vec::new();
         file.take(MAX_BYTES)
             .read_to_end(&mut bytes)
@@ -297,7 +303,7 @@ impl fmt::Display for TimeSource {
                     "the latency profile is of {names}, not of this machine: {ESTIMATED}"
                 )
             }
-            Self::Unusable(problem) => write!(f, "{problem}: {ESTIMATED}"),
+            Self::Unusable(problem) => write!(f, "{problem}; so {ESTIMATED}"),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sdpoint_core::{
     Cascade, EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform, select, zoo,
 };
-use sdpoint_engine::{Isa, initial_weights};
+use sdpoint_engine::{InstanceWork, Isa, initial_weights};
 
 use super::timetable::any_at;
 use super::*;
@@ -145,6 +145,30 @@ fn every_instance_says_what_evaluation_says() {
             assert_eq!(answer.predictions.top(image, 1)[0].label, best);
         }
     }
+}
+
+#[test]
+fn what_needs_more_memory_than_there_is_is_refused() {
+    let engine = engine();
+    for batch in [1 << 40, usize::MAX] {
+        let refused = [engine.times(batch).map(drop), engine.warm_up(batch)];
+        for error in refused.map(Result::unwrap_err) {
+            let text = error.to_string();
+            assert!(text.contains("memory"), "{text}");
+        }
+    }
+    // Sixteen thousand pixels a side are an image of the model's preprocessing,
+    // but the feature maps are more than a machine has.
+    let mut model = model();
+    model.preprocessing.size = [1 << 14; 2];
+    let engine = Engine::new(engine.inference.context().clone(), model).unwrap();
+    let asked = engine
+        .inference
+        .memory_bytes([1 << 14; 2], 1 << 12, Instance::Full);
+    assert!(
+        matches!(asked, Err(EngineError::TooLarge { .. })),
+        "{asked:?}"
+    );
 }
 
 #[test]
@@ -298,6 +322,108 @@ fn a_slow_layer_makes_the_same_run_downsample_later_on() {
     let became = fly(&engine, deadline, &[1.0, 3.0, 1.0]);
     assert_eq!(became.point(), Some(engine.network().points()[1].id()));
     assert_eq!(became.ratio(), Some(Ratio::DEFAULT[0]));
+}
+
+/// Where each point's instances part from `full`, by layer, and how long each
+/// layer of `full` takes: as its cost is, but none nothing.
+fn layer_times(engine: &Engine) -> (Vec<usize>, Vec<f64>) {
+    let instances = engine.records().iter().map(|record| record.instance);
+    let work = InstanceWork::new(engine.network(), SIZE, instances).unwrap();
+    let exits = work.exits().iter().map(|(_, layer)| layer.0).collect();
+    let macs = work.layer_macs(Instance::Full);
+    let times = macs.iter().map(|&macs| 1e-6 * macs as f64 + 1e-3);
+    (exits, times.collect())
+}
+
+/// A profile of a machine on which layers take these times, and what lies
+/// behind an instance's point its ratio squared of that.
+fn layered(engine: &Engine, exits: &[usize], times: &[f64]) -> BatchProfile {
+    let ends: Vec<usize> = exits.iter().copied().chain([times.len()]).collect();
+    let starts = [0].into_iter().chain(exits.iter().copied());
+    let mut profile = steady(engine);
+    for ((stretch, start), &end) in profile.stretches.iter_mut().zip(starts).zip(&ends) {
+        stretch.median = times[start..end].iter().sum();
+    }
+    for time in &mut profile.instances {
+        let points = engine.network().points().iter();
+        let place = points
+            .clone()
+            .position(|p| Some(p.id()) == time.instance.point());
+        let exit = ends[place.unwrap_or(exits.len() - 1)];
+        let ratio = time.instance.ratio().map_or(1.0, Ratio::value);
+        time.rest = ratio * ratio * times[exit..].iter().sum::<f64>();
+        time.median = times[..exit].iter().sum::<f64>() + time.rest;
+        time.p90 = time.median;
+    }
+    profile
+}
+
+#[test]
+fn whichever_layer_is_slow_the_run_leaves_behind_it_and_sooner_than_else() {
+    let engine = engine();
+    let (exits, times) = layer_times(&engine);
+    let table = Timetable::new(&layered(&engine, &exits, &times), engine.records());
+    let data = tensor(1);
+    let total: f64 = times.iter().sum();
+    // Time enough for `full`, with what caution asks for on top.
+    let deadline = 1.15 * total;
+    let fly = |times: &[f64]| {
+        *lock(&engine.pace) = Pace::default();
+        let ends = exits.iter().copied().chain([times.len()]);
+        let mut at = ends.map(|end| times[..end].iter().sum());
+        let clock = || at.next().unwrap_or(total);
+        engine.fly(images(&data), &table, deadline, clock).unwrap()
+    };
+    assert_eq!(fly(&times).instance, Instance::Full);
+    let before = |exit: usize| times[..exit].iter().sum::<f64>();
+    for slow in 0..*exits.last().unwrap() {
+        // Too long for `full`, and too long for any instance.
+        for delay in [0.5 * total, 1.2 * total] {
+            let mut slowed = times.clone();
+            slowed[slow] += delay;
+            let flown = fly(&slowed);
+            let became = flown.instance;
+            let point = became.point().expect("full cannot be done in time");
+            let points = engine.network().points();
+            let place = points.iter().position(|p| p.id() == point).unwrap();
+            // What is slow later cannot be known: the same run was `full` up
+            // to there, and left at a point behind the slow layer.
+            assert!(exits[place] > slow, "{became} before slow layer {slow}");
+            let first = exits.iter().position(|&exit| exit > slow).unwrap();
+            if before(exits[first]) + delay > deadline {
+                assert_eq!(place, first, "{became} though layer {slow} is slow");
+                assert_eq!(became.ratio(), Some(Ratio::DEFAULT[0]), "{slow}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_delay_on_a_real_clock_makes_the_same_run_downsample_later_on() {
+    let engine = engine();
+    engine.warm_up(1).unwrap();
+    let data = tensor(1);
+    let table = engine.timetable((1, SIZE)).unwrap();
+    let deadline = Duration::from_millis(400);
+    let fly = |delayed: usize| {
+        *lock(&engine.pace) = Pace::default();
+        let start = Instant::now();
+        let mut stop = 0;
+        let clock = || {
+            if stop == delayed {
+                std::thread::sleep(deadline);
+            }
+            stop += 1;
+            start.elapsed().as_secs_f64()
+        };
+        let flown = engine.fly(images(&data), &table, deadline.as_secs_f64(), clock);
+        flown.unwrap().instance
+    };
+    let points = engine.network().points();
+    assert_eq!(fly(points.len()), Instance::Full, "nothing delays it");
+    for (stop, point) in points.iter().enumerate() {
+        assert_eq!(fly(stop).point(), Some(point.id()));
+    }
 }
 
 #[test]
@@ -477,6 +603,12 @@ fn a_profile_is_kept_beside_the_model() {
             "{from}: {source:?}"
         );
     }
+    std::fs::remove_file(&kept).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+    let source = load().time_source().to_string();
+    assert!(source.contains("not a regular file"), "{source}");
+    std::fs::remove_dir(&kept).unwrap();
+    std::fs::write(&kept, "nothing").unwrap();
     // What cannot be used is replaced.
     Profile::save_beside(&file, &engine, measured).unwrap();
     assert_eq!(*load().time_source(), TimeSource::Profile);

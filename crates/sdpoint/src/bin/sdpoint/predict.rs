@@ -186,7 +186,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     } else {
         print(&format!("{why}\n"))?;
         for row in &rows {
-            print(&text(row, timed || args.cost.cascade.is_some()))?;
+            print(&text(row, &engine, timed || args.cost.cascade.is_some()))?;
         }
     }
     // Images that can be read are answered; the rest is told of at the end.
@@ -302,7 +302,7 @@ fn read(path: &Path) -> Result<Image, Failure> {
     decode(&bytes).map_err(|error| refuse(error.to_string()))
 }
 
-fn text(row: &Row, told: bool) -> String {
+fn text(row: &Row, engine: &Engine, told: bool) -> String {
     let mut table = Table::new([&*row.image, ""]);
     for guess in &row.top {
         table.row([
@@ -313,12 +313,31 @@ fn text(row: &Row, told: bool) -> String {
     let mut text = format!("\n{}", table.text());
     if told {
         let time = format_duration(Duration::from_secs_f64(row.time_ms / 1e3));
-        let late = if row.met == Some(false) {
-            ", too late"
-        } else {
-            ""
-        };
-        text.push_str(&format!("  {} in {time}{late}\n", row.instance));
+        text.push_str(&format!("  {} in {time}", row.instance));
+        // What was chosen before the run has been told.
+        if let Some(met) = row.met {
+            text.push_str(&became(row, engine, met));
+        }
+        text.push('\n');
     }
     text
+}
+
+/// What a run by a deadline became, and why.
+fn became(row: &Row, engine: &Engine, met: bool) -> String {
+    let instance: Option<Instance> = row.instance.parse().ok();
+    let top1 = instance.and_then(|instance| engine.record(instance)?.top1);
+    let right = top1.map_or(String::new(), |top1| {
+        format!(", {:.2}% right on the test images", 100.0 * top1)
+    });
+    let why = match (met, instance) {
+        (false, _) => "too late",
+        (true, Some(Instance::Full)) => "there was time for all of it",
+        (true, _) => "the most accurate that there was time for",
+    };
+    format!(
+        ": {} MACs, {:.1}% of the dearest{right}; {why}",
+        format_macs(row.macs),
+        100.0 * row.share
+    )
 }
