@@ -1,7 +1,7 @@
 //! Measures the run-time library: deadlines idle and under load, memory, and
 //! what switching between instances costs.
 //!
-//! `cargo run --release -- deadlines [--quick] [--out FOLDER]`, `memory`,
+//! `cargo run --release -- deadlines`, `deadlines-under-load`, `memory` or
 //! `switching`.
 
 mod deadlines;
@@ -11,24 +11,33 @@ mod picture;
 mod subject;
 mod switching;
 
-use std::path::PathBuf;
+use deadlines::{Neighbour, ROUNDS};
+
+const USAGE: &str = "\
+say what to measure:
+  deadlines [--rounds N]
+  deadlines-under-load [--rounds N] [--svg FILE]
+  memory
+  switching";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let option = |name: &str| {
+        let place = words.iter().position(|word| *word == name);
+        place.and_then(|place| words.get(place + 1)).copied()
+    };
+    let rounds = || option("--rounds").map_or(Ok(ROUNDS), str::parse);
     match words.as_slice() {
-        ["deadlines", options @ ..] => {
-            let out = options.iter().position(|word| *word == "--out");
-            let out = out.and_then(|place| options.get(place + 1));
-            deadlines::run(
-                options.contains(&"--quick"),
-                out.map(PathBuf::from).as_deref(),
-            )
+        ["deadlines", ..] => deadlines::run(Neighbour::None, rounds()?, None),
+        ["deadlines-under-load", ..] => {
+            let picture = option("--svg").map(str::as_ref);
+            deadlines::run(Neighbour::Bursts, rounds()?, picture)
         }
         ["memory"] => memory::run(),
         ["memory", file] => memory::measure(file.as_ref()),
         ["switching"] => switching::run(),
         ["load", seed] => load::burn(seed.parse()?),
-        _ => anyhow::bail!("say deadlines, memory or switching"),
+        _ => anyhow::bail!(USAGE),
     }
 }

@@ -18,14 +18,15 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// Draws panels of lines side by side.
+/// Draws panels of the same lines side by side; the first names them.
 pub fn draw(panels: &[(&str, Vec<Line>)]) -> anyhow::Result<String> {
     let mut svg = String::new();
     {
         let canvas = SVGBackend::with_string(&mut svg, (1000, 460)).into_drawing_area();
         canvas.fill(&WHITE)?;
-        for (area, (title, lines)) in canvas.split_evenly((1, panels.len())).iter().zip(panels) {
-            panel(area, title, lines)?;
+        let areas = canvas.split_evenly((1, panels.len()));
+        for (index, (area, (title, lines))) in areas.iter().zip(panels).enumerate() {
+            panel(area, title, lines, index == 0)?;
         }
         canvas.present()?;
     }
@@ -34,7 +35,7 @@ pub fn draw(panels: &[(&str, Vec<Line>)]) -> anyhow::Result<String> {
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
-fn panel(area: &Area<'_>, title: &str, lines: &[Line]) -> anyhow::Result<()> {
+fn panel(area: &Area<'_>, title: &str, lines: &[Line], named: bool) -> anyhow::Result<()> {
     let all = || lines.iter().flat_map(|line| &line.points);
     let fold = |f: fn(f64, f64) -> f64, start, pick: fn(&(f64, f64)) -> f64| {
         all().map(pick).fold(start, f)
@@ -62,6 +63,9 @@ fn panel(area: &Area<'_>, title: &str, lines: &[Line]) -> anyhow::Result<()> {
             .draw_series(drawn)?
             .label(line.name.clone())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+    }
+    if !named {
+        return Ok(());
     }
     chart
         .configure_series_labels()
