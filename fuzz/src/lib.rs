@@ -1,5 +1,8 @@
 //! What the targets have in common.
 
+pub mod model;
+pub mod seed;
+
 use sdpoint::exchange::{Checkpoint, import};
 use sdpoint::zoo;
 

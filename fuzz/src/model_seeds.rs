@@ -1,74 +1,57 @@
-//! Writes small model files to start from: `model_seeds FOLDER`.
+//! Writes small files to start from: `model_seeds corpus` in `fuzz/`.
 
+use std::fs;
 use std::path::PathBuf;
 
-use sdpoint::engine::initial_weights;
-use sdpoint::{
-    Cascade, Combination, CombinedRecord, Conv, EvalTransform, Instance, Model, NetworkBuilder, Op,
-    PointId, Preprocessing, Ratio, Record, Statistics, TrainTransform,
-};
+use sdpoint::Model;
+use sdpoint_fuzz::seed;
+use serde_json::{Value, json};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder = PathBuf::from(std::env::args().nth(1).ok_or("name a folder")?);
-    std::fs::create_dir_all(&folder)?;
-    let mut model = model()?;
-    model.save(folder.join("plain"))?;
-    let [first, second] = [1, 0].map(|index| model.instances[index].instance);
-    let cascade = Combination::Cascade(Cascade {
-        first,
-        second,
-        threshold: 0.5,
-    });
-    for combination in [cascade, Combination::Ensemble(vec![first, second])] {
-        model.combinations.push(CombinedRecord {
-            combination,
-            macs: 100,
-            top1: 0.5,
-            top5: 1.0,
-            loss: 0.7,
-        });
+    let corpus = PathBuf::from(std::env::args().nth(1).ok_or("name the corpus's folder")?);
+    let files = corpus.join("model_file");
+    let descriptions = corpus.join("model_description");
+    let profiles = corpus.join("latency_profile");
+    for folder in [&files, &descriptions, &profiles] {
+        fs::create_dir_all(folder)?;
     }
-    model.save(folder.join("combined"))?;
+    let small = seed::small()?;
+    fs::write(profiles.join("seed.json"), profile(&small).to_string())?;
+    let models = [
+        ("plain", small.clone()),
+        ("combined", seed::combined(small)),
+        ("varied", seed::combined(seed::varied()?)),
+    ];
+    for (name, model) in models {
+        let file = files.join(name);
+        model.save(&file)?;
+        fs::write(descriptions.join(name), description(&fs::read(file)?)?)?;
+    }
     Ok(())
 }
 
-fn model() -> Result<Model, Box<dyn std::error::Error>> {
-    let mut b = NetworkBuilder::new("small", 3);
-    let x = b.conv("conv1", b.input(), Conv::square(3, 1, 1, 1));
-    let y = b.batch_norm("bn1", x, 1);
-    let sum = b.add("add", y, x);
-    b.point(PointId::Block(0), sum);
-    let y = b.batch_norm("bn2", sum, 1);
-    let y = b.layer("pool", Op::GlobalAvgPool, &[y]);
-    let op = Op::Linear {
-        in_features: 1,
-        out_features: 2,
-        bias: true,
+/// What a model file says of itself, as text.
+fn description(file: &[u8]) -> Result<String, Box<dyn std::error::Error>> {
+    let len = u64::from_le_bytes(*file.first_chunk().ok_or("no header")?) as usize;
+    let header: Value = serde_json::from_slice(&file[8..8 + len])?;
+    let text = header["__metadata__"]["sdpoint"].as_str();
+    Ok(text.ok_or("no description")?.to_owned())
+}
+
+/// A latency profile of a model with one point.
+fn profile(model: &Model) -> Value {
+    let instance = |record: &sdpoint::Record| {
+        json!({
+            "instance": record.instance, "macs": record.macs,
+            "median": 0.003, "p90": 0.0031, "rest": 0.002,
+        })
     };
-    b.layer("fc", op, &[y]);
-    let network = b.finish()?;
-    let all = network.instances(&[Ratio::DEFAULT[0]]);
-    let statistics = Statistics::identity_for(&network, &all);
-    let mut instances = Vec::new();
-    for instance in all {
-        let macs = network.cost([4, 4], instance)?.macs;
-        instances.push(Record::unmeasured(instance, macs));
-    }
-    assert_eq!(instances[0].instance, Instance::Full);
-    Ok(Model {
-        weights: initial_weights(&network, 0),
-        network,
-        statistics,
-        classes: vec!["cat".into(), "dog".into()],
-        preprocessing: Preprocessing {
-            size: [4, 4],
-            mean: vec![0.5; 3],
-            std: vec![0.5; 3],
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-        },
-        instances,
-        combinations: Vec::new(),
-        training: "seed".into(),
+    let instances: Vec<Value> = model.instances.iter().map(instance).collect();
+    let stretches = json!([{ "to": "0", "median": 0.001 }, { "to": null, "median": 0.002 }]);
+    let machine = json!({ "processor": "A", "isa": "avx512", "threads": 2 });
+    let batches = json!([{ "batch": 1, "stretches": stretches, "instances": instances }]);
+    json!({
+        "version": 1, "network": model.network.name(), "input": model.preprocessing.size,
+        "machines": [{ "machine": machine, "batches": batches }],
     })
 }
