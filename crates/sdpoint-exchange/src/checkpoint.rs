@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 use element::Element;
 
+/// More sides than the tensors of a network have.
+const MAX_SIDES: usize = 8;
+
 /// Named tensors of a file: safetensors, or what `torch.save` writes.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -255,17 +258,23 @@ impl StoredTensor {
 /// that they wrap.
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
 
-fn unwrapped(mut tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
-    while let Some(prefix) = WRAPPERS
-        .iter()
-        .find(|prefix| !tensors.is_empty() && tensors.keys().all(|name| name.starts_with(**prefix)))
-    {
-        tensors = tensors
-            .into_iter()
-            .map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor))
-            .collect();
+fn unwrapped(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
+    let all_go_on = |length: usize, wrapper: &str| {
+        let goes_on = |name: &String| name[length..].starts_with(wrapper);
+        !tensors.is_empty() && tensors.keys().all(goes_on)
+    };
+    // Each name is passed over once, however often it repeats the prefix.
+    let mut length = 0;
+    while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| all_go_on(length, wrapper)) {
+        length += wrapper.len();
     }
     tensors
+        .into_iter()
+        .map(|(mut name, tensor)| {
+            name.drain(..length);
+            (name, tensor)
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -43,8 +43,8 @@ impl fmt::Display for Misshapen {
 pub enum ImportError {
     /// Tensors are missing or have other shapes.
     #[error(
-        "it does not fit {network}: of the {needed} tensors that the network needs, \
-         {} are missing and {} have another shape; {} are left over{}{}{}",
+        "it does not fit {network}, which needs {needed} tensors: {} missing, \
+         {} of another shape, {} left over{}{}{}",
         missing.len(), misshapen.len(), left_over.len(),
         listed("missing", missing),
         listed("of another shape", misshapen),

@@ -9,6 +9,7 @@
 mod machine;
 mod names;
 
+use super::MAX_SIDES;
 use super::element::Element;
 
 pub(super) use machine::run;
@@ -26,7 +27,7 @@ pub(super) enum Value<'a> {
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Name(Name),
-    Storage(Storage<'a>),
+    Storage(Box<Storage<'a>>),
     Tensor(Box<Tensor>),
     /// Something that no weight depends on: a float, bytes, a set, options.
     Opaque,
@@ -57,13 +58,24 @@ pub(super) struct Storage<'a> {
     pub start: usize,
 }
 
-/// A tensor: a strided view of a storage, in elements.
-#[derive(Clone, Debug, PartialEq)]
+/// A tensor: a strided view of a storage, in elements. Its numbers stay where
+/// the pickle has them, as many tensors can share them.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Tensor {
     pub storage: Id,
-    pub offset: usize,
-    pub shape: Vec<usize>,
-    pub strides: Vec<usize>,
+    pub offset: Id,
+    pub shape: Id,
+    pub strides: Id,
+}
+
+impl Value<'_> {
+    /// A number that is a size, an offset or a stride.
+    pub fn size(&self) -> Option<usize> {
+        match *self {
+            Value::Int(size) => usize::try_from(size).ok(),
+            _ => None,
+        }
+    }
 }
 
 /// All values of a pickle.
@@ -80,9 +92,19 @@ impl<'a> Values<'a> {
     /// All storages that are mentioned.
     pub fn storages(&self) -> impl Iterator<Item = &Storage<'a>> {
         self.all.iter().filter_map(|value| match value {
-            Value::Storage(storage) => Some(storage),
+            Value::Storage(storage) => Some(&**storage),
             _ => None,
         })
+    }
+
+    /// The sizes of a tensor's sides, or the strides along them.
+    pub fn sizes(&self, id: Id) -> Option<Vec<usize>> {
+        match self.get(id) {
+            Value::Tuple(sizes) | Value::List(sizes) if sizes.len() <= MAX_SIDES => {
+                sizes.iter().map(|&size| self.get(size).size()).collect()
+            }
+            _ => None,
+        }
     }
 
     /// The value of a text key of a dictionary; the last counts, as in

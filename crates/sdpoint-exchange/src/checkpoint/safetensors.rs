@@ -2,10 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use super::bytes::Bytes;
 use super::element::Element;
-use super::{Fault, StoredTensor};
+use super::{Fault, MAX_SIDES, StoredTensor};
+
+/// A longer header than the tensors of any network need. Reading one takes
+/// some twenty times its length.
+const MAX_HEADER: u64 = 2 << 20;
 
 /// The metadata key of sdpoint's own models.
 const MODEL: &str = "sdpoint";
@@ -15,8 +20,14 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fau
         format: "safetensors file",
         problem,
     };
+    let length = Bytes::new(file).u64().unwrap_or(0);
+    if (MAX_HEADER..=file.len() as u64).contains(&length) {
+        return Err(malformed(format!(
+            "its header has {length} bytes; those of networks have less than {MAX_HEADER}"
+        )));
+    }
     let (header, metadata) =
-        SafeTensors::read_metadata(file).map_err(|error| malformed(error.to_string()))?;
+        SafeTensors::read_metadata(file).map_err(|error| malformed(problem(&error)))?;
     let about = metadata.metadata().as_ref();
     if about.is_some_and(|about| about.contains_key(MODEL)) {
         return Err(Fault::Model);
@@ -25,6 +36,10 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fau
     let start = header + 8;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
+        if info.shape.len() > MAX_SIDES {
+            let sides = info.shape.len();
+            return Err(malformed(format!("tensor '{name}' has {sides} sides")));
+        }
         let (from, to) = info.data_offsets;
         let end = start.checked_add(to).filter(|&end| end <= file.len());
         let data = match end {
@@ -40,6 +55,15 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fau
         tensors.insert(name, tensor);
     }
     Ok(tensors)
+}
+
+fn problem(error: &SafeTensorError) -> String {
+    match error {
+        SafeTensorError::MetadataIncompleteBuffer => {
+            "its tensors are not as long as the file is: it is truncated, or was appended to".into()
+        }
+        error => error.to_string(),
+    }
 }
 
 fn element(dtype: Dtype) -> Element {

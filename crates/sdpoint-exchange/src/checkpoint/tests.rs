@@ -1,5 +1,10 @@
 use super::*;
 
+#[path = "../../tests/support/archive.rs"]
+mod archive;
+
+use archive::zip;
+
 /// A pickle by the names of its instructions.
 #[derive(Clone, Default)]
 struct Pickle(Vec<u8>);
@@ -54,45 +59,6 @@ impl Pickle {
         pickle.0.extend(&self.0[2..]);
         zip(&[("a/data.pkl", &pickle.op(b"s.").0), ("a/data/0", &[0; 16])])
     }
-}
-
-/// A zip archive of stored files, as PyTorch lays it out.
-fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut archive = Vec::new();
-    let mut list = Vec::new();
-    for (name, content) in files {
-        let at = archive.len() as u32;
-        let sizes = [(content.len() as u32).to_le_bytes(); 2].concat();
-        let lengths = [name.len() as u16, 0].map(u16::to_le_bytes).concat();
-        archive.extend(
-            [
-                &b"PK\x03\x04"[..],
-                &[0; 14],
-                &sizes,
-                &lengths,
-                name.as_bytes(),
-            ]
-            .concat(),
-        );
-        archive.extend_from_slice(content);
-        let entry = [
-            &b"PK\x01\x02"[..],
-            &[0; 16],
-            &sizes,
-            &lengths,
-            &[0; 10],
-            &at.to_le_bytes(),
-        ];
-        list.extend(entry.concat());
-        list.extend(name.as_bytes());
-    }
-    let count = [(files.len() as u16).to_le_bytes(); 2].concat();
-    let place = [list.len() as u32, archive.len() as u32]
-        .map(u32::to_le_bytes)
-        .concat();
-    archive.extend(list);
-    archive.extend([&b"PK\x05\x06"[..], &[0; 4], &count, &place, &[0; 2]].concat());
-    archive
 }
 
 fn refused(file: Vec<u8>) -> String {
@@ -157,7 +123,7 @@ fn tensors_larger_than_their_data_are_refused() {
         let message = fits("FloatStorage", 0, shape, strides)
             .unwrap_err()
             .to_string();
-        assert!(message.contains("wrong arguments"), "{message}");
+        assert!(message.contains("tensor 'x' has"), "{message}");
     }
 }
 
@@ -172,7 +138,7 @@ fn a_value_that_holds_itself_does_no_harm() {
 #[test]
 fn a_small_pickle_cannot_ask_for_much() {
     let values = Pickle::new().op(&vec![b'}'; 2 << 20]);
-    assert!(refused(zip(&[("data.pkl", &values.0)])).contains("more values"));
+    assert!(refused(zip(&[("data.pkl", &values.0)])).contains("more instructions"));
     // A list of a thousand pairs, of which ten thousand dictionaries are made.
     let mut pickle = Pickle::new().op(b"](");
     for _ in 0..1000 {
@@ -186,6 +152,14 @@ fn a_small_pickle_cannot_ask_for_much() {
         pickle = pickle.op(b"h\x01h\0R");
     }
     assert!(refused(zip(&[("data.pkl", &pickle.0)])).contains("wrong arguments"));
+}
+
+#[test]
+fn a_prefix_repeated_a_million_times_takes_no_time() {
+    let name = "module.".repeat(1_000_000) + "x";
+    let tensor = StoredTensor::contiguous(Element::F32, vec![], 0..4).unwrap();
+    let tensors = unwrapped(BTreeMap::from([(name, tensor)]));
+    assert!(tensors.contains_key("x"));
 }
 
 #[test]
@@ -220,6 +194,16 @@ fn a_damaged_archive_says_where() {
         message.contains("'a/data/0'") && message.contains("truncated"),
         "{message}"
     );
+    let list = whole.len() - 6;
+    let mut outside = whole.clone();
+    outside[list..][..4].copy_from_slice(&u32::to_le_bytes(1 << 30));
+    assert!(refused(outside).contains("points outside"));
+    let mut twice = whole.clone();
+    let name = twice.windows(8).rposition(|w| w == b"a/data/0").unwrap();
+    twice.splice(name..name + 8, *b"a/data.p");
+    assert!(refused(twice).contains("has no data"));
+    let pickle = Pickle::new().op(b"}.");
+    assert!(refused(zip(&[("data.pkl", &pickle.0[..]); 2])).contains("two files"));
     let mut deflated = whole;
     deflated[place + 10] = 8;
     assert!(refused(deflated).contains("compressed"));
@@ -235,7 +219,7 @@ fn safetensors_of_wrong_sizes_are_refused() {
     };
     let x = r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
     assert!(Checkpoint::parse(file(x, 8)).is_ok());
-    assert!(refused(file(x, 7)).contains("damaged"));
+    assert!(refused(file(x, 7)).contains("truncated"));
     for header in [
         r#"{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
         r#"{"x":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}"#,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::bytes::Bytes;
-use super::pickle::{Id, PickleFault, Value, Values, run};
+use super::pickle::{Id, PickleFault, Tensor, Value, Values, run};
 use super::zip::{self, Directory};
 use super::{Fault, StoredTensor};
 
@@ -23,6 +23,9 @@ const OLD_VERSION: i64 = 1001;
 
 /// Where training scripts put the weights beside other things.
 const STATE_DICTS: [&str; 4] = ["state_dict", "model_state_dict", "model", "state_dict_ema"];
+
+/// More tensors than a network has, with all that an optimiser keeps.
+const MAX_TENSORS: usize = 1 << 16;
 
 type Tensors = BTreeMap<String, StoredTensor>;
 
@@ -131,27 +134,42 @@ fn tensors(
     let mut tensors = Tensors::new();
     for &(name, value) in dict {
         if let (&Value::Text(name), Value::Tensor(tensor)) = (values.get(name), values.get(value)) {
-            let Value::Storage(storage) = *values.get(tensor.storage) else {
-                return Err(Fault::NoStateDict);
-            };
-            let outside = |problem: String| Fault::Malformed {
+            let stored = stored(values, tensor, &find).map_err(|problem| Fault::Malformed {
                 format: "file of torch.save",
                 problem: format!("tensor '{name}' {problem}"),
-            };
-            let data = find(storage.key).ok_or_else(|| outside("has no data".into()))?;
-            let offset = tensor.offset.checked_add(storage.start);
-            let stored = StoredTensor::new(
-                storage.element,
-                tensor.shape.clone(),
-                tensor.strides.clone(),
-                offset.unwrap_or(usize::MAX),
-                data,
-            )
-            .map_err(outside)?;
+            })?;
             tensors.insert(name.to_owned(), stored);
+        }
+        if tensors.len() > MAX_TENSORS {
+            return Err(Fault::Malformed {
+                format: "file of torch.save",
+                problem: format!("it has more than {MAX_TENSORS} tensors"),
+            });
         }
     }
     Ok(tensors)
+}
+
+/// Where the elements of a tensor lie.
+fn stored(
+    values: &Values<'_>,
+    tensor: &Tensor,
+    find: impl Fn(&str) -> Option<Range<usize>>,
+) -> Result<StoredTensor, String> {
+    let Value::Storage(storage) = values.get(tensor.storage) else {
+        return Err("has no storage".into());
+    };
+    let offset = values.get(tensor.offset).size();
+    let sides = (values.sizes(tensor.shape), values.sizes(tensor.strides));
+    let (Some(offset), (Some(shape), Some(strides))) = (offset, sides) else {
+        return Err("has sizes or strides that no tensor has".into());
+    };
+    if shape.len() != strides.len() {
+        return Err("has strides for other sides than its own".into());
+    }
+    let data = find(storage.key).ok_or("has no data")?;
+    let offset = offset.checked_add(storage.start).unwrap_or(usize::MAX);
+    StoredTensor::new(storage.element, shape, strides, offset, data)
 }
 
 impl From<PickleFault> for Fault {

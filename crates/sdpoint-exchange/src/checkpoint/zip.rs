@@ -30,6 +30,10 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
         let entry = Entry::read(&mut list).ok_or_else(damaged)?;
         let name = std::str::from_utf8(entry.name).map_err(|_| damaged())?;
         if entry.encrypted || entry.method != 0 {
+            // TorchScript packs its source code.
+            if !needed(name) {
+                continue;
+            }
             return Err(format!(
                 "'{name}' in it is compressed or encrypted; PyTorch stores files as they are"
             ));
@@ -42,6 +46,11 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
         }
     }
     Ok(files)
+}
+
+/// Whether weights are read from a file of that name.
+fn needed(name: &str) -> bool {
+    name.ends_with("data.pkl") || name.starts_with("data/") || name.contains("/data/")
 }
 
 /// Where the end record is: the last place that has its signature.

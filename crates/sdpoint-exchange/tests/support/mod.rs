@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test file uses a part.
 
+pub mod archive;
 pub mod oracle;
 
 use std::path::{Path, PathBuf};

@@ -7,15 +7,13 @@ use super::super::bytes::Bytes;
 use super::names::known;
 use super::{Id, Name, PickleFault, Storage, Tensor, Value, Values};
 
-/// More values than any checkpoint has; one with all of an optimiser's state
-/// has some ten thousand. It bounds the memory that a small file can ask for.
-const MAX_VALUES: usize = 1 << 20;
+/// More instructions than any checkpoint has: ResNet-152 with all of an
+/// optimiser's state takes some hundred thousand. As each keeps a fixed amount
+/// at most, they bound the memory that a pickle can ask for.
+const MAX_STEPS: usize = 1 << 19;
 
 /// More arguments than any known name takes.
 const MAX_ARGUMENTS: usize = 16;
-
-/// More sides than any tensor has.
-const MAX_SIDES: usize = 32;
 
 /// Runs one pickle to its end and returns what it describes.
 pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, Id), PickleFault> {
@@ -25,7 +23,7 @@ pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, I
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
-        copied: 0,
+        steps: 0,
     };
     let top = loop {
         let place = machine.input.place();
@@ -49,8 +47,9 @@ struct Machine<'m, 'a> {
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
-    /// Pairs that calls copied from lists, which one list can feed to many.
-    copied: usize,
+    /// Instructions done, and pairs that calls copied from lists, which one
+    /// list can feed to many.
+    steps: usize,
 }
 
 /// Why the machine cannot go on.
@@ -65,6 +64,10 @@ type Step<T> = Result<T, Stop>;
 impl<'a> Machine<'_, 'a> {
     /// Does one instruction. The last one gives the value of the whole.
     fn step(&mut self) -> Step<Option<Id>> {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            return Err(Stop::Malformed("more instructions than a checkpoint has"));
+        }
         let input = &mut *self.input;
         match have(input.u8())? {
             // PROTO, FRAME
@@ -200,7 +203,7 @@ impl<'a> Machine<'_, 'a> {
                 let storage = self.storage(reference).ok_or(Stop::Malformed(
                     "a reference that is not one to a tensor's storage",
                 ))?;
-                self.push(Value::Storage(storage))?;
+                self.push(Value::Storage(Box::new(storage)))?;
             }
             _ => return Err(Stop::Malformed("an instruction that no checkpoint needs")),
         }
@@ -208,9 +211,6 @@ impl<'a> Machine<'_, 'a> {
     }
 
     fn push(&mut self, value: Value<'a>) -> Step<()> {
-        if self.values.len() == MAX_VALUES {
-            return Err(Stop::Malformed("more values than a checkpoint has"));
-        }
         self.stack.push(Id(self.values.len() as u32));
         self.values.push(value);
         Ok(())
@@ -360,8 +360,8 @@ impl<'a> Machine<'_, 'a> {
         let Value::List(pairs) = &self.values[list.0 as usize] else {
             return None;
         };
-        self.copied += pairs.len();
-        if self.copied > MAX_VALUES {
+        self.steps += pairs.len();
+        if self.steps > MAX_STEPS {
             return None;
         }
         let pairs = pairs.iter().map(|&pair| match self.value(pair) {
@@ -379,13 +379,9 @@ impl<'a> Machine<'_, 'a> {
         let &[storage, offset, shape, strides, ..] = arguments else {
             return None;
         };
-        if !matches!(self.value(storage), Value::Storage(_)) {
-            return None;
-        }
-        let (shape, strides) = (self.sizes(shape)?, self.sizes(strides)?);
-        (shape.len() == strides.len()).then_some(Tensor {
+        matches!(self.value(storage), Value::Storage(_)).then_some(Tensor {
             storage,
-            offset: self.size(offset)?,
+            offset,
             shape,
             strides,
         })
@@ -407,7 +403,7 @@ impl<'a> Machine<'_, 'a> {
         };
         let start = match view.first().map(|&view| self.value(view)) {
             None | Some(Value::None) => 0,
-            Some(Value::Tuple(view)) => self.size(*view.get(1)?)?,
+            Some(Value::Tuple(view)) => self.value(*view.get(1)?).size()?,
             Some(_) => return None,
         };
         Some(Storage {
@@ -415,22 +411,6 @@ impl<'a> Machine<'_, 'a> {
             key,
             start,
         })
-    }
-
-    fn sizes(&self, id: Id) -> Option<Vec<usize>> {
-        match self.value(id) {
-            Value::Tuple(sizes) | Value::List(sizes) if sizes.len() <= MAX_SIDES => {
-                sizes.iter().map(|&size| self.size(size)).collect()
-            }
-            _ => None,
-        }
-    }
-
-    fn size(&self, id: Id) -> Option<usize> {
-        match *self.value(id) {
-            Value::Int(size) => usize::try_from(size).ok(),
-            _ => None,
-        }
     }
 }
 
