@@ -1,4 +1,5 @@
-"""Records the small checkpoints that the tests of sdpoint-exchange read.
+"""Records the small checkpoints that the tests of sdpoint-exchange read, and smaller ones to
+start a search for hostile files from.
 
     tests/peers/.venv/bin/python tests/peers/record_fixtures.py
 
@@ -7,6 +8,7 @@ PyTorch has; expected.safetensors holds the values in single precision.
 """
 
 import argparse
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,7 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-FOLDER = Path(__file__).parents[2] / "crates/sdpoint-exchange/tests/fixtures"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "crates/sdpoint-exchange/tests/fixtures"
+SEEDS = ROOT / "fuzz/corpus"
 WIDTHS = [2, 4, 4, 8]
 CLASSES = 7
 
@@ -87,3 +91,39 @@ checkpoint = {
 torch.save(checkpoint, FOLDER / "checkpoint.pth.tar", _use_new_zipfile_serialization=False)
 doubles = OrderedDict((name, value.double()) for name, value in floats.items())
 torch.save(doubles, FOLDER / "float64.legacy.pth", _use_new_zipfile_serialization=False)
+
+
+def seed(name, content, **options):
+    """A file of each format of torch.save, and the pickle in it."""
+    for kind in ["zip", "legacy", "pickle"]:
+        (SEEDS / f"checkpoint_{kind}").mkdir(parents=True, exist_ok=True)
+    path = SEEDS / "checkpoint_zip" / name
+    torch.save(content, path, **options)
+    with zipfile.ZipFile(path) as archive:
+        (SEEDS / "checkpoint_pickle" / name).write_bytes(archive.read(f"{name}/data.pkl"))
+    if not options:
+        old = SEEDS / "checkpoint_legacy" / name
+        torch.save(content, old, _use_new_zipfile_serialization=False)
+
+
+pair = torch.tensor([1.0, -2.0])
+types = {
+    "a": pair.bfloat16(),
+    "b": pair.double(),
+    "c": nn.Parameter(torch.ones(2, 2).t()),
+    "d": pair.int(),
+    "e": pair[1:],
+}
+state = OrderedDict({"module.conv1.weight": pair.half(), "module.bn1.num_batches_tracked": torch.tensor(3)})
+optimizer = {"state": {0: {"momentum_buffer": None}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+nested = {"state_dict": state, "epoch": 3, "optimizer": optimizer, "args": argparse.Namespace(lr=0.1)}
+seed("plain", OrderedDict(x=pair))
+seed("nested", nested)
+seed("types", {"model": types})
+seed("protocol4", {"model": types}, pickle_protocol=4)
+folder = SEEDS / "checkpoint_safetensors"
+folder.mkdir(exist_ok=True)
+matrix = torch.ones(2, 3, dtype=torch.bfloat16)
+save_file({"x": pair, "y": matrix}, folder / "plain", metadata={"format": "pt"})
+several = {"module.a": pair.half(), "module.b": pair.double(), "module.c": torch.tensor(1)}
+save_file(several, folder / "types")
