@@ -26,6 +26,9 @@ PROGRAMS = Path(sys.argv[1]).resolve()
 PARTS = sys.argv[2:] or ["import", "export"]
 WORK = Path(tempfile.mkdtemp(prefix="sdpoint-peers-"))
 
+# Names with all that JSON and the formats around it have to escape.
+ODD_NAMES = ['a "quote"', "back\\slash", "tab\tin it", "naïve 猫 🐈", "</script>", "'", " ", "100%"]
+
 VISION = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
 TIMM = [*VISION, "resnext101_32x4d"]
 
@@ -102,6 +105,58 @@ def saved(net, number):
     return path
 
 
+class PreBlock(nn.Module):
+    """A pre-activation block, whose shortcut may start behind the first norm."""
+
+    def __init__(self, before, width, stride, bottleneck):
+        super().__init__()
+        out = 4 * width if bottleneck else width
+        if bottleneck:
+            shapes = [(before, width, 1, 1), (width, width, 3, stride), (width, out, 1, 1)]
+        else:
+            shapes = [(before, width, 3, stride), (width, width, 3, 1)]
+        self.count = len(shapes)
+        for number, (a, b, side, step) in enumerate(shapes, 1):
+            self.add_module(f"bn{number}", nn.BatchNorm2d(a))
+            self.add_module(f"conv{number}", nn.Conv2d(a, b, side, step, side // 2, bias=False))
+        self.downsample = None
+        if stride > 1 or before != out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(before, out, 1, stride, bias=False), nn.BatchNorm2d(out)
+            )
+
+    def forward(self, x):
+        y = shared = self.bn1(x).relu()
+        for number in range(1, self.count + 1):
+            y = self.get_submodule(f"conv{number}")(y)
+            if number < self.count:
+                y = self.get_submodule(f"bn{number + 1}")(y).relu()
+        return y + (x if self.downsample is None else self.downsample(shared))
+
+
+class PreResNet(nn.Module):
+    """A pre-activation ResNet with the names that the authors of stochastic downsampling use."""
+
+    def __init__(self, blocks, bottleneck, classes=1000):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        before = 64
+        for stage, count in enumerate(blocks):
+            layer, width = nn.Sequential(), 64 << stage
+            for number in range(count):
+                stride = 2 if stage > 0 and number == 0 else 1
+                layer.append(PreBlock(before, width, stride, bottleneck))
+                before = 4 * width if bottleneck else width
+            self.add_module(f"layer{stage + 1}", layer)
+        self.bn2, self.fc = nn.BatchNorm2d(before), nn.Linear(before, classes)
+
+    def forward(self, x):
+        x = self.maxpool(self.bn1(self.conv1(x)).relu())
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(self.bn2(x).relu().mean((2, 3)))
+
+
 def check_import():
     nets = [(f"torchvision {name}", name, torchvision.models.get_model(name)) for name in VISION]
     nets += [(f"timm {name}", name, timm.create_model(name)) for name in TIMM]
@@ -109,6 +164,11 @@ def check_import():
     nets.append(("torchvision's ResNet as resnext152_32x4d", "resnext152_32x4d", deepest))
     small = torchvision.models.resnet18(num_classes=37)
     nets.append(("torchvision resnet18 of 37 classes", "resnet18", small))
+    for name, blocks, bottleneck in [
+        ("preresnet18-imagenet", [2, 2, 2, 2], False),
+        ("preresnet101-imagenet", [3, 4, 23, 3], True),
+    ]:
+        nets.append((f"the authors' {name}", name, PreResNet(blocks, bottleneck)))
     for number, (what, name, net) in enumerate(nets):
         randomised(net, number)
         model = WORK / "imported.safetensors"
@@ -123,6 +183,24 @@ def check_import():
             worst = difference(ours(model, "full", images), expected)
             check(f"{what} from {path.name} at {height}x{width}", worst, 1e-4)
         path.unlink()
+    check_types()
+
+
+def check_types():
+    """Weights of other types, in each format: what they round to is what is imported."""
+    model = WORK / "imported.safetensors"
+    images = torch.randn(2, 3, 224, 224)
+    for number, dtype in enumerate([torch.float16, torch.bfloat16, torch.float64]):
+        net = randomised(torchvision.models.resnet18(), 20 + number).to(dtype)
+        for form in range(4):
+            path = saved(net, form)
+            sdpoint("import", path, "--network", "resnet18", "-o", model)
+            with torch.no_grad():
+                expected = net.float()(images)
+            net.to(dtype)
+            worst = difference(ours(model, "full", images), expected)
+            check(f"torchvision resnet18 in {dtype} from {path.name}", worst, 1e-4)
+            path.unlink()
 
 
 def noise(folder):
@@ -140,13 +218,21 @@ def noise(folder):
     return f"folder:{folder}"
 
 
-def imported(name, data):
+def imported(name, data, stem, arguments=(), **options):
     """A model of torchvision's network with all instances."""
-    net = randomised(torchvision.models.get_model(name), 7)
-    model = WORK / f"{name}.safetensors"
-    sdpoint("import", saved(net, 0), "--network", name, "-o", model)
+    net = randomised(torchvision.models.get_model(name, **options), 7)
+    model = WORK / f"{stem}.safetensors"
+    sdpoint("import", saved(net, 0), "--network", name, "-o", model, *arguments)
     sdpoint("calibrate", model, "--data", data, "--ratios", "0.5,0.75")
     return net, model
+
+
+def odd(data):
+    """Images of which few sides are divided evenly, and odd names of classes."""
+    names = WORK / "names.txt"
+    names.write_text("\n".join(ODD_NAMES) + "\n")
+    arguments = ["--classes", names, "--input", "197x243"]
+    return imported("resnet18", data, "odd", arguments, num_classes=len(ODD_NAMES))
 
 
 def module_of(model):
@@ -162,7 +248,8 @@ def module_of(model):
 
 def check_export():
     data = noise(WORK / "noise")
-    models = [imported("resnet18", data), imported("resnext50_32x4d", data)]
+    models = [imported(name, data, name) for name in ["resnet18", "resnext50_32x4d"]]
+    models.append(odd(data))
     sdpoint("train", "--network", "preresnet20", "--train-images", 500, "--epochs", 1, "--out", WORK / "run")
     models.append((None, WORK / "run/model.safetensors"))
     for net, model in models:
@@ -171,9 +258,12 @@ def check_export():
         sdpoint("export", model, "--instances", "all", "-o", folder)
         manifest = json.loads((folder / "manifest.json").read_text())
         name = manifest["network"]
+        if model.stem == "odd":
+            assert manifest["classes"] == ODD_NAMES, manifest["classes"]
+            name = f"{name} at 197x243"
         assert [i["instance"] for i in manifest["instances"]] == [i["instance"] for i in listed]
-        side = manifest["preprocessing"]["size"][0]
-        images = torch.randn(3, 3, side, side)
+        size = manifest["preprocessing"]["size"]
+        images = torch.randn(3, 3, *size)
         weights = WORK / "weights.safetensors"
         sdpoint("export", model, "--format", "safetensors", "--instances", "all", "-o", weights)
         module, lines = module_of(model)
@@ -183,8 +273,10 @@ def check_export():
             instance, path = entry["instance"], folder / entry["file"]
             onnx.checker.check_model(str(path), full_check=True)
             about = {p.key: p.value for p in onnx.load(path).metadata_props}
-            assert about["instance"] == instance and about["network"] == name, about
+            assert about["instance"] == instance and about["network"] == manifest["network"], about
             assert json.loads(about["classes"]) == manifest["classes"]
+            assert json.loads(about["preprocessing"]) == manifest["preprocessing"]
+            assert int(about["macs"]) == entry["macs"]
             expected = ours(model, instance, images)
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             for what, batch in [("ONNX Runtime", images), ("ONNX Runtime, one image", images[:1])]:

@@ -94,6 +94,12 @@ pub enum Fault {
     /// The file is a model of this program.
     #[error("it is a model of sdpoint already, which every command takes as it is")]
     Model,
+    /// The file is the state of a training run of this program.
+    #[error(
+        "it is the state of a run of sdpoint: `train --resume` goes on with its folder, and what \
+         it has trained is in model.safetensors there"
+    )]
+    Run,
 }
 
 impl Checkpoint {

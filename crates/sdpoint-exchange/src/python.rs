@@ -49,9 +49,9 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
          {PARTS}\n\n{definitions}{}{LOAD}",
         docstring(network),
         list(&names)?,
-        serde_json::to_string(&preprocessing.size)?,
-        serde_json::to_string(&preprocessing.mean)?,
-        serde_json::to_string(&preprocessing.std)?,
+        numbers(&preprocessing.size),
+        numbers(&preprocessing.mean),
+        numbers(&preprocessing.std),
         network_class(&top),
     ))
 }
@@ -69,6 +69,11 @@ fn docstring(network: &Network) -> String {
          To train: net.train(), and net.draw() before each step; then net.calibrate(batches).\n\"\"\"",
         env!("CARGO_PKG_VERSION")
     )
+}
+
+fn numbers(values: &[impl ToString]) -> String {
+    let texts: Vec<String> = values.iter().map(ToString::to_string).collect();
+    format!("[{}]", texts.join(", "))
 }
 
 /// A list of texts, a few a line.

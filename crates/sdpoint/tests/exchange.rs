@@ -121,6 +121,37 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
 }
 
 #[test]
+fn a_checkpoint_of_another_network_is_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    let (written, model) = path(&folder, "model.safetensors");
+    let (zeros, from) = path(&folder, "zeros.safetensors");
+    let network = sdpoint::zoo::build("wrn16-2", 3).unwrap();
+    let parameters = network.parameters().into_iter();
+    let parameters = parameters.map(|parameter| (parameter.name, parameter.shape));
+    let norms = network.norms().into_iter();
+    let statistics = norms.flat_map(|norm| {
+        ["mean", "var"].map(|kind| (format!("{}.running_{kind}", norm.name), vec![norm.channels]))
+    });
+    let tensors: Vec<(String, Vec<usize>)> = parameters.chain(statistics).collect();
+    let data = vec![0; 4 << 20];
+    let views = tensors.iter().map(|(name, shape)| {
+        let bytes = &data[..4 * shape.iter().product::<usize>()];
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes);
+        (name, view.unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &zeros).unwrap();
+    let import = |network| ["import", &from, "--network", network, "-o", &model];
+    fail(
+        4,
+        &["conv1.weight", "hint: its tensors are those of wrn16-2"],
+        &import("resnet18"),
+    );
+    assert!(!written.exists());
+    succeed(&import("wrn16-2"));
+}
+
+#[test]
 fn settings_of_an_import_reach_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let (path, model) = path(&folder, "model.safetensors");

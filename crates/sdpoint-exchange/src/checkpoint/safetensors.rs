@@ -12,8 +12,9 @@ use super::{Fault, MAX_SIDES, StoredTensor};
 /// some twenty times its length.
 const MAX_HEADER: u64 = 2 << 20;
 
-/// The metadata key of sdpoint's own models.
+/// The metadata keys of sdpoint's own models and of the states of its runs.
 const MODEL: &str = "sdpoint";
+const RUN: &str = "sdpoint_checkpoint";
 
 pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fault> {
     let malformed = |problem: String| Fault::Malformed {
@@ -31,6 +32,9 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fau
     let about = metadata.metadata().as_ref();
     if about.is_some_and(|about| about.contains_key(MODEL)) {
         return Err(Fault::Model);
+    }
+    if about.is_some_and(|about| about.contains_key(RUN)) {
+        return Err(Fault::Run);
     }
     // The length of the header stands in eight bytes before it.
     let start = header + 8;

@@ -231,4 +231,6 @@ fn safetensors_of_wrong_sizes_are_refused() {
     }
     let model = r#"{"__metadata__":{"sdpoint":"{}"}}"#;
     assert!(refused(file(model, 0)).contains("already"));
+    let run = r#"{"__metadata__":{"sdpoint_checkpoint":"{}"}}"#;
+    assert!(refused(file(run, 0)).contains("train --resume"));
 }

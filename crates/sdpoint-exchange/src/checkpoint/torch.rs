@@ -168,7 +168,7 @@ fn stored(
         return Err("has strides for other sides than its own".into());
     }
     let data = find(storage.key).ok_or("has no data")?;
-    let offset = offset.checked_add(storage.start).unwrap_or(usize::MAX);
+    let offset = offset.saturating_add(storage.start);
     StoredTensor::new(storage.element, shape, strides, offset, data)
 }
 

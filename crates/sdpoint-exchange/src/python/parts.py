@@ -86,7 +86,10 @@ class Adjustable(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, batches):
-        """Takes all statistics anew: the plain average over some thousand training images."""
+        """Takes all statistics anew: the plain average over some thousand training images.
+
+        `batches` is a list or a loader, as each instance goes through it once.
+        """
         norms = [module for module in self.modules() if isinstance(module, Norm)]
         self.train()
         for instance in self.instances:

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 
+use crate::output::note;
+
 /// What a command comes to.
 pub type Outcome = Result<(), Failure>;
 
@@ -96,11 +98,9 @@ impl Failure {
         let Some(message) = &self.message else {
             return 0;
         };
-        // Nobody is left to tell if standard error is closed too.
-        let mut stderr = io::stderr().lock();
-        let _ = io::Write::write_all(&mut stderr, format!("error: {message}\n").as_bytes());
+        note(&format!("error: {message}"));
         if let Some(hint) = &self.hint {
-            let _ = io::Write::write_all(&mut stderr, format!("hint: {hint}\n").as_bytes());
+            note(&format!("hint: {hint}"));
         }
         self.class as u8
     }

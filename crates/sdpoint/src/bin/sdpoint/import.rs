@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{DataError, OpenOptions, Source, Split, imagenet_preprocessing, open};
-use sdpoint::exchange::{Checkpoint, Imported, import};
+use sdpoint::exchange::{Checkpoint, ImportError, Imported, import};
 use sdpoint::{
     EvalTransform, Instance, Model, Preprocessing, Record, TrainTransform, format_macs, zoo,
 };
@@ -98,7 +98,13 @@ pub fn run(args: &Args) -> Outcome {
         weights,
         statistics,
         left_over,
-    } = import(&checkpoint, &network).map_err(|error| unusable(error.to_string()))?;
+    } = import(&checkpoint, &network).map_err(|error| {
+        let failure = unusable(error.to_string());
+        match fitting(&checkpoint, &error) {
+            Some(name) => failure.hint(format!("its tensors are those of {name}")),
+            None => failure,
+        }
+    })?;
     if !left_over.is_empty() && !args.allow_left_over {
         let problem = format!(
             "{} has no place for {} of its tensors: {}",
@@ -149,6 +155,18 @@ pub fn run(args: &Args) -> Outcome {
         return print_json(&[report]);
     }
     print(&text(&report))
+}
+
+/// The listed network that a checkpoint fits, if it misfits another.
+fn fitting(checkpoint: &Checkpoint, error: &ImportError) -> Option<&'static str> {
+    if !matches!(error, ImportError::Misfit { .. }) {
+        return None;
+    }
+    let fits = |name: &&str| {
+        let imported = zoo::build(name, 1).map(|network| import(checkpoint, &network));
+        matches!(imported, Ok(Ok(Imported { left_over, .. })) if left_over.is_empty())
+    };
+    zoo::entries().iter().map(|entry| entry.name).find(fits)
 }
 
 /// ImageNet's preprocessing, with what the user set. Networks for small

@@ -1,5 +1,6 @@
 //! What commands print: tables and numbers for people, JSON for programs.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use sdpoint::format_macs;
@@ -9,6 +10,10 @@ use crate::failure::{Failure, Outcome};
 
 /// Writes text to standard output.
 pub fn print(text: &str) -> Outcome {
+    write(&printable(text))
+}
+
+fn write(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
     stdout
         .write_all(text.as_bytes())
@@ -20,14 +25,33 @@ pub fn print(text: &str) -> Outcome {
 pub fn note(text: &str) {
     let _ = io::stderr()
         .lock()
-        .write_all(format!("{text}\n").as_bytes());
+        .write_all(format!("{}\n", printable(text)).as_bytes());
+}
+
+/// Text without characters that steer the terminal: names of tensors and
+/// classes come from files of anyone's.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if steers(c) {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain.into()
 }
 
 /// Writes a value as JSON to standard output, an array's elements a line each.
 pub fn print_json<T: Serialize>(rows: &[T]) -> Outcome {
     let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
     let lines = lines.map_err(|error| Failure::output(&error.into()))?;
-    print(&format!("[\n{}\n]\n", lines.join(",\n")))
+    // JSON has escapes of its own.
+    write(&format!("[\n{}\n]\n", lines.join(",\n")))
 }
 
 /// Rows of text in aligned columns.
@@ -116,6 +140,16 @@ mod tests {
         assert_eq!(span(0.4), "0 s");
         assert_eq!(span(59.6), "1 min 0 s");
         assert_eq!(span(7500.0), "2 h 5 min");
+    }
+
+    #[test]
+    fn text_does_not_steer_the_terminal() {
+        let text = "a name\tof two\nlines: é 猫";
+        assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
+        assert_eq!(
+            printable("\u{1b}[2Jgone\u{9b}1m\r"),
+            "\\u{1b}[2Jgone\\u{9b}1m\\r"
+        );
     }
 
     #[test]
