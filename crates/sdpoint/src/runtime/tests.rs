@@ -421,6 +421,8 @@ fn a_delay_on_a_real_clock_makes_the_same_run_downsample_later_on() {
     };
     let points = engine.network().points();
     assert_eq!(fly(points.len()), Instance::Full, "nothing delays it");
+    // Behind the last point no convolution is left, so that `full` may end as soon.
+    let (_, points) = points.split_last().unwrap();
     for (stop, point) in points.iter().enumerate() {
         assert_eq!(fly(stop).point(), Some(point.id()));
     }
