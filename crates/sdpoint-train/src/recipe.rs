@@ -4,6 +4,7 @@ use std::f64::consts::PI;
 use std::fmt;
 use std::str::FromStr;
 
+use sdpoint_engine::SgdOptions;
 use serde::{Deserialize, Serialize};
 
 /// The settings of stochastic gradient descent for a whole run.
@@ -65,6 +66,16 @@ pub struct RecipeError {
 }
 
 impl Recipe {
+    /// What its steps do besides following the gradient.
+    pub fn sgd_options(&self) -> SgdOptions {
+        SgdOptions {
+            momentum: self.momentum as f32,
+            nesterov: self.nesterov,
+            weight_decay: self.weight_decay as f32,
+            decay_norms: self.decay_norms,
+        }
+    }
+
     /// The learning rate of a step, counted from zero over all epochs.
     ///
     /// With `T` steps in all and `W = round(warm_up · T)`, the rate is

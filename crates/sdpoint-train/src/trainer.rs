@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::{Instance, Network, Weights};
 use sdpoint_data::{Batch, Epoch, Loader};
-use sdpoint_engine::{
-    EngineError, Images, Sgd, SgdOptions, StepOutcome, Target, TrainingEngine, softmax,
-};
+use sdpoint_engine::{EngineError, Images, Sgd, StepOutcome, Target, TrainingEngine, softmax};
 
 use crate::checkpoint::{Checkpoint, Counters};
 use crate::draw::Draws;
@@ -56,12 +54,7 @@ impl<'a> Trainer<'a> {
         } = checkpoint;
         let network = Arc::new(plan.network.clone());
         let recipe = &plan.recipe;
-        let options = SgdOptions {
-            momentum: recipe.momentum as f32,
-            nesterov: recipe.nesterov,
-            weight_decay: recipe.weight_decay as f32,
-            decay_norms: recipe.decay_norms,
-        };
+        let options = recipe.sgd_options();
         let mut sgd = Sgd::new(&network, options);
         sgd.set_momentum(momentum);
         let mut engine = TrainingEngine::new(run.ctx.clone(), network.clone());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use sdpoint_core::{EvalTransform, Instance, Model, Preprocessing, Ratio, TrainTransform, zoo};
 use sdpoint_data::{Dataset, Epoch, Loader, OpenOptions, Source, open_pair};
 use sdpoint_engine::{
-    Context, Images, NormSource, Sgd, SgdOptions, Target, TrainingEngine, initial_weights, softmax,
+    Context, Images, NormSource, Sgd, Target, TrainingEngine, initial_weights, softmax,
 };
 use sdpoint_train::{
     CHECKPOINT_EVERY, Checkpoint, Draw, EpochMetrics, Feed, Finished, Method, Observer, Outcome,
@@ -521,12 +521,7 @@ fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
         *value /= instances.len() as f32;
     }
     let recipe = &plan.recipe;
-    let options = SgdOptions {
-        momentum: recipe.momentum as f32,
-        nesterov: recipe.nesterov,
-        weight_decay: recipe.weight_decay as f32,
-        decay_norms: recipe.decay_norms,
-    };
+    let options = recipe.sgd_options();
     let rate = recipe.rate_at(0, AN_EPOCH as usize) as f32;
     Sgd::new(&network, options).step(&bench.ctx, &mut weights, &mean, rate);
     let trained = Checkpoint::read(folder.path()).unwrap().weights;
