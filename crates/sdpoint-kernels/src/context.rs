@@ -144,8 +144,8 @@ impl Context {
         }
     }
 
-    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads; threads take the next task
-    /// as they finish one. Returns when all are done.
+    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads, which take neighbouring tasks
+    /// one after the other. Returns when all are done.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         self.parallel_with(tasks, || (), |(), task| f(task));
     }
@@ -157,16 +157,14 @@ impl Context {
         init: impl Fn() -> S + Sync,
         f: impl Fn(&mut S, usize) + Sync,
     ) {
-        let next = AtomicUsize::new(0);
+        let supply = Supply::new(tasks, self.threads);
         let work = || {
-            let mut task = next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                return;
-            }
+            let mut taken = supply.tasks();
+            let Some(first) = taken.next() else { return };
             let mut state = init();
-            while task < tasks {
+            f(&mut state, first);
+            for task in taken {
                 f(&mut state, task);
-                task = next.fetch_add(1, Ordering::Relaxed);
             }
         };
         match self.threads.min(tasks) {
@@ -197,6 +195,50 @@ impl Context {
     pub(crate) fn scratch(&self, len: usize) -> Scratch<'_> {
         self.scratch.take(len)
     }
+}
+
+/// The most threads that have a share of the tasks of their own.
+const MOST_SHARES: usize = 64;
+
+/// Tasks in equal shares, one for each thread. A thread works through a share in order, so that
+/// what a task leaves in caches serves its next; then it helps with the others' shares.
+struct Supply {
+    tasks: usize,
+    shares: usize,
+    /// How many threads came so far.
+    came: AtomicUsize,
+    /// Each share's next task.
+    next: [AtomicUsize; MOST_SHARES],
+}
+
+impl Supply {
+    fn new(tasks: usize, threads: usize) -> Self {
+        let shares = threads.min(tasks).clamp(1, MOST_SHARES);
+        let start = |share| AtomicUsize::new(share_start(tasks, shares, share));
+        Supply {
+            tasks,
+            shares,
+            came: AtomicUsize::new(0),
+            next: std::array::from_fn(|share| start(share.min(shares))),
+        }
+    }
+
+    /// The tasks that the thread which calls this is to do.
+    fn tasks(&self) -> impl Iterator<Item = usize> {
+        let first = self.came.fetch_add(1, Ordering::Relaxed);
+        (0..self.shares).flat_map(move |further| {
+            let share = (first + further) % self.shares;
+            let end = share_start(self.tasks, self.shares, share + 1);
+            std::iter::from_fn(move || {
+                let task = self.next[share].fetch_add(1, Ordering::Relaxed);
+                (task < end).then_some(task)
+            })
+        })
+    }
+}
+
+fn share_start(tasks: usize, shares: usize, share: usize) -> usize {
+    tasks * share / shares
 }
 
 struct Lanes;

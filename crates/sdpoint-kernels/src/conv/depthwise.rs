@@ -7,6 +7,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::backward_weights::Reduction;
+use super::cut::{Cut, Work};
 use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
 use super::product::Product;
 use crate::context::Context;
@@ -56,11 +57,23 @@ impl DepthwiseWeights {
 
 /// Computes a product whose groups have one channel each.
 pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &DepthwiseWeights) {
-    let cut = product.cut(ctx.threads());
+    let blocks = weights.channels.div_ceil(BLOCK);
+    // A task has one channel block, and nothing in common with the others'.
+    let cut = Cut::new(
+        &Work {
+            window: product.window,
+            batch: product.batch * blocks,
+            grid: product.grid,
+            channels: BLOCK,
+            macs_per_pixel: weights.taps * BLOCK,
+            weights: weights.taps * BLOCK,
+            units: 1,
+        },
+        ctx.threads(),
+    );
     let layout = BandLayout::new(product.window, cut.band[0], cut.band[1]);
     let taps = Taps::new(&layout);
-    let bands = product.batch * cut.bands[0] * cut.bands[1];
-    let blocks = weights.channels.div_ceil(BLOCK);
+    let bands = cut.all_bands(product.batch);
     ctx.parallel_with(
         bands * blocks,
         || ctx.scratch(layout.plane),
@@ -70,7 +83,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &DepthwiseWeigh
                 weights,
                 layout: &layout,
                 taps: &taps,
-                band: product.band(&cut, task / blocks),
+                band: cut.band(product.grid, task / blocks),
                 block: task % blocks,
                 scratch,
             });

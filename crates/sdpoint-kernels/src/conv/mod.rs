@@ -2,6 +2,7 @@
 
 mod backward_data;
 mod backward_weights;
+mod cut;
 mod depthwise;
 mod epilogue;
 mod forward;

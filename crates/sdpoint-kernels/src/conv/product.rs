@@ -1,32 +1,19 @@
 //! The implicit matrix product that forward and backward-to-data passes are: gathered pixels
-//! times packed weights, cut into tasks.
+//! times packed weights.
 
 use std::ops::Range;
 
 use rten_simd::{Isa, SimdOp};
 
+use super::cut::{Cut, WEIGHT_FLOATS, Work};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{Ahead, MAX_PIXELS, Pixels, Tile, has_32_registers, max_pixels, run_tile};
-use super::pack::{BlockedLayout, PackedWeights, Unit};
+use super::pack::{PackedWeights, Unit};
 use super::{depthwise, winograd};
 use crate::context::Context;
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
-
-/// Floats of a band's gathered copy: about half of a core's second-level cache, for the
-/// weights of an output block need the rest.
-const BAND_FLOATS: usize = 64 * 1024;
-
-/// The same for a row of pixels, of which no copy is used by several taps.
-const ROW_FLOATS: usize = 32 * 1024;
-
-/// Multiply-accumulates under which a task is not worth a thread's while.
-pub(super) const TASK_MACS: usize = 1 << 20;
-
-/// Tasks for each thread, so that threads that start late or run slower find the others'
-/// work still divided.
-pub(super) const TASKS_PER_THREAD: usize = 4;
 
 /// Where the grid's outputs lie in the output tensor, in floats.
 #[derive(Clone, Copy, Debug)]
@@ -52,18 +39,6 @@ pub(super) struct Product<'a> {
     pub finish: Finish<'a>,
 }
 
-/// How a product is cut: the grid into bands, output channels into runs of blocks.
-pub(super) struct Cut {
-    /// Rows and columns of a band.
-    pub band: [usize; 2],
-    /// Bands of an image, in rows and columns.
-    pub bands: [usize; 2],
-    /// Tasks that share a band, each with its own output blocks.
-    splits: usize,
-    /// Bands that a task computes.
-    bands_per_task: usize,
-}
-
 impl Product<'_> {
     /// Computes the product; the path depends on the shape alone, so that threads do not
     /// change the result.
@@ -80,16 +55,25 @@ impl Product<'_> {
         {
             return winograd::run(ctx, self, transformed);
         }
-        let cut = self.cut(ctx.threads());
+        let weights = &self.weights.layout;
+        let units = weights.units();
+        let cut = Cut::new(
+            &Work {
+                window: self.window,
+                batch: self.batch,
+                grid: self.grid,
+                channels: weights.groups * weights.group_in.next_multiple_of(BLOCK),
+                macs_per_pixel: weights.macs_per_pixel(),
+                weights: weights.len(),
+                units,
+            },
+            ctx.threads(),
+        );
         let layout = BandLayout::new(self.window, cut.band[0], cut.band[1]);
         let taps = Taps::new(&layout);
-        let units = self.weights.layout.units();
-        let bands = self.batch * cut.bands[0] * cut.bands[1];
+        let bands = cut.all_bands(self.batch);
         let tasks = bands.div_ceil(cut.bands_per_task) * cut.splits;
-        let BlockedLayout {
-            groups, group_in, ..
-        } = self.weights.layout;
-        let groups_len = groups * layout.len(group_in);
+        let groups_len = weights.groups * layout.len(weights.group_in);
         ctx.parallel_with(
             tasks,
             || State {
@@ -106,84 +90,13 @@ impl Product<'_> {
                         product: self,
                         layout: &layout,
                         taps: &taps,
-                        band: self.band(&cut, index),
+                        band: cut.band(self.grid, index),
                         units: units.clone(),
                         state,
                     });
                 }
             },
         );
-    }
-
-    pub fn band(&self, cut: &Cut, index: usize) -> Band {
-        let (index, column) = (index / cut.bands[1], index % cut.bands[1]);
-        let (image, row) = (index / cut.bands[0], index % cut.bands[0]);
-        let span = |i: usize, size: usize, end: usize| [i * size, end.min((i + 1) * size)];
-        Band {
-            image,
-            rows: span(row, cut.band[0], self.grid[0]),
-            columns: span(column, cut.band[1], self.grid[1]),
-        }
-    }
-
-    pub fn cut(&self, threads: usize) -> Cut {
-        let [height, width] = self.grid;
-        let weights = &self.weights.layout;
-        let channels = weights.groups * weights.group_in.next_multiple_of(BLOCK);
-        let floats =
-            |rows: usize, columns: usize| BandLayout::new(self.window, rows, columns).len(channels);
-        let largest = |end: usize, fits: &dyn Fn(usize) -> bool| {
-            let size = (1..=end).rev().find(|&size| fits(size)).unwrap_or(1);
-            // Equal parts rather than full ones and a rest.
-            end.div_ceil(end.div_ceil(size))
-        };
-        let wanted = (TASKS_PER_THREAD * threads).div_ceil(self.batch);
-        // Bands this low would copy more rows of their neighbours than of their own.
-        let lowest = 2 * (self.window.kernel[0] - 1) / self.window.stride[0];
-        let columns = if height == 1 {
-            // A row of pixels without neighbours: whole tiles.
-            let pixels = (ROW_FLOATS / channels).min(width.div_ceil(wanted));
-            width.min(pixels.next_multiple_of(56))
-        } else {
-            largest(width, &|columns| {
-                columns <= 16 || floats(1, columns) <= 2 * BAND_FLOATS
-            })
-        };
-        let rows = largest(height, &|rows| floats(rows, columns) <= BAND_FLOATS);
-        let rows = if threads > 1 {
-            rows.min(height.div_ceil(wanted).max(lowest))
-        } else {
-            rows
-        };
-        let rows = rows.clamp(1, height);
-        let bands = [height.div_ceil(rows), width.div_ceil(columns)];
-
-        let all_bands = self.batch * bands[0] * bands[1];
-        let units = weights.units();
-        let wanted = TASKS_PER_THREAD * threads;
-        let macs = rows * columns * weights.macs_per_pixel();
-        let splits = if threads == 1 {
-            1
-        } else {
-            wanted
-                .div_ceil(all_bands)
-                .min(macs.div_ceil(TASK_MACS))
-                .clamp(1, units)
-        };
-        let bands_per_task = if splits > 1 {
-            1
-        } else {
-            TASK_MACS
-                .div_ceil(macs)
-                .min(all_bands.div_ceil(wanted))
-                .max(1)
-        };
-        Cut {
-            band: [rows, columns],
-            bands,
-            splits,
-            bands_per_task,
-        }
     }
 }
 
@@ -242,15 +155,12 @@ impl SimdOp for RunBand<'_, '_> {
     }
 }
 
-/// Weights of a task that stay in the second-level cache while all of them pass by each tile.
-const WEIGHT_FLOATS: usize = 64 * 1024;
-
 /// Weights of one unit that stay in the first-level cache while all tiles of a band pass by.
 const PART_FLOATS: usize = 8 * 1024;
 
 /// Computes a gathered band's outputs of a run of units, tile by tile.
 ///
-/// As long as a task's weights fit in the second-level cache, each tile meets all of them in
+/// As long as all weights fit in the second-level cache, each tile meets those of the task in
 /// turn: so the outputs of a pixel are written side by side. Beyond that, all tiles meet one
 /// unit's weights in turn, and of those a part at a time that stays in the first-level cache;
 /// the outputs hold the sums in between.
@@ -315,7 +225,7 @@ fn run_tiles<I: Isa>(
     };
     let vectors = |unit: usize| weights.unit(unit).1.vectors;
     let alike = vectors(units.start) == vectors(units.end - 1);
-    let near = weights.range_of(&units).len() <= WEIGHT_FLOATS;
+    let near = weights.len() <= WEIGHT_FLOATS;
     let none = Finish::default();
     // The parts depend on the weights alone, for they decide in which order sums are added.
     for part in Part::cut(product, &none) {
@@ -330,12 +240,19 @@ fn run_tiles<I: Isa>(
             continue;
         }
         let steps = part.channels.len().div_ceil(BLOCK) * taps.len();
-        let mut walk = weights.walk(units.clone()).peekable();
-        while let Some(unit) = walk.next() {
-            let next = match walk.peek() {
-                Some(next) => product.weights.of(next, part.channels.clone()),
-                None => &[],
+        // A thread's next task most often has the units that come next, or the first ones.
+        let next_task = if units.end < weights.units() {
+            units.end
+        } else {
+            0
+        };
+        let following = weights.walk(next_task..next_task + 1);
+        let mut walk = weights.walk(units.clone()).chain(following).peekable();
+        for _ in units.clone() {
+            let (Some(unit), Some(next)) = (walk.next(), walk.peek()) else {
+                break;
             };
+            let next = product.weights.of(next, part.channels.clone());
             let tiling = tiling(unit.block.vectors);
             let tiles = tiling.tiles();
             for number in 0..tiles {

@@ -13,11 +13,12 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::cut::{TASK_MACS, TASKS_PER_THREAD};
 use super::epilogue::{self, Finish};
 use super::gather::{BLOCK, Source};
 use super::microkernel::{Ahead, Pixels, Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
-use super::product::{OutputLayout, Product, TASK_MACS, TASKS_PER_THREAD};
+use super::product::{OutputLayout, Product};
 use crate::context::Context;
 use crate::memory::AlignedVec;
 use crate::scratch::Scratch;
@@ -485,7 +486,8 @@ fn run_unit<I: Isa>(
         let next = if point + 1 < POINTS {
             weights.unit(point + 1, unit)
         } else {
-            &[]
+            // Of this task or, most often, the thread's next one.
+            weights.unit(0, (unit + 1) % layout.units())
         };
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);

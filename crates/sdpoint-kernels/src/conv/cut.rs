@@ -1,0 +1,186 @@
+//! How a product is cut into tasks: the grid of outputs into bands, output channels into runs
+//! of units.
+
+use super::gather::{Band, BandLayout, Window};
+
+/// Floats of a band's gathered copy: about half of a core's second-level cache, for the
+/// weights of an output block need the rest.
+const BAND_FLOATS: usize = 64 * 1024;
+
+/// The same for a row of pixels, of which no copy is used by several taps.
+const ROW_FLOATS: usize = 32 * 1024;
+
+/// The same where the weights do not stay in the second-level cache from one band to the next:
+/// to bring them once more costs more than inputs that come from farther away.
+const FAR_FLOATS: usize = 144 * 1024;
+
+/// Weights that stay in the second-level cache while all of them pass by each tile.
+pub(super) const WEIGHT_FLOATS: usize = 64 * 1024;
+
+/// Multiply-accumulates under which a task is not worth a thread's while.
+pub(super) const TASK_MACS: usize = 1 << 20;
+
+/// Tasks for each thread, so that threads that start late or run slower find the others'
+/// work still divided.
+pub(super) const TASKS_PER_THREAD: usize = 4;
+
+/// How many multiply-accumulates take as long as to gather a float.
+const GATHER_COST: usize = 10;
+
+/// How many take as long as what a float of weights from afar delays them.
+const FAR_COST: usize = 4;
+
+/// What is to be cut.
+pub(super) struct Work {
+    pub window: Window,
+    /// Images.
+    pub batch: usize,
+    /// Rows and columns of outputs.
+    pub grid: [usize; 2],
+    /// Channels that a band gathers.
+    pub channels: usize,
+    /// Multiply-accumulates for an output pixel.
+    pub macs_per_pixel: usize,
+    /// Floats of all weights.
+    pub weights: usize,
+    /// Units that tasks may share out among them.
+    pub units: usize,
+}
+
+/// How a product is cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cut {
+    /// Rows and columns of a band.
+    pub band: [usize; 2],
+    /// Bands of an image, in rows and columns.
+    pub bands: [usize; 2],
+    /// Tasks that share a band, each with its own units.
+    pub splits: usize,
+    /// Bands that a task computes.
+    pub bands_per_task: usize,
+}
+
+impl Cut {
+    /// The cut that keeps the busiest thread busy for the shortest time: equal tasks, of a
+    /// number that threads share evenly, that gather few inputs and bring few weights twice.
+    pub fn new(work: &Work, threads: usize) -> Self {
+        let &Work { batch, units, .. } = work;
+        let [height, width] = work.grid;
+        let floats = |[rows, columns]: [usize; 2]| {
+            BandLayout::new(work.window, rows, columns).len(work.channels)
+        };
+        let far = work.weights > WEIGHT_FLOATS;
+        let limit = match (far, height) {
+            (true, _) => FAR_FLOATS,
+            (false, 1) => ROW_FLOATS,
+            (false, _) => BAND_FLOATS,
+        };
+        let columns = equal_parts(width)
+            .find(|&columns| columns <= 16 || floats([1, columns]) <= 2 * BAND_FLOATS)
+            .unwrap_or(1);
+        // A row of pixels is cut in its length, other grids between rows.
+        let (length, across) = if height == 1 {
+            (width, 1)
+        } else {
+            (height, width.div_ceil(columns))
+        };
+        let band = |size: usize| {
+            if height == 1 {
+                [1, size]
+            } else {
+                [size, columns]
+            }
+        };
+        let wanted = TASKS_PER_THREAD * threads;
+        let mut best: Option<(usize, usize, usize)> = None;
+        let sizes = equal_parts(length)
+            .filter(|&size| size == 1 || floats(band(size)) <= limit)
+            .take(2 * wanted.div_ceil(batch));
+        for size in sizes {
+            let bands = batch * across * length.div_ceil(size);
+            let [rows, columns] = band(size);
+            let macs = rows * columns * work.macs_per_pixel;
+            let gather = GATHER_COST * floats([rows, columns]);
+            let far = if far { FAR_COST * work.weights } else { 0 };
+            let most_splits = if threads > 1 {
+                macs.div_ceil(TASK_MACS).clamp(1, units)
+            } else {
+                1
+            };
+            let mut splits = 1;
+            loop {
+                let tasks = bands * splits;
+                let share = |cost: usize| cost * units.div_ceil(splits) / units;
+                let of_thread = tasks.div_ceil(threads);
+                // A thread that takes several tasks of a band gathers it once.
+                let busiest = of_thread * share(macs + far) + of_thread.min(bands) * gather;
+                // And threads do not work in step: the last to finish is late by a part of
+                // a task, which is longer where another program holds a core.
+                let late = if threads > 1 {
+                    (share(macs + far) + gather) / 2
+                } else {
+                    0
+                };
+                let cost = busiest + late;
+                if best.is_none_or(|(least, ..)| cost < least) {
+                    best = Some((cost, size, splits));
+                }
+                if splits >= most_splits || tasks >= 2 * wanted {
+                    break;
+                }
+                splits = (2 * splits).min(most_splits);
+            }
+        }
+        let (_, size, splits) = best.unwrap_or((0, 1, 1));
+        let [rows, columns] = band(size);
+        let bands = [height.div_ceil(rows), width.div_ceil(columns)];
+        let all_bands = batch * bands[0] * bands[1];
+        let macs = rows * columns * work.macs_per_pixel;
+        let bands_per_task = if splits > 1 {
+            1
+        } else {
+            TASK_MACS
+                .div_ceil(macs)
+                .min(all_bands.div_ceil(wanted))
+                .max(1)
+        };
+        Cut {
+            band: [rows, columns],
+            bands,
+            splits,
+            bands_per_task,
+        }
+    }
+
+    /// Bands of all images.
+    pub fn all_bands(&self, batch: usize) -> usize {
+        batch * self.bands[0] * self.bands[1]
+    }
+
+    /// The band of this number, of a grid of outputs.
+    pub fn band(&self, grid: [usize; 2], index: usize) -> Band {
+        let (index, column) = (index / self.bands[1], index % self.bands[1]);
+        let (image, row) = (index / self.bands[0], index % self.bands[0]);
+        let span = |i: usize, size: usize, end: usize| [i * size, end.min((i + 1) * size)];
+        Band {
+            image,
+            rows: span(row, self.band[0], grid[0]),
+            columns: span(column, self.band[1], grid[1]),
+        }
+    }
+}
+
+/// The sizes of parts, largest first, that cut `length` into 1, 2, 3 … parts of equal size but
+/// for the last.
+fn equal_parts(length: usize) -> impl Iterator<Item = usize> {
+    let mut size = length + 1;
+    std::iter::from_fn(move || {
+        if size <= 1 {
+            return None;
+        }
+        // The fewest parts whose size is less than the last one's.
+        let parts = length.div_ceil(size - 1);
+        size = length.div_ceil(parts);
+        Some(size)
+    })
+}
