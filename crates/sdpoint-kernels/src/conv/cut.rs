@@ -184,3 +184,68 @@ fn equal_parts(length: usize) -> impl Iterator<Item = usize> {
         Some(size)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(batch: usize, grid: [usize; 2], kernel: usize, channels: usize) -> Work {
+        Work {
+            window: Window {
+                kernel: [kernel; 2],
+                stride: [1; 2],
+                origin: [0; 2],
+            },
+            batch,
+            grid,
+            channels,
+            macs_per_pixel: kernel * kernel * channels * channels,
+            weights: kernel * kernel * channels * channels,
+            units: channels.div_ceil(32),
+        }
+    }
+
+    #[test]
+    fn parts_shrink_and_cover() {
+        for length in [1, 2, 7, 56, 3136] {
+            let sizes: Vec<usize> = equal_parts(length).collect();
+            assert_eq!((sizes[0], sizes[sizes.len() - 1]), (length, 1));
+            assert!(sizes.is_sorted_by(|a, b| a > b));
+        }
+    }
+
+    #[test]
+    fn bands_cover_the_grid_once() {
+        for (grid, kernel) in [([1, 784], 1), ([7, 7], 3), ([56, 56], 3), ([2, 300], 5)] {
+            for (batch, channels, threads) in [(1, 64, 2), (1, 512, 3), (8, 512, 1), (128, 16, 2)] {
+                let cut = Cut::new(&work(batch, grid, kernel, channels), threads);
+                let mut seen = vec![0; batch * grid[0] * grid[1]];
+                for index in 0..cut.all_bands(batch) {
+                    let band = cut.band(grid, index);
+                    for y in band.rows[0]..band.rows[1] {
+                        for x in band.columns[0]..band.columns[1] {
+                            seen[(band.image * grid[0] + y) * grid[1] + x] += 1;
+                        }
+                    }
+                }
+                assert!(seen.iter().all(|&n| n == 1), "{grid:?} {cut:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn two_threads_get_equal_shares_of_large_work() {
+        for (grid, channels) in [([1, 784], 512), ([1, 49], 2048), ([14, 14], 512)] {
+            let cut = Cut::new(&work(1, grid, 1, channels), 2);
+            let tasks = cut.all_bands(1) * cut.splits;
+            assert!(tasks >= 4 && tasks.is_multiple_of(2), "{grid:?} {cut:?}");
+        }
+    }
+
+    #[test]
+    fn weights_from_afar_are_not_brought_for_each_row() {
+        // 8 MB of weights for a map of 7 rows.
+        let cut = Cut::new(&work(1, [7, 7], 3, 512), 2);
+        assert_eq!(cut.bands, [1, 1]);
+    }
+}

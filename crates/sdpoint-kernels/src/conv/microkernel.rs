@@ -67,8 +67,8 @@ pub(super) struct Tile<'a> {
     pub output_channels: usize,
     /// Whether the sums go on from what is in the output.
     pub accumulate: bool,
-    /// Memory that will be needed soon.
-    pub ahead: Ahead,
+    /// Weights and inputs that will be needed soon.
+    pub ahead: [Ahead; 2],
     /// What happens to the sums.
     pub finish: &'a Finish<'a>,
     /// Which element of the output tensor `output` is.
@@ -77,9 +77,9 @@ pub(super) struct Tile<'a> {
     pub channel: usize,
 }
 
-/// Weights that later tiles start with. They come from afar, and a tile on its own would wait
-/// for them: what it asks for in a second is more than a core's share of memory bandwidth. So
-/// all tiles before it bring them near, a few cache lines in each step of their reduction.
+/// Memory that later tiles start with. It comes from afar, and a tile on its own would wait
+/// for it: what it asks for in a second is more than a core's share of memory bandwidth. So
+/// all tiles before it bring it near, a few cache lines in each step of their reduction.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     start: *const f32,
@@ -105,6 +105,37 @@ impl Ahead {
             },
             _ => Self::NOTHING,
         }
+    }
+}
+
+/// Memory that the tiles of a task bring near, each its share.
+pub(super) struct Spread<'a> {
+    rest: &'a [f32],
+    /// Cache lines in each step of a tile.
+    lines: usize,
+}
+
+impl<'a> Spread<'a> {
+    /// `memory`, by tiles that have this many steps together.
+    pub fn over(memory: &'a [f32], steps: usize) -> Self {
+        Spread {
+            rest: memory,
+            lines: memory.len().div_ceil(LINE * steps),
+        }
+    }
+
+    /// The share of the next tile, which has this many steps.
+    #[inline(always)]
+    pub fn next(&mut self, steps: usize) -> Ahead {
+        if self.rest.is_empty() {
+            return Ahead::NOTHING;
+        }
+        let share = Ahead {
+            start: self.rest.as_ptr(),
+            lines: self.lines,
+        };
+        self.rest = self.rest.get(steps * self.lines * LINE..).unwrap_or(&[]);
+        share
     }
 }
 
@@ -190,14 +221,16 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
         let mut weights = tile.weights;
         let mut input = tile.input;
         let mut channels = tile.channels;
-        let mut ahead = tile.ahead.start;
+        let mut ahead = tile.ahead;
         while channels > 0 {
             let block = channels.min(BLOCK);
             for &tap in tile.taps {
                 let pixels = places.map(|[place, _]| input.wrapping_add(tap + place));
-                for _ in 0..tile.ahead.lines {
-                    prefetch::<false>(ahead);
-                    ahead = ahead.wrapping_add(LINE);
+                for ahead in &mut ahead {
+                    for _ in 0..ahead.lines {
+                        prefetch::<false>(ahead.start);
+                        ahead.start = ahead.start.wrapping_add(LINE);
+                    }
                 }
                 accumulate::<I, P, V>(isa, &mut sums, &pixels, weights, block);
                 weights = weights.add(block * V * lanes);

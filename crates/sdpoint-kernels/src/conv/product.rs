@@ -8,7 +8,9 @@ use rten_simd::{Isa, SimdOp};
 use super::cut::{Cut, WEIGHT_FLOATS, Work};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
-use super::microkernel::{Ahead, MAX_PIXELS, Pixels, Tile, has_32_registers, max_pixels, run_tile};
+use super::microkernel::{
+    Ahead, MAX_PIXELS, Pixels, Spread, Tile, has_32_registers, max_pixels, run_tile,
+};
 use super::pack::{PackedWeights, Unit};
 use super::{depthwise, winograd};
 use crate::context::Context;
@@ -85,7 +87,13 @@ impl Product<'_> {
                 let part = task % cut.splits;
                 let units = units * part / cut.splits..units * (part + 1) / cut.splits;
                 for index in first..bands.min(first + cut.bands_per_task) {
+                    let last_of_band = part + 1 == cut.splits;
                     ctx.dispatch(RunBand {
+                        next: if last_of_band && index + 1 < bands {
+                            self.fresh(&cut.band(self.grid, index), &cut.band(self.grid, index + 1))
+                        } else {
+                            &[]
+                        },
                         ctx,
                         product: self,
                         layout: &layout,
@@ -97,6 +105,48 @@ impl Product<'_> {
                 }
             },
         );
+    }
+
+    /// The run of the source that a band sees and the one before it did not, where that is most
+    /// of what it has to read.
+    fn fresh(&self, before: &Band, band: &Band) -> &[f32] {
+        let Source {
+            data,
+            height,
+            width,
+            channels,
+            ..
+        } = self.source;
+        let Window {
+            kernel,
+            stride,
+            origin,
+        } = self.window;
+        let [grid_height, grid_width] = self.grid;
+        let whole_rows = grid_height > 1 && band.width() == grid_width;
+        if kernel[0] < stride[0] || !(whole_rows || grid_height == 1) {
+            return &[];
+        }
+        let seen = |axis: usize, span: [usize; 2], size: usize| {
+            let clamp = |x: isize| x.clamp(0, size as isize) as usize;
+            let start = (span[0] * stride[axis]) as isize + origin[axis];
+            let end = ((span[1] - 1) * stride[axis] + kernel[axis]) as isize + origin[axis];
+            [clamp(start), clamp(end)]
+        };
+        let [mut top, bottom] = seen(0, band.rows, height);
+        let [left, right] = if whole_rows {
+            [0, width]
+        } else {
+            seen(1, band.columns, width)
+        };
+        if whole_rows && before.image == band.image {
+            top = top.max(seen(0, before.rows, height)[1]);
+        }
+        if top >= bottom {
+            return &[];
+        }
+        let row = |y: usize| (band.image * height + y) * width;
+        &data[(row(top) + left) * channels..(row(bottom - 1) + right) * channels]
     }
 }
 
@@ -115,6 +165,8 @@ struct RunBand<'a, 'b> {
     band: Band,
     /// Which output blocks, counted over all groups.
     units: Range<usize>,
+    /// Inputs that the next band will gather.
+    next: &'a [f32],
     state: &'a mut State<'b>,
 }
 
@@ -130,6 +182,7 @@ impl SimdOp for RunBand<'_, '_> {
             taps,
             band,
             units,
+            next,
             state,
         } = self;
         let weights = &product.weights.layout;
@@ -151,19 +204,36 @@ impl SimdOp for RunBand<'_, '_> {
                 gather(isa, &product.source, layout, &band, first, channels, out);
             }
         }
-        run_tiles::<I>(ctx, product, layout, taps, &band, units, &state.scratch);
+        run_tiles::<I>(
+            ctx,
+            product,
+            layout,
+            taps,
+            &band,
+            units,
+            &state.scratch,
+            next,
+        );
     }
 }
 
-/// Weights of one unit that stay in the first-level cache while all tiles of a band pass by.
-const PART_FLOATS: usize = 8 * 1024;
+/// Weights of one unit that stay near while all tiles of a band pass by: with 16 registers in
+/// the first-level cache; with 32 a tile does twice as much with each weight, so that the
+/// second-level cache keeps pace, and passes over the sums cost more.
+const fn part_floats<I: Isa>() -> usize {
+    if has_32_registers::<I>() {
+        64 * 1024
+    } else {
+        8 * 1024
+    }
+}
 
 /// Computes a gathered band's outputs of a run of units, tile by tile.
 ///
 /// As long as all weights fit in the second-level cache, each tile meets those of the task in
 /// turn: so the outputs of a pixel are written side by side. Beyond that, all tiles meet one
-/// unit's weights in turn, and of those a part at a time that stays in the first-level cache;
-/// the outputs hold the sums in between.
+/// unit's weights in turn, and of those a part at a time that stays near; the outputs hold the
+/// sums in between.
 #[inline(always)]
 fn run_tiles<I: Isa>(
     ctx: &Context,
@@ -173,6 +243,7 @@ fn run_tiles<I: Isa>(
     band: &Band,
     units: Range<usize>,
     input: &[f32],
+    next_input: &[f32],
 ) {
     let weights = &product.weights.layout;
     let first_group = units.start / weights.blocks();
@@ -180,7 +251,7 @@ fn run_tiles<I: Isa>(
     let out = &product.layout;
     let origin =
         out.offset + band.image * out.image + band.rows[0] * out.row + band.columns[0] * out.pixel;
-    let run = |part: &Part, unit: &Unit, tile: &TilePixels, ahead: Ahead| {
+    let run = |part: &Part, unit: &Unit, tile: &TilePixels, ahead: [Ahead; 2]| {
         let Unit { group, block, .. } = *unit;
         let channel = group * weights.group_out + block.first;
         let input = &input[(group - first_group) * group_len..][..group_len];
@@ -224,22 +295,28 @@ fn run_tiles<I: Isa>(
         in_rows: has_32_registers::<I>(),
     };
     let vectors = |unit: usize| weights.unit(unit).1.vectors;
+    let tiles_of_unit = tiling(vectors(units.start)).tiles();
+    let blocks = weights.group_in.div_ceil(BLOCK);
+    let mut inputs = Spread::over(
+        next_input,
+        units.len() * tiles_of_unit * blocks * taps.len(),
+    );
     let alike = vectors(units.start) == vectors(units.end - 1);
     let near = weights.len() <= WEIGHT_FLOATS;
     let none = Finish::default();
     // The parts depend on the weights alone, for they decide in which order sums are added.
-    for part in Part::cut(product, &none) {
+    for part in Part::cut(product, part_floats::<I>(), &none) {
+        let steps = part.channels.len().div_ceil(BLOCK) * taps.len();
         if alike && near {
             let tiling = tiling(vectors(units.start));
             for number in 0..tiling.tiles() {
                 let tile = tiling.tile(number);
                 for unit in weights.walk(units.clone()) {
-                    run(&part, &unit, &tile, Ahead::NOTHING);
+                    run(&part, &unit, &tile, [Ahead::NOTHING, inputs.next(steps)]);
                 }
             }
             continue;
         }
-        let steps = part.channels.len().div_ceil(BLOCK) * taps.len();
         // A thread's next task most often has the units that come next, or the first ones.
         let next_task = if units.end < weights.units() {
             units.end
@@ -256,7 +333,7 @@ fn run_tiles<I: Isa>(
             let tiling = tiling(unit.block.vectors);
             let tiles = tiling.tiles();
             for number in 0..tiles {
-                let ahead = Ahead::of(next, number, tiles, steps);
+                let ahead = [Ahead::of(next, number, tiles, steps), inputs.next(steps)];
                 run(&part, &unit, &tiling.tile(number), ahead);
             }
         }
@@ -272,17 +349,20 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    /// Parts whose weights of one unit fit in the first-level cache, so that all tiles find
-    /// them there.
-    fn cut(product: &'a Product<'_>, none: &'a Finish<'a>) -> impl Iterator<Item = Self> {
+    /// Parts whose weights of one unit are about `most`, so that all tiles find them near.
+    fn cut(
+        product: &'a Product<'_>,
+        most: usize,
+        none: &'a Finish<'a>,
+    ) -> impl Iterator<Item = Self> {
         let layout = &product.weights.layout;
         let channels = layout.group_in;
         let floats = layout.range(0).len();
         // A rest is not worth another pass over the sums.
-        let parts = if floats <= PART_FLOATS * 3 / 2 {
+        let parts = if floats <= most * 3 / 2 {
             1
         } else {
-            floats.div_ceil(PART_FLOATS)
+            floats.div_ceil(most)
         };
         let part = channels.div_ceil(parts).next_multiple_of(BLOCK);
         (0..channels).step_by(part).map(move |first| {

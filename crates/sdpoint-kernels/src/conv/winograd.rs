@@ -514,7 +514,10 @@ fn run_unit<I: Isa>(
                             .add(point * point_len + start * width),
                         output_channels: width,
                         accumulate: false,
-                        ahead: Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
+                        ahead: [
+                            Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
+                            Ahead::NOTHING,
+                        ],
                         finish: &Finish::default(),
                         at: 0,
                         channel: 0,
