@@ -73,7 +73,10 @@ impl From<SelectError> for Failure {
             SelectError::NoneFits { .. } => failure.hint(
                 "raise the budget, or add cheaper instances with `sdpoint calibrate --ratios`",
             ),
-            SelectError::Unknown { .. } => failure.hint("`sdpoint instances MODEL` lists them all"),
+            SelectError::Unknown { .. } => failure.hint(
+                "`sdpoint instances MODEL` lists them all, and `sdpoint calibrate MODEL --data SRC \
+                 --ratios R` adds those of other ratios",
+            ),
             SelectError::NotEvaluated(_) => {
                 failure.hint("`sdpoint calibrate MODEL --data SRC` measures them on test images")
             }

@@ -63,7 +63,7 @@ pub struct Args {
     /// Import although tensors are left over that the network has no place for
     #[arg(long)]
     allow_left_over: bool,
-    /// Print a JSON object instead of text
+    /// Print an array of one JSON object instead of text
     #[arg(long)]
     json: bool,
 }

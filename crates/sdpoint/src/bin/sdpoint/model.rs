@@ -52,23 +52,22 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
     if model.classes == data.classes() || only_numbered(model, data) {
         return Ok(());
     }
-    let differing =
-        std::iter::zip(&model.classes, data.classes()).find(|(ours, theirs)| ours != theirs);
+    let (ours, theirs) = (&model.classes, data.classes());
+    let differing = std::iter::zip(ours, theirs).find(|(ours, theirs)| ours != theirs);
     let how = match differing {
-        Some((ours, theirs)) => format!("one is '{ours}' in the model and '{theirs}' in the data"),
-        None => format!(
-            "{} in the model, {} in the data",
-            model.classes.len(),
-            data.classes().len()
-        ),
+        Some((one, other)) if ours.len() == theirs.len() => {
+            format!("one is '{one}' in the model and '{other}' in the data")
+        }
+        _ => format!("{} in the model, {} in the data", ours.len(), theirs.len()),
     };
-    Err(Failure::new(
+    let failure = Failure::new(
         Class::Data,
         format!(
             "the classes of {} are not the model's: {how}",
             data.source()
         ),
-    ))
+    );
+    Err(failure.hint("`sdpoint train --init MODEL` teaches a model other classes"))
 }
 
 /// Takes the data's names where the model's classes are only numbered.
