@@ -80,6 +80,11 @@ impl Layout {
         self.places[index].clone()
     }
 
+    /// Puts tensor `index` where tensor `other` lies.
+    pub fn share(&mut self, index: usize, other: usize) {
+        self.places[index] = self.places[other].clone();
+    }
+
     /// Floats that an [`Arena`] for this layout needs.
     pub fn len(&self) -> usize {
         self.len

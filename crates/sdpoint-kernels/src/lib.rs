@@ -26,8 +26,8 @@ mod workers;
 
 pub use context::{Context, ContextError};
 pub use conv::{
-    ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Second, conv_backward_data,
-    conv_backward_weights, conv_forward,
+    ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual, Second,
+    conv_backward_data, conv_backward_weights, conv_forward,
 };
 pub use isa::Isa;
 pub use linear::{PackedLinear, linear_backward_data, linear_backward_weights, linear_forward};

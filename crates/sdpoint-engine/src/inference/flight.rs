@@ -105,7 +105,10 @@ impl<'a> Flight<'a> {
             let routes = self.routes.clone();
             return Ok(self.logits(&routes.full));
         }
-        let plan = self.routes.branch(&self.engine.base.network, instance)?;
+        let engine = self.engine;
+        let plan = self
+            .routes
+            .branch(&engine.base.network, instance, &engine.in_place())?;
         self.arena.extend(plan.layout.len());
         for step in &plan.steps {
             self.engine

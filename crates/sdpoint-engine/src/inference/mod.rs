@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sdpoint_core::{Instance, LayerId, Network, Op, PointId, ShapeError, Statistics, Weights};
 use sdpoint_kernels as kernels;
-use sdpoint_kernels::{Context, PackedConv, PackedLinear};
+use sdpoint_kernels::{Context, ConvShape, PackedConv, PackedLinear};
 
 use crate::arena::Arena;
 use crate::lower::geometry;
@@ -220,7 +220,7 @@ impl InferenceEngine {
         let routes = self.routes(batch, size)?;
         let mut tensors = routes.full.layout.len();
         if instance != Instance::Full {
-            let branch = routes.branch(&self.base.network, instance)?;
+            let branch = routes.branch(&self.base.network, instance, &self.in_place())?;
             tensors = tensors.max(branch.layout.len());
         }
         let convs = self.convs.iter().flatten().map(PackedConv::bytes);
@@ -258,11 +258,20 @@ impl InferenceEngine {
         }
     }
 
+    /// Whether a layer's convolution can be added to what lies where its output goes.
+    fn in_place(&self) -> impl Fn(LayerId, &ConvShape) -> bool {
+        |layer, shape| {
+            let conv = self.convs[layer.0].as_ref();
+            conv.is_some_and(|conv| conv.adds_in_place(&self.base.ctx, shape))
+        }
+    }
+
     fn routes(&self, batch: usize, size: [usize; 2]) -> Result<Arc<Routes>, EngineError> {
         if let Some(routes) = lock(&self.routes).get(&(batch, size)) {
             return Ok(routes.clone());
         }
-        let made = Arc::new(Routes::new(&self.base.network, size, batch)?);
+        let routes = Routes::new(&self.base.network, size, batch, &self.in_place());
+        let made = Arc::new(routes?);
         made.full.check_memory()?;
         let mut routes = lock(&self.routes);
         if routes.len() >= MAX_ROUTES {
@@ -278,7 +287,7 @@ pub(crate) fn exit_layers(
     network: &Network,
     size: [usize; 2],
 ) -> Result<Vec<(PointId, LayerId)>, ShapeError> {
-    Ok(Routes::new(network, size, 1)?.exit_layers())
+    Ok(Routes::new(network, size, 1, &|_, _| false)?.exit_layers())
 }
 
 /// What each batch norm of an instance does: its own behind the point, that

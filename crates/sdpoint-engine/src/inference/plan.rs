@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use sdpoint_core::{Instance, LayerId, Network, PointId, Ratio, ShapeError};
+use sdpoint_kernels::ConvShape;
 use sdpoint_kernels::pool::PoolGeometry;
 
 use super::fuse::{Step, fuse};
@@ -27,6 +28,9 @@ pub(super) struct Plan {
     pub batch: usize,
 }
 
+/// Whether the convolution of a layer can be added to what lies where its output goes.
+pub(super) type InPlace<'a> = &'a dyn Fn(LayerId, &ConvShape) -> bool;
+
 /// The plans for one batch size and image size.
 ///
 /// Up to its exit an instance does, kernel call for kernel call, what `full`
@@ -44,7 +48,14 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    pub fn new(network: &Network, size: [usize; 2], batch: usize) -> Result<Self, ShapeError> {
+    /// `in_place` says of convolutions whether they can be added to what lies where their
+    /// output goes.
+    pub fn new(
+        network: &Network,
+        size: [usize; 2],
+        batch: usize,
+        in_place: InPlace<'_>,
+    ) -> Result<Self, ShapeError> {
         let lowered = lower(network, size, Instance::Full, Span::WHOLE)?;
         let steps = fuse(&lowered);
         let exits = network.points().iter().map(|point| {
@@ -56,7 +67,7 @@ impl Routes {
         });
         Ok(Self {
             exits: exits.collect::<Result<_, ShapeError>>()?,
-            full: Plan::new(lowered, steps, batch, 0, &[]),
+            full: Plan::new(lowered, steps, batch, 0, &[], in_place),
             branches: Mutex::default(),
             size,
         })
@@ -80,7 +91,12 @@ impl Routes {
     }
 
     /// What an instance does from its exit on.
-    pub fn branch(&self, network: &Network, instance: Instance) -> Result<Arc<Plan>, EngineError> {
+    pub fn branch(
+        &self,
+        network: &Network,
+        instance: Instance,
+        in_place: InPlace<'_>,
+    ) -> Result<Arc<Plan>, EngineError> {
         if let Some(plan) = lock(&self.branches).get(&instance) {
             return Ok(plan.clone());
         }
@@ -98,7 +114,8 @@ impl Routes {
             .into_iter()
             .map(|value| (value.0, self.full.layout.place(value.0)))
             .collect();
-        let plan = Arc::new(Plan::new(lowered, steps, self.full.batch, exit, &kept));
+        let plan = Plan::new(lowered, steps, self.full.batch, exit, &kept, in_place);
+        let plan = Arc::new(plan);
         plan.check_memory()?;
         lock(&self.branches).insert(instance, plan.clone());
         Ok(plan)
@@ -114,6 +131,7 @@ impl Plan {
         batch: usize,
         start: usize,
         kept: &[(usize, Range<usize>)],
+        in_place: InPlace<'_>,
     ) -> Self {
         let nothing = Lifetime {
             len: 0,
@@ -141,8 +159,13 @@ impl Plan {
                 last: usize::MAX,
             };
         }
+        let owners = share_with_residuals(&lowered, &steps, start, batch, &mut lifetimes, in_place);
+        let mut layout = Layout::around(&lifetimes, kept);
+        for (value, owner) in owners {
+            layout.share(value.0, owner.0);
+        }
         Self {
-            layout: Layout::around(&lifetimes, kept),
+            layout,
             pools: lowered.pools(batch),
             lowered,
             steps,
@@ -184,4 +207,47 @@ impl Plan {
         let pool = self.pools[node.output.0].as_ref();
         pool.expect("asked for pools alone")
     }
+}
+
+/// Lets convolutions whose residual nobody needs afterwards write over it, and returns them
+/// with the value whose place they take: memory is brought once for both.
+fn share_with_residuals(
+    lowered: &Lowered,
+    steps: &[Step],
+    start: usize,
+    batch: usize,
+    lifetimes: &mut [Lifetime],
+    in_place: InPlace<'_>,
+) -> Vec<(Value, Value)> {
+    let mut owners: Vec<(Value, Value)> = Vec::new();
+    for (time, step) in (start..).zip(steps) {
+        let Step::Conv {
+            conv,
+            layer,
+            input,
+            output,
+            joined,
+        } = step
+        else {
+            continue;
+        };
+        let Some(residual) = joined.residual else {
+            continue;
+        };
+        // A value that shares has no length of its own; what it shares has both lifetimes.
+        let shared = owners.iter().find(|(value, _)| *value == residual);
+        let owner = shared.map_or(residual, |&(_, owner)| owner);
+        let theirs = lifetimes[owner.0];
+        let ours = lifetimes[output.0];
+        if theirs.len == ours.len
+            && theirs.last == time
+            && *input != residual
+            && in_place(*layer, &lowered.conv_shape(*input, conv, batch))
+        {
+            lifetimes[owner.0].last = ours.last;
+            lifetimes[output.0].len = 0;
+            owners.push((*output, owner));
+        }
+    }
+    owners
 }

@@ -1,7 +1,7 @@
 //! Carries out a plan's kernel calls.
 
 use sdpoint_kernels as kernels;
-use sdpoint_kernels::{Epilogue, Second, elementwise, norm as batch_norm, pool};
+use sdpoint_kernels::{Epilogue, Residual, Second, elementwise, norm as batch_norm, pool};
 
 use super::fuse::{Joined, Step};
 use super::plan::Plan;
@@ -64,7 +64,13 @@ impl InferenceEngine {
         let epilogue = Epilogue {
             scale: folded.map(|folded| folded.scale.as_slice()),
             shift: folded.map(|folded| folded.shift.as_slice()).or(bias),
-            residual: residual.map(|value| tensors.get(value)),
+            residual: residual.map(|value| {
+                if place(value) == place(*output) {
+                    Residual::Output
+                } else {
+                    Residual::Tensor(tensors.get(value))
+                }
+            }),
             relu: *relu,
             second: second.map(|second| {
                 let folded = norms.get(second.norm);

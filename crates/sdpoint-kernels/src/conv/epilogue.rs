@@ -10,9 +10,26 @@ use crate::shared_mut::SharedMut;
 pub(super) struct Finish<'a> {
     pub scale: Option<&'a [f32]>,
     pub shift: Option<&'a [f32]>,
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<Addend<'a>>,
     pub relu: bool,
     pub second: Option<SecondFinish<'a>>,
+}
+
+/// [`super::Residual`] in the form that tasks share.
+#[derive(Clone, Copy)]
+pub(super) enum Addend<'a> {
+    Tensor(&'a [f32]),
+    Output(SharedMut<'a, f32>),
+}
+
+impl Addend<'_> {
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *const f32 {
+        match self {
+            Addend::Tensor(tensor) => tensor.as_ptr(),
+            Addend::Output(output) => output.as_ptr(),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]

@@ -1,12 +1,12 @@
 //! The forward pass.
 
-use super::epilogue::{Finish, SecondFinish};
+use super::epilogue::{Addend, Finish, SecondFinish};
 use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape};
 use super::grouped::Merged;
 use super::pack::{Kernels, PackedWeights};
 use super::product::{OutputLayout, Product};
-use super::{Epilogue, assert_len};
+use super::{Epilogue, Residual, assert_len};
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
@@ -72,6 +72,13 @@ impl PackedConv {
         &self.geometry
     }
 
+    /// Whether the output may hold the residual ([`Residual::Output`]): only where no part of
+    /// a sum waits there for the rest.
+    pub fn adds_in_place(&self, ctx: &Context, shape: &ConvShape) -> bool {
+        let (batch, _, grid) = shape.flattened();
+        self.weights.sums_in_registers(ctx, batch, grid)
+    }
+
     /// Memory that the packed weights take.
     pub fn bytes(&self) -> usize {
         self.weights.bytes()
@@ -103,9 +110,6 @@ pub fn conv_forward(
     for part in [epilogue.scale, epilogue.shift].into_iter().flatten() {
         assert_len("scale or shift", part.len(), channels);
     }
-    if let Some(residual) = epilogue.residual {
-        assert_len("residual", residual.len(), y.len());
-    }
     let second = epilogue.second.map(|second| {
         assert_len("second scale", second.scale.len(), channels);
         assert_len("second shift", second.shift.len(), channels);
@@ -117,10 +121,21 @@ pub fn conv_forward(
             out: SharedMut::new(second.out),
         }
     });
+    let output = SharedMut::new(y);
+    let residual = epilogue.residual.map(|residual| match residual {
+        Residual::Tensor(tensor) => {
+            assert_len("residual", tensor.len(), output.len());
+            Addend::Tensor(tensor)
+        }
+        Residual::Output => {
+            assert!(w.adds_in_place(ctx, shape), "sums overwrite the residual");
+            Addend::Output(output)
+        }
+    });
     let finish = Finish {
         scale: epilogue.scale,
         shift: epilogue.shift,
-        residual: epilogue.residual,
+        residual,
         relu: epilogue.relu,
         second,
     };
@@ -138,7 +153,7 @@ pub fn conv_forward(
         weights: &w.weights,
         batch,
         grid,
-        output: SharedMut::new(y),
+        output,
         layout: OutputLayout {
             offset: 0,
             image: grid[0] * grid[1] * channels,

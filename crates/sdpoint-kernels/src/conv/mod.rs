@@ -32,11 +32,21 @@ pub struct Epilogue<'a> {
     /// A summand for each output channel: a bias, or batch norm's shift.
     pub shift: Option<&'a [f32]>,
     /// A tensor of the output's shape.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<Residual<'a>>,
     /// Whether negative results become zero.
     pub relu: bool,
     /// A second tensor made from the finished output.
     pub second: Option<Second<'a>>,
+}
+
+/// What a convolution's result is added to.
+#[derive(Clone, Copy, Debug)]
+pub enum Residual<'a> {
+    /// A tensor elsewhere.
+    Tensor(&'a [f32]),
+    /// What the output holds, which saves memory and bringing its cache lines twice; for
+    /// convolutions that [`PackedConv::adds_in_place`] alone.
+    Output,
 }
 
 /// A second output, `out = relu(y * scale + shift)` of a convolution's finished output `y`:

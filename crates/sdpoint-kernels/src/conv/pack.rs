@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::depthwise::DepthwiseWeights;
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
+use super::product;
 use super::winograd::{self, TransformedWeights};
 use crate::context::Context;
 use crate::memory::AlignedVec;
@@ -198,6 +199,15 @@ pub(super) struct PackedWeights {
 }
 
 impl PackedWeights {
+    /// Whether the output sees finished sums alone.
+    pub fn sums_in_registers(&self, ctx: &Context, batch: usize, grid: [usize; 2]) -> bool {
+        if self.depthwise.is_some() {
+            return false;
+        }
+        self.transformed.is_some() && winograd::fits(batch, grid)
+            || product::parts(ctx, &self.layout) == 1
+    }
+
     /// Room for the weights of a window of `kernel` taps and this stride; `depthwise` if
     /// output channel i sees input channel i alone.
     pub fn zeros(

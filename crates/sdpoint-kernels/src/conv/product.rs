@@ -11,7 +11,7 @@ use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{
     Ahead, MAX_PIXELS, Pixels, Spread, Tile, has_32_registers, max_pixels, run_tile,
 };
-use super::pack::{PackedWeights, Unit};
+use super::pack::{BlockedLayout, PackedWeights, Unit};
 use super::{depthwise, winograd};
 use crate::context::Context;
 use crate::scratch::Scratch;
@@ -357,14 +357,9 @@ impl<'a> Part<'a> {
     ) -> impl Iterator<Item = Self> {
         let layout = &product.weights.layout;
         let channels = layout.group_in;
-        let floats = layout.range(0).len();
-        // A rest is not worth another pass over the sums.
-        let parts = if floats <= most * 3 / 2 {
-            1
-        } else {
-            floats.div_ceil(most)
-        };
-        let part = channels.div_ceil(parts).next_multiple_of(BLOCK);
+        let part = channels
+            .div_ceil(parts_of(layout, most))
+            .next_multiple_of(BLOCK);
         (0..channels).step_by(part).map(move |first| {
             let end = channels.min(first + part);
             Part {
@@ -376,6 +371,29 @@ impl<'a> Part<'a> {
                 },
             }
         })
+    }
+}
+
+/// In how many parts the sums of a layout are taken.
+pub(super) fn parts(ctx: &Context, layout: &BlockedLayout) -> usize {
+    struct Most;
+    impl SimdOp for Most {
+        type Output = usize;
+        #[inline(always)]
+        fn eval<I: Isa>(self, _: I) -> usize {
+            part_floats::<I>()
+        }
+    }
+    parts_of(layout, ctx.dispatch(Most))
+}
+
+fn parts_of(layout: &BlockedLayout, most: usize) -> usize {
+    let floats = layout.range(0).len();
+    // A rest is not worth another pass over the sums.
+    if floats <= most * 3 / 2 {
+        1
+    } else {
+        floats.div_ceil(most)
     }
 }
 

@@ -325,7 +325,8 @@ fn epilogue_and_its_second_output() {
     // By transformed tiles, directly, and directly in parts.
     check_epilogue(geometry([20, 37], [3, 3], [1, 1], [1, 1], 1), 8);
     check_epilogue(geometry([20, 37], [3, 3], [2, 2], [1, 1], 1), 6);
-    check_epilogue(geometry([1100, 37], [1, 1], [1, 1], [0, 0], 1), 4);
+    check_epilogue(geometry([3200, 37], [1, 1], [1, 1], [0, 0], 1), 3);
+    check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
 }
 
 fn check_epilogue(geometry: ConvGeometry, side: usize) {
@@ -344,13 +345,24 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
         let packed = PackedConv::new(&ctx, geometry, &w);
         let mut raw = vec![0.0; shape.output_len()];
         conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut raw);
-        for options in 0..32 {
+        for options in 0..64 {
             let on = |bit: usize| options >> bit & 1 == 1;
+            let in_place = on(5);
+            if in_place && !(on(2) && packed.adds_in_place(&ctx, &shape)) {
+                continue;
+            }
             let (mut y, mut z) = (vec![f32::NAN; raw.len()], vec![f32::NAN; raw.len()]);
+            if in_place {
+                y.copy_from_slice(&residual);
+            }
             let epilogue = Epilogue {
                 scale: on(0).then_some(&scale),
                 shift: on(1).then_some(&shift),
-                residual: on(2).then_some(&residual),
+                residual: on(2).then_some(if in_place {
+                    Residual::Output
+                } else {
+                    Residual::Tensor(&residual)
+                }),
                 relu: on(3),
                 second: on(4).then_some(Second {
                     scale: &scale2,
