@@ -9,7 +9,7 @@ use super::cut::{Cut, WEIGHT_FLOATS, Work};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{
-    Ahead, MAX_PIXELS, Pixels, Spread, Tile, has_32_registers, max_pixels, run_tile,
+    Ahead, MAX_PIXELS, Pixels, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
 };
 use super::pack::{BlockedLayout, PackedWeights, Unit};
 use super::{depthwise, winograd};
@@ -301,7 +301,8 @@ fn run_tiles<I: Isa>(
         next_input,
         units.len() * tiles_of_unit * blocks * taps.len(),
     );
-    let alike = vectors(units.start) == vectors(units.end - 1);
+    // Tiles of one size suit all units if those that end a group have as many vectors.
+    let alike = weights.blocks() == 1 || vectors(weights.blocks() - 1) == VECTORS;
     let near = weights.len() <= WEIGHT_FLOATS;
     let none = Finish::default();
     // The parts depend on the weights alone, for they decide in which order sums are added.

@@ -14,7 +14,7 @@ use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::cut::{TASK_MACS, TASKS_PER_THREAD};
-use super::epilogue::{self, Finish};
+use super::epilogue::{self, Finish, FinishLanes};
 use super::gather::{BLOCK, Source};
 use super::microkernel::{Ahead, Pixels, Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
@@ -241,6 +241,18 @@ impl Tiles {
         let (tile, column) = (tile / columns, tile % columns);
         [tile / rows, tile % rows * TILE, column * TILE]
     }
+
+    /// The position of the tile after the one at a position.
+    #[inline(always)]
+    fn after(&self, [image, row, column]: [usize; 3]) -> [usize; 3] {
+        if column + TILE < self.grid[1] {
+            [image, row, column + TILE]
+        } else if row + TILE < self.grid[0] {
+            [image, row + TILE, 0]
+        } else {
+            [image + 1, 0, 0]
+        }
+    }
 }
 
 /// Distances in the transformed inputs `[point][channel block][tile][BLOCK]`.
@@ -278,61 +290,121 @@ pub(super) fn gather_tiles<I: Isa>(
     slot: usize,
     out: SharedMut<'_, f32>,
 ) {
-    let ops = isa.f32();
     let channels = source.channels;
     assert!(out.len() >= layout.len() && (slot + range.len()) * BLOCK <= layout.plane);
     let mut padded = [[0.0_f32; BLOCK]; POINTS];
-    for (i, tile) in range.enumerate() {
-        let [image, row, column] = tiles.position(tile);
+    let mut position = tiles.position(range.start);
+    for i in 0..range.len() {
+        let [image, row, column] = position;
+        position = tiles.after(position);
         let y = row as isize + tiles.origin[0];
         let x = column as isize + tiles.origin[1];
         let rows = inside(y, source.height);
         let columns = inside(x, source.width);
         let whole = rows.len() == INPUTS && columns.len() == INPUTS;
+        let pixel = |r: usize, c: usize| {
+            let y = image * source.height + (y + r as isize) as usize;
+            (y * source.width + (x + c as isize) as usize) * channels
+        };
         for block in 0..channels.div_ceil(BLOCK) {
-            let count = BLOCK.min(channels - block * BLOCK);
-            let pixel = |r: usize, c: usize| {
-                let y = image * source.height + (y + r as isize) as usize;
-                (y * source.width + (x + c as isize) as usize) * channels + block * BLOCK
-            };
-            let (from, row_step, step) = if whole && count == BLOCK {
-                let last = pixel(INPUTS - 1, INPUTS - 1) + BLOCK;
-                let from = &source.data[pixel(0, 0)..last];
-                (from.as_ptr(), source.width * channels, channels)
-            } else {
-                for r in 0..INPUTS {
-                    for c in 0..INPUTS {
-                        let to = &mut padded[r * INPUTS + c];
-                        *to = [0.0; BLOCK];
-                        if rows.contains(&r) && columns.contains(&c) {
-                            to[..count].copy_from_slice(&source.data[pixel(r, c)..][..count]);
-                        }
-                    }
-                }
-                (padded.as_ptr().cast(), INPUTS * BLOCK, BLOCK)
-            };
-            for lane in (0..BLOCK).step_by(ops.len()) {
-                let at = block * layout.plane + (slot + i) * BLOCK + lane;
-                // SAFETY: the patch is readable as its bounds were checked above, and `out`
-                // holds `BLOCK` floats of every tile at every point.
+            let first = block * BLOCK;
+            let to = out
+                .as_ptr()
+                .wrapping_add(block * layout.plane + (slot + i) * BLOCK);
+            if first + BLOCK <= channels && !rows.is_empty() && !columns.is_empty() {
+                // The first and the last pixel that exist; all others lie between.
+                let start = pixel(rows.start, columns.start) + first;
+                let end = pixel(rows.end - 1, columns.end - 1) + first + BLOCK;
+                let patch = Patch {
+                    start: source.data[start..end].as_ptr(),
+                    row: source.width * channels,
+                    pixel: channels,
+                    rows: rows.clone(),
+                    columns: columns.clone(),
+                };
+                // SAFETY: the pixels that exist are readable as the bounds of the slice show,
+                // and `out` holds `BLOCK` floats of every tile at every point.
                 unsafe {
-                    let load =
-                        |r: usize, c: usize| ops.load_ptr(from.add(r * row_step + c * step + lane));
-                    let mut lines = [[ops.zero(); INPUTS]; INPUTS];
-                    for c in 0..INPUTS {
-                        let line = transform_inputs(isa, std::array::from_fn(|r| load(r, c)));
-                        for r in 0..INPUTS {
-                            lines[r][c] = line[r];
-                        }
-                    }
-                    for (r, line) in lines.into_iter().enumerate() {
-                        let line = transform_inputs(isa, line);
-                        for (c, value) in line.into_iter().enumerate() {
-                            let to = (r * INPUTS + c) * layout.point + at;
-                            ops.store_ptr(value, out.as_ptr().add(to));
-                        }
+                    if whole {
+                        transform_patch::<I, true>(isa, &patch, to, layout.point);
+                    } else {
+                        transform_patch::<I, false>(isa, &patch, to, layout.point);
                     }
                 }
+                continue;
+            }
+            let count = BLOCK.min(channels - first);
+            for r in 0..INPUTS {
+                for c in 0..INPUTS {
+                    let to = &mut padded[r * INPUTS + c];
+                    *to = [0.0; BLOCK];
+                    if rows.contains(&r) && columns.contains(&c) {
+                        to[..count].copy_from_slice(&source.data[pixel(r, c) + first..][..count]);
+                    }
+                }
+            }
+            let patch = Patch {
+                start: padded.as_ptr().cast(),
+                row: INPUTS * BLOCK,
+                pixel: BLOCK,
+                rows: 0..INPUTS,
+                columns: 0..INPUTS,
+            };
+            // SAFETY: the patch is all of `padded`; `out` as above.
+            unsafe { transform_patch::<I, true>(isa, &patch, to, layout.point) };
+        }
+    }
+}
+
+/// One channel block of the inputs of a tile.
+struct Patch {
+    /// The first pixel that exists.
+    start: *const f32,
+    /// Floats between rows and between pixels.
+    row: usize,
+    pixel: usize,
+    /// Which rows and columns exist; the others are zero.
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Transforms a patch, all of whose pixels exist if `WHOLE`, to points that are `point` floats
+/// apart.
+///
+/// # Safety
+///
+/// [`BLOCK`] floats of each pixel that exists must be readable, and of each point writable.
+#[inline(always)]
+unsafe fn transform_patch<I: Isa, const WHOLE: bool>(
+    isa: I,
+    patch: &Patch,
+    to: *mut f32,
+    point: usize,
+) {
+    let ops = isa.f32();
+    let [top, left] = [patch.rows.start, patch.columns.start];
+    for lane in (0..BLOCK).step_by(ops.len()) {
+        let mut lines = [[ops.zero(); INPUTS]; INPUTS];
+        for c in 0..INPUTS {
+            let mut line = [ops.zero(); INPUTS];
+            for r in 0..INPUTS {
+                if WHOLE || patch.rows.contains(&r) && patch.columns.contains(&c) {
+                    let at = (r - top) * patch.row + (c - left) * patch.pixel + lane;
+                    // SAFETY: the caller's promise.
+                    line[r] = unsafe { ops.load_ptr(patch.start.add(at)) };
+                }
+            }
+            let line = transform_inputs(isa, line);
+            for r in 0..INPUTS {
+                lines[r][c] = line[r];
+            }
+        }
+        for r in 0..INPUTS {
+            let line = transform_inputs(isa, lines[r]);
+            for c in 0..INPUTS {
+                let at = (r * INPUTS + c) * point + lane;
+                // SAFETY: the caller's promise.
+                unsafe { ops.store_ptr(line[c], to.add(at)) };
             }
         }
     }
@@ -532,14 +604,15 @@ fn run_unit<I: Isa>(
         row: row_len,
         pixel,
     } = product.layout;
-    for (i, tile) in range.clone().enumerate() {
-        let [image, row, column] = tiles.position(tile);
-        let rows = TILE.min(product.grid[0] - row);
-        let columns = TILE.min(product.grid[1] - column);
-        let at = offset + image * image_len + row * row_len + column * pixel + block.first;
-        for v in 0..vectors {
-            let channels = lanes.min(block.channels - v * lanes);
-            let finish = product.finish.lanes(isa, block.first + v * lanes, channels);
+    for v in 0..vectors {
+        let channel = block.first + v * lanes;
+        let finish = product
+            .finish
+            .lanes(isa, channel, lanes.min(block.channels - v * lanes));
+        let mut position = tiles.position(range.start);
+        for i in 0..range.len() {
+            let [image, row, column] = position;
+            position = tiles.after(position);
             let from = i * width + v * lanes;
             let mut lines = [[ops.zero(); INPUTS]; TILE];
             for c in 0..INPUTS {
@@ -553,25 +626,105 @@ fn run_unit<I: Isa>(
                     lines[r][c] = line[r];
                 }
             }
-            for (r, line) in lines.into_iter().enumerate().take(rows) {
-                let line = transform_outputs(isa, line);
-                for (c, sum) in line.into_iter().enumerate() {
-                    if c >= columns {
-                        continue;
-                    }
-                    let at = at + r * row_len + c * pixel + v * lanes;
-                    // SAFETY: the outputs of a tile within the grid are this task's alone;
-                    // `Product`'s makers assert that they lie in the output tensor, which
-                    // residual and second output equal in length.
-                    unsafe {
-                        let to = product.output.as_ptr().add(at);
-                        if product.accumulate {
-                            let sum = ops.add(sum, epilogue::load(isa, to, finish.mask));
-                            epilogue::store(isa, sum, to, finish.mask);
-                        } else {
-                            product.finish.store(isa, &finish, sum, to, at);
-                        }
-                    }
+            let mut sums = [[ops.zero(); TILE]; TILE];
+            for r in 0..TILE {
+                sums[r] = transform_outputs(isa, lines[r]);
+            }
+            let size = [
+                TILE.min(product.grid[0] - row),
+                TILE.min(product.grid[1] - column),
+            ];
+            let at = offset + image * image_len + row * row_len + column * pixel + channel;
+            // SAFETY: the outputs of a tile within the grid are this task's alone;
+            // `Product`'s makers assert that they lie in the output tensor, which residual and
+            // second output equal in length.
+            unsafe {
+                if size == [TILE; 2] && finish.mask.is_none() {
+                    store_whole(isa, product, &finish, sums, at);
+                } else {
+                    store_part(isa, product, &finish, &sums, size, at);
+                }
+            }
+        }
+    }
+}
+
+/// Stores a tile's sums, finished or added to the output, and the second output; the first of
+/// them is element `at` of the output tensor. No loop here has branches, so that the sums stay
+/// in registers.
+///
+/// # Safety
+///
+/// The elements must lie in the output tensor, whose length the residual and the second output
+/// share, and no other thread may use them.
+#[inline(always)]
+unsafe fn store_whole<I: Isa>(
+    isa: I,
+    product: &Product<'_>,
+    lanes: &FinishLanes<I>,
+    mut sums: [[I::F32; TILE]; TILE],
+    at: usize,
+) {
+    let ops = isa.f32();
+    let OutputLayout { row, pixel, .. } = product.layout;
+    let finish = &product.finish;
+    macro_rules! each {
+        (|$sum:ident, $at:ident| $body:expr) => {
+            for r in 0..TILE {
+                for c in 0..TILE {
+                    let $at = at + r * row + c * pixel;
+                    let $sum = &mut sums[r][c];
+                    $body;
+                }
+            }
+        };
+    }
+    let output = product.output.as_ptr();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if product.accumulate {
+            each!(|sum, at| *sum = ops.add(*sum, ops.load_ptr(output.add(at))));
+        } else if let Some(residual) = finish.residual {
+            let from = residual.as_ptr();
+            each!(|sum, at| *sum = lanes.first_with(isa, *sum, ops.load_ptr(from.add(at))));
+        } else if !finish.is_identity() {
+            each!(|sum, _at| *sum = lanes.first(isa, *sum));
+        }
+        if let Some(second) = &finish.second {
+            let out = second.out.as_ptr();
+            each!(|sum, at| ops.store_ptr(lanes.second(isa, *sum), out.add(at)));
+        }
+        each!(|sum, at| ops.store_ptr(*sum, output.add(at)));
+    }
+}
+
+/// [`store_whole`] for a tile that the grid or the channels cut: its first `size` rows and
+/// columns.
+///
+/// # Safety
+///
+/// As for [`store_whole`].
+#[inline(always)]
+unsafe fn store_part<I: Isa>(
+    isa: I,
+    product: &Product<'_>,
+    lanes: &FinishLanes<I>,
+    sums: &[[I::F32; TILE]; TILE],
+    size: [usize; 2],
+    at: usize,
+) {
+    let OutputLayout { row, pixel, .. } = product.layout;
+    for (r, line) in sums.iter().enumerate().take(size[0]) {
+        for (c, &sum) in line.iter().enumerate().take(size[1]) {
+            let at = at + r * row + c * pixel;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = product.output.as_ptr().add(at);
+                if product.accumulate {
+                    let sum = isa.f32().add(sum, epilogue::load(isa, to, lanes.mask));
+                    epilogue::store(isa, sum, to, lanes.mask);
+                } else {
+                    product.finish.store(isa, lanes, sum, to, at);
                 }
             }
         }
