@@ -19,6 +19,10 @@ use crate::subject::{image, images, mean, model, quantile};
 /// An instance counts as fitting a deadline if it met it this often.
 const RELIABLE: f64 = 0.99;
 
+/// A run was disturbed if it took this many times what is usual: the margin that a run by a
+/// deadline keeps.
+const DISTURBED: f64 = 1.1;
+
 /// Deadlines between the cheapest instance's time and 1.2 × that of `full`.
 const DEADLINES: usize = 9;
 
@@ -184,13 +188,14 @@ fn idle_table(engine: &Engine, log: &Log) -> String {
          | ---: | ---: | ---: | ---: | --- | ---: | ---: |\n",
     );
     let fastest = fastest(log);
-    let (mut late, mut runs_where_it_fits) = (0.0, 0.0);
+    let (mut late_by, mut runs_where_it_fits) = (Vec::new(), 0);
     for (&deadline, runs) in log.deadlines.iter().zip(&log.by) {
         let (share, accuracy, _) = ours(engine, runs, deadline);
         let cheapest_met = met(log.fixed[&fastest].iter().copied(), deadline);
         if cheapest_met >= RELIABLE {
-            late += (1.0 - share) * runs.len() as f64;
-            runs_where_it_fits += runs.len() as f64;
+            let late = runs.iter().filter(|(_, time)| *time > deadline);
+            late_by.extend(late.map(|(_, time)| time / deadline - 1.0));
+            runs_where_it_fits += runs.len();
         }
         let fitting = log
             .fixed
@@ -219,9 +224,32 @@ fn idle_table(engine: &Engine, log: &Log) -> String {
         text,
         "\nOf the {runs_where_it_fits} runs by deadlines that the cheapest instance met in 99 % of \
          its own, {:.2} % were in time.",
-        100.0 * (1.0 - late / runs_where_it_fits)
+        100.0 * (1.0 - late_by.len() as f64 / runs_where_it_fits as f64)
     );
+    let _ = writeln!(
+        text,
+        "Of the runs of fixed instances, {:.2} % took more than {DISTURBED} times their median: so \
+         often the machine is not as idle as it seems.",
+        100.0 * disturbed(log)
+    );
+    if !late_by.is_empty() {
+        let [half, most] = [0.5, 1.0].map(|share| 100.0 * quantile(&late_by, share));
+        let _ = writeln!(
+            text,
+            "Half of the others were late by up to {half:.1} % of the deadline, the last by \
+             {most:.1} %."
+        );
+    }
     text
+}
+
+/// The share of runs of fixed instances that something disturbed.
+fn disturbed(log: &Log) -> f64 {
+    let runs = log.fixed.values().flat_map(|times| {
+        let usual = quantile(times, 0.5);
+        times.iter().map(move |time| *time > DISTURBED * usual)
+    });
+    mean(runs.map(|slow| f64::from(u8::from(slow))))
 }
 
 fn fastest(log: &Log) -> Instance {

@@ -28,6 +28,10 @@ fn main() -> anyhow::Result<()> {
         place.and_then(|place| words.get(place + 1)).copied()
     };
     let rounds = || option("--rounds").map_or(Ok(ROUNDS), str::parse);
+    if words.iter().any(|word| ["--help", "-h"].contains(word)) {
+        println!("{USAGE}");
+        return Ok(());
+    }
     match words.as_slice() {
         ["deadlines", ..] => deadlines::run(Neighbour::None, rounds()?, None),
         ["deadlines-under-load", ..] => {
