@@ -88,6 +88,8 @@ pub struct Method {
 #[serde(deny_unknown_fields)]
 pub struct Measure {
     pub name: String,
+    /// Another file of the run than its model.
+    pub model: Option<String>,
     /// Arguments of an `sdpoint calibrate` that comes before; its model is
     /// then the one that is evaluated.
     pub calibrate: Option<Vec<String>>,

@@ -179,8 +179,8 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
         text,
         "\nThe full network of each method. The training loss is that of the last epoch's steps, \
          on augmented images and, where instances are drawn, in those.\n\n\
-         | method | seeds | accuracy | test loss | training loss | gap | minutes a run |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+         | method | seeds | accuracy | test loss | training loss | gap |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: |"
     );
     for (method, runs) in all {
         let of = |value: &dyn Fn(&Run) -> Option<f64>| -> Option<Value> {
@@ -191,21 +191,19 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
         let loss = of(&|run| Some(run.full(OWN)?.loss));
         let train = of(&|run| run.train_loss.last().copied());
         let gap = of(&|run| Some(run.full(OWN)?.loss - run.train_loss.last()?));
-        let time = of(&|run| Some(run.seconds / 60.0)).map(|time| format!("{:.0}", time.mean));
         let cell = |value: Option<Value>, unit, digits| {
             value.map_or("–".to_owned(), |value| value.text(unit, digits))
         };
         put!(
             text,
-            "| `{}`: {} | {} | {} | {} | {} | {} | {} |",
+            "| `{}`: {} | {} | {} | {} | {} | {} |",
             method.name,
             method.about,
             runs.len(),
             cell(top1, 100.0, 2),
             cell(loss, 1.0, 3),
             cell(train, 1.0, 3),
-            cell(gap, 1.0, 3),
-            time.unwrap_or_default()
+            cell(gap, 1.0, 3)
         );
     }
 }
@@ -313,14 +311,18 @@ fn commands(text: &mut String, experiment: &Experiment) {
             arguments.join(" ")
         );
         for measure in &method.measures {
-            let mut model = "RUN".to_owned();
+            let mut model = match &measure.model {
+                Some(file) => format!("RUN/{file}"),
+                None => "RUN".to_owned(),
+            };
             if let Some(more) = &measure.calibrate {
-                model = format!("{}.safetensors", measure.name);
+                let calibrated = format!("{}.safetensors", measure.name);
                 put!(
                     text,
-                    "sdpoint calibrate RUN --data tar:DIR {} -o {model}",
+                    "sdpoint calibrate {model} --data tar:DIR {} -o {calibrated}",
                     more.join(" ")
                 );
+                model = calibrated;
             }
             let more: String = measure.evaluate.iter().map(|a| format!(" {a}")).collect();
             put!(text, "sdpoint evaluate {model} --data tar:DIR{more}");

@@ -175,7 +175,8 @@ impl Runner {
         let file = |ending: &str| out.join(format!("{}.{ending}", measure.name));
         let text = |path: PathBuf| path.display().to_string();
         let log = file("txt");
-        let mut model = text(out.join(folder::MODEL));
+        let file_of_run = measure.model.as_deref().unwrap_or(folder::MODEL);
+        let mut model = text(out.join(file_of_run));
         if let Some(more) = &measure.calibrate {
             let calibrated = text(file("safetensors"));
             let mut command = vec!["calibrate", &model, "--data", &self.data, "-o", &calibrated];

@@ -3,6 +3,7 @@
 
 mod builder;
 mod check;
+mod exits;
 
 pub use builder::NetworkBuilder;
 pub(crate) use check::STATISTICS_PREFIX;

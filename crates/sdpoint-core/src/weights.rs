@@ -50,6 +50,22 @@ impl Weights {
             && std::iter::zip(&self.0, &parameters).all(|(data, p)| data.len() == p.len())
     }
 
+    /// Those of a network, out of these, which are another's that has parameters of the same
+    /// names and shapes among its own; none if it lacks one.
+    pub fn select(&self, from: &Network, to: &Network) -> Option<Self> {
+        let theirs: BTreeMap<String, usize> = from
+            .parameters()
+            .into_iter()
+            .enumerate()
+            .map(|(index, parameter)| (parameter.name, index))
+            .collect();
+        let ours = to.parameters().into_iter().map(|parameter| {
+            let values = self.0.get(*theirs.get(&parameter.name)?)?;
+            (values.len() == parameter.len()).then(|| values.clone())
+        });
+        ours.collect::<Option<_>>().map(Self)
+    }
+
     /// The number of values in all.
     pub fn count(&self) -> usize {
         self.0.iter().map(Vec::len).sum()

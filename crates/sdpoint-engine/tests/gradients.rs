@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sdpoint_core::{Conv, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window};
+use sdpoint_core::{
+    Conv, Instance, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window, zoo,
+};
 use sdpoint_engine::{Images, Noise, Target, TrainingEngine, initial_weights, softmax};
 use support::context;
 
@@ -327,5 +329,56 @@ fn downsampling_at_a_block_and_at_the_stem() {
     };
     for instance in ["full", "stem@0.5", "stem@0.75", "0@0.5", "0@0.75"] {
         check(build(), instance);
+    }
+}
+
+/// Classifiers trained together move what they share as the sum of them alone would.
+#[test]
+fn early_exits_add_up() {
+    let network = zoo::build("preresnet8", CLASSES).unwrap();
+    let joint = network.with_exits().unwrap();
+    let mut alone = network.exits().unwrap();
+    alone.push(network);
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let side = 8;
+    let data: Vec<f32> = (0..BATCH * side * side * 3)
+        .map(|_| rng.random_range(-1.0..1.0))
+        .collect();
+    let labels: Vec<u32> = (0..BATCH).map(|i| (i % CLASSES) as u32).collect();
+    let images = Images {
+        data: &data,
+        batch: BATCH,
+        size: [side; 2],
+    };
+    let weights = initial_weights(&joint, 3);
+    let mut engine =
+        TrainingEngine::new(context(), Arc::new(joint.clone())).with_classifiers(alone.len());
+    let outcome = engine
+        .step(&weights, images, &labels, Instance::Full, 0.1)
+        .unwrap();
+    let mut sum = Weights::zeros(&joint);
+    let (mut loss, names) = (0.0, joint.parameters());
+    for network in &alone {
+        let own = weights.select(&joint, network).unwrap();
+        let mut engine = TrainingEngine::new(context(), Arc::new(network.clone()));
+        loss += engine
+            .step(&own, images, &labels, Instance::Full, 0.1)
+            .unwrap()
+            .loss;
+        for (parameter, gradient) in std::iter::zip(network.parameters(), &engine.gradients().0) {
+            let place = names.iter().position(|p| p.name == parameter.name).unwrap();
+            for (sum, part) in std::iter::zip(&mut sum.0[place], gradient) {
+                *sum += part;
+            }
+        }
+    }
+    assert!((outcome.loss - loss / alone.len() as f64).abs() < 1e-5);
+    for (name, (ours, theirs)) in
+        std::iter::zip(&names, std::iter::zip(&engine.gradients().0, &sum.0))
+    {
+        let largest = theirs.iter().fold(1e-3_f32, |a, b| a.max(b.abs()));
+        for (a, b) in std::iter::zip(ours, theirs) {
+            assert!((a - b).abs() < 1e-3 * largest, "{}: {a} {b}", name.name);
+        }
     }
 }

@@ -128,7 +128,8 @@ impl Checkpoint {
             counters: Cow::Borrowed(counters),
         })
         .expect("plain data has a JSON form");
-        let parameters = plan.network.parameters();
+        let network = plan.trained()?;
+        let parameters = network.parameters();
         let tensors = tensors(&parameters, weights, momentum);
         let mut digest = Sha256::new();
         digest.update(&state);
@@ -170,10 +171,10 @@ impl Checkpoint {
         let state: State = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
 
-        let network = &state.plan.network;
+        let network = state.plan.trained().map_err(|error| error.to_string())?;
         let mut found = Sha256::new();
         found.update(state_text);
-        let mut read = |prefix| read_weights(&file, network, prefix, &mut found);
+        let mut read = |prefix| read_weights(&file, &network, prefix, &mut found);
         let (weights, momentum) = (read("weights")?, read("momentum")?);
         if hex(&found.finalize()) != *digest {
             return Err("its checksum is wrong: it was altered or damaged".into());
@@ -331,6 +332,7 @@ mod tests {
                 dropout: 0.0,
                 stochastic_depth: 0.0,
                 scales: Vec::new(),
+                exits: false,
                 measure_every: 0,
                 ratios: Ratio::DEFAULT.to_vec(),
                 seed: u64::MAX,

@@ -15,6 +15,11 @@ pub const CURVE_CSV: &str = "curve.csv";
 /// Cost and accuracy of every instance as a picture.
 pub const CURVE_SVG: &str = "curve.svg";
 
+/// The model that ends at an early exit, counted from 1.
+pub fn exit(number: usize) -> String {
+    format!("exit{number}.safetensors")
+}
+
 /// Keeps two processes from training in one folder.
 const LOCK: &str = ".lock";
 
@@ -35,15 +40,19 @@ pub(crate) fn take(folder: &Path) -> Result<File, TrainError> {
 pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
     // The checkpoint goes first: without it, what is left cannot be resumed.
     let files = [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
-    let there = files.into_iter().filter(|file| folder.join(file).exists());
-    for file in there {
+    let files = files.into_iter().map(str::to_owned);
+    let exits = (1..)
+        .map(exit)
+        .take_while(|file| folder.join(file).exists());
+    let there = files.filter(|file| folder.join(file).exists());
+    for file in there.chain(exits) {
+        let path = folder.join(&file);
         if !overwrite {
             return Err(TrainError::RunExists {
                 folder: folder.to_owned(),
-                found: file.to_owned(),
+                found: file,
             });
         }
-        let path = folder.join(file);
         fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
     }
     Ok(())

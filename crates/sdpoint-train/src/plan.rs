@@ -52,6 +52,10 @@ pub struct Plan {
     /// size for each batch, all equally likely.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scales: Vec<[usize; 2]>,
+    /// Whether classifiers after each stage are trained as well; see
+    /// [`Network::with_exits`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub exits: bool,
     /// After how many epochs each `full` is measured on training and test
     /// images; never where it is 0.
     #[serde(default, skip_serializing_if = "is_never")]
@@ -89,6 +93,18 @@ impl Plan {
             .into_iter()
             .map(|instance| Ok((instance, self.network.cost(size, instance)?.macs)))
             .collect()
+    }
+
+    /// The network whose weights are trained: the run's, or the one with its exits.
+    ///
+    /// # Errors
+    /// If the network cannot have exits.
+    pub fn trained(&self) -> Result<Network, TrainError> {
+        if !self.exits {
+            return Ok(self.network.clone());
+        }
+        let joint = self.network.with_exits();
+        joint.map_err(|error| TrainError::Plan(format!("there can be no exits: {error}")))
     }
 
     /// What training drops at random, if anything.
@@ -170,6 +186,16 @@ impl Plan {
                  so that they can learn from its predictions"
                     .into(),
             ));
+        }
+        if self.exits {
+            if self.method != Method::Plain || self.init.is_some() || self.measure_every > 0 {
+                return Err(TrainError::Plan(
+                    "exits are trained by the method plain, from random weights, and are measured \
+                     in the end alone"
+                        .into(),
+                ));
+            }
+            self.trained()?;
         }
         for preprocessing in self.training_sizes() {
             for instance in self.network.instances(&self.ratios) {

@@ -63,7 +63,8 @@ impl Run<'_> {
         overwrite: bool,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
-        let weights = initial_weights(&plan.network, plan.seed);
+        plan.check()?;
+        let weights = initial_weights(&plan.trained()?, plan.seed);
         self.start_from(plan, weights, overwrite, observer)
     }
 
@@ -80,7 +81,8 @@ impl Run<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
         plan.check()?;
-        if !weights.fit(&plan.network) {
+        let trained = plan.trained()?;
+        if !weights.fit(&trained) {
             return Err(TrainError::Plan(format!(
                 "the weights to start from are not those of {}",
                 plan.network.name()
@@ -96,7 +98,7 @@ impl Run<'_> {
         };
         let checkpoint = Checkpoint {
             weights,
-            momentum: Weights::zeros(&plan.network),
+            momentum: Weights::zeros(&trained),
             plan,
             counters,
         };

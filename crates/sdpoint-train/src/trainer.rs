@@ -52,12 +52,15 @@ impl<'a> Trainer<'a> {
             weights,
             momentum,
         } = checkpoint;
-        let network = Arc::new(plan.network.clone());
+        let network = Arc::new(plan.trained()?);
         let recipe = &plan.recipe;
         let options = recipe.sgd_options();
         let mut sgd = Sgd::new(&network, options);
         sgd.set_momentum(momentum);
         let mut engine = TrainingEngine::new(run.ctx.clone(), network.clone());
+        if plan.exits {
+            engine = engine.with_classifiers(network.classes() / plan.classes.len());
+        }
         if let Some(noise) = plan.noise() {
             engine = engine.with_noise(noise, plan.seed);
         }

@@ -56,6 +56,7 @@ fn plan(data: &Dataset) -> Plan {
         dropout: 0.0,
         stochastic_depth: 0.0,
         scales: Vec::new(),
+        exits: false,
         measure_every: 0,
         ratios: Ratio::DEFAULT.to_vec(),
         seed: 5,
@@ -406,6 +407,68 @@ fn elaborate(bench: &Bench) -> Plan {
         scales: vec![[12, 12]],
         measure_every: 2,
         ..bench.plan()
+    }
+}
+
+#[test]
+fn early_exits_leave_models_that_share_their_layers() {
+    let bench = Bench::new(2);
+    let plan = Plan {
+        method: Method::Plain,
+        exits: true,
+        ..bench.plan()
+    };
+    let whole = tempfile::tempdir().unwrap();
+    let trained = bench.finish(plan.clone(), whole.path());
+    assert_eq!(trained.model.network, plan.network);
+    assert_eq!(trained.exits.len(), 2);
+    for (number, end) in (1..).zip(&trained.exits) {
+        let file = whole.path().join(folder::exit(number));
+        let read = Model::load(&file).unwrap();
+        assert_eq!(read.weights, end.weights);
+        assert_eq!(
+            read.network.name(),
+            format!("{}-exit{number}", plan.network.name())
+        );
+        assert_eq!(read.weights.0[0], trained.model.weights.0[0], "conv1");
+        assert!(read.instances[0].macs < trained.model.instances[0].macs);
+        assert!(read.instances[0].top1.is_some());
+    }
+    // Every classifier learns something.
+    let last = metrics(whole.path()).pop().unwrap();
+    assert!(last.train_loss < (10.0_f64).ln(), "{last:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let run = bench.run(folder.path());
+    run.start(plan.clone(), false, &mut StopAt::step(10))
+        .unwrap();
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    finished_run(
+        run.resume(checkpoint, &mut Silent),
+        whole.path(),
+        folder.path(),
+    );
+    // Another run in the folder leaves no exit of this one.
+    let other = bench.run(folder.path());
+    let plain = Plan {
+        exits: false,
+        ..plan.clone()
+    };
+    finished(other.start(plain, true, &mut Silent));
+    assert!(!folder.path().join(folder::exit(1)).exists());
+
+    for refused in [
+        Plan {
+            method: Method::SdPoint,
+            ..plan.clone()
+        },
+        Plan {
+            measure_every: 1,
+            ..plan
+        },
+    ] {
+        let error = run.start(refused, true, &mut Silent).unwrap_err();
+        assert!(error.to_string().contains("exits"), "{error}");
     }
 }
 

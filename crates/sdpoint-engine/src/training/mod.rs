@@ -36,6 +36,8 @@ pub struct TrainingEngine {
     gradients: Weights,
     /// Those of the last step.
     logits: Vec<f32>,
+    /// How many classifiers' logits the network puts out.
+    classifiers: usize,
 }
 
 type PlanKey = (Instance, usize, [usize; 2]);
@@ -121,7 +123,28 @@ impl TrainingEngine {
             plans: HashMap::new(),
             gradients: zeros,
             logits: Vec::new(),
+            classifiers: 1,
         }
+    }
+
+    /// For a network that puts out the logits of several classifiers, one after the other, as
+    /// [`Network::with_exits`] makes one: all learn from the same labels, and the sum of their
+    /// losses goes backward. The loss of an outcome is their mean, as is what was correct.
+    ///
+    /// # Panics
+    /// If the network's outputs are not as many for each.
+    pub fn with_classifiers(mut self, classifiers: usize) -> Self {
+        assert!(
+            self.pass.base.network.classes().is_multiple_of(classifiers),
+            "classifiers of as many classes"
+        );
+        self.classifiers = classifiers;
+        self
+    }
+
+    /// Classes that one classifier tells apart.
+    fn classes(&self) -> usize {
+        self.pass.base.network.classes() / self.classifiers
     }
 
     /// With noise in every step from now on: that of step 0, until
@@ -191,7 +214,7 @@ impl TrainingEngine {
     ) -> Result<StepOutcome, EngineError> {
         let network = self.pass.base.network.clone();
         images.check(&network)?;
-        target.check(images.batch, network.classes())?;
+        target.check(images.batch, self.classes())?;
         check_weights(&network, weights)?;
         let key = (instance, images.batch, images.size);
         self.plan(key)?;
@@ -276,7 +299,7 @@ impl TrainingEngine {
     fn loss(&mut self, key: PlanKey, target: &Target<'_>) -> StepOutcome {
         let plan = &self.plans[&key];
         let gradient = plan.logits_gradient.expect("a step's plan goes backward");
-        let classes = self.pass.base.network.classes();
+        let classes = self.classes();
         let (reader, gradient) = self.pass.arena.write(plan.layout.place(gradient.0));
         let logits = reader.get(plan.layout.place(plan.lowered.output.0));
         self.logits.clear();
@@ -285,6 +308,9 @@ impl TrainingEngine {
         let Target {
             labels, smoothing, ..
         } = *target;
+        if self.classifiers > 1 {
+            return loss_of_all(ctx, logits, classes, self.classifiers, target, gradient);
+        }
         let mut outcome = kernels::loss::softmax_cross_entropy(
             ctx,
             logits,
@@ -307,5 +333,36 @@ impl TrainingEngine {
             loss: outcome.loss,
             correct: outcome.correct,
         }
+    }
+}
+
+/// The losses of several classifiers, whose logits follow one another for each image.
+fn loss_of_all(
+    ctx: &Context,
+    logits: &[f32],
+    classes: usize,
+    classifiers: usize,
+    target: &Target<'_>,
+    gradient: &mut [f32],
+) -> StepOutcome {
+    let repeated = target.labels.iter();
+    let labels: Vec<u32> = repeated
+        .flat_map(|&label| std::iter::repeat_n(label, classifiers))
+        .collect();
+    let outcome = kernels::loss::softmax_cross_entropy(
+        ctx,
+        logits,
+        classes,
+        &labels,
+        target.smoothing,
+        Some(&mut *gradient),
+    );
+    // The kernel's is the gradient of the mean.
+    for value in gradient {
+        *value *= classifiers as f32;
+    }
+    StepOutcome {
+        loss: outcome.loss,
+        correct: outcome.correct / classifiers,
     }
 }

@@ -108,6 +108,10 @@ struct Settings {
     /// these sizes, drawn at random
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = size::parse)]
     scales: Vec<[usize; 2]>,
+    /// Train classifiers after each stage along, by the sum of their losses, and leave for each a
+    /// model that ends there, exit1.safetensors and so on; with --method plain alone
+    #[arg(long)]
+    exits: bool,
     /// Measure full on test images, and on some training images, each time so many epochs are done
     /// [default: never]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]

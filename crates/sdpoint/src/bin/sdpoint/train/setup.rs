@@ -85,6 +85,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         dropout: settings.dropout,
         stochastic_depth: settings.stochastic_depth,
         scales: settings.scales.clone(),
+        exits: settings.exits,
         measure_every: settings.measure_every,
         ratios: settings.ratios.clone(),
         seed: settings.seed,

@@ -5,9 +5,9 @@ use std::path::Path;
 
 use sdpoint::data::Dataset;
 use sdpoint::engine::Context;
-use sdpoint::train::folder::{CURVE_CSV, CURVE_SVG, METRICS, MODEL};
+use sdpoint::train::folder::{CURVE_CSV, CURVE_SVG, METRICS, MODEL, exit};
 use sdpoint::train::{Finished, Method, Plan, checkpoint};
-use sdpoint::{Instance, PointId, Ratio, Record, format_macs};
+use sdpoint::{Instance, Model, PointId, Ratio, Record, format_macs};
 
 use crate::output::{percent, plural, program};
 use crate::{report, size};
@@ -38,6 +38,9 @@ pub fn introduction(
         if probability > 0.0 {
             extras.push_str(&format!("; {what} {probability}"));
         }
+    }
+    if plan.exits {
+        extras.push_str("; with classifiers after each stage");
     }
     if !plan.scales.is_empty() {
         let sizes: Vec<String> = plan.scales.iter().map(|&size| size::text(size)).collect();
@@ -79,14 +82,15 @@ pub fn introduction(
 pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
     let evaluation = &finished.evaluation;
     format!(
-        "{}\n{}\n{}\n{}\n{}",
+        "{}\n{}\n{}{}\n{}\n{}",
         draws(
             &finished.drawn,
             finished.model.training["method"] == serde_json::json!(Method::Sandwich)
         ),
         report::accuracy_table(&evaluation.records, &[]),
+        exits(&finished.exits),
         report::sharing(evaluation),
-        files(folder),
+        files(folder, finished.exits.len()),
         next(data, folder, &evaluation.records),
     )
 }
@@ -134,7 +138,25 @@ fn draws(drawn: &[(Instance, u64)], several: bool) -> String {
     )
 }
 
-fn files(folder: &Path) -> String {
+/// What each early exit costs and is worth.
+fn exits(models: &[Model]) -> String {
+    let mut text = String::new();
+    for (index, model) in models.iter().enumerate() {
+        let full = &model.instances[0];
+        text.push_str(&format!(
+            "Exit {}: {} MACs, top-1 {}.\n",
+            index + 1,
+            format_macs(full.macs),
+            full.top1.map_or("-".into(), percent),
+        ));
+    }
+    if !models.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+fn files(folder: &Path, exits: usize) -> String {
     let files = [
         (
             MODEL,
@@ -148,8 +170,12 @@ fn files(folder: &Path) -> String {
             "the state of the run; only --resume needs it",
         ),
     ];
+    let exits: Vec<String> = (1..=exits).map(exit).collect();
+    let exits = exits
+        .iter()
+        .map(|file| (file.as_str(), "the model that ends at this exit"));
     let mut text = format!("In {}:\n", folder.display());
-    for (file, what) in files {
+    for (file, what) in files.into_iter().chain(exits) {
         text.push_str(&format!("  {file:<24}{what}\n"));
     }
     text

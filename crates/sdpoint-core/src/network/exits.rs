@@ -1,0 +1,188 @@
+//! Early exits: classifiers after each stage.
+
+use super::{Description, Network, NetworkError};
+use crate::instance::PointId;
+use crate::layer::{Layer, LayerId, Op};
+
+impl Network {
+    /// The same network with a classifier after each stage but the last: batch norm, ReLU, mean
+    /// over the image, linear. It puts out the logits of all of them, the first stage's first
+    /// and its own last, and has no points, for between a stage and its classifier more than one
+    /// tensor is needed.
+    ///
+    /// A stage ends at the last block before one that has a stride.
+    ///
+    /// # Errors
+    /// If the network does not end in a linear layer, or has but one stage.
+    pub fn with_exits(&self) -> Result<Self, NetworkError> {
+        let last = self.layers().len() - 1;
+        let unfit = |problem: &str| NetworkError::Layer {
+            index: last,
+            name: self.layers()[last].name.clone(),
+            problem: problem.to_owned(),
+        };
+        let Op::Linear { out_features, .. } = self.layers()[last].op else {
+            return Err(unfit(
+                "it is the last and not linear, so that it has no like",
+            ));
+        };
+        let stages = self.ends_of_stages();
+        if stages.is_empty() {
+            return Err(unfit("no stage ends before it"));
+        }
+        let mut layers = self.layers().to_vec();
+        let mut logits = Vec::new();
+        for (index, end) in stages.into_iter().enumerate() {
+            let channels = self.channels(end);
+            let ops = [
+                (
+                    "bn",
+                    Op::BatchNorm {
+                        channels,
+                        eps: 1e-5,
+                    },
+                ),
+                ("relu", Op::Relu),
+                ("avgpool", Op::GlobalAvgPool),
+                (
+                    "fc",
+                    Op::Linear {
+                        in_features: channels,
+                        out_features,
+                        bias: true,
+                    },
+                ),
+            ];
+            let mut input = end;
+            for (name, op) in ops {
+                layers.push(Layer {
+                    name: format!("exits.{index}.{name}"),
+                    op,
+                    inputs: vec![input],
+                });
+                input = LayerId(layers.len() - 1);
+            }
+            logits.push(input);
+        }
+        logits.push(LayerId(last));
+        layers.push(Layer {
+            name: "logits".into(),
+            op: Op::Concat,
+            inputs: logits,
+        });
+        Self::try_from(Description {
+            name: format!("{}-exits", self.name()),
+            layers,
+            points: Vec::new(),
+        })
+    }
+
+    /// The networks that end at the classifiers that [`Network::with_exits`] adds to this one, in
+    /// their order.
+    ///
+    /// # Errors
+    /// As [`Network::with_exits`].
+    pub fn exits(&self) -> Result<Vec<Self>, NetworkError> {
+        let joint = self.with_exits()?;
+        let ends = &joint.layers()[joint.layers().len() - 1].inputs;
+        let ends = &ends[..ends.len() - 1];
+        let exits = ends.iter().enumerate().map(|(index, end)| {
+            Self::try_from(Description {
+                name: format!("{}-exit{}", self.name(), index + 1),
+                layers: joint.ancestors(*end),
+                points: Vec::new(),
+            })
+        });
+        exits.collect()
+    }
+
+    /// The layer with which each stage but the last ends.
+    fn ends_of_stages(&self) -> Vec<LayerId> {
+        let blocks = self.points().iter();
+        let blocks: Vec<LayerId> = blocks
+            .filter(|point| point.id != PointId::Stem)
+            .map(|point| point.layer)
+            .collect();
+        let strides = |layer: &Layer| match layer.op {
+            Op::Conv(conv) => conv.stride != [1; 2],
+            Op::MaxPool(window) | Op::AvgPool(window) => window.stride != [1; 2],
+            _ => false,
+        };
+        let pairs = blocks.windows(2);
+        pairs
+            .filter(|pair| self.layers()[pair[0].0 + 1..=pair[1].0].iter().any(strides))
+            .map(|pair| pair[0])
+            .collect()
+    }
+
+    /// A layer and all that it is computed from.
+    fn ancestors(&self, end: LayerId) -> Vec<Layer> {
+        let mut needed = vec![false; end.0 + 1];
+        needed[end.0] = true;
+        for index in (0..=end.0).rev() {
+            if needed[index] {
+                for input in &self.layers()[index].inputs {
+                    needed[input.0] = true;
+                }
+            }
+        }
+        let mut places = vec![LayerId(0); end.0 + 1];
+        let mut layers: Vec<Layer> = Vec::new();
+        for (index, _) in needed.iter().enumerate().filter(|(_, needed)| **needed) {
+            let mut layer = self.layers()[index].clone();
+            for input in &mut layer.inputs {
+                *input = places[input.0];
+            }
+            places[index] = LayerId(layers.len());
+            layers.push(layer);
+        }
+        layers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::zoo;
+
+    #[test]
+    fn exits_follow_the_stages_and_share_their_layers() {
+        for (name, stages) in [("preresnet20", 3), ("wrn16-2", 3), ("resnet18", 4)] {
+            let network = zoo::build(name, 7).unwrap();
+            let joint = network.with_exits().unwrap();
+            assert_eq!(joint.classes(), 7 * stages, "{name}");
+            let exits = network.exits().unwrap();
+            assert_eq!(exits.len(), stages - 1);
+            let size = [64, 64];
+            let full = crate::Instance::Full;
+            let costs: Vec<u64> = exits
+                .iter()
+                .chain([&network])
+                .map(|exit| exit.cost(size, full).unwrap().macs)
+                .collect();
+            assert!(costs.is_sorted_by(|a, b| a < b), "{costs:?}");
+            let all = joint.parameters();
+            for exit in &exits {
+                assert_eq!(exit.classes(), 7);
+                for parameter in exit.parameters() {
+                    let same = |p: &&crate::network::Parameter| p.name == parameter.name;
+                    let shared = all.iter().find(same).unwrap();
+                    assert_eq!(shared.shape, parameter.shape);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_network_of_one_stage_has_no_exits() {
+        let mut b = crate::network::NetworkBuilder::new("one", 3);
+        let op = crate::layer::Op::Linear {
+            in_features: 3,
+            out_features: 2,
+            bias: false,
+        };
+        let pooled = b.layer("avgpool", crate::layer::Op::GlobalAvgPool, &[b.input()]);
+        b.layer("fc", op, &[pooled]);
+        let error = b.finish().unwrap().with_exits().unwrap_err().to_string();
+        assert!(error.contains("no stage"), "{error}");
+    }
+}
