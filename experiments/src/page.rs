@@ -421,7 +421,7 @@ mod tests {
         // Of 40 to 100: nothing up to 50, then 0.61 in the mean up to 100.
         let row = row.replace("57.50 ± 1.41", "50.83 ± 1.18");
         assert!(page.text.contains(&row), "{}", page.text);
-        let full = "| `plain`: every step in full | 2 | 81.00 ± 1.41 | 0.190 ± 0.014 | 0.100 ± 0.000 | 0.090 ± 0.014 | 2 |";
+        let full = "| `plain`: every step in full | 2 | 81.00 ± 1.41 | 0.190 ± 0.014 | 0.100 ± 0.000 | 0.090 ± 0.014 |";
         assert!(page.text.contains(full), "{}", page.text);
         assert!(
             page.text.contains("| `0@0.5` | 50 | 61.00 ± 1.41 |"),

@@ -11,6 +11,7 @@ use rten_simd::isa::{Avx2Isa, Avx512Isa};
 use rten_simd::ops::BitOps;
 
 use crate::isa::{Isa, Token, available_names};
+use crate::memory::{AlignedVec, Slabs};
 use crate::scratch::{Scratch, ScratchPool};
 use crate::shared_mut::SharedMut;
 use crate::workers::Workers;
@@ -47,6 +48,7 @@ pub struct Context {
     isa: Isa,
     token: Token,
     scratch: ScratchPool,
+    slabs: Slabs,
 }
 
 impl fmt::Debug for Context {
@@ -91,6 +93,7 @@ impl Context {
             isa,
             token,
             scratch: ScratchPool::default(),
+            slabs: Slabs::default(),
         })
     }
 
@@ -188,6 +191,11 @@ impl Context {
             // SAFETY: each index runs once, and chunks of different indices do not overlap.
             f(i, unsafe { out.slice(start..len.min(start + chunk_len)) });
         });
+    }
+
+    /// `len` zeros to keep weights in.
+    pub(crate) fn lasting(&self, len: usize) -> AlignedVec {
+        self.slabs.zeros(len)
     }
 
     /// Working memory for `len` floats with unspecified content, aligned to a cache line;

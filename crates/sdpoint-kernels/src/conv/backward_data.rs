@@ -51,6 +51,7 @@ impl PackedConvTranspose {
                 let taps = kernel[0] * kernel[1];
                 let weights = (taps > 0).then(|| {
                     PackedWeights::zeros(
+                        ctx,
                         merged.backward_layout(ctx, taps),
                         kernel,
                         [1, 1],

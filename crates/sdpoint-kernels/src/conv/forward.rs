@@ -26,6 +26,7 @@ impl PackedConv {
         let mut packed = PackedConv {
             geometry,
             weights: PackedWeights::zeros(
+                ctx,
                 merged.forward_layout(ctx, &geometry),
                 geometry.kernel,
                 geometry.stride,

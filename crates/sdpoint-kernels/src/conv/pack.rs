@@ -211,6 +211,7 @@ impl PackedWeights {
     /// Room for the weights of a window of `kernel` taps and this stride; `depthwise` if
     /// output channel i sees input channel i alone.
     pub fn zeros(
+        ctx: &Context,
         layout: BlockedLayout,
         kernel: [usize; 2],
         stride: [usize; 2],
@@ -219,10 +220,10 @@ impl PackedWeights {
         let channels = layout.groups * layout.group_in;
         PackedWeights {
             layout,
-            data: AlignedVec::zeros(if depthwise { 0 } else { layout.len() }),
+            data: ctx.lasting(if depthwise { 0 } else { layout.len() }),
             depthwise: depthwise.then(|| DepthwiseWeights::zeros(channels, layout.taps)),
             transformed: winograd::pays(kernel, stride, &layout)
-                .then(|| TransformedWeights::zeros(layout)),
+                .then(|| TransformedWeights::zeros(ctx, layout)),
         }
     }
 

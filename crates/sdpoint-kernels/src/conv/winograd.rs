@@ -71,9 +71,9 @@ pub(super) struct TransformedWeights {
 }
 
 impl TransformedWeights {
-    pub fn zeros(layout: BlockedLayout) -> Self {
+    pub fn zeros(ctx: &Context, layout: BlockedLayout) -> Self {
         let layout = layout.with_taps(1);
-        let data = AlignedVec::zeros(POINTS * layout.len());
+        let data = ctx.lasting(POINTS * layout.len());
         TransformedWeights { layout, data }
     }
 
