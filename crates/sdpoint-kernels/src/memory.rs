@@ -226,7 +226,7 @@ mod tests {
             (0..40).map(|i| slabs.zeros(lens[i % lens.len()])).collect();
         for (i, array) in arrays.iter_mut().enumerate() {
             assert!(array.iter().all(|&x| x == 0.0), "{i}");
-            assert!(array.is_empty() || array.as_ptr() as usize % LINE == 0);
+            assert!(array.is_empty() || (array.as_ptr() as usize).is_multiple_of(LINE));
             array.fill(i as f32);
         }
         drop(slabs);

@@ -55,7 +55,7 @@ impl PackedConvTranspose {
                         merged.backward_layout(ctx, taps),
                         kernel,
                         [1, 1],
-                        geometry.is_depthwise(),
+                        geometry.narrow_groups(),
                     )
                 });
                 Phase {

@@ -30,7 +30,7 @@ impl PackedConv {
                 merged.forward_layout(ctx, &geometry),
                 geometry.kernel,
                 geometry.stride,
-                geometry.is_depthwise(),
+                geometry.narrow_groups(),
             ),
         };
         packed.repack(ctx, weights);

@@ -1,6 +1,6 @@
 //! What a convolution is, and the sizes that follow for an input.
 
-use super::gather::{Unrolled, Window};
+use super::gather::{BLOCK, Unrolled, Window};
 
 /// A convolution without its weights and without an input size; pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +39,17 @@ impl ConvGeometry {
     /// Whether output channel i sees input channel i alone.
     pub(crate) fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
+    }
+
+    /// The width of the groups if it is so small that vectors better run over several of them;
+    /// 1 for a depth-wise convolution.
+    pub(crate) fn narrow_groups(&self) -> Option<usize> {
+        if self.is_depthwise() {
+            return Some(1);
+        }
+        let width = self.group_in_channels();
+        let fits = width == self.group_out_channels() && self.out_channels.is_multiple_of(BLOCK);
+        (fits && self.groups > 1 && [2, 4].contains(&width)).then_some(width)
     }
 
     /// Whether the kernel's columns are better taken for channels, as there are so few.

@@ -10,6 +10,7 @@ mod gather;
 mod geometry;
 mod grouped;
 mod microkernel;
+mod narrow;
 mod pack;
 mod product;
 #[cfg(test)]

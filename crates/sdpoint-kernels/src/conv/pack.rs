@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::depthwise::DepthwiseWeights;
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
+use super::narrow::NarrowWeights;
 use super::product;
 use super::winograd::{self, TransformedWeights};
 use crate::context::Context;
@@ -190,10 +190,10 @@ impl<P: Fn(usize, usize) -> Option<usize> + Sync> KernelPlace for P {}
 #[derive(Clone, Debug)]
 pub(super) struct PackedWeights {
     pub layout: BlockedLayout,
-    /// In the order of `layout`; empty for a depth-wise convolution.
+    /// In the order of `layout`; empty for narrow groups.
     data: AlignedVec,
-    /// For a depth-wise convolution.
-    pub depthwise: Option<DepthwiseWeights>,
+    /// For narrow groups.
+    pub narrow: Option<NarrowWeights>,
     /// Where Winograd's algorithm pays.
     pub transformed: Option<TransformedWeights>,
 }
@@ -201,28 +201,28 @@ pub(super) struct PackedWeights {
 impl PackedWeights {
     /// Whether the output sees finished sums alone.
     pub fn sums_in_registers(&self, ctx: &Context, batch: usize, grid: [usize; 2]) -> bool {
-        if self.depthwise.is_some() {
+        if self.narrow.is_some() {
             return false;
         }
         self.transformed.is_some() && winograd::fits(batch, grid)
             || product::parts(ctx, &self.layout) == 1
     }
 
-    /// Room for the weights of a window of `kernel` taps and this stride; `depthwise` if
-    /// output channel i sees input channel i alone.
+    /// Room for the weights of a window of `kernel` taps and this stride; `narrow` is the width
+    /// of the groups if they are narrow.
     pub fn zeros(
         ctx: &Context,
         layout: BlockedLayout,
         kernel: [usize; 2],
         stride: [usize; 2],
-        depthwise: bool,
+        narrow: Option<usize>,
     ) -> Self {
         let channels = layout.groups * layout.group_in;
         PackedWeights {
             layout,
-            data: ctx.lasting(if depthwise { 0 } else { layout.len() }),
-            depthwise: depthwise.then(|| DepthwiseWeights::zeros(channels, layout.taps)),
-            transformed: winograd::pays(kernel, stride, &layout)
+            data: ctx.lasting(if narrow.is_some() { 0 } else { layout.len() }),
+            narrow: narrow.map(|width| NarrowWeights::zeros(ctx, channels, width, layout.taps)),
+            transformed: (narrow.is_none() && winograd::pays(kernel, stride, &layout))
                 .then(|| TransformedWeights::zeros(ctx, layout)),
         }
     }
@@ -230,11 +230,8 @@ impl PackedWeights {
     /// Takes the weights from where `kernels` finds them.
     pub fn fill(&mut self, ctx: &Context, kernels: &Kernels<'_, impl KernelPlace>) {
         let layout = self.layout;
-        if let Some(depthwise) = &mut self.depthwise {
-            let group_in = layout.group_in;
-            return depthwise.fill(kernels.weights, kernels.taps, |channel| {
-                (kernels.place)(channel, channel % group_in).expect("a channel sees itself")
-            });
+        if let Some(narrow) = &mut self.narrow {
+            return narrow.fill(kernels, layout.group_in);
         }
         let data = SharedMut::new(&mut self.data);
         let transformed = self
@@ -285,7 +282,7 @@ impl PackedWeights {
 
     pub fn bytes(&self) -> usize {
         size_of_val::<[f32]>(&self.data)
-            + self.depthwise.as_ref().map_or(0, DepthwiseWeights::bytes)
+            + self.narrow.as_ref().map_or(0, NarrowWeights::bytes)
             + self
                 .transformed
                 .as_ref()

@@ -12,7 +12,7 @@ use super::microkernel::{
     Ahead, MAX_PIXELS, Pixels, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
 };
 use super::pack::{BlockedLayout, PackedWeights, Unit};
-use super::{depthwise, winograd};
+use super::{narrow, winograd};
 use crate::context::Context;
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -49,8 +49,8 @@ impl Product<'_> {
         if self.batch == 0 || height == 0 || width == 0 {
             return;
         }
-        if let Some(depthwise) = &self.weights.depthwise {
-            return depthwise::run(ctx, self, depthwise);
+        if let Some(narrow) = &self.weights.narrow {
+            return narrow::run(ctx, self, narrow);
         }
         if let Some(transformed) = &self.weights.transformed
             && winograd::fits(self.batch, self.grid)

@@ -239,6 +239,9 @@ fn groups_of_all_widths() {
     for (groups, per_group) in [
         (2, [3, 5]),
         (8, [4, 4]),
+        (12, [4, 4]),
+        (8, [2, 2]),
+        (6, [2, 2]),
         (4, [8, 8]),
         (6, [4, 8]),
         (3, [16, 16]),
@@ -248,6 +251,8 @@ fn groups_of_all_widths() {
         check(geometry(channels, [3, 3], [1, 1], [1, 1], groups), 2, 7, 8);
         check(geometry(channels, [3, 3], [2, 2], [1, 1], groups), 2, 7, 8);
     }
+    check(geometry([16; 2], [3, 5], [1, 2], [1, 2], 4), 1, 4, 45);
+    check(geometry([32; 2], [1, 1], [1, 1], [0, 0], 4), 3, 5, 15);
 }
 
 #[test]
