@@ -189,10 +189,12 @@ impl<const P: usize, const V: usize> SimdOp for RunTile<'_, P, V> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        assert!(P <= max_pixels::<I>(V));
+        // A constant, so that sizes which the instruction set lacks are not compiled.
         if P <= max_pixels::<I>(V) {
             // SAFETY: the contract of `run_tile`, which alone makes these.
             unsafe { tile_of::<I, P, V>(isa, self.0) };
+        } else {
+            unreachable!("tiles of {P} pixels and {V} vectors are too large");
         }
     }
 }

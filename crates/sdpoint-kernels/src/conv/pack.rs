@@ -92,17 +92,28 @@ impl BlockedLayout {
     /// A unit's group and block.
     #[inline(always)]
     pub fn unit(&self, unit: usize) -> (usize, OutputBlock) {
-        let first = unit % self.blocks() * VECTORS * self.lanes;
-        let channels = (VECTORS * self.lanes).min(self.group_out - first);
-        let vectors = channels.div_ceil(self.lanes);
         (
             unit / self.blocks(),
-            OutputBlock {
-                first,
-                channels,
-                vectors,
-            },
+            self.output_block(unit % self.blocks()),
         )
+    }
+
+    /// A block of a group.
+    #[inline(always)]
+    fn output_block(&self, index: usize) -> OutputBlock {
+        let width = VECTORS * self.lanes;
+        let first = index * width;
+        let channels = width.min(self.group_out - first);
+        let vectors = if channels == width {
+            VECTORS
+        } else {
+            channels.div_ceil(self.lanes)
+        };
+        OutputBlock {
+            first,
+            channels,
+            vectors,
+        }
     }
 
     /// The weights of a unit.
@@ -119,27 +130,16 @@ impl BlockedLayout {
     #[inline(always)]
     pub fn walk(self, units: Range<usize>) -> impl Iterator<Item = Unit> {
         let blocks = self.blocks();
-        let width = VECTORS * self.lanes;
         let rows = self.group_in * self.taps;
         let (mut group, mut index) = (units.start / blocks, units.start % blocks);
-        let mut start = group * self.group_len() + index * width * rows;
+        let mut start = group * self.group_len() + index * VECTORS * self.lanes * rows;
         units.map(move |_| {
-            let first = index * width;
-            let channels = width.min(self.group_out - first);
-            let vectors = if channels == width {
-                VECTORS
-            } else {
-                channels.div_ceil(self.lanes)
-            };
+            let block = self.output_block(index);
             let unit = Unit {
                 group,
-                block: OutputBlock {
-                    first,
-                    channels,
-                    vectors,
-                },
+                block,
                 weights: start,
-                row: vectors * self.lanes,
+                row: block.vectors * self.lanes,
             };
             start += rows * unit.row;
             index += 1;
