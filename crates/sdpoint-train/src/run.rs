@@ -63,7 +63,6 @@ impl Run<'_> {
         overwrite: bool,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
-        plan.check()?;
         let weights = initial_weights(&plan.trained()?, plan.seed);
         self.start_from(plan, weights, overwrite, observer)
     }
