@@ -30,6 +30,17 @@ impl NetworkBuilder {
         }
     }
 
+    /// Goes on behind the layers of a network.
+    pub(super) fn behind(name: impl Into<String>, layers: Vec<Layer>) -> Self {
+        Self {
+            description: Description {
+                name: name.into(),
+                layers,
+                points: Vec::new(),
+            },
+        }
+    }
+
     /// The input layer.
     pub fn input(&self) -> LayerId {
         LayerId(0)

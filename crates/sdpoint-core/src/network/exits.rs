@@ -1,6 +1,6 @@
 //! Early exits: classifiers after each stage.
 
-use super::{Description, Network, NetworkError};
+use super::{Description, Network, NetworkBuilder, NetworkError};
 use crate::instance::PointId;
 use crate::layer::{Layer, LayerId, Op};
 
@@ -30,51 +30,25 @@ impl Network {
         if stages.is_empty() {
             return Err(unfit("no stage ends before it"));
         }
-        let mut layers = self.layers().to_vec();
+        let name = format!("{}-exits", self.name());
+        let mut b = NetworkBuilder::behind(name, self.layers().to_vec());
         let mut logits = Vec::new();
         for (index, end) in stages.into_iter().enumerate() {
             let channels = self.channels(end);
-            let ops = [
-                (
-                    "bn",
-                    Op::BatchNorm {
-                        channels,
-                        eps: 1e-5,
-                    },
-                ),
-                ("relu", Op::Relu),
-                ("avgpool", Op::GlobalAvgPool),
-                (
-                    "fc",
-                    Op::Linear {
-                        in_features: channels,
-                        out_features,
-                        bias: true,
-                    },
-                ),
-            ];
-            let mut input = end;
-            for (name, op) in ops {
-                layers.push(Layer {
-                    name: format!("exits.{index}.{name}"),
-                    op,
-                    inputs: vec![input],
-                });
-                input = LayerId(layers.len() - 1);
-            }
-            logits.push(input);
+            let name = |layer: &str| format!("exits.{index}.{layer}");
+            let x = b.batch_norm(name("bn"), end, channels);
+            let x = b.relu(name("relu"), x);
+            let x = b.layer(name("avgpool"), Op::GlobalAvgPool, &[x]);
+            let op = Op::Linear {
+                in_features: channels,
+                out_features,
+                bias: true,
+            };
+            logits.push(b.layer(name("fc"), op, &[x]));
         }
         logits.push(LayerId(last));
-        layers.push(Layer {
-            name: "logits".into(),
-            op: Op::Concat,
-            inputs: logits,
-        });
-        Self::try_from(Description {
-            name: format!("{}-exits", self.name()),
-            layers,
-            points: Vec::new(),
-        })
+        b.layer("logits", Op::Concat, &logits);
+        b.finish()
     }
 
     /// The networks that end at the classifiers that [`Network::with_exits`] adds to this one, in
