@@ -92,6 +92,20 @@ impl Ahead {
         start: std::ptr::null(),
         lines: 0,
     };
+
+    /// What tile number `tile` of the `tiles` that come before `next` brings in its `steps`
+    /// steps.
+    #[inline(always)]
+    pub fn of(next: &[f32], tile: usize, tiles: usize, steps: usize) -> Self {
+        let lines = next.len().div_ceil(LINE * tiles * steps);
+        match next.get(tile * steps * lines * LINE..) {
+            Some(rest) if !rest.is_empty() => Ahead {
+                start: rest.as_ptr(),
+                lines,
+            },
+            _ => Self::NOTHING,
+        }
+    }
 }
 
 /// Memory that the tiles of a task bring near, each its share.

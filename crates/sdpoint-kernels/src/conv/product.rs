@@ -87,11 +87,10 @@ impl Product<'_> {
                 let part = task % cut.splits;
                 let units = units * part / cut.splits..units * (part + 1) / cut.splits;
                 for index in first..bands.min(first + cut.bands_per_task) {
-                    let band = cut.band(self.grid, index);
                     let last_of_band = part + 1 == cut.splits;
                     ctx.dispatch(RunBand {
                         next: if last_of_band && index + 1 < bands {
-                            self.fresh(&band, &cut.band(self.grid, index + 1))
+                            self.fresh(&cut.band(self.grid, index), &cut.band(self.grid, index + 1))
                         } else {
                             &[]
                         },
@@ -99,7 +98,7 @@ impl Product<'_> {
                         product: self,
                         layout: &layout,
                         taps: &taps,
-                        band,
+                        band: cut.band(self.grid, index),
                         units: units.clone(),
                         state,
                     });
@@ -334,9 +333,8 @@ fn run_tiles<I: Isa>(
             let next = product.weights.of(next, part.channels.clone());
             let tiling = tiling(unit.block.vectors);
             let tiles = tiling.tiles();
-            let mut following = Spread::over(next, tiles * steps);
             for number in 0..tiles {
-                let ahead = [following.next(steps), inputs.next(steps)];
+                let ahead = [Ahead::of(next, number, tiles, steps), inputs.next(steps)];
                 run(&part, &unit, &tiling.tile(number), ahead);
             }
         }

@@ -16,7 +16,7 @@ use rten_simd::{Isa, SimdOp};
 use super::cut::{TASK_MACS, TASKS_PER_THREAD};
 use super::epilogue::{self, Finish, FinishLanes};
 use super::gather::{BLOCK, Source};
-use super::microkernel::{Ahead, Pixels, Spread, Tile, max_pixels, run_tile};
+use super::microkernel::{Ahead, Pixels, Tile, max_pixels, run_tile};
 use super::pack::BlockedLayout;
 use super::product::{OutputLayout, Product};
 use crate::context::Context;
@@ -553,7 +553,6 @@ fn run_unit<I: Isa>(
     assert!(state.products.len() >= POINTS * point_len);
     assert!(state.inputs.len() >= transformed.len());
     let runs = range.len().div_ceil(max_pixels::<I>(vectors));
-    let blocks = layout.group_in.div_ceil(BLOCK);
     for point in 0..POINTS {
         let packed = weights.unit(point, unit);
         let next = if point + 1 < POINTS {
@@ -562,7 +561,6 @@ fn run_unit<I: Isa>(
             // Of this task or, most often, the thread's next one.
             weights.unit(0, (unit + 1) % layout.units())
         };
-        let mut following = Spread::over(next, runs * blocks);
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
             // SAFETY: inputs and products are as long as asserted, and the weights are the
@@ -588,7 +586,10 @@ fn run_unit<I: Isa>(
                             .add(point * point_len + start * width),
                         output_channels: width,
                         accumulate: false,
-                        ahead: [following.next(blocks), Ahead::NOTHING],
+                        ahead: [
+                            Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
+                            Ahead::NOTHING,
+                        ],
                         finish: &Finish::default(),
                         at: 0,
                         channel: 0,
