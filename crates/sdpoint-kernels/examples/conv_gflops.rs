@@ -1,5 +1,6 @@
 //! Prints the speed of every convolution path for the layers of common networks, next to the
-//! peak that the machine reaches with multiply-adds on registers alone.
+//! peak that the machine reaches with multiply-adds on registers alone. Forward passes end in
+//! scale, shift and ReLU, as those of networks do.
 //!
 //! `cargo run --release -p sdpoint-kernels --example conv_gflops -- [THREADS] [FILTER] [BATCH]`
 //!
@@ -105,6 +106,7 @@ fn main() {
             fill(shape.output_len()),
         );
         let (mut y, mut dx, mut dw) = (dy.clone(), x.clone(), w.clone());
+        let (scale, shift) = (vec![0.5; out_channels], vec![0.1; out_channels]);
         let packed = PackedConv::new(&ctx, geometry, &w);
         let transpose = PackedConvTranspose::new(&ctx, geometry, &w);
         let cell = |f: &mut dyn FnMut()| {
@@ -112,7 +114,13 @@ fn main() {
             format!("{gflops:7.1} {:5.1} %", 100.0 * gflops / peak)
         };
         let forward = cell(&mut || {
-            conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+            let epilogue = Epilogue {
+                scale: Some(&scale),
+                shift: Some(&shift),
+                relu: true,
+                ..Epilogue::default()
+            };
+            conv_forward(&ctx, &shape, &x, &packed, epilogue, &mut y);
         });
         let data = cell(&mut || {
             conv_backward_data(&ctx, &shape, &dy, &transpose, &mut dx, false);

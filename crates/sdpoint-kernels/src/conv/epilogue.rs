@@ -105,13 +105,20 @@ impl Finish<'_> {
             let y = match self.residual {
                 _ if self.is_identity() => sum,
                 Some(residual) => {
-                    lanes.first_with(isa, sum, load(isa, residual.as_ptr().add(at), mask))
+                    lanes
+                        .first
+                        .with(isa, sum, load(isa, residual.as_ptr().add(at), mask))
                 }
-                None => lanes.first(isa, sum),
+                None => lanes.first.of(isa, sum),
             };
             store(isa, y, to, mask);
             if let Some(second) = &self.second {
-                store(isa, lanes.second(isa, y), second.out.as_ptr().add(at), mask);
+                store(
+                    isa,
+                    lanes.second.of(isa, y),
+                    second.out.as_ptr().add(at),
+                    mask,
+                );
             }
         }
     }
@@ -124,20 +131,28 @@ impl Finish<'_> {
             channel,
             count,
         };
-        let (second_scale, second_shift, second_relu) = match &self.second {
-            Some(second) => (Some(second.scale), Some(second.shift), second.relu),
-            None => (None, None, false),
-        };
-        let lanes = isa.f32().len();
         FinishLanes {
-            mask: (count < lanes).then(|| isa.f32().first_n_mask(count)),
-            scale: load.per_channel(self.scale, 1.0),
-            shift: load.per_channel(self.shift, 0.0),
-            floor: load.floor(self.relu),
-            second_scale: load.per_channel(second_scale, 1.0),
-            second_shift: load.per_channel(second_shift, 0.0),
-            second_floor: load.floor(second_relu),
+            mask: (count < isa.f32().len()).then(|| isa.f32().first_n_mask(count)),
+            first: load.affine(self.scale, self.shift, self.relu),
+            second: match &self.second {
+                Some(second) => load.affine(Some(second.scale), Some(second.shift), second.relu),
+                None => load.affine(None, None, false),
+            },
         }
+    }
+
+    /// What is done first to a vector of channels that all exist.
+    #[inline(always)]
+    pub fn first<I: Isa>(&self, isa: I, channel: usize) -> Affine<I> {
+        Load::whole(isa, channel).affine(self.scale, self.shift, self.relu)
+    }
+}
+
+impl SecondFinish<'_> {
+    /// What is done to a vector of channels that all exist.
+    #[inline(always)]
+    pub fn affine<I: Isa>(&self, isa: I, channel: usize) -> Affine<I> {
+        Load::whole(isa, channel).affine(Some(self.scale), Some(self.shift), self.relu)
     }
 }
 
@@ -150,6 +165,25 @@ struct Load<I: Isa> {
 }
 
 impl<I: Isa> Load<I> {
+    #[inline(always)]
+    fn whole(isa: I, channel: usize) -> Self {
+        Load {
+            isa,
+            channel,
+            count: isa.f32().len(),
+        }
+    }
+
+    #[inline(always)]
+    fn affine(self, scale: Option<&[f32]>, shift: Option<&[f32]>, relu: bool) -> Affine<I> {
+        let ops = self.isa.f32();
+        Affine {
+            scale: self.per_channel(scale, 1.0),
+            shift: self.per_channel(shift, 0.0),
+            floor: ops.splat(if relu { 0.0 } else { f32::NEG_INFINITY }),
+        }
+    }
+
     #[inline(always)]
     fn per_channel(self, values: Option<&[f32]>, default: f32) -> I::F32 {
         let ops = self.isa.f32();
@@ -164,13 +198,6 @@ impl<I: Isa> Load<I> {
             }
             None => ops.splat(default),
         }
-    }
-
-    #[inline(always)]
-    fn floor(self, relu: bool) -> I::F32 {
-        self.isa
-            .f32()
-            .splat(if relu { 0.0 } else { f32::NEG_INFINITY })
     }
 }
 
@@ -210,36 +237,33 @@ pub(super) struct FinishLanes<I: Isa> {
     /// The channels that exist; none where all do, for masks are slow where a processor has
     /// them for memory alone.
     pub mask: Mask<I>,
+    /// What makes the output of a sum.
+    pub first: Affine<I>,
+    /// What makes the second output of an output.
+    pub second: Affine<I>,
+}
+
+/// `max(x * scale + shift, floor)` for one vector of channels.
+#[derive(Clone, Copy)]
+pub(super) struct Affine<I: Isa> {
     scale: I::F32,
     shift: I::F32,
     /// Zero for ReLU, and otherwise below everything.
     floor: I::F32,
-    second_scale: I::F32,
-    second_shift: I::F32,
-    second_floor: I::F32,
 }
 
-impl<I: Isa> FinishLanes<I> {
-    /// The output that a sum becomes.
+impl<I: Isa> Affine<I> {
     #[inline(always)]
-    pub fn first(&self, isa: I, sum: I::F32) -> I::F32 {
+    pub fn of(&self, isa: I, x: I::F32) -> I::F32 {
         let ops = isa.f32();
-        ops.max(ops.mul_add(sum, self.scale, self.shift), self.floor)
+        ops.max(ops.mul_add(x, self.scale, self.shift), self.floor)
     }
 
-    /// The same with a residual.
+    /// The same with a residual, which is added before the maximum is taken.
     #[inline(always)]
-    pub fn first_with(&self, isa: I, sum: I::F32, residual: I::F32) -> I::F32 {
+    pub fn with(&self, isa: I, x: I::F32, residual: I::F32) -> I::F32 {
         let ops = isa.f32();
-        let y = ops.add(ops.mul_add(sum, self.scale, self.shift), residual);
+        let y = ops.add(ops.mul_add(x, self.scale, self.shift), residual);
         ops.max(y, self.floor)
-    }
-
-    /// The second output that an output becomes.
-    #[inline(always)]
-    pub fn second(&self, isa: I, y: I::F32) -> I::F32 {
-        let ops = isa.f32();
-        let z = ops.mul_add(y, self.second_scale, self.second_shift);
-        ops.max(z, self.second_floor)
     }
 }

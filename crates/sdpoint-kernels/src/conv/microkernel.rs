@@ -4,7 +4,7 @@
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::epilogue::{self, Finish, FinishLanes};
+use super::epilogue::{self, Addend, Finish};
 use super::gather::BLOCK;
 use crate::context::Context;
 
@@ -205,6 +205,10 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
     let lanes = ops.len();
     let places: [[usize; 2]; P] = match tile.pixels {
         Pixels::Row(step) => std::array::from_fn(|p| [p * BLOCK, p * step]),
+        // A constant, so that registers are not given to addresses where none are needed.
+        Pixels::Scattered(_) if has_32_registers::<I>() => {
+            unreachable!("with 32 registers, a tile's pixels lie side by side")
+        }
         Pixels::Scattered(places) => std::array::from_fn(|p| places[p]),
     };
     let outputs = places.map(|[_, output]| output);
@@ -215,8 +219,10 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
             // They come from afar, and by the time they are added they are here.
             for output in outputs {
                 for line in (0..V * lanes).step_by(LINE) {
-                    prefetch::<true>(residual.as_ptr().wrapping_add(tile.at + output + line));
                     prefetch::<true>(tile.output.wrapping_add(output + line));
+                    if let Addend::Tensor(tensor) = residual {
+                        prefetch::<true>(tensor.as_ptr().wrapping_add(tile.at + output + line));
+                    }
                 }
             }
         }
@@ -241,7 +247,10 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
             channels -= block;
         }
         if tile.output_channels == V * lanes {
-            store(isa, &mut sums, tile, &outputs);
+            store::<I, P, V, 0>(isa, &mut sums, tile, &outputs);
+            if V == VECTORS {
+                store::<I, P, V, { VECTORS - 1 }>(isa, &mut sums, tile, &outputs);
+            }
         } else {
             let mut buffer = [[0.0; MAX_LANES]; 2 * MAX_PIXELS];
             for (p, sums) in sums.iter().enumerate() {
@@ -254,52 +263,51 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
     }
 }
 
-/// Stores the sums, finished or added to the output, and the second output. No loop here has
-/// branches, so that they are unrolled; a loop over the sums that is not would keep them in
-/// memory all along.
+/// Stores the sums of vector `N` of each pixel, finished or added to the output, and the second
+/// output.
+///
+/// One vector of channels after the other, for there are no registers for the factors of all.
+/// Which one is a constant, and no loop has branches, so that all is unrolled: a loop over the
+/// sums that is not would keep them in memory all along.
 #[inline(always)]
-unsafe fn store<I: Isa, const P: usize, const V: usize>(
+unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
     isa: I,
     sums: &mut [[I::F32; V]; P],
     tile: &Tile<'_>,
     outputs: &[usize; P],
 ) {
     let ops = isa.f32();
-    let lanes = ops.len();
+    let channel = tile.channel + N * ops.len();
     macro_rules! each {
-        (|$sum:ident, $v:ident, $at:ident| $body:expr) => {
+        (|$sum:ident, $at:ident| $body:expr) => {
             for p in 0..P {
-                for $v in 0..V {
-                    let $at = outputs[p] + $v * lanes;
-                    let $sum = &mut sums[p][$v];
-                    $body;
-                }
+                let $at = outputs[p] + N * ops.len();
+                let $sum = &mut sums[p][N];
+                $body;
             }
         };
     }
+    let finish = tile.finish;
     // SAFETY: the tile's addresses are valid by `run_tile`'s contract, and residual and second
     // output have the output's length, in which the tile lies.
     unsafe {
         if tile.accumulate {
-            each!(|sum, v, at| *sum = ops.add(ops.load_ptr(tile.output.add(at)), *sum));
+            each!(|sum, at| *sum = ops.add(ops.load_ptr(tile.output.add(at)), *sum));
         }
-        if !tile.finish.is_identity() {
-            let finish: [FinishLanes<I>; V] =
-                std::array::from_fn(|v| tile.finish.lanes(isa, tile.channel + v * lanes, lanes));
-            if let Some(residual) = tile.finish.residual {
-                let from = residual.as_ptr().add(tile.at);
-                each!(|sum, v, at| {
-                    *sum = finish[v].first_with(isa, *sum, ops.load_ptr(from.add(at)));
-                });
-            } else {
-                each!(|sum, v, _at| *sum = finish[v].first(isa, *sum));
-            }
-            if let Some(second) = &tile.finish.second {
-                let out = second.out.as_ptr().add(tile.at);
-                each!(|sum, v, at| ops.store_ptr(finish[v].second(isa, *sum), out.add(at)));
-            }
+        if let Some(residual) = finish.residual {
+            let from = residual.as_ptr().add(tile.at);
+            let first = finish.first(isa, channel);
+            each!(|sum, at| *sum = first.with(isa, *sum, ops.load_ptr(from.add(at))));
+        } else if !finish.is_identity() {
+            let first = finish.first(isa, channel);
+            each!(|sum, _at| *sum = first.of(isa, *sum));
         }
-        each!(|sum, v, at| ops.store_ptr(*sum, tile.output.add(at)));
+        each!(|sum, at| ops.store_ptr(*sum, tile.output.add(at)));
+        if let Some(second) = &finish.second {
+            let out = second.out.as_ptr().add(tile.at);
+            let second = second.affine(isa, channel);
+            each!(|sum, at| ops.store_ptr(second.of(isa, *sum), out.add(at)));
+        }
     }
 }
 

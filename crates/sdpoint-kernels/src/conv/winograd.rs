@@ -686,13 +686,13 @@ unsafe fn store_whole<I: Isa>(
             each!(|sum, at| *sum = ops.add(*sum, ops.load_ptr(output.add(at))));
         } else if let Some(residual) = finish.residual {
             let from = residual.as_ptr();
-            each!(|sum, at| *sum = lanes.first_with(isa, *sum, ops.load_ptr(from.add(at))));
+            each!(|sum, at| *sum = lanes.first.with(isa, *sum, ops.load_ptr(from.add(at))));
         } else if !finish.is_identity() {
-            each!(|sum, _at| *sum = lanes.first(isa, *sum));
+            each!(|sum, _at| *sum = lanes.first.of(isa, *sum));
         }
         if let Some(second) = &finish.second {
             let out = second.out.as_ptr();
-            each!(|sum, at| ops.store_ptr(lanes.second(isa, *sum), out.add(at)));
+            each!(|sum, at| ops.store_ptr(lanes.second.of(isa, *sum), out.add(at)));
         }
         each!(|sum, at| ops.store_ptr(*sum, output.add(at)));
     }
