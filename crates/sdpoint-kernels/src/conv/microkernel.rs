@@ -13,22 +13,21 @@ pub(super) const VECTORS: usize = 2;
 
 /// The most pixels of a tile whose output channels are `vectors` vectors.
 ///
-/// With 32 registers, 12 × 2 sums leave room for two vectors of weights, a broadcast pixel and
-/// what the compiler moves about; 14 × 2 would just fit, but measured slower for the spills at
-/// the loops' edges. With 16 registers 6 × 2 do, which are just enough to hide the latency of
-/// a multiply-add. Of a single vector more pixels are needed for that, but with 16 registers
-/// each pixel's address takes one of the few others.
+/// With 32 registers, 14 × 2 sums leave room for two vectors of weights and a broadcast pixel;
+/// and 14 divides the rows of common maps. With 16 registers 6 × 2 do, which are just enough to
+/// hide the latency of a multiply-add. Of a single vector more pixels are needed for that, but
+/// with 16 registers each pixel's address takes one of the few others.
 #[inline(always)]
 pub(super) const fn max_pixels<I: Isa>(vectors: usize) -> usize {
     match (has_32_registers::<I>(), vectors) {
-        (true, _) => 12,
+        (true, _) => 14,
         (false, 1) => 8,
         (false, _) => 6,
     }
 }
 
 /// The most pixels and the most lanes of any instruction set.
-pub(super) const MAX_PIXELS: usize = 12;
+pub(super) const MAX_PIXELS: usize = 14;
 const MAX_LANES: usize = 16;
 
 /// Whether the instruction set has 32 vector registers, and not 16.
@@ -178,7 +177,7 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
             }
         };
     }
-    choose!(1 2 3 4 5 6 7 8 9 10 11 12)
+    choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
 }
 
 /// [`run_tile`] with its sizes, by which contract it may be run.

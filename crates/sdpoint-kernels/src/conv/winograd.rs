@@ -429,7 +429,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWei
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
     // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
-    let most = (BAND_FLOATS / (POINTS * channels)).max(24);
+    let most = (BAND_FLOATS / (POINTS * channels)).max(28);
     let units = layout.units();
     // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
     // for few tiles it is better to cut the weights.
@@ -441,7 +441,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWei
     let bands = count
         .div_ceil(most)
         .max(tasks.div_ceil(units))
-        .min(count.div_ceil(12));
+        .min(count.div_ceil(14));
     let band = count.div_ceil(bands);
     let bands = count.div_ceil(band);
     let macs = POINTS * band * layout.macs_per_pixel();
