@@ -1,6 +1,7 @@
 //! Weights in the order in which the micro-kernels read them.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::gather::BLOCK;
 use super::microkernel::VECTORS;
@@ -194,8 +195,8 @@ pub(super) struct PackedWeights {
     data: AlignedVec,
     /// For narrow groups.
     pub narrow: Option<NarrowWeights>,
-    /// Where Winograd's algorithm pays.
-    pub transformed: Option<TransformedWeights>,
+    /// Where Winograd's algorithm applies.
+    transformed: Option<OnceLock<TransformedWeights>>,
 }
 
 impl PackedWeights {
@@ -222,8 +223,15 @@ impl PackedWeights {
             layout,
             data: ctx.lasting(if narrow.is_some() { 0 } else { layout.len() }),
             narrow: narrow.map(|width| NarrowWeights::zeros(ctx, channels, width, layout.taps)),
-            transformed: (narrow.is_none() && winograd::pays(kernel, stride, &layout))
-                .then(|| TransformedWeights::zeros(ctx, layout)),
+            transformed: (narrow.is_none() && winograd::applies(kernel, stride, &layout)).then(
+                || {
+                    if TransformedWeights::at_once(&layout) {
+                        OnceLock::from(TransformedWeights::zeros(ctx, layout))
+                    } else {
+                        OnceLock::new()
+                    }
+                },
+            ),
         }
     }
 
@@ -234,10 +242,6 @@ impl PackedWeights {
             return narrow.fill(kernels, layout.group_in);
         }
         let data = SharedMut::new(&mut self.data);
-        let transformed = self
-            .transformed
-            .as_mut()
-            .map(TransformedWeights::destination);
         ctx.parallel_with(
             layout.units(),
             || ctx.scratch(layout.taps * VECTORS * layout.lanes),
@@ -264,12 +268,30 @@ impl PackedWeights {
                     {
                         out[(row + tap * step) * width..][..width].copy_from_slice(kernel_row);
                     }
-                    if let Some(transformed) = &transformed {
-                        transformed.store(ctx, unit, channel, kernel_rows);
-                    }
                 }
             },
         );
+        if let Some(transformed) = self.transformed.as_mut().and_then(OnceLock::get_mut) {
+            transformed.fill(ctx, &layout, &self.data);
+        }
+    }
+
+    /// Transformed weights, if they pay for this batch of grids; made by the first that they
+    /// pay for if they are many.
+    pub fn transformed(
+        &self,
+        ctx: &Context,
+        batch: usize,
+        grid: [usize; 2],
+    ) -> Option<&TransformedWeights> {
+        let transformed = self.transformed.as_ref()?;
+        winograd::fits(batch, grid).then(|| {
+            transformed.get_or_init(|| {
+                let mut transformed = TransformedWeights::zeros(ctx, self.layout);
+                transformed.fill(ctx, &self.layout, &self.data);
+                transformed
+            })
+        })
     }
 
     /// The weights of a unit between `channels` of the group's input channels, the first a
@@ -286,6 +308,7 @@ impl PackedWeights {
             + self
                 .transformed
                 .as_ref()
+                .and_then(OnceLock::get)
                 .map_or(0, TransformedWeights::bytes)
     }
 

@@ -52,9 +52,7 @@ impl Product<'_> {
         if let Some(narrow) = &self.weights.narrow {
             return narrow::run(ctx, self, narrow);
         }
-        if let Some(transformed) = &self.weights.transformed
-            && winograd::fits(self.batch, self.grid)
-        {
+        if let Some(transformed) = self.weights.transformed(ctx, self.batch, self.grid) {
             return winograd::run(ctx, self, transformed);
         }
         let weights = &self.weights.layout;

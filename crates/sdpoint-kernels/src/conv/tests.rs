@@ -235,6 +235,43 @@ fn tiles_of_winograd_that_stick_out_of_the_image() {
 }
 
 #[test]
+fn many_weights_are_transformed_for_a_batch_that_it_pays_for_and_again_when_repacked() {
+    let geometry = geometry([260, 256], [3, 3], [1, 1], [1, 1], 1);
+    let shape = |batch| ConvShape {
+        geometry,
+        batch,
+        in_height: 4,
+        in_width: 4,
+    };
+    let rng = &mut ChaCha8Rng::seed_from_u64(8);
+    let (few, many) = (shape(1), shape(16));
+    let image = random(rng, few.input_len());
+    let images = image.repeat(many.batch);
+    for [ctx, _] in contexts() {
+        let mut packed = PackedConv::new(&ctx, geometry, &random(rng, few.weight_len()));
+        let forward = |w: &PackedConv, shape: &ConvShape, x: &[f32]| {
+            let mut y = vec![f32::NAN; shape.output_len()];
+            conv_forward(&ctx, shape, x, w, Epilogue::default(), &mut y);
+            y
+        };
+        let before = packed.bytes();
+        for _ in 0..2 {
+            let expected: Vec<f64> = forward(&packed, &few, &image)
+                .into_iter()
+                .map(f64::from)
+                .collect();
+            let scale = vec![f64::from(few.geometry.in_channels as u32); expected.len()];
+            let got = forward(&packed, &many, &images);
+            for got in got.chunks_exact(expected.len()) {
+                assert_close(&format!("y on {}", ctx.isa()), got, &expected, &scale);
+            }
+            assert!(packed.bytes() > 4 * before);
+            packed.repack(&ctx, &random(rng, few.weight_len()));
+        }
+    }
+}
+
+#[test]
 fn groups_of_all_widths() {
     for (groups, per_group) in [
         (2, [3, 5]),

@@ -38,8 +38,8 @@ pub(super) const POINTS: usize = INPUTS * INPUTS;
 const BAND_FLOATS: usize = 72 * 1024;
 
 /// Transformed weights are four times as many as the weights; beyond this many products of
-/// channels, loading them takes longer than the multiplications that they save.
-const MOST_WEIGHTS: usize = 256 * 256;
+/// channels, they are made when the first batch comes that is large enough for them to pay.
+const MOST_AT_ONCE: usize = 256 * 256;
 
 /// Narrower convolutions spend on the transforms what they save.
 const FEWEST_CHANNELS: usize = 16;
@@ -52,12 +52,8 @@ pub(super) fn applies(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLa
         && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
 }
 
-/// Whether a convolution is also worth transformed weights.
-pub(super) fn pays(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
-    applies(kernel, stride, layout) && layout.group_in * layout.group_out <= MOST_WEIGHTS
-}
-
-/// Whether tiles fit a grid of outputs well enough, and are enough to keep the kernel busy.
+/// Whether tiles fit a grid of outputs well enough, and are enough to keep the kernel busy: with
+/// fewer, loading the weights takes longer than the multiplications that they save.
 pub(super) fn fits(batch: usize, grid: [usize; 2]) -> bool {
     let tiles = grid[0].div_ceil(TILE) * grid[1].div_ceil(TILE);
     tiles * TILE * TILE * 2 <= grid[0] * grid[1] * 3 && batch * tiles >= 16
@@ -71,18 +67,32 @@ pub(super) struct TransformedWeights {
 }
 
 impl TransformedWeights {
+    /// Room for the transformed weights of a layout of nine taps.
     pub fn zeros(ctx: &Context, layout: BlockedLayout) -> Self {
         let layout = layout.with_taps(1);
         let data = ctx.lasting(POINTS * layout.len());
         TransformedWeights { layout, data }
     }
 
-    /// Where transformed kernels go.
-    pub fn destination(&mut self) -> Destination<'_> {
-        Destination {
+    /// Whether the weights of a layout are few enough to be transformed whatever batch comes.
+    pub fn at_once(layout: &BlockedLayout) -> bool {
+        layout.group_in * layout.group_out <= MOST_AT_ONCE
+    }
+
+    /// Transforms weights in the order of `packed_layout`, which has nine taps.
+    pub fn fill(&mut self, ctx: &Context, packed_layout: &BlockedLayout, packed: &[f32]) {
+        let destination = Destination {
             layout: self.layout,
             data: SharedMut::new(&mut self.data),
-        }
+        };
+        ctx.parallel(self.layout.units(), |unit| {
+            ctx.dispatch(TransformKernels {
+                destination: &destination,
+                unit,
+                packed_layout,
+                packed: &packed[packed_layout.range(unit)],
+            });
+        });
     }
 
     pub fn bytes(&self) -> usize {
@@ -97,30 +107,17 @@ impl TransformedWeights {
 }
 
 /// Transformed weights that several threads write, each its own units.
-#[derive(Clone, Copy)]
-pub(super) struct Destination<'a> {
+struct Destination<'a> {
     layout: BlockedLayout,
     data: SharedMut<'a, f32>,
 }
 
-impl Destination<'_> {
-    /// Transforms the kernels from input channel `input` to a unit's output channels, given as
-    /// `[tap][output channel]`. No other thread may store into the unit meanwhile.
-    pub fn store(&self, ctx: &Context, unit: usize, input: usize, kernels: &[f32]) {
-        ctx.dispatch(TransformKernels {
-            destination: self,
-            unit,
-            input,
-            kernels,
-        });
-    }
-}
-
+/// Transforms the kernels of a unit. No other thread may store into the unit meanwhile.
 struct TransformKernels<'a> {
     destination: &'a Destination<'a>,
     unit: usize,
-    input: usize,
-    kernels: &'a [f32],
+    packed_layout: &'a BlockedLayout,
+    packed: &'a [f32],
 }
 
 impl SimdOp for TransformKernels<'_> {
@@ -133,21 +130,28 @@ impl SimdOp for TransformKernels<'_> {
         let Destination { layout, data } = *self.destination;
         let (_, block) = layout.unit(self.unit);
         let width = block.vectors * lanes;
-        let row = layout.range(self.unit).start + layout.kernel_rows(self.input).0 * width;
-        for v in 0..block.vectors {
-            let mut lines = [[ops.zero(); 3]; INPUTS];
-            for c in 0..3 {
-                let tap = |r: usize| ops.load(&self.kernels[(r * 3 + c) * width + v * lanes..]);
-                let line = kernel_line(isa, [tap(0), tap(1), tap(2)]);
-                for r in 0..INPUTS {
-                    lines[r][c] = line[r];
+        let first = layout.range(self.unit).start;
+        for input in 0..layout.group_in {
+            let row = first + layout.kernel_rows(input).0 * width;
+            let (packed_row, step) = self.packed_layout.kernel_rows(input);
+            for v in 0..block.vectors {
+                let mut lines = [[ops.zero(); 3]; INPUTS];
+                for c in 0..3 {
+                    let tap = |r: usize| {
+                        let row = packed_row + (r * 3 + c) * step;
+                        ops.load(&self.packed[row * width + v * lanes..])
+                    };
+                    let line = kernel_line(isa, [tap(0), tap(1), tap(2)]);
+                    for r in 0..INPUTS {
+                        lines[r][c] = line[r];
+                    }
                 }
-            }
-            for (r, line) in lines.into_iter().enumerate() {
-                for (c, value) in kernel_line(isa, line).into_iter().enumerate() {
-                    let at = (r * INPUTS + c) * layout.len() + row + v * lanes;
-                    // SAFETY: units have disjoint weights, and the caller has this one.
-                    ops.store(value, unsafe { data.slice(at..at + lanes) });
+                for (r, line) in lines.into_iter().enumerate() {
+                    for (c, value) in kernel_line(isa, line).into_iter().enumerate() {
+                        let at = (r * INPUTS + c) * layout.len() + row + v * lanes;
+                        // SAFETY: units have disjoint weights, and the caller has this one.
+                        ops.store(value, unsafe { data.slice(at..at + lanes) });
+                    }
                 }
             }
         }
