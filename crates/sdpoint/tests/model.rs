@@ -426,6 +426,40 @@ fn time_and_accuracy_are_budgets_too() {
         &["not a time"],
         &["predict", model, &image, "--deadline", "8"],
     );
+
+    let csv = t.argument("deadlines.csv");
+    let evaluate = [
+        "evaluate",
+        model,
+        "--data",
+        &t.data(),
+        "--deadline",
+        "60s,1us,90%",
+        "--csv",
+        &csv,
+    ];
+    let rows = json(&[&evaluate[..], &["--json"]].concat());
+    assert_eq!(rows.len(), 3);
+    assert_eq!(
+        (&rows[0]["in_time"], &rows[1]["in_time"]),
+        (&1.0.into(), &0.0.into())
+    );
+    assert_eq!(rows[0]["top1"], table["full"]["top1"]);
+    assert_eq!(rows[1]["top1"], 0.0, "late answers are no answers");
+    assert!(rows[1]["macs"].as_u64() < rows[0]["macs"].as_u64());
+    assert_eq!(rows[2]["deadline"], "90%");
+    let written = fs::read_to_string(&csv).unwrap();
+    assert!(
+        written.starts_with("instance,macs,") && written.contains("\nby 90%,"),
+        "{written}"
+    );
+    let text = succeed(&evaluate);
+    assert!(text.contains("in flight") && text.contains("90%"), "{text}");
+    fail(
+        2,
+        &["'8' is no deadline", "60%"],
+        &["evaluate", model, "--data", &t.data(), "--deadline", "8"],
+    );
 }
 
 #[test]

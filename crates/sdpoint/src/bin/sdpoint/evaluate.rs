@@ -1,5 +1,7 @@
 //! `sdpoint evaluate`: the accuracy of every instance.
 
+mod deadlines;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +25,11 @@ const EXAMPLES: &str = "\
 Examples:
   sdpoint evaluate runs/shapes/model.safetensors --data shapes
   sdpoint evaluate model.safetensors --data cifar10:DIR --instances full,3@0.5 --json
-  sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg";
+  sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg
+  sdpoint evaluate model.safetensors --data folder:DIR --deadline 5ms,8ms,60%
+
+With --deadline, each image is run alone and decided in flight, as `predict --deadline` does; \
+measure on a machine that does what it will do when it matters.";
 
 /// Measure the accuracy of a model's instances on test images
 ///
@@ -43,6 +49,10 @@ pub struct Args {
     /// The instances to measure
     #[arg(long, value_name = "A,B|all", default_value = "all", value_parser = parse_selection)]
     instances: Selection,
+    /// Instead of instances, measure the answers that are there by these deadlines, times or shares
+    /// of what full takes: 8ms, 60%
+    #[arg(long, value_name = "T,T", value_delimiter = ',', conflicts_with_all = ["instances", "bn", "svg"])]
+    deadline: Vec<deadlines::Deadline>,
     /// Print an array of JSON objects instead of a table
     #[arg(long)]
     json: bool,
@@ -90,9 +100,13 @@ enum Line {
 }
 
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    let test = || open(&args.data, Split::Test, &args.reading.options());
+    if !args.deadline.is_empty() {
+        return deadlines::run(args, &test()?, &args.deadline, machine);
+    }
     let model = model::load(&args.model)?;
     let instances = model::listed(&model, args.instances.names())?;
-    let test = open(&args.data, Split::Test, &args.reading.options())?;
+    let test = test()?;
     model::check_classes(&model, &test)?;
     let batch_size = model::batch_size(&model)?;
     // Thresholds hold for an instance's own statistics.

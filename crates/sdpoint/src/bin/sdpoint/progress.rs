@@ -27,6 +27,7 @@ enum Phase {
     Training,
     Calibrating,
     Evaluating,
+    Answering,
 }
 
 impl Display {
@@ -67,10 +68,13 @@ impl Display {
             Phase::Training => "training",
             Phase::Calibrating => "calibrating",
             Phase::Evaluating => "evaluating",
+            Phase::Answering => "answering",
         };
         let Some(bar) = &self.bar else {
-            if phase != Phase::Training {
-                note(&format!("{name} all instances"));
+            match phase {
+                Phase::Training => {}
+                Phase::Calibrating | Phase::Evaluating => note(&format!("{name} all instances")),
+                Phase::Answering => note("answering by each deadline"),
             }
             return;
         };
@@ -79,6 +83,11 @@ impl Display {
         bar.reset();
         bar.set_length(steps);
         bar.set_prefix(name);
+    }
+
+    /// So many images were answered by each deadline.
+    pub fn answering(&mut self, done: usize, images: usize) {
+        self.images(Phase::Answering, done, images);
     }
 
     fn images(&mut self, phase: Phase, done: usize, images: usize) {

@@ -1,0 +1,245 @@
+//! `sdpoint evaluate --deadline`: how right the answers are that are there in time.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, Instant as Clock};
+
+use sdpoint::data::Dataset;
+use sdpoint::select::{format_duration, parse_duration};
+use sdpoint::{Engine, Instance, Profile, TimeSource, format_macs};
+use serde::Serialize;
+
+use super::{Args, write};
+use crate::calibrate::parse_share;
+use crate::data::note_skipped;
+use crate::failure::{Class, Failure, Outcome};
+use crate::interrupt::Interrupt;
+use crate::output::{Table, note, percent, print, print_json};
+use crate::progress::Display;
+use crate::{Machine, model};
+
+/// When answers have to be there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Deadline {
+    /// So long after they begin.
+    Time(Duration),
+    /// After this share of what `full` takes on this machine.
+    Share(f64),
+}
+
+impl FromStr for Deadline {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown = |_| {
+            format!(
+                "'{text}' is no deadline: write a time such as 8ms, or a share of full's such as 60%"
+            )
+        };
+        if text.trim().ends_with('%') {
+            parse_share(text).map(Self::Share).map_err(shown)
+        } else {
+            parse_duration(text)
+                .map(Self::Time)
+                .map_err(|error| shown(error.to_string()))
+        }
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Time(time) => f.pad(&format_duration(time)),
+            // Digits that are noise are not shown: 0.07 is 7.000000000000001 %.
+            Self::Share(share) => f.pad(&format!("{}%", (share * 1e8).round() / 1e6)),
+        }
+    }
+}
+
+/// What became of the test images under one deadline.
+#[derive(Default)]
+struct Tally {
+    right: usize,
+    right_in_time: usize,
+    in_time: usize,
+    loss: f64,
+    macs: f64,
+    became: BTreeMap<Instance, usize>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    deadline: String,
+    deadline_ms: f64,
+    /// The share of images whose answer was there in time.
+    in_time: f64,
+    /// The mean over all images, and the share of it in what the dearest instance costs.
+    macs: u64,
+    share: f64,
+    /// The share of images whose answer was right and in time.
+    top1: f64,
+    /// Whether it was in time or not.
+    top1_if_late: f64,
+    loss: f64,
+    /// How many images each instance answered.
+    instances: BTreeMap<String, usize>,
+}
+
+/// Answers each test image alone by each of the deadlines.
+pub fn run(args: &Args, test: &Dataset, deadlines: &[Deadline], machine: &Machine) -> Outcome {
+    let file = model::file(&args.model);
+    let loaded = model::load(&file)?;
+    model::check_classes(&loaded, test)?;
+    let engine = Engine::new(machine.context()?, loaded)?.with_profile(Profile::load_beside(&file));
+    if *engine.time_source() != TimeSource::Profile {
+        note(&format!("{}.", engine.time_source()));
+    }
+    let interrupt = Interrupt::install()?;
+    let mut display = Display::new(interrupt.clone(), 1);
+    engine.warm_up(1)?;
+    let full = engine.times(1)?[&Instance::Full];
+    let times: Vec<Duration> = deadlines
+        .iter()
+        .map(|deadline| match *deadline {
+            Deadline::Time(time) => time,
+            Deadline::Share(share) => full.mul_f64(share),
+        })
+        .collect();
+    let mut tallies: Vec<Tally> = times.iter().map(|_| Tally::default()).collect();
+    for index in 0..test.len() {
+        if interrupt.requested() {
+            display.finish();
+            return Err(Failure::new(
+                Class::Interrupted,
+                format!("interrupted after {index} of {} images", test.len()),
+            ));
+        }
+        let sample = test.sample(index)?;
+        let inputs = engine.prepare([&*sample.image])?;
+        for (tally, &allowed) in tallies.iter_mut().zip(&times) {
+            let answer = engine.run_by(&inputs, Clock::now() + allowed)?;
+            let probabilities = answer.predictions.probabilities(0);
+            let label = sample.label as usize;
+            let best = answer.predictions.top(0, 1)[0].label;
+            let [right, in_time] = [best == label, answer.time <= allowed];
+            tally.right += usize::from(right);
+            tally.in_time += usize::from(in_time);
+            tally.right_in_time += usize::from(right && in_time);
+            tally.loss -= f64::from(probabilities[label].max(f32::MIN_POSITIVE)).ln();
+            let record = engine.record(answer.instance);
+            tally.macs += record.map_or(0.0, |record| record.macs as f64);
+            *tally.became.entry(answer.instance).or_default() += 1;
+        }
+        display.answering(index + 1, test.len());
+    }
+    display.finish();
+    note_skipped(&[test]);
+    let dearest = engine.records().iter().map(|record| record.macs).max();
+    let rows: Vec<Row> = deadlines
+        .iter()
+        .zip(times)
+        .zip(tallies)
+        .map(|((deadline, time), tally)| {
+            tally.row(deadline, time, test.len(), dearest.unwrap_or(1).max(1))
+        })
+        .collect();
+    if let Some(path) = &args.csv {
+        write_csv(path, &rows)?;
+    }
+    if args.json {
+        return print_json(&rows);
+    }
+    print(&text(&rows, test.len(), full))
+}
+
+impl Tally {
+    fn row(self, deadline: &Deadline, time: Duration, images: usize, dearest: u64) -> Row {
+        let images = images.max(1) as f64;
+        let macs = self.macs / images;
+        Row {
+            deadline: deadline.to_string(),
+            deadline_ms: 1e3 * time.as_secs_f64(),
+            in_time: self.in_time as f64 / images,
+            macs: macs.round() as u64,
+            share: macs / dearest as f64,
+            top1: self.right_in_time as f64 / images,
+            top1_if_late: self.right as f64 / images,
+            loss: self.loss / images,
+            instances: self
+                .became
+                .into_iter()
+                .map(|(instance, count)| (instance.to_string(), count))
+                .collect(),
+        }
+    }
+}
+
+fn text(rows: &[Row], images: usize, full: Duration) -> String {
+    let mut table = Table::new([
+        "deadline", "time", "in time", "MACs", "share", "top-1", "if late", "mostly",
+    ]);
+    for row in rows {
+        let most = row.instances.iter().max_by_key(|(_, count)| **count);
+        table.row([
+            row.deadline.clone(),
+            format_duration(Duration::from_secs_f64(row.deadline_ms / 1e3)),
+            percent(row.in_time),
+            format_macs(row.macs),
+            percent(row.share),
+            format!("{:.2}%", 100.0 * row.top1),
+            format!("{:.2}%", 100.0 * row.top1_if_late),
+            most.map_or(String::new(), |(instance, count)| {
+                let share = *count as f64 / images.max(1) as f64;
+                format!("{instance} ({})", percent(share))
+            }),
+        ]);
+    }
+    format!(
+        "{}Each of {images} images alone, decided in flight; full takes {}. MACs are the mean of \
+         what was spent. An answer that came too late counts as wrong in top-1, and as what it is \
+         under 'if late'.\n",
+        table.text(),
+        format_duration(full)
+    )
+}
+
+/// The columns of a curve that a deadline has, and its own.
+fn write_csv(path: &Path, rows: &[Row]) -> Outcome {
+    let mut text = String::from("instance,macs,share,top1,loss,deadline_ms,in_time,top1_if_late\n");
+    for row in rows {
+        writeln!(
+            text,
+            "by {},{},{:.6},{:.6},{:.6},{:.6},{:.6},{:.6}",
+            row.deadline,
+            row.macs,
+            row.share,
+            row.top1,
+            row.loss,
+            row.deadline_ms,
+            row.in_time,
+            row.top1_if_late
+        )
+        .expect("a string takes all");
+    }
+    write(path, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_times_or_shares() {
+        let read = |text: &str| text.parse::<Deadline>();
+        assert_eq!(read("8ms"), Ok(Deadline::Time(Duration::from_millis(8))));
+        assert_eq!(read("60%"), Ok(Deadline::Share(0.6)));
+        assert_eq!(read("7%").unwrap().to_string(), "7%");
+        assert_eq!(read("110%").unwrap().to_string(), "110%");
+        for bad in ["", "8", "0ms", "-5%", "0%", "soon", "NaN%"] {
+            let error = read(bad).unwrap_err();
+            assert!(error.contains("8ms") && error.contains("60%"), "{error}");
+        }
+    }
+}
