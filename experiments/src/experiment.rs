@@ -48,6 +48,8 @@ pub struct Experiment {
     /// The pictures.
     #[serde(default, rename = "picture")]
     pub pictures: Vec<Picture>,
+    /// What the results say, in Markdown, once they say something.
+    pub findings: Option<String>,
     /// What the page should have and no method here stands for yet.
     #[serde(default)]
     pub missing: Vec<String>,

@@ -111,6 +111,9 @@ fn part(page: &mut Page, experiment: &Experiment, results: &Results) {
     }
     full_networks(text, experiment, results);
     gaps(text, experiment, results);
+    if let Some(findings) = &experiment.findings {
+        put!(text, "\n### What it shows\n\n{}", findings.trim());
+    }
     instances(text, experiment, results);
     commands(text, experiment);
     missing(text, experiment, results);
@@ -379,7 +382,7 @@ mod tests {
 
     fn experiment() -> Experiment {
         let pictures = "\n[[picture]]\nfile = \"costs\"\ntitle = \"Costs\"\nseries = [\"plain\", \"smaller\"]\n";
-        let missing = "missing = [\"early exits\"]\n";
+        let missing = "missing = [\"early exits\"]\nfindings = \"Plain is best.\"\n";
         Experiment::parse("costs", &format!("{missing}{TEXT}{pictures}")).unwrap()
     }
 
@@ -430,6 +433,7 @@ mod tests {
         );
         let gap = "| 10 | `plain` | 1.500 ± 0.707 | 0.500 ± 0.000 | 1.000 ± 0.707 |";
         assert!(page.text.contains(gap), "{}", page.text);
+        assert!(page.text.contains("### What it shows\n\nPlain is best.\n"));
         assert!(page.text.contains("2 of 3 runs are done"));
         assert!(page.text.contains("- `narrow`, fewer channels: seed 0\n"));
         let [(file, svg)] = &page.pictures[..] else {
