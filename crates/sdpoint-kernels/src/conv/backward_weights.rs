@@ -15,7 +15,7 @@ use super::geometry::ConvShape;
 use super::grouped::Merged;
 use super::microkernel::has_32_registers;
 use super::pack::{BlockedLayout, OutputBlock};
-use super::{assert_len, depthwise, winograd, winograd_weights};
+use super::{assert_len, depthwise, winograd};
 use crate::context::Context;
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -82,10 +82,10 @@ pub fn conv_backward_weights(
     }
     if winograd::applies(geometry.kernel, geometry.stride, &blocked)
         && winograd::fits(batch, grid)
-        && winograd_weights::fits(&reduction)
+        && winograd::backward_weights::fits(&reduction)
     {
         let layout = blocked.with_taps(1);
-        return winograd_weights::run(ctx, &reduction, &layout, dw, accumulate);
+        return winograd::backward_weights::run(ctx, &reduction, &layout, dw, accumulate);
     }
     let mut partial = reduction.run(ctx);
     let len = blocked.len();

@@ -16,7 +16,6 @@ mod product;
 #[cfg(test)]
 mod tests;
 mod winograd;
-mod winograd_weights;
 
 pub use geometry::{ConvGeometry, ConvShape};
 

@@ -1,5 +1,5 @@
 //! The backward pass to weights by Winograd's algorithm: the transposed transforms of
-//! [`super::winograd`] around 36 matrix products that are reduced over tiles.
+//! [`super`] around 36 matrix products that are reduced over tiles.
 
 use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 use std::ops::Range;
@@ -7,11 +7,13 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::backward_weights::{Reduction, Run, TASKS, run_block};
-use super::gather::BLOCK;
-use super::pack::{BlockedLayout, OutputBlock};
-use super::winograd::{INPUTS, POINTS, TILE, Tiles, TransformedLayout, gather_tiles};
+use super::tiles::{Tiles, TransformedLayout, gather_tiles};
+use super::{INPUTS, POINTS, TILE};
 use crate::context::Context;
+use crate::conv::backward_weights::{Reduction, Run, TASKS, run_block};
+use crate::conv::gather::BLOCK;
+use crate::conv::microkernel::VECTORS;
+use crate::conv::pack::{BlockedLayout, OutputBlock};
 use crate::shared_mut::SharedMut;
 
 /// Floats of transformed inputs and gradients that a thread keeps in its second-level cache
@@ -39,7 +41,7 @@ const FEWEST_TILES: usize = 96;
 const TAPS: usize = 9;
 
 /// Whether there is enough to reduce over.
-pub(super) fn fits(reduction: &Reduction<'_>) -> bool {
+pub(in crate::conv) fn fits(reduction: &Reduction<'_>) -> bool {
     tiles(reduction).count(reduction.batch) >= FEWEST_TILES
 }
 
@@ -52,7 +54,7 @@ fn tiles(reduction: &Reduction<'_>) -> Tiles {
 
 /// The gradient with respect to the weights `[output][input][tap]` of a 3 × 3 convolution with
 /// stride 1; `layout` is that of its transformed weights.
-pub(super) fn run(
+pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
     layout: &BlockedLayout,
@@ -214,7 +216,7 @@ impl Band {
     /// Equal bands of about `floats` transformed floats, but no fewer than `fewest` tiles.
     fn new(layout: &BlockedLayout, count: usize, floats: usize, fewest: usize) -> Self {
         let channels = layout.group_in.next_multiple_of(BLOCK);
-        let width = super::microkernel::VECTORS * layout.lanes();
+        let width = VECTORS * layout.lanes();
         let units = layout.units();
         let most = (floats / (POINTS * (channels + units * width))).max(fewest);
         let tiles = count.div_ceil(count.div_ceil(most));

@@ -1,0 +1,335 @@
+//! A product by transformed weights.
+
+use std::ops::Range;
+
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use super::lines::transform_outputs;
+use super::tiles::{Tiles, TransformedLayout, gather_tiles};
+use super::{INPUTS, POINTS, TILE, TransformedWeights};
+use crate::context::Context;
+use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
+use crate::conv::epilogue::{self, Finish, FinishLanes};
+use crate::conv::gather::BLOCK;
+use crate::conv::microkernel::{Ahead, Pixels, Tile, VECTORS, max_pixels, run_tile};
+use crate::conv::product::{OutputLayout, Product};
+use crate::scratch::Scratch;
+use crate::shared_mut::SharedMut;
+
+/// Floats of transformed inputs at a time: they share the second-level cache with the products
+/// of one output block and the weights.
+const BAND_FLOATS: usize = 72 * 1024;
+
+/// Computes a product whose window is 3 × 3 with stride 1, by its transformed weights.
+pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWeights) {
+    let layout = weights.layout();
+    let tiles = Tiles {
+        grid: product.grid,
+        origin: product.window.origin,
+    };
+    let count = tiles.count(product.batch);
+    let threads = ctx.threads();
+    let channels = layout.group_in.next_multiple_of(BLOCK);
+    // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
+    let most = (BAND_FLOATS / (POINTS * channels)).max(28);
+    let units = layout.units();
+    // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
+    // for few tiles it is better to cut the weights.
+    let tasks = if threads > 1 {
+        TASKS_PER_THREAD * threads
+    } else {
+        1
+    };
+    let bands = count
+        .div_ceil(most)
+        .max(tasks.div_ceil(units))
+        .min(count.div_ceil(14));
+    let band = count.div_ceil(bands);
+    let bands = count.div_ceil(band);
+    let macs = POINTS * band * layout.macs_per_pixel();
+    let splits = tasks
+        .div_ceil(bands)
+        .min(macs.div_ceil(TASK_MACS))
+        .clamp(1, units);
+    let transformed = TransformedLayout::new(layout.group_in, band);
+    let width = VECTORS * layout.lanes();
+    ctx.parallel_with(
+        bands * splits,
+        || State {
+            inputs: ctx.scratch(transformed.len()),
+            products: ctx.scratch(POINTS * (band * width + BLOCK)),
+            gathered: None,
+        },
+        |state, task| {
+            let (index, part) = (task / splits, task % splits);
+            ctx.dispatch(RunTiles {
+                ctx,
+                product,
+                weights,
+                tiles: &tiles,
+                range: index * band..count.min((index + 1) * band),
+                transformed: &transformed,
+                units: units * part / splits..units * (part + 1) / splits,
+                state,
+            });
+        },
+    );
+}
+
+/// What a thread keeps from one task to the next.
+struct State<'a> {
+    inputs: Scratch<'a>,
+    products: Scratch<'a>,
+    /// The first of the tiles whose inputs are there.
+    gathered: Option<usize>,
+}
+
+struct RunTiles<'a, 'b> {
+    ctx: &'a Context,
+    product: &'a Product<'a>,
+    weights: &'a TransformedWeights,
+    tiles: &'a Tiles,
+    range: Range<usize>,
+    transformed: &'a TransformedLayout,
+    units: Range<usize>,
+    state: &'a mut State<'b>,
+}
+
+impl SimdOp for RunTiles<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let RunTiles {
+            ctx,
+            product,
+            weights,
+            tiles,
+            range,
+            transformed,
+            units,
+            state,
+        } = self;
+        if state.gathered != Some(range.start) {
+            state.gathered = Some(range.start);
+            let out = SharedMut::new(&mut state.inputs);
+            let source = &product.source;
+            gather_tiles(isa, source, tiles, range.clone(), transformed, 0, out);
+        }
+        for unit in units {
+            run_unit(
+                ctx,
+                isa,
+                product,
+                weights,
+                tiles,
+                &range,
+                transformed,
+                unit,
+                state,
+            );
+        }
+    }
+}
+
+#[inline(always)]
+fn run_unit<I: Isa>(
+    ctx: &Context,
+    isa: I,
+    product: &Product<'_>,
+    weights: &TransformedWeights,
+    tiles: &Tiles,
+    range: &Range<usize>,
+    transformed: &TransformedLayout,
+    unit: usize,
+    state: &mut State<'_>,
+) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let layout = weights.layout();
+    let (_, block) = layout.unit(unit);
+    let vectors = block.vectors;
+    let width = vectors * lanes;
+    // An odd number of cache lines keeps the points out of one another's sets.
+    let point_len = (range.len() * width) | BLOCK;
+    assert!(state.products.len() >= POINTS * point_len);
+    assert!(state.inputs.len() >= transformed.len());
+    let runs = range.len().div_ceil(max_pixels::<I>(vectors));
+    for point in 0..POINTS {
+        let packed = weights.unit(point, unit);
+        let next = if point + 1 < POINTS {
+            weights.unit(point + 1, unit)
+        } else {
+            // Of this task or, most often, the thread's next one.
+            weights.unit(0, (unit + 1) % layout.units())
+        };
+        for run in 0..runs {
+            let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
+            // SAFETY: inputs and products are as long as asserted, and the weights are the
+            // unit's at this point.
+            unsafe {
+                run_tile(
+                    ctx,
+                    end - start,
+                    vectors,
+                    &Tile {
+                        input: state
+                            .inputs
+                            .as_ptr()
+                            .add(point * transformed.point + start * BLOCK),
+                        pixels: Pixels::Row(width),
+                        plane: transformed.plane,
+                        taps: &[0],
+                        channels: layout.group_in,
+                        weights: packed.as_ptr(),
+                        output: state
+                            .products
+                            .as_mut_ptr()
+                            .add(point * point_len + start * width),
+                        output_channels: width,
+                        accumulate: false,
+                        ahead: [
+                            Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
+                            Ahead::NOTHING,
+                        ],
+                        finish: &Finish::default(),
+                        at: 0,
+                        channel: 0,
+                    },
+                );
+            }
+        }
+    }
+    let OutputLayout {
+        offset,
+        image: image_len,
+        row: row_len,
+        pixel,
+    } = product.layout;
+    for v in 0..vectors {
+        let channel = block.first + v * lanes;
+        let finish = product
+            .finish
+            .lanes(isa, channel, lanes.min(block.channels - v * lanes));
+        let mut position = tiles.position(range.start);
+        for i in 0..range.len() {
+            let [image, row, column] = position;
+            position = tiles.after(position);
+            let from = i * width + v * lanes;
+            let mut lines = [[ops.zero(); INPUTS]; TILE];
+            for c in 0..INPUTS {
+                let line = std::array::from_fn(|r| {
+                    let at = (r * INPUTS + c) * point_len + from;
+                    // SAFETY: within the length asserted above.
+                    unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
+                });
+                let line = transform_outputs(isa, line);
+                for r in 0..TILE {
+                    lines[r][c] = line[r];
+                }
+            }
+            let mut sums = [[ops.zero(); TILE]; TILE];
+            for r in 0..TILE {
+                sums[r] = transform_outputs(isa, lines[r]);
+            }
+            let size = [
+                TILE.min(product.grid[0] - row),
+                TILE.min(product.grid[1] - column),
+            ];
+            let at = offset + image * image_len + row * row_len + column * pixel + channel;
+            // SAFETY: the outputs of a tile within the grid are this task's alone;
+            // `Product`'s makers assert that they lie in the output tensor, which residual and
+            // second output equal in length.
+            unsafe {
+                if size == [TILE; 2] && finish.mask.is_none() {
+                    store_whole(isa, product, &finish, sums, at);
+                } else {
+                    store_part(isa, product, &finish, &sums, size, at);
+                }
+            }
+        }
+    }
+}
+
+/// Stores a tile's sums, finished or added to the output, and the second output; the first of
+/// them is element `at` of the output tensor. No loop here has branches, so that the sums stay
+/// in registers.
+///
+/// # Safety
+///
+/// The elements must lie in the output tensor, whose length the residual and the second output
+/// share, and no other thread may use them.
+#[inline(always)]
+unsafe fn store_whole<I: Isa>(
+    isa: I,
+    product: &Product<'_>,
+    lanes: &FinishLanes<I>,
+    mut sums: [[I::F32; TILE]; TILE],
+    at: usize,
+) {
+    let ops = isa.f32();
+    let OutputLayout { row, pixel, .. } = product.layout;
+    let finish = &product.finish;
+    macro_rules! each {
+        (|$sum:ident, $at:ident| $body:expr) => {
+            for r in 0..TILE {
+                for c in 0..TILE {
+                    let $at = at + r * row + c * pixel;
+                    let $sum = &mut sums[r][c];
+                    $body;
+                }
+            }
+        };
+    }
+    let output = product.output.as_ptr();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if product.accumulate {
+            each!(|sum, at| *sum = ops.add(*sum, ops.load_ptr(output.add(at))));
+        } else if let Some(residual) = finish.residual {
+            let from = residual.as_ptr();
+            each!(|sum, at| *sum = lanes.first.with(isa, *sum, ops.load_ptr(from.add(at))));
+        } else if !finish.is_identity() {
+            each!(|sum, _at| *sum = lanes.first.of(isa, *sum));
+        }
+        if let Some(second) = &finish.second {
+            let out = second.out.as_ptr();
+            each!(|sum, at| ops.store_ptr(lanes.second.of(isa, *sum), out.add(at)));
+        }
+        each!(|sum, at| ops.store_ptr(*sum, output.add(at)));
+    }
+}
+
+/// [`store_whole`] for a tile that the grid or the channels cut: its first `size` rows and
+/// columns.
+///
+/// # Safety
+///
+/// As for [`store_whole`].
+#[inline(always)]
+unsafe fn store_part<I: Isa>(
+    isa: I,
+    product: &Product<'_>,
+    lanes: &FinishLanes<I>,
+    sums: &[[I::F32; TILE]; TILE],
+    size: [usize; 2],
+    at: usize,
+) {
+    let OutputLayout { row, pixel, .. } = product.layout;
+    for (r, line) in sums.iter().enumerate().take(size[0]) {
+        for (c, &sum) in line.iter().enumerate().take(size[1]) {
+            let at = at + r * row + c * pixel;
+            // SAFETY: the caller's promise.
+            unsafe {
+                let to = product.output.as_ptr().add(at);
+                if product.accumulate {
+                    let sum = isa.f32().add(sum, epilogue::load(isa, to, lanes.mask));
+                    epilogue::store(isa, sum, to, lanes.mask);
+                } else {
+                    product.finish.store(isa, lanes, sum, to, at);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Tiles of a grid of outputs, and their transformed inputs.
+
+use std::ops::Range;
+
+use rten_simd::Isa;
+use rten_simd::ops::BitOps;
+
+use super::lines::transform_inputs;
+use super::{INPUTS, POINTS, TILE};
+use crate::conv::gather::{BLOCK, Source};
+use crate::shared_mut::SharedMut;
+
+/// Where the tiles of a grid of outputs lie.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles {
+    /// Rows and columns of the grid of outputs.
+    pub grid: [usize; 2],
+    /// Where the inputs of output (0, 0) start.
+    pub origin: [isize; 2],
+}
+
+impl Tiles {
+    fn per_image(&self) -> [usize; 2] {
+        self.grid.map(|size| size.div_ceil(TILE))
+    }
+
+    pub fn count(&self, batch: usize) -> usize {
+        let [rows, columns] = self.per_image();
+        batch * rows * columns
+    }
+
+    /// Image, row and column of a tile's first output.
+    #[inline(always)]
+    pub fn position(&self, tile: usize) -> [usize; 3] {
+        let [rows, columns] = self.per_image();
+        let (tile, column) = (tile / columns, tile % columns);
+        [tile / rows, tile % rows * TILE, column * TILE]
+    }
+
+    /// The position of the tile after the one at a position.
+    #[inline(always)]
+    pub(super) fn after(&self, [image, row, column]: [usize; 3]) -> [usize; 3] {
+        if column + TILE < self.grid[1] {
+            [image, row, column + TILE]
+        } else if row + TILE < self.grid[0] {
+            [image, row + TILE, 0]
+        } else {
+            [image + 1, 0, 0]
+        }
+    }
+}
+
+/// Distances in the transformed inputs `[point][channel block][tile][BLOCK]`.
+#[derive(Clone, Copy)]
+pub(super) struct TransformedLayout {
+    /// Between channel blocks.
+    pub plane: usize,
+    /// Between points.
+    pub point: usize,
+}
+
+impl TransformedLayout {
+    pub fn new(channels: usize, tiles: usize) -> Self {
+        let plane = tiles * BLOCK;
+        // An odd number of cache lines keeps the points out of one another's sets.
+        let point = (channels.div_ceil(BLOCK) * plane) | BLOCK;
+        TransformedLayout { plane, point }
+    }
+
+    pub fn len(&self) -> usize {
+        POINTS * self.point
+    }
+}
+
+/// Transforms the inputs of `range` of the tiles into `out`, the first into slot `slot` of the
+/// layout. In the last channel block, lanes beyond the channels are zero. No other thread may
+/// use these slots meanwhile.
+#[inline(always)]
+pub(super) fn gather_tiles<I: Isa>(
+    isa: I,
+    source: &Source<'_>,
+    tiles: &Tiles,
+    range: Range<usize>,
+    layout: &TransformedLayout,
+    slot: usize,
+    out: SharedMut<'_, f32>,
+) {
+    let channels = source.channels;
+    assert!(out.len() >= layout.len() && (slot + range.len()) * BLOCK <= layout.plane);
+    let mut padded = [[0.0_f32; BLOCK]; POINTS];
+    let mut position = tiles.position(range.start);
+    for i in 0..range.len() {
+        let [image, row, column] = position;
+        position = tiles.after(position);
+        let y = row as isize + tiles.origin[0];
+        let x = column as isize + tiles.origin[1];
+        let rows = inside(y, source.height);
+        let columns = inside(x, source.width);
+        let whole = rows.len() == INPUTS && columns.len() == INPUTS;
+        let pixel = |r: usize, c: usize| {
+            let y = image * source.height + (y + r as isize) as usize;
+            (y * source.width + (x + c as isize) as usize) * channels
+        };
+        for block in 0..channels.div_ceil(BLOCK) {
+            let first = block * BLOCK;
+            let to = out
+                .as_ptr()
+                .wrapping_add(block * layout.plane + (slot + i) * BLOCK);
+            if first + BLOCK <= channels && !rows.is_empty() && !columns.is_empty() {
+                // The first and the last pixel that exist; all others lie between.
+                let start = pixel(rows.start, columns.start) + first;
+                let end = pixel(rows.end - 1, columns.end - 1) + first + BLOCK;
+                let patch = Patch {
+                    start: source.data[start..end].as_ptr(),
+                    row: source.width * channels,
+                    pixel: channels,
+                    rows: rows.clone(),
+                    columns: columns.clone(),
+                };
+                // SAFETY: the pixels that exist are readable as the bounds of the slice show,
+                // and `out` holds `BLOCK` floats of every tile at every point.
+                unsafe {
+                    if whole {
+                        transform_patch::<I, true>(isa, &patch, to, layout.point);
+                    } else {
+                        transform_patch::<I, false>(isa, &patch, to, layout.point);
+                    }
+                }
+                continue;
+            }
+            let count = BLOCK.min(channels - first);
+            for r in 0..INPUTS {
+                for c in 0..INPUTS {
+                    let to = &mut padded[r * INPUTS + c];
+                    *to = [0.0; BLOCK];
+                    if rows.contains(&r) && columns.contains(&c) {
+                        to[..count].copy_from_slice(&source.data[pixel(r, c) + first..][..count]);
+                    }
+                }
+            }
+            let patch = Patch {
+                start: padded.as_ptr().cast(),
+                row: INPUTS * BLOCK,
+                pixel: BLOCK,
+                rows: 0..INPUTS,
+                columns: 0..INPUTS,
+            };
+            // SAFETY: the patch is all of `padded`; `out` as above.
+            unsafe { transform_patch::<I, true>(isa, &patch, to, layout.point) };
+        }
+    }
+}
+
+/// One channel block of the inputs of a tile.
+struct Patch {
+    /// The first pixel that exists.
+    start: *const f32,
+    /// Floats between rows and between pixels.
+    row: usize,
+    pixel: usize,
+    /// Which rows and columns exist; the others are zero.
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// Transforms a patch, all of whose pixels exist if `WHOLE`, to points that are `point` floats
+/// apart.
+///
+/// # Safety
+///
+/// [`BLOCK`] floats of each pixel that exists must be readable, and of each point writable.
+#[inline(always)]
+unsafe fn transform_patch<I: Isa, const WHOLE: bool>(
+    isa: I,
+    patch: &Patch,
+    to: *mut f32,
+    point: usize,
+) {
+    let ops = isa.f32();
+    let [top, left] = [patch.rows.start, patch.columns.start];
+    for lane in (0..BLOCK).step_by(ops.len()) {
+        let mut lines = [[ops.zero(); INPUTS]; INPUTS];
+        for c in 0..INPUTS {
+            let mut line = [ops.zero(); INPUTS];
+            for r in 0..INPUTS {
+                if WHOLE || patch.rows.contains(&r) && patch.columns.contains(&c) {
+                    let at = (r - top) * patch.row + (c - left) * patch.pixel + lane;
+                    // SAFETY: the caller's promise.
+                    line[r] = unsafe { ops.load_ptr(patch.start.add(at)) };
+                }
+            }
+            let line = transform_inputs(isa, line);
+            for r in 0..INPUTS {
+                lines[r][c] = line[r];
+            }
+        }
+        for r in 0..INPUTS {
+            let line = transform_inputs(isa, lines[r]);
+            for c in 0..INPUTS {
+                let at = (r * INPUTS + c) * point + lane;
+                // SAFETY: the caller's promise.
+                unsafe { ops.store_ptr(line[c], to.add(at)) };
+            }
+        }
+    }
+}
+
+/// Which of a tile's inputs from `start` on lie in an image.
+#[inline(always)]
+fn inside(start: isize, size: usize) -> Range<usize> {
+    let clamp = |x: isize| x.clamp(0, INPUTS as isize) as usize;
+    let lo = clamp(-start);
+    lo..clamp(size as isize - start).max(lo)
+}

@@ -1,0 +1,118 @@
+//! Transformed kernels.
+
+use rten_simd::ops::BitOps;
+use rten_simd::{Isa, SimdOp};
+
+use super::lines::kernel_line;
+use super::{INPUTS, POINTS};
+use crate::context::Context;
+use crate::conv::pack::BlockedLayout;
+use crate::memory::AlignedVec;
+use crate::shared_mut::SharedMut;
+
+/// Transformed weights are four times as many as the weights; beyond this many products of
+/// channels, they are made when the first batch comes that is large enough for them to pay.
+const MOST_AT_ONCE: usize = 256 * 256;
+
+/// Transformed weights: for each of the points, one matrix in the order of `layout`.
+#[derive(Clone, Debug)]
+pub(in crate::conv) struct TransformedWeights {
+    layout: BlockedLayout,
+    data: AlignedVec,
+}
+
+impl TransformedWeights {
+    /// Room for the transformed weights of a layout of nine taps.
+    pub fn zeros(ctx: &Context, layout: BlockedLayout) -> Self {
+        let layout = layout.with_taps(1);
+        let data = ctx.lasting(POINTS * layout.len());
+        TransformedWeights { layout, data }
+    }
+
+    /// Whether the weights of a layout are few enough to be transformed whatever batch comes.
+    pub fn at_once(layout: &BlockedLayout) -> bool {
+        layout.group_in * layout.group_out <= MOST_AT_ONCE
+    }
+
+    /// Transforms weights in the order of `packed_layout`, which has nine taps.
+    pub fn fill(&mut self, ctx: &Context, packed_layout: &BlockedLayout, packed: &[f32]) {
+        let destination = Destination {
+            layout: self.layout,
+            data: SharedMut::new(&mut self.data),
+        };
+        ctx.parallel(self.layout.units(), |unit| {
+            ctx.dispatch(TransformKernels {
+                destination: &destination,
+                unit,
+                packed_layout,
+                packed: &packed[packed_layout.range(unit)],
+            });
+        });
+    }
+
+    pub(super) fn layout(&self) -> &BlockedLayout {
+        &self.layout
+    }
+
+    pub fn bytes(&self) -> usize {
+        size_of_val::<[f32]>(&self.data)
+    }
+
+    pub(super) fn unit(&self, point: usize, unit: usize) -> &[f32] {
+        let range = self.layout.range(unit);
+        let start = point * self.layout.len();
+        &self.data[start + range.start..start + range.end]
+    }
+}
+
+/// Transformed weights that several threads write, each its own units.
+struct Destination<'a> {
+    layout: BlockedLayout,
+    data: SharedMut<'a, f32>,
+}
+
+/// Transforms the kernels of a unit. No other thread may store into the unit meanwhile.
+struct TransformKernels<'a> {
+    destination: &'a Destination<'a>,
+    unit: usize,
+    packed_layout: &'a BlockedLayout,
+    packed: &'a [f32],
+}
+
+impl SimdOp for TransformKernels<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let Destination { layout, data } = *self.destination;
+        let (_, block) = layout.unit(self.unit);
+        let width = block.vectors * lanes;
+        let first = layout.range(self.unit).start;
+        for input in 0..layout.group_in {
+            let row = first + layout.kernel_rows(input).0 * width;
+            let (packed_row, step) = self.packed_layout.kernel_rows(input);
+            for v in 0..block.vectors {
+                let mut lines = [[ops.zero(); 3]; INPUTS];
+                for c in 0..3 {
+                    let tap = |r: usize| {
+                        let row = packed_row + (r * 3 + c) * step;
+                        ops.load(&self.packed[row * width + v * lanes..])
+                    };
+                    let line = kernel_line(isa, [tap(0), tap(1), tap(2)]);
+                    for r in 0..INPUTS {
+                        lines[r][c] = line[r];
+                    }
+                }
+                for (r, line) in lines.into_iter().enumerate() {
+                    for (c, value) in kernel_line(isa, line).into_iter().enumerate() {
+                        let at = (r * INPUTS + c) * layout.len() + row + v * lanes;
+                        // SAFETY: units have disjoint weights, and the caller has this one.
+                        ops.store(value, unsafe { data.slice(at..at + lanes) });
+                    }
+                }
+            }
+        }
+    }
+}
