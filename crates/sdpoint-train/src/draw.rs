@@ -49,6 +49,12 @@ pub enum Draw {
     },
 }
 
+impl Draw {
+    /// In proportion to the inverse of an instance's MACs: what made the cheap
+    /// instances best for the least training in `docs/results.md`.
+    pub const THRIFTY: Self = Self::Cost { power: -1.0 };
+}
+
 /// Text that names no draw or no method.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DrawError {

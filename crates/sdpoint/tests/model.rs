@@ -205,7 +205,22 @@ fn the_sandwich_rule_says_what_it_trained() {
         &["dropout is 1"],
         &["train", "--dropout", "1", "--out", out],
     );
-    fail(2, &["tower"], &["train", "--method", "tower", "--out", out]);
+    fail(
+        2,
+        &["tower", "thrifty"],
+        &["train", "--method", "tower", "--out", out],
+    );
+}
+
+#[test]
+fn the_thrifty_method_draws_cheap_instances_unless_told_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("run");
+    let (_, errors) = variant(&place, &["--method", "thrifty"]);
+    assert!(errors.contains("instances drawn: cost:-1"), "{errors}");
+    let place = folder.path().join("other");
+    let (_, errors) = variant(&place, &["--method", "thrifty", "--draw", "full:0.5"]);
+    assert!(errors.contains("instances drawn: full:0.5"), "{errors}");
 }
 
 #[test]

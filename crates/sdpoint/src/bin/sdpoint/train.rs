@@ -1,5 +1,6 @@
 //! `sdpoint train`: from images to a model with a choice of costs.
 
+mod method;
 mod setup;
 mod summary;
 
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use sdpoint::Ratio;
 use sdpoint::data::Source;
-use sdpoint::train::{Draw, Method, Outcome as RunOutcome, Preset, Run};
+use sdpoint::train::{Draw, Outcome as RunOutcome, Preset, Run};
 
 use crate::data::{Reading, SOURCES, note_skipped};
 use crate::failure::{Class, Failure, Outcome};
@@ -16,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{note, print, program};
 use crate::progress::Display;
 use crate::{Machine, size};
+use method::Named;
 use setup::{Setup, Start};
 
 const EXAMPLES: &str = "\
@@ -34,6 +36,8 @@ uninterrupted run would have given, with any number of threads.
 
 Methods:
   sdpoint    an instance drawn at random: the paper's
+  thrifty    the same, with cheap instances drawn more often (--draw cost:-1), which makes them
+             more accurate and the training shorter, at some cost to full
   plain      full
   sandwich   full, the cheapest instance and a drawn one, of which the last two learn from what
              full predicts; a step takes two to three times as long
@@ -91,9 +95,9 @@ struct Settings {
     /// Side of the images in pixels, or HxW [default: small images' own, 224 for others]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
-    /// What a step trains: sdpoint, plain or sandwich; see below
-    #[arg(long, value_name = "METHOD", default_value_t = Method::SdPoint)]
-    method: Method,
+    /// What a step trains: sdpoint, thrifty, plain or sandwich; see below
+    #[arg(long, value_name = "METHOD", default_value = "sdpoint")]
+    method: Named,
     /// With --method sandwich, the share of full's predictions in what the others learn from; the
     /// labels make the rest [default: 1]
     #[arg(long, value_name = "X")]
@@ -116,9 +120,9 @@ struct Settings {
     /// [default: never]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     measure_every: usize,
-    /// How instances are drawn; see below
-    #[arg(long, value_name = "DRAW", default_value_t = Draw::Uniform)]
-    draw: Draw,
+    /// How instances are drawn; see below [default: uniform, with --method thrifty cost:-1]
+    #[arg(long, value_name = "DRAW")]
+    draw: Option<Draw>,
     /// What downsampling may keep of each side
     #[arg(long, value_name = "R,R", value_delimiter = ',', default_values_t = Ratio::DEFAULT)]
     ratios: Vec<Ratio>,

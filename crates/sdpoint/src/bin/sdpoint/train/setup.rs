@@ -76,9 +76,9 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         classes,
         preprocessing,
         recipe: recipe(settings, &source, small),
-        method: settings.method,
-        draw: settings.draw,
-        distill: settings.distill.unwrap_or(match settings.method {
+        method: settings.method.method,
+        draw: settings.draw.unwrap_or(settings.method.draw),
+        distill: settings.distill.unwrap_or(match settings.method.method {
             Method::Sandwich => 1.0,
             Method::SdPoint | Method::Plain => 0.0,
         }),
