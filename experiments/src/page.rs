@@ -136,10 +136,14 @@ fn costs(text: &mut String, experiment: &Experiment, results: &Results, referenc
         write!(heading, " at {:.0} % |", 100.0 * budget).expect("a string takes all");
         rule.push_str(" ---: |");
     }
-    heading.push_str(&format!(
-        " area, {from:.0} to {to:.0} % | against the baseline |"
-    ));
-    rule.push_str(" ---: | ---: |");
+    // Of a single cost there is no curve.
+    let curved = experiment.budgets.len() > 1;
+    if curved {
+        heading.push_str(&format!(
+            " area, {from:.0} to {to:.0} % | against the baseline |"
+        ));
+        rule.push_str(" ---: | ---: |");
+    }
     put!(text, "\n{heading}\n{rule}",);
     for curves in all.iter().filter(|curves| !curves.seeds.is_empty()) {
         let mut row = format!("| {} | {} |", curves.name, curves.seeds.len());
@@ -149,6 +153,10 @@ fn costs(text: &mut String, experiment: &Experiment, results: &Results, referenc
         };
         for &budget in &experiment.budgets {
             row.push_str(&cell(curves.at(macs(budget))));
+        }
+        if !curved {
+            put!(text, "{row}");
+            continue;
         }
         let area = curves.area(range);
         row.push_str(&cell(area));
@@ -400,6 +408,22 @@ mod tests {
         assert!(
             page.text
                 .contains("sdpoint evaluate RUN --data tar:DIR --bn shared")
+        );
+    }
+
+    #[test]
+    fn of_a_single_cost_no_area_is_shown() {
+        let mut experiment = experiment();
+        let mut results = Results::default();
+        let arguments = experiment.train_arguments(experiment.method("plain").unwrap(), 0);
+        let run = run("plain", 0, &arguments, &[("full", 100, 0.8)]);
+        results.runs.push(run);
+        let text = |experiment: &Experiment| page(std::slice::from_ref(experiment), &results).text;
+        assert!(text(&experiment).contains(" % | against the baseline |"));
+        experiment.budgets = vec![1.0];
+        let text = text(&experiment);
+        assert!(
+            text.contains("| plain | 1 | 80.00 |\n") && !text.contains("against the baseline |")
         );
     }
 
