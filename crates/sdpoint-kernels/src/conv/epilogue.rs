@@ -126,78 +126,29 @@ impl Finish<'_> {
     /// What is done to one vector of channels, of which `count` exist.
     #[inline(always)]
     pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> FinishLanes<I> {
-        let load = Load {
-            isa,
-            channel,
-            count,
-        };
         FinishLanes {
             mask: (count < isa.f32().len()).then(|| isa.f32().first_n_mask(count)),
-            first: load.affine(self.scale, self.shift, self.relu),
+            first: self.first(isa, channel, count),
             second: match &self.second {
-                Some(second) => load.affine(Some(second.scale), Some(second.shift), second.relu),
-                None => load.affine(None, None, false),
+                Some(second) => second.affine(isa, channel, count),
+                None => Affine::new(isa, channel, count, None, None, false),
             },
         }
     }
 
-    /// What is done first to a vector of channels that all exist.
+    /// What makes the output of a vector of sums, of which `count` exist.
     #[inline(always)]
-    pub fn first<I: Isa>(&self, isa: I, channel: usize) -> Affine<I> {
-        Load::whole(isa, channel).affine(self.scale, self.shift, self.relu)
+    pub fn first<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
+        Affine::new(isa, channel, count, self.scale, self.shift, self.relu)
     }
 }
 
 impl SecondFinish<'_> {
-    /// What is done to a vector of channels that all exist.
+    /// What makes the second output of a vector of outputs, of which `count` exist.
     #[inline(always)]
-    pub fn affine<I: Isa>(&self, isa: I, channel: usize) -> Affine<I> {
-        Load::whole(isa, channel).affine(Some(self.scale), Some(self.shift), self.relu)
-    }
-}
-
-/// Where a vector of channels starts, and how many of them exist.
-#[derive(Clone, Copy)]
-struct Load<I: Isa> {
-    isa: I,
-    channel: usize,
-    count: usize,
-}
-
-impl<I: Isa> Load<I> {
-    #[inline(always)]
-    fn whole(isa: I, channel: usize) -> Self {
-        Load {
-            isa,
-            channel,
-            count: isa.f32().len(),
-        }
-    }
-
-    #[inline(always)]
-    fn affine(self, scale: Option<&[f32]>, shift: Option<&[f32]>, relu: bool) -> Affine<I> {
-        let ops = self.isa.f32();
-        Affine {
-            scale: self.per_channel(scale, 1.0),
-            shift: self.per_channel(shift, 0.0),
-            floor: ops.splat(if relu { 0.0 } else { f32::NEG_INFINITY }),
-        }
-    }
-
-    #[inline(always)]
-    fn per_channel(self, values: Option<&[f32]>, default: f32) -> I::F32 {
-        let ops = self.isa.f32();
-        match values {
-            Some(values) => {
-                let values = &values[self.channel..][..self.count];
-                if self.count == ops.len() {
-                    ops.load(values)
-                } else {
-                    ops.load_pad(values).0
-                }
-            }
-            None => ops.splat(default),
-        }
+    pub fn affine<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
+        let (scale, shift) = (Some(self.scale), Some(self.shift));
+        Affine::new(isa, channel, count, scale, shift, self.relu)
     }
 }
 
@@ -253,6 +204,24 @@ pub(super) struct Affine<I: Isa> {
 }
 
 impl<I: Isa> Affine<I> {
+    /// Of the `count` channels from `channel` on.
+    #[inline(always)]
+    fn new(
+        isa: I,
+        channel: usize,
+        count: usize,
+        scale: Option<&[f32]>,
+        shift: Option<&[f32]>,
+        relu: bool,
+    ) -> Self {
+        let ops = isa.f32();
+        Affine {
+            scale: per_channel(isa, channel, count, scale, 1.0),
+            shift: per_channel(isa, channel, count, shift, 0.0),
+            floor: ops.splat(if relu { 0.0 } else { f32::NEG_INFINITY }),
+        }
+    }
+
     #[inline(always)]
     pub fn of(&self, isa: I, x: I::F32) -> I::F32 {
         let ops = isa.f32();
@@ -265,5 +234,28 @@ impl<I: Isa> Affine<I> {
         let ops = isa.f32();
         let y = ops.add(ops.mul_add(x, self.scale, self.shift), residual);
         ops.max(y, self.floor)
+    }
+}
+
+/// The values of `count` channels from `channel` on, or the default for all.
+#[inline(always)]
+fn per_channel<I: Isa>(
+    isa: I,
+    channel: usize,
+    count: usize,
+    values: Option<&[f32]>,
+    default: f32,
+) -> I::F32 {
+    let ops = isa.f32();
+    match values {
+        Some(values) => {
+            let values = &values[channel..][..count];
+            if count == ops.len() {
+                ops.load(values)
+            } else {
+                ops.load_pad(values).0
+            }
+        }
+        None => ops.splat(default),
     }
 }

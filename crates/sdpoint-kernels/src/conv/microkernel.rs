@@ -20,7 +20,7 @@ pub(super) const VECTORS: usize = 2;
 #[inline(always)]
 pub(super) const fn max_pixels<I: Isa>(vectors: usize) -> usize {
     match (has_32_registers::<I>(), vectors) {
-        (true, _) => 14,
+        (true, _) => MAX_PIXELS,
         (false, 1) => 8,
         (false, _) => 6,
     }
@@ -295,16 +295,16 @@ unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
         }
         if let Some(residual) = finish.residual {
             let from = residual.as_ptr().add(tile.at);
-            let first = finish.first(isa, channel);
+            let first = finish.first(isa, channel, ops.len());
             each!(|sum, at| *sum = first.with(isa, *sum, ops.load_ptr(from.add(at))));
         } else if !finish.is_identity() {
-            let first = finish.first(isa, channel);
+            let first = finish.first(isa, channel, ops.len());
             each!(|sum, _at| *sum = first.of(isa, *sum));
         }
         each!(|sum, at| ops.store_ptr(*sum, tile.output.add(at)));
         if let Some(second) = &finish.second {
             let out = second.out.as_ptr().add(tile.at);
-            let second = second.affine(isa, channel);
+            let second = second.affine(isa, channel, ops.len());
             each!(|sum, at| ops.store_ptr(second.of(isa, *sum), out.add(at)));
         }
     }

@@ -242,35 +242,24 @@ impl PackedWeights {
             return narrow.fill(kernels, layout.group_in);
         }
         let data = SharedMut::new(&mut self.data);
-        ctx.parallel_with(
-            layout.units(),
-            || ctx.scratch(layout.taps * VECTORS * layout.lanes),
-            |kernel_rows, unit| {
-                let (group, block) = layout.unit(unit);
-                let width = block.vectors * layout.lanes;
-                // SAFETY: units have disjoint weights, and each runs once.
-                let out = unsafe { data.slice(layout.range(unit)) };
-                kernel_rows.fill(0.0);
-                for channel in 0..layout.group_in {
-                    for i in 0..block.channels {
-                        let output = group * layout.group_out + block.first + i;
-                        let place = (kernels.place)(output, channel);
-                        for (tap, offset) in kernels.taps.iter().enumerate() {
-                            kernel_rows[tap * width + i] =
-                                place.map_or(0.0, |place| kernels.weights[place + offset]);
-                        }
-                    }
-                    let (row, step) = layout.kernel_rows(channel);
-                    for (tap, kernel_row) in kernel_rows
-                        .chunks_exact(width)
-                        .enumerate()
-                        .take(layout.taps)
-                    {
-                        out[(row + tap * step) * width..][..width].copy_from_slice(kernel_row);
+        ctx.parallel(layout.units(), |unit| {
+            let (group, block) = layout.unit(unit);
+            let width = block.vectors * layout.lanes;
+            // SAFETY: units have disjoint weights, and each runs once.
+            let out = unsafe { data.slice(layout.range(unit)) };
+            for channel in 0..layout.group_in {
+                let (row, step) = layout.kernel_rows(channel);
+                // Lanes beyond the channels stay the zeros that they were made as.
+                for i in 0..block.channels {
+                    let output = group * layout.group_out + block.first + i;
+                    let place = (kernels.place)(output, channel);
+                    for (tap, offset) in kernels.taps.iter().enumerate() {
+                        out[(row + tap * step) * width + i] =
+                            place.map_or(0.0, |place| kernels.weights[place + offset]);
                     }
                 }
-            },
-        );
+            }
+        });
         if let Some(transformed) = self.transformed.as_mut().and_then(OnceLock::get_mut) {
             transformed.fill(ctx, &layout, &self.data);
         }

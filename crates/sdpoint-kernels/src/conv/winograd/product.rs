@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::{Ahead, Pixels, Tile, VECTORS, max_pixels, run_tile};
+use crate::conv::microkernel::{Ahead, MAX_PIXELS, Pixels, Tile, VECTORS, max_pixels, run_tile};
 use crate::conv::product::{OutputLayout, Product};
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -32,7 +32,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
     // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
-    let most = (BAND_FLOATS / (POINTS * channels)).max(28);
+    let most = (BAND_FLOATS / (POINTS * channels)).max(2 * MAX_PIXELS);
     let units = layout.units();
     // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
     // for few tiles it is better to cut the weights.
@@ -44,7 +44,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let bands = count
         .div_ceil(most)
         .max(tasks.div_ceil(units))
-        .min(count.div_ceil(14));
+        .min(count.div_ceil(MAX_PIXELS));
     let band = count.div_ceil(bands);
     let bands = count.div_ceil(band);
     let macs = POINTS * band * layout.macs_per_pixel();

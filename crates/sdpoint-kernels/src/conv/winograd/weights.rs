@@ -36,13 +36,12 @@ impl TransformedWeights {
 
     /// Transforms weights in the order of `packed_layout`, which has nine taps.
     pub fn fill(&mut self, ctx: &Context, packed_layout: &BlockedLayout, packed: &[f32]) {
-        let destination = Destination {
-            layout: self.layout,
-            data: SharedMut::new(&mut self.data),
-        };
-        ctx.parallel(self.layout.units(), |unit| {
+        let layout = self.layout;
+        let data = SharedMut::new(&mut self.data);
+        ctx.parallel(layout.units(), |unit| {
             ctx.dispatch(TransformKernels {
-                destination: &destination,
+                layout,
+                data,
                 unit,
                 packed_layout,
                 packed: &packed[packed_layout.range(unit)],
@@ -65,15 +64,10 @@ impl TransformedWeights {
     }
 }
 
-/// Transformed weights that several threads write, each its own units.
-struct Destination<'a> {
-    layout: BlockedLayout,
-    data: SharedMut<'a, f32>,
-}
-
 /// Transforms the kernels of a unit. No other thread may store into the unit meanwhile.
 struct TransformKernels<'a> {
-    destination: &'a Destination<'a>,
+    layout: BlockedLayout,
+    data: SharedMut<'a, f32>,
     unit: usize,
     packed_layout: &'a BlockedLayout,
     packed: &'a [f32],
@@ -86,7 +80,7 @@ impl SimdOp for TransformKernels<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         let lanes = ops.len();
-        let Destination { layout, data } = *self.destination;
+        let TransformKernels { layout, data, .. } = self;
         let (_, block) = layout.unit(self.unit);
         let width = block.vectors * lanes;
         let first = layout.range(self.unit).start;

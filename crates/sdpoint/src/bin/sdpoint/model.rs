@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use sdpoint::data::Dataset;
 use sdpoint::train::folder::MODEL;
-use sdpoint::{Instance, Model, zoo};
+use sdpoint::{Engine, Instance, Model, Profile, TimeSource, zoo};
 
+use crate::Machine;
 use crate::failure::{Class, Failure};
+use crate::output::note;
 
 /// Whether an argument that may be a network's name is a file's instead.
 pub fn is_file(argument: &str) -> bool {
@@ -28,6 +30,20 @@ pub fn file(path: &Path) -> PathBuf {
 /// Reads a model.
 pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
     Ok(Model::load(file(path.as_ref()))?)
+}
+
+/// A model at work, with the times that were measured on this machine, if they lie beside its
+/// file.
+pub fn engine(file: &Path, model: Model, machine: &Machine) -> Result<Engine, Failure> {
+    let engine = Engine::new(machine.context()?, model)?;
+    Ok(engine.with_profile(Profile::load_beside(file)))
+}
+
+/// Says where times come from, if they were not measured before.
+pub fn note_time_source(engine: &Engine) {
+    if *engine.time_source() != TimeSource::Profile {
+        note(&format!("{}.", engine.time_source()));
+    }
 }
 
 /// How many images to run at once: no more than half a gigabyte of feature

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 use sdpoint::data::{Image, decode};
 use sdpoint::select::{format_duration, parse_accuracy, parse_duration, parse_macs};
 use sdpoint::{
-    Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, Profile,
-    TimeSource, format_macs,
+    Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, format_macs,
 };
 use serde::Serialize;
 
 use crate::calibrate::parse_share;
 use crate::failure::{Class, Failure, Outcome};
-use crate::output::{Table, note, print, print_json};
+use crate::output::{Table, print, print_json};
 use crate::{Machine, model};
 
 const EXAMPLES: &str = "\
@@ -161,11 +160,10 @@ struct Guess {
 
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let file = model::file(&args.model);
-    let engine = Engine::new(machine.context()?, model::load(&file)?)?
-        .with_profile(Profile::load_beside(&file));
+    let engine = model::engine(&file, model::load(&file)?, machine)?;
     let timed = args.cost.timed();
-    if timed && *engine.time_source() != TimeSource::Profile {
-        note(&format!("{}.", engine.time_source()));
+    if timed {
+        model::note_time_source(&engine);
     }
     let (plan, why) = args.cost.plan(&engine)?;
     let mut rows = Vec::new();

@@ -7,8 +7,9 @@ use std::str::FromStr;
 use std::time::{Duration, Instant as Clock};
 
 use sdpoint::data::Dataset;
+use sdpoint::engine::{cross_entropy, top_k};
 use sdpoint::select::{format_duration, parse_duration};
-use sdpoint::{Engine, Instance, Profile, TimeSource, format_macs};
+use sdpoint::{Instance, format_macs};
 use serde::Serialize;
 
 use super::{Args, write};
@@ -16,7 +17,7 @@ use crate::calibrate::parse_share;
 use crate::data::note_skipped;
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::output::{Table, note, percent, print, print_json};
+use crate::output::{Table, percent, print, print_json};
 use crate::progress::Display;
 use crate::{Machine, model};
 
@@ -92,10 +93,8 @@ pub fn run(args: &Args, test: &Dataset, deadlines: &[Deadline], machine: &Machin
     let file = model::file(&args.model);
     let loaded = model::load(&file)?;
     model::check_classes(&loaded, test)?;
-    let engine = Engine::new(machine.context()?, loaded)?.with_profile(Profile::load_beside(&file));
-    if *engine.time_source() != TimeSource::Profile {
-        note(&format!("{}.", engine.time_source()));
-    }
+    let engine = model::engine(&file, loaded, machine)?;
+    model::note_time_source(&engine);
     let interrupt = Interrupt::install()?;
     let mut display = Display::new(interrupt.clone(), 1);
     engine.warm_up(1)?;
@@ -120,14 +119,13 @@ pub fn run(args: &Args, test: &Dataset, deadlines: &[Deadline], machine: &Machin
         let inputs = engine.prepare([&*sample.image])?;
         for (tally, &allowed) in tallies.iter_mut().zip(&times) {
             let answer = engine.run_by(&inputs, Clock::now() + allowed)?;
-            let probabilities = answer.predictions.probabilities(0);
-            let label = sample.label as usize;
-            let best = answer.predictions.top(0, 1)[0].label;
-            let [right, in_time] = [best == label, answer.time <= allowed];
+            let logits = answer.predictions.logits(0);
+            let right = top_k(logits, 1)[0] == sample.label as usize;
+            let in_time = answer.time <= allowed;
             tally.right += usize::from(right);
             tally.in_time += usize::from(in_time);
             tally.right_in_time += usize::from(right && in_time);
-            tally.loss -= f64::from(probabilities[label].max(f32::MIN_POSITIVE)).ln();
+            tally.loss += cross_entropy(logits, &[sample.label], logits.len());
             let record = engine.record(answer.instance);
             tally.macs += record.map_or(0.0, |record| record.macs as f64);
             *tally.became.entry(answer.instance).or_default() += 1;

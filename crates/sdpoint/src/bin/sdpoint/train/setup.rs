@@ -6,6 +6,7 @@ use sdpoint::data::{Dataset, Source, default_preprocessing, open_pair};
 use sdpoint::train::{Checkpoint, Init, Method, Plan, Preset, Recipe, checkpoint, fine_tune};
 use sdpoint::{Model, Network, Weights, zoo};
 
+use super::method::Named;
 use super::{Args, Settings};
 use crate::failure::{Class, Failure};
 use crate::model;
@@ -68,6 +69,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         }
         None => (zoo::build(name, classes.len())?, None),
     };
+    let Named { method, draw } = settings.method;
     let plan = Plan {
         data: source.to_string(),
         train_images: settings.train_images,
@@ -76,9 +78,9 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         classes,
         preprocessing,
         recipe: recipe(settings, &source, small),
-        method: settings.method.method,
-        draw: settings.draw.unwrap_or(settings.method.draw),
-        distill: settings.distill.unwrap_or(match settings.method.method {
+        method,
+        draw: settings.draw.unwrap_or(draw),
+        distill: settings.distill.unwrap_or(match method {
             Method::Sandwich => 1.0,
             Method::SdPoint | Method::Plain => 0.0,
         }),
