@@ -1,9 +1,12 @@
 //! The innermost loops of the implicit matrix product: a tile of neighbouring pixels times a
 //! block of output channels, held in registers over the whole reduction.
 
+use std::marker::PhantomData;
+
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
 use super::epilogue::{self, Addend, Finish};
 use super::gather::BLOCK;
 use crate::context::Context;
@@ -35,17 +38,6 @@ pub(super) const fn has_32_registers<I: Isa>() -> bool {
     size_of::<I::F32>() == 64 || cfg!(target_arch = "aarch64")
 }
 
-/// Where the pixels of a tile lie.
-#[derive(Clone, Copy)]
-pub(super) enum Pixels<'a> {
-    /// Side by side: [`BLOCK`] floats apart in the input, this many in the output.
-    Row(usize),
-    /// Anywhere: how far from the tile's input and output each of them is. For instruction
-    /// sets with 16 registers alone, whose tiles are so small that those at the ends of rows
-    /// would be a waste; with 32, there are too few registers for the addresses.
-    Scattered(&'a [[usize; 2]]),
-}
-
 /// One tile's addresses.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
@@ -67,7 +59,7 @@ pub(super) struct Tile<'a> {
     /// Whether the sums go on from what is in the output.
     pub accumulate: bool,
     /// Weights and inputs that will be needed soon.
-    pub ahead: [Ahead; 2],
+    pub ahead: &'a [Ahead; 2],
     /// What happens to the sums.
     pub finish: &'a Finish<'a>,
     /// Which element of the output tensor `output` is.
@@ -169,48 +161,60 @@ fn prefetch<const SOON: bool>(at: *const f32) {
 /// `pixels` at most [`max_pixels`].
 pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_>) {
     macro_rules! choose {
-        ($($p:literal)*) => {
+        ($addresses:ident: $($p:literal)*) => {
             match (pixels, vectors) {
-                $(($p, 1) => ctx.dispatch(RunTile::<$p, 1>(tile)),)*
-                $(($p, VECTORS) => ctx.dispatch(RunTile::<$p, VECTORS>(tile)),)*
+                $(($p, 1) => ctx.dispatch(RunTile::<$addresses, $p, 1>::new(tile)),)*
+                $(($p, VECTORS) => ctx.dispatch(RunTile::<$addresses, $p, VECTORS>::new(tile)),)*
                 _ => unreachable!("tile of {pixels} pixels and {vectors} vectors"),
             }
         };
     }
-    choose!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
+    match tile.pixels {
+        Pixels::Row { input: BLOCK, .. } => choose!(Blocks: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        Pixels::Row { .. } => choose!(Strided: 1 2 3 4 5 6 7 8 9 10 11 12 13 14),
+        Pixels::TwoRows { .. } => choose!(TwoRows: 2 4 6 8 10 12 14),
+        Pixels::Scattered(_) => choose!(Scattered: 1 2 3 4 5 6 7 8),
+    }
 }
 
 /// [`run_tile`] with its sizes, by which contract it may be run.
-struct RunTile<'a, const P: usize, const V: usize>(&'a Tile<'a>);
+struct RunTile<'a, A, const P: usize, const V: usize> {
+    tile: &'a Tile<'a>,
+    addresses: PhantomData<A>,
+}
 
-impl<const P: usize, const V: usize> SimdOp for RunTile<'_, P, V> {
+impl<'a, A, const P: usize, const V: usize> RunTile<'a, A, P, V> {
+    fn new(tile: &'a Tile<'a>) -> Self {
+        RunTile {
+            tile,
+            addresses: PhantomData,
+        }
+    }
+}
+
+impl<A: Addresses<P>, const P: usize, const V: usize> SimdOp for RunTile<'_, A, P, V> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        // A constant, so that sizes which the instruction set lacks are not compiled.
-        if P <= max_pixels::<I>(V) {
+        // A constant, so that what the instruction set lacks is not compiled.
+        if P <= max_pixels::<I>(V) && A::suit::<I>() {
             // SAFETY: the contract of `run_tile`, which alone makes these.
-            unsafe { tile_of::<I, P, V>(isa, self.0) };
+            unsafe { tile_of::<I, A, P, V>(isa, self.tile) };
         } else {
-            unreachable!("tiles of {P} pixels and {V} vectors are too large");
+            unreachable!("tiles of {P} pixels and {V} vectors, or their addresses, do not suit");
         }
     }
 }
 
 #[inline(always)]
-unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_>) {
+unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
+    isa: I,
+    tile: &Tile<'_>,
+) {
     let ops = isa.f32();
     let lanes = ops.len();
-    let places: [[usize; 2]; P] = match tile.pixels {
-        Pixels::Row(step) => std::array::from_fn(|p| [p * BLOCK, p * step]),
-        // A constant, so that registers are not given to addresses where none are needed.
-        Pixels::Scattered(_) if has_32_registers::<I>() => {
-            unreachable!("with 32 registers, a tile's pixels lie side by side")
-        }
-        Pixels::Scattered(places) => std::array::from_fn(|p| places[p]),
-    };
-    let outputs = places.map(|[_, output]| output);
+    let outputs = A::outputs(&tile.pixels);
     let mut sums = [[ops.zero(); V]; P];
     // SAFETY: the caller's promise about the tile's addresses.
     unsafe {
@@ -228,18 +232,18 @@ unsafe fn tile_of<I: Isa, const P: usize, const V: usize>(isa: I, tile: &Tile<'_
         let mut weights = tile.weights;
         let mut input = tile.input;
         let mut channels = tile.channels;
-        let mut ahead = tile.ahead;
+        let mut ahead = *tile.ahead;
         while channels > 0 {
             let block = channels.min(BLOCK);
             for &tap in tile.taps {
-                let pixels = places.map(|[place, _]| input.wrapping_add(tap + place));
+                let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
                 for ahead in &mut ahead {
                     for _ in 0..ahead.lines {
                         prefetch::<false>(ahead.start);
                         ahead.start = ahead.start.wrapping_add(LINE);
                     }
                 }
-                accumulate::<I, P, V>(isa, &mut sums, &pixels, weights, block);
+                accumulate(isa, &mut sums, addresses, weights, block);
                 weights = weights.add(block * V * lanes);
             }
             input = input.wrapping_add(tile.plane);
@@ -349,43 +353,53 @@ const fn unroll<I: Isa>() -> usize {
 
 /// Adds the products of `channels` channels at one tap to `sums`.
 #[inline(always)]
-unsafe fn accumulate<I: Isa, const P: usize, const V: usize>(
+unsafe fn accumulate<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
     isa: I,
     sums: &mut [[I::F32; V]; P],
-    pixels: &[*const f32; P],
+    mut addresses: A,
     weights: *const f32,
     channels: usize,
 ) {
-    let ops = isa.f32();
-    macro_rules! channel {
-        ($c:expr) => {{
-            let c = $c;
-            // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
-            unsafe {
-                let row: [I::F32; V] =
-                    std::array::from_fn(|v| ops.load_ptr(weights.add((c * V + v) * ops.len())));
-                for (p, sums) in sums.iter_mut().enumerate() {
-                    let at = if has_32_registers::<I>() {
-                        // Known distances, which take no register.
-                        pixels[0].wrapping_add(p * BLOCK)
-                    } else {
-                        pixels[p]
-                    };
-                    let pixel = ops.splat(*at.add(c));
-                    for v in 0..V {
-                        sums[v] = ops.mul_add(pixel, row[v], sums[v]);
-                    }
-                }
-            }
-        }};
-    }
     let unrolled = channels / unroll::<I>() * unroll::<I>();
-    for first in (0..unrolled).step_by(unroll::<I>()) {
-        for c in 0..unroll::<I>() {
-            channel!(first + c);
+    // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
+    unsafe {
+        for first in (0..unrolled).step_by(unroll::<I>()) {
+            for c in 0..unroll::<I>() {
+                multiply(isa, sums, &mut addresses, weights, first + c);
+            }
+        }
+        for c in unrolled..channels {
+            multiply(isa, sums, &mut addresses, weights, c);
         }
     }
-    for c in unrolled..channels {
-        channel!(c);
+}
+
+/// Adds the products of one channel to `sums`.
+#[inline(always)]
+unsafe fn multiply<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
+    isa: I,
+    sums: &mut [[I::F32; V]; P],
+    addresses: &mut A,
+    weights: *const f32,
+    channel: usize,
+) {
+    let ops = isa.f32();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let row: [I::F32; V] =
+            std::array::from_fn(|v| ops.load_ptr(weights.add((channel * V + v) * ops.len())));
+        // Written out, for the compiler does not unroll a loop over so many.
+        macro_rules! pixels {
+            ($($p:literal)*) => {$(
+                if $p < P {
+                    let pixel = ops.splat(*addresses.pixel($p, channel));
+                    for v in 0..V {
+                        sums[$p][v] = ops.mul_add(pixel, row[v], sums[$p][v]);
+                    }
+                }
+            )*};
+        }
+        pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13);
     }
+    addresses.next_channel();
 }

@@ -1,5 +1,6 @@
 //! Two-dimensional convolution: forward, backward to data, backward to weights.
 
+mod addresses;
 mod backward_data;
 mod backward_weights;
 mod cut;

@@ -5,11 +5,12 @@ use std::ops::Range;
 
 use rten_simd::{Isa, SimdOp};
 
+use super::addresses::Pixels;
 use super::cut::{Cut, WEIGHT_FLOATS, Work};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{
-    Ahead, MAX_PIXELS, Pixels, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
+    Ahead, MAX_PIXELS, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
 };
 use super::pack::{BlockedLayout, PackedWeights, Unit};
 use super::{narrow, winograd};
@@ -73,36 +74,70 @@ impl Product<'_> {
         let taps = Taps::new(&layout);
         let bands = cut.all_bands(self.batch);
         let tasks = bands.div_ceil(cut.bands_per_task) * cut.splits;
-        let groups_len = weights.groups * layout.len(weights.group_in);
-        ctx.parallel_with(
-            tasks,
-            || State {
-                scratch: ctx.scratch(groups_len),
-                gathered: None,
-            },
-            |state, task| {
-                let first = task / cut.splits * cut.bands_per_task;
-                let part = task % cut.splits;
-                let units = units * part / cut.splits..units * (part + 1) / cut.splits;
-                for index in first..bands.min(first + cut.bands_per_task) {
-                    let last_of_band = part + 1 == cut.splits;
-                    ctx.dispatch(RunBand {
-                        next: if last_of_band && index + 1 < bands {
-                            self.fresh(&cut.band(self.grid, index), &cut.band(self.grid, index + 1))
-                        } else {
-                            &[]
-                        },
-                        ctx,
-                        product: self,
-                        layout: &layout,
-                        taps: &taps,
-                        band: cut.band(self.grid, index),
-                        units: units.clone(),
-                        state,
-                    });
-                }
-            },
-        );
+        ctx.parallel_with(tasks, State::default, |state, task| {
+            let first = task / cut.splits * cut.bands_per_task;
+            let part = task % cut.splits;
+            let units = units * part / cut.splits..units * (part + 1) / cut.splits;
+            for index in first..bands.min(first + cut.bands_per_task) {
+                let last_of_band = part + 1 == cut.splits;
+                ctx.dispatch(RunBand {
+                    next: if last_of_band && index + 1 < bands {
+                        self.fresh(&cut.band(self.grid, index), &cut.band(self.grid, index + 1))
+                    } else {
+                        &[]
+                    },
+                    ctx,
+                    product: self,
+                    layout: &layout,
+                    taps: &taps,
+                    band: cut.band(self.grid, index),
+                    units: units.clone(),
+                    state,
+                });
+            }
+        });
+    }
+
+    /// The tensor's own pixels as the input of a band, counted from this group on, where a
+    /// kernel of one tap sees each once and a copy would not pay; for instruction sets with 32
+    /// registers.
+    fn in_place(&self, band: &Band, first_group: usize) -> Option<BandInput<'_>> {
+        let Source {
+            data,
+            height,
+            width,
+            channels,
+            unrolled: None,
+        } = self.source
+        else {
+            return None;
+        };
+        let Window {
+            kernel: [1, 1],
+            stride,
+            origin: [0, 0],
+        } = self.window
+        else {
+            return None;
+        };
+        let pixel = stride[1] * channels;
+        if pixel.is_multiple_of(SET_FLOATS) {
+            return None;
+        }
+        let at = |y: usize, x: usize| {
+            let [y, x] = [y * stride[0], x * stride[1]];
+            (y < height && x < width).then(|| ((band.image * height + y) * width + x) * channels)
+        };
+        let first = at(band.rows[0], band.columns[0])?;
+        let last = at(band.rows[1] - 1, band.columns[1] - 1)?;
+        let group = self.weights.layout.group_in;
+        Some(BandInput {
+            data: &data[first + first_group * group..last + channels],
+            group,
+            plane: BLOCK,
+            row: stride[0] * width * channels,
+            pixel,
+        })
     }
 
     /// The run of the source that a band sees and the one before it did not, where that is most
@@ -148,15 +183,21 @@ impl Product<'_> {
     }
 }
 
+/// Pixels so far apart are in the same set of the first-level cache, which has room for fewer
+/// than a tile has.
+const SET_FLOATS: usize = 1024;
+
 /// What a thread keeps from one task to the next.
+#[derive(Default)]
 struct State<'a> {
-    scratch: Scratch<'a>,
-    /// The band and groups whose pixels are in `scratch`.
+    /// Where pixels are gathered, if they are.
+    scratch: Option<Scratch<'a>>,
+    /// The band and groups whose pixels are there.
     gathered: Option<(Band, [usize; 2])>,
 }
 
 struct RunBand<'a, 'b> {
-    ctx: &'a Context,
+    ctx: &'b Context,
     product: &'a Product<'a>,
     layout: &'a BandLayout,
     taps: &'a [usize],
@@ -186,32 +227,56 @@ impl SimdOp for RunBand<'_, '_> {
         let weights = &product.weights.layout;
         let blocks = weights.blocks();
         let groups = [units.start / blocks, units.end.div_ceil(blocks)];
-        let group_len = layout.len(weights.group_in);
-        if state.gathered != Some((band, groups)) {
-            state.gathered = Some((band, groups));
-            let group_in = weights.group_in;
-            // Groups that fill their channel blocks lie side by side like one.
-            let (calls, channels) = if group_in.is_multiple_of(BLOCK) {
-                (1, (groups[1] - groups[0]) * group_in)
-            } else {
-                (groups[1] - groups[0], group_in)
-            };
-            for call in 0..calls {
-                let first = groups[0] * group_in + call * channels;
-                let out = &mut state.scratch[call * group_len..];
-                gather(isa, &product.source, layout, &band, first, channels, out);
-            }
+        let in_place = if has_32_registers::<I>() {
+            product.in_place(&band, groups[0])
+        } else {
+            None
+        };
+        let input = match in_place {
+            Some(input) => input,
+            None => gather_band(isa, ctx, product, layout, band, groups, state),
+        };
+        run_tiles::<I>(ctx, product, &input, taps, &band, units, next);
+    }
+}
+
+/// Copies what the band sees of these groups, if that is not what was copied last.
+#[inline(always)]
+fn gather_band<'a, 'b, I: Isa>(
+    isa: I,
+    ctx: &'b Context,
+    product: &Product<'_>,
+    layout: &BandLayout,
+    band: Band,
+    groups: [usize; 2],
+    state: &'a mut State<'b>,
+) -> BandInput<'a> {
+    let weights = &product.weights.layout;
+    let group_in = weights.group_in;
+    let group = layout.len(group_in);
+    let data = state
+        .scratch
+        .get_or_insert_with(|| ctx.scratch(weights.groups * group));
+    if state.gathered != Some((band, groups)) {
+        state.gathered = Some((band, groups));
+        // Groups that fill their channel blocks lie side by side like one.
+        let (calls, channels) = if group_in.is_multiple_of(BLOCK) {
+            (1, (groups[1] - groups[0]) * group_in)
+        } else {
+            (groups[1] - groups[0], group_in)
+        };
+        for call in 0..calls {
+            let first = groups[0] * group_in + call * channels;
+            let out = &mut data[call * group..];
+            gather(isa, &product.source, layout, &band, first, channels, out);
         }
-        run_tiles::<I>(
-            ctx,
-            product,
-            layout,
-            taps,
-            &band,
-            units,
-            &state.scratch,
-            next,
-        );
+    }
+    BandInput {
+        data,
+        group,
+        plane: layout.plane,
+        row: layout.row,
+        pixel: BLOCK,
     }
 }
 
@@ -226,7 +291,20 @@ const fn part_floats<I: Isa>() -> usize {
     }
 }
 
-/// Computes a gathered band's outputs of a run of units, tile by tile.
+/// Where the pixels that a band sees are: distances in floats.
+struct BandInput<'a> {
+    /// From the first tap's first pixel on, and the first channel of the first group.
+    data: &'a [f32],
+    /// Between groups.
+    group: usize,
+    /// Between blocks of [`BLOCK`] channels.
+    plane: usize,
+    /// Between what neighbouring rows and pixels of the grid see.
+    row: usize,
+    pixel: usize,
+}
+
+/// Computes a band's outputs of a run of units, tile by tile.
 ///
 /// As long as all weights fit in the second-level cache, each tile meets those of the task in
 /// turn: so the outputs of a pixel are written side by side. Beyond that, all tiles meet one
@@ -236,61 +314,33 @@ const fn part_floats<I: Isa>() -> usize {
 fn run_tiles<I: Isa>(
     ctx: &Context,
     product: &Product<'_>,
-    layout: &BandLayout,
+    input: &BandInput<'_>,
     taps: &[usize],
     band: &Band,
     units: Range<usize>,
-    input: &[f32],
     next_input: &[f32],
 ) {
     let weights = &product.weights.layout;
-    let first_group = units.start / weights.blocks();
-    let group_len = layout.len(weights.group_in);
     let out = &product.layout;
-    let origin =
-        out.offset + band.image * out.image + band.rows[0] * out.row + band.columns[0] * out.pixel;
-    let run = |part: &Part, unit: &Unit, tile: &TilePixels, ahead: [Ahead; 2]| {
-        let Unit { group, block, .. } = *unit;
-        let channel = group * weights.group_out + block.first;
-        let input = &input[(group - first_group) * group_len..][..group_len];
-        let at = origin + tile.first[1] + channel;
-        let pixels = if has_32_registers::<I>() {
-            Pixels::Row(out.pixel)
-        } else {
-            Pixels::Scattered(&tile.places[..tile.count])
-        };
-        // SAFETY: `input` holds the band for which `layout` gives addresses; the outputs are
-        // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
-        // which residual and second output equal in length.
-        unsafe {
-            run_tile(
-                ctx,
-                tile.count,
-                block.vectors,
-                &Tile {
-                    input: input[part.channels.start / BLOCK * layout.plane + tile.first[0]..]
-                        .as_ptr(),
-                    pixels,
-                    plane: layout.plane,
-                    taps,
-                    channels: part.channels.len(),
-                    weights: product.weights.of(unit, part.channels.clone()).as_ptr(),
-                    output: product.output.as_ptr().add(at),
-                    output_channels: block.channels,
-                    accumulate: product.accumulate || part.channels.start > 0,
-                    ahead,
-                    finish: part.finish,
-                    at,
-                    channel,
-                },
-            );
-        }
+    let runner = TileRunner {
+        ctx,
+        product,
+        input,
+        taps,
+        first_group: units.start / weights.blocks(),
+        origin: out.offset
+            + band.image * out.image
+            + band.rows[0] * out.row
+            + band.columns[0] * out.pixel,
     };
     let tiling = |vectors: usize| Tiling {
         size: [band.height(), band.width()],
-        steps: [[layout.row, BLOCK], [out.row, out.pixel]],
+        steps: [[input.row, input.pixel], [out.row, out.pixel]],
         most: max_pixels::<I>(vectors),
-        in_rows: has_32_registers::<I>(),
+        rows: has_32_registers::<I>().then(|| {
+            let two = input.pixel == BLOCK && 2 * band.width() <= max_pixels::<I>(vectors);
+            1 + usize::from(two)
+        }),
     };
     let vectors = |unit: usize| weights.unit(unit).1.vectors;
     let tiles_of_unit = tiling(vectors(units.start)).tiles();
@@ -311,7 +361,7 @@ fn run_tiles<I: Isa>(
             for number in 0..tiling.tiles() {
                 let tile = tiling.tile(number);
                 for unit in weights.walk(units.clone()) {
-                    run(&part, &unit, &tile, [Ahead::NOTHING, inputs.next(steps)]);
+                    runner.run(&part, &unit, &tile, [Ahead::NOTHING, inputs.next(steps)]);
                 }
             }
             continue;
@@ -333,8 +383,72 @@ fn run_tiles<I: Isa>(
             let tiles = tiling.tiles();
             for number in 0..tiles {
                 let ahead = [Ahead::of(next, number, tiles, steps), inputs.next(steps)];
-                run(&part, &unit, &tiling.tile(number), ahead);
+                runner.run(&part, &unit, &tiling.tile(number), ahead);
             }
+        }
+    }
+}
+
+/// What the tiles of a band have in common.
+struct TileRunner<'a> {
+    ctx: &'a Context,
+    product: &'a Product<'a>,
+    input: &'a BandInput<'a>,
+    taps: &'a [usize],
+    /// The group that the input begins with.
+    first_group: usize,
+    /// Where the band's first output is.
+    origin: usize,
+}
+
+impl TileRunner<'_> {
+    // Inlined, for what a call copies is stored in parts and loaded in whole, which waits until
+    // all outputs before it are stored.
+    #[inline(always)]
+    fn run(&self, part: &Part<'_>, unit: &Unit, tile: &TilePixels, ahead: [Ahead; 2]) {
+        let TileRunner { product, input, .. } = self;
+        let out = &product.layout;
+        let Unit { group, block, .. } = *unit;
+        let channel = group * product.weights.layout.group_out + block.first;
+        let data = &input.data[(group - self.first_group) * input.group..];
+        let at = self.origin + tile.first[1] + channel;
+        let pixels = match tile.rows {
+            Some(1) => Pixels::Row {
+                input: input.pixel,
+                output: out.pixel,
+            },
+            Some(_) => Pixels::TwoRows {
+                input_row: input.row,
+                output_row: out.row,
+                output: out.pixel,
+            },
+            None => Pixels::Scattered(&tile.places[..tile.count]),
+        };
+        // SAFETY: `input` has the pixels of all taps and channels of the band; the outputs are
+        // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
+        // which residual and second output equal in length.
+        unsafe {
+            run_tile(
+                self.ctx,
+                tile.count,
+                block.vectors,
+                &Tile {
+                    input: data[part.channels.start / BLOCK * input.plane + tile.first[0]..]
+                        .as_ptr(),
+                    pixels,
+                    plane: input.plane,
+                    taps: self.taps,
+                    channels: part.channels.len(),
+                    weights: product.weights.of(unit, part.channels.clone()).as_ptr(),
+                    output: product.output.as_ptr().add(at),
+                    output_channels: block.channels,
+                    accumulate: product.accumulate || part.channels.start > 0,
+                    ahead: &ahead,
+                    finish: part.finish,
+                    at,
+                    channel,
+                },
+            );
         }
     }
 }
@@ -404,28 +518,29 @@ struct Tiling {
     steps: [[usize; 2]; 2],
     /// The most pixels of a tile.
     most: usize,
-    /// Whether a tile's pixels must be of one row.
-    in_rows: bool,
+    /// From how many neighbouring rows a tile's pixels are, one or two, if not from anywhere.
+    rows: Option<usize>,
 }
 
 /// The pixels of a tile.
 struct TilePixels {
     count: usize,
-    /// The first pixel's place in input and output if all are of one row, and otherwise the
+    /// In how many rows they lie, if not anywhere.
+    rows: Option<usize>,
+    /// The first pixel's place in input and output if they lie in rows, and otherwise the
     /// band's.
     first: [usize; 2],
-    /// How far from there all are, if not.
+    /// How far from there all are, if not in rows.
     places: [[usize; 2]; MAX_PIXELS],
 }
 
 impl Tiling {
-    /// The pixels that tiles share, and how many share them.
+    /// The pixels that tiles share, those of further rows aside, and how many share them.
     fn runs(&self) -> [usize; 2] {
         let [height, width] = self.size;
-        if self.in_rows {
-            [width, height]
-        } else {
-            [height * width, 1]
+        match self.rows {
+            Some(rows) => [width, height.div_ceil(rows)],
+            None => [height * width, 1],
         }
     }
 
@@ -449,11 +564,15 @@ impl Tiling {
         };
         let mut tile = TilePixels {
             count: end - start,
+            rows: None,
             first: [0; 2],
             places: [[0; 2]; MAX_PIXELS],
         };
-        if self.in_rows {
-            tile.first = place(run, start);
+        if let Some(rows) = self.rows {
+            let rows_here = rows.min(self.size[0] - run * rows);
+            tile.rows = Some(rows_here);
+            tile.count *= rows_here;
+            tile.first = place(run * rows, start);
         } else {
             let [mut row, mut column] = [start / self.size[1], start % self.size[1]];
             for to in &mut tile.places[..end - start] {

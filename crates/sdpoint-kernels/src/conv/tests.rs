@@ -208,6 +208,20 @@ fn strides_up_to_larger_than_the_kernel() {
 }
 
 #[test]
+fn kernels_of_one_tap_in_groups_and_where_pixels_share_cache_sets() {
+    let kernel = [1, 1];
+    for stride in [[1, 1], [2, 3], [3, 1]] {
+        for (channels, groups) in [([48, 80], 2), ([51, 33], 3), ([70, 40], 1)] {
+            check(geometry(channels, kernel, stride, [0, 0], groups), 2, 9, 41);
+        }
+    }
+    // The first two are copied, the second because it skips every other pixel.
+    check(geometry([1024, 20], kernel, [1, 1], [0, 0], 1), 2, 3, 9);
+    check(geometry([512, 20], kernel, [1, 2], [0, 0], 1), 2, 4, 9);
+    check(geometry([512, 20], kernel, [1, 1], [0, 0], 1), 2, 4, 9);
+}
+
+#[test]
 fn padding_beyond_the_kernel() {
     check(geometry([4, 6], [3, 3], [1, 1], [4, 5], 1), 2, 3, 4);
     check(geometry([4, 6], [1, 1], [1, 1], [1, 2], 1), 2, 3, 4);

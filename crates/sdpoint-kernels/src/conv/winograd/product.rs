@@ -9,10 +9,11 @@ use super::lines::transform_outputs;
 use super::tiles::{Tiles, TransformedLayout, gather_tiles};
 use super::{INPUTS, POINTS, TILE, TransformedWeights};
 use crate::context::Context;
+use crate::conv::addresses::Pixels;
 use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::{Ahead, MAX_PIXELS, Pixels, Tile, VECTORS, max_pixels, run_tile};
+use crate::conv::microkernel::{Ahead, MAX_PIXELS, Tile, VECTORS, max_pixels, run_tile};
 use crate::conv::product::{OutputLayout, Product};
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -178,7 +179,10 @@ fn run_unit<I: Isa>(
                             .inputs
                             .as_ptr()
                             .add(point * transformed.point + start * BLOCK),
-                        pixels: Pixels::Row(width),
+                        pixels: Pixels::Row {
+                            input: BLOCK,
+                            output: width,
+                        },
                         plane: transformed.plane,
                         taps: &[0],
                         channels: layout.group_in,
@@ -189,7 +193,7 @@ fn run_unit<I: Isa>(
                             .add(point * point_len + start * width),
                         output_channels: width,
                         accumulate: false,
-                        ahead: [
+                        ahead: &[
                             Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
                             Ahead::NOTHING,
                         ],
