@@ -50,46 +50,13 @@ impl Finish<'_> {
             && self.second.is_none()
     }
 
-    /// Finishes `pixels` pixels, `step` floats apart, of `channels` channels from `channel`
-    /// on; the first float is element `at` of the output tensor `output`.
-    ///
-    /// # Safety
-    ///
-    /// The elements must lie in the output tensor, whose length the residual and the second
-    /// output share, and no other thread may use them.
-    #[inline(always)]
-    pub unsafe fn apply<I: Isa>(
-        &self,
-        isa: I,
-        output: *mut f32,
-        at: usize,
-        pixels: usize,
-        step: usize,
-        channel: usize,
-        channels: usize,
-    ) {
-        let ops = isa.f32();
-        for c in (0..channels).step_by(ops.len()) {
-            let count = ops.len().min(channels - c);
-            let lanes = self.lanes(isa, channel + c, count);
-            for p in 0..pixels {
-                let i = at + p * step + c;
-                // SAFETY: the caller promises that these elements exist and are ours.
-                unsafe {
-                    let to = output.add(i);
-                    let sum = load(isa, to, lanes.mask);
-                    self.store(isa, &lanes, sum, to, i);
-                }
-            }
-        }
-    }
-
     /// Stores what a vector of sums becomes at `to`, which is element `at` of the output tensor,
     /// and the second output.
     ///
     /// # Safety
     ///
-    /// As for [`Finish::apply`].
+    /// The elements must lie in the output tensor, whose length the residual and the second
+    /// output share, and no other thread may use them.
     #[inline(always)]
     pub unsafe fn store<I: Isa>(
         &self,

@@ -7,7 +7,8 @@
 //! every tap and every stride; remainders that no tap meets are left out. A copy costs a
 //! load and a store for each channel block, which the multiplications on it (taps times
 //! output channels) outweigh by far, and it brings the data near in the order in which
-//! hardware prefetches.
+//! hardware prefetches. A kernel of one tap sees each pixel once, and reads it where it lies,
+//! if there are registers enough to find it.
 
 use std::ops::Deref;
 

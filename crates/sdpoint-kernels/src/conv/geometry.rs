@@ -49,7 +49,13 @@ impl ConvGeometry {
         }
         let width = self.group_in_channels();
         let fits = width == self.group_out_channels() && self.out_channels.is_multiple_of(BLOCK);
-        (fits && self.groups > 1 && [2, 4].contains(&width)).then_some(width)
+        // An input that is spread over the lanes of its group has to be used often to pay.
+        let widest = if self.kernel[1] == 3 && self.stride[1] == 1 {
+            8
+        } else {
+            4
+        };
+        (fits && self.groups > 1 && [2, 4, 8].contains(&width) && width <= widest).then_some(width)
     }
 
     /// Whether the kernel's columns are better taken for channels, as there are so few.

@@ -83,23 +83,9 @@ impl Ahead {
         start: std::ptr::null(),
         lines: 0,
     };
-
-    /// What tile number `tile` of the `tiles` that come before `next` brings in its `steps`
-    /// steps.
-    #[inline(always)]
-    pub fn of(next: &[f32], tile: usize, tiles: usize, steps: usize) -> Self {
-        let lines = next.len().div_ceil(LINE * tiles * steps);
-        match next.get(tile * steps * lines * LINE..) {
-            Some(rest) if !rest.is_empty() => Ahead {
-                start: rest.as_ptr(),
-                lines,
-            },
-            _ => Self::NOTHING,
-        }
-    }
 }
 
-/// Memory that the tiles of a task bring near, each its share.
+/// Memory that neighbouring tiles bring near, each its share.
 pub(super) struct Spread<'a> {
     rest: &'a [f32],
     /// Cache lines in each step of a tile.
@@ -108,6 +94,7 @@ pub(super) struct Spread<'a> {
 
 impl<'a> Spread<'a> {
     /// `memory`, by tiles that have this many steps together.
+    #[inline(always)]
     pub fn over(memory: &'a [f32], steps: usize) -> Self {
         Spread {
             rest: memory,

@@ -10,15 +10,14 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::cut::{Cut, Work};
-use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
+use super::epilogue::{self, Finish, FinishLanes};
+use super::gather::{BLOCK, Band, BandLayout, Taps, Window, gather};
+use super::microkernel::has_32_registers;
 use super::pack::{KernelPlace, Kernels};
 use super::product::Product;
 use crate::context::Context;
 use crate::memory::AlignedVec;
 use crate::scratch::Scratch;
-
-/// Pixels whose sums are held in registers together.
-const PIXELS: usize = 8;
 
 /// The weights of groups of `width` channels, in the order `[channel block][tap][channel of the
 /// group][BLOCK]`.
@@ -133,6 +132,19 @@ impl SimdOp for RunBlock<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
+        match self.weights.width {
+            1 => self.run::<I, 1>(isa),
+            2 => self.run::<I, 2>(isa),
+            4 => self.run::<I, 4>(isa),
+            8 => self.run::<I, 8>(isa),
+            width => unreachable!("groups of {width} channels are not narrow"),
+        }
+    }
+}
+
+impl RunBlock<'_, '_> {
+    #[inline(always)]
+    fn run<I: Isa, const W: usize>(self, isa: I) {
         let RunBlock {
             product,
             weights,
@@ -143,7 +155,6 @@ impl SimdOp for RunBlock<'_, '_> {
             state,
         } = self;
         let lanes = isa.f32().len();
-        let width = weights.width;
         let first = block * BLOCK;
         let channels = BLOCK.min(weights.channels - first);
         gather(
@@ -155,25 +166,25 @@ impl SimdOp for RunBlock<'_, '_> {
             channels,
             &mut state.gathered,
         );
+        let kernels = weights.block(block);
+        let out = &product.layout;
+        let Window { kernel, stride, .. } = product.window;
+        let three = kernel[1] == 3 && stride[1] == 1;
         let inputs: &[f32] = match &mut state.spread {
             None => &state.gathered,
             Some(spread) => {
-                match width {
-                    2 => spread_inputs::<2>(&state.gathered, spread),
-                    4 => spread_inputs::<4>(&state.gathered, spread),
-                    _ => unreachable!("groups of {width} channels are not narrow"),
-                }
+                spread_inputs::<W>(&state.gathered, spread);
                 spread
             }
         };
-        let kernels = weights.block(block);
-        let out = &product.layout;
         for row in 0..band.height() {
             let mut start = 0;
             while start < band.width() {
                 // Fewer sums than eight wait for one another, so that these are few.
                 let pixels = match band.width() - start {
-                    PIXELS.. => PIXELS,
+                    left if left.is_multiple_of(14) && has_32_registers::<I>() => 14,
+                    8.. => 8,
+                    7 => 7,
                     4.. => 4,
                     2.. => 2,
                     _ => 1,
@@ -184,36 +195,33 @@ impl SimdOp for RunBlock<'_, '_> {
                     + (band.columns[0] + start) * out.pixel
                     + first;
                 for lane in (0..channels).step_by(lanes) {
-                    let from = (row * layout.row + start * BLOCK) * width + lane;
+                    let from = (row * layout.row + start * BLOCK) * W + lane;
                     let tile = Tile {
                         input: inputs[from..].as_ptr(),
                         taps,
-                        width,
                         kernels: kernels[lane..].as_ptr(),
                         // SAFETY: the band's outputs lie in the output tensor.
                         output: unsafe { product.output.as_ptr().add(at + lane) },
                         step: out.pixel,
                         channels: lanes.min(channels - lane),
                         accumulate: product.accumulate,
+                        finish: &product.finish,
+                        at: at + lane,
+                        channel: first + lane,
                     };
                     // SAFETY: the gathered band holds the pixels at all taps, and the outputs
-                    // are this task's alone.
+                    // are this task's alone; residual and second output equal them in length.
                     unsafe {
                         match pixels {
-                            PIXELS => run_tile::<I, PIXELS>(isa, &tile),
-                            4 => run_tile::<I, 4>(isa, &tile),
-                            2 => run_tile::<I, 2>(isa, &tile),
-                            _ => run_tile::<I, 1>(isa, &tile),
+                            14 if has_32_registers::<I>() => {
+                                run_tile::<I, W, 14>(isa, &tile, three)
+                            }
+                            8 => run_tile::<I, W, 8>(isa, &tile, three),
+                            7 => run_tile::<I, W, 7>(isa, &tile, three),
+                            4 => run_tile::<I, W, 4>(isa, &tile, three),
+                            2 => run_tile::<I, W, 2>(isa, &tile, three),
+                            _ => run_tile::<I, W, 1>(isa, &tile, three),
                         }
-                    }
-                }
-                if !product.finish.is_identity() {
-                    let output = product.output.as_ptr();
-                    // SAFETY: as above; residual and second output equal the output in length.
-                    unsafe {
-                        product
-                            .finish
-                            .apply(isa, output, at, pixels, out.pixel, first, channels);
                     }
                 }
                 start += pixels;
@@ -238,14 +246,12 @@ fn spread_inputs<const W: usize>(gathered: &[f32], spread: &mut [f32]) {
     }
 }
 
-/// Neighbouring pixels and one vector of channels.
+/// Neighbouring pixels and one vector of channels of groups of `W`.
 struct Tile<'a> {
-    /// The first pixel at the first tap; pixels are `width` times [`BLOCK`] floats apart.
+    /// The first pixel at the first tap; pixels are `W` times [`BLOCK`] floats apart.
     input: *const f32,
     /// Where each tap's pixels lie, in blocks of one vector a pixel.
     taps: &'a [usize],
-    /// Channels of a group.
-    width: usize,
     /// The channels' weights at the first tap; vectors are [`BLOCK`] floats apart.
     kernels: *const f32,
     output: *mut f32,
@@ -254,45 +260,157 @@ struct Tile<'a> {
     /// Channels that exist.
     channels: usize,
     accumulate: bool,
+    finish: &'a Finish<'a>,
+    /// Which element of the output tensor `output` is.
+    at: usize,
+    /// Which of the output tensor's channels that is.
+    channel: usize,
 }
 
+/// Computes `P` pixels; `three` if the kernel has three columns, and neighbouring pixels see
+/// neighbouring columns of the input.
+///
 /// # Safety
 ///
 /// The tile's addresses must be valid for `P` pixels and all taps.
 #[inline(always)]
-unsafe fn run_tile<I: Isa, const P: usize>(isa: I, tile: &Tile<'_>) {
+unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'_>, three: bool) {
     let ops = isa.f32();
-    let mask = ops.first_n_mask(tile.channels);
     let mut sums = [ops.zero(); P];
     // SAFETY: this function's contract.
     unsafe {
-        let mut kernels = tile.kernels;
-        for &tap in tile.taps {
-            let mut input = tile.input.add(tap * tile.width);
-            for _ in 0..tile.width {
-                let kernel = ops.load_ptr(kernels);
+        if three {
+            add_rows::<I, W, P>(isa, tile, &mut sums);
+        } else {
+            add_taps::<I, W, P>(isa, tile, &mut sums);
+        }
+        let lanes = tile.finish.lanes(isa, tile.channel, tile.channels);
+        if lanes.mask.is_none() {
+            store_whole(isa, tile, &lanes, &mut sums);
+        } else {
+            for (p, &sum) in sums.iter().enumerate() {
+                let to = tile.output.add(p * tile.step);
+                let sum = if tile.accumulate {
+                    ops.add(epilogue::load(isa, to, lanes.mask), sum)
+                } else {
+                    sum
+                };
+                tile.finish
+                    .store(isa, &lanes, sum, to, tile.at + p * tile.step);
+            }
+        }
+    }
+}
+
+/// Stores sums all of whose channels exist, finished or added to the output, and the second
+/// output. No loop here has branches, so that the sums stay in registers.
+///
+/// # Safety
+///
+/// As for [`run_tile`].
+#[inline(always)]
+unsafe fn store_whole<I: Isa, const P: usize>(
+    isa: I,
+    tile: &Tile<'_>,
+    lanes: &FinishLanes<I>,
+    sums: &mut [I::F32; P],
+) {
+    let ops = isa.f32();
+    macro_rules! each {
+        (|$sum:ident, $at:ident| $body:expr) => {
+            for p in 0..P {
+                let $at = p * tile.step;
+                let $sum = &mut sums[p];
+                $body;
+            }
+        };
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        if tile.accumulate {
+            each!(|sum, at| *sum = ops.add(ops.load_ptr(tile.output.add(at)), *sum));
+        }
+        if let Some(residual) = tile.finish.residual {
+            let from = residual.as_ptr().add(tile.at);
+            each!(|sum, at| *sum = lanes.first.with(isa, *sum, ops.load_ptr(from.add(at))));
+        } else if !tile.finish.is_identity() {
+            each!(|sum, _at| *sum = lanes.first.of(isa, *sum));
+        }
+        each!(|sum, at| ops.store_ptr(*sum, tile.output.add(at)));
+        if let Some(second) = &tile.finish.second {
+            let out = second.out.as_ptr().add(tile.at);
+            each!(|sum, at| ops.store_ptr(lanes.second.of(isa, *sum), out.add(at)));
+        }
+    }
+}
+
+/// Adds the products of all taps, one after the other.
+///
+/// # Safety
+///
+/// As for [`run_tile`].
+#[inline(always)]
+unsafe fn add_taps<I: Isa, const W: usize, const P: usize>(
+    isa: I,
+    tile: &Tile<'_>,
+    sums: &mut [I::F32; P],
+) {
+    let ops = isa.f32();
+    let mut kernels = tile.kernels;
+    for &tap in tile.taps {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let input = tile.input.add(tap * W);
+            for channel in 0..W {
+                let kernel = ops.load_ptr(kernels.add(channel * BLOCK));
                 for p in 0..P {
-                    let pixel = ops.load_ptr(input.add(p * tile.width * BLOCK));
+                    let pixel = ops.load_ptr(input.add((p * W + channel) * BLOCK));
                     sums[p] = ops.mul_add(pixel, kernel, sums[p]);
                 }
-                kernels = kernels.add(BLOCK);
-                input = input.add(BLOCK);
             }
+            kernels = kernels.add(W * BLOCK);
         }
-        if tile.accumulate {
-            for p in 0..P {
-                let at = tile.output.add(p * tile.step);
-                sums[p] = ops.add(sums[p], ops.load_ptr_mask(at, mask));
+    }
+}
+
+/// The same for kernels of three columns: an input meets all of them before the next is loaded,
+/// for that is what takes longest.
+///
+/// # Safety
+///
+/// As for [`run_tile`].
+#[inline(always)]
+unsafe fn add_rows<I: Isa, const W: usize, const P: usize>(
+    isa: I,
+    tile: &Tile<'_>,
+    sums: &mut [I::F32; P],
+) {
+    let ops = isa.f32();
+    let mut kernels = tile.kernels;
+    for tap in tile.taps.iter().step_by(3) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let input = tile.input.add(tap * W);
+            for channel in 0..W {
+                let columns: [I::F32; 3] =
+                    std::array::from_fn(|k| ops.load_ptr(kernels.add((k * W + channel) * BLOCK)));
+                // Written out, for the compiler does not unroll a loop over so many.
+                macro_rules! pixels {
+                    ($($q:literal)*) => {$(
+                        if $q < P + 2 {
+                            let pixel = ops.load_ptr(input.add(($q * W + channel) * BLOCK));
+                            for k in 0..3 {
+                                let p = usize::wrapping_sub($q, k);
+                                if p < P {
+                                    sums[p] = ops.mul_add(pixel, columns[k], sums[p]);
+                                }
+                            }
+                        }
+                    )*};
+                }
+                pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
             }
-        }
-        if tile.channels == ops.len() {
-            for p in 0..P {
-                ops.store_ptr(sums[p], tile.output.add(p * tile.step));
-            }
-        } else {
-            for p in 0..P {
-                ops.store_ptr_mask(sums[p], tile.output.add(p * tile.step), mask);
-            }
+            kernels = kernels.add(3 * W * BLOCK);
         }
     }
 }

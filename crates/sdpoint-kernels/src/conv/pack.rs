@@ -202,10 +202,8 @@ pub(super) struct PackedWeights {
 impl PackedWeights {
     /// Whether the output sees finished sums alone.
     pub fn sums_in_registers(&self, ctx: &Context, batch: usize, grid: [usize; 2]) -> bool {
-        if self.narrow.is_some() {
-            return false;
-        }
-        self.transformed.is_some() && winograd::fits(batch, grid)
+        self.narrow.is_some()
+            || self.transformed.is_some() && winograd::fits(batch, grid)
             || product::parts(ctx, &self.layout) == 1
     }
 

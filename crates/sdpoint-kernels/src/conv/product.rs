@@ -381,8 +381,9 @@ fn run_tiles<I: Isa>(
             let next = product.weights.of(next, part.channels.clone());
             let tiling = tiling(unit.block.vectors);
             let tiles = tiling.tiles();
+            let mut weights = Spread::over(next, tiles * steps);
             for number in 0..tiles {
-                let ahead = [Ahead::of(next, number, tiles, steps), inputs.next(steps)];
+                let ahead = [weights.next(steps), inputs.next(steps)];
                 runner.run(&part, &unit, &tiling.tile(number), ahead);
             }
         }

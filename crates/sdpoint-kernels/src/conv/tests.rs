@@ -303,6 +303,11 @@ fn groups_of_all_widths() {
         check(geometry(channels, [3, 3], [2, 2], [1, 1], groups), 2, 7, 8);
     }
     check(geometry([16; 2], [3, 5], [1, 2], [1, 2], 4), 1, 4, 45);
+    // Rows that tiles of all sizes make up.
+    for groups in [2, 4, 8, 16] {
+        check(geometry([16; 2], [3, 3], [1, 1], [1, 1], groups), 1, 3, 29);
+        check(geometry([16; 2], [2, 3], [2, 1], [0, 1], groups), 1, 6, 28);
+    }
     check(geometry([32; 2], [1, 1], [1, 1], [0, 0], 4), 3, 5, 15);
 }
 
@@ -383,6 +388,7 @@ fn epilogue_and_its_second_output() {
     check_epilogue(geometry([20, 37], [3, 3], [2, 2], [1, 1], 1), 6);
     check_epilogue(geometry([3200, 37], [1, 1], [1, 1], [0, 0], 1), 3);
     check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
+    check_epilogue(geometry([32, 32], [3, 3], [1, 1], [1, 1], 8), 15);
 }
 
 fn check_epilogue(geometry: ConvGeometry, side: usize) {
@@ -396,7 +402,8 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
     let x = random(rng, shape.input_len());
     let w = random(rng, shape.weight_len());
     let residual = random(rng, shape.output_len());
-    let [scale, shift, scale2, shift2] = std::array::from_fn(|_| random(rng, 37));
+    let channels = geometry.out_channels;
+    let [scale, shift, scale2, shift2] = std::array::from_fn(|_| random(rng, channels));
     for [ctx, _] in contexts() {
         let packed = PackedConv::new(&ctx, geometry, &w);
         let mut raw = vec![0.0; shape.output_len()];
@@ -429,7 +436,7 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
             };
             conv_forward(&ctx, &shape, &x, &packed, epilogue, &mut y);
             for (i, &raw) in raw.iter().enumerate() {
-                let c = i % 37;
+                let c = i % channels;
                 let mut expected = raw;
                 expected *= if on(0) { scale[c] } else { 1.0 };
                 expected += if on(1) { shift[c] } else { 0.0 };

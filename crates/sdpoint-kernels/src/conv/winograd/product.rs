@@ -13,7 +13,7 @@ use crate::conv::addresses::Pixels;
 use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::{Ahead, MAX_PIXELS, Tile, VECTORS, max_pixels, run_tile};
+use crate::conv::microkernel::{Ahead, MAX_PIXELS, Spread, Tile, VECTORS, max_pixels, run_tile};
 use crate::conv::product::{OutputLayout, Product};
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -165,6 +165,8 @@ fn run_unit<I: Isa>(
             // Of this task or, most often, the thread's next one.
             weights.unit(0, (unit + 1) % layout.units())
         };
+        let steps = layout.group_in.div_ceil(BLOCK);
+        let mut next = Spread::over(next, runs * steps);
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
             // SAFETY: inputs and products are as long as asserted, and the weights are the
@@ -193,10 +195,7 @@ fn run_unit<I: Isa>(
                             .add(point * point_len + start * width),
                         output_channels: width,
                         accumulate: false,
-                        ahead: &[
-                            Ahead::of(next, run, runs, layout.group_in.div_ceil(BLOCK)),
-                            Ahead::NOTHING,
-                        ],
+                        ahead: &[next.next(steps), Ahead::NOTHING],
                         finish: &Finish::default(),
                         at: 0,
                         channel: 0,
