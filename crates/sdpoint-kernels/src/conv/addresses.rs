@@ -27,6 +27,7 @@ pub(super) enum Pixels<'a> {
 /// The addresses of `P` pixels, as few as are needed, and going through the channels.
 pub(super) trait Addresses<const P: usize>: Sized {
     /// Whether there are kernels of these for an instruction set.
+    #[inline(always)]
     fn suit<I: Isa>() -> bool {
         has_32_registers::<I>()
     }

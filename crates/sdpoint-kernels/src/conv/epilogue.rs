@@ -90,6 +90,59 @@ impl Finish<'_> {
         }
     }
 
+    /// The same for `N` vectors of the channels from `channel` on, which all exist; `places` says
+    /// how far from `to` each belongs. With `accumulate`, sums go on from what is there.
+    ///
+    /// No loop here has branches, so that all is unrolled and the sums stay in registers; and
+    /// factors are loaded when they are needed, for a micro-kernel has no registers for all.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Finish::store`].
+    #[inline(always)]
+    pub unsafe fn store_whole<I: Isa, const N: usize>(
+        &self,
+        isa: I,
+        channel: usize,
+        mut sums: [I::F32; N],
+        places: &[usize; N],
+        to: *mut f32,
+        at: usize,
+        accumulate: bool,
+    ) {
+        let ops = isa.f32();
+        // SAFETY: the caller promises that these elements exist and are ours.
+        unsafe {
+            if accumulate {
+                for n in 0..N {
+                    sums[n] = ops.add(ops.load_ptr(to.add(places[n])), sums[n]);
+                }
+            }
+            if let Some(residual) = self.residual {
+                let from = residual.as_ptr().add(at);
+                let first = self.first(isa, channel, ops.len());
+                for n in 0..N {
+                    sums[n] = first.with(isa, sums[n], ops.load_ptr(from.add(places[n])));
+                }
+            } else if !self.is_identity() {
+                let first = self.first(isa, channel, ops.len());
+                for n in 0..N {
+                    sums[n] = first.of(isa, sums[n]);
+                }
+            }
+            for n in 0..N {
+                ops.store_ptr(sums[n], to.add(places[n]));
+            }
+            if let Some(second) = &self.second {
+                let out = second.out.as_ptr().add(at);
+                let second = second.affine(isa, channel, ops.len());
+                for n in 0..N {
+                    ops.store_ptr(second.of(isa, sums[n]), out.add(places[n]));
+                }
+            }
+        }
+    }
+
     /// What is done to one vector of channels, of which `count` exist.
     #[inline(always)]
     pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> FinishLanes<I> {
@@ -105,7 +158,7 @@ impl Finish<'_> {
 
     /// What makes the output of a vector of sums, of which `count` exist.
     #[inline(always)]
-    pub fn first<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
+    fn first<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
         Affine::new(isa, channel, count, self.scale, self.shift, self.relu)
     }
 }
@@ -113,7 +166,7 @@ impl Finish<'_> {
 impl SecondFinish<'_> {
     /// What makes the second output of a vector of outputs, of which `count` exist.
     #[inline(always)]
-    pub fn affine<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
+    fn affine<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
         let (scale, shift) = (Some(self.scale), Some(self.shift));
         Affine::new(isa, channel, count, scale, shift, self.relu)
     }

@@ -237,9 +237,9 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
             channels -= block;
         }
         if tile.output_channels == V * lanes {
-            store::<I, P, V, 0>(isa, &mut sums, tile, &outputs);
+            store::<I, P, V, 0>(isa, &sums, tile, &outputs);
             if V == VECTORS {
-                store::<I, P, V, { VECTORS - 1 }>(isa, &mut sums, tile, &outputs);
+                store::<I, P, V, { VECTORS - 1 }>(isa, &sums, tile, &outputs);
             }
         } else {
             let mut buffer = [[0.0; MAX_LANES]; 2 * MAX_PIXELS];
@@ -256,48 +256,33 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
 /// Stores the sums of vector `N` of each pixel, finished or added to the output, and the second
 /// output.
 ///
-/// One vector of channels after the other, for there are no registers for the factors of all.
-/// Which one is a constant, and no loop has branches, so that all is unrolled: a loop over the
-/// sums that is not would keep them in memory all along.
+/// One vector of channels after the other, for there are no registers for the factors of all;
+/// which one is a constant, so that no loop over the sums keeps them in memory.
 #[inline(always)]
 unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
     isa: I,
-    sums: &mut [[I::F32; V]; P],
+    sums: &[[I::F32; V]; P],
     tile: &Tile<'_>,
     outputs: &[usize; P],
 ) {
-    let ops = isa.f32();
-    let channel = tile.channel + N * ops.len();
-    macro_rules! each {
-        (|$sum:ident, $at:ident| $body:expr) => {
-            for p in 0..P {
-                let $at = outputs[p] + N * ops.len();
-                let $sum = &mut sums[p][N];
-                $body;
-            }
-        };
+    let skipped = N * isa.f32().len();
+    // A loop, for a closure given to an array's `map` is not inlined here.
+    let mut vector = [isa.f32().zero(); P];
+    for p in 0..P {
+        vector[p] = sums[p][N];
     }
-    let finish = tile.finish;
     // SAFETY: the tile's addresses are valid by `run_tile`'s contract, and residual and second
     // output have the output's length, in which the tile lies.
     unsafe {
-        if tile.accumulate {
-            each!(|sum, at| *sum = ops.add(ops.load_ptr(tile.output.add(at)), *sum));
-        }
-        if let Some(residual) = finish.residual {
-            let from = residual.as_ptr().add(tile.at);
-            let first = finish.first(isa, channel, ops.len());
-            each!(|sum, at| *sum = first.with(isa, *sum, ops.load_ptr(from.add(at))));
-        } else if !finish.is_identity() {
-            let first = finish.first(isa, channel, ops.len());
-            each!(|sum, _at| *sum = first.of(isa, *sum));
-        }
-        each!(|sum, at| ops.store_ptr(*sum, tile.output.add(at)));
-        if let Some(second) = &finish.second {
-            let out = second.out.as_ptr().add(tile.at);
-            let second = second.affine(isa, channel, ops.len());
-            each!(|sum, at| ops.store_ptr(second.of(isa, *sum), out.add(at)));
-        }
+        tile.finish.store_whole(
+            isa,
+            tile.channel + skipped,
+            vector,
+            outputs,
+            tile.output.add(skipped),
+            tile.at + skipped,
+            tile.accumulate,
+        );
     }
 }
 

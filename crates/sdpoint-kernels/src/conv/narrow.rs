@@ -10,7 +10,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::cut::{Cut, Work};
-use super::epilogue::{self, Finish, FinishLanes};
+use super::epilogue::{self, Finish};
 use super::gather::{BLOCK, Band, BandLayout, Taps, Window, gather};
 use super::microkernel::has_32_registers;
 use super::pack::{KernelPlace, Kernels};
@@ -280,14 +280,24 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'
     // SAFETY: this function's contract.
     unsafe {
         if three {
-            add_rows::<I, W, P>(isa, tile, &mut sums);
+            add_products::<I, W, P, 3>(isa, tile, &mut sums);
         } else {
-            add_taps::<I, W, P>(isa, tile, &mut sums);
+            add_products::<I, W, P, 1>(isa, tile, &mut sums);
         }
-        let lanes = tile.finish.lanes(isa, tile.channel, tile.channels);
-        if lanes.mask.is_none() {
-            store_whole(isa, tile, &lanes, &mut sums);
+        if tile.channels == ops.len() {
+            let places = std::array::from_fn(|p| p * tile.step);
+            let Tile { output, at, .. } = *tile;
+            tile.finish.store_whole(
+                isa,
+                tile.channel,
+                sums,
+                &places,
+                output,
+                at,
+                tile.accumulate,
+            );
         } else {
+            let lanes = tile.finish.lanes(isa, tile.channel, tile.channels);
             for (p, &sum) in sums.iter().enumerate() {
                 let to = tile.output.add(p * tile.step);
                 let sum = if tile.accumulate {
@@ -302,104 +312,34 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'
     }
 }
 
-/// Stores sums all of whose channels exist, finished or added to the output, and the second
-/// output. No loop here has branches, so that the sums stay in registers.
+/// Adds the products of all taps, `C` neighbouring columns of the kernel at a time: an input
+/// meets all of these before the next is loaded, for that is what takes longest.
 ///
 /// # Safety
 ///
-/// As for [`run_tile`].
+/// As for [`run_tile`]; and with several columns at a time, the kernel must have a multiple of
+/// them, and neighbouring pixels see neighbouring columns of the input.
 #[inline(always)]
-unsafe fn store_whole<I: Isa, const P: usize>(
-    isa: I,
-    tile: &Tile<'_>,
-    lanes: &FinishLanes<I>,
-    sums: &mut [I::F32; P],
-) {
-    let ops = isa.f32();
-    macro_rules! each {
-        (|$sum:ident, $at:ident| $body:expr) => {
-            for p in 0..P {
-                let $at = p * tile.step;
-                let $sum = &mut sums[p];
-                $body;
-            }
-        };
-    }
-    // SAFETY: the caller's promise.
-    unsafe {
-        if tile.accumulate {
-            each!(|sum, at| *sum = ops.add(ops.load_ptr(tile.output.add(at)), *sum));
-        }
-        if let Some(residual) = tile.finish.residual {
-            let from = residual.as_ptr().add(tile.at);
-            each!(|sum, at| *sum = lanes.first.with(isa, *sum, ops.load_ptr(from.add(at))));
-        } else if !tile.finish.is_identity() {
-            each!(|sum, _at| *sum = lanes.first.of(isa, *sum));
-        }
-        each!(|sum, at| ops.store_ptr(*sum, tile.output.add(at)));
-        if let Some(second) = &tile.finish.second {
-            let out = second.out.as_ptr().add(tile.at);
-            each!(|sum, at| ops.store_ptr(lanes.second.of(isa, *sum), out.add(at)));
-        }
-    }
-}
-
-/// Adds the products of all taps, one after the other.
-///
-/// # Safety
-///
-/// As for [`run_tile`].
-#[inline(always)]
-unsafe fn add_taps<I: Isa, const W: usize, const P: usize>(
+unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     isa: I,
     tile: &Tile<'_>,
     sums: &mut [I::F32; P],
 ) {
     let ops = isa.f32();
     let mut kernels = tile.kernels;
-    for &tap in tile.taps {
+    for tap in tile.taps.iter().step_by(C) {
         // SAFETY: the caller's promise.
         unsafe {
             let input = tile.input.add(tap * W);
             for channel in 0..W {
-                let kernel = ops.load_ptr(kernels.add(channel * BLOCK));
-                for p in 0..P {
-                    let pixel = ops.load_ptr(input.add((p * W + channel) * BLOCK));
-                    sums[p] = ops.mul_add(pixel, kernel, sums[p]);
-                }
-            }
-            kernels = kernels.add(W * BLOCK);
-        }
-    }
-}
-
-/// The same for kernels of three columns: an input meets all of them before the next is loaded,
-/// for that is what takes longest.
-///
-/// # Safety
-///
-/// As for [`run_tile`].
-#[inline(always)]
-unsafe fn add_rows<I: Isa, const W: usize, const P: usize>(
-    isa: I,
-    tile: &Tile<'_>,
-    sums: &mut [I::F32; P],
-) {
-    let ops = isa.f32();
-    let mut kernels = tile.kernels;
-    for tap in tile.taps.iter().step_by(3) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let input = tile.input.add(tap * W);
-            for channel in 0..W {
-                let columns: [I::F32; 3] =
+                let columns: [I::F32; C] =
                     std::array::from_fn(|k| ops.load_ptr(kernels.add((k * W + channel) * BLOCK)));
                 // Written out, for the compiler does not unroll a loop over so many.
                 macro_rules! pixels {
                     ($($q:literal)*) => {$(
-                        if $q < P + 2 {
+                        if $q < P + C - 1 {
                             let pixel = ops.load_ptr(input.add(($q * W + channel) * BLOCK));
-                            for k in 0..3 {
+                            for k in 0..C {
                                 let p = usize::wrapping_sub($q, k);
                                 if p < P {
                                     sums[p] = ops.mul_add(pixel, columns[k], sums[p]);
@@ -410,7 +350,7 @@ unsafe fn add_rows<I: Isa, const W: usize, const P: usize>(
                 }
                 pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
             }
-            kernels = kernels.add(3 * W * BLOCK);
+            kernels = kernels.add(C * W * BLOCK);
         }
     }
 }

@@ -246,7 +246,13 @@ fn run_unit<I: Isa>(
             // second output equal in length.
             unsafe {
                 if size == [TILE; 2] && finish.mask.is_none() {
-                    store_whole(isa, product, &finish, sums, at);
+                    let places = std::array::from_fn(|i| i / TILE * row_len + i % TILE * pixel);
+                    let sums: [_; TILE * TILE] = std::array::from_fn(|i| sums[i / TILE][i % TILE]);
+                    let to = product.output.as_ptr().add(at);
+                    let accumulate = product.accumulate;
+                    product
+                        .finish
+                        .store_whole(isa, channel, sums, &places, to, at, accumulate);
                 } else {
                     store_part(isa, product, &finish, &sums, size, at);
                 }
@@ -255,61 +261,13 @@ fn run_unit<I: Isa>(
     }
 }
 
-/// Stores a tile's sums, finished or added to the output, and the second output; the first of
-/// them is element `at` of the output tensor. No loop here has branches, so that the sums stay
-/// in registers.
+/// Stores the sums of a tile that the grid or the channels cut, its first `size` rows and
+/// columns, finished or added to the output, and the second output; the first of them is
+/// element `at` of the output tensor.
 ///
 /// # Safety
 ///
-/// The elements must lie in the output tensor, whose length the residual and the second output
-/// share, and no other thread may use them.
-#[inline(always)]
-unsafe fn store_whole<I: Isa>(
-    isa: I,
-    product: &Product<'_>,
-    lanes: &FinishLanes<I>,
-    mut sums: [[I::F32; TILE]; TILE],
-    at: usize,
-) {
-    let ops = isa.f32();
-    let OutputLayout { row, pixel, .. } = product.layout;
-    let finish = &product.finish;
-    macro_rules! each {
-        (|$sum:ident, $at:ident| $body:expr) => {
-            for r in 0..TILE {
-                for c in 0..TILE {
-                    let $at = at + r * row + c * pixel;
-                    let $sum = &mut sums[r][c];
-                    $body;
-                }
-            }
-        };
-    }
-    let output = product.output.as_ptr();
-    // SAFETY: the caller's promise.
-    unsafe {
-        if product.accumulate {
-            each!(|sum, at| *sum = ops.add(*sum, ops.load_ptr(output.add(at))));
-        } else if let Some(residual) = finish.residual {
-            let from = residual.as_ptr();
-            each!(|sum, at| *sum = lanes.first.with(isa, *sum, ops.load_ptr(from.add(at))));
-        } else if !finish.is_identity() {
-            each!(|sum, _at| *sum = lanes.first.of(isa, *sum));
-        }
-        if let Some(second) = &finish.second {
-            let out = second.out.as_ptr();
-            each!(|sum, at| ops.store_ptr(lanes.second.of(isa, *sum), out.add(at)));
-        }
-        each!(|sum, at| ops.store_ptr(*sum, output.add(at)));
-    }
-}
-
-/// [`store_whole`] for a tile that the grid or the channels cut: its first `size` rows and
-/// columns.
-///
-/// # Safety
-///
-/// As for [`store_whole`].
+/// As for [`Finish::store`].
 #[inline(always)]
 unsafe fn store_part<I: Isa>(
     isa: I,
