@@ -10,7 +10,7 @@
 use super::assert_len;
 use super::epilogue::Finish;
 use super::gather::{Source, Window};
-use super::geometry::{ConvGeometry, ConvShape};
+use super::geometry::{ConvGeometry, ConvShape, Flattened};
 use super::grouped::Merged;
 use super::pack::{Kernels, PackedWeights};
 use super::product::{OutputLayout, Product};
@@ -53,9 +53,9 @@ impl PackedConvTranspose {
                     PackedWeights::zeros(
                         ctx,
                         merged.backward_layout(ctx, taps),
+                        &geometry,
                         kernel,
                         [1, 1],
-                        geometry.narrow_groups(),
                     )
                 });
                 Phase {
@@ -151,7 +151,12 @@ pub fn conv_backward_data(
     if dy.is_empty() {
         return;
     }
-    let (batch, size, out_size) = shape.flattened();
+    let Flattened {
+        batch,
+        joined,
+        input: size,
+        output: out_size,
+    } = shape.flattened();
     let output = SharedMut::new(dx);
     for phase in &w.phases {
         let Some(weights) = &phase.weights else {
@@ -189,6 +194,7 @@ pub fn conv_backward_data(
             },
             weights,
             batch,
+            joined,
             grid,
             output,
             layout: OutputLayout {

@@ -11,7 +11,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
-use super::geometry::ConvShape;
+use super::geometry::{ConvShape, Flattened};
 use super::grouped::Merged;
 use super::microkernel::has_32_registers;
 use super::pack::{BlockedLayout, OutputBlock};
@@ -61,7 +61,12 @@ pub fn conv_backward_weights(
     }
     let merged = Merged::new(geometry);
     let blocked = merged.forward_layout(ctx, geometry);
-    let (batch, [height, width], grid) = shape.flattened();
+    let Flattened {
+        batch,
+        input: [height, width],
+        output: grid,
+        ..
+    } = shape.flattened();
     let reduction = Reduction {
         source: Source {
             data: x,

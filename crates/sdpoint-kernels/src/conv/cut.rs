@@ -1,6 +1,8 @@
 //! How a product is cut into tasks: the grid of outputs into bands, output channels into runs
 //! of units.
 
+use std::ops::Range;
+
 use super::gather::{Band, BandLayout, Window};
 
 /// Floats of a band's gathered copy: about half of a core's second-level cache, for the
@@ -58,6 +60,12 @@ pub(super) struct Cut {
     pub splits: usize,
     /// Bands that a task computes.
     pub bands_per_task: usize,
+}
+
+/// A part of a product.
+pub(super) struct Task {
+    pub bands: Range<usize>,
+    pub units: Range<usize>,
 }
 
 impl Cut {
@@ -149,6 +157,21 @@ impl Cut {
             bands,
             splits,
             bands_per_task,
+        }
+    }
+
+    /// Tasks for a batch.
+    pub fn tasks(&self, batch: usize) -> usize {
+        self.all_bands(batch).div_ceil(self.bands_per_task) * self.splits
+    }
+
+    /// What the task of this number computes, for a batch and so many units.
+    pub fn task(&self, number: usize, batch: usize, units: usize) -> Task {
+        let (number, part) = (number / self.splits, number % self.splits);
+        let first = number * self.bands_per_task;
+        Task {
+            bands: first..self.all_bands(batch).min(first + self.bands_per_task),
+            units: units * part / self.splits..units * (part + 1) / self.splits,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::epilogue::{Addend, Finish, SecondFinish};
 use super::gather::Source;
-use super::geometry::{ConvGeometry, ConvShape};
+use super::geometry::{ConvGeometry, ConvShape, Flattened};
 use super::grouped::Merged;
 use super::pack::{Kernels, PackedWeights};
 use super::product::{OutputLayout, Product};
@@ -28,9 +28,9 @@ impl PackedConv {
             weights: PackedWeights::zeros(
                 ctx,
                 merged.forward_layout(ctx, &geometry),
+                &geometry,
                 geometry.kernel,
                 geometry.stride,
-                geometry.narrow_groups(),
             ),
         };
         packed.repack(ctx, weights);
@@ -76,8 +76,13 @@ impl PackedConv {
     /// Whether the output may hold the residual ([`Residual::Output`]): only where no part of
     /// a sum waits there for the rest.
     pub fn adds_in_place(&self, ctx: &Context, shape: &ConvShape) -> bool {
-        let (batch, _, grid) = shape.flattened();
-        self.weights.sums_in_registers(ctx, batch, grid)
+        let Flattened {
+            batch,
+            joined,
+            output,
+            ..
+        } = shape.flattened();
+        self.weights.sums_in_registers(ctx, batch, joined, output)
     }
 
     /// Memory that the packed weights take.
@@ -141,7 +146,12 @@ pub fn conv_forward(
         second,
     };
 
-    let (batch, [height, width], grid) = shape.flattened();
+    let Flattened {
+        batch,
+        joined,
+        input: [height, width],
+        output: grid,
+    } = shape.flattened();
     Product {
         source: Source {
             data: x,
@@ -153,6 +163,7 @@ pub fn conv_forward(
         window: geometry.window(),
         weights: &w.weights,
         batch,
+        joined,
         grid,
         output,
         layout: OutputLayout {

@@ -90,6 +90,11 @@ impl ConvGeometry {
         })
     }
 
+    /// Whether each output sees one pixel, which exists.
+    pub(super) fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.padding == [0, 0]
+    }
+
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -131,6 +136,16 @@ pub struct ConvShape {
     pub in_width: usize,
 }
 
+/// See [`ConvShape::flattened`]. Sizes are height first.
+pub(super) struct Flattened {
+    /// Images.
+    pub batch: usize,
+    /// Images of the shape that are one, side by side.
+    pub joined: usize,
+    pub input: [usize; 2],
+    pub output: [usize; 2],
+}
+
 impl ConvShape {
     /// Height of the output; 0 where the kernel is larger than the padded input.
     pub fn out_height(&self) -> usize {
@@ -155,21 +170,24 @@ impl ConvShape {
         }
     }
 
-    /// Images, input size and output size, height first, as kernels should see them: a 1×1
-    /// convolution knows no rows, so all pixels of the batch become one row of one image.
-    pub(crate) fn flattened(&self) -> (usize, [usize; 2], [usize; 2]) {
-        let ConvGeometry {
-            kernel,
-            stride,
-            padding,
-            ..
-        } = self.geometry;
-        if kernel == [1, 1] && stride == [1, 1] && padding == [0, 0] {
+    /// The sizes as kernels should see them: a 1×1 convolution knows no rows, so all pixels of
+    /// the batch become one row of one image.
+    pub(super) fn flattened(&self) -> Flattened {
+        if self.geometry.is_pointwise() && self.geometry.stride == [1, 1] {
             let pixels = self.batch * self.in_height * self.in_width;
-            return (1, [1, pixels], [1, pixels]);
+            return Flattened {
+                batch: 1,
+                joined: self.batch,
+                input: [1, pixels],
+                output: [1, pixels],
+            };
         }
-        let input = [self.in_height, self.in_width];
-        (self.batch, input, [self.out_height(), self.out_width()])
+        Flattened {
+            batch: self.batch,
+            joined: 1,
+            input: [self.in_height, self.in_width],
+            output: [self.out_height(), self.out_width()],
+        }
     }
 
     /// Floats of the input tensor.

@@ -56,8 +56,10 @@ pub(super) struct Tile<'a> {
     pub output: *mut f32,
     /// Output channels that exist.
     pub output_channels: usize,
-    /// Whether the sums go on from what is in the output.
+    /// Whether the outputs go on from what is there.
     pub accumulate: bool,
+    /// Sums that are of several products; for tiles all of whose lanes are channels.
+    pub shared: Shared,
     /// Weights and inputs that will be needed soon.
     pub ahead: &'a [Ahead; 2],
     /// What happens to the sums.
@@ -66,6 +68,19 @@ pub(super) struct Tile<'a> {
     pub at: usize,
     /// Which of the output tensor's channels that is.
     pub channel: usize,
+}
+
+/// Sums that tiles pass on to others, packed, of as many vectors for each pixel as they have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Shared {
+    /// From which the reduction starts, and not from zero.
+    pub start: Option<*const f32>,
+    /// Where the sums are kept.
+    pub keep: Option<*mut f32>,
+    /// What is added before the sums become outputs.
+    pub addend: Option<*const f32>,
+    /// Whether they become no outputs.
+    pub no_output: bool,
 }
 
 /// Memory that later tiles start with. It comes from afar, and a tile on its own would wait
@@ -203,9 +218,22 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
     let lanes = ops.len();
     let outputs = A::outputs(&tile.pixels);
     let mut sums = [[ops.zero(); V]; P];
+    let Shared {
+        start,
+        keep,
+        addend,
+        no_output,
+    } = tile.shared;
     // SAFETY: the caller's promise about the tile's addresses.
     unsafe {
-        if let Some(residual) = tile.finish.residual {
+        if let Some(start) = start {
+            for p in 0..P {
+                for v in 0..V {
+                    sums[p][v] = ops.load_ptr(start.add((p * V + v) * lanes));
+                }
+            }
+        }
+        if let (Some(residual), false) = (tile.finish.residual, no_output) {
             // They come from afar, and by the time they are added they are here.
             for output in outputs {
                 for line in (0..V * lanes).step_by(LINE) {
@@ -236,6 +264,24 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
             input = input.wrapping_add(tile.plane);
             channels -= block;
         }
+        if let Some(keep) = keep {
+            for p in 0..P {
+                for v in 0..V {
+                    ops.store_ptr(sums[p][v], keep.add((p * V + v) * lanes));
+                }
+            }
+        }
+        if no_output {
+            return;
+        }
+        if let Some(addend) = addend {
+            for p in 0..P {
+                for v in 0..V {
+                    let addend = ops.load_ptr(addend.add((p * V + v) * lanes));
+                    sums[p][v] = ops.add(sums[p][v], addend);
+                }
+            }
+        }
         if tile.output_channels == V * lanes {
             store::<I, P, V, 0>(isa, &sums, tile, &outputs);
             if V == VECTORS {
@@ -265,9 +311,10 @@ unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
     tile: &Tile<'_>,
     outputs: &[usize; P],
 ) {
-    let skipped = N * isa.f32().len();
+    let ops = isa.f32();
+    let skipped = N * ops.len();
     // A loop, for a closure given to an array's `map` is not inlined here.
-    let mut vector = [isa.f32().zero(); P];
+    let mut vector = [ops.zero(); P];
     for p in 0..P {
         vector[p] = sums[p][N];
     }

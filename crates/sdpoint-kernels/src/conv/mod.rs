@@ -14,6 +14,7 @@ mod microkernel;
 mod narrow;
 mod pack;
 mod product;
+mod strassen;
 #[cfg(test)]
 mod tests;
 mod winograd;

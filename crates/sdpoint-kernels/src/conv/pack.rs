@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::gather::BLOCK;
+use super::geometry::ConvGeometry;
 use super::microkernel::VECTORS;
 use super::narrow::NarrowWeights;
 use super::product;
+use super::strassen::{self, QuarterSums};
 use super::winograd::{self, TransformedWeights};
 use crate::context::Context;
 use crate::memory::AlignedVec;
@@ -65,6 +67,15 @@ impl BlockedLayout {
     /// The layout of the same channels with another number of taps.
     pub fn with_taps(self, taps: usize) -> Self {
         BlockedLayout { taps, ..self }
+    }
+
+    /// The layout of half the input channels and half the output channels.
+    pub fn quarter(self) -> Self {
+        BlockedLayout {
+            group_in: self.group_in / 2,
+            group_out: self.group_out / 2,
+            ..self
+        }
     }
 
     /// Floats of all weights.
@@ -197,39 +208,49 @@ pub(super) struct PackedWeights {
     pub narrow: Option<NarrowWeights>,
     /// Where Winograd's algorithm applies.
     transformed: Option<OnceLock<TransformedWeights>>,
+    /// Where Strassen's algorithm applies; made by the first grid that it pays for.
+    quarter_sums: Option<OnceLock<QuarterSums>>,
 }
 
 impl PackedWeights {
     /// Whether the output sees finished sums alone.
-    pub fn sums_in_registers(&self, ctx: &Context, batch: usize, grid: [usize; 2]) -> bool {
+    pub fn sums_in_registers(
+        &self,
+        ctx: &Context,
+        batch: usize,
+        joined: usize,
+        grid: [usize; 2],
+    ) -> bool {
         self.narrow.is_some()
             || self.transformed.is_some() && winograd::fits(batch, grid)
+            || self.quarter_sums.is_some() && strassen::fits(batch, joined, grid)
             || product::parts(ctx, &self.layout) == 1
     }
 
-    /// Room for the weights of a window of `kernel` taps and this stride; `narrow` is the width
-    /// of the groups if they are narrow.
+    /// Room for weights of a convolution, or of a phase of its gradient, that a window of
+    /// `kernel` taps with this stride meets.
     pub fn zeros(
         ctx: &Context,
         layout: BlockedLayout,
+        geometry: &ConvGeometry,
         kernel: [usize; 2],
         stride: [usize; 2],
-        narrow: Option<usize>,
     ) -> Self {
+        let narrow = geometry.narrow_groups();
         let channels = layout.groups * layout.group_in;
+        let dense = narrow.is_none();
         PackedWeights {
             layout,
             data: ctx.lasting(if narrow.is_some() { 0 } else { layout.len() }),
             narrow: narrow.map(|width| NarrowWeights::zeros(ctx, channels, width, layout.taps)),
-            transformed: (narrow.is_none() && winograd::applies(kernel, stride, &layout)).then(
-                || {
-                    if TransformedWeights::at_once(&layout) {
-                        OnceLock::from(TransformedWeights::zeros(ctx, layout))
-                    } else {
-                        OnceLock::new()
-                    }
-                },
-            ),
+            quarter_sums: (dense && strassen::applies(geometry, &layout)).then(OnceLock::new),
+            transformed: (dense && winograd::applies(kernel, stride, &layout)).then(|| {
+                if TransformedWeights::at_once(&layout) {
+                    OnceLock::from(TransformedWeights::zeros(ctx, layout))
+                } else {
+                    OnceLock::new()
+                }
+            }),
         }
     }
 
@@ -261,6 +282,9 @@ impl PackedWeights {
         if let Some(transformed) = self.transformed.as_mut().and_then(OnceLock::get_mut) {
             transformed.fill(ctx, &layout, &self.data);
         }
+        if let Some(sums) = self.quarter_sums.as_mut().and_then(OnceLock::get_mut) {
+            sums.fill(ctx, &layout, &self.data);
+        }
     }
 
     /// Transformed weights, if they pay for this batch of grids; made by the first that they
@@ -281,6 +305,31 @@ impl PackedWeights {
         })
     }
 
+    /// Sums of weights, if they pay for this batch of grids in whose rows so many images are
+    /// joined; made by the first that they pay for.
+    pub fn quarter_sums(
+        &self,
+        ctx: &Context,
+        batch: usize,
+        joined: usize,
+        grid: [usize; 2],
+    ) -> Option<&QuarterSums> {
+        let sums = self.quarter_sums.as_ref()?;
+        strassen::fits(batch, joined, grid).then(|| {
+            sums.get_or_init(|| {
+                let mut sums = QuarterSums::zeros(ctx, &self.layout);
+                sums.fill(ctx, &self.layout, &self.data);
+                sums
+            })
+        })
+    }
+
+    /// All weights of the unit of this number.
+    #[inline(always)]
+    pub fn of_unit(&self, unit: usize) -> &[f32] {
+        &self.data[self.layout.range(unit)]
+    }
+
     /// The weights of a unit between `channels` of the group's input channels, the first a
     /// multiple of [`BLOCK`].
     #[inline(always)]
@@ -297,6 +346,11 @@ impl PackedWeights {
                 .as_ref()
                 .and_then(OnceLock::get)
                 .map_or(0, TransformedWeights::bytes)
+            + self
+                .quarter_sums
+                .as_ref()
+                .and_then(OnceLock::get)
+                .map_or(0, QuarterSums::bytes)
     }
 
     /// # Panics

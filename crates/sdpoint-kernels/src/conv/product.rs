@@ -10,10 +10,10 @@ use super::cut::{Cut, WEIGHT_FLOATS, Work};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{
-    Ahead, MAX_PIXELS, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
+    Ahead, MAX_PIXELS, Shared, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
 };
 use super::pack::{BlockedLayout, PackedWeights, Unit};
-use super::{narrow, winograd};
+use super::{narrow, strassen, winograd};
 use crate::context::Context;
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -27,12 +27,25 @@ pub(super) struct OutputLayout {
     pub pixel: usize,
 }
 
+impl OutputLayout {
+    /// Where a band's first output is.
+    #[inline(always)]
+    pub fn of(&self, band: &Band) -> usize {
+        self.offset
+            + band.image * self.image
+            + band.rows[0] * self.row
+            + band.columns[0] * self.pixel
+    }
+}
+
 /// A grid of outputs to compute for each image.
 pub(super) struct Product<'a> {
     pub source: Source<'a>,
     pub window: Window,
     pub weights: &'a PackedWeights,
     pub batch: usize,
+    /// Images that the grid's one row runs through, side by side; otherwise 1.
+    pub joined: usize,
     /// Rows and columns of the grid.
     pub grid: [usize; 2],
     pub output: SharedMut<'a, f32>,
@@ -56,6 +69,13 @@ impl Product<'_> {
         if let Some(transformed) = self.weights.transformed(ctx, self.batch, self.grid) {
             return winograd::run(ctx, self, transformed);
         }
+        if let Some(sums) = self
+            .weights
+            .quarter_sums(ctx, self.batch, self.joined, self.grid)
+            && self.rows_meet()
+        {
+            return strassen::run(ctx, self, sums);
+        }
         let weights = &self.weights.layout;
         let units = weights.units();
         let cut = Cut::new(
@@ -73,13 +93,10 @@ impl Product<'_> {
         let layout = BandLayout::new(self.window, cut.band[0], cut.band[1]);
         let taps = Taps::new(&layout);
         let bands = cut.all_bands(self.batch);
-        let tasks = bands.div_ceil(cut.bands_per_task) * cut.splits;
-        ctx.parallel_with(tasks, State::default, |state, task| {
-            let first = task / cut.splits * cut.bands_per_task;
-            let part = task % cut.splits;
-            let units = units * part / cut.splits..units * (part + 1) / cut.splits;
-            for index in first..bands.min(first + cut.bands_per_task) {
-                let last_of_band = part + 1 == cut.splits;
+        ctx.parallel_with(cut.tasks(self.batch), State::default, |state, task| {
+            let task = cut.task(task, self.batch, units);
+            for index in task.bands {
+                let last_of_band = task.units.end == units;
                 ctx.dispatch(RunBand {
                     next: if last_of_band && index + 1 < bands {
                         self.fresh(&cut.band(self.grid, index), &cut.band(self.grid, index + 1))
@@ -91,11 +108,16 @@ impl Product<'_> {
                     layout: &layout,
                     taps: &taps,
                     band: cut.band(self.grid, index),
-                    units: units.clone(),
+                    units: task.units.clone(),
                     state,
                 });
             }
         });
+    }
+
+    /// Whether the last output of a row and the first of the next are neighbours.
+    fn rows_meet(&self) -> bool {
+        self.grid[0] == 1 || self.layout.row == self.grid[1] * self.layout.pixel
     }
 
     /// The tensor's own pixels as the input of a band, counted from this group on, where a
@@ -328,20 +350,10 @@ fn run_tiles<I: Isa>(
         input,
         taps,
         first_group: units.start / weights.blocks(),
-        origin: out.offset
-            + band.image * out.image
-            + band.rows[0] * out.row
-            + band.columns[0] * out.pixel,
+        origin: out.of(band),
     };
-    let tiling = |vectors: usize| Tiling {
-        size: [band.height(), band.width()],
-        steps: [[input.row, input.pixel], [out.row, out.pixel]],
-        most: max_pixels::<I>(vectors),
-        rows: has_32_registers::<I>().then(|| {
-            let two = input.pixel == BLOCK && 2 * band.width() <= max_pixels::<I>(vectors);
-            1 + usize::from(two)
-        }),
-    };
+    let steps = [[input.row, input.pixel], [out.row, out.pixel]];
+    let tiling = |vectors: usize| Tiling::new::<I>(band, steps, vectors);
     let vectors = |unit: usize| weights.unit(unit).1.vectors;
     let tiles_of_unit = tiling(vectors(units.start)).tiles();
     let blocks = weights.group_in.div_ceil(BLOCK);
@@ -413,18 +425,6 @@ impl TileRunner<'_> {
         let channel = group * product.weights.layout.group_out + block.first;
         let data = &input.data[(group - self.first_group) * input.group..];
         let at = self.origin + tile.first[1] + channel;
-        let pixels = match tile.rows {
-            Some(1) => Pixels::Row {
-                input: input.pixel,
-                output: out.pixel,
-            },
-            Some(_) => Pixels::TwoRows {
-                input_row: input.row,
-                output_row: out.row,
-                output: out.pixel,
-            },
-            None => Pixels::Scattered(&tile.places[..tile.count]),
-        };
         // SAFETY: `input` has the pixels of all taps and channels of the band; the outputs are
         // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
         // which residual and second output equal in length.
@@ -436,7 +436,7 @@ impl TileRunner<'_> {
                 &Tile {
                     input: data[part.channels.start / BLOCK * input.plane + tile.first[0]..]
                         .as_ptr(),
-                    pixels,
+                    pixels: tile.pixels([[input.row, input.pixel], [out.row, out.pixel]]),
                     plane: input.plane,
                     taps: self.taps,
                     channels: part.channels.len(),
@@ -444,6 +444,7 @@ impl TileRunner<'_> {
                     output: product.output.as_ptr().add(at),
                     output_channels: block.channels,
                     accumulate: product.accumulate || part.channels.start > 0,
+                    shared: Shared::default(),
                     ahead: &ahead,
                     finish: part.finish,
                     at,
@@ -512,7 +513,7 @@ fn parts_of(layout: &BlockedLayout, most: usize) -> usize {
 }
 
 /// How a band is cut into tiles of about equal size.
-struct Tiling {
+pub(super) struct Tiling {
     /// Rows and columns of the band.
     size: [usize; 2],
     /// How far apart rows and pixels are in the input, and in the output.
@@ -524,18 +525,34 @@ struct Tiling {
 }
 
 /// The pixels of a tile.
-struct TilePixels {
-    count: usize,
+pub(super) struct TilePixels {
+    pub count: usize,
     /// In how many rows they lie, if not anywhere.
     rows: Option<usize>,
     /// The first pixel's place in input and output if they lie in rows, and otherwise the
     /// band's.
-    first: [usize; 2],
+    pub first: [usize; 2],
     /// How far from there all are, if not in rows.
     places: [[usize; 2]; MAX_PIXELS],
 }
 
 impl Tiling {
+    /// Tiles of a band for output blocks of this many vectors; `steps` says how far apart rows
+    /// and pixels are in the input, and in the output.
+    #[inline(always)]
+    pub fn new<I: Isa>(band: &Band, steps: [[usize; 2]; 2], vectors: usize) -> Self {
+        let most = max_pixels::<I>(vectors);
+        Tiling {
+            size: [band.height(), band.width()],
+            steps,
+            most,
+            rows: has_32_registers::<I>().then(|| {
+                let two = steps[0][1] == BLOCK && 2 * band.width() <= most;
+                1 + usize::from(two)
+            }),
+        }
+    }
+
     /// The pixels that tiles share, those of further rows aside, and how many share them.
     fn runs(&self) -> [usize; 2] {
         let [height, width] = self.size;
@@ -549,12 +566,12 @@ impl Tiling {
         self.runs()[0].div_ceil(self.most)
     }
 
-    fn tiles(&self) -> usize {
+    pub fn tiles(&self) -> usize {
         self.runs()[1] * self.tiles_of_run()
     }
 
     #[inline(always)]
-    fn tile(&self, number: usize) -> TilePixels {
+    pub fn tile(&self, number: usize) -> TilePixels {
         let [pixels, _] = self.runs();
         let tiles = self.tiles_of_run();
         let (run, tile) = (number / tiles, number % tiles);
@@ -585,5 +602,22 @@ impl Tiling {
             }
         }
         tile
+    }
+}
+
+impl TilePixels {
+    /// Their addresses, by the steps of their [`Tiling`].
+    #[inline(always)]
+    pub fn pixels(&self, steps: [[usize; 2]; 2]) -> Pixels<'_> {
+        let [[input_row, input], [output_row, output]] = steps;
+        match self.rows {
+            Some(1) => Pixels::Row { input, output },
+            Some(_) => Pixels::TwoRows {
+                input_row,
+                output_row,
+                output,
+            },
+            None => Pixels::Scattered(&self.places[..self.count]),
+        }
     }
 }

@@ -249,8 +249,12 @@ fn tiles_of_winograd_that_stick_out_of_the_image() {
 }
 
 #[test]
-fn many_weights_are_transformed_for_a_batch_that_it_pays_for_and_again_when_repacked() {
-    let geometry = geometry([260, 256], [3, 3], [1, 1], [1, 1], 1);
+fn weights_are_transformed_for_a_batch_that_it_pays_for_and_again_when_repacked() {
+    check_transformed(geometry([260, 256], [3, 3], [1, 1], [1, 1], 1), 5);
+    check_transformed(geometry([288, 256], [1, 1], [1, 1], [0, 0], 1), 2);
+}
+
+fn check_transformed(geometry: ConvGeometry, more_memory: usize) {
     let shape = |batch| ConvShape {
         geometry,
         batch,
@@ -279,7 +283,7 @@ fn many_weights_are_transformed_for_a_batch_that_it_pays_for_and_again_when_repa
             for got in got.chunks_exact(expected.len()) {
                 assert_close(&format!("y on {}", ctx.isa()), got, &expected, &scale);
             }
-            assert!(packed.bytes() > 4 * before);
+            assert_eq!(packed.bytes(), more_memory * before);
             packed.repack(&ctx, &random(rng, few.weight_len()));
         }
     }
@@ -389,6 +393,8 @@ fn epilogue_and_its_second_output() {
     check_epilogue(geometry([3200, 37], [1, 1], [1, 1], [0, 0], 1), 3);
     check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
     check_epilogue(geometry([32, 32], [3, 3], [1, 1], [1, 1], 8), 15);
+    // By quarters.
+    check_epilogue(geometry([288, 128], [1, 1], [1, 1], [0, 0], 1), 5);
 }
 
 fn check_epilogue(geometry: ConvGeometry, side: usize) {
@@ -487,4 +493,19 @@ fn repeated_calls_take_no_more_memory() {
     };
     let first = step();
     assert_eq!(step(), first);
+}
+
+#[test]
+fn quarters_of_wide_layers_in_halves_that_differ() {
+    let kernel = [1, 1];
+    // Halves of an image's pixels that differ by one; a rest of channel blocks.
+    check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 2, 7, 7);
+    check(geometry([288, 320], kernel, [1, 1], [0, 0], 1), 1, 11, 21);
+    // Several bands, and images of two pixels.
+    check(geometry([256, 128], kernel, [1, 1], [0, 0], 1), 1, 19, 20);
+    check(geometry([256, 128], kernel, [1, 1], [0, 0], 1), 33, 1, 2);
+    // Strides, and padding, with which pixels may be missing.
+    check(geometry([256, 256], kernel, [2, 2], [0, 0], 1), 2, 13, 16);
+    check(geometry([256, 320], kernel, [1, 3], [0, 0], 1), 2, 9, 14);
+    check(geometry([256, 256], kernel, [1, 1], [1, 0], 1), 2, 6, 6);
 }

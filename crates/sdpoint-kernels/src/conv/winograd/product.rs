@@ -13,7 +13,9 @@ use crate::conv::addresses::Pixels;
 use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::{Ahead, MAX_PIXELS, Spread, Tile, VECTORS, max_pixels, run_tile};
+use crate::conv::microkernel::{
+    Ahead, MAX_PIXELS, Shared, Spread, Tile, VECTORS, max_pixels, run_tile,
+};
 use crate::conv::product::{OutputLayout, Product};
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -195,6 +197,7 @@ fn run_unit<I: Isa>(
                             .add(point * point_len + start * width),
                         output_channels: width,
                         accumulate: false,
+                        shared: Shared::default(),
                         ahead: &[next.next(steps), Ahead::NOTHING],
                         finish: &Finish::default(),
                         at: 0,
