@@ -58,6 +58,8 @@ pub(super) struct Tile<'a> {
     pub output_channels: usize,
     /// Whether the outputs go on from what is there.
     pub accumulate: bool,
+    /// Whether the outputs come from memory, and not from a cache, to be replaced.
+    pub far_output: bool,
     /// Sums that are of several products; for tiles all of whose lanes are channels.
     pub shared: Shared,
     /// Weights and inputs that will be needed soon.
@@ -153,6 +155,19 @@ fn prefetch<const SOON: bool>(at: *const f32) {
     let _ = at;
 }
 
+/// Asks for the cache line at an address, to store into it.
+#[inline(always)]
+fn prefetch_to_store(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
 /// Computes `pixels` pixels of a tile, of `vectors` vectors of output channels.
 ///
 /// The kernels are compiled once for each size and instruction set, and called from here.
@@ -241,6 +256,12 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
                     if let Addend::Tensor(tensor) = residual {
                         prefetch::<true>(tensor.as_ptr().wrapping_add(tile.at + output + line));
                     }
+                }
+            }
+        } else if tile.far_output {
+            for output in outputs {
+                for line in (0..V * lanes).step_by(LINE) {
+                    prefetch_to_store(tile.output.wrapping_add(output + line));
                 }
             }
         }

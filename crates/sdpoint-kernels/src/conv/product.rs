@@ -205,6 +205,9 @@ impl Product<'_> {
     }
 }
 
+/// Floats of outputs so many that they have left the caches since they were used last.
+const FAR_OUTPUT: usize = 512 * 1024;
+
 /// Pixels so far apart are in the same set of the first-level cache, which has room for fewer
 /// than a tile has.
 const SET_FLOATS: usize = 1024;
@@ -444,6 +447,7 @@ impl TileRunner<'_> {
                     output: product.output.as_ptr().add(at),
                     output_channels: block.channels,
                     accumulate: product.accumulate || part.channels.start > 0,
+                    far_output: product.output.len() >= FAR_OUTPUT,
                     shared: Shared::default(),
                     ahead: &ahead,
                     finish: part.finish,

@@ -98,14 +98,15 @@ const STEPS: [Step; PRODUCTS] = [
     step(Some(U2), None, Some(P5), Some([0, 1])),
 ];
 
-/// With fewer input channels, a tile spends on sums that it passes on what a product saves.
-const FEWEST_INPUTS: usize = 256;
+/// With fewer input channels, a tile spends on sums that it passes on what a product saves;
+/// with fewer output channels, sums of inputs are used too seldom to pay.
+const FEWEST_CHANNELS: usize = 128;
 
-/// With fewer output channels, sums of inputs are used too seldom to pay.
-const FEWEST_OUTPUTS: usize = 128;
+/// And where both are few, the two together cost as much.
+const FEWEST_WEIGHTS: usize = 128 * 256;
 
 /// With fewer pixels in a batch, bringing the weights takes longer than the products.
-const FEWEST_PIXELS: usize = 64;
+const FEWEST_PIXELS: usize = 32;
 
 /// Floats of the left sides of a band. Those of a product are met by all its weights before the
 /// next product's, so that they and no more than the weights of two products share the
@@ -116,8 +117,8 @@ const NEAR_FLOATS: usize = 192 * 1024;
 pub(super) fn applies(geometry: &ConvGeometry, layout: &BlockedLayout) -> bool {
     geometry.is_pointwise()
         && layout.groups == 1
-        && layout.group_in >= FEWEST_INPUTS
-        && layout.group_out >= FEWEST_OUTPUTS
+        && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
+        && layout.group_in * layout.group_out >= FEWEST_WEIGHTS
         && layout.group_in.is_multiple_of(2 * BLOCK)
         && layout
             .group_out
@@ -513,6 +514,7 @@ fn run_tiles<I: Isa>(
                                 output: product.output.as_ptr().add(at),
                                 output_channels: width,
                                 accumulate: product.accumulate,
+                                far_output: false,
                                 shared,
                                 ahead: &[ahead, Ahead::NOTHING],
                                 finish: &product.finish,

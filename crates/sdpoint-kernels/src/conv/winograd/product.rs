@@ -197,6 +197,7 @@ fn run_unit<I: Isa>(
                             .add(point * point_len + start * width),
                         output_channels: width,
                         accumulate: false,
+                        far_output: false,
                         shared: Shared::default(),
                         ahead: &[next.next(steps), Ahead::NOTHING],
                         finish: &Finish::default(),
