@@ -140,9 +140,18 @@ fn main() {
 fn fastest(f: &mut dyn FnMut()) -> f64 {
     let start = Instant::now();
     let mut best = f64::INFINITY;
-    let mut junk = vec![1.0f32; if std::env::var("COLD").is_ok() { 16 << 20 } else { 0 }];
+    let mut junk = vec![
+        1.0f32;
+        if std::env::var("COLD").is_ok() {
+            16 << 20
+        } else {
+            0
+        }
+    ];
     for run in 0.. {
-        for x in &mut junk { *x += 1.0; }
+        for x in &mut junk {
+            *x += 1.0;
+        }
         let begin = Instant::now();
         f();
         best = best.min(begin.elapsed().as_secs_f64());

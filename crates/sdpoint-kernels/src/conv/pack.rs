@@ -207,7 +207,9 @@ pub(super) struct PackedWeights {
     /// For narrow groups.
     pub narrow: Option<NarrowWeights>,
     /// Where Winograd's algorithm applies.
-    transformed: Option<OnceLock<TransformedWeights>>,
+    /// [Their sizes](winograd::Size) are made by the first batch that they pay for, unless they
+    /// are few.
+    transformed: Option<[OnceLock<TransformedWeights>; winograd::SIZES.len()]>,
     /// Where Strassen's algorithm applies; made by the first grid that it pays for.
     quarter_sums: Option<OnceLock<QuarterSums>>,
 }
@@ -222,7 +224,7 @@ impl PackedWeights {
         grid: [usize; 2],
     ) -> bool {
         self.narrow.is_some()
-            || self.transformed.is_some() && winograd::fits(batch, grid)
+            || self.winograd(batch, grid).is_some()
             || self.quarter_sums.is_some() && strassen::fits(batch, joined, grid)
             || product::parts(ctx, &self.layout) == 1
     }
@@ -245,11 +247,13 @@ impl PackedWeights {
             narrow: narrow.map(|width| NarrowWeights::zeros(ctx, channels, width, layout.taps)),
             quarter_sums: (dense && strassen::applies(geometry, &layout)).then(OnceLock::new),
             transformed: (dense && winograd::applies(kernel, stride, &layout)).then(|| {
-                if TransformedWeights::at_once(&layout) {
-                    OnceLock::from(TransformedWeights::zeros(ctx, layout))
-                } else {
-                    OnceLock::new()
-                }
+                winograd::SIZES.map(|size| {
+                    if TransformedWeights::at_once(size, &layout) {
+                        OnceLock::from(TransformedWeights::zeros(ctx, size, layout))
+                    } else {
+                        OnceLock::new()
+                    }
+                })
             }),
         }
     }
@@ -279,7 +283,8 @@ impl PackedWeights {
                 }
             }
         });
-        if let Some(transformed) = self.transformed.as_mut().and_then(OnceLock::get_mut) {
+        let transformed = self.transformed.iter_mut().flatten();
+        for transformed in transformed.filter_map(OnceLock::get_mut) {
             transformed.fill(ctx, &layout, &self.data);
         }
         if let Some(sums) = self.quarter_sums.as_mut().and_then(OnceLock::get_mut) {
@@ -295,14 +300,27 @@ impl PackedWeights {
         batch: usize,
         grid: [usize; 2],
     ) -> Option<&TransformedWeights> {
+        let (size, transformed) = self.winograd(batch, grid)?;
+        Some(transformed.get_or_init(|| {
+            let mut transformed = TransformedWeights::zeros(ctx, size, self.layout);
+            transformed.fill(ctx, &self.layout, &self.data);
+            transformed
+        }))
+    }
+
+    /// The size of Winograd's tiles that pay for a batch of grids, and the weights for it.
+    fn winograd(
+        &self,
+        batch: usize,
+        grid: [usize; 2],
+    ) -> Option<(winograd::Size, &OnceLock<TransformedWeights>)> {
         let transformed = self.transformed.as_ref()?;
-        winograd::fits(batch, grid).then(|| {
-            transformed.get_or_init(|| {
-                let mut transformed = TransformedWeights::zeros(ctx, self.layout);
-                transformed.fill(ctx, &self.layout, &self.data);
-                transformed
-            })
-        })
+        let size = winograd::Size::fitting(&self.layout, batch, grid)?;
+        let (_, transformed) = winograd::SIZES
+            .iter()
+            .zip(transformed)
+            .find(|(other, _)| **other == size)?;
+        Some((size, transformed))
     }
 
     /// Sums of weights, if they pay for this batch of grids in whose rows so many images are
@@ -343,9 +361,11 @@ impl PackedWeights {
             + self.narrow.as_ref().map_or(0, NarrowWeights::bytes)
             + self
                 .transformed
-                .as_ref()
-                .and_then(OnceLock::get)
-                .map_or(0, TransformedWeights::bytes)
+                .iter()
+                .flatten()
+                .filter_map(OnceLock::get)
+                .map(TransformedWeights::bytes)
+                .sum::<usize>()
             + self
                 .quarter_sums
                 .as_ref()

@@ -242,6 +242,11 @@ fn tiles_of_winograd_that_stick_out_of_the_image() {
         check(geometry(channels, [3, 3], [1, 1], [1, 1], 1), 6, 7, 11);
         check(geometry(channels, [3, 3], [1, 1], [0, 2], 1), 6, 10, 6);
     }
+    // So few that they are smaller, with a rest in rows, columns and channels.
+    for channels in [[64, 64], [72, 80], [67, 97]] {
+        check(geometry(channels, [3, 3], [1, 1], [1, 1], 1), 1, 7, 7);
+        check(geometry(channels, [3, 3], [1, 1], [0, 2], 1), 2, 9, 5);
+    }
     // Enough tiles for the weights' gradient, and a rest of channels on both sides.
     check(geometry([24, 40], [3, 3], [1, 1], [1, 1], 1), 13, 11, 10);
     // A phase of the data gradient is 3 × 3 here.

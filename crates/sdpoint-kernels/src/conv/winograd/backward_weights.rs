@@ -7,8 +7,9 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::Size;
+use super::lines::F4;
 use super::tiles::{Tiles, TransformedLayout, gather_tiles};
-use super::{INPUTS, POINTS, TILE};
 use crate::context::Context;
 use crate::conv::backward_weights::{Reduction, Run, TASKS, run_block};
 use crate::conv::gather::BLOCK;
@@ -40,6 +41,11 @@ const FEWEST_TILES: usize = 96;
 
 const TAPS: usize = 9;
 
+/// Outputs of a tile in rows and columns, and its inputs, each with a matrix product.
+const TILE: usize = Size::Four.outputs();
+const INPUTS: usize = TILE + 2;
+const POINTS: usize = Size::Four.points();
+
 /// Whether there is enough to reduce over.
 pub(in crate::conv) fn fits(reduction: &Reduction<'_>) -> bool {
     tiles(reduction).count(reduction.batch) >= FEWEST_TILES
@@ -49,6 +55,7 @@ fn tiles(reduction: &Reduction<'_>) -> Tiles {
     Tiles {
         grid: reduction.grid,
         origin: reduction.window.origin,
+        outputs: TILE,
     }
 }
 
@@ -222,7 +229,7 @@ impl Band {
         let tiles = count.div_ceil(count.div_ceil(most));
         Band {
             tiles,
-            inputs: TransformedLayout::new(layout.group_in, tiles),
+            inputs: TransformedLayout::new(POINTS, layout.group_in, tiles),
             // An odd number of cache lines keeps the points out of one another's sets.
             gradient_point: (tiles * width) | BLOCK,
             units,
@@ -272,7 +279,7 @@ impl SimdOp for RunStep<'_> {
             tiles,
         } = *self.reduce;
         match self.step.clone() {
-            Step::Inputs(slots) => gather_tiles(
+            Step::Inputs(slots) => gather_tiles::<I, F4, TILE, INPUTS>(
                 isa,
                 &reduction.source,
                 tiles,

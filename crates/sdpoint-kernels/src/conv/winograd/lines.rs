@@ -5,65 +5,111 @@ use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 
-use super::{INPUTS, TILE};
+/// The transforms of lines of which `INPUTS` inputs make `OUTPUTS` outputs.
+pub(super) trait Filter<const OUTPUTS: usize, const INPUTS: usize> {
+    /// Three taps of a line at the points.
+    fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS];
 
-/// Three taps of a line at the points.
-#[inline(always)]
-pub(super) fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS] {
-    let ops = isa.f32();
-    let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
-    let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));
-    let even = ops.add(ops.mul(two_thirds, g[0]), ops.mul(third, g[2]));
-    let odd = ops.mul(root_third, g[1]);
-    let even2 = ops.add(ops.mul(sixth, g[0]), ops.mul(third, g[2]));
-    let odd2 = ops.mul(root_sixth, g[1]);
-    [
-        g[0],
-        ops.sub(ops.neg(even), odd),
-        ops.sub(odd, even),
-        ops.add(even2, odd2),
-        ops.sub(even2, odd2),
-        g[2],
-    ]
+    /// The inputs of a line at the points.
+    fn transform_inputs<I: Isa>(isa: I, d: [I::F32; INPUTS]) -> [I::F32; INPUTS];
+
+    /// The outputs of a line from its products at the points.
+    fn transform_outputs<I: Isa>(isa: I, m: [I::F32; INPUTS]) -> [I::F32; OUTPUTS];
 }
 
-/// Six inputs of a line at the points.
-#[inline(always)]
-pub(super) fn transform_inputs<I: Isa>(isa: I, d: [I::F32; INPUTS]) -> [I::F32; INPUTS] {
-    let ops = isa.f32();
-    let [half, two, five_halves] = [0.5, 2.0, 2.5].map(|x| ops.splat(x));
-    let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
-    let even = ops.mul_sub_from(two, d[2], d[4]);
-    let odd = ops.mul_sub_from(root, d[1], ops.mul(half_root, d[3]));
-    let even2 = ops.mul_sub_from(half, d[2], d[4]);
-    let odd2 = ops.mul_sub_from(half_root, d[1], ops.mul(root, d[3]));
-    [
-        ops.mul_sub_from(five_halves, d[2], ops.add(d[0], d[4])),
-        ops.add(even, odd),
-        ops.sub(even, odd),
-        ops.add(even2, odd2),
-        ops.sub(even2, odd2),
-        ops.mul_sub_from(five_halves, d[3], ops.add(d[1], d[5])),
-    ]
+/// At 0, ±1 and ∞.
+pub(super) struct F2;
+
+impl Filter<2, 4> for F2 {
+    #[inline(always)]
+    fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; 4] {
+        let ops = isa.f32();
+        let half = ops.splat(0.5);
+        let even = ops.mul(half, ops.add(g[0], g[2]));
+        let odd = ops.mul(half, g[1]);
+        [g[0], ops.add(even, odd), ops.sub(even, odd), g[2]]
+    }
+
+    #[inline(always)]
+    fn transform_inputs<I: Isa>(isa: I, d: [I::F32; 4]) -> [I::F32; 4] {
+        let ops = isa.f32();
+        [
+            ops.sub(d[0], d[2]),
+            ops.add(d[1], d[2]),
+            ops.sub(d[2], d[1]),
+            ops.sub(d[1], d[3]),
+        ]
+    }
+
+    #[inline(always)]
+    fn transform_outputs<I: Isa>(isa: I, m: [I::F32; 4]) -> [I::F32; 2] {
+        let ops = isa.f32();
+        [
+            ops.add(m[0], ops.add(m[1], m[2])),
+            ops.sub(ops.sub(m[1], m[2]), m[3]),
+        ]
+    }
 }
 
-/// Four outputs of a line from its products at the points.
-#[inline(always)]
-pub(super) fn transform_outputs<I: Isa>(isa: I, m: [I::F32; INPUTS]) -> [I::F32; TILE] {
-    let ops = isa.f32();
-    let [half, two] = [0.5, 2.0].map(|x| ops.splat(x));
-    let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
-    let [two_roots, quarter_root] = [2.0 * ROOT, 0.5 * HALF_ROOT].map(|x| ops.splat(x));
-    let (sum, difference) = (ops.add(m[1], m[2]), ops.sub(m[1], m[2]));
-    let (sum2, difference2) = (ops.add(m[3], m[4]), ops.sub(m[3], m[4]));
-    [
-        ops.add(m[0], ops.add(sum, sum2)),
-        ops.mul_add(half_root, difference, ops.mul(root, difference2)),
-        ops.mul_add(half, sum, ops.mul(two, sum2)),
-        ops.mul_add(
-            quarter_root,
-            difference,
-            ops.mul_add(two_roots, difference2, m[5]),
-        ),
-    ]
+/// At 0, ±1/√2, ±√2 and ∞.
+pub(super) struct F4;
+
+impl Filter<4, 6> for F4 {
+    #[inline(always)]
+    fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; 6] {
+        let ops = isa.f32();
+        let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
+        let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));
+        let even = ops.add(ops.mul(two_thirds, g[0]), ops.mul(third, g[2]));
+        let odd = ops.mul(root_third, g[1]);
+        let even2 = ops.add(ops.mul(sixth, g[0]), ops.mul(third, g[2]));
+        let odd2 = ops.mul(root_sixth, g[1]);
+        [
+            g[0],
+            ops.sub(ops.neg(even), odd),
+            ops.sub(odd, even),
+            ops.add(even2, odd2),
+            ops.sub(even2, odd2),
+            g[2],
+        ]
+    }
+
+    #[inline(always)]
+    fn transform_inputs<I: Isa>(isa: I, d: [I::F32; 6]) -> [I::F32; 6] {
+        let ops = isa.f32();
+        let [half, two, five_halves] = [0.5, 2.0, 2.5].map(|x| ops.splat(x));
+        let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
+        let even = ops.mul_sub_from(two, d[2], d[4]);
+        let odd = ops.mul_sub_from(root, d[1], ops.mul(half_root, d[3]));
+        let even2 = ops.mul_sub_from(half, d[2], d[4]);
+        let odd2 = ops.mul_sub_from(half_root, d[1], ops.mul(root, d[3]));
+        [
+            ops.mul_sub_from(five_halves, d[2], ops.add(d[0], d[4])),
+            ops.add(even, odd),
+            ops.sub(even, odd),
+            ops.add(even2, odd2),
+            ops.sub(even2, odd2),
+            ops.mul_sub_from(five_halves, d[3], ops.add(d[1], d[5])),
+        ]
+    }
+
+    #[inline(always)]
+    fn transform_outputs<I: Isa>(isa: I, m: [I::F32; 6]) -> [I::F32; 4] {
+        let ops = isa.f32();
+        let [half, two] = [0.5, 2.0].map(|x| ops.splat(x));
+        let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
+        let [two_roots, quarter_root] = [2.0 * ROOT, 0.5 * HALF_ROOT].map(|x| ops.splat(x));
+        let (sum, difference) = (ops.add(m[1], m[2]), ops.sub(m[1], m[2]));
+        let (sum2, difference2) = (ops.add(m[3], m[4]), ops.sub(m[3], m[4]));
+        [
+            ops.add(m[0], ops.add(sum, sum2)),
+            ops.mul_add(half_root, difference, ops.mul(root, difference2)),
+            ops.mul_add(half, sum, ops.mul(two, sum2)),
+            ops.mul_add(
+                quarter_root,
+                difference,
+                ops.mul_add(two_roots, difference2, m[5]),
+            ),
+        ]
+    }
 }

@@ -6,6 +6,9 @@
 //! a last transform makes 4 × 4 outputs of them. See Lavin and Gray, "Fast Algorithms for
 //! Convolutional Neural Networks" (2016). The interpolation points are 0, ±1/√2, ±√2 and ∞:
 //! with them, rounding errors are about a third of those with the usual 0, ±1, ±2 and ∞.
+//!
+//! Where that would make few tiles, F(2×2, 3×3) makes four times as many, with 16
+//! multiplications for 4 outputs.
 
 pub(super) mod backward_weights;
 mod lines;
@@ -19,28 +22,62 @@ pub(super) use weights::TransformedWeights;
 use super::pack::BlockedLayout;
 
 /// Outputs of a tile, in rows and columns.
-const TILE: usize = 4;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Size {
+    /// F(2×2, 3×3).
+    Two,
+    /// F(4×4, 3×3).
+    Four,
+}
 
-/// Inputs of a tile, in rows and columns.
-const INPUTS: usize = TILE + 2;
+/// All of them, those first that save most.
+pub(super) const SIZES: [Size; 2] = [Size::Four, Size::Two];
 
-/// Matrix products.
-const POINTS: usize = INPUTS * INPUTS;
+impl Size {
+    const fn outputs(self) -> usize {
+        match self {
+            Size::Two => 2,
+            Size::Four => 4,
+        }
+    }
 
-/// Narrower convolutions spend on the transforms what they save.
-const FEWEST_CHANNELS: usize = 16;
+    /// Matrix products, which are the inputs of a tile.
+    const fn points(self) -> usize {
+        let inputs = self.outputs() + 2;
+        inputs * inputs
+    }
+
+    /// Narrower convolutions spend on the transforms what they save.
+    const fn fewest_channels(self) -> usize {
+        match self {
+            Size::Two => 64,
+            Size::Four => 16,
+        }
+    }
+
+    /// The tiles that a batch of grids of outputs of a layout is best computed by, if any.
+    ///
+    /// They have to fit a grid well enough, and be enough to keep the kernel busy: with fewer,
+    /// loading the weights takes longer than the multiplications that they save.
+    pub fn fitting(layout: &BlockedLayout, batch: usize, grid: [usize; 2]) -> Option<Self> {
+        let channels = layout.group_in.min(layout.group_out);
+        SIZES.into_iter().find(|size| {
+            let side = size.outputs();
+            let tiles = grid[0].div_ceil(side) * grid[1].div_ceil(side);
+            channels >= size.fewest_channels()
+                && tiles * side * side * 2 <= grid[0] * grid[1] * 3
+                && batch * tiles >= FEWEST_TILES
+        })
+    }
+}
+
+/// Fewer tiles of a batch are a small part of what the micro-kernel computes at once.
+const FEWEST_TILES: usize = 16;
 
 /// Whether this is a convolution that the algorithm computes, and not too narrow for it.
 pub(super) fn applies(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
     kernel == [3, 3]
         && stride == [1, 1]
         && layout.groups == 1
-        && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
-}
-
-/// Whether tiles fit a grid of outputs well enough, and are enough to keep the kernel busy: with
-/// fewer, loading the weights takes longer than the multiplications that they save.
-pub(super) fn fits(batch: usize, grid: [usize; 2]) -> bool {
-    let tiles = grid[0].div_ceil(TILE) * grid[1].div_ceil(TILE);
-    tiles * TILE * TILE * 2 <= grid[0] * grid[1] * 3 && batch * tiles >= 16
+        && layout.group_in.min(layout.group_out) >= Size::Four.fewest_channels()
 }

@@ -5,9 +5,9 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::lines::transform_outputs;
+use super::lines::{F2, F4, Filter};
 use super::tiles::{Tiles, TransformedLayout, gather_tiles};
-use super::{INPUTS, POINTS, TILE, TransformedWeights};
+use super::{Size, TransformedWeights};
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
 use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
@@ -30,12 +30,14 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let tiles = Tiles {
         grid: product.grid,
         origin: product.window.origin,
+        outputs: weights.size().outputs(),
     };
+    let points = weights.size().points();
     let count = tiles.count(product.batch);
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
     // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
-    let most = (BAND_FLOATS / (POINTS * channels)).max(2 * MAX_PIXELS);
+    let most = (BAND_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
     let units = layout.units();
     // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
     // for few tiles it is better to cut the weights.
@@ -50,18 +52,18 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
         .min(count.div_ceil(MAX_PIXELS));
     let band = count.div_ceil(bands);
     let bands = count.div_ceil(band);
-    let macs = POINTS * band * layout.macs_per_pixel();
+    let macs = points * band * layout.macs_per_pixel();
     let splits = tasks
         .div_ceil(bands)
         .min(macs.div_ceil(TASK_MACS))
         .clamp(1, units);
-    let transformed = TransformedLayout::new(layout.group_in, band);
+    let transformed = TransformedLayout::new(points, layout.group_in, band);
     let width = VECTORS * layout.lanes();
     ctx.parallel_with(
         bands * splits,
         || State {
             inputs: ctx.scratch(transformed.len()),
-            products: ctx.scratch(POINTS * (band * width + BLOCK)),
+            products: ctx.scratch(points * (band * width + BLOCK)),
             gathered: None,
         },
         |state, task| {
@@ -104,6 +106,20 @@ impl SimdOp for RunTiles<'_, '_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
+        match self.weights.size() {
+            Size::Two => self.run::<I, F2, 2, 4, 4>(isa),
+            Size::Four => self.run::<I, F4, 4, 6, 16>(isa),
+        }
+    }
+}
+
+impl RunTiles<'_, '_> {
+    #[inline(always)]
+    /// `OUTPUTS` is the square of `M`.
+    fn run<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
+        self,
+        isa: I,
+    ) {
         let RunTiles {
             ctx,
             product,
@@ -118,10 +134,10 @@ impl SimdOp for RunTiles<'_, '_> {
             state.gathered = Some(range.start);
             let out = SharedMut::new(&mut state.inputs);
             let source = &product.source;
-            gather_tiles(isa, source, tiles, range.clone(), transformed, 0, out);
+            gather_tiles::<I, F, M, N>(isa, source, tiles, range.clone(), transformed, 0, out);
         }
         for unit in units {
-            run_unit(
+            run_unit::<I, F, M, N, OUTPUTS>(
                 ctx,
                 isa,
                 product,
@@ -137,7 +153,7 @@ impl SimdOp for RunTiles<'_, '_> {
 }
 
 #[inline(always)]
-fn run_unit<I: Isa>(
+fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
     ctx: &Context,
     isa: I,
     product: &Product<'_>,
@@ -156,12 +172,13 @@ fn run_unit<I: Isa>(
     let width = vectors * lanes;
     // An odd number of cache lines keeps the points out of one another's sets.
     let point_len = (range.len() * width) | BLOCK;
-    assert!(state.products.len() >= POINTS * point_len);
+    let points = N * N;
+    assert!(state.products.len() >= points * point_len);
     assert!(state.inputs.len() >= transformed.len());
     let runs = range.len().div_ceil(max_pixels::<I>(vectors));
-    for point in 0..POINTS {
+    for point in 0..points {
         let packed = weights.unit(point, unit);
-        let next = if point + 1 < POINTS {
+        let next = if point + 1 < points {
             weights.unit(point + 1, unit)
         } else {
             // Of this task or, most often, the thread's next one.
@@ -224,34 +241,35 @@ fn run_unit<I: Isa>(
             let [image, row, column] = position;
             position = tiles.after(position);
             let from = i * width + v * lanes;
-            let mut lines = [[ops.zero(); INPUTS]; TILE];
-            for c in 0..INPUTS {
+            let mut lines = [[ops.zero(); N]; M];
+            for c in 0..N {
                 let line = std::array::from_fn(|r| {
-                    let at = (r * INPUTS + c) * point_len + from;
+                    let at = (r * N + c) * point_len + from;
                     // SAFETY: within the length asserted above.
                     unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
                 });
-                let line = transform_outputs(isa, line);
-                for r in 0..TILE {
+                let line = F::transform_outputs(isa, line);
+                for r in 0..M {
                     lines[r][c] = line[r];
                 }
             }
-            let mut sums = [[ops.zero(); TILE]; TILE];
-            for r in 0..TILE {
-                sums[r] = transform_outputs(isa, lines[r]);
+            let mut sums = [[ops.zero(); M]; M];
+            for r in 0..M {
+                sums[r] = F::transform_outputs(isa, lines[r]);
             }
             let size = [
-                TILE.min(product.grid[0] - row),
-                TILE.min(product.grid[1] - column),
+                M.min(product.grid[0] - row),
+                M.min(product.grid[1] - column),
             ];
             let at = offset + image * image_len + row * row_len + column * pixel + channel;
             // SAFETY: the outputs of a tile within the grid are this task's alone;
             // `Product`'s makers assert that they lie in the output tensor, which residual and
             // second output equal in length.
             unsafe {
-                if size == [TILE; 2] && finish.mask.is_none() {
-                    let places = std::array::from_fn(|i| i / TILE * row_len + i % TILE * pixel);
-                    let sums: [_; TILE * TILE] = std::array::from_fn(|i| sums[i / TILE][i % TILE]);
+                if size == [M; 2] && finish.mask.is_none() {
+                    let places: [_; OUTPUTS] =
+                        std::array::from_fn(|i| i / M * row_len + i % M * pixel);
+                    let sums: [_; OUTPUTS] = std::array::from_fn(|i| sums[i / M][i % M]);
                     let to = product.output.as_ptr().add(at);
                     let accumulate = product.accumulate;
                     product
@@ -273,11 +291,11 @@ fn run_unit<I: Isa>(
 ///
 /// As for [`Finish::store`].
 #[inline(always)]
-unsafe fn store_part<I: Isa>(
+unsafe fn store_part<I: Isa, const M: usize>(
     isa: I,
     product: &Product<'_>,
     lanes: &FinishLanes<I>,
-    sums: &[[I::F32; TILE]; TILE],
+    sums: &[[I::F32; M]; M],
     size: [usize; 2],
     at: usize,
 ) {

@@ -5,8 +5,7 @@ use std::ops::Range;
 use rten_simd::Isa;
 use rten_simd::ops::BitOps;
 
-use super::lines::transform_inputs;
-use super::{INPUTS, POINTS, TILE};
+use super::lines::Filter;
 use crate::conv::gather::{BLOCK, Source};
 use crate::shared_mut::SharedMut;
 
@@ -17,11 +16,13 @@ pub(super) struct Tiles {
     pub grid: [usize; 2],
     /// Where the inputs of output (0, 0) start.
     pub origin: [isize; 2],
+    /// Outputs of a tile, in rows and columns.
+    pub outputs: usize,
 }
 
 impl Tiles {
     fn per_image(&self) -> [usize; 2] {
-        self.grid.map(|size| size.div_ceil(TILE))
+        self.grid.map(|size| size.div_ceil(self.outputs))
     }
 
     pub fn count(&self, batch: usize) -> usize {
@@ -34,16 +35,20 @@ impl Tiles {
     pub fn position(&self, tile: usize) -> [usize; 3] {
         let [rows, columns] = self.per_image();
         let (tile, column) = (tile / columns, tile % columns);
-        [tile / rows, tile % rows * TILE, column * TILE]
+        [
+            tile / rows,
+            tile % rows * self.outputs,
+            column * self.outputs,
+        ]
     }
 
     /// The position of the tile after the one at a position.
     #[inline(always)]
     pub(super) fn after(&self, [image, row, column]: [usize; 3]) -> [usize; 3] {
-        if column + TILE < self.grid[1] {
-            [image, row, column + TILE]
-        } else if row + TILE < self.grid[0] {
-            [image, row + TILE, 0]
+        if column + self.outputs < self.grid[1] {
+            [image, row, column + self.outputs]
+        } else if row + self.outputs < self.grid[0] {
+            [image, row + self.outputs, 0]
         } else {
             [image + 1, 0, 0]
         }
@@ -57,18 +62,23 @@ pub(super) struct TransformedLayout {
     pub plane: usize,
     /// Between points.
     pub point: usize,
+    points: usize,
 }
 
 impl TransformedLayout {
-    pub fn new(channels: usize, tiles: usize) -> Self {
+    pub fn new(points: usize, channels: usize, tiles: usize) -> Self {
         let plane = tiles * BLOCK;
         // An odd number of cache lines keeps the points out of one another's sets.
         let point = (channels.div_ceil(BLOCK) * plane) | BLOCK;
-        TransformedLayout { plane, point }
+        TransformedLayout {
+            plane,
+            point,
+            points,
+        }
     }
 
     pub fn len(&self) -> usize {
-        POINTS * self.point
+        self.points * self.point
     }
 }
 
@@ -76,7 +86,7 @@ impl TransformedLayout {
 /// layout. In the last channel block, lanes beyond the channels are zero. No other thread may
 /// use these slots meanwhile.
 #[inline(always)]
-pub(super) fn gather_tiles<I: Isa>(
+pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usize>(
     isa: I,
     source: &Source<'_>,
     tiles: &Tiles,
@@ -86,17 +96,18 @@ pub(super) fn gather_tiles<I: Isa>(
     out: SharedMut<'_, f32>,
 ) {
     let channels = source.channels;
+    assert!(tiles.outputs == M && layout.points == N * N);
     assert!(out.len() >= layout.len() && (slot + range.len()) * BLOCK <= layout.plane);
-    let mut padded = [[0.0_f32; BLOCK]; POINTS];
+    let mut padded = [[[0.0_f32; BLOCK]; N]; N];
     let mut position = tiles.position(range.start);
     for i in 0..range.len() {
         let [image, row, column] = position;
         position = tiles.after(position);
         let y = row as isize + tiles.origin[0];
         let x = column as isize + tiles.origin[1];
-        let rows = inside(y, source.height);
-        let columns = inside(x, source.width);
-        let whole = rows.len() == INPUTS && columns.len() == INPUTS;
+        let rows = inside::<N>(y, source.height);
+        let columns = inside::<N>(x, source.width);
+        let whole = rows.len() == N && columns.len() == N;
         let pixel = |r: usize, c: usize| {
             let y = image * source.height + (y + r as isize) as usize;
             (y * source.width + (x + c as isize) as usize) * channels
@@ -121,17 +132,17 @@ pub(super) fn gather_tiles<I: Isa>(
                 // and `out` holds `BLOCK` floats of every tile at every point.
                 unsafe {
                     if whole {
-                        transform_patch::<I, true>(isa, &patch, to, layout.point);
+                        transform_patch::<I, F, M, N, true>(isa, &patch, to, layout.point);
                     } else {
-                        transform_patch::<I, false>(isa, &patch, to, layout.point);
+                        transform_patch::<I, F, M, N, false>(isa, &patch, to, layout.point);
                     }
                 }
                 continue;
             }
             let count = BLOCK.min(channels - first);
-            for r in 0..INPUTS {
-                for c in 0..INPUTS {
-                    let to = &mut padded[r * INPUTS + c];
+            for r in 0..N {
+                for c in 0..N {
+                    let to = &mut padded[r][c];
                     *to = [0.0; BLOCK];
                     if rows.contains(&r) && columns.contains(&c) {
                         to[..count].copy_from_slice(&source.data[pixel(r, c) + first..][..count]);
@@ -140,13 +151,13 @@ pub(super) fn gather_tiles<I: Isa>(
             }
             let patch = Patch {
                 start: padded.as_ptr().cast(),
-                row: INPUTS * BLOCK,
+                row: N * BLOCK,
                 pixel: BLOCK,
-                rows: 0..INPUTS,
-                columns: 0..INPUTS,
+                rows: 0..N,
+                columns: 0..N,
             };
             // SAFETY: the patch is all of `padded`; `out` as above.
-            unsafe { transform_patch::<I, true>(isa, &patch, to, layout.point) };
+            unsafe { transform_patch::<I, F, M, N, true>(isa, &patch, to, layout.point) };
         }
     }
 }
@@ -170,7 +181,13 @@ struct Patch {
 ///
 /// [`BLOCK`] floats of each pixel that exists must be readable, and of each point writable.
 #[inline(always)]
-unsafe fn transform_patch<I: Isa, const WHOLE: bool>(
+unsafe fn transform_patch<
+    I: Isa,
+    F: Filter<M, N>,
+    const M: usize,
+    const N: usize,
+    const WHOLE: bool,
+>(
     isa: I,
     patch: &Patch,
     to: *mut f32,
@@ -179,25 +196,25 @@ unsafe fn transform_patch<I: Isa, const WHOLE: bool>(
     let ops = isa.f32();
     let [top, left] = [patch.rows.start, patch.columns.start];
     for lane in (0..BLOCK).step_by(ops.len()) {
-        let mut lines = [[ops.zero(); INPUTS]; INPUTS];
-        for c in 0..INPUTS {
-            let mut line = [ops.zero(); INPUTS];
-            for r in 0..INPUTS {
+        let mut lines = [[ops.zero(); N]; N];
+        for c in 0..N {
+            let mut line = [ops.zero(); N];
+            for r in 0..N {
                 if WHOLE || patch.rows.contains(&r) && patch.columns.contains(&c) {
                     let at = (r - top) * patch.row + (c - left) * patch.pixel + lane;
                     // SAFETY: the caller's promise.
                     line[r] = unsafe { ops.load_ptr(patch.start.add(at)) };
                 }
             }
-            let line = transform_inputs(isa, line);
-            for r in 0..INPUTS {
+            let line = F::transform_inputs(isa, line);
+            for r in 0..N {
                 lines[r][c] = line[r];
             }
         }
-        for r in 0..INPUTS {
-            let line = transform_inputs(isa, lines[r]);
-            for c in 0..INPUTS {
-                let at = (r * INPUTS + c) * point + lane;
+        for r in 0..N {
+            let line = F::transform_inputs(isa, lines[r]);
+            for c in 0..N {
+                let at = (r * N + c) * point + lane;
                 // SAFETY: the caller's promise.
                 unsafe { ops.store_ptr(line[c], to.add(at)) };
             }
@@ -207,8 +224,8 @@ unsafe fn transform_patch<I: Isa, const WHOLE: bool>(
 
 /// Which of a tile's inputs from `start` on lie in an image.
 #[inline(always)]
-fn inside(start: isize, size: usize) -> Range<usize> {
-    let clamp = |x: isize| x.clamp(0, INPUTS as isize) as usize;
+fn inside<const N: usize>(start: isize, size: usize) -> Range<usize> {
+    let clamp = |x: isize| x.clamp(0, N as isize) as usize;
     let lo = clamp(-start);
     lo..clamp(size as isize - start).max(lo)
 }

@@ -3,8 +3,8 @@
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
 
-use super::lines::kernel_line;
-use super::{INPUTS, POINTS};
+use super::Size;
+use super::lines::{F2, F4, Filter};
 use crate::context::Context;
 use crate::conv::pack::BlockedLayout;
 use crate::memory::AlignedVec;
@@ -17,21 +17,23 @@ const MOST_AT_ONCE: usize = 256 * 256;
 /// Transformed weights: for each of the points, one matrix in the order of `layout`.
 #[derive(Clone, Debug)]
 pub(in crate::conv) struct TransformedWeights {
+    size: Size,
     layout: BlockedLayout,
     data: AlignedVec,
 }
 
 impl TransformedWeights {
-    /// Room for the transformed weights of a layout of nine taps.
-    pub fn zeros(ctx: &Context, layout: BlockedLayout) -> Self {
+    /// Room for the weights of a layout of nine taps, transformed for tiles of this size.
+    pub fn zeros(ctx: &Context, size: Size, layout: BlockedLayout) -> Self {
         let layout = layout.with_taps(1);
-        let data = ctx.lasting(POINTS * layout.len());
-        TransformedWeights { layout, data }
+        let data = ctx.lasting(size.points() * layout.len());
+        TransformedWeights { size, layout, data }
     }
 
-    /// Whether the weights of a layout are few enough to be transformed whatever batch comes.
-    pub fn at_once(layout: &BlockedLayout) -> bool {
-        layout.group_in * layout.group_out <= MOST_AT_ONCE
+    /// Whether most batches need the weights of a layout for tiles of this size, and they are
+    /// few enough to be made whatever batch comes.
+    pub fn at_once(size: Size, layout: &BlockedLayout) -> bool {
+        size == Size::Four && layout.group_in * layout.group_out <= MOST_AT_ONCE
     }
 
     /// Transforms weights in the order of `packed_layout`, which has nine taps.
@@ -40,6 +42,7 @@ impl TransformedWeights {
         let data = SharedMut::new(&mut self.data);
         ctx.parallel(layout.units(), |unit| {
             ctx.dispatch(TransformKernels {
+                size: self.size,
                 layout,
                 data,
                 unit,
@@ -47,6 +50,10 @@ impl TransformedWeights {
                 packed: &packed[packed_layout.range(unit)],
             });
         });
+    }
+
+    pub(super) fn size(&self) -> Size {
+        self.size
     }
 
     pub(super) fn layout(&self) -> &BlockedLayout {
@@ -66,6 +73,7 @@ impl TransformedWeights {
 
 /// Transforms the kernels of a unit. No other thread may store into the unit meanwhile.
 struct TransformKernels<'a> {
+    size: Size,
     layout: BlockedLayout,
     data: SharedMut<'a, f32>,
     unit: usize,
@@ -78,6 +86,16 @@ impl SimdOp for TransformKernels<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
+        match self.size {
+            Size::Two => self.run::<I, F2, 2, 4>(isa),
+            Size::Four => self.run::<I, F4, 4, 6>(isa),
+        }
+    }
+}
+
+impl TransformKernels<'_> {
+    #[inline(always)]
+    fn run<I: Isa, F: Filter<M, N>, const M: usize, const N: usize>(self, isa: I) {
         let ops = isa.f32();
         let lanes = ops.len();
         let TransformKernels { layout, data, .. } = self;
@@ -88,20 +106,20 @@ impl SimdOp for TransformKernels<'_> {
             let row = first + layout.kernel_rows(input).0 * width;
             let (packed_row, step) = self.packed_layout.kernel_rows(input);
             for v in 0..block.vectors {
-                let mut lines = [[ops.zero(); 3]; INPUTS];
+                let mut lines = [[ops.zero(); 3]; N];
                 for c in 0..3 {
                     let tap = |r: usize| {
                         let row = packed_row + (r * 3 + c) * step;
                         ops.load(&self.packed[row * width + v * lanes..])
                     };
-                    let line = kernel_line(isa, [tap(0), tap(1), tap(2)]);
-                    for r in 0..INPUTS {
+                    let line = F::kernel_line(isa, [tap(0), tap(1), tap(2)]);
+                    for r in 0..N {
                         lines[r][c] = line[r];
                     }
                 }
                 for (r, line) in lines.into_iter().enumerate() {
-                    for (c, value) in kernel_line(isa, line).into_iter().enumerate() {
-                        let at = (r * INPUTS + c) * layout.len() + row + v * lanes;
+                    for (c, value) in F::kernel_line(isa, line).into_iter().enumerate() {
+                        let at = (r * N + c) * layout.len() + row + v * lanes;
                         // SAFETY: units have disjoint weights, and the caller has this one.
                         ops.store(value, unsafe { data.slice(at..at + lanes) });
                     }
