@@ -100,10 +100,7 @@ const STEPS: [Step; PRODUCTS] = [
 
 /// With fewer input channels, a tile spends on sums that it passes on what a product saves;
 /// with fewer output channels, sums of inputs are used too seldom to pay.
-const FEWEST_CHANNELS: usize = 128;
-
-/// And where both are few, the two together cost as much.
-const FEWEST_WEIGHTS: usize = 128 * 256;
+const FEWEST_CHANNELS: usize = 256;
 
 /// With fewer pixels in a batch, bringing the weights takes longer than the products.
 const FEWEST_PIXELS: usize = 32;
@@ -118,7 +115,6 @@ pub(super) fn applies(geometry: &ConvGeometry, layout: &BlockedLayout) -> bool {
     geometry.is_pointwise()
         && layout.groups == 1
         && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
-        && layout.group_in * layout.group_out >= FEWEST_WEIGHTS
         && layout.group_in.is_multiple_of(2 * BLOCK)
         && layout
             .group_out
@@ -231,6 +227,20 @@ impl<'a> Pixels<'a> {
         &self.product.source.data[at..at + self.product.source.channels]
     }
 
+    /// What the pixels of a band see in each half of their image, if they lie side by side.
+    fn seen_by(&self, band: &Band) -> [&'a [f32]; 2] {
+        let channels = self.product.source.channels;
+        if self.input[1..] != [self.row * channels, channels] {
+            return [&[]; 2];
+        }
+        let data = self.product.source.data;
+        [0, self.half].map(|half| {
+            let [first, end] = band.columns.map(|pixel| self.count.min(pixel + half));
+            let image = band.image * self.input[0];
+            &data[image + first * channels..image + end * channels]
+        })
+    }
+
     /// Where the output of a pixel is.
     #[inline(always)]
     fn output(&self, image: usize, pixel: usize) -> usize {
@@ -266,6 +276,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
     let units = quarter.units();
     let cut = cut(&pixels, quarter, ctx.threads());
     let band = cut.band[1];
+    let bands = cut.all_bands(pixels.images);
     let left = LeftSides::new(band, quarter.group_in);
     let kept = KEPT * band * VECTORS * quarter.lanes();
     let state = || State {
@@ -275,12 +286,19 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
     ctx.parallel_with(cut.tasks(pixels.images), state, |state, task| {
         let task = cut.task(task, pixels.images, units);
         for index in task.bands {
+            let band = |index| cut.band([1, pixels.half], index);
+            let last = task.units.end == units && index + 1 < bands;
             ctx.dispatch(RunBand {
                 ctx,
                 pixels: &pixels,
                 sums,
                 left,
-                band: cut.band([1, pixels.half], index),
+                band: band(index),
+                next: if last {
+                    pixels.seen_by(&band(index + 1))
+                } else {
+                    [&[]; 2]
+                },
                 units: task.units.clone(),
                 state,
             });
@@ -330,6 +348,8 @@ struct RunBand<'a, 'b> {
     left: LeftSides,
     /// Of the first half of the pixels.
     band: Band,
+    /// Inputs that the next band will copy.
+    next: [&'a [f32]; 2],
     /// Output blocks of the first half of the channels.
     units: Range<usize>,
     state: &'a mut State<'b>,
@@ -346,6 +366,7 @@ impl SimdOp for RunBand<'_, '_> {
             sums,
             left,
             band,
+            next,
             units,
             state,
         } = self;
@@ -353,7 +374,16 @@ impl SimdOp for RunBand<'_, '_> {
             state.gathered = Some(band);
             gather_left_sides(isa, pixels, left, &band, &mut state.scratch);
         }
-        run_tiles::<I>(ctx, pixels, sums, left, &band, units, &mut state.scratch);
+        run_tiles::<I>(
+            ctx,
+            pixels,
+            sums,
+            left,
+            &band,
+            next,
+            units,
+            &mut state.scratch,
+        );
     }
 }
 
@@ -443,6 +473,7 @@ fn run_tiles<I: Isa>(
     sums: &QuarterSums,
     left: LeftSides,
     band: &Band,
+    next_inputs: [&[f32]; 2],
     units: Range<usize>,
     scratch: &mut [f32],
 ) {
@@ -463,6 +494,9 @@ fn run_tiles<I: Isa>(
     let missing = (end + pixels.half).saturating_sub(pixels.count);
     let origins = [first, first + pixels.half].map(|pixel| pixels.output(band.image, pixel));
     let blocks = quarter.group_in / BLOCK;
+    // Half of the products bring one of them near, and half the other.
+    let products = PRODUCTS / 2 * units.len();
+    let mut inputs = next_inputs.map(|next| Spread::over(next, products * tiles * blocks));
     for unit in units {
         let right = sums.right_sides(product.weights, unit);
         // Of this task or, most often, the thread's next one.
@@ -491,7 +525,7 @@ fn run_tiles<I: Isa>(
                     addend: step.addend.map(|number| kept(number).cast_const()),
                     no_output: step.output.is_none(),
                 };
-                let run = |pixels: usize, channels: usize, shared: Shared, ahead: Ahead| {
+                let run = |pixels: usize, channels: usize, shared: Shared, ahead: [Ahead; 2]| {
                     if pixels == 0 {
                         return;
                     }
@@ -516,7 +550,7 @@ fn run_tiles<I: Isa>(
                                 accumulate: product.accumulate,
                                 far_output: false,
                                 shared,
-                                ahead: &[ahead, Ahead::NOTHING],
+                                ahead: &ahead,
                                 finish: &product.finish,
                                 at,
                                 channel,
@@ -524,7 +558,7 @@ fn run_tiles<I: Isa>(
                         );
                     }
                 };
-                let ahead = ahead.next(blocks);
+                let ahead = [ahead.next(blocks), inputs[number % 2].next(blocks)];
                 let channels = quarter.group_in;
                 match step.keep {
                     // A pixel without a partner has no output there, but what is kept of it is
@@ -541,7 +575,7 @@ fn run_tiles<I: Isa>(
                             keep: None,
                             ..shared
                         };
-                        run(tile.count - missing, 0, go_on, Ahead::NOTHING);
+                        run(tile.count - missing, 0, go_on, [Ahead::NOTHING; 2]);
                     }
                     _ => run(tile.count - missing, channels, shared, ahead),
                 }

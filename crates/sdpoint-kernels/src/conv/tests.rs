@@ -399,7 +399,7 @@ fn epilogue_and_its_second_output() {
     check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
     check_epilogue(geometry([32, 32], [3, 3], [1, 1], [1, 1], 8), 15);
     // By quarters.
-    check_epilogue(geometry([288, 128], [1, 1], [1, 1], [0, 0], 1), 5);
+    check_epilogue(geometry([288, 256], [1, 1], [1, 1], [0, 0], 1), 5);
 }
 
 fn check_epilogue(geometry: ConvGeometry, side: usize) {
@@ -507,8 +507,8 @@ fn quarters_of_wide_layers_in_halves_that_differ() {
     check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 2, 7, 7);
     check(geometry([288, 320], kernel, [1, 1], [0, 0], 1), 1, 11, 21);
     // Several bands, and images of two pixels.
-    check(geometry([256, 128], kernel, [1, 1], [0, 0], 1), 1, 19, 20);
-    check(geometry([256, 128], kernel, [1, 1], [0, 0], 1), 33, 1, 2);
+    check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 1, 19, 20);
+    check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 33, 1, 2);
     // Strides, and padding, with which pixels may be missing.
     check(geometry([256, 256], kernel, [2, 2], [0, 0], 1), 2, 13, 16);
     check(geometry([256, 320], kernel, [1, 3], [0, 0], 1), 2, 9, 14);
