@@ -147,10 +147,10 @@ impl Cut {
         let bands_per_task = if splits > 1 {
             1
         } else {
-            TASK_MACS
-                .div_ceil(macs)
-                .min(all_bands.div_ceil(wanted))
-                .max(1)
+            let most = TASK_MACS.div_ceil(macs).min(all_bands.div_ceil(wanted));
+            // The most that leave the busiest thread the fewest.
+            let of_busiest = |bands: &usize| all_bands.div_ceil(*bands).div_ceil(threads) * bands;
+            (1..=most).rev().min_by_key(of_busiest).unwrap_or(1)
         };
         Cut {
             band: [rows, columns],
@@ -258,9 +258,15 @@ mod tests {
 
     #[test]
     fn two_threads_get_equal_shares_of_large_work() {
-        for (grid, channels) in [([1, 784], 512), ([1, 49], 2048), ([14, 14], 512)] {
+        for (grid, channels) in [
+            ([1, 784], 512),
+            ([1, 784], 128),
+            ([1, 196], 256),
+            ([1, 49], 2048),
+            ([14, 14], 512),
+        ] {
             let cut = Cut::new(&work(1, grid, 1, channels), 2);
-            let tasks = cut.all_bands(1) * cut.splits;
+            let tasks = cut.tasks(1);
             assert!(tasks >= 4 && tasks.is_multiple_of(2), "{grid:?} {cut:?}");
         }
     }

@@ -225,7 +225,7 @@ impl PackedWeights {
     ) -> bool {
         self.narrow.is_some()
             || self.winograd(batch, grid).is_some()
-            || self.quarter_sums.is_some() && strassen::fits(batch, joined, grid)
+            || self.quarter_sums.is_some() && strassen::fits(&self.layout, batch, joined, grid)
             || product::parts(ctx, &self.layout) == 1
     }
 
@@ -333,7 +333,7 @@ impl PackedWeights {
         grid: [usize; 2],
     ) -> Option<&QuarterSums> {
         let sums = self.quarter_sums.as_ref()?;
-        strassen::fits(batch, joined, grid).then(|| {
+        strassen::fits(&self.layout, batch, joined, grid).then(|| {
             sums.get_or_init(|| {
                 let mut sums = QuarterSums::zeros(ctx, &self.layout);
                 sums.fill(ctx, &self.layout, &self.data);

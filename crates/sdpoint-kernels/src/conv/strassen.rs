@@ -102,8 +102,9 @@ const STEPS: [Step; PRODUCTS] = [
 /// with fewer output channels, sums of inputs are used too seldom to pay.
 const FEWEST_CHANNELS: usize = 256;
 
-/// With fewer pixels in a batch, bringing the weights takes longer than the products.
-const FEWEST_PIXELS: usize = 32;
+/// With fewer outputs, bringing the weights takes longer than the products, or threads that
+/// share the weights copy the same inputs.
+const FEWEST_OUTPUTS: usize = 32 * 1024;
 
 /// Floats of the left sides of a band. Those of a product are met by all its weights before the
 /// next product's, so that they and no more than the weights of two products share the
@@ -121,9 +122,14 @@ pub(super) fn applies(geometry: &ConvGeometry, layout: &BlockedLayout) -> bool {
             .is_multiple_of(2 * VECTORS * layout.lanes())
 }
 
-/// Whether a batch of grids of outputs has enough pixels, and images of more than one.
-pub(super) fn fits(batch: usize, joined: usize, [height, width]: [usize; 2]) -> bool {
-    batch * height * width >= FEWEST_PIXELS && height * width > joined
+/// Whether a batch of grids has enough outputs, and images of more than one pixel.
+pub(super) fn fits(
+    layout: &BlockedLayout,
+    batch: usize,
+    joined: usize,
+    [height, width]: [usize; 2],
+) -> bool {
+    batch * height * width * layout.group_out >= FEWEST_OUTPUTS && height * width > joined
 }
 
 /// `T2`, `T3`, `T4` and `T1` of each pair of units, one after the other.

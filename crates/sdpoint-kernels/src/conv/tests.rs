@@ -399,7 +399,7 @@ fn epilogue_and_its_second_output() {
     check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
     check_epilogue(geometry([32, 32], [3, 3], [1, 1], [1, 1], 8), 15);
     // By quarters.
-    check_epilogue(geometry([288, 256], [1, 1], [1, 1], [0, 0], 1), 5);
+    check_epilogue(geometry([288, 384], [1, 1], [1, 1], [0, 0], 1), 5);
 }
 
 fn check_epilogue(geometry: ConvGeometry, side: usize) {
@@ -504,13 +504,13 @@ fn repeated_calls_take_no_more_memory() {
 fn quarters_of_wide_layers_in_halves_that_differ() {
     let kernel = [1, 1];
     // Halves of an image's pixels that differ by one; a rest of channel blocks.
-    check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 2, 7, 7);
+    check(geometry([256, 384], kernel, [1, 1], [0, 0], 1), 2, 7, 7);
     check(geometry([288, 320], kernel, [1, 1], [0, 0], 1), 1, 11, 21);
     // Several bands, and images of two pixels.
     check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 1, 19, 20);
-    check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 33, 1, 2);
+    check(geometry([256, 512], kernel, [1, 1], [0, 0], 1), 33, 1, 2);
     // Strides, and padding, with which pixels may be missing.
-    check(geometry([256, 256], kernel, [2, 2], [0, 0], 1), 2, 13, 16);
-    check(geometry([256, 320], kernel, [1, 3], [0, 0], 1), 2, 9, 14);
-    check(geometry([256, 256], kernel, [1, 1], [1, 0], 1), 2, 6, 6);
+    check(geometry([256, 384], kernel, [2, 2], [0, 0], 1), 2, 13, 16);
+    check(geometry([256, 448], kernel, [1, 3], [0, 0], 1), 2, 9, 14);
+    check(geometry([256, 384], kernel, [1, 1], [1, 0], 1), 2, 6, 6);
 }
