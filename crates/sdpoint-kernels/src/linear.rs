@@ -1,4 +1,4 @@
-//! Fully connected layers: a 1×1 convolution whose pixels are the batch.
+//! Fully connected layers: a 1×1 convolution of images of one pixel.
 
 use crate::context::Context;
 use crate::conv::{
@@ -20,9 +20,9 @@ fn geometry(inputs: usize, outputs: usize) -> ConvGeometry {
 fn shape(geometry: ConvGeometry, batch: usize) -> ConvShape {
     ConvShape {
         geometry,
-        batch: 1,
+        batch,
         in_height: 1,
-        in_width: batch,
+        in_width: 1,
     }
 }
 
@@ -176,6 +176,24 @@ mod tests {
         let mut y = [0.0; 4];
         linear_forward(&ctx, 2, &X, &w, Some(&[10.0, 20.0]), &mut y);
         assert_eq!(y, [8.0, 25.5, 5.0, 20.5]);
+    }
+
+    #[test]
+    fn rows_do_not_reach_one_another() {
+        let ctx = Context::new(None).unwrap();
+        let (batch, inputs, outputs) = (40, 256, 1024);
+        let w: Vec<f32> = (0..inputs * outputs)
+            .map(|i| (i % 19) as f32 - 9.0)
+            .collect();
+        let w = PackedLinear::new(&ctx, inputs, outputs, &w, false);
+        let mut x: Vec<f32> = (0..batch * inputs).map(|i| (i % 23) as f32 * 0.1).collect();
+        let mut y = vec![0.0; batch * outputs];
+        linear_forward(&ctx, batch, &x, &w, None, &mut y);
+        x[..inputs].fill(f32::NAN);
+        let mut with_nan = vec![0.0; batch * outputs];
+        linear_forward(&ctx, batch, &x, &w, None, &mut with_nan);
+        assert!(with_nan[..outputs].iter().all(|y| y.is_nan()));
+        assert!(with_nan[outputs..] == y[outputs..]);
     }
 
     #[test]

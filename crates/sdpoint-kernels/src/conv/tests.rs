@@ -514,3 +514,37 @@ fn quarters_of_wide_layers_in_halves_that_differ() {
     check(geometry([256, 448], kernel, [1, 3], [0, 0], 1), 2, 9, 14);
     check(geometry([256, 384], kernel, [1, 1], [1, 0], 1), 2, 6, 6);
 }
+
+#[test]
+fn no_image_reaches_the_results_of_another() {
+    for (kernel, padding, side) in [
+        ([1, 1], [0, 0], 9),
+        ([3, 3], [1, 1], 8),
+        ([3, 3], [1, 1], 16),
+    ] {
+        let shape = ConvShape {
+            geometry: geometry([256, 256], kernel, [1, 1], padding, 1),
+            batch: 3,
+            in_height: side,
+            in_width: side,
+        };
+        let rng = &mut ChaCha8Rng::seed_from_u64(9);
+        let mut x = random(rng, shape.input_len());
+        let w = random(rng, shape.weight_len());
+        let image = shape.input_len() / shape.batch;
+        let outputs = shape.output_len() / shape.batch;
+        for [ctx, _] in contexts() {
+            let packed = PackedConv::new(&ctx, shape.geometry, &w);
+            let mut results = [0.5, f32::NAN].map(|other| {
+                x[image..2 * image].fill(other);
+                let mut y = vec![f32::NAN; shape.output_len()];
+                conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+                y
+            });
+            for y in &mut results {
+                y[outputs..2 * outputs].fill(0.0);
+            }
+            assert!(results[0] == results[1], "{kernel:?} on {}", ctx.isa());
+        }
+    }
+}
