@@ -350,6 +350,9 @@ fn missing(text: &mut String, experiment: &Experiment, results: &Results) {
         .filter(|job| !job.complete(results))
         .copied()
         .collect();
+    if left.is_empty() && experiment.missing.is_empty() {
+        return put!(text, "\nAll {} runs are done.", jobs.len());
+    }
     put!(
         text,
         "\n### Still missing here\n\n{} of {} runs are done.",

@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn rows_do_not_reach_one_another() {
         let ctx = Context::new(None).unwrap();
-        let (batch, inputs, outputs) = (40, 256, 1024);
+        let (batch, inputs, outputs) = (50, 256, 1024);
         let w: Vec<f32> = (0..inputs * outputs)
             .map(|i| (i % 19) as f32 - 9.0)
             .collect();

@@ -104,7 +104,7 @@ const FEWEST_CHANNELS: usize = 256;
 
 /// With fewer outputs, bringing the weights takes longer than the products, or threads that
 /// share the weights copy the same inputs.
-const FEWEST_OUTPUTS: usize = 32 * 1024;
+const FEWEST_OUTPUTS: usize = 48 * 1024;
 
 /// Floats of the left sides of a band. Those of a product are met by all its weights before the
 /// next product's, so that they and no more than the weights of two products share the

@@ -399,7 +399,7 @@ fn epilogue_and_its_second_output() {
     check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
     check_epilogue(geometry([32, 32], [3, 3], [1, 1], [1, 1], 8), 15);
     // By quarters.
-    check_epilogue(geometry([288, 384], [1, 1], [1, 1], [0, 0], 1), 5);
+    check_epilogue(geometry([288, 512], [1, 1], [1, 1], [0, 0], 1), 5);
 }
 
 fn check_epilogue(geometry: ConvGeometry, side: usize) {
@@ -502,17 +502,42 @@ fn repeated_calls_take_no_more_memory() {
 
 #[test]
 fn quarters_of_wide_layers_in_halves_that_differ() {
-    let kernel = [1, 1];
     // Halves of an image's pixels that differ by one; a rest of channel blocks.
-    check(geometry([256, 384], kernel, [1, 1], [0, 0], 1), 2, 7, 7);
-    check(geometry([288, 320], kernel, [1, 1], [0, 0], 1), 1, 11, 21);
+    check_quarters([256, 512], [1, 1], 2, [7, 7]);
+    check_quarters([288, 320], [1, 1], 1, [11, 21]);
     // Several bands, and images of two pixels.
-    check(geometry([256, 256], kernel, [1, 1], [0, 0], 1), 1, 19, 20);
-    check(geometry([256, 512], kernel, [1, 1], [0, 0], 1), 33, 1, 2);
-    // Strides, and padding, with which pixels may be missing.
-    check(geometry([256, 384], kernel, [2, 2], [0, 0], 1), 2, 13, 16);
-    check(geometry([256, 448], kernel, [1, 3], [0, 0], 1), 2, 9, 14);
-    check(geometry([256, 384], kernel, [1, 1], [1, 0], 1), 2, 6, 6);
+    check_quarters([256, 256], [1, 1], 1, [19, 20]);
+    check_quarters([256, 512], [1, 1], 50, [1, 2]);
+    // Pixels that are not side by side.
+    check_quarters([256, 448], [2, 2], 2, [13, 16]);
+    check_quarters([256, 576], [1, 3], 2, [9, 14]);
+    // Padding, with which pixels are missing, so that it is not done by quarters.
+    check(geometry([256, 512], [1, 1], [1, 1], [1, 0], 1), 2, 6, 6);
+}
+
+/// [`check`] for a kernel of one tap whose forward pass goes by quarters.
+fn check_quarters(
+    channels: [usize; 2],
+    stride: [usize; 2],
+    batch: usize,
+    [in_height, in_width]: [usize; 2],
+) {
+    let geometry = geometry(channels, [1, 1], stride, [0, 0], 1);
+    check(geometry, batch, in_height, in_width);
+    let shape = ConvShape {
+        geometry,
+        batch,
+        in_height,
+        in_width,
+    };
+    for [ctx, _] in contexts() {
+        let packed = PackedConv::new(&ctx, geometry, &vec![0.0; shape.weight_len()]);
+        let before = packed.bytes();
+        let x = vec![0.0; shape.input_len()];
+        let mut y = vec![0.0; shape.output_len()];
+        conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+        assert_eq!(packed.bytes(), 2 * before, "{shape:?} on {}", ctx.isa());
+    }
 }
 
 #[test]
