@@ -69,10 +69,10 @@ impl Product<'_> {
         if let Some(transformed) = self.weights.transformed(ctx, self.batch, self.grid) {
             return winograd::run(ctx, self, transformed);
         }
-        if let Some(sums) = self
-            .weights
-            .quarter_sums(ctx, self.batch, self.joined, self.grid)
-            && self.rows_meet()
+        let Product { batch, joined, .. } = *self;
+        // Asked first, for to ask for the sums makes them.
+        if self.rows_meet()
+            && let Some(sums) = self.weights.quarter_sums(ctx, batch, joined, self.grid)
         {
             return strassen::run(ctx, self, sums);
         }

@@ -541,6 +541,25 @@ fn check_quarters(
 }
 
 #[test]
+fn no_sums_of_weights_are_made_where_none_are_used() {
+    // The gradient of every other pixel: its rows do not meet.
+    let shape = ConvShape {
+        geometry: geometry([512, 256], [1, 1], [2, 2], [0, 0], 1),
+        batch: 2,
+        in_height: 20,
+        in_width: 20,
+    };
+    for [ctx, _] in contexts() {
+        let packed = PackedConvTranspose::new(&ctx, shape.geometry, &vec![0.0; shape.weight_len()]);
+        let before = packed.bytes();
+        let dy = vec![0.0; shape.output_len()];
+        let mut dx = vec![0.0; shape.input_len()];
+        conv_backward_data(&ctx, &shape, &dy, &packed, &mut dx, false);
+        assert_eq!(packed.bytes(), before, "on {}", ctx.isa());
+    }
+}
+
+#[test]
 fn no_image_reaches_the_results_of_another() {
     for (kernel, padding, side) in [
         ([1, 1], [0, 0], 9),
