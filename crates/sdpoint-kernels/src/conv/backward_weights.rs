@@ -86,7 +86,7 @@ pub fn conv_backward_weights(
         return depthwise::backward_weights(ctx, &reduction, dw, accumulate);
     }
     if winograd::applies(geometry.kernel, geometry.stride, &blocked)
-        && winograd::Size::fitting(&blocked, batch, grid) == Some(winograd::Size::Four)
+        && winograd::Size::Four.fits(&blocked, batch, grid)
         && winograd::backward_weights::fits(&reduction)
     {
         let layout = blocked.with_taps(1);

@@ -24,7 +24,16 @@ pub(super) const TASK_MACS: usize = 1 << 20;
 
 /// Tasks for each thread, so that threads that start late or run slower find the others'
 /// work still divided.
-pub(super) const TASKS_PER_THREAD: usize = 4;
+const TASKS_PER_THREAD: usize = 4;
+
+/// Tasks that keep all threads busy.
+pub(super) fn wanted_tasks(threads: usize) -> usize {
+    if threads > 1 {
+        TASKS_PER_THREAD * threads
+    } else {
+        1
+    }
+}
 
 /// How many multiply-accumulates take as long as to gather a float.
 const GATHER_COST: usize = 10;
@@ -157,6 +166,29 @@ impl Cut {
             bands,
             splits,
             bands_per_task,
+        }
+    }
+
+    /// The cut of a row for each image of a batch into about `bands` equal ones, each split
+    /// into as many tasks as keep all threads busy, at most what `most_splits` says of a band
+    /// of a size: where bands follow from what caches hold rather than from costs.
+    pub fn of_row(
+        length: usize,
+        bands: usize,
+        batch: usize,
+        most_splits: impl Fn(usize) -> usize,
+        threads: usize,
+    ) -> Self {
+        let size = length.div_ceil(bands);
+        let bands = length.div_ceil(size);
+        Cut {
+            band: [1, size],
+            bands: [1, bands],
+            splits: wanted_tasks(threads)
+                .div_ceil(batch * bands)
+                .min(most_splits(size))
+                .max(1),
+            bands_per_task: 1,
         }
     }
 

@@ -137,32 +137,28 @@ impl<'a> Spread<'a> {
 /// Floats of a cache line.
 const LINE: usize = 16;
 
-/// Asks for the cache line at an address, which need not be valid, but costs much where it is
-/// not; for the first-level cache if it is needed soon.
-#[inline(always)]
-fn prefetch<const SOON: bool>(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch faults on no address.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        if SOON {
-            _mm_prefetch::<_MM_HINT_T0>(at.cast());
-        } else {
-            _mm_prefetch::<_MM_HINT_T1>(at.cast());
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
+/// What a cache line is asked for: to be loaded soon or later, or to be stored into.
+#[cfg(target_arch = "x86_64")]
+mod hint {
+    pub use std::arch::x86_64::{
+        _MM_HINT_ET0 as TO_STORE, _MM_HINT_T0 as SOON, _MM_HINT_T1 as LATER,
+    };
+}
+#[cfg(not(target_arch = "x86_64"))]
+mod hint {
+    pub const SOON: i32 = 0;
+    pub const LATER: i32 = 1;
+    pub const TO_STORE: i32 = 2;
 }
 
-/// Asks for the cache line at an address, to store into it.
+/// Asks for the cache line at an address, which need not be valid, but costs much where it is
+/// not.
 #[inline(always)]
-fn prefetch_to_store(at: *const f32) {
+fn prefetch<const HINT: i32>(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch faults on no address.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(at.cast());
+        std::arch::x86_64::_mm_prefetch::<HINT>(at.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -252,16 +248,18 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
             // They come from afar, and by the time they are added they are here.
             for output in outputs {
                 for line in (0..V * lanes).step_by(LINE) {
-                    prefetch::<true>(tile.output.wrapping_add(output + line));
+                    prefetch::<{ hint::SOON }>(tile.output.wrapping_add(output + line));
                     if let Addend::Tensor(tensor) = residual {
-                        prefetch::<true>(tensor.as_ptr().wrapping_add(tile.at + output + line));
+                        prefetch::<{ hint::SOON }>(
+                            tensor.as_ptr().wrapping_add(tile.at + output + line),
+                        );
                     }
                 }
             }
         } else if tile.far_output {
             for output in outputs {
                 for line in (0..V * lanes).step_by(LINE) {
-                    prefetch_to_store(tile.output.wrapping_add(output + line));
+                    prefetch::<{ hint::TO_STORE }>(tile.output.wrapping_add(output + line));
                 }
             }
         }
@@ -275,7 +273,7 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
                 let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
                 for ahead in &mut ahead {
                     for _ in 0..ahead.lines {
-                        prefetch::<false>(ahead.start);
+                        prefetch::<{ hint::LATER }>(ahead.start);
                         ahead.start = ahead.start.wrapping_add(LINE);
                     }
                 }

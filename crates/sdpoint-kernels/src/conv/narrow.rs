@@ -189,11 +189,7 @@ impl RunBlock<'_, '_> {
                     2.. => 2,
                     _ => 1,
                 };
-                let at = out.offset
-                    + band.image * out.image
-                    + (band.rows[0] + row) * out.row
-                    + (band.columns[0] + start) * out.pixel
-                    + first;
+                let at = out.of(&band) + row * out.row + start * out.pixel + first;
                 for lane in (0..channels).step_by(lanes) {
                     let from = (row * layout.row + start * BLOCK) * W + lane;
                     let tile = Tile {

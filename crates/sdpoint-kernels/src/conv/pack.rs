@@ -206,9 +206,8 @@ pub(super) struct PackedWeights {
     data: AlignedVec,
     /// For narrow groups.
     pub narrow: Option<NarrowWeights>,
-    /// Where Winograd's algorithm applies.
-    /// [Their sizes](winograd::Size) are made by the first batch that they pay for, unless they
-    /// are few.
+    /// Where Winograd's algorithm applies, for each of its [sizes](winograd::SIZES); made by the
+    /// first batch that they pay for, or at once if they are few.
     transformed: Option<[OnceLock<TransformedWeights>; winograd::SIZES.len()]>,
     /// Where Strassen's algorithm applies; made by the first grid that it pays for.
     quarter_sums: Option<OnceLock<QuarterSums>>,
@@ -225,7 +224,7 @@ impl PackedWeights {
     ) -> bool {
         self.narrow.is_some()
             || self.winograd(batch, grid).is_some()
-            || self.quarter_sums.is_some() && strassen::fits(&self.layout, batch, joined, grid)
+            || self.strassen(batch, joined, grid).is_some()
             || product::parts(ctx, &self.layout) == 1
     }
 
@@ -315,12 +314,10 @@ impl PackedWeights {
         grid: [usize; 2],
     ) -> Option<(winograd::Size, &OnceLock<TransformedWeights>)> {
         let transformed = self.transformed.as_ref()?;
-        let size = winograd::Size::fitting(&self.layout, batch, grid)?;
-        let (_, transformed) = winograd::SIZES
-            .iter()
+        winograd::SIZES
+            .into_iter()
             .zip(transformed)
-            .find(|(other, _)| **other == size)?;
-        Some((size, transformed))
+            .find(|(size, _)| size.fits(&self.layout, batch, grid))
     }
 
     /// Sums of weights, if they pay for this batch of grids in whose rows so many images are
@@ -332,14 +329,19 @@ impl PackedWeights {
         joined: usize,
         grid: [usize; 2],
     ) -> Option<&QuarterSums> {
-        let sums = self.quarter_sums.as_ref()?;
-        strassen::fits(&self.layout, batch, joined, grid).then(|| {
-            sums.get_or_init(|| {
-                let mut sums = QuarterSums::zeros(ctx, &self.layout);
-                sums.fill(ctx, &self.layout, &self.data);
-                sums
-            })
-        })
+        let sums = self.strassen(batch, joined, grid)?;
+        Some(sums.get_or_init(|| QuarterSums::new(ctx, &self.layout, &self.data)))
+    }
+
+    /// The sums for Strassen's algorithm, if it pays for such grids.
+    fn strassen(
+        &self,
+        batch: usize,
+        joined: usize,
+        grid: [usize; 2],
+    ) -> Option<&OnceLock<QuarterSums>> {
+        let sums = self.quarter_sums.as_ref();
+        sums.filter(|_| strassen::fits(&self.layout, batch, joined, grid))
     }
 
     /// All weights of the unit of this number.

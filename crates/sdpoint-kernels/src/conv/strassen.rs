@@ -30,7 +30,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::cut::{Cut, TASKS_PER_THREAD};
+use super::cut::Cut;
 use super::gather::{BLOCK, Band};
 use super::geometry::ConvGeometry;
 use super::microkernel::{Ahead, MAX_PIXELS, Shared, Spread, Tile, VECTORS, run_tile};
@@ -140,14 +140,16 @@ pub(super) struct QuarterSums {
 }
 
 impl QuarterSums {
-    /// Room for the sums of a layout.
-    pub fn zeros(ctx: &Context, layout: &BlockedLayout) -> Self {
+    /// The sums of weights in the order of `layout`.
+    pub fn new(ctx: &Context, layout: &BlockedLayout, packed: &[f32]) -> Self {
         let quarter = layout.quarter();
         let data = ctx.lasting(4 * quarter.len());
-        QuarterSums { quarter, data }
+        let mut sums = QuarterSums { quarter, data };
+        sums.fill(ctx, layout, packed);
+        sums
     }
 
-    /// Takes the sums of weights in the order of `layout`.
+    /// Replaces the weights that the sums are of without allocating.
     pub fn fill(&mut self, ctx: &Context, layout: &BlockedLayout, packed: &[f32]) {
         let units = self.quarter.units();
         let len = self.quarter.range(0).len();
@@ -184,13 +186,13 @@ impl QuarterSums {
 }
 
 /// A product of a kernel of one tap, whose pixels are counted through the rows of an image.
-struct Pixels<'a> {
+struct ImagePixels<'a> {
     product: &'a Product<'a>,
     images: usize,
-    /// Pixels of an image, and of its first half: the second has one less if they are odd.
+    /// ImagePixels of an image, and of its first half: the second has one less if they are odd.
     count: usize,
     half: usize,
-    /// Pixels of a row, if the input's are not all neighbours.
+    /// ImagePixels of a row, if the input's are not all neighbours.
     row: usize,
     /// Floats between the inputs of neighbouring images, rows and pixels.
     input: [usize; 3],
@@ -198,7 +200,7 @@ struct Pixels<'a> {
     output: usize,
 }
 
-impl<'a> Pixels<'a> {
+impl<'a> ImagePixels<'a> {
     fn of(product: &'a Product<'a>) -> Self {
         let Product {
             source,
@@ -212,7 +214,7 @@ impl<'a> Pixels<'a> {
         let count = height * width / joined;
         let row = if *joined > 1 { count } else { *width };
         let [row_step, pixel_step] = [window.stride[0] * source.width, window.stride[1]];
-        Pixels {
+        ImagePixels {
             product,
             images: batch * joined,
             count,
@@ -278,7 +280,7 @@ impl LeftSides {
 /// Computes a product of a kernel of one tap, rows of whose outputs meet.
 pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
     let quarter = &sums.quarter;
-    let pixels = Pixels::of(product);
+    let pixels = ImagePixels::of(product);
     let units = quarter.units();
     let cut = cut(&pixels, quarter, ctx.threads());
     let band = cut.band[1];
@@ -314,7 +316,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
 
 /// Bands of the first halves of the images, as long as their left sides stay near, but of a
 /// number that threads share evenly: so few of them are copied by several threads.
-fn cut(pixels: &Pixels<'_>, quarter: &BlockedLayout, threads: usize) -> Cut {
+fn cut(pixels: &ImagePixels<'_>, quarter: &BlockedLayout, threads: usize) -> Cut {
     let most = (NEAR_FLOATS / (PRODUCTS * quarter.group_in)).clamp(MAX_PIXELS, 8 * MAX_PIXELS);
     let mut bands = pixels.half.div_ceil(most);
     let even = (bands..2 * bands.max(threads))
@@ -324,19 +326,8 @@ fn cut(pixels: &Pixels<'_>, quarter: &BlockedLayout, threads: usize) -> Cut {
     {
         bands = even;
     }
-    let size = pixels.half.div_ceil(bands);
-    let bands = pixels.half.div_ceil(size);
-    let tasks = if threads > 1 {
-        TASKS_PER_THREAD * threads
-    } else {
-        1
-    };
-    Cut {
-        band: [1, size],
-        bands: [1, bands],
-        splits: tasks.div_ceil(pixels.images * bands).min(quarter.units()),
-        bands_per_task: 1,
-    }
+    let most_splits = |_| quarter.units();
+    Cut::of_row(pixels.half, bands, pixels.images, most_splits, threads)
 }
 
 /// What a thread keeps from one task to the next.
@@ -349,7 +340,7 @@ struct State<'a> {
 
 struct RunBand<'a, 'b> {
     ctx: &'b Context,
-    pixels: &'a Pixels<'a>,
+    pixels: &'a ImagePixels<'a>,
     sums: &'a QuarterSums,
     left: LeftSides,
     /// Of the first half of the pixels.
@@ -398,7 +389,7 @@ impl SimdOp for RunBand<'_, '_> {
 #[inline(always)]
 fn gather_left_sides<I: Isa>(
     isa: I,
-    pixels: &Pixels<'_>,
+    pixels: &ImagePixels<'_>,
     left: LeftSides,
     band: &Band,
     out: &mut [f32],
@@ -475,7 +466,7 @@ unsafe fn write_left_sides<I: Isa, const PARTNER: bool>(
 #[inline(always)]
 fn run_tiles<I: Isa>(
     ctx: &Context,
-    pixels: &Pixels<'_>,
+    pixels: &ImagePixels<'_>,
     sums: &QuarterSums,
     left: LeftSides,
     band: &Band,
@@ -535,8 +526,7 @@ fn run_tiles<I: Isa>(
                     if pixels == 0 {
                         return;
                     }
-                    // SAFETY: the panels have the pixels of all taps and channels of the first
-                    // band; as many sums are kept as asserted; the outputs are this task's
+                    // SAFETY: the panels have all pixels and channels of the band; as many sums are kept as asserted; the outputs are this task's
                     // alone, and `Product`'s makers assert that they lie in the output tensor,
                     // which residual and second output equal in length.
                     unsafe {

@@ -55,19 +55,17 @@ impl Size {
         }
     }
 
-    /// The tiles that a batch of grids of outputs of a layout is best computed by, if any.
+    /// Whether tiles of this size pay for a batch of grids of outputs of a layout.
     ///
     /// They have to fit a grid well enough, and be enough to keep the kernel busy: with fewer,
     /// loading the weights takes longer than the multiplications that they save.
-    pub fn fitting(layout: &BlockedLayout, batch: usize, grid: [usize; 2]) -> Option<Self> {
+    pub fn fits(self, layout: &BlockedLayout, batch: usize, grid: [usize; 2]) -> bool {
         let channels = layout.group_in.min(layout.group_out);
-        SIZES.into_iter().find(|size| {
-            let side = size.outputs();
-            let tiles = grid[0].div_ceil(side) * grid[1].div_ceil(side);
-            channels >= size.fewest_channels()
-                && tiles * side * side * 2 <= grid[0] * grid[1] * 3
-                && batch * tiles >= FEWEST_TILES
-        })
+        let side = self.outputs();
+        let tiles = grid[0].div_ceil(side) * grid[1].div_ceil(side);
+        channels >= self.fewest_channels()
+            && tiles * side * side * 2 <= grid[0] * grid[1] * 3
+            && batch * tiles >= FEWEST_TILES
     }
 }
 

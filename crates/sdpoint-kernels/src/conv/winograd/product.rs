@@ -10,7 +10,7 @@ use super::tiles::{Tiles, TransformedLayout, gather_tiles};
 use super::{Size, TransformedWeights};
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
-use crate::conv::cut::{TASK_MACS, TASKS_PER_THREAD};
+use crate::conv::cut::{Cut, TASK_MACS, wanted_tasks};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
 use crate::conv::microkernel::{
@@ -41,43 +41,40 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let units = layout.units();
     // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
     // for few tiles it is better to cut the weights.
-    let tasks = if threads > 1 {
-        TASKS_PER_THREAD * threads
-    } else {
-        1
-    };
     let bands = count
         .div_ceil(most)
-        .max(tasks.div_ceil(units))
+        .max(wanted_tasks(threads).div_ceil(units))
         .min(count.div_ceil(MAX_PIXELS));
-    let band = count.div_ceil(bands);
-    let bands = count.div_ceil(band);
-    let macs = points * band * layout.macs_per_pixel();
-    let splits = tasks
-        .div_ceil(bands)
-        .min(macs.div_ceil(TASK_MACS))
-        .clamp(1, units);
+    let most_splits = |band: usize| {
+        let macs = points * band * layout.macs_per_pixel();
+        macs.div_ceil(TASK_MACS).min(units)
+    };
+    let cut = Cut::of_row(count, bands, 1, most_splits, threads);
+    let band = cut.band[1];
     let transformed = TransformedLayout::new(points, layout.group_in, band);
     let width = VECTORS * layout.lanes();
     ctx.parallel_with(
-        bands * splits,
+        cut.tasks(1),
         || State {
             inputs: ctx.scratch(transformed.len()),
             products: ctx.scratch(points * (band * width + BLOCK)),
             gathered: None,
         },
         |state, task| {
-            let (index, part) = (task / splits, task % splits);
-            ctx.dispatch(RunTiles {
-                ctx,
-                product,
-                weights,
-                tiles: &tiles,
-                range: index * band..count.min((index + 1) * band),
-                transformed: &transformed,
-                units: units * part / splits..units * (part + 1) / splits,
-                state,
-            });
+            let task = cut.task(task, 1, units);
+            for index in task.bands {
+                let [start, end] = cut.band([1, count], index).columns;
+                ctx.dispatch(RunTiles {
+                    ctx,
+                    product,
+                    weights,
+                    tiles: &tiles,
+                    range: start..end,
+                    transformed: &transformed,
+                    units: task.units.clone(),
+                    state,
+                });
+            }
         },
     );
 }
@@ -114,8 +111,8 @@ impl SimdOp for RunTiles<'_, '_> {
 }
 
 impl RunTiles<'_, '_> {
-    #[inline(always)]
     /// `OUTPUTS` is the square of `M`.
+    #[inline(always)]
     fn run<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
         self,
         isa: I,
