@@ -85,7 +85,8 @@ pub fn conv_backward_weights(
     if geometry.is_depthwise() {
         return depthwise::backward_weights(ctx, &reduction, dw, accumulate);
     }
-    if winograd::applies(geometry.kernel, geometry.stride, &blocked)
+    if blocked.groups == 1
+        && winograd::applies(geometry.kernel, geometry.stride, &blocked)
         && winograd::Size::Four.fits(&blocked, batch, grid)
         && winograd::backward_weights::fits(&reduction)
     {

@@ -36,7 +36,7 @@ pub(super) fn wanted_tasks(threads: usize) -> usize {
 }
 
 /// How many multiply-accumulates take as long as to gather a float.
-const GATHER_COST: usize = 10;
+pub(super) const GATHER_COST: usize = 10;
 
 /// How many take as long as what a float of weights from afar delays them.
 const FAR_COST: usize = 4;

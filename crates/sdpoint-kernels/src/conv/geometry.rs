@@ -41,16 +41,17 @@ impl ConvGeometry {
         self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
     }
 
-    /// The width of the groups if it is so small that vectors better run over several of them;
-    /// 1 for a depth-wise convolution.
-    pub(crate) fn narrow_groups(&self) -> Option<usize> {
+    /// The width of the groups if it is so small that vectors of so many lanes better run over
+    /// several of them; 1 for a depth-wise convolution.
+    pub(crate) fn narrow_groups(&self, lanes: usize) -> Option<usize> {
         if self.is_depthwise() {
             return Some(1);
         }
         let width = self.group_in_channels();
         let fits = width == self.group_out_channels() && self.out_channels.is_multiple_of(BLOCK);
-        // An input that is spread over the lanes of its group has to be used often to pay.
-        let widest = if self.kernel[1] == 3 && self.stride[1] == 1 {
+        // Eight channels take two instructions to spread over more lanes than eight, which pays
+        // if neighbouring outputs see the result.
+        let widest = if self.stride[1] == 1 || lanes <= 8 {
             8
         } else {
             4

@@ -3,8 +3,8 @@
 //!
 //! In groups of four, say, output channels 0 to 3 see input channels 0 to 3. A vector of output
 //! channels meets four vectors of inputs, of which the first has channel 0 in its lanes 0 to 3
-//! and channel 4 in the next four, the second channels 1 and 5, and so on. They are made when
-//! inputs are gathered, once for all taps.
+//! and channel 4 in the next four, the second channels 1 and 5, and so on. Each is one
+//! instruction away from the vector of inputs.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -17,7 +17,6 @@ use super::pack::{KernelPlace, Kernels};
 use super::product::Product;
 use crate::context::Context;
 use crate::memory::AlignedVec;
-use crate::scratch::Scratch;
 
 /// The weights of groups of `width` channels, in the order `[channel block][tap][channel of the
 /// group][BLOCK]`.
@@ -77,7 +76,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &NarrowWeights)
             window: product.window,
             batch: product.batch * blocks,
             grid: product.grid,
-            channels: BLOCK * width,
+            channels: BLOCK,
             macs_per_pixel: weights.taps * BLOCK * width,
             weights: weights.taps * BLOCK * width,
             units: 1,
@@ -89,11 +88,8 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &NarrowWeights)
     let bands = cut.all_bands(product.batch);
     ctx.parallel_with(
         bands * blocks,
-        || State {
-            gathered: ctx.scratch(layout.plane),
-            spread: (width > 1).then(|| ctx.scratch(layout.plane * width)),
-        },
-        |state, task| {
+        || ctx.scratch(layout.plane),
+        |gathered, task| {
             ctx.dispatch(RunBlock {
                 product,
                 weights,
@@ -101,22 +97,13 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &NarrowWeights)
                 taps: &taps,
                 band: cut.band(product.grid, task / blocks),
                 block: task % blocks,
-                state,
+                gathered,
             });
         },
     );
 }
 
-/// What a thread keeps from one task to the next.
-struct State<'a> {
-    /// A block of channels, [`BLOCK`] floats a pixel.
-    gathered: Scratch<'a>,
-    /// The same as vectors of inputs, `width` times [`BLOCK`] floats a pixel; for depth-wise
-    /// convolutions there is no difference.
-    spread: Option<Scratch<'a>>,
-}
-
-struct RunBlock<'a, 'b> {
+struct RunBlock<'a> {
     product: &'a Product<'a>,
     weights: &'a NarrowWeights,
     layout: &'a BandLayout,
@@ -124,10 +111,11 @@ struct RunBlock<'a, 'b> {
     band: Band,
     /// Which channel block.
     block: usize,
-    state: &'a mut State<'b>,
+    /// Room for the inputs of a channel block, [`BLOCK`] floats a pixel.
+    gathered: &'a mut [f32],
 }
 
-impl SimdOp for RunBlock<'_, '_> {
+impl SimdOp for RunBlock<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -142,7 +130,7 @@ impl SimdOp for RunBlock<'_, '_> {
     }
 }
 
-impl RunBlock<'_, '_> {
+impl RunBlock<'_> {
     #[inline(always)]
     fn run<I: Isa, const W: usize>(self, isa: I) {
         let RunBlock {
@@ -152,7 +140,7 @@ impl RunBlock<'_, '_> {
             taps,
             band,
             block,
-            state,
+            gathered,
         } = self;
         let lanes = isa.f32().len();
         let first = block * BLOCK;
@@ -164,19 +152,12 @@ impl RunBlock<'_, '_> {
             &band,
             first,
             channels,
-            &mut state.gathered,
+            gathered,
         );
         let kernels = weights.block(block);
         let out = &product.layout;
         let Window { kernel, stride, .. } = product.window;
         let three = kernel[1] == 3 && stride[1] == 1;
-        let inputs: &[f32] = match &mut state.spread {
-            None => &state.gathered,
-            Some(spread) => {
-                spread_inputs::<W>(&state.gathered, spread);
-                spread
-            }
-        };
         for row in 0..band.height() {
             let mut start = 0;
             while start < band.width() {
@@ -191,9 +172,9 @@ impl RunBlock<'_, '_> {
                 };
                 let at = out.of(&band) + row * out.row + start * out.pixel + first;
                 for lane in (0..channels).step_by(lanes) {
-                    let from = (row * layout.row + start * BLOCK) * W + lane;
+                    let from = row * layout.row + start * BLOCK + lane / W * W;
                     let tile = Tile {
-                        input: inputs[from..].as_ptr(),
+                        input: gathered[from..].as_ptr(),
                         taps,
                         kernels: kernels[lane..].as_ptr(),
                         // SAFETY: the band's outputs lie in the output tensor.
@@ -226,27 +207,37 @@ impl RunBlock<'_, '_> {
     }
 }
 
-/// Makes of each pixel's channels `W` vectors, the i-th of which has channel i of each group of
-/// `W` in all lanes of that group.
+/// The vector that has channel `input` of each group of `W` in all lanes of that group, of a
+/// pixel whose first group of these is at `pixel`.
+///
+/// # Safety
+///
+/// A vector must be readable there, and a group.
 #[inline(always)]
-fn spread_inputs<const W: usize>(gathered: &[f32], spread: &mut [f32]) {
-    let pixels = gathered.chunks_exact(BLOCK);
-    for (pixel, vectors) in pixels.zip(spread.chunks_exact_mut(W * BLOCK)) {
-        // A copy, which no store to the vectors could change: else they are made one by one.
-        let pixel: [f32; BLOCK] = pixel.try_into().expect("a block of channels");
-        for (input, vector) in vectors.chunks_exact_mut(BLOCK).enumerate() {
-            for (lane, value) in vector.iter_mut().enumerate() {
-                *value = pixel[lane / W * W + input];
-            }
+unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: usize) -> I::F32 {
+    let ops = isa.f32();
+    // SAFETY: the caller's promise; and a vector has at most `BLOCK` lanes.
+    unsafe {
+        if W == 1 {
+            return ops.load_ptr(pixel);
         }
+        if W >= ops.len() {
+            return ops.splat(*pixel.add(input));
+        }
+        // Arrays, for which the compiler finds the one instruction that does this in registers.
+        let mut lanes = [0.0_f32; BLOCK];
+        ops.store_ptr(ops.load_ptr(pixel), lanes.as_mut_ptr());
+        let spread: [f32; BLOCK] = std::array::from_fn(|lane| lanes[lane / W * W + input]);
+        ops.load_ptr(spread.as_ptr())
     }
 }
 
 /// Neighbouring pixels and one vector of channels of groups of `W`.
 struct Tile<'a> {
-    /// The first pixel at the first tap; pixels are `W` times [`BLOCK`] floats apart.
+    /// The first of the vector's groups, of the first pixel at the first tap; pixels are
+    /// [`BLOCK`] floats apart.
     input: *const f32,
-    /// Where each tap's pixels lie, in blocks of one vector a pixel.
+    /// Where each tap's pixels lie, seen from `input`.
     taps: &'a [usize],
     /// The channels' weights at the first tap; vectors are [`BLOCK`] floats apart.
     kernels: *const f32,
@@ -272,14 +263,13 @@ struct Tile<'a> {
 #[inline(always)]
 unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'_>, three: bool) {
     let ops = isa.f32();
-    let mut sums = [ops.zero(); P];
     // SAFETY: this function's contract.
     unsafe {
-        if three {
-            add_products::<I, W, P, 3>(isa, tile, &mut sums);
+        let sums = if three {
+            add_products::<I, W, P, 3>(isa, tile)
         } else {
-            add_products::<I, W, P, 1>(isa, tile, &mut sums);
-        }
+            add_products::<I, W, P, 1>(isa, tile)
+        };
         if tile.channels == ops.len() {
             let places = std::array::from_fn(|p| p * tile.step);
             let Tile { output, at, .. } = *tile;
@@ -308,8 +298,8 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'
     }
 }
 
-/// Adds the products of all taps, `C` neighbouring columns of the kernel at a time: an input
-/// meets all of these before the next is loaded, for that is what takes longest.
+/// The sums of the products of all taps, `C` neighbouring columns of the kernel at a time: an
+/// input meets all of these before the next is spread.
 ///
 /// # Safety
 ///
@@ -319,34 +309,61 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'
 unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     isa: I,
     tile: &Tile<'_>,
-    sums: &mut [I::F32; P],
-) {
-    let ops = isa.f32();
+) -> [I::F32; P] {
+    let mut sums = [isa.f32().zero(); P];
     let mut kernels = tile.kernels;
-    for tap in tile.taps.iter().step_by(C) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let input = tile.input.add(tap * W);
-            for channel in 0..W {
-                let columns: [I::F32; C] =
-                    std::array::from_fn(|k| ops.load_ptr(kernels.add((k * W + channel) * BLOCK)));
-                // Written out, for the compiler does not unroll a loop over so many.
-                macro_rules! pixels {
-                    ($($q:literal)*) => {$(
-                        if $q < P + C - 1 {
-                            let pixel = ops.load_ptr(input.add(($q * W + channel) * BLOCK));
-                            for k in 0..C {
-                                let p = usize::wrapping_sub($q, k);
-                                if p < P {
-                                    sums[p] = ops.mul_add(pixel, columns[k], sums[p]);
-                                }
-                            }
-                        }
-                    )*};
+    for &tap in tile.taps.iter().step_by(C) {
+        // Written out, for a channel has to be a constant to be spread in registers.
+        macro_rules! channels {
+            ($($channel:literal)*) => {$(
+                if $channel < W {
+                    // SAFETY: the caller's promise.
+                    sums = unsafe {
+                        let input = tile.input.add(tap);
+                        add_channel::<I, W, P, C>(isa, input, kernels, $channel, sums)
+                    };
                 }
-                pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
-            }
-            kernels = kernels.add(C * W * BLOCK);
+            )*};
         }
+        channels!(0 1 2 3 4 5 6 7);
+        // SAFETY: as above.
+        kernels = unsafe { kernels.add(C * W * BLOCK) };
     }
+    sums
+}
+
+/// Adds the products of one input channel of each group at `C` neighbouring columns.
+///
+/// # Safety
+///
+/// As for [`add_products`].
+#[inline(always)]
+unsafe fn add_channel<I: Isa, const W: usize, const P: usize, const C: usize>(
+    isa: I,
+    input: *const f32,
+    kernels: *const f32,
+    channel: usize,
+    mut sums: [I::F32; P],
+) -> [I::F32; P] {
+    let ops = isa.f32();
+    // SAFETY: the caller's promise.
+    let columns: [I::F32; C] =
+        std::array::from_fn(|k| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) });
+    // Written out, for the compiler does not unroll a loop over so many.
+    macro_rules! pixels {
+        ($($q:literal)*) => {$(
+            if $q < P + C - 1 {
+                // SAFETY: the caller's promise.
+                let pixel = unsafe { load_spread::<I, W>(isa, input.add($q * BLOCK), channel) };
+                for k in 0..C {
+                    let p = usize::wrapping_sub($q, k);
+                    if p < P {
+                        sums[p] = ops.mul_add(pixel, columns[k], sums[p]);
+                    }
+                }
+            }
+        )*};
+    }
+    pixels!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    sums
 }

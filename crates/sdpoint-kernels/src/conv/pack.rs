@@ -110,6 +110,11 @@ impl BlockedLayout {
         )
     }
 
+    /// The input channels of a group, counted over all groups.
+    pub fn inputs_of(&self, group: usize) -> Range<usize> {
+        group * self.group_in..(group + 1) * self.group_in
+    }
+
     /// A block of a group.
     #[inline(always)]
     fn output_block(&self, index: usize) -> OutputBlock {
@@ -237,7 +242,7 @@ impl PackedWeights {
         kernel: [usize; 2],
         stride: [usize; 2],
     ) -> Self {
-        let narrow = geometry.narrow_groups();
+        let narrow = geometry.narrow_groups(layout.lanes);
         let channels = layout.groups * layout.group_in;
         let dense = narrow.is_none();
         PackedWeights {

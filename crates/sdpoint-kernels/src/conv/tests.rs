@@ -247,6 +247,16 @@ fn tiles_of_winograd_that_stick_out_of_the_image() {
         check(geometry(channels, [3, 3], [1, 1], [1, 1], 1), 1, 7, 7);
         check(geometry(channels, [3, 3], [1, 1], [0, 2], 1), 2, 9, 5);
     }
+    // In groups, whose channels fill vectors and blocks of them or do not.
+    for (channels, groups) in [([48, 48], 3), ([64, 80], 2), ([96, 51], 3)] {
+        check(
+            geometry(channels, [3, 3], [1, 1], [1, 1], groups),
+            3,
+            10,
+            11,
+        );
+        check(geometry(channels, [3, 3], [1, 1], [2, 0], groups), 2, 7, 7);
+    }
     // Enough tiles for the weights' gradient, and a rest of channels on both sides.
     check(geometry([24, 40], [3, 3], [1, 1], [1, 1], 1), 13, 11, 10);
     // A phase of the data gradient is 3 × 3 here.
@@ -318,6 +328,7 @@ fn groups_of_all_widths() {
         check(geometry([16; 2], [2, 3], [2, 1], [0, 1], groups), 1, 6, 28);
     }
     check(geometry([32; 2], [1, 1], [1, 1], [0, 0], 4), 3, 5, 15);
+    check(geometry([32; 2], [3, 3], [2, 2], [1, 1], 4), 2, 9, 31);
 }
 
 #[test]

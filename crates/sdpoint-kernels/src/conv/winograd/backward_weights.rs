@@ -282,6 +282,7 @@ impl SimdOp for RunStep<'_> {
             Step::Inputs(slots) => gather_tiles::<I, F4, TILE, INPUTS>(
                 isa,
                 &reduction.source,
+                layout.inputs_of(0),
                 tiles,
                 self.range.start + slots.start..self.range.start + slots.end,
                 &self.band.inputs,

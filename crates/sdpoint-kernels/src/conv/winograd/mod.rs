@@ -19,6 +19,7 @@ mod weights;
 pub(super) use product::run;
 pub(super) use weights::TransformedWeights;
 
+use super::gather::BLOCK;
 use super::pack::BlockedLayout;
 
 /// Outputs of a tile, in rows and columns.
@@ -50,7 +51,7 @@ impl Size {
     /// Narrower convolutions spend on the transforms what they save.
     const fn fewest_channels(self) -> usize {
         match self {
-            Size::Two => 64,
+            Size::Two => 32,
             Size::Four => 16,
         }
     }
@@ -72,10 +73,11 @@ impl Size {
 /// Fewer tiles of a batch are a small part of what the micro-kernel computes at once.
 const FEWEST_TILES: usize = 16;
 
-/// Whether this is a convolution that the algorithm computes, and not too narrow for it.
+/// Whether this is a convolution that the algorithm computes, and not too narrow for it. Groups
+/// have to begin where channel blocks do.
 pub(super) fn applies(kernel: [usize; 2], stride: [usize; 2], layout: &BlockedLayout) -> bool {
     kernel == [3, 3]
         && stride == [1, 1]
-        && layout.groups == 1
+        && (layout.groups == 1 || layout.group_in.is_multiple_of(BLOCK))
         && layout.group_in.min(layout.group_out) >= Size::Four.fewest_channels()
 }

@@ -10,7 +10,7 @@ use super::tiles::{Tiles, TransformedLayout, gather_tiles};
 use super::{Size, TransformedWeights};
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
-use crate::conv::cut::{Cut, TASK_MACS, wanted_tasks};
+use crate::conv::cut::{Cut, GATHER_COST, TASK_MACS, wanted_tasks};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
 use crate::conv::microkernel::{
@@ -46,7 +46,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
         .max(wanted_tasks(threads).div_ceil(units))
         .min(count.div_ceil(MAX_PIXELS));
     let most_splits = |band: usize| {
-        let macs = points * band * layout.macs_per_pixel();
+        let transforms = GATHER_COST * layout.groups * channels;
+        let macs = points * band * (layout.macs_per_pixel() + transforms);
         macs.div_ceil(TASK_MACS).min(units)
     };
     let cut = Cut::of_row(count, bands, 1, most_splits, threads);
@@ -83,8 +84,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
 struct State<'a> {
     inputs: Scratch<'a>,
     products: Scratch<'a>,
-    /// The first of the tiles whose inputs are there.
-    gathered: Option<usize>,
+    /// The first of the tiles whose inputs are there, and of which group they are.
+    gathered: Option<[usize; 2]>,
 }
 
 struct RunTiles<'a, 'b> {
@@ -127,13 +128,17 @@ impl RunTiles<'_, '_> {
             units,
             state,
         } = self;
-        if state.gathered != Some(range.start) {
-            state.gathered = Some(range.start);
-            let out = SharedMut::new(&mut state.inputs);
-            let source = &product.source;
-            gather_tiles::<I, F, M, N>(isa, source, tiles, range.clone(), transformed, 0, out);
-        }
+        let layout = weights.layout();
         for unit in units {
+            let (group, _) = layout.unit(unit);
+            if state.gathered != Some([range.start, group]) {
+                state.gathered = Some([range.start, group]);
+                let out = SharedMut::new(&mut state.inputs);
+                let source = &product.source;
+                let of = layout.inputs_of(group);
+                let range = range.clone();
+                gather_tiles::<I, F, M, N>(isa, source, of, tiles, range, transformed, 0, out);
+            }
             run_unit::<I, F, M, N, OUTPUTS>(
                 ctx,
                 isa,
@@ -164,7 +169,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     let ops = isa.f32();
     let lanes = ops.len();
     let layout = weights.layout();
-    let (_, block) = layout.unit(unit);
+    let (group, block) = layout.unit(unit);
     let vectors = block.vectors;
     let width = vectors * lanes;
     // An odd number of cache lines keeps the points out of one another's sets.
@@ -175,14 +180,8 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     let runs = range.len().div_ceil(max_pixels::<I>(vectors));
     for point in 0..points {
         let packed = weights.unit(point, unit);
-        let next = if point + 1 < points {
-            weights.unit(point + 1, unit)
-        } else {
-            // Of this task or, most often, the thread's next one.
-            weights.unit(0, (unit + 1) % layout.units())
-        };
         let steps = layout.group_in.div_ceil(BLOCK);
-        let mut next = Spread::over(next, runs * steps);
+        let mut next = Spread::over(weights.ahead(point, unit), runs * steps);
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
             // SAFETY: inputs and products are as long as asserted, and the weights are the
@@ -229,7 +228,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
         pixel,
     } = product.layout;
     for v in 0..vectors {
-        let channel = block.first + v * lanes;
+        let channel = group * layout.group_out + block.first + v * lanes;
         let finish = product
             .finish
             .lanes(isa, channel, lanes.min(block.channels - v * lanes));

@@ -82,13 +82,14 @@ impl TransformedLayout {
     }
 }
 
-/// Transforms the inputs of `range` of the tiles into `out`, the first into slot `slot` of the
-/// layout. In the last channel block, lanes beyond the channels are zero. No other thread may
+/// Transforms the inputs of `range` of the tiles into `out`, those channels that `of` says; the
+/// first tile into slot `slot` of the layout. In the last channel block, lanes beyond the channels are zero. No other thread may
 /// use these slots meanwhile.
 #[inline(always)]
 pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usize>(
     isa: I,
     source: &Source<'_>,
+    of: Range<usize>,
     tiles: &Tiles,
     range: Range<usize>,
     layout: &TransformedLayout,
@@ -112,12 +113,11 @@ pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usi
             let y = image * source.height + (y + r as isize) as usize;
             (y * source.width + (x + c as isize) as usize) * channels
         };
-        for block in 0..channels.div_ceil(BLOCK) {
-            let first = block * BLOCK;
+        for (block, first) in of.clone().step_by(BLOCK).enumerate() {
             let to = out
                 .as_ptr()
                 .wrapping_add(block * layout.plane + (slot + i) * BLOCK);
-            if first + BLOCK <= channels && !rows.is_empty() && !columns.is_empty() {
+            if first + BLOCK <= of.end && !rows.is_empty() && !columns.is_empty() {
                 // The first and the last pixel that exist; all others lie between.
                 let start = pixel(rows.start, columns.start) + first;
                 let end = pixel(rows.end - 1, columns.end - 1) + first + BLOCK;
@@ -139,7 +139,7 @@ pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usi
                 }
                 continue;
             }
-            let count = BLOCK.min(channels - first);
+            let count = BLOCK.min(of.end - first);
             for r in 0..N {
                 for c in 0..N {
                     let to = &mut padded[r][c];

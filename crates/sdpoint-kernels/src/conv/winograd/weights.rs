@@ -1,5 +1,7 @@
 //! Transformed kernels.
 
+use std::ops::Range;
+
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
 
@@ -10,11 +12,15 @@ use crate::conv::pack::BlockedLayout;
 use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
-/// Transformed weights are four times as many as the weights; beyond this many products of
-/// channels, they are made when the first batch comes that is large enough for them to pay.
+/// Transformed weights are four times as many as the weights; beyond this many floats at each
+/// point, they are made when the first batch comes that is large enough for them to pay.
 const MOST_AT_ONCE: usize = 256 * 256;
 
-/// Transformed weights: for each of the points, one matrix in the order of `layout`.
+/// Floats of weights that pass by while memory answers.
+const AHEAD: usize = 2048;
+
+/// Transformed weights: the units of `layout` one after the other, and of each unit one matrix
+/// for each of the points.
 #[derive(Clone, Debug)]
 pub(in crate::conv) struct TransformedWeights {
     size: Size,
@@ -33,7 +39,7 @@ impl TransformedWeights {
     /// Whether most batches need the weights of a layout for tiles of this size, and they are
     /// few enough to be made whatever batch comes.
     pub fn at_once(size: Size, layout: &BlockedLayout) -> bool {
-        size == Size::Four && layout.group_in * layout.group_out <= MOST_AT_ONCE
+        size == Size::Four && layout.with_taps(1).len() <= MOST_AT_ONCE
     }
 
     /// Transforms weights in the order of `packed_layout`, which has nine taps.
@@ -64,10 +70,26 @@ impl TransformedWeights {
         size_of_val::<[f32]>(&self.data)
     }
 
+    /// A unit's matrix at a point.
     pub(super) fn unit(&self, point: usize, unit: usize) -> &[f32] {
-        let range = self.layout.range(unit);
-        let start = point * self.layout.len();
-        &self.data[start + range.start..start + range.end]
+        &self.data[self.range(point, unit)]
+    }
+
+    /// The weights to bring near while a unit's matrix at a point is used: the next matrix, or
+    /// as far ahead as memory takes to answer.
+    pub(super) fn ahead(&self, point: usize, unit: usize) -> &[f32] {
+        let Range { start, end } = self.range(point, unit);
+        let len = end - start;
+        let start = start + AHEAD.next_multiple_of(len);
+        // Behind the last weights, the first: of the thread's next task.
+        let rest = self.data.get(start..start + len);
+        rest.unwrap_or(&self.data[..len])
+    }
+
+    fn range(&self, point: usize, unit: usize) -> Range<usize> {
+        let unit = self.layout.range(unit);
+        let start = unit.start * self.size.points() + point * unit.len();
+        start..start + unit.len()
     }
 }
 
@@ -101,9 +123,9 @@ impl TransformKernels<'_> {
         let TransformKernels { layout, data, .. } = self;
         let (_, block) = layout.unit(self.unit);
         let width = block.vectors * lanes;
-        let first = layout.range(self.unit).start;
+        let unit = layout.range(self.unit);
         for input in 0..layout.group_in {
-            let row = first + layout.kernel_rows(input).0 * width;
+            let row = unit.start * N * N + layout.kernel_rows(input).0 * width;
             let (packed_row, step) = self.packed_layout.kernel_rows(input);
             for v in 0..block.vectors {
                 let mut lines = [[ops.zero(); 3]; N];
@@ -119,7 +141,7 @@ impl TransformKernels<'_> {
                 }
                 for (r, line) in lines.into_iter().enumerate() {
                     for (c, value) in F::kernel_line(isa, line).into_iter().enumerate() {
-                        let at = (r * N + c) * layout.len() + row + v * lanes;
+                        let at = (r * N + c) * unit.len() + row + v * lanes;
                         // SAFETY: units have disjoint weights, and the caller has this one.
                         ops.store(value, unsafe { data.slice(at..at + lanes) });
                     }
