@@ -115,6 +115,12 @@ impl Product<'_> {
         });
     }
 
+    /// Whether outputs have left the caches since they were used last.
+    #[inline(always)]
+    pub fn far_output(&self) -> bool {
+        self.output.len() >= FAR_OUTPUT
+    }
+
     /// Whether the last output of a row and the first of the next are neighbours.
     fn rows_meet(&self) -> bool {
         self.grid[0] == 1 || self.layout.row == self.grid[1] * self.layout.pixel
@@ -447,7 +453,7 @@ impl TileRunner<'_> {
                     output: product.output.as_ptr().add(at),
                     output_channels: block.channels,
                     accumulate: product.accumulate || part.channels.start > 0,
-                    far_output: product.output.len() >= FAR_OUTPUT,
+                    far_output: product.far_output(),
                     shared: Shared::default(),
                     ahead: &ahead,
                     finish: part.finish,

@@ -99,8 +99,13 @@ const STEPS: [Step; PRODUCTS] = [
 ];
 
 /// With fewer input channels, a tile spends on sums that it passes on what a product saves;
-/// with fewer output channels, sums of inputs are used too seldom to pay.
+/// with fewer output channels, sums of inputs are used too seldom to pay. That depends on where
+/// inputs come from and outputs go to: from memory, or the cache that all cores share.
 const FEWEST_CHANNELS: usize = 256;
+const FEWEST_NEAR_CHANNELS: usize = 128;
+
+/// Floats of inputs and outputs that stay in the shared cache from one layer to the next.
+const SHARED_FLOATS: usize = 2 * 1024 * 1024;
 
 /// With fewer outputs, bringing the weights takes longer than the products, or threads that
 /// share the weights copy the same inputs.
@@ -115,7 +120,7 @@ const NEAR_FLOATS: usize = 192 * 1024;
 pub(super) fn applies(geometry: &ConvGeometry, layout: &BlockedLayout) -> bool {
     geometry.is_pointwise()
         && layout.groups == 1
-        && layout.group_in.min(layout.group_out) >= FEWEST_CHANNELS
+        && layout.group_in.min(layout.group_out) >= FEWEST_NEAR_CHANNELS
         && layout.group_in.is_multiple_of(2 * BLOCK)
         && layout
             .group_out
@@ -129,7 +134,16 @@ pub(super) fn fits(
     joined: usize,
     [height, width]: [usize; 2],
 ) -> bool {
-    batch * height * width * layout.group_out >= FEWEST_OUTPUTS && height * width > joined
+    let pixels = batch * height * width;
+    let near = pixels * (layout.group_in + layout.group_out) <= SHARED_FLOATS;
+    let fewest_channels = if near {
+        FEWEST_NEAR_CHANNELS
+    } else {
+        FEWEST_CHANNELS
+    };
+    layout.group_in.min(layout.group_out) >= fewest_channels
+        && pixels * layout.group_out >= FEWEST_OUTPUTS
+        && height * width > joined
 }
 
 /// `T2`, `T3`, `T4` and `T1` of each pair of units, one after the other.
@@ -544,7 +558,7 @@ fn run_tiles<I: Isa>(
                                 output: product.output.as_ptr().add(at),
                                 output_channels: width,
                                 accumulate: product.accumulate,
-                                far_output: false,
+                                far_output: step.output.is_some() && product.far_output(),
                                 shared,
                                 ahead: &ahead,
                                 finish: &product.finish,

@@ -522,6 +522,9 @@ fn quarters_of_wide_layers_in_halves_that_differ() {
     // Pixels that are not side by side.
     check_quarters([256, 448], [2, 2], 2, [13, 16]);
     check_quarters([256, 576], [1, 3], 2, [9, 14]);
+    // Fewer channels, on either side.
+    check_quarters([128, 512], [1, 1], 1, [11, 13]);
+    check_quarters([224, 128], [1, 1], 2, [15, 16]);
     // Padding, with which pixels are missing, so that it is not done by quarters.
     check(geometry([256, 512], [1, 1], [1, 1], [1, 0], 1), 2, 6, 6);
 }
@@ -548,6 +551,26 @@ fn check_quarters(
         let mut y = vec![0.0; shape.output_len()];
         conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
         assert_eq!(packed.bytes(), 2 * before, "{shape:?} on {}", ctx.isa());
+    }
+}
+
+#[test]
+fn few_channels_do_not_go_by_quarters_where_tensors_come_from_memory() {
+    let ctx = Context::new(None).unwrap();
+    let geometry = geometry([128, 256], [1, 1], [1, 1], [0, 0], 1);
+    let packed = PackedConv::new(&ctx, geometry, &vec![0.0; geometry.weight_len()]);
+    let before = packed.bytes();
+    for (batch, more_memory) in [(16, 1), (1, 2)] {
+        let shape = ConvShape {
+            geometry,
+            batch,
+            in_height: 19,
+            in_width: 19,
+        };
+        let x = vec![0.0; shape.input_len()];
+        let mut y = vec![0.0; shape.output_len()];
+        conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+        assert_eq!(packed.bytes(), more_memory * before, "batch of {batch}");
     }
 }
 
