@@ -212,7 +212,7 @@ impl Product<'_> {
 }
 
 /// Floats of outputs so many that they have left the caches since they were used last.
-const FAR_OUTPUT: usize = 512 * 1024;
+const FAR_OUTPUT: usize = 192 * 1024;
 
 /// Pixels so far apart are in the same set of the first-level cache, which has room for fewer
 /// than a tile has.
@@ -375,7 +375,9 @@ fn run_tiles<I: Isa>(
     let near = weights.len() <= WEIGHT_FLOATS;
     let none = Finish::default();
     // The parts depend on the weights alone, for they decide in which order sums are added.
-    for part in Part::cut(product, part_floats::<I>(), &none) {
+    let mut parts = Part::cut(product, part_floats::<I>(), &none).peekable();
+    let first_channels = parts.peek().map_or(0..0, |part| part.channels.clone());
+    while let Some(part) = parts.next() {
         let steps = part.channels.len().div_ceil(BLOCK) * taps.len();
         if alike && near {
             let tiling = tiling(vectors(units.start));
@@ -387,19 +389,23 @@ fn run_tiles<I: Isa>(
             }
             continue;
         }
-        // A thread's next task most often has the units that come next, or the first ones.
-        let next_task = if units.end < weights.units() {
-            units.end
-        } else {
-            0
+        // What comes behind the last unit: the next part of the first, or the thread's next task,
+        // which most often has the units that come next, or the first ones.
+        let (next_unit, next_channels) = match parts.peek() {
+            Some(next) => (units.start, &next.channels),
+            None => (units.end % weights.units(), &first_channels),
         };
-        let following = weights.walk(next_task..next_task + 1);
-        let mut walk = weights.walk(units.clone()).chain(following).peekable();
-        for _ in units.clone() {
-            let (Some(unit), Some(next)) = (walk.next(), walk.peek()) else {
-                break;
-            };
-            let next = product.weights.of(next, part.channels.clone());
+        let after = weights
+            .walk(next_unit..next_unit + 1)
+            .map(|unit| product.weights.of(&unit, next_channels.clone()))
+            .next()
+            .unwrap_or(&[]);
+        let mut walk = weights.walk(units.clone()).peekable();
+        while let Some(unit) = walk.next() {
+            let next = walk.peek();
+            let next = next.map_or(after, |next| {
+                product.weights.of(next, part.channels.clone())
+            });
             let tiling = tiling(unit.block.vectors);
             let tiles = tiling.tiles();
             let mut weights = Spread::over(next, tiles * steps);
