@@ -265,11 +265,16 @@ fn tiles_of_winograd_that_stick_out_of_the_image() {
 
 #[test]
 fn weights_are_transformed_for_a_batch_that_it_pays_for_and_again_when_repacked() {
-    check_transformed(geometry([260, 256], [3, 3], [1, 1], [1, 1], 1), 5);
-    check_transformed(geometry([288, 256], [1, 1], [1, 1], [0, 0], 1), 2);
+    // 9 weights, and 36 made of them.
+    check_transformed(geometry([260, 256], [3, 3], [1, 1], [1, 1], 1), 16, [45, 9]);
+    // 45 from the start, and 16 for smaller tiles.
+    check_transformed(geometry([64, 64], [3, 3], [1, 1], [1, 1], 1), 5, [61, 45]);
+    check_transformed(geometry([288, 256], [1, 1], [1, 1], [0, 0], 1), 16, [2, 1]);
 }
 
-fn check_transformed(geometry: ConvGeometry, more_memory: usize) {
+/// Compares a batch of so many images with each of them alone, for which the weights are not
+/// transformed; `memory` is what the weights take then to what they take before.
+fn check_transformed(geometry: ConvGeometry, batch: usize, memory: [usize; 2]) {
     let shape = |batch| ConvShape {
         geometry,
         batch,
@@ -277,7 +282,7 @@ fn check_transformed(geometry: ConvGeometry, more_memory: usize) {
         in_width: 4,
     };
     let rng = &mut ChaCha8Rng::seed_from_u64(8);
-    let (few, many) = (shape(1), shape(16));
+    let (few, many) = (shape(1), shape(batch));
     let image = random(rng, few.input_len());
     let images = image.repeat(many.batch);
     for [ctx, _] in contexts() {
@@ -298,7 +303,7 @@ fn check_transformed(geometry: ConvGeometry, more_memory: usize) {
             for got in got.chunks_exact(expected.len()) {
                 assert_close(&format!("y on {}", ctx.isa()), got, &expected, &scale);
             }
-            assert_eq!(packed.bytes(), more_memory * before);
+            assert_eq!(packed.bytes() * memory[1], before * memory[0]);
             packed.repack(&ctx, &random(rng, few.weight_len()));
         }
     }
