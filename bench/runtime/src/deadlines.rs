@@ -247,9 +247,9 @@ fn idle_table(engine: &Engine, log: &Log) -> String {
 fn disturbed(log: &Log) -> f64 {
     let runs = log.fixed.values().flat_map(|times| {
         let usual = quantile(times, 0.5);
-        times.iter().map(move |time| *time > DISTURBED * usual)
+        times.iter().map(move |time| *time / usual)
     });
-    mean(runs.map(|slow| f64::from(u8::from(slow))))
+    1.0 - met(runs, DISTURBED)
 }
 
 fn fastest(log: &Log) -> Instance {
