@@ -85,8 +85,7 @@ pub fn conv_backward_weights(
     if geometry.is_depthwise() {
         return depthwise::backward_weights(ctx, &reduction, dw, accumulate);
     }
-    if blocked.groups == 1
-        && winograd::applies(geometry.kernel, geometry.stride, &blocked)
+    if winograd::applies(geometry.kernel, geometry.stride, &blocked)
         && winograd::Size::Four.fits(&blocked, batch, grid)
         && winograd::backward_weights::fits(&reduction)
     {
@@ -147,7 +146,7 @@ pub(super) struct Reduction<'a> {
     pub batch: usize,
     pub grid: [usize; 2],
     pub out_channels: usize,
-    blocked: &'a BlockedLayout,
+    pub blocked: &'a BlockedLayout,
 }
 
 impl Reduction<'_> {

@@ -162,6 +162,11 @@ impl Deref for Taps {
 }
 
 impl Window {
+    /// Whether the kernel has three columns, at which neighbouring outputs see the same inputs.
+    pub fn shares_three_columns(&self) -> bool {
+        self.kernel[1] == 3 && self.stride[1] == 1
+    }
+
     /// How many remainders modulo the stride taps meet, for rows and columns.
     fn phases(&self) -> [usize; 2] {
         [

@@ -51,7 +51,7 @@ impl ConvGeometry {
         let fits = width == self.group_out_channels() && self.out_channels.is_multiple_of(BLOCK);
         // Eight channels take two instructions to spread over more lanes than eight, which pays
         // if neighbouring outputs see the result.
-        let widest = if self.stride[1] == 1 || lanes <= 8 {
+        let widest = if self.window().shares_three_columns() || lanes <= 8 {
             8
         } else {
             4

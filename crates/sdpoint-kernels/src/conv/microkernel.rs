@@ -256,7 +256,7 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
                     }
                 }
             }
-        } else if tile.far_output {
+        } else if tile.far_output && !no_output {
             for output in outputs {
                 for line in (0..V * lanes).step_by(LINE) {
                     prefetch::<{ hint::TO_STORE }>(tile.output.wrapping_add(output + line));

@@ -3,15 +3,15 @@
 //!
 //! In groups of four, say, output channels 0 to 3 see input channels 0 to 3. A vector of output
 //! channels meets four vectors of inputs, of which the first has channel 0 in its lanes 0 to 3
-//! and channel 4 in the next four, the second channels 1 and 5, and so on. Each is one
-//! instruction away from the vector of inputs.
+//! and channel 4 in the next four, the second channels 1 and 5, and so on. Each is an
+//! instruction or two away from the vector of inputs.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::cut::{Cut, Work};
 use super::epilogue::{self, Finish};
-use super::gather::{BLOCK, Band, BandLayout, Taps, Window, gather};
+use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
 use super::microkernel::has_32_registers;
 use super::pack::{KernelPlace, Kernels};
 use super::product::Product;
@@ -156,8 +156,7 @@ impl RunBlock<'_> {
         );
         let kernels = weights.block(block);
         let out = &product.layout;
-        let Window { kernel, stride, .. } = product.window;
-        let three = kernel[1] == 3 && stride[1] == 1;
+        let three = product.window.shares_three_columns();
         for row in 0..band.height() {
             let mut start = 0;
             while start < band.width() {
@@ -224,7 +223,8 @@ unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: 
         if W >= ops.len() {
             return ops.splat(*pixel.add(input));
         }
-        // Arrays, for which the compiler finds the one instruction that does this in registers.
+        // Arrays, for which the compiler finds the instruction or two that do this in
+        // registers.
         let mut lanes = [0.0_f32; BLOCK];
         ops.store_ptr(ops.load_ptr(pixel), lanes.as_mut_ptr());
         let spread: [f32; BLOCK] = std::array::from_fn(|lane| lanes[lane / W * W + input]);

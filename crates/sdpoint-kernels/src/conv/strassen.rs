@@ -203,10 +203,10 @@ impl QuarterSums {
 struct ImagePixels<'a> {
     product: &'a Product<'a>,
     images: usize,
-    /// ImagePixels of an image, and of its first half: the second has one less if they are odd.
+    /// Pixels of an image, and of its first half: the second has one less if they are odd.
     count: usize,
     half: usize,
-    /// ImagePixels of a row, if the input's are not all neighbours.
+    /// Pixels of a row, if the input's are not all neighbours.
     row: usize,
     /// Floats between the inputs of neighbouring images, rows and pixels.
     input: [usize; 3],
@@ -540,9 +540,10 @@ fn run_tiles<I: Isa>(
                     if pixels == 0 {
                         return;
                     }
-                    // SAFETY: the panels have all pixels and channels of the band; as many sums are kept as asserted; the outputs are this task's
-                    // alone, and `Product`'s makers assert that they lie in the output tensor,
-                    // which residual and second output equal in length.
+                    // SAFETY: the panels have all pixels and channels of the band; as many sums
+                    // are kept as asserted; the outputs are this task's alone, and `Product`'s
+                    // makers assert that they lie in the output tensor, which residual and
+                    // second output equal in length.
                     unsafe {
                         run_tile(
                             ctx,
@@ -558,7 +559,7 @@ fn run_tiles<I: Isa>(
                                 output: product.output.as_ptr().add(at),
                                 output_channels: width,
                                 accumulate: product.accumulate,
-                                far_output: step.output.is_some() && product.far_output(),
+                                far_output: product.far_output(),
                                 shared,
                                 ahead: &ahead,
                                 finish: &product.finish,

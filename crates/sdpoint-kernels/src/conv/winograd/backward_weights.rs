@@ -46,9 +46,9 @@ const TILE: usize = Size::Four.outputs();
 const INPUTS: usize = TILE + 2;
 const POINTS: usize = Size::Four.points();
 
-/// Whether there is enough to reduce over.
+/// Whether this is one group, and there is enough to reduce over.
 pub(in crate::conv) fn fits(reduction: &Reduction<'_>) -> bool {
-    tiles(reduction).count(reduction.batch) >= FEWEST_TILES
+    reduction.blocked.groups == 1 && tiles(reduction).count(reduction.batch) >= FEWEST_TILES
 }
 
 fn tiles(reduction: &Reduction<'_>) -> Tiles {

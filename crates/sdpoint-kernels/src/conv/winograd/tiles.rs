@@ -83,8 +83,8 @@ impl TransformedLayout {
 }
 
 /// Transforms the inputs of `range` of the tiles into `out`, those channels that `of` says; the
-/// first tile into slot `slot` of the layout. In the last channel block, lanes beyond the channels are zero. No other thread may
-/// use these slots meanwhile.
+/// first tile into slot `slot` of the layout. In the last channel block, lanes beyond the
+/// channels are zero. No other thread may use these slots meanwhile.
 #[inline(always)]
 pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usize>(
     isa: I,
