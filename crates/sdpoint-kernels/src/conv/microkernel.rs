@@ -62,7 +62,7 @@ pub(super) struct Tile<'a> {
     pub far_output: bool,
     /// Sums that are of several products; for tiles all of whose lanes are channels.
     pub shared: Shared,
-    /// Weights and inputs that will be needed soon.
+    /// Weights and inputs that will be needed soon, in this order.
     pub ahead: &'a [Ahead; 2],
     /// What happens to the sums.
     pub finish: &'a Finish<'a>,
@@ -88,6 +88,9 @@ pub(super) struct Shared {
 /// Memory that later tiles start with. It comes from afar, and a tile on its own would wait
 /// for it: what it asks for in a second is more than a core's share of memory bandwidth. So
 /// all tiles before it bring it near, a few cache lines in each step of their reduction.
+///
+/// A core has few places for requests under way, and while many at once take them all, loads
+/// from the second-level cache wait: so each channel of a step asks for its share.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     start: *const f32,
@@ -100,6 +103,36 @@ impl Ahead {
         start: std::ptr::null(),
         lines: 0,
     };
+
+    /// Asks for so many lines at once.
+    #[inline(always)]
+    fn ask(&mut self, lines: usize) {
+        for _ in 0..lines {
+            prefetch::<{ hint::LATER }>(self.start);
+            self.start = self.start.wrapping_add(LINE);
+        }
+    }
+
+    /// What the channels of a step ask for one by one, at most a line each; asks for the rest
+    /// of the step's lines at once. Where there is nothing to ask for, it is a line that is
+    /// `near`, so that channels need not tell the difference.
+    #[inline(always)]
+    fn one_by_one<I: Isa>(&mut self, near: *const f32) -> Ahead {
+        let lines = if asks_one_by_one::<I>() {
+            self.lines.min(BLOCK)
+        } else {
+            0
+        };
+        self.ask(self.lines - lines);
+        let start = if lines > 0 { self.start } else { near };
+        self.start = self.start.wrapping_add(lines * LINE);
+        Ahead { start, lines }
+    }
+}
+
+/// Whether there is a register left for the address of what a channel asks for.
+const fn asks_one_by_one<I: Isa>() -> bool {
+    has_32_registers::<I>()
 }
 
 /// Memory that neighbouring tiles bring near, each its share.
@@ -266,18 +299,14 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
         let mut weights = tile.weights;
         let mut input = tile.input;
         let mut channels = tile.channels;
-        let mut ahead = *tile.ahead;
+        let [mut next_weights, mut next_inputs] = *tile.ahead;
         while channels > 0 {
             let block = channels.min(BLOCK);
             for &tap in tile.taps {
                 let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
-                for ahead in &mut ahead {
-                    for _ in 0..ahead.lines {
-                        prefetch::<{ hint::LATER }>(ahead.start);
-                        ahead.start = ahead.start.wrapping_add(LINE);
-                    }
-                }
-                accumulate(isa, &mut sums, addresses, weights, block);
+                next_inputs.ask(next_inputs.lines);
+                let ahead = next_weights.one_by_one::<I>(weights);
+                accumulate(isa, &mut sums, addresses, weights, block, ahead);
                 weights = weights.add(block * V * lanes);
             }
             input = input.wrapping_add(tile.plane);
@@ -389,7 +418,7 @@ const fn unroll<I: Isa>() -> usize {
     if has_32_registers::<I>() { 1 } else { 4 }
 }
 
-/// Adds the products of `channels` channels at one tap to `sums`.
+/// Adds the products of `channels` channels at one tap to `sums`, and asks for what is ahead.
 #[inline(always)]
 unsafe fn accumulate<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
     isa: I,
@@ -397,11 +426,17 @@ unsafe fn accumulate<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
     mut addresses: A,
     weights: *const f32,
     channels: usize,
+    ahead: Ahead,
 ) {
     let unrolled = channels / unroll::<I>() * unroll::<I>();
     // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
     unsafe {
         for first in (0..unrolled).step_by(unroll::<I>()) {
+            if asks_one_by_one::<I>() {
+                // A share may be a part of a line, which is then asked for more than once.
+                let share = ahead.lines * LINE / BLOCK;
+                prefetch::<{ hint::LATER }>(ahead.start.wrapping_add(first * share));
+            }
             for c in 0..unroll::<I>() {
                 multiply(isa, sums, &mut addresses, weights, first + c);
             }
