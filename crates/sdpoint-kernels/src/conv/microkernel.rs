@@ -62,7 +62,7 @@ pub(super) struct Tile<'a> {
     pub far_output: bool,
     /// Sums that are of several products; for tiles all of whose lanes are channels.
     pub shared: Shared,
-    /// Weights and inputs that will be needed soon, in this order.
+    /// What will be needed soon: the first where there is more of it.
     pub ahead: &'a [Ahead; 2],
     /// What happens to the sums.
     pub finish: &'a Finish<'a>,
@@ -277,25 +277,11 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
                 }
             }
         }
-        if let (Some(residual), false) = (tile.finish.residual, no_output) {
-            // They come from afar, and by the time they are added they are here.
-            for output in outputs {
-                for line in (0..V * lanes).step_by(LINE) {
-                    prefetch::<{ hint::SOON }>(tile.output.wrapping_add(output + line));
-                    if let Addend::Tensor(tensor) = residual {
-                        prefetch::<{ hint::SOON }>(
-                            tensor.as_ptr().wrapping_add(tile.at + output + line),
-                        );
-                    }
-                }
-            }
-        } else if tile.far_output && !no_output {
-            for output in outputs {
-                for line in (0..V * lanes).step_by(LINE) {
-                    prefetch::<{ hint::TO_STORE }>(tile.output.wrapping_add(output + line));
-                }
-            }
-        }
+        // Pixels whose outputs are asked for in each step, and those asked for so far.
+        let asks = !no_output && (tile.finish.residual.is_some() || tile.far_output);
+        let steps = tile.channels.div_ceil(BLOCK) * tile.taps.len();
+        let share = if asks { P.div_ceil(steps.max(1)) } else { 0 };
+        let mut asked = 0;
         let mut weights = tile.weights;
         let mut input = tile.input;
         let mut channels = tile.channels;
@@ -305,6 +291,11 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
             for &tap in tile.taps {
                 let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
                 next_inputs.ask(next_inputs.lines);
+                let end = P.min(asked + share);
+                while asked < end {
+                    ask_for_output::<I, V>(isa, tile, outputs[asked]);
+                    asked += 1;
+                }
                 let ahead = next_weights.one_by_one::<I>(weights);
                 accumulate(isa, &mut sums, addresses, weights, block, ahead);
                 weights = weights.add(block * V * lanes);
@@ -343,6 +334,18 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
                 }
             }
             store_part(isa, &buffer, V, tile, &outputs);
+        }
+    }
+}
+
+/// Asks for a pixel's outputs, and for what is added to them: they come from afar, and by the
+/// time that the sums are complete they are here.
+#[inline(always)]
+fn ask_for_output<I: Isa, const V: usize>(isa: I, tile: &Tile<'_>, output: usize) {
+    for line in (0..V * isa.f32().len()).step_by(LINE) {
+        prefetch::<{ hint::TO_STORE }>(tile.output.wrapping_add(output + line));
+        if let Some(Addend::Tensor(tensor)) = tile.finish.residual {
+            prefetch::<{ hint::SOON }>(tensor.as_ptr().wrapping_add(tile.at + output + line));
         }
     }
 }

@@ -384,7 +384,7 @@ fn run_tiles<I: Isa>(
             for number in 0..tiling.tiles() {
                 let tile = tiling.tile(number);
                 for unit in weights.walk(units.clone()) {
-                    runner.run(&part, &unit, &tile, [Ahead::NOTHING, inputs.next(steps)]);
+                    runner.run(&part, &unit, &tile, [inputs.next(steps), Ahead::NOTHING]);
                 }
             }
             continue;
