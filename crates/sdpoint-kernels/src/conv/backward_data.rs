@@ -185,12 +185,12 @@ pub fn conv_backward_data(
                 height: out_size[0],
                 width: out_size[1],
                 channels: geometry.out_channels,
-                unrolled: None,
             },
             window: Window {
                 kernel: phase.kernel,
                 stride: [1, 1],
                 origin,
+                unrolled: None,
             },
             weights,
             batch,

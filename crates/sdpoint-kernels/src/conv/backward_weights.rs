@@ -10,7 +10,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
+use super::gather::{Band, BandLayout, Source, Taps, Window, gather};
 use super::geometry::{ConvShape, Flattened};
 use super::grouped::Merged;
 use super::microkernel::has_32_registers;
@@ -73,7 +73,6 @@ pub fn conv_backward_weights(
             height,
             width,
             channels: geometry.in_channels,
-            unrolled: geometry.unrolled(),
         },
         window: geometry.window(),
         gradient: dy,
@@ -154,7 +153,7 @@ impl Reduction<'_> {
     fn run<'c>(&self, ctx: &'c Context) -> Scratch<'c> {
         let [height, width] = self.grid;
         let blocked = self.blocked;
-        let channels = blocked.groups * blocked.group_in.next_multiple_of(BLOCK);
+        let channels = blocked.groups * blocked.group_in.next_multiple_of(blocked.block);
         let fits = |rows: usize, columns: usize| {
             BandLayout::new(self.window, rows, columns).len(channels) <= GATHER_FLOATS
         };
@@ -289,7 +288,7 @@ impl SimdOp for ReduceBand<'_> {
                 let first = group * blocked.group_out + block.first;
                 let run = Run {
                     input: input[(row - self.rows[0]) * self.layout.row..].as_ptr(),
-                    input_strides: [image_len, self.layout.row],
+                    input_strides: [image_len, self.layout.row, self.layout.pixel],
                     gradient: self.reduction.gradient[pixel * channels + first..].as_ptr(),
                     gradient_strides: [
                         height * grid_width * channels,
@@ -306,7 +305,7 @@ impl SimdOp for ReduceBand<'_> {
                         &run,
                         self.layout.plane,
                         self.taps,
-                        group_in,
+                        [group_in, blocked.block],
                         &block,
                         sums,
                     );
@@ -321,8 +320,8 @@ impl SimdOp for ReduceBand<'_> {
 pub(super) struct Run {
     /// The first pixel's first channel at the first tap.
     pub input: *const f32,
-    /// Between images and rows; pixels are [`BLOCK`] floats apart.
-    pub input_strides: [usize; 2],
+    /// Between images, rows and pixels.
+    pub input_strides: [usize; 3],
     /// The first pixel's first output channel of the block.
     pub gradient: *const f32,
     /// Between images, rows and pixels.
@@ -331,7 +330,8 @@ pub(super) struct Run {
     pub pixels: [usize; 3],
 }
 
-/// Adds the products of a run's inputs and gradients to a block's sums.
+/// Adds the products of a run's inputs and gradients to a block's sums; of the group's input
+/// channels so many lie together.
 ///
 /// # Safety
 ///
@@ -342,7 +342,7 @@ pub(super) unsafe fn run_block<I: Isa>(
     run: &Run,
     plane: usize,
     taps: &[usize],
-    group_in: usize,
+    [group_in, together]: [usize; 2],
     block: &OutputBlock,
     sums: &mut [f32],
 ) {
@@ -352,8 +352,8 @@ pub(super) unsafe fn run_block<I: Isa>(
     let mut sums = sums.as_mut_ptr();
     let most = max_rows::<I>(block.vectors);
     let full = block.channels == width;
-    for first in (0..group_in).step_by(BLOCK) {
-        let channels = BLOCK.min(group_in - first);
+    for first in (0..group_in).step_by(together) {
+        let channels = together.min(group_in - first);
         let tiles = channels.div_ceil(most);
         for tap in taps {
             for tile in 0..tiles {
@@ -361,7 +361,7 @@ pub(super) unsafe fn run_block<I: Isa>(
                 // SAFETY: the caller's promise; `sums` stays within the asserted length.
                 unsafe {
                     let tile = Run {
-                        input: run.input.add(first / BLOCK * plane + tap + start),
+                        input: run.input.add(first / together * plane + tap + start),
                         ..*run
                     };
                     match (block.vectors, full) {
@@ -448,7 +448,7 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const FULL: bool>(
                             tile[v] = ops.mul_add(x, dy[v], tile[v]);
                         }
                     }
-                    input = input.add(BLOCK);
+                    input = input.add(run.input_strides[2]);
                     gradient = gradient.wrapping_add(run.gradient_strides[2]);
                 }
             }

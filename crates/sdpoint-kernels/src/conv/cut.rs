@@ -250,6 +250,7 @@ mod tests {
                 kernel: [kernel; 2],
                 stride: [1; 2],
                 origin: [0; 2],
+                unrolled: None,
             },
             batch,
             grid,

@@ -158,7 +158,6 @@ pub fn conv_forward(
             height,
             width,
             channels: geometry.in_channels,
-            unrolled: geometry.unrolled(),
         },
         window: geometry.window(),
         weights: &w.weights,

@@ -8,7 +8,8 @@
 //! load and a store for each channel block, which the multiplications on it (taps times
 //! output channels) outweigh by far, and it brings the data near in the order in which
 //! hardware prefetches. A kernel of one tap sees each pixel once, and reads it where it lies,
-//! if there are registers enough to find it.
+//! if there are registers enough to find it. Of a tensor with few channels rows are copied as
+//! they are, and the kernel's rows are its taps.
 
 use std::ops::Deref;
 
@@ -25,6 +26,10 @@ pub(super) struct Window {
     pub kernel: [usize; 2],
     pub stride: [usize; 2],
     pub origin: [isize; 2],
+    /// The channels of a pixel, if they are so few that the columns of the kernel are taken for
+    /// channels too: what a row of it sees is one pixel of `kernel[1]` times as many channels,
+    /// and its rows are its taps.
+    pub unrolled: Option<usize>,
 }
 
 /// A tensor `[batch, height, width, channels]` and the run of its channels that is looked at.
@@ -34,17 +39,6 @@ pub(super) struct Source<'a> {
     pub height: usize,
     pub width: usize,
     pub channels: usize,
-    pub unrolled: Option<Unrolled>,
-}
-
-/// A kernel's columns taken for channels: with few channels, `columns` neighbouring pixels
-/// are one pixel of `columns * channels` channels, and the kernel is one column wide. The
-/// window's column stride is 1 then, and its column origin 0.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Unrolled {
-    pub columns: usize,
-    pub stride: usize,
-    pub origin: isize,
 }
 
 /// A rectangle of the grid of outputs of one image.
@@ -71,7 +65,11 @@ pub(super) struct BandLayout {
     window: Window,
     /// Rows and columns stored for each phase.
     stored: [usize; 2],
-    /// Between column phases; a column is [`BLOCK`] floats.
+    /// Channels of a block.
+    pub block: usize,
+    /// Between what neighbouring outputs of a row see at a tap.
+    pub pixel: usize,
+    /// Between column phases.
     column_phase: usize,
     /// Between rows.
     pub row: usize,
@@ -88,7 +86,14 @@ impl BandLayout {
             width + (kernel[1] - 1) / stride[1],
         ];
         let phases = window.phases();
-        let column_phase = stored[1] * BLOCK;
+        // What lies together, how far apart, and how long a row of it is.
+        let (block, pixel, column_phase) = match window.unrolled {
+            Some(channels) => {
+                let seen = (width - 1) * stride[1] + kernel[1];
+                (kernel[1] * channels, stride[1] * channels, seen * channels)
+            }
+            None => (BLOCK, BLOCK, stored[1] * BLOCK),
+        };
         let row = phases[1] * column_phase;
         let row_phase = stored[0] * row;
         // An odd number of cache lines keeps the blocks of a pixel out of one another's sets.
@@ -96,6 +101,8 @@ impl BandLayout {
         BandLayout {
             window,
             stored,
+            block,
+            pixel,
             column_phase,
             row,
             row_phase,
@@ -105,7 +112,7 @@ impl BandLayout {
 
     /// Floats for this many channels.
     pub fn len(&self, channels: usize) -> usize {
-        channels.div_ceil(BLOCK) * self.plane
+        channels.div_ceil(self.block) * self.plane
     }
 
     /// Where a tap's pixel lies, seen from the first tap's.
@@ -128,7 +135,7 @@ pub(super) struct Taps {
 
 impl Taps {
     pub fn new(layout: &BandLayout) -> Self {
-        let [height, width] = layout.window.kernel;
+        let [height, width] = layout.window.taps();
         let mut taps = Taps {
             count: height * width,
             few: [0; 64],
@@ -167,12 +174,18 @@ impl Window {
         self.kernel[1] == 3 && self.stride[1] == 1
     }
 
+    /// Rows and columns of taps.
+    fn taps(&self) -> [usize; 2] {
+        match self.unrolled {
+            Some(_) => [self.kernel[0], 1],
+            None => self.kernel,
+        }
+    }
+
     /// How many remainders modulo the stride taps meet, for rows and columns.
     fn phases(&self) -> [usize; 2] {
-        [
-            self.kernel[0].min(self.stride[0]),
-            self.kernel[1].min(self.stride[1]),
-        ]
+        let taps = self.taps();
+        [taps[0].min(self.stride[0]), taps[1].min(self.stride[1])]
     }
 }
 
@@ -189,9 +202,9 @@ pub(super) fn gather<I: Isa>(
     out: &mut [f32],
 ) {
     assert!(out.len() >= layout.len(count), "scratch too short");
-    if let Some(unrolled) = &source.unrolled {
-        assert!(first == 0 && count == unrolled.columns * source.channels);
-        return gather_unrolled(isa, source, unrolled, layout, band, out);
+    if let Some(channels) = layout.window.unrolled {
+        assert!(channels == source.channels && first == 0 && count == layout.block);
+        return gather_rows(source, layout, band, out);
     }
     assert!(first + count <= source.channels);
     assert!(source.data.len() >= (band.image + 1) * source.height * source.width * source.channels);
@@ -244,63 +257,33 @@ pub(super) fn gather<I: Isa>(
     }
 }
 
-/// [`gather`] with the kernel's columns taken for channels.
+/// [`gather`] where the kernel's columns are taken for channels.
 #[inline(always)]
-fn gather_unrolled<I: Isa>(
-    isa: I,
-    source: &Source<'_>,
-    unrolled: &Unrolled,
-    layout: &BandLayout,
-    band: &Band,
-    out: &mut [f32],
-) {
+fn gather_rows(source: &Source<'_>, layout: &BandLayout, band: &Band, out: &mut [f32]) {
     let Window { stride, origin, .. } = layout.window;
-    let channels = source.channels;
-    let count = unrolled.columns * channels;
-    let stored = layout.stored[1];
-    // Where a column's pixels start, and which columns' pixels all exist.
-    let x0 = (band.columns[0] * unrolled.stride) as isize + unrolled.origin;
-    let starts = source.width.saturating_sub(unrolled.columns - 1);
-    let (lo, hi) = inside(x0, unrolled.stride, stored, starts);
+    let Source {
+        data,
+        height,
+        width,
+        channels,
+    } = *source;
+    let x0 = (band.columns[0] * stride[1]) as isize + origin[1];
+    let (lo, hi) = inside(x0, 1, layout.row / channels, width);
     for row_phase in 0..layout.window.phases()[0] {
         for i in 0..layout.stored[0] {
             let y = ((band.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
-            let y_inside = y >= 0 && y < source.height as isize;
-            let at = row_phase * layout.row_phase + i * layout.row;
-            let (lo, hi) = if y_inside { (lo, hi) } else { (stored, stored) };
-            for j in (0..lo).chain(hi..stored) {
-                for c in 0..count {
-                    let x = x0 + (j * unrolled.stride + c / channels) as isize;
-                    let value = if y_inside && x >= 0 && x < source.width as isize {
-                        let row = band.image * source.height + y as usize;
-                        source.data[(row * source.width + x as usize) * channels + c % channels]
-                    } else {
-                        0.0
-                    };
-                    out[at + c / BLOCK * layout.plane + j * BLOCK + c % BLOCK] = value;
-                }
+            let line = &mut out[row_phase * layout.row_phase + i * layout.row..][..layout.row];
+            if lo == hi || y < 0 || y >= height as isize {
+                line.fill(0.0);
+                continue;
             }
-            if lo < hi {
-                let x = (x0 + (lo * unrolled.stride) as isize) as usize;
-                let row = band.image * source.height + y as usize;
-                let from = (row * source.width + x) * channels;
-                let step = unrolled.stride * channels;
-                let run = hi - lo;
-                assert!(from + (run - 1) * step + count <= source.data.len());
-                // SAFETY: the assertion covers the last float read; the last float written is
-                // column `hi - 1` of the last block, within `layout.len`.
-                unsafe {
-                    copy_run(
-                        isa,
-                        source.data.as_ptr().add(from),
-                        step,
-                        out.as_mut_ptr().add(at + lo * BLOCK),
-                        layout.plane,
-                        run,
-                        count,
-                    );
-                }
-            }
+            let row = (band.image * height + y as usize) * width;
+            let from = &data[(row + (x0 + lo as isize) as usize) * channels..];
+            let (pixels, end) = line.split_at_mut(hi * channels);
+            let (start, pixels) = pixels.split_at_mut(lo * channels);
+            start.fill(0.0);
+            pixels.copy_from_slice(&from[..pixels.len()]);
+            end.fill(0.0);
         }
     }
 }
@@ -399,7 +382,6 @@ mod tests {
             height,
             width,
             channels,
-            unrolled: None,
         };
         for (kernel, stride, origin) in [
             ([3, 3], [1, 1], [-1, -1]),
@@ -411,6 +393,7 @@ mod tests {
                 kernel,
                 stride,
                 origin,
+                unrolled: None,
             };
             let band = Band {
                 image: 1,

@@ -1,6 +1,6 @@
 //! What a convolution is, and the sizes that follow for an input.
 
-use super::gather::{BLOCK, Unrolled, Window};
+use super::gather::{BLOCK, Window};
 
 /// A convolution without its weights and without an input size; pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,29 +66,12 @@ impl ConvGeometry {
 
     /// How outputs look at the input.
     pub(super) fn window(&self) -> Window {
-        let origin = self.padding.map(|p| -(p as isize));
-        let (kernel, stride) = (self.kernel, self.stride);
-        if self.unrolls() {
-            return Window {
-                kernel: [kernel[0], 1],
-                stride: [stride[0], 1],
-                origin: [origin[0], 0],
-            };
-        }
         Window {
-            kernel,
-            stride,
-            origin,
+            kernel: self.kernel,
+            stride: self.stride,
+            origin: self.padding.map(|p| -(p as isize)),
+            unrolled: self.unrolls().then_some(self.in_channels),
         }
-    }
-
-    /// What the window leaves to the gathering where columns are taken for channels.
-    pub(super) fn unrolled(&self) -> Option<Unrolled> {
-        self.unrolls().then(|| Unrolled {
-            columns: self.kernel[1],
-            stride: self.stride[1],
-            origin: -(self.padding[1] as isize),
-        })
     }
 
     /// Whether each output sees one pixel, which exists.

@@ -50,6 +50,8 @@ pub(super) struct Tile<'a> {
     pub taps: &'a [usize],
     /// Channels to reduce over.
     pub channels: usize,
+    /// Channels that lie together, those of a channel block.
+    pub block: usize,
     /// `[channel block][tap][channel][output channel]`, output channels padded to vectors.
     pub weights: *const f32,
     /// The first output channel of the pixel from which distances count.
@@ -279,7 +281,7 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
         }
         // Pixels whose outputs are asked for in each step, and those asked for so far.
         let asks = !no_output && (tile.finish.residual.is_some() || tile.far_output);
-        let steps = tile.channels.div_ceil(BLOCK) * tile.taps.len();
+        let steps = tile.channels.div_ceil(tile.block) * tile.taps.len();
         let share = if asks { P.div_ceil(steps.max(1)) } else { 0 };
         let mut asked = 0;
         let mut weights = tile.weights;
@@ -287,7 +289,7 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
         let mut channels = tile.channels;
         let [mut next_weights, mut next_inputs] = *tile.ahead;
         while channels > 0 {
-            let block = channels.min(BLOCK);
+            let block = channels.min(tile.block);
             for &tap in tile.taps {
                 let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
                 next_inputs.ask(next_inputs.lines);

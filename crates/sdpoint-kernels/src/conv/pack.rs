@@ -43,6 +43,8 @@ pub(super) struct BlockedLayout {
     pub groups: usize,
     pub group_in: usize,
     pub group_out: usize,
+    /// Input channels that lie together.
+    pub block: usize,
     taps: usize,
     lanes: usize,
 }
@@ -59,9 +61,15 @@ impl BlockedLayout {
             groups,
             group_in,
             group_out,
+            block: BLOCK,
             taps,
             lanes: ctx.lanes(),
         }
+    }
+
+    /// The layout with channel blocks of another size.
+    pub fn with_block(self, block: usize) -> Self {
+        BlockedLayout { block, ..self }
     }
 
     /// The layout of the same channels with another number of taps.
@@ -176,8 +184,8 @@ impl BlockedLayout {
     /// many rows further each next tap is. A row has one weight for each output channel.
     #[inline(always)]
     pub fn kernel_rows(&self, input: usize) -> (usize, usize) {
-        let first = input / BLOCK * BLOCK;
-        let step = BLOCK.min(self.group_in - first);
+        let first = input / self.block * self.block;
+        let step = self.block.min(self.group_in - first);
         (first * self.taps + input - first, step)
     }
 
@@ -356,7 +364,7 @@ impl PackedWeights {
     }
 
     /// The weights of a unit between `channels` of the group's input channels, the first a
-    /// multiple of [`BLOCK`].
+    /// multiple of a channel block.
     #[inline(always)]
     pub fn of(&self, unit: &Unit, channels: Range<usize>) -> &[f32] {
         let channel = self.layout.taps * unit.row;

@@ -83,7 +83,7 @@ impl Product<'_> {
                 window: self.window,
                 batch: self.batch,
                 grid: self.grid,
-                channels: weights.groups * weights.group_in.next_multiple_of(BLOCK),
+                channels: weights.groups * weights.group_in.next_multiple_of(weights.block),
                 macs_per_pixel: weights.macs_per_pixel(),
                 weights: weights.len(),
                 units,
@@ -135,15 +135,12 @@ impl Product<'_> {
             height,
             width,
             channels,
-            unrolled: None,
-        } = self.source
-        else {
-            return None;
-        };
+        } = self.source;
         let Window {
             kernel: [1, 1],
             stride,
             origin: [0, 0],
+            ..
         } = self.window
         else {
             return None;
@@ -182,6 +179,7 @@ impl Product<'_> {
             kernel,
             stride,
             origin,
+            ..
         } = self.window;
         let [grid_height, grid_width] = self.grid;
         let whole_rows = grid_height > 1 && band.width() == grid_width;
@@ -291,7 +289,7 @@ fn gather_band<'a, 'b, I: Isa>(
     if state.gathered != Some((band, groups)) {
         state.gathered = Some((band, groups));
         // Groups that fill their channel blocks lie side by side like one.
-        let (calls, channels) = if group_in.is_multiple_of(BLOCK) {
+        let (calls, channels) = if group_in.is_multiple_of(layout.block) {
             (1, (groups[1] - groups[0]) * group_in)
         } else {
             (groups[1] - groups[0], group_in)
@@ -307,7 +305,7 @@ fn gather_band<'a, 'b, I: Isa>(
         group,
         plane: layout.plane,
         row: layout.row,
-        pixel: BLOCK,
+        pixel: layout.pixel,
     }
 }
 
@@ -328,7 +326,7 @@ struct BandInput<'a> {
     data: &'a [f32],
     /// Between groups.
     group: usize,
-    /// Between blocks of [`BLOCK`] channels.
+    /// Between channel blocks.
     plane: usize,
     /// Between what neighbouring rows and pixels of the grid see.
     row: usize,
@@ -365,7 +363,7 @@ fn run_tiles<I: Isa>(
     let tiling = |vectors: usize| Tiling::new::<I>(band, steps, vectors);
     let vectors = |unit: usize| weights.unit(unit).1.vectors;
     let tiles_of_unit = tiling(vectors(units.start)).tiles();
-    let blocks = weights.group_in.div_ceil(BLOCK);
+    let blocks = weights.group_in.div_ceil(weights.block);
     let mut inputs = Spread::over(
         next_input,
         units.len() * tiles_of_unit * blocks * taps.len(),
@@ -378,7 +376,7 @@ fn run_tiles<I: Isa>(
     let mut parts = Part::cut(product, part_floats::<I>(), &none).peekable();
     let first_channels = parts.peek().map_or(0..0, |part| part.channels.clone());
     while let Some(part) = parts.next() {
-        let steps = part.channels.len().div_ceil(BLOCK) * taps.len();
+        let steps = part.channels.len().div_ceil(weights.block) * taps.len();
         if alike && near {
             let tiling = tiling(vectors(units.start));
             for number in 0..tiling.tiles() {
@@ -436,9 +434,11 @@ impl TileRunner<'_> {
     fn run(&self, part: &Part<'_>, unit: &Unit, tile: &TilePixels, ahead: [Ahead; 2]) {
         let TileRunner { product, input, .. } = self;
         let out = &product.layout;
+        let weights = &product.weights.layout;
         let Unit { group, block, .. } = *unit;
-        let channel = group * product.weights.layout.group_out + block.first;
-        let data = &input.data[(group - self.first_group) * input.group..];
+        let channel = group * weights.group_out + block.first;
+        let plane = part.channels.start / weights.block;
+        let data = &input.data[(group - self.first_group) * input.group + plane * input.plane..];
         let at = self.origin + tile.first[1] + channel;
         // SAFETY: `input` has the pixels of all taps and channels of the band; the outputs are
         // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
@@ -449,12 +449,12 @@ impl TileRunner<'_> {
                 tile.count,
                 block.vectors,
                 &Tile {
-                    input: data[part.channels.start / BLOCK * input.plane + tile.first[0]..]
-                        .as_ptr(),
+                    input: data[tile.first[0]..].as_ptr(),
                     pixels: tile.pixels([[input.row, input.pixel], [out.row, out.pixel]]),
                     plane: input.plane,
                     taps: self.taps,
                     channels: part.channels.len(),
+                    block: weights.block,
                     weights: product.weights.of(unit, part.channels.clone()).as_ptr(),
                     output: product.output.as_ptr().add(at),
                     output_channels: block.channels,
@@ -490,7 +490,7 @@ impl<'a> Part<'a> {
         let channels = layout.group_in;
         let part = channels
             .div_ceil(parts_of(layout, most))
-            .next_multiple_of(BLOCK);
+            .next_multiple_of(layout.block);
         (0..channels).step_by(part).map(move |first| {
             let end = channels.min(first + part);
             Part {

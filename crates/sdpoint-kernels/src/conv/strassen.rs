@@ -555,6 +555,7 @@ fn run_tiles<I: Isa>(
                                 plane,
                                 taps: &[0],
                                 channels,
+                                block: BLOCK,
                                 weights: right[number].as_ptr(),
                                 output: product.output.as_ptr().add(at),
                                 output_channels: width,

@@ -222,6 +222,22 @@ fn kernels_of_one_tap_in_groups_and_where_pixels_share_cache_sets() {
 }
 
 #[test]
+fn columns_taken_for_channels() {
+    for channels in [[1, 5], [2, 16], [3, 40], [4, 64]] {
+        for stride in [[1, 1], [2, 2], [2, 3], [3, 1]] {
+            check(geometry(channels, [3, 3], stride, [1, 1], 1), 2, 8, 31);
+        }
+        // Most outputs see nothing but padding, and some of a row nothing else.
+        check(geometry(channels, [2, 5], [1, 2], [3, 9], 1), 1, 2, 3);
+    }
+    // Neighbouring outputs see pixels a channel block apart, in long rows and in short ones.
+    check(geometry([4, 48], [3, 7], [2, 4], [1, 3], 1), 2, 9, 90);
+    check(geometry([4, 48], [3, 7], [2, 4], [1, 3], 1), 2, 9, 21);
+    // More of them than are summed up in one part elsewhere.
+    check(geometry([4, 40], [9, 33], [1, 1], [4, 16], 1), 1, 5, 9);
+}
+
+#[test]
 fn padding_beyond_the_kernel() {
     check(geometry([4, 6], [3, 3], [1, 1], [4, 5], 1), 2, 3, 4);
     check(geometry([4, 6], [1, 1], [1, 1], [1, 2], 1), 2, 3, 4);

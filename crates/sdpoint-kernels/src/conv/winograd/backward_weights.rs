@@ -337,7 +337,7 @@ impl RunStep<'_> {
         unsafe {
             let run = Run {
                 input: self.inputs.as_ptr().add(input),
-                input_strides: [0, 0],
+                input_strides: [0, 0, BLOCK],
                 gradient: self.gradients.as_ptr().add(gradient),
                 gradient_strides: [0, 0, width],
                 pixels: [1, 1, pixels],
@@ -347,7 +347,7 @@ impl RunStep<'_> {
                 &run,
                 inputs.plane,
                 &[0],
-                layout.group_in,
+                [layout.group_in, BLOCK],
                 &padded,
                 sums,
             );

@@ -203,6 +203,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                         plane: transformed.plane,
                         taps: &[0],
                         channels: layout.group_in,
+                        block: BLOCK,
                         weights: packed.as_ptr(),
                         output: state
                             .products
