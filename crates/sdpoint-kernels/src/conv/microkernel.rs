@@ -7,7 +7,8 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
-use super::epilogue::{self, Addend, Finish};
+use super::ahead::{Ahead, ask_for_output, asks_one_by_one};
+use super::epilogue::{self, Finish};
 use super::gather::BLOCK;
 use crate::context::Context;
 
@@ -85,118 +86,6 @@ pub(super) struct Shared {
     pub addend: Option<*const f32>,
     /// Whether they become no outputs.
     pub no_output: bool,
-}
-
-/// Memory that later tiles start with. It comes from afar, and a tile on its own would wait
-/// for it: what it asks for in a second is more than a core's share of memory bandwidth. So
-/// all tiles before it bring it near, a few cache lines in each step of their reduction.
-///
-/// A core has few places for requests under way, and while many at once take them all, loads
-/// from the second-level cache wait: so each channel of a step asks for its share.
-#[derive(Clone, Copy)]
-pub(super) struct Ahead {
-    start: *const f32,
-    /// Cache lines to bring for each block of channels at each tap.
-    lines: usize,
-}
-
-impl Ahead {
-    pub const NOTHING: Ahead = Ahead {
-        start: std::ptr::null(),
-        lines: 0,
-    };
-
-    /// Asks for so many lines at once.
-    #[inline(always)]
-    fn ask(&mut self, lines: usize) {
-        for _ in 0..lines {
-            prefetch::<{ hint::LATER }>(self.start);
-            self.start = self.start.wrapping_add(LINE);
-        }
-    }
-
-    /// What the channels of a step ask for one by one, at most a line each; asks for the rest
-    /// of the step's lines at once. Where there is nothing to ask for, it is a line that is
-    /// `near`, so that channels need not tell the difference.
-    #[inline(always)]
-    fn one_by_one<I: Isa>(&mut self, near: *const f32) -> Ahead {
-        let lines = if asks_one_by_one::<I>() {
-            self.lines.min(BLOCK)
-        } else {
-            0
-        };
-        self.ask(self.lines - lines);
-        let start = if lines > 0 { self.start } else { near };
-        self.start = self.start.wrapping_add(lines * LINE);
-        Ahead { start, lines }
-    }
-}
-
-/// Whether there is a register left for the address of what a channel asks for.
-const fn asks_one_by_one<I: Isa>() -> bool {
-    has_32_registers::<I>()
-}
-
-/// Memory that neighbouring tiles bring near, each its share.
-pub(super) struct Spread<'a> {
-    rest: &'a [f32],
-    /// Cache lines in each step of a tile.
-    lines: usize,
-}
-
-impl<'a> Spread<'a> {
-    /// `memory`, by tiles that have this many steps together.
-    #[inline(always)]
-    pub fn over(memory: &'a [f32], steps: usize) -> Self {
-        Spread {
-            rest: memory,
-            lines: memory.len().div_ceil(LINE * steps),
-        }
-    }
-
-    /// The share of the next tile, which has this many steps.
-    #[inline(always)]
-    pub fn next(&mut self, steps: usize) -> Ahead {
-        if self.rest.is_empty() {
-            return Ahead::NOTHING;
-        }
-        let share = Ahead {
-            start: self.rest.as_ptr(),
-            lines: self.lines,
-        };
-        self.rest = self.rest.get(steps * self.lines * LINE..).unwrap_or(&[]);
-        share
-    }
-}
-
-/// Floats of a cache line.
-const LINE: usize = 16;
-
-/// What a cache line is asked for: to be loaded soon or later, or to be stored into.
-#[cfg(target_arch = "x86_64")]
-mod hint {
-    pub use std::arch::x86_64::{
-        _MM_HINT_ET0 as TO_STORE, _MM_HINT_T0 as SOON, _MM_HINT_T1 as LATER,
-    };
-}
-#[cfg(not(target_arch = "x86_64"))]
-mod hint {
-    pub const SOON: i32 = 0;
-    pub const LATER: i32 = 1;
-    pub const TO_STORE: i32 = 2;
-}
-
-/// Asks for the cache line at an address, which need not be valid, but costs much where it is
-/// not.
-#[inline(always)]
-fn prefetch<const HINT: i32>(at: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch faults on no address.
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<HINT>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// Computes `pixels` pixels of a tile, of `vectors` vectors of output channels.
@@ -292,10 +181,12 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
             let block = channels.min(tile.block);
             for &tap in tile.taps {
                 let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
-                next_inputs.ask(next_inputs.lines);
+                next_inputs.at_once();
                 let end = P.min(asked + share);
                 while asked < end {
-                    ask_for_output::<I, V>(isa, tile, outputs[asked]);
+                    let output = outputs[asked];
+                    let to = tile.output.wrapping_add(output);
+                    ask_for_output(tile.finish, to, tile.at + output, V * lanes);
                     asked += 1;
                 }
                 let ahead = next_weights.one_by_one::<I>(weights);
@@ -336,18 +227,6 @@ unsafe fn tile_of<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
                 }
             }
             store_part(isa, &buffer, V, tile, &outputs);
-        }
-    }
-}
-
-/// Asks for a pixel's outputs, and for what is added to them: they come from afar, and by the
-/// time that the sums are complete they are here.
-#[inline(always)]
-fn ask_for_output<I: Isa, const V: usize>(isa: I, tile: &Tile<'_>, output: usize) {
-    for line in (0..V * isa.f32().len()).step_by(LINE) {
-        prefetch::<{ hint::TO_STORE }>(tile.output.wrapping_add(output + line));
-        if let Some(Addend::Tensor(tensor)) = tile.finish.residual {
-            prefetch::<{ hint::SOON }>(tensor.as_ptr().wrapping_add(tile.at + output + line));
         }
     }
 }
@@ -438,9 +317,7 @@ unsafe fn accumulate<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
     unsafe {
         for first in (0..unrolled).step_by(unroll::<I>()) {
             if asks_one_by_one::<I>() {
-                // A share may be a part of a line, which is then asked for more than once.
-                let share = ahead.lines * LINE / BLOCK;
-                prefetch::<{ hint::LATER }>(ahead.start.wrapping_add(first * share));
+                ahead.ask_for_share(first);
             }
             for c in 0..unroll::<I>() {
                 multiply(isa, sums, &mut addresses, weights, first + c);

@@ -1,6 +1,7 @@
 //! Two-dimensional convolution: forward, backward to data, backward to weights.
 
 mod addresses;
+mod ahead;
 mod backward_data;
 mod backward_weights;
 mod cut;

@@ -6,11 +6,12 @@ use std::ops::Range;
 use rten_simd::{Isa, SimdOp};
 
 use super::addresses::Pixels;
+use super::ahead::{Ahead, Spread};
 use super::cut::{Cut, WEIGHT_FLOATS, Work};
 use super::epilogue::Finish;
 use super::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
 use super::microkernel::{
-    Ahead, MAX_PIXELS, Shared, Spread, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
+    MAX_PIXELS, Shared, Tile, VECTORS, has_32_registers, max_pixels, run_tile,
 };
 use super::pack::{BlockedLayout, PackedWeights, Unit};
 use super::{narrow, strassen, winograd};
@@ -118,7 +119,13 @@ impl Product<'_> {
     /// Whether outputs have left the caches since they were used last.
     #[inline(always)]
     pub fn far_output(&self) -> bool {
-        self.output.len() >= FAR_OUTPUT
+        self.output.len() >= FAR
+    }
+
+    /// Whether inputs have left the caches since they were made.
+    #[inline(always)]
+    pub fn far_input(&self) -> bool {
+        self.source.data.len() >= FAR
     }
 
     /// Whether the last output of a row and the first of the next are neighbours.
@@ -209,8 +216,9 @@ impl Product<'_> {
     }
 }
 
-/// Floats of outputs so many that they have left the caches since they were used last.
-const FAR_OUTPUT: usize = 192 * 1024;
+/// Floats of a tensor so many that the caches of a core do not keep them from one layer to the
+/// next.
+const FAR: usize = 192 * 1024;
 
 /// Pixels so far apart are in the same set of the first-level cache, which has room for fewer
 /// than a tile has.

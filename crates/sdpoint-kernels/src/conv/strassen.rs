@@ -30,10 +30,11 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::ahead::{Ahead, Spread};
 use super::cut::Cut;
 use super::gather::{BLOCK, Band};
 use super::geometry::ConvGeometry;
-use super::microkernel::{Ahead, MAX_PIXELS, Shared, Spread, Tile, VECTORS, run_tile};
+use super::microkernel::{MAX_PIXELS, Shared, Tile, VECTORS, run_tile};
 use super::pack::{BlockedLayout, PackedWeights};
 use super::product::{Product, Tiling};
 use crate::context::Context;

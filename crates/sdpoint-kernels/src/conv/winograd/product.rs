@@ -6,16 +6,15 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::lines::{F2, F4, Filter};
-use super::tiles::{Tiles, TransformedLayout, gather_tiles};
+use super::tiles::{TileRows, Tiles, TransformedLayout, gather_tiles};
 use super::{Size, TransformedWeights};
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
+use crate::conv::ahead::{Ahead, Spread, ask_for_input, ask_for_output};
 use crate::conv::cut::{Cut, GATHER_COST, TASK_MACS, wanted_tasks};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
-use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::{
-    Ahead, MAX_PIXELS, Shared, Spread, Tile, VECTORS, max_pixels, run_tile,
-};
+use crate::conv::gather::{BLOCK, Source};
+use crate::conv::microkernel::{MAX_PIXELS, Shared, Tile, VECTORS, max_pixels, run_tile};
 use crate::conv::product::{OutputLayout, Product};
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
@@ -63,14 +62,20 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
         },
         |state, task| {
             let task = cut.task(task, 1, units);
+            let last_of_band = task.units.end == units;
             for index in task.bands {
-                let [start, end] = cut.band([1, count], index).columns;
+                let range = |index| {
+                    let [start, end] = cut.band([1, count], index).columns;
+                    start..end
+                };
+                let next = last_of_band && product.far_input() && index + 1 < cut.all_bands(1);
                 ctx.dispatch(RunTiles {
                     ctx,
                     product,
                     weights,
                     tiles: &tiles,
-                    range: start..end,
+                    range: range(index),
+                    next: if next { range(index + 1) } else { 0..0 },
                     transformed: &transformed,
                     units: task.units.clone(),
                     state,
@@ -94,6 +99,8 @@ struct RunTiles<'a, 'b> {
     weights: &'a TransformedWeights,
     tiles: &'a Tiles,
     range: Range<usize>,
+    /// Tiles whose inputs are to be brought near.
+    next: Range<usize>,
     transformed: &'a TransformedLayout,
     units: Range<usize>,
     state: &'a mut State<'b>,
@@ -124,11 +131,14 @@ impl RunTiles<'_, '_> {
             weights,
             tiles,
             range,
+            next,
             transformed,
             units,
             state,
         } = self;
         let layout = weights.layout();
+        let runs = runs::<I>(&range, layout.unit(units.start).1.vectors);
+        let mut next = TileRows::over(tiles, next, units.len() * N * N * runs);
         for unit in units {
             let (group, _) = layout.unit(unit);
             if state.gathered != Some([range.start, group]) {
@@ -146,6 +156,7 @@ impl RunTiles<'_, '_> {
                 weights,
                 tiles,
                 &range,
+                &mut next,
                 transformed,
                 unit,
                 state,
@@ -162,6 +173,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     weights: &TransformedWeights,
     tiles: &Tiles,
     range: &Range<usize>,
+    next: &mut TileRows<'_>,
     transformed: &TransformedLayout,
     unit: usize,
     state: &mut State<'_>,
@@ -172,18 +184,31 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     let (group, block) = layout.unit(unit);
     let vectors = block.vectors;
     let width = vectors * lanes;
+    let first = group * layout.group_out + block.first;
     // An odd number of cache lines keeps the points out of one another's sets.
     let point_len = (range.len() * width) | BLOCK;
     let points = N * N;
     assert!(state.products.len() >= points * point_len);
     assert!(state.inputs.len() >= transformed.len());
-    let runs = range.len().div_ceil(max_pixels::<I>(vectors));
+    let runs = runs::<I>(range, vectors);
+    let far = if product.far_output() {
+        range.clone()
+    } else {
+        0..0
+    };
+    let mut outputs = TileRows::over(tiles, far, points * runs);
     for point in 0..points {
         let packed = weights.unit(point, unit);
         let steps = layout.group_in.div_ceil(BLOCK);
-        let mut next = Spread::over(weights.ahead(point, unit), runs * steps);
+        let mut ahead = Spread::over(weights.ahead(point, unit), runs * steps);
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
+            for pixel in outputs.next() {
+                ask_for_outputs::<M>(product, pixel, first, width);
+            }
+            for pixel in next.next() {
+                ask_for_inputs::<M>(&product.source, pixel);
+            }
             // SAFETY: inputs and products are as long as asserted, and the weights are the
             // unit's at this point.
             unsafe {
@@ -213,7 +238,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                         accumulate: false,
                         far_output: false,
                         shared: Shared::default(),
-                        ahead: &[next.next(steps), Ahead::NOTHING],
+                        ahead: &[ahead.next(steps), Ahead::NOTHING],
                         finish: &Finish::default(),
                         at: 0,
                         channel: 0,
@@ -229,7 +254,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
         pixel,
     } = product.layout;
     for v in 0..vectors {
-        let channel = group * layout.group_out + block.first + v * lanes;
+        let channel = first + v * lanes;
         let finish = product
             .finish
             .lanes(isa, channel, lanes.min(block.channels - v * lanes));
@@ -277,6 +302,54 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                 }
             }
         }
+    }
+}
+
+/// In how many runs of the micro-kernel the tiles of a range are multiplied.
+#[inline(always)]
+fn runs<I: Isa>(range: &Range<usize>, vectors: usize) -> usize {
+    range.len().div_ceil(max_pixels::<I>(vectors))
+}
+
+/// Asks for the outputs of a row of a tile, if it is of the grid: so many channels from
+/// `channel` on.
+#[inline(always)]
+fn ask_for_outputs<const M: usize>(
+    product: &Product<'_>,
+    [image, row, column]: [usize; 3],
+    channel: usize,
+    channels: usize,
+) {
+    let OutputLayout {
+        offset,
+        image: image_len,
+        row: row_len,
+        pixel,
+    } = product.layout;
+    let [height, width] = product.grid;
+    if row < height {
+        for column in column..width.min(column + M) {
+            let at = offset + image * image_len + row * row_len + column * pixel + channel;
+            let to = product.output.as_ptr().wrapping_add(at);
+            ask_for_output(&product.finish, to, at, channels);
+        }
+    }
+}
+
+/// Asks for the inputs at the place of a row of a tile, if there are: of those that it sees,
+/// about what no tile before it did.
+#[inline(always)]
+fn ask_for_inputs<const M: usize>(source: &Source<'_>, [image, row, column]: [usize; 3]) {
+    let Source {
+        data,
+        height,
+        width,
+        channels,
+    } = *source;
+    let end = width.min(column + M);
+    if row < height && column < end {
+        let first = (image * height + row) * width;
+        ask_for_input(&data[(first + column) * channels..(first + end) * channels]);
     }
 }
 

@@ -55,6 +55,48 @@ impl Tiles {
     }
 }
 
+/// The rows of the pixels of neighbouring tiles, to be asked for evenly over a number of steps.
+pub(super) struct TileRows<'a> {
+    tiles: &'a Tiles,
+    /// The first pixel of the tile, and which row of it is next.
+    position: [usize; 3],
+    row: usize,
+    rows: usize,
+    steps: usize,
+}
+
+impl<'a> TileRows<'a> {
+    #[inline(always)]
+    pub fn over(tiles: &'a Tiles, range: Range<usize>, steps: usize) -> Self {
+        TileRows {
+            tiles,
+            position: tiles.position(range.start),
+            row: 0,
+            rows: range.len() * tiles.outputs,
+            steps,
+        }
+    }
+
+    /// The share of the next step: image, row and first column of each, which may be beyond the
+    /// image.
+    #[inline(always)]
+    pub fn next(&mut self) -> impl Iterator<Item = [usize; 3]> {
+        let share = self.rows.div_ceil(self.steps);
+        self.rows -= share;
+        self.steps = 1.max(self.steps - 1);
+        (0..share).map(|_| {
+            let [image, row, column] = self.position;
+            let next = [image, row + self.row, column];
+            self.row += 1;
+            if self.row == self.tiles.outputs {
+                self.row = 0;
+                self.position = self.tiles.after(self.position);
+            }
+            next
+        })
+    }
+}
+
 /// Distances in the transformed inputs `[point][channel block][tile][BLOCK]`.
 #[derive(Clone, Copy)]
 pub(super) struct TransformedLayout {

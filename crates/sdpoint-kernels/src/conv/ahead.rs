@@ -1,0 +1,156 @@
+//! Memory that is brought near before it is needed.
+//!
+//! A core has few places for requests under way. While many at once take them all, loads from
+//! the second-level cache wait for memory to answer: so all that is asked for here is asked for
+//! a few cache lines at a time, spread over the products that come before.
+
+use rten_simd::Isa;
+
+use super::epilogue::{Addend, Finish};
+use super::gather::BLOCK;
+use super::microkernel::has_32_registers;
+
+/// Memory that later tiles start with. It comes from afar, and a tile on its own would wait
+/// for it: what it asks for in a second is more than a core's share of memory bandwidth. So
+/// all tiles before it bring it near, a few cache lines in each step of their reduction, or with
+/// each channel of it.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const f32,
+    /// Cache lines to bring for each block of channels at each tap.
+    lines: usize,
+}
+
+impl Ahead {
+    pub const NOTHING: Ahead = Ahead {
+        start: std::ptr::null(),
+        lines: 0,
+    };
+
+    /// Asks for a step's lines at once.
+    #[inline(always)]
+    pub fn at_once(&mut self) {
+        self.ask(self.lines);
+    }
+
+    #[inline(always)]
+    fn ask(&mut self, lines: usize) {
+        for _ in 0..lines {
+            prefetch::<{ hint::LATER }>(self.start);
+            self.start = self.start.wrapping_add(LINE);
+        }
+    }
+
+    /// What the channels of a step ask for one by one, at most a line each; asks for the rest
+    /// of the step's lines at once. Where there is nothing to ask for, it is a line that is
+    /// `near`, so that channels need not tell the difference.
+    #[inline(always)]
+    pub fn one_by_one<I: Isa>(&mut self, near: *const f32) -> Ahead {
+        let lines = if asks_one_by_one::<I>() {
+            self.lines.min(BLOCK)
+        } else {
+            0
+        };
+        self.ask(self.lines - lines);
+        let start = if lines > 0 { self.start } else { near };
+        self.start = self.start.wrapping_add(lines * LINE);
+        Ahead { start, lines }
+    }
+
+    /// Asks for what is a channel's to ask for, which may be a part of a line.
+    #[inline(always)]
+    pub fn ask_for_share(&self, channel: usize) {
+        let share = self.lines * LINE / BLOCK;
+        prefetch::<{ hint::LATER }>(self.start.wrapping_add(channel * share));
+    }
+}
+
+/// Whether there is a register left for the address of what a channel asks for.
+pub(super) const fn asks_one_by_one<I: Isa>() -> bool {
+    has_32_registers::<I>()
+}
+
+/// Memory that neighbouring tiles bring near, each its share.
+pub(super) struct Spread<'a> {
+    rest: &'a [f32],
+    /// Cache lines in each step of a tile.
+    lines: usize,
+}
+
+impl<'a> Spread<'a> {
+    /// `memory`, by tiles that have this many steps together.
+    #[inline(always)]
+    pub fn over(memory: &'a [f32], steps: usize) -> Self {
+        Spread {
+            rest: memory,
+            lines: memory.len().div_ceil(LINE * steps),
+        }
+    }
+
+    /// The share of the next tile, which has this many steps.
+    #[inline(always)]
+    pub fn next(&mut self, steps: usize) -> Ahead {
+        if self.rest.is_empty() {
+            return Ahead::NOTHING;
+        }
+        let share = Ahead {
+            start: self.rest.as_ptr(),
+            lines: self.lines,
+        };
+        self.rest = self.rest.get(steps * self.lines * LINE..).unwrap_or(&[]);
+        share
+    }
+}
+
+/// Asks for so many floats of outputs at `to`, which is element `at` of the output tensor, of the
+/// second output and of what is added to them.
+#[inline(always)]
+pub(super) fn ask_for_output(finish: &Finish<'_>, to: *mut f32, at: usize, floats: usize) {
+    for line in (0..floats).step_by(LINE) {
+        prefetch::<{ hint::TO_STORE }>(to.wrapping_add(line));
+        if let Some(second) = &finish.second {
+            prefetch::<{ hint::TO_STORE }>(second.out.as_ptr().wrapping_add(at + line));
+        }
+        if let Some(Addend::Tensor(tensor)) = finish.residual {
+            prefetch::<{ hint::SOON }>(tensor.as_ptr().wrapping_add(at + line));
+        }
+    }
+}
+
+/// Asks for inputs.
+#[inline(always)]
+pub(super) fn ask_for_input(input: &[f32]) {
+    for line in input.chunks(LINE) {
+        prefetch::<{ hint::LATER }>(line.as_ptr());
+    }
+}
+
+/// Floats of a cache line.
+const LINE: usize = 16;
+
+/// What a cache line is asked for: to be loaded soon or later, or to be stored into.
+#[cfg(target_arch = "x86_64")]
+mod hint {
+    pub use std::arch::x86_64::{
+        _MM_HINT_ET0 as TO_STORE, _MM_HINT_T0 as SOON, _MM_HINT_T1 as LATER,
+    };
+}
+#[cfg(not(target_arch = "x86_64"))]
+mod hint {
+    pub const SOON: i32 = 0;
+    pub const LATER: i32 = 1;
+    pub const TO_STORE: i32 = 2;
+}
+
+/// Asks for the cache line at an address, which need not be valid, but costs much where it is
+/// not.
+#[inline(always)]
+fn prefetch<const HINT: i32>(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch faults on no address.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<HINT>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
