@@ -117,14 +117,6 @@ pub(super) fn ask_for_output(finish: &Finish<'_>, to: *mut f32, at: usize, float
     }
 }
 
-/// Asks for inputs.
-#[inline(always)]
-pub(super) fn ask_for_input(input: &[f32]) {
-    for line in input.chunks(LINE) {
-        prefetch::<{ hint::LATER }>(line.as_ptr());
-    }
-}
-
 /// Floats of a cache line.
 const LINE: usize = 16;
 

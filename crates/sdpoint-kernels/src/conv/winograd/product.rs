@@ -10,10 +10,10 @@ use super::tiles::{TileRows, Tiles, TransformedLayout, gather_tiles};
 use super::{Size, TransformedWeights};
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
-use crate::conv::ahead::{Ahead, Spread, ask_for_input, ask_for_output};
+use crate::conv::ahead::{Spread, ask_for_output};
 use crate::conv::cut::{Cut, GATHER_COST, TASK_MACS, wanted_tasks};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
-use crate::conv::gather::{BLOCK, Source};
+use crate::conv::gather::BLOCK;
 use crate::conv::microkernel::{MAX_PIXELS, Shared, Tile, VECTORS, max_pixels, run_tile};
 use crate::conv::product::{OutputLayout, Product};
 use crate::scratch::Scratch;
@@ -75,7 +75,11 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
                     weights,
                     tiles: &tiles,
                     range: range(index),
-                    next: if next { range(index + 1) } else { 0..0 },
+                    next: if next {
+                        tiles.inputs(&product.source, range(index + 1))
+                    } else {
+                        &[]
+                    },
                     transformed: &transformed,
                     units: task.units.clone(),
                     state,
@@ -99,8 +103,8 @@ struct RunTiles<'a, 'b> {
     weights: &'a TransformedWeights,
     tiles: &'a Tiles,
     range: Range<usize>,
-    /// Tiles whose inputs are to be brought near.
-    next: Range<usize>,
+    /// Inputs that the next tiles will see.
+    next: &'a [f32],
     transformed: &'a TransformedLayout,
     units: Range<usize>,
     state: &'a mut State<'b>,
@@ -138,7 +142,8 @@ impl RunTiles<'_, '_> {
         } = self;
         let layout = weights.layout();
         let runs = runs::<I>(&range, layout.unit(units.start).1.vectors);
-        let mut next = TileRows::over(tiles, next, units.len() * N * N * runs);
+        let steps = runs * layout.group_in.div_ceil(BLOCK);
+        let mut next_inputs = Spread::over(next, units.len() * N * N * steps);
         for unit in units {
             let (group, _) = layout.unit(unit);
             if state.gathered != Some([range.start, group]) {
@@ -156,7 +161,7 @@ impl RunTiles<'_, '_> {
                 weights,
                 tiles,
                 &range,
-                &mut next,
+                &mut next_inputs,
                 transformed,
                 unit,
                 state,
@@ -173,7 +178,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     weights: &TransformedWeights,
     tiles: &Tiles,
     range: &Range<usize>,
-    next: &mut TileRows<'_>,
+    next_inputs: &mut Spread<'_>,
     transformed: &TransformedLayout,
     unit: usize,
     state: &mut State<'_>,
@@ -206,9 +211,6 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
             for pixel in outputs.next() {
                 ask_for_outputs::<M>(product, pixel, first, width);
             }
-            for pixel in next.next() {
-                ask_for_inputs::<M>(&product.source, pixel);
-            }
             // SAFETY: inputs and products are as long as asserted, and the weights are the
             // unit's at this point.
             unsafe {
@@ -238,7 +240,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                         accumulate: false,
                         far_output: false,
                         shared: Shared::default(),
-                        ahead: &[ahead.next(steps), Ahead::NOTHING],
+                        ahead: &[ahead.next(steps), next_inputs.next(steps)],
                         finish: &Finish::default(),
                         at: 0,
                         channel: 0,
@@ -333,23 +335,6 @@ fn ask_for_outputs<const M: usize>(
             let to = product.output.as_ptr().wrapping_add(at);
             ask_for_output(&product.finish, to, at, channels);
         }
-    }
-}
-
-/// Asks for the inputs at the place of a row of a tile, if there are: of those that it sees,
-/// about what no tile before it did.
-#[inline(always)]
-fn ask_for_inputs<const M: usize>(source: &Source<'_>, [image, row, column]: [usize; 3]) {
-    let Source {
-        data,
-        height,
-        width,
-        channels,
-    } = *source;
-    let end = width.min(column + M);
-    if row < height && column < end {
-        let first = (image * height + row) * width;
-        ask_for_input(&data[(first + column) * channels..(first + end) * channels]);
     }
 }
 
