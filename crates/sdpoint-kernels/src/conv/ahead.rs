@@ -42,31 +42,68 @@ impl Ahead {
     }
 
     /// What the channels of a step ask for one by one, at most a line each; asks for the rest
-    /// of the step's lines at once. Where there is nothing to ask for, it is a line that is
-    /// `near`, so that channels need not tell the difference.
+    /// of the step's lines at once. `near` is as for [`Evenly::over`].
     #[inline(always)]
-    pub fn one_by_one<I: Isa>(&mut self, near: *const f32) -> Ahead {
-        let lines = if asks_one_by_one::<I>() {
+    pub fn one_by_one<I: Isa>(&mut self, near: *const f32) -> Evenly {
+        let lines = if asks_evenly::<I>() {
             self.lines.min(BLOCK)
         } else {
             0
         };
         self.ask(self.lines - lines);
-        let start = if lines > 0 { self.start } else { near };
+        let next = if lines > 0 { self.start } else { near };
         self.start = self.start.wrapping_add(lines * LINE);
-        Ahead { start, lines }
-    }
-
-    /// Asks for what is a channel's to ask for, which may be a part of a line.
-    #[inline(always)]
-    pub fn ask_for_share(&self, channel: usize) {
-        let share = self.lines * LINE / BLOCK;
-        prefetch::<{ hint::LATER }>(self.start.wrapping_add(channel * share));
+        Evenly {
+            next,
+            share: lines * LINE / BLOCK,
+        }
     }
 }
 
-/// Whether there is a register left for the address of what a channel asks for.
-pub(super) const fn asks_one_by_one<I: Isa>() -> bool {
+/// Memory of which each turn of an innermost loop asks for its share.
+#[derive(Clone, Copy)]
+pub(super) struct Evenly {
+    next: *const f32,
+    /// Floats, at most those of a line; lines of which there are several are asked for as often.
+    share: usize,
+}
+
+impl Evenly {
+    /// `memory`, over so many turns. If there is none they ask for `near`, which is, so that the
+    /// loop needs no branch.
+    #[inline(always)]
+    pub fn over(memory: &[f32], turns: usize, near: *const f32) -> Self {
+        Evenly {
+            next: if memory.is_empty() {
+                near
+            } else {
+                memory.as_ptr()
+            },
+            share: memory.len().div_ceil(turns).min(LINE),
+        }
+    }
+
+    /// What is left after so many turns.
+    #[inline(always)]
+    pub fn after(self, turns: usize) -> Self {
+        Evenly {
+            next: self.next.wrapping_add(turns * self.share),
+            ..self
+        }
+    }
+
+    /// Asks for a turn's share.
+    #[inline(always)]
+    pub fn ask<I: Isa>(&mut self) {
+        if asks_evenly::<I>() {
+            prefetch::<{ hint::LATER }>(self.next);
+            self.next = self.next.wrapping_add(self.share);
+        }
+    }
+}
+
+/// Whether an innermost loop has a register left for the address of what it asks for.
+const fn asks_evenly<I: Isa>() -> bool {
     has_32_registers::<I>()
 }
 

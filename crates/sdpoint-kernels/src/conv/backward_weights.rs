@@ -10,6 +10,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::ahead::Evenly;
 use super::gather::{Band, BandLayout, Source, Taps, Window, gather};
 use super::geometry::{ConvShape, Flattened};
 use super::grouped::Merged;
@@ -308,6 +309,7 @@ impl SimdOp for ReduceBand<'_> {
                         [group_in, blocked.block],
                         &block,
                         sums,
+                        &[],
                     );
                 }
             }
@@ -331,7 +333,7 @@ pub(super) struct Run {
 }
 
 /// Adds the products of a run's inputs and gradients to a block's sums; of the group's input
-/// channels so many lie together.
+/// channels so many lie together. Meanwhile `next` is brought near.
 ///
 /// # Safety
 ///
@@ -345,6 +347,7 @@ pub(super) unsafe fn run_block<I: Isa>(
     [group_in, together]: [usize; 2],
     block: &OutputBlock,
     sums: &mut [f32],
+    next: &[f32],
 ) {
     let lanes = isa.f32().len();
     let width = block.vectors * lanes;
@@ -352,26 +355,37 @@ pub(super) unsafe fn run_block<I: Isa>(
     let mut sums = sums.as_mut_ptr();
     let most = max_rows::<I>(block.vectors);
     let full = block.channels == width;
+    let pixels: usize = run.pixels.iter().product();
+    let tiles = |channels: usize| channels.div_ceil(most);
+    let blocks = [
+        group_in / together * tiles(together),
+        tiles(group_in % together),
+    ];
+    let turns = pixels * taps.len() * (blocks[0] + blocks[1]);
+    let mut ahead = Evenly::over(next, turns, run.gradient);
     for first in (0..group_in).step_by(together) {
         let channels = together.min(group_in - first);
-        let tiles = channels.div_ceil(most);
+        let tiles = tiles(channels);
         for tap in taps {
             for tile in 0..tiles {
                 let [start, end] = [tile, tile + 1].map(|t| channels * t / tiles);
+                let rows = end - start;
                 // SAFETY: the caller's promise; `sums` stays within the asserted length.
                 unsafe {
                     let tile = Run {
                         input: run.input.add(first / together * plane + tap + start),
                         ..*run
                     };
+
                     match (block.vectors, full) {
-                        (1, true) => run_tile::<I, 1, true>(isa, end - start, &tile, block, sums),
-                        (1, false) => run_tile::<I, 1, false>(isa, end - start, &tile, block, sums),
-                        (_, true) => run_tile::<I, 2, true>(isa, end - start, &tile, block, sums),
-                        (_, false) => run_tile::<I, 2, false>(isa, end - start, &tile, block, sums),
+                        (1, true) => run_tile::<I, 1, true>(isa, rows, &tile, block, sums, ahead),
+                        (1, false) => run_tile::<I, 1, false>(isa, rows, &tile, block, sums, ahead),
+                        (_, true) => run_tile::<I, 2, true>(isa, rows, &tile, block, sums, ahead),
+                        (_, false) => run_tile::<I, 2, false>(isa, rows, &tile, block, sums, ahead),
                     }
-                    sums = sums.add((end - start) * width);
+                    sums = sums.add(rows * width);
                 }
+                ahead = ahead.after(pixels);
             }
         }
     }
@@ -395,13 +409,14 @@ unsafe fn run_tile<I: Isa, const V: usize, const FULL: bool>(
     run: &Run,
     block: &OutputBlock,
     sums: *mut f32,
+    ahead: Evenly,
 ) {
     macro_rules! choose {
         ($($n:literal)*) => {
             match rows {
                 $($n if $n <= max_rows::<I>(V) => {
                     // SAFETY: this function's contract.
-                    unsafe { tile_of::<I, $n, V, FULL>(isa, run, block, sums) }
+                    unsafe { tile_of::<I, $n, V, FULL>(isa, run, block, sums, ahead) }
                 })*
                 _ => unreachable!("tile of {rows} rows"),
             }
@@ -416,6 +431,7 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const FULL: bool>(
     run: &Run,
     block: &OutputBlock,
     sums: *mut f32,
+    mut ahead: Evenly,
 ) {
     let ops = isa.f32();
     let lanes = ops.len();
@@ -434,6 +450,7 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const FULL: bool>(
                     .gradient
                     .add(image * run.gradient_strides[0] + row * run.gradient_strides[1]);
                 for _ in 0..run.pixels[2] {
+                    ahead.ask::<I>();
                     let dy: [I::F32; V] = std::array::from_fn(|v| {
                         let at = gradient.add(v * lanes);
                         if FULL || v + 1 < V {

@@ -7,7 +7,7 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
-use super::ahead::{Ahead, ask_for_output, asks_one_by_one};
+use super::ahead::{Ahead, Evenly, ask_for_output};
 use super::epilogue::{self, Finish};
 use super::gather::BLOCK;
 use crate::context::Context;
@@ -310,15 +310,13 @@ unsafe fn accumulate<I: Isa, A: Addresses<P>, const P: usize, const V: usize>(
     mut addresses: A,
     weights: *const f32,
     channels: usize,
-    ahead: Ahead,
+    mut ahead: Evenly,
 ) {
     let unrolled = channels / unroll::<I>() * unroll::<I>();
     // SAFETY: the tile's addresses are valid by `run_tile`'s contract.
     unsafe {
         for first in (0..unrolled).step_by(unroll::<I>()) {
-            if asks_one_by_one::<I>() {
-                ahead.ask_for_share(first);
-            }
+            ahead.ask::<I>();
             for c in 0..unroll::<I>() {
                 multiply(isa, sums, &mut addresses, weights, first + c);
             }

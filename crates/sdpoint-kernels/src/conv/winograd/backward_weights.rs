@@ -12,7 +12,7 @@ use super::lines::F4;
 use super::tiles::{Tiles, TransformedLayout, gather_tiles};
 use crate::context::Context;
 use crate::conv::backward_weights::{Reduction, Run, TASKS, run_block};
-use crate::conv::gather::BLOCK;
+use crate::conv::gather::{BLOCK, Source};
 use crate::conv::microkernel::VECTORS;
 use crate::conv::pack::{BlockedLayout, OutputBlock};
 use crate::shared_mut::SharedMut;
@@ -145,7 +145,11 @@ impl Reduce<'_> {
                 let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
                 let first = bands * part / parts;
                 for index in first..bands * (part + 1) / parts {
-                    let range = index * band.tiles..count.min((index + 1) * band.tiles);
+                    let range = |index: usize| {
+                        count.min(index * band.tiles)..count.min((index + 1) * band.tiles)
+                    };
+                    let next = self.seen_by(range(index + 1));
+                    let range = range(index);
                     for step in [
                         Step::Inputs(0..range.len()),
                         Step::Gradients(0..range.len()),
@@ -161,11 +165,24 @@ impl Reduce<'_> {
                             gradients,
                             sums,
                             start: part * len,
+                            next,
                         });
                     }
                 }
             },
         );
+    }
+
+    /// The inputs and the gradients of these tiles.
+    fn seen_by(&self, range: Range<usize>) -> [&[f32]; 2] {
+        let reduction = self.reduction;
+        let gradients = Source {
+            data: reduction.gradient,
+            height: reduction.grid[0],
+            width: reduction.grid[1],
+            channels: reduction.out_channels,
+        };
+        [&reduction.source, &gradients].map(|source| self.tiles.inputs(source, range.clone()))
     }
 
     /// All threads transform a band of tiles together, then share the points: for many
@@ -190,6 +207,7 @@ impl Reduce<'_> {
                     gradients,
                     sums,
                     start: 0,
+                    next: [&[]; 2],
                 });
             };
             ctx.parallel(2 * range.len().div_ceil(TASK_TILES), |task| {
@@ -266,6 +284,8 @@ struct RunStep<'a> {
     sums: SharedMut<'a, f32>,
     /// Where the part's sums start.
     start: usize,
+    /// Inputs and gradients that are brought near while sums are computed.
+    next: [&'a [f32]; 2],
 }
 
 impl SimdOp for RunStep<'_> {
@@ -306,6 +326,17 @@ impl SimdOp for RunStep<'_> {
 }
 
 impl RunStep<'_> {
+    /// What is brought near while the sums of an output block are computed at a point: inputs
+    /// at the first half of the points, and gradients at the second.
+    fn next_at(&self, point: usize, unit: usize) -> &[f32] {
+        let units = self.reduce.layout.units();
+        let half = POINTS / 2;
+        let memory = self.next[point / half];
+        let part = point % half * units + unit;
+        let [start, end] = [part, part + 1].map(|part| memory.len() * part / (half * units));
+        &memory[start..end]
+    }
+
     /// Adds the band's products at a point to the sums of an output block.
     #[inline(always)]
     fn add<I: Isa>(&self, isa: I, point: usize, unit: usize) {
@@ -350,6 +381,7 @@ impl RunStep<'_> {
                 [layout.group_in, BLOCK],
                 &padded,
                 sums,
+                self.next_at(point, unit),
             );
         }
     }
