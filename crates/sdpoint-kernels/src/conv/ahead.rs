@@ -4,6 +4,8 @@
 //! the second-level cache wait for memory to answer: so all that is asked for here is asked for
 //! a few cache lines at a time, spread over the products that come before.
 
+use std::ops::Range;
+
 use rten_simd::Isa;
 
 use super::epilogue::{Addend, Finish};
@@ -136,6 +138,21 @@ impl<'a> Spread<'a> {
         };
         self.rest = self.rest.get(steps * self.lines * LINE..).unwrap_or(&[]);
         share
+    }
+}
+
+/// What lies in a tensor at `range` of `count` parts of equal size.
+pub(super) fn part_of(tensor: &[f32], range: Range<usize>, count: usize) -> &[f32] {
+    let at = |part: usize| tensor.len() * part.min(count) / count;
+    &tensor[at(range.start)..at(range.end)]
+}
+
+/// The share of one of `count` steps that bring two runs of memory near, one after the other.
+pub(super) fn step_of(memory: [&[f32]; 2], step: usize, count: usize) -> &[f32] {
+    let firsts = count.div_ceil(2);
+    match step.checked_sub(firsts) {
+        None => part_of(memory[0], step..step + 1, firsts),
+        Some(step) => part_of(memory[1], step..step + 1, count - firsts),
     }
 }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::ahead::Evenly;
+use super::ahead::{Evenly, part_of, step_of};
 use super::gather::{Band, BandLayout, Source, Taps, Window, gather};
 use super::geometry::{ConvShape, Flattened};
 use super::grouped::Merged;
@@ -206,6 +206,8 @@ impl Reduction<'_> {
                 let sums = unsafe { sums.slice(part * len + start.start..part * len + start.end) };
                 sums.fill(0.0);
                 for index in all_bands * part / parts..all_bands * (part + 1) / parts {
+                    let next = [self.source.data, self.gradient]
+                        .map(|tensor| part_of(tensor, index + 1..index + 2, all_bands));
                     let (index, column) = (index / bands[2], index % bands[2]);
                     let (image, row) = (index / bands[1], index % bands[1]);
                     let span =
@@ -217,6 +219,7 @@ impl Reduction<'_> {
                         images: span(image, images, self.batch),
                         rows: span(row, rows, height),
                         columns: span(column, columns, width),
+                        next,
                         units: units.clone(),
                         first_weight: start.start,
                         scratch,
@@ -236,6 +239,8 @@ struct ReduceBand<'a> {
     images: [usize; 2],
     rows: [usize; 2],
     columns: [usize; 2],
+    /// Inputs and gradients that are brought near for the next band.
+    next: [&'a [f32]; 2],
     units: Range<usize>,
     first_weight: usize,
     scratch: &'a mut [f32],
@@ -275,6 +280,8 @@ impl SimdOp for ReduceBand<'_> {
         }
         let width = self.columns[1] - self.columns[0];
         let run_rows = (RUN_PIXELS / width).max(1);
+        let runs = self.units.len() * (self.rows[1] - self.rows[0]).div_ceil(run_rows);
+        let mut nexts = (0..runs).map(|run| step_of(self.next, run, runs));
         for unit in self.units.clone() {
             let (group, block) = blocked.unit(unit);
             let range = blocked.range(unit);
@@ -309,7 +316,7 @@ impl SimdOp for ReduceBand<'_> {
                         [group_in, blocked.block],
                         &block,
                         sums,
-                        &[],
+                        nexts.next().unwrap_or_default(),
                     );
                 }
             }

@@ -11,8 +11,9 @@ use super::Size;
 use super::lines::F4;
 use super::tiles::{Tiles, TransformedLayout, gather_tiles};
 use crate::context::Context;
+use crate::conv::ahead::{part_of, step_of};
 use crate::conv::backward_weights::{Reduction, Run, TASKS, run_block};
-use crate::conv::gather::{BLOCK, Source};
+use crate::conv::gather::BLOCK;
 use crate::conv::microkernel::VECTORS;
 use crate::conv::pack::{BlockedLayout, OutputBlock};
 use crate::shared_mut::SharedMut;
@@ -148,7 +149,8 @@ impl Reduce<'_> {
                     let range = |index: usize| {
                         count.min(index * band.tiles)..count.min((index + 1) * band.tiles)
                     };
-                    let next = self.seen_by(range(index + 1));
+                    let next = [self.reduction.source.data, self.reduction.gradient]
+                        .map(|tensor| part_of(tensor, range(index + 1), count));
                     let range = range(index);
                     for step in [
                         Step::Inputs(0..range.len()),
@@ -171,18 +173,6 @@ impl Reduce<'_> {
                 }
             },
         );
-    }
-
-    /// The inputs and the gradients of these tiles.
-    fn seen_by(&self, range: Range<usize>) -> [&[f32]; 2] {
-        let reduction = self.reduction;
-        let gradients = Source {
-            data: reduction.gradient,
-            height: reduction.grid[0],
-            width: reduction.grid[1],
-            channels: reduction.out_channels,
-        };
-        [&reduction.source, &gradients].map(|source| self.tiles.inputs(source, range.clone()))
     }
 
     /// All threads transform a band of tiles together, then share the points: for many
@@ -326,17 +316,6 @@ impl SimdOp for RunStep<'_> {
 }
 
 impl RunStep<'_> {
-    /// What is brought near while the sums of an output block are computed at a point: inputs
-    /// at the first half of the points, and gradients at the second.
-    fn next_at(&self, point: usize, unit: usize) -> &[f32] {
-        let units = self.reduce.layout.units();
-        let half = POINTS / 2;
-        let memory = self.next[point / half];
-        let part = point % half * units + unit;
-        let [start, end] = [part, part + 1].map(|part| memory.len() * part / (half * units));
-        &memory[start..end]
-    }
-
     /// Adds the band's products at a point to the sums of an output block.
     #[inline(always)]
     fn add<I: Isa>(&self, isa: I, point: usize, unit: usize) {
@@ -357,6 +336,7 @@ impl RunStep<'_> {
         let Band {
             inputs,
             gradient_point,
+            units,
             ..
         } = self.band;
         let input = point * inputs.point;
@@ -381,7 +361,7 @@ impl RunStep<'_> {
                 [layout.group_in, BLOCK],
                 &padded,
                 sums,
-                self.next_at(point, unit),
+                step_of(self.next, point * units + unit, POINTS * units),
             );
         }
     }

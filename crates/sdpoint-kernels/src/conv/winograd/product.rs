@@ -10,7 +10,7 @@ use super::tiles::{TileRows, Tiles, TransformedLayout, gather_tiles};
 use super::{Size, TransformedWeights};
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
-use crate::conv::ahead::{Spread, ask_for_output};
+use crate::conv::ahead::{Spread, ask_for_output, part_of};
 use crate::conv::cut::{Cut, GATHER_COST, TASK_MACS, wanted_tasks};
 use crate::conv::epilogue::{self, Finish, FinishLanes};
 use crate::conv::gather::BLOCK;
@@ -76,7 +76,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
                     tiles: &tiles,
                     range: range(index),
                     next: if next {
-                        tiles.inputs(&product.source, range(index + 1))
+                        part_of(product.source.data, range(index + 1), count)
                     } else {
                         &[]
                     },

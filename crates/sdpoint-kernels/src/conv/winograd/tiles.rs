@@ -53,24 +53,6 @@ impl Tiles {
             [image + 1, 0, 0]
         }
     }
-
-    /// The inputs at the place of neighbouring tiles, about those that they see and tiles before
-    /// them did not. Each is of some tile's.
-    #[inline(always)]
-    pub fn inputs<'a>(&self, source: &Source<'a>, range: Range<usize>) -> &'a [f32] {
-        let Source {
-            data,
-            height,
-            width,
-            channels,
-        } = *source;
-        let first = |tile: usize| {
-            let [image, row, column] = self.position(tile);
-            let pixel = (row * width + column.min(width)).min(height * width);
-            data.len().min((image * height * width + pixel) * channels)
-        };
-        &data[first(range.start)..first(range.end)]
-    }
 }
 
 /// The rows of the pixels of neighbouring tiles, to be asked for evenly over a number of steps.
@@ -288,33 +270,4 @@ fn inside<const N: usize>(start: isize, size: usize) -> Range<usize> {
     let clamp = |x: isize| x.clamp(0, N as isize) as usize;
     let lo = clamp(-start);
     lo..clamp(size as isize - start).max(lo)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_inputs_are_at_the_place_of_one_tile() {
-        let (batch, channels) = (3, 2);
-        for [height, width] in [[8, 8], [7, 9], [1, 5]] {
-            for padding in 0..3 {
-                let data = vec![0.0; batch * height * width * channels];
-                let source = Source {
-                    data: &data,
-                    height,
-                    width,
-                    channels,
-                };
-                let tiles = Tiles {
-                    grid: [height, width].map(|size| (size + 2 * padding).saturating_sub(2)),
-                    origin: [-(padding as isize); 2],
-                    outputs: 4,
-                };
-                let count = tiles.count(batch);
-                let lens = (0..count).map(|tile| tiles.inputs(&source, tile..tile + 1).len());
-                assert!(count == 0 || lens.sum::<usize>() == data.len());
-            }
-        }
-    }
 }
