@@ -32,10 +32,13 @@ impl OutputLayout {
     /// Where a band's first output is.
     #[inline(always)]
     pub fn of(&self, band: &Band) -> usize {
-        self.offset
-            + band.image * self.image
-            + band.rows[0] * self.row
-            + band.columns[0] * self.pixel
+        self.at([band.image, band.rows[0], band.columns[0]])
+    }
+
+    /// Where the output at an image's row and column is.
+    #[inline(always)]
+    pub fn at(&self, [image, row, column]: [usize; 3]) -> usize {
+        self.offset + image * self.image + row * self.row + column * self.pixel
     }
 }
 

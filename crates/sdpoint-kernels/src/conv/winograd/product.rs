@@ -249,12 +249,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
             }
         }
     }
-    let OutputLayout {
-        offset,
-        image: image_len,
-        row: row_len,
-        pixel,
-    } = product.layout;
+    let out = &product.layout;
     for v in 0..vectors {
         let channel = first + v * lanes;
         let finish = product
@@ -285,14 +280,14 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                 M.min(product.grid[0] - row),
                 M.min(product.grid[1] - column),
             ];
-            let at = offset + image * image_len + row * row_len + column * pixel + channel;
+            let at = out.at([image, row, column]) + channel;
             // SAFETY: the outputs of a tile within the grid are this task's alone;
             // `Product`'s makers assert that they lie in the output tensor, which residual and
             // second output equal in length.
             unsafe {
                 if size == [M; 2] && finish.mask.is_none() {
                     let places: [_; OUTPUTS] =
-                        std::array::from_fn(|i| i / M * row_len + i % M * pixel);
+                        std::array::from_fn(|i| i / M * out.row + i % M * out.pixel);
                     let sums: [_; OUTPUTS] = std::array::from_fn(|i| sums[i / M][i % M]);
                     let to = product.output.as_ptr().add(at);
                     let accumulate = product.accumulate;
@@ -322,16 +317,10 @@ fn ask_for_outputs<const M: usize>(
     channel: usize,
     channels: usize,
 ) {
-    let OutputLayout {
-        offset,
-        image: image_len,
-        row: row_len,
-        pixel,
-    } = product.layout;
     let [height, width] = product.grid;
     if row < height {
         for column in column..width.min(column + M) {
-            let at = offset + image * image_len + row * row_len + column * pixel + channel;
+            let at = product.layout.at([image, row, column]) + channel;
             let to = product.output.as_ptr().wrapping_add(at);
             ask_for_output(&product.finish, to, at, channels);
         }
