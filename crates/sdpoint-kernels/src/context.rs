@@ -176,6 +176,12 @@ impl Context {
         }
     }
 
+    /// Whether a thread's own share of so many tasks ends with this one.
+    pub(crate) fn ends_share(&self, tasks: usize, task: usize) -> bool {
+        let shares = shares(tasks, self.threads);
+        (1..=shares).any(|share| share_start(tasks, shares, share) == task + 1)
+    }
+
     /// Cuts `out` into chunks of `chunk_len` (the last may be shorter) and runs
     /// `f(index, chunk)` for each on all threads.
     pub(crate) fn parallel_chunks<T: Send>(
@@ -221,7 +227,7 @@ struct Supply {
 
 impl Supply {
     fn new(tasks: usize, threads: usize) -> Self {
-        let shares = threads.min(tasks).clamp(1, MOST_SHARES);
+        let shares = shares(tasks, threads);
         let start = |share| AtomicUsize::new(share_start(tasks, shares, share));
         Supply {
             tasks,
@@ -243,6 +249,10 @@ impl Supply {
             })
         })
     }
+}
+
+fn shares(tasks: usize, threads: usize) -> usize {
+    threads.min(tasks).clamp(1, MOST_SHARES)
 }
 
 fn share_start(tasks: usize, shares: usize, share: usize) -> usize {
@@ -296,6 +306,16 @@ mod tests {
                 });
                 assert!(runs.iter().all(|r| r.load(Ordering::Relaxed) == 1));
             }
+        }
+    }
+
+    #[test]
+    fn a_share_ends_for_each_thread_that_has_one() {
+        let context = Context::with_isa(threads(3), Isa::Portable).unwrap();
+        for tasks in [1, 2, 3, 7, 100] {
+            let ends = (0..tasks).filter(|&task| context.ends_share(tasks, task));
+            assert_eq!(ends.count(), tasks.min(3));
+            assert!(context.ends_share(tasks, tasks - 1));
         }
     }
 

@@ -97,7 +97,9 @@ impl Product<'_> {
         let layout = BandLayout::new(self.window, cut.band[0], cut.band[1]);
         let taps = Taps::new(&layout);
         let bands = cut.all_bands(self.batch);
-        ctx.parallel_with(cut.tasks(self.batch), State::default, |state, task| {
+        let tasks = cut.tasks(self.batch);
+        ctx.parallel_with(tasks, State::default, |state, task| {
+            let last = ctx.ends_share(tasks, task);
             let task = cut.task(task, self.batch, units);
             for index in task.bands {
                 let last_of_band = task.units.end == units;
@@ -113,6 +115,7 @@ impl Product<'_> {
                     taps: &taps,
                     band: cut.band(self.grid, index),
                     units: task.units.clone(),
+                    last,
                     state,
                 });
             }
@@ -244,6 +247,8 @@ struct RunBand<'a, 'b> {
     band: Band,
     /// Which output blocks, counted over all groups.
     units: Range<usize>,
+    /// Whether the thread's share ends with them.
+    last: bool,
     /// Inputs that the next band will gather.
     next: &'a [f32],
     state: &'a mut State<'b>,
@@ -261,6 +266,7 @@ impl SimdOp for RunBand<'_, '_> {
             taps,
             band,
             units,
+            last,
             next,
             state,
         } = self;
@@ -276,7 +282,7 @@ impl SimdOp for RunBand<'_, '_> {
             Some(input) => input,
             None => gather_band(isa, ctx, product, layout, band, groups, state),
         };
-        run_tiles::<I>(ctx, product, &input, taps, &band, units, next);
+        run_tiles::<I>(ctx, product, &input, taps, &band, units, last, next);
     }
 }
 
@@ -358,6 +364,7 @@ fn run_tiles<I: Isa>(
     taps: &[usize],
     band: &Band,
     units: Range<usize>,
+    last: bool,
     next_input: &[f32],
 ) {
     let weights = &product.weights.layout;
@@ -399,16 +406,17 @@ fn run_tiles<I: Isa>(
             continue;
         }
         // What comes behind the last unit: the next part of the first, or the thread's next task,
-        // which most often has the units that come next, or the first ones.
-        let (next_unit, next_channels) = match parts.peek() {
-            Some(next) => (units.start, &next.channels),
-            None => (units.end % weights.units(), &first_channels),
+        // which most often has the units that come next, or the first ones; if there is one.
+        let next = match parts.peek() {
+            Some(next) => Some((units.start, &next.channels)),
+            None if last => None,
+            None => Some((units.end % weights.units(), &first_channels)),
         };
-        let after = weights
-            .walk(next_unit..next_unit + 1)
-            .map(|unit| product.weights.of(&unit, next_channels.clone()))
-            .next()
-            .unwrap_or(&[]);
+        let after = next.and_then(|(unit, channels)| {
+            let unit = weights.walk(unit..unit + 1).next()?;
+            Some(product.weights.of(&unit, channels.clone()))
+        });
+        let after = after.unwrap_or(&[]);
         let mut walk = weights.walk(units.clone()).peekable();
         while let Some(unit) = walk.next() {
             let next = walk.peek();

@@ -306,7 +306,9 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
         scratch: ctx.scratch(PRODUCTS * left.panel + kept),
         gathered: None,
     };
-    ctx.parallel_with(cut.tasks(pixels.images), state, |state, task| {
+    let tasks = cut.tasks(pixels.images);
+    ctx.parallel_with(tasks, state, |state, task| {
+        let ends = ctx.ends_share(tasks, task);
         let task = cut.task(task, pixels.images, units);
         for index in task.bands {
             let band = |index| cut.band([1, pixels.half], index);
@@ -323,6 +325,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
                     [&[]; 2]
                 },
                 units: task.units.clone(),
+                ends,
                 state,
             });
         }
@@ -364,6 +367,8 @@ struct RunBand<'a, 'b> {
     next: [&'a [f32]; 2],
     /// Output blocks of the first half of the channels.
     units: Range<usize>,
+    /// Whether the thread's share ends with them.
+    ends: bool,
     state: &'a mut State<'b>,
 }
 
@@ -380,6 +385,7 @@ impl SimdOp for RunBand<'_, '_> {
             band,
             next,
             units,
+            ends,
             state,
         } = self;
         if state.gathered != Some(band) {
@@ -394,6 +400,7 @@ impl SimdOp for RunBand<'_, '_> {
             &band,
             next,
             units,
+            ends,
             &mut state.scratch,
         );
     }
@@ -487,6 +494,7 @@ fn run_tiles<I: Isa>(
     band: &Band,
     next_inputs: [&[f32]; 2],
     units: Range<usize>,
+    ends: bool,
     scratch: &mut [f32],
 ) {
     let LeftSides { plane, panel } = left;
@@ -509,11 +517,15 @@ fn run_tiles<I: Isa>(
     // Half of the products bring one of them near, and half the other.
     let products = PRODUCTS / 2 * units.len();
     let mut inputs = next_inputs.map(|next| Spread::over(next, products * tiles * blocks));
-    for unit in units {
+    for unit in units.clone() {
         let right = sums.right_sides(product.weights, unit);
         // Of this task or, most often, the thread's next one.
         let next_unit = (unit + 1) % quarter.units();
-        let next = sums.right_sides(product.weights, next_unit)[0];
+        let next = if ends && unit + 1 == units.end {
+            &[]
+        } else {
+            sums.right_sides(product.weights, next_unit)[0]
+        };
         for (number, step) in STEPS.iter().enumerate() {
             let next = right.get(number + 1).copied().unwrap_or(next);
             let mut ahead = Spread::over(next, tiles * blocks);
