@@ -313,7 +313,7 @@ impl SimdOp for ReduceBand<'_> {
                         &run,
                         self.layout.plane,
                         self.taps,
-                        [group_in, blocked.block],
+                        blocked,
                         &block,
                         sums,
                         nexts.next().unwrap_or_default(),
@@ -339,8 +339,8 @@ pub(super) struct Run {
     pub pixels: [usize; 3],
 }
 
-/// Adds the products of a run's inputs and gradients to a block's sums; of the group's input
-/// channels so many lie together. Meanwhile `next` is brought near.
+/// Adds the products of a run's inputs and gradients to the sums of a block of `layout`;
+/// meanwhile `next` is brought near.
 ///
 /// # Safety
 ///
@@ -351,28 +351,29 @@ pub(super) unsafe fn run_block<I: Isa>(
     run: &Run,
     plane: usize,
     taps: &[usize],
-    [group_in, together]: [usize; 2],
+    layout: &BlockedLayout,
     block: &OutputBlock,
     sums: &mut [f32],
     next: &[f32],
 ) {
     let lanes = isa.f32().len();
     let width = block.vectors * lanes;
+    let group_in = layout.group_in;
     assert!(sums.len() >= group_in * taps.len() * width);
     let mut sums = sums.as_mut_ptr();
     let most = max_rows::<I>(block.vectors);
     let full = block.channels == width;
+    let channels_from = |first: usize| layout.block.min(group_in - first);
+    let blocks = (0..group_in).step_by(layout.block);
+    let tiles: usize = blocks
+        .clone()
+        .map(|first| channels_from(first).div_ceil(most))
+        .sum();
     let pixels: usize = run.pixels.iter().product();
-    let tiles = |channels: usize| channels.div_ceil(most);
-    let blocks = [
-        group_in / together * tiles(together),
-        tiles(group_in % together),
-    ];
-    let turns = pixels * taps.len() * (blocks[0] + blocks[1]);
-    let mut ahead = Evenly::over(next, turns, run.gradient);
-    for first in (0..group_in).step_by(together) {
-        let channels = together.min(group_in - first);
-        let tiles = tiles(channels);
+    let mut ahead = Evenly::over(next, pixels * taps.len() * tiles, run.gradient);
+    for first in blocks {
+        let channels = channels_from(first);
+        let tiles = channels.div_ceil(most);
         for tap in taps {
             for tile in 0..tiles {
                 let [start, end] = [tile, tile + 1].map(|t| channels * t / tiles);
@@ -380,10 +381,9 @@ pub(super) unsafe fn run_block<I: Isa>(
                 // SAFETY: the caller's promise; `sums` stays within the asserted length.
                 unsafe {
                     let tile = Run {
-                        input: run.input.add(first / together * plane + tap + start),
+                        input: run.input.add(first / layout.block * plane + tap + start),
                         ..*run
                     };
-
                     match (block.vectors, full) {
                         (1, true) => run_tile::<I, 1, true>(isa, rows, &tile, block, sums, ahead),
                         (1, false) => run_tile::<I, 1, false>(isa, rows, &tile, block, sums, ahead),

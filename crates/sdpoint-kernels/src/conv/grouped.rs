@@ -25,18 +25,15 @@ impl Merged {
     /// The order of the merged groups' weights for the forward pass.
     pub fn forward_layout(&self, ctx: &Context, geometry: &ConvGeometry) -> BlockedLayout {
         let [height, width] = geometry.kernel;
+        let layout = |group_in: usize, taps: usize| {
+            BlockedLayout::new(ctx, self.groups, group_in, self.group_out, taps)
+        };
         if geometry.unrolls() {
             let group_in = self.group_in * width;
-            return BlockedLayout::new(ctx, self.groups, group_in, self.group_out, height)
-                .with_block(group_in);
+            layout(group_in, height).with_block(group_in)
+        } else {
+            layout(self.group_in, height * width)
         }
-        BlockedLayout::new(
-            ctx,
-            self.groups,
-            self.group_in,
-            self.group_out,
-            height * width,
-        )
     }
 
     /// The same for the backward pass to data, where inputs and outputs change places.

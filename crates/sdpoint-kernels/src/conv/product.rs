@@ -99,7 +99,7 @@ impl Product<'_> {
         let bands = cut.all_bands(self.batch);
         let tasks = cut.tasks(self.batch);
         ctx.parallel_with(tasks, State::default, |state, task| {
-            let last = ctx.ends_share(tasks, task);
+            let ends_share = ctx.ends_share(tasks, task);
             let task = cut.task(task, self.batch, units);
             for index in task.bands {
                 let last_of_band = task.units.end == units;
@@ -115,7 +115,7 @@ impl Product<'_> {
                     taps: &taps,
                     band: cut.band(self.grid, index),
                     units: task.units.clone(),
-                    last,
+                    ends_share,
                     state,
                 });
             }
@@ -247,8 +247,8 @@ struct RunBand<'a, 'b> {
     band: Band,
     /// Which output blocks, counted over all groups.
     units: Range<usize>,
-    /// Whether the thread's share ends with them.
-    last: bool,
+    /// Whether the thread's own share of the tasks ends with them.
+    ends_share: bool,
     /// Inputs that the next band will gather.
     next: &'a [f32],
     state: &'a mut State<'b>,
@@ -266,7 +266,7 @@ impl SimdOp for RunBand<'_, '_> {
             taps,
             band,
             units,
-            last,
+            ends_share,
             next,
             state,
         } = self;
@@ -282,7 +282,7 @@ impl SimdOp for RunBand<'_, '_> {
             Some(input) => input,
             None => gather_band(isa, ctx, product, layout, band, groups, state),
         };
-        run_tiles::<I>(ctx, product, &input, taps, &band, units, last, next);
+        run_tiles::<I>(ctx, product, &input, taps, &band, units, ends_share, next);
     }
 }
 
@@ -364,7 +364,7 @@ fn run_tiles<I: Isa>(
     taps: &[usize],
     band: &Band,
     units: Range<usize>,
-    last: bool,
+    ends_share: bool,
     next_input: &[f32],
 ) {
     let weights = &product.weights.layout;
@@ -409,7 +409,7 @@ fn run_tiles<I: Isa>(
         // which most often has the units that come next, or the first ones; if there is one.
         let next = match parts.peek() {
             Some(next) => Some((units.start, &next.channels)),
-            None if last => None,
+            None if ends_share => None,
             None => Some((units.end % weights.units(), &first_channels)),
         };
         let after = next.and_then(|(unit, channels)| {

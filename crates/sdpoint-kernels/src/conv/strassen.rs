@@ -308,7 +308,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
     };
     let tasks = cut.tasks(pixels.images);
     ctx.parallel_with(tasks, state, |state, task| {
-        let ends = ctx.ends_share(tasks, task);
+        let ends_share = ctx.ends_share(tasks, task);
         let task = cut.task(task, pixels.images, units);
         for index in task.bands {
             let band = |index| cut.band([1, pixels.half], index);
@@ -325,7 +325,7 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
                     [&[]; 2]
                 },
                 units: task.units.clone(),
-                ends,
+                ends_share,
                 state,
             });
         }
@@ -367,8 +367,8 @@ struct RunBand<'a, 'b> {
     next: [&'a [f32]; 2],
     /// Output blocks of the first half of the channels.
     units: Range<usize>,
-    /// Whether the thread's share ends with them.
-    ends: bool,
+    /// Whether the thread's own share of the tasks ends with them.
+    ends_share: bool,
     state: &'a mut State<'b>,
 }
 
@@ -385,7 +385,7 @@ impl SimdOp for RunBand<'_, '_> {
             band,
             next,
             units,
-            ends,
+            ends_share,
             state,
         } = self;
         if state.gathered != Some(band) {
@@ -400,7 +400,7 @@ impl SimdOp for RunBand<'_, '_> {
             &band,
             next,
             units,
-            ends,
+            ends_share,
             &mut state.scratch,
         );
     }
@@ -494,7 +494,7 @@ fn run_tiles<I: Isa>(
     band: &Band,
     next_inputs: [&[f32]; 2],
     units: Range<usize>,
-    ends: bool,
+    ends_share: bool,
     scratch: &mut [f32],
 ) {
     let LeftSides { plane, panel } = left;
@@ -521,7 +521,7 @@ fn run_tiles<I: Isa>(
         let right = sums.right_sides(product.weights, unit);
         // Of this task or, most often, the thread's next one.
         let next_unit = (unit + 1) % quarter.units();
-        let next = if ends && unit + 1 == units.end {
+        let next = if ends_share && unit + 1 == units.end {
             &[]
         } else {
             sums.right_sides(product.weights, next_unit)[0]

@@ -358,7 +358,7 @@ impl RunStep<'_> {
                 &run,
                 inputs.plane,
                 &[0],
-                [layout.group_in, BLOCK],
+                layout,
                 &padded,
                 sums,
                 step_of(self.next, point * units + unit, POINTS * units),
