@@ -74,11 +74,9 @@ fn model(network: Network, size: [usize; 2]) -> Result<Model, ShapeError> {
             .map(|c| format!("class {c}"))
             .collect(),
         preprocessing: Preprocessing {
-            size,
-            mean: vec![0.5; colours],
-            std: vec![0.5; colours],
             train: TrainTransform::None,
             evaluate: EvalTransform::Resize,
+            ..Preprocessing::new(size, vec![0.5; colours], vec![0.5; colours])
         },
         network,
         instances,

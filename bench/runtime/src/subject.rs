@@ -36,11 +36,9 @@ pub fn model(all: bool) -> anyhow::Result<Model> {
         statistics,
         classes: (0..1000).map(|class| class.to_string()).collect(),
         preprocessing: Preprocessing {
-            size: SIZE,
-            mean: vec![0.5; 3],
-            std: vec![0.25; 3],
             train: TrainTransform::None,
             evaluate: EvalTransform::Resize,
+            ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
         },
         instances: records,
         combinations: Vec::new(),

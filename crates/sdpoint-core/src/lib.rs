@@ -25,9 +25,11 @@ pub use combination::{Cascade, Combination, CombinedRecord};
 pub use cost::{Cost, format_macs};
 pub use instance::{Instance, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
-pub use model::{Misfit, Model, ModelError};
+pub use model::{Feature, Misfit, Model, ModelError};
 pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point, Role};
-pub use preprocessing::{EvalTransform, Preprocessing, TrainTransform};
+pub use preprocessing::{
+    EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,
+};
 pub use ratio::Ratio;
 pub use record::Record;
 pub use select::{Budget, Choice, Times, select, select_combined, select_timed};

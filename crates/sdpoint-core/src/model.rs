@@ -4,11 +4,13 @@
 
 mod check;
 mod document;
+mod feature;
 mod layout;
 mod read;
 mod write;
 
 pub use check::Misfit;
+pub use feature::Feature;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,9 +22,11 @@ use crate::preprocessing::Preprocessing;
 use crate::record::Record;
 use crate::weights::{Statistics, Weights};
 
-/// The newest version of the format. What an older one can say is written in
-/// the older one, so that older programs read it.
-pub const FORMAT_VERSION: u32 = 2;
+/// The version of the format that is written. All versions up to it are read.
+///
+/// Since version 3 a file names the [`Feature`]s that it has; what is added
+/// to the format later is another feature, not another version.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// A trained network with everything that using it takes.
 #[derive(Clone, Debug, PartialEq)]
@@ -106,6 +110,18 @@ pub enum ModelError {
         /// The version of its format.
         version: u64,
     },
+    /// The file needs something that this program does not know.
+    #[error(
+        "'{}' has {} that this program does not know: update it",
+        path.display(),
+        named(features)
+    )]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// The features' names.
+        features: Vec<String>,
+    },
     /// The content is not what was written.
     #[error(
         "'{}' was altered after it was written: its content does not match \
@@ -132,6 +148,19 @@ pub enum ModelError {
         /// What does not fit.
         misfit: Misfit,
     },
+}
+
+/// The first few of the features that a file names, quoted.
+fn named(features: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let one = |name: &String| format!("'{}'", name.escape_debug().take(40).collect::<String>());
+    let names: Vec<String> = features.iter().take(SHOWN).map(one).collect();
+    let plural = if features.len() == 1 { "" } else { "s" };
+    let more = match features.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("the feature{plural} {}{more}", names.join(", "))
 }
 
 impl Model {

@@ -19,6 +19,73 @@ pub struct Preprocessing {
     pub train: TrainTransform,
     /// What evaluation and prediction do to an image before it is normalised.
     pub evaluate: EvalTransform,
+    /// The filter with which images are resized, in training and evaluation.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interpolation: Interpolation,
+    /// Whether a camera's note of how it was held turns the image upright.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exif_orientation: ExifOrientation,
+}
+
+/// The filter that resizes an image. Each is Pillow's of the same name; all
+/// but `Nearest` widen with the reduction, so that nothing is skipped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// The nearest pixel.
+    Nearest,
+    /// The mean of the pixels that are covered.
+    Box,
+    /// A triangle: the default of torchvision.
+    #[default]
+    Bilinear,
+    /// A raised cosine.
+    Hamming,
+    /// A cubic with a = -0.5: what timm's recipes mostly use.
+    Bicubic,
+    /// A windowed sinc of three lobes.
+    Lanczos,
+}
+
+impl Interpolation {
+    /// All filters, in order of their support.
+    pub const ALL: [Interpolation; 6] = [
+        Interpolation::Nearest,
+        Interpolation::Box,
+        Interpolation::Bilinear,
+        Interpolation::Hamming,
+        Interpolation::Bicubic,
+        Interpolation::Lanczos,
+    ];
+
+    /// The name in model files and on the command line, which is that of
+    /// torchvision's `InterpolationMode`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Interpolation::Nearest => "nearest",
+            Interpolation::Box => "box",
+            Interpolation::Bilinear => "bilinear",
+            Interpolation::Hamming => "hamming",
+            Interpolation::Bicubic => "bicubic",
+            Interpolation::Lanczos => "lanczos",
+        }
+    }
+}
+
+/// What becomes of the orientation that cameras note in a file's EXIF data
+/// instead of turning the pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExifOrientation {
+    /// Pixels are taken as they are stored, as torchvision's loader does.
+    #[default]
+    Ignore,
+    /// The image is turned and mirrored as noted, as viewers show it.
+    Apply,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Augmentation of training images.
@@ -58,15 +125,54 @@ pub enum EvalTransform {
         /// Length of the shorter side before the crop.
         resize: usize,
     },
+    /// Resize to `resize`, whatever the shape, then crop the middle.
+    SquashCrop {
+        /// Height and width before the crop, in pixels.
+        resize: [usize; 2],
+    },
 }
 
 impl Preprocessing {
+    /// Images of any size are resized to `size`, height and width, and
+    /// normalised; training does the same as evaluation.
+    ///
+    /// ```
+    /// use sdpoint_core::{EvalTransform, Preprocessing};
+    ///
+    /// let imagenet = Preprocessing {
+    ///     evaluate: EvalTransform::CenterCrop { resize: 256 },
+    ///     ..Preprocessing::new([224, 224], vec![0.485, 0.456, 0.406], vec![0.229, 0.224, 0.225])
+    /// };
+    /// assert!(imagenet.check(3).is_ok());
+    /// ```
+    pub fn new(size: [usize; 2], mean: Vec<f32>, std: Vec<f32>) -> Self {
+        Self {
+            size,
+            mean,
+            std,
+            train: TrainTransform::None,
+            evaluate: EvalTransform::Resize,
+            interpolation: Interpolation::default(),
+            exif_orientation: ExifOrientation::default(),
+        }
+    }
+
     /// The same for another input size, with all else in proportion.
     pub fn with_size(mut self, size: [usize; 2]) -> Self {
         let shorter = |size: [usize; 2]| size[0].min(size[1]);
-        if let EvalTransform::CenterCrop { resize } = &mut self.evaluate {
-            let scale = shorter(size) as f64 / shorter(self.size) as f64;
-            *resize = (*resize as f64 * scale).round() as usize;
+        let scale = |pixels: &mut usize, to: usize, from: usize| {
+            *pixels = (*pixels as f64 * to as f64 / from as f64).round() as usize;
+        };
+        match &mut self.evaluate {
+            EvalTransform::Resize => {}
+            EvalTransform::CenterCrop { resize } => {
+                scale(resize, shorter(size), shorter(self.size));
+            }
+            EvalTransform::SquashCrop { resize } => {
+                for (axis, pixels) in resize.iter_mut().enumerate() {
+                    scale(pixels, size[axis], self.size[axis]);
+                }
+            }
         }
         self.size = size;
         self
@@ -116,6 +222,10 @@ impl Preprocessing {
         }
         match self.evaluate {
             EvalTransform::CenterCrop { resize } => side("shorter side", resize, 1),
+            EvalTransform::SquashCrop { resize } => {
+                side("height before the crop", resize[0], 1)?;
+                side("width before the crop", resize[1], 1)
+            }
             EvalTransform::Resize => Ok(()),
         }
     }
@@ -127,14 +237,11 @@ mod tests {
 
     fn cifar() -> Preprocessing {
         Preprocessing {
-            size: [32, 32],
-            mean: vec![0.49, 0.48, 0.45],
-            std: vec![0.25, 0.24, 0.26],
             train: TrainTransform::PadCrop {
                 padding: 4,
                 flip: true,
             },
-            evaluate: EvalTransform::Resize,
+            ..Preprocessing::new([32, 32], vec![0.49, 0.48, 0.45], vec![0.25, 0.24, 0.26])
         }
     }
 
@@ -149,6 +256,19 @@ mod tests {
         assert_eq!(smaller.size, [112, 168]);
         assert_eq!(smaller.evaluate, EvalTransform::CenterCrop { resize: 128 });
         assert_eq!(cifar().with_size([24, 24]).train, cifar().train);
+        let squashed = Preprocessing {
+            evaluate: EvalTransform::SquashCrop { resize: [36, 40] },
+            ..cifar()
+        };
+        let evaluate = EvalTransform::SquashCrop { resize: [18, 80] };
+        assert_eq!(squashed.with_size([16, 64]).evaluate, evaluate);
+    }
+
+    #[test]
+    fn names_of_filters_are_those_of_the_model_file() {
+        for filter in Interpolation::ALL {
+            assert_eq!(serde_json::to_value(filter).unwrap(), filter.name());
+        }
     }
 
     #[test]

@@ -50,14 +50,15 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
         _ => 4,
     };
     let mut preprocessing = Preprocessing {
-        size: dataset.native_size()?,
-        mean: vec![0.0; CHANNELS],
-        std: vec![1.0; CHANNELS],
         train: TrainTransform::PadCrop {
             padding,
             flip: true,
         },
-        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new(
+            dataset.native_size()?,
+            vec![0.0; CHANNELS],
+            vec![1.0; CHANNELS],
+        )
     };
     let [mean, std] = match dataset.source() {
         Source::Cifar10(_) => CIFAR10,
@@ -75,15 +76,13 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
 pub fn imagenet_preprocessing() -> Preprocessing {
     let [mean, std] = IMAGENET;
     Preprocessing {
-        size: [224, 224],
-        mean: mean.to_vec(),
-        std: std.to_vec(),
         train: TrainTransform::RandomResizedCrop {
             area: [0.08, 1.0],
             aspect: [3.0 / 4.0, 4.0 / 3.0],
             flip: true,
         },
         evaluate: EvalTransform::CenterCrop { resize: 256 },
+        ..Preprocessing::new([224, 224], mean.to_vec(), std.to_vec())
     }
 }
 

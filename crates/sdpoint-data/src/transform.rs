@@ -7,7 +7,7 @@ use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
 use rand::{Rng, RngExt};
-use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
+use sdpoint_core::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
 
 use crate::error::{DataError, ImageError};
 use crate::image::{Image, MAX_SIDE, check_size};
@@ -37,6 +37,7 @@ pub struct Preparer {
     size: [usize; 2],
     train: TrainTransform,
     evaluate: EvalTransform,
+    filter: fir::ResizeAlg,
     /// The normalised value of every byte, for each channel.
     normalised: Box<[[f32; 256]; CHANNELS]>,
     resizer: fir::Resizer,
@@ -80,6 +81,7 @@ impl Preparer {
             size: preprocessing.size,
             train: preprocessing.train,
             evaluate: preprocessing.evaluate,
+            filter: filter(preprocessing.interpolation),
             normalised,
             resizer: fir::Resizer::new(),
             resized: Vec::new(),
@@ -99,21 +101,32 @@ impl Preparer {
     /// # Panics
     /// `input` is not [`input_len`](Self::input_len) long.
     pub fn prepare(&mut self, image: &Image, input: &mut [f32]) -> Result<(), ImageError> {
-        let [height, width] = self.size;
         match self.evaluate {
             EvalTransform::Resize => {
                 self.crop(image, whole(image), self.size, Window::default(), input)
             }
             EvalTransform::CenterCrop { resize } => {
                 let size = shorter_side_to(image, resize);
-                let window = Window {
-                    left: centred(size[1], width),
-                    top: centred(size[0], height),
-                    flip: false,
-                };
-                self.crop(image, whole(image), size, window, input)
+                self.crop_middle(image, size, input)
             }
+            EvalTransform::SquashCrop { resize } => self.crop_middle(image, resize, input),
         }
+    }
+
+    /// Resizes the whole `image` to `size` (height, width) and writes the
+    /// middle of that.
+    fn crop_middle(
+        &mut self,
+        image: &Image,
+        size: [usize; 2],
+        input: &mut [f32],
+    ) -> Result<(), ImageError> {
+        let window = Window {
+            left: centred(size[1], self.size[1]),
+            top: centred(size[0], self.size[0]),
+            flip: false,
+        };
+        self.crop(image, whole(image), size, window, input)
     }
 
     /// Writes `image`, augmented by draws from `rng`, to `input` (HWC).
@@ -201,7 +214,6 @@ impl Preparer {
         Ok(())
     }
 
-    /// Bilinear with support that grows with the reduction, as in Pillow.
     fn resize(&mut self, image: &Image, area: Area, size: [usize; 2]) -> Result<(), ImageError> {
         let [height, width] = size;
         check_size(width, height)?;
@@ -216,14 +228,32 @@ impl Preparer {
         let mut target =
             TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut self.resized)
                 .map_err(|e| failed(&e))?;
-        let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-            .crop(area.left, area.top, area.width, area.height);
+        let options = fir::ResizeOptions::new().resize_alg(self.filter).crop(
+            area.left,
+            area.top,
+            area.width,
+            area.height,
+        );
         // Of one pixel type: code for all that the crate knows takes a minute to compile.
         self.resizer
             .resize_typed(&source, &mut target, &options)
             .map_err(|e| failed(&e))
     }
+}
+
+/// The resizer's filter that is Pillow's of this name; the support of all but
+/// the nearest pixel grows with the reduction, as in Pillow.
+fn filter(interpolation: Interpolation) -> fir::ResizeAlg {
+    let filter = match interpolation {
+        Interpolation::Nearest => return fir::ResizeAlg::Nearest,
+        Interpolation::Box => fir::FilterType::Box,
+        Interpolation::Bilinear => fir::FilterType::Bilinear,
+        Interpolation::Hamming => fir::FilterType::Hamming,
+        // Catmull and Rom's cubic has a = -0.5.
+        Interpolation::Bicubic => fir::FilterType::CatmullRom,
+        Interpolation::Lanczos => fir::FilterType::Lanczos3,
+    };
+    fir::ResizeAlg::Convolution(filter)
 }
 
 fn whole(image: &Image) -> Area {
@@ -308,6 +338,8 @@ fn check(preprocessing: &Preprocessing) -> Result<(), DataError> {
         std,
         train,
         evaluate,
+        interpolation: _,
+        exif_orientation: _,
     } = preprocessing;
     if check_size(size[1], size[0]).is_err() {
         return refuse(format!("an input of {}×{} pixels", size[0], size[1]));
@@ -339,6 +371,12 @@ fn check(preprocessing: &Preprocessing) -> Result<(), DataError> {
     match *evaluate {
         EvalTransform::CenterCrop { resize } if resize == 0 || resize > MAX_SIDE => {
             refuse(format!("a shorter side of {resize} pixels"))
+        }
+        EvalTransform::SquashCrop { resize } if check_size(resize[1], resize[0]).is_err() => {
+            refuse(format!(
+                "{}×{} pixels before the crop",
+                resize[0], resize[1]
+            ))
         }
         _ => Ok(()),
     }

@@ -316,11 +316,13 @@ mod tests {
                 init: None,
                 classes: vec!["a".into(), "b".into(), "c".into()],
                 preprocessing: Preprocessing {
-                    size: [32, 32],
-                    mean: vec![0.4914, 0.4822, 0.4465],
-                    std: vec![0.2023, 0.1994, 0.201],
                     train: TrainTransform::None,
                     evaluate: EvalTransform::Resize,
+                    ..Preprocessing::new(
+                        [32, 32],
+                        vec![0.4914, 0.4822, 0.4465],
+                        vec![0.2023, 0.1994, 0.201],
+                    )
                 },
                 recipe: Recipe {
                     batch_size: 10,

@@ -74,11 +74,9 @@ mod tests {
             statistics: Statistics::identity(&network),
             classes: vec!["a".into(), "b".into(), "c".into()],
             preprocessing: Preprocessing {
-                size: [32, 32],
-                mean: vec![0.5; 3],
-                std: vec![0.5; 3],
                 train: TrainTransform::None,
                 evaluate: EvalTransform::Resize,
+                ..Preprocessing::new([32, 32], vec![0.5; 3], vec![0.5; 3])
             },
             instances: Vec::new(),
             combinations: Vec::new(),

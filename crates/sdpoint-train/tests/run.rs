@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sdpoint_core::{EvalTransform, Instance, Model, Preprocessing, Ratio, TrainTransform, zoo};
+use sdpoint_core::{Instance, Model, Preprocessing, Ratio, TrainTransform, zoo};
 use sdpoint_data::{Dataset, Epoch, Loader, OpenOptions, Source, open_pair};
 use sdpoint_engine::{
     Context, Images, NormSource, Sgd, Target, TrainingEngine, initial_weights, softmax,
@@ -37,14 +37,11 @@ fn plan(data: &Dataset) -> Plan {
         init: None,
         classes: data.classes().to_vec(),
         preprocessing: Preprocessing {
-            size: [16, 16],
-            mean: vec![0.5; 3],
-            std: vec![0.25; 3],
             train: TrainTransform::PadCrop {
                 padding: 2,
                 flip: true,
             },
-            evaluate: EvalTransform::Resize,
+            ..Preprocessing::new([16, 16], vec![0.5; 3], vec![0.25; 3])
         },
         recipe: Recipe {
             batch_size: 16,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::FORMAT_VERSION;
+use super::{FORMAT_VERSION, Feature};
 use crate::combination::CombinedRecord;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
@@ -22,11 +22,13 @@ pub(super) const BLANK_DIGEST: &str =
 pub(super) struct Document {
     pub version: u32,
     pub sha256: String,
+    /// Since version 3.
+    #[serde(default)]
+    pub features: Vec<Feature>,
     pub network: Network,
     pub classes: Vec<String>,
     pub preprocessing: Preprocessing,
     pub instances: Vec<Record>,
-    /// Since version 2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub combinations: Vec<CombinedRecord>,
     pub training: serde_json::Value,
@@ -37,17 +39,16 @@ pub(super) struct Document {
 pub(super) struct Envelope {
     pub version: u64,
     pub sha256: String,
+    #[serde(default)]
+    pub features: Vec<String>,
 }
 
 impl Document {
     pub(super) fn of(model: &super::Model) -> Self {
         Self {
-            version: if model.combinations.is_empty() {
-                1
-            } else {
-                FORMAT_VERSION
-            },
+            version: FORMAT_VERSION,
             sha256: BLANK_DIGEST.into(),
+            features: Feature::of(model),
             network: model.network.clone(),
             classes: model.classes.clone(),
             preprocessing: model.preprocessing.clone(),

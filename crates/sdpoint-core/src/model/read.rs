@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::document::{BLANK_DIGEST, Document, Envelope, KEY, digest_place};
 use super::layout::{self, Slot};
 use super::write::hex;
-use super::{FORMAT_VERSION, Misfit, Model, ModelError, check};
+use super::{FORMAT_VERSION, Feature, Misfit, Model, ModelError, check, feature};
 use crate::instance::Instance;
 
 /// The longest header that the safetensors format allows, in bytes.
@@ -95,6 +95,17 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
             version: envelope.version,
         });
     }
+    let unknown: Vec<String> = envelope
+        .features
+        .into_iter()
+        .filter(|name| !Feature::ALL.iter().any(|known| known.name() == name))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(ModelError::Features {
+            path: path.to_owned(),
+            features: unknown,
+        });
+    }
     let tensors = in_file_order(header.tensors).map_err(not_safetensors)?;
     let data = tensors.last().map_or(0, |(_, info)| info.data_offsets.1) as u64;
     let expected = data.saturating_add(start.len() as u64);
@@ -130,17 +141,32 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
 
     let document: Document =
         serde_json::from_str(document).map_err(|error| malformed(error.to_string()))?;
-    let version = document.version;
-    if version == 0 {
-        return Err(malformed(format!("there is no version {version}")));
-    }
-    if version == 1 && !document.combinations.is_empty() {
-        return Err(malformed("version 1 has no combinations".into()));
-    }
+    features_are_named(&document).map_err(malformed)?;
     fit(document, stored).map_err(|misfit| ModelError::Misfit {
         path: path.to_owned(),
         misfit,
     })
+}
+
+/// Whether the document has no other features than it says, or than its
+/// version has.
+fn features_are_named(document: &Document) -> Result<(), String> {
+    let version = document.version;
+    if version == 0 {
+        return Err(format!("there is no version {version}"));
+    }
+    if version < 3 && !document.features.is_empty() {
+        return Err(format!("version {version} names no features"));
+    }
+    let used = feature::used(&document.preprocessing, !document.combinations.is_empty());
+    let unnamed = used
+        .iter()
+        .find(|feature| !document.features.contains(feature) && !feature.is_part_of(version));
+    match unnamed {
+        None => Ok(()),
+        Some(feature) if version < 3 => Err(format!("version {version} has no {}", feature.name())),
+        Some(feature) => Err(format!("it does not name its feature {}", feature.name())),
+    }
 }
 
 /// Why no header can be read.

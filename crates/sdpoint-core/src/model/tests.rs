@@ -12,7 +12,7 @@ use crate::PointId;
 use crate::combination::{Cascade, Combination};
 use crate::layer::{Conv, Op, Window};
 use crate::network::NetworkBuilder;
-use crate::preprocessing::{EvalTransform, TrainTransform};
+use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, TrainTransform};
 use crate::ratio::Ratio;
 use crate::weights::Moments;
 
@@ -66,11 +66,9 @@ fn model() -> Model {
         statistics,
         classes: vec!["cat".into(), "\"dog\"\n猫".into()],
         preprocessing: Preprocessing {
-            size: [8, 6],
-            mean: vec![0.1],
-            std: vec![0.3],
             train: TrainTransform::None,
             evaluate: EvalTransform::CenterCrop { resize: 9 },
+            ..Preprocessing::new([8, 6], vec![0.1], vec![0.3])
         },
         instances,
         combinations: Vec::new(),
@@ -252,11 +250,11 @@ fn what_is_no_model_is_told_apart() {
 #[test]
 fn a_newer_format_asks_for_an_update() {
     let error = forged_error(|document, _| {
-        document["version"] = json!(3);
+        document["version"] = json!(4);
         document["instances"] = json!("something new");
     });
     assert!(
-        matches!(error, ModelError::Newer { version: 3, .. }),
+        matches!(error, ModelError::Newer { version: 4, .. }),
         "{error}"
     );
     let error = forged_error(|document, _| document["version"] = json!(0));
@@ -457,16 +455,8 @@ fn combined(combination: Combination) -> CombinedRecord {
 }
 
 #[test]
-fn combinations_travel_with_the_model_and_older_programs_read_the_rest() {
+fn combinations_travel_with_the_model() {
     let mut model = model();
-    let (_folder, path) = saved(&model);
-    let version = |path: &Path| {
-        let bytes = fs::read(path).unwrap();
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let place = text.find("\\\"version\\\":").unwrap() + "\\\"version\\\":".len();
-        text[place..=place].to_owned()
-    };
-    assert_eq!(version(&path), "1");
     let [first, second] = [1, 0].map(|i| model.instances[i].instance);
     model.combinations = vec![
         combined(Combination::Cascade(Cascade {
@@ -477,15 +467,71 @@ fn combinations_travel_with_the_model_and_older_programs_read_the_rest() {
         combined(Combination::Ensemble(vec![first, second])),
     ];
     let (_folder, path) = saved(&model);
-    assert_eq!(version(&path), "2");
     assert_eq!(Model::load(&path).unwrap(), model);
+}
+
+#[test]
+fn features_are_named_exactly_where_a_model_has_them() {
+    let features = |model: &Model| {
+        let document = serde_json::to_value(Document::of(model)).unwrap();
+        assert_eq!(document["version"], 3);
+        document["features"].clone()
+    };
+    let mut model = model();
+    assert_eq!(features(&model), json!([]));
+    model.preprocessing.evaluate = EvalTransform::SquashCrop { resize: [9, 9] };
+    model.preprocessing.interpolation = Interpolation::Bicubic;
+    model.preprocessing.exif_orientation = ExifOrientation::Apply;
+    model.combinations = vec![combined(Combination::Ensemble(vec![Instance::Full]))];
+    let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
+    assert_eq!(features(&model), json!(all));
+    assert_eq!(serde_json::to_value(Feature::ALL).unwrap(), json!(all));
+    let (_folder, path) = saved(&model);
+    assert_eq!(Model::load(&path).unwrap(), model);
+}
+
+#[test]
+fn unknown_features_are_refused_by_name() {
+    let error = forged_error(|document, _| {
+        document["features"] = json!(["combinations", "int8", "a\u{1b}[2J"]);
+        document["instances"] = json!("something new");
+    });
+    let ModelError::Features { features, .. } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(features.len(), 2);
+    let text = error.to_string();
+    assert!(text.contains("'int8', 'a\\u{1b}[2J'"), "{text}");
+    let many: Vec<String> = (0..1000).map(|i| i.to_string().repeat(1000)).collect();
+    let text = forged_error(|document, _| document["features"] = json!(many)).to_string();
+    assert!(text.len() < 400 && text.contains("995 more"), "{text}");
+}
+
+#[test]
+fn a_feature_that_is_not_named_is_refused() {
+    for version in [1, 2, 3] {
+        let error = forged_error(|document, _| {
+            document["version"] = version.into();
+            if version < 3 {
+                document.as_object_mut().unwrap().remove("features");
+            }
+            document["preprocessing"]["interpolation"] = "bicubic".into();
+        });
+        assert!(matches!(error, ModelError::Malformed { .. }), "{error}");
+        assert!(error.to_string().contains("interpolation"), "{error}");
+    }
+    let error = forged_error(|document, _| {
+        document["version"] = 2.into();
+        document["features"] = json!(["combinations"]);
+    });
+    assert!(error.to_string().contains("names no features"), "{error}");
 }
 
 #[test]
 fn combinations_that_cannot_be_are_refused() {
     let refused = |combination: Value, part: &str| {
         let error = forged_error(|document, _| {
-            document["version"] = 2.into();
+            document["features"] = json!(["combinations"]);
             let mut record = serde_json::to_value(combined(Combination::Ensemble(vec![]))).unwrap();
             record["combination"] = combination;
             document["combinations"] = json!([record]);
@@ -497,6 +543,8 @@ fn combinations_that_cannot_be_are_refused() {
     let cascade = |threshold: f64| json!({ "cascade": { "first": "full", "second": "full", "threshold": threshold } });
     refused(cascade(-1.0), "threshold of -1");
     let error = forged_error(|document, _| {
+        document["version"] = 1.into();
+        document.as_object_mut().unwrap().remove("features");
         document["combinations"] =
             json!([
                 serde_json::to_value(combined(Combination::Ensemble(vec![Instance::Full])))

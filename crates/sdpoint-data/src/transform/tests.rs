@@ -9,11 +9,9 @@ use super::*;
 fn plain(size: [usize; 2], train: TrainTransform, evaluate: EvalTransform) -> Preparer {
     let (mean, std) = (vec![0.0; CHANNELS], vec![1.0; CHANNELS]);
     Preparer::new(&Preprocessing {
-        size,
-        mean,
-        std,
         train,
         evaluate,
+        ..Preprocessing::new(size, mean, std)
     })
     .unwrap()
 }
@@ -38,11 +36,9 @@ fn bytes(input: &[f32]) -> Vec<[u8; 3]> {
 fn values_are_normalised_channel_by_channel() {
     let image = Image::new(1, 1, vec![0, 51, 255]).unwrap();
     let preprocessing = Preprocessing {
-        size: [1, 1],
-        mean: vec![0.5, 0.1, 0.25],
-        std: vec![0.25, 0.2, 0.5],
         train: TrainTransform::None,
         evaluate: EvalTransform::Resize,
+        ..Preprocessing::new([1, 1], vec![0.5, 0.1, 0.25], vec![0.25, 0.2, 0.5])
     };
     let values = prepare(&image, &preprocessing).unwrap();
     for (value, expected) in values.iter().zip([-2.0, 0.5, 1.5]) {
@@ -93,14 +89,11 @@ fn pad_and_crop_shifts_and_mirrors_the_whole_image() {
 #[test]
 fn padding_is_the_mean_colour() {
     let preprocessing = Preprocessing {
-        size: [2, 2],
-        mean: vec![0.5; 3],
-        std: vec![0.5; 3],
         train: TrainTransform::PadCrop {
             padding: 2,
             flip: false,
         },
-        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new([2, 2], vec![0.5; 3], vec![0.5; 3])
     };
     let mut preparer = Preparer::new(&preprocessing).unwrap();
     let white = Image::new(2, 2, vec![255; 12]).unwrap();

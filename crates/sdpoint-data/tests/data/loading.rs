@@ -227,11 +227,9 @@ fn shapes_are_not_padded() {
 fn preprocessing_that_cannot_be_carried_out_is_refused() {
     let image = Image::new(4, 4, vec![0; 48]).unwrap();
     let sound = Preprocessing {
-        size: [4, 4],
-        mean: vec![0.5; 3],
-        std: vec![0.5; 3],
         train: TrainTransform::None,
         evaluate: EvalTransform::Resize,
+        ..Preprocessing::new([4, 4], vec![0.5; 3], vec![0.5; 3])
     };
     assert!(prepare(&image, &sound).is_ok());
     let crop = |area, aspect| TrainTransform::RandomResizedCrop {

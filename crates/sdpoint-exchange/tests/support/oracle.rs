@@ -88,11 +88,9 @@ impl Oracle {
             statistics,
             classes: (0..10).map(|class| format!("class {class}")).collect(),
             preprocessing: Preprocessing {
-                size,
-                mean: vec![0.5; 3],
-                std: vec![0.25; 3],
                 train: TrainTransform::None,
                 evaluate: EvalTransform::Resize,
+                ..Preprocessing::new(size, vec![0.5; 3], vec![0.25; 3])
             },
             instances,
             combinations: Vec::new(),

@@ -47,11 +47,9 @@ pub(super) fn model() -> Model {
         statistics,
         classes: (0..10).map(|class| format!("class {class}")).collect(),
         preprocessing: Preprocessing {
-            size: SIZE,
-            mean: vec![0.5; 3],
-            std: vec![0.25; 3],
             train: TrainTransform::None,
             evaluate: EvalTransform::Resize,
+            ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
         },
         combinations: Vec::new(),
         training: serde_json::Value::Null,

@@ -619,7 +619,7 @@ fn damaged_and_foreign_model_files_are_refused() {
     let mut altered = whole.clone();
     *altered.last_mut().unwrap() ^= 1;
     refused(&altered, "altered");
-    let newer = String::from_utf8_lossy(&whole[8..]).find(r#"\"version\":1"#);
+    let newer = String::from_utf8_lossy(&whole[8..]).find(r#"\"version\":3"#);
     let place = 8 + newer.expect("the metadata has a version") + r#"\"version\":"#.len();
     altered = whole.clone();
     altered[place] = b'9';

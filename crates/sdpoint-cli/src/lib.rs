@@ -1,4 +1,4 @@
-//! The command `sdpoint`.
+//! The command `sdpoint`, as a function that other programs can call.
 
 mod calibrate;
 mod convert;
@@ -20,6 +20,7 @@ mod report;
 mod size;
 mod train;
 
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -77,8 +78,17 @@ enum Command {
     Fetch(fetch::Args),
 }
 
-fn main() -> ExitCode {
-    let Cli { command, machine } = Cli::parse();
+/// Runs the command with these arguments, the program's name first, and
+/// returns its exit code. Results go to standard output, everything else to
+/// standard error.
+///
+/// Help, version and errors of usage end the process, as clap does it.
+///
+/// ```no_run
+/// sdpoint_cli::run(["sdpoint", "networks"]);
+/// ```
+pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let Cli { command, machine } = Cli::parse_from(arguments);
     let outcome = match command {
         Command::Networks(args) => networks::run(&args),
         Command::Instances(args) => instances::run(&args),

@@ -1,0 +1,69 @@
+//! What a model file may have beyond the plain form: named in the file, so
+//! that a program which does not know one of them refuses it by name instead
+//! of computing something else.
+
+use serde::{Deserialize, Serialize};
+
+use super::Model;
+use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Preprocessing};
+
+/// A part of the format that a reader has to know to use a model that has it.
+/// `docs/model-file.md` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Feature {
+    /// Cascades and ensembles: the description's `combinations`.
+    Combinations,
+    /// Images are turned upright: `exif_orientation` of the preprocessing.
+    ExifOrientation,
+    /// A filter other than bilinear: `interpolation` of the preprocessing.
+    Interpolation,
+    /// Images are resized whatever their shape and then cropped:
+    /// `squash_crop` of the preprocessing.
+    SquashCrop,
+}
+
+impl Feature {
+    /// All features that this program knows, in the order of their names.
+    pub const ALL: [Feature; 4] = [
+        Feature::Combinations,
+        Feature::ExifOrientation,
+        Feature::Interpolation,
+        Feature::SquashCrop,
+    ];
+
+    /// The name in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Feature::Combinations => "combinations",
+            Feature::ExifOrientation => "exif_orientation",
+            Feature::Interpolation => "interpolation",
+            Feature::SquashCrop => "squash_crop",
+        }
+    }
+
+    /// The features that a model has, in the order of their names.
+    pub fn of(model: &Model) -> Vec<Feature> {
+        used(&model.preprocessing, !model.combinations.is_empty())
+    }
+
+    /// Whether files of `version`, from before features had names, could have
+    /// this one.
+    pub(super) fn is_part_of(self, version: u32) -> bool {
+        self == Feature::Combinations && version == 2
+    }
+}
+
+/// The features that a model with these parts has.
+pub(super) fn used(preprocessing: &Preprocessing, combinations: bool) -> Vec<Feature> {
+    let has = |feature: &Feature| match feature {
+        Feature::Combinations => combinations,
+        Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
+        Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
+        Feature::SquashCrop => {
+            matches!(preprocessing.evaluate, EvalTransform::SquashCrop { .. })
+        }
+    };
+    Feature::ALL.into_iter().filter(has).collect()
+}
