@@ -1,5 +1,6 @@
 //! Where kernels run: the instruction set and the threads.
 
+use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,22 +21,49 @@ use crate::workers::Workers;
 const ISA_VARIABLE: &str = "SDPOINT_ISA";
 
 /// Why a [`Context`] could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 pub enum ContextError {
     /// The name is none of the instruction sets that this program knows.
-    #[error("unknown instruction set {0:?}; this machine has {names}", names = available_names())]
     UnknownIsa(String),
     /// The machine lacks the instruction set.
-    #[error("this machine has no {0}; it has {names}", names = available_names())]
     UnavailableIsa(Isa),
     /// The operating system refused the threads.
-    #[error("cannot start {threads} threads")]
     Threads {
-        /// How many were asked for.
+        /// The number of threads.
         threads: usize,
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+// Written out, not derived: with a procedural macro among its dependencies this crate,
+// the longest to compile, would start late, and be compiled again for each set of
+// packages whose other members turn on other features of the macro's parser.
+impl fmt::Display for ContextError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = available_names();
+        match self {
+            ContextError::UnknownIsa(name) => {
+                write!(
+                    f,
+                    "unknown instruction set {name:?}; this machine has {names}"
+                )
+            }
+            ContextError::UnavailableIsa(isa) => {
+                write!(f, "this machine has no {isa}; it has {names}")
+            }
+            ContextError::Threads { threads, .. } => write!(f, "cannot start {threads} threads"),
+        }
+    }
+}
+
+impl Error for ContextError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ContextError::Threads { source, .. } => Some(source),
+            ContextError::UnknownIsa(_) | ContextError::UnavailableIsa(_) => None,
+        }
+    }
 }
 
 /// The threads and the instruction set that kernels run on, and their working memory.
