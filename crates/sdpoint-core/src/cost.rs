@@ -90,7 +90,14 @@ fn layer_macs(network: &Network, shapes: &Shapes, id: LayerId) -> u64 {
             out_features,
             ..
         } => in_features as u64 * out_features as u64,
-        _ => 0,
+        Op::Input { .. }
+        | Op::BatchNorm { .. }
+        | Op::Relu
+        | Op::MaxPool(_)
+        | Op::AvgPool(_)
+        | Op::GlobalAvgPool
+        | Op::Add
+        | Op::Concat => 0,
     }
 }
 

@@ -255,7 +255,13 @@ impl Network {
                         push("bias", &[out_features], Role::Bias);
                     }
                 }
-                _ => {}
+                Op::Input { .. }
+                | Op::Relu
+                | Op::MaxPool(_)
+                | Op::AvgPool(_)
+                | Op::GlobalAvgPool
+                | Op::Add
+                | Op::Concat => {}
             }
         }
         parameters

@@ -135,11 +135,11 @@ impl<'a> Calibrator<'a> {
         let plan = &self.plans[&key];
         self.pass.run(plan, self.weights, input, |_| {});
         let sums = self.sums.get_mut(&instance).expect("one for each instance");
-        let skipped = self.pass.norms.len() - sums.len();
+        let skipped = self.pass.saved.norms.len() - sums.len();
         for norm in plan.norms() {
-            sums[norm - skipped].add(&self.pass.norms[norm]);
+            sums[norm - skipped].add(&self.pass.saved.norms[norm]);
         }
-        let place = plan.layout.place(plan.lowered.output.0);
+        let place = plan.placement.place(plan.placement.lowered.output);
         Ok(self.pass.arena.read().get(place).to_vec())
     }
 }

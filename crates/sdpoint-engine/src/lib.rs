@@ -7,11 +7,16 @@
 
 mod arena;
 mod calibration;
+mod forward;
+mod fuse;
 mod inference;
 mod initial;
 mod lower;
+mod operation;
 mod optimizer;
+mod packed;
 mod parameters;
+mod placement;
 mod scores;
 mod timing;
 mod training;

@@ -7,6 +7,8 @@ use sdpoint_core::{Conv, Instance, LayerId, Network, Op, PointId, Shape, ShapeEr
 use sdpoint_kernels::pool::{PoolAxis, PoolGeometry};
 use sdpoint_kernels::{ConvGeometry, ConvShape};
 
+use crate::operation::Pooling;
+
 /// A part of a network between points.
 ///
 /// At a point one tensor carries everything, so a network can be left there
@@ -242,7 +244,15 @@ impl Lowered {
                 let features = |value: Value| self.shapes[value.0].channels as u64;
                 features(node.inputs[0]) * features(node.output)
             }
-            _ => 0,
+            Work::Norm { .. }
+            | Work::Relu
+            | Work::MaxPool(_)
+            | Work::AvgPool(_)
+            | Work::AdaptiveMaxPool
+            | Work::AdaptiveAvgPool
+            | Work::Add
+            | Work::Concat
+            | Work::Mask { .. } => 0,
         }
     }
 
@@ -267,15 +277,13 @@ impl Lowered {
             let sliding = |w: Window, side: usize, input: usize| {
                 PoolAxis::sliding(input, w.kernel[side], w.stride[side], w.padding[side])
             };
-            let (height, width) = match node.work {
-                Work::MaxPool(w) | Work::AvgPool(w) => {
-                    (sliding(w, 0, x.height), sliding(w, 1, x.width))
-                }
-                Work::AdaptiveMaxPool | Work::AdaptiveAvgPool => (
+            let (height, width) = match node.work.operation().pooling {
+                None => continue,
+                Some(Pooling::Sliding(w)) => (sliding(w, 0, x.height), sliding(w, 1, x.width)),
+                Some(Pooling::Adaptive) => (
                     PoolAxis::adaptive(x.height, y.height),
                     PoolAxis::adaptive(x.width, y.width),
                 ),
-                _ => continue,
             };
             pools[node.output.0] = Some(PoolGeometry {
                 batch,

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::{LayerId, Network, Op, Shape};
 
-use crate::lower::{Lowered, Node, Work};
+use crate::lower::{Node, Work};
+use crate::placement::Placement;
 
 /// One step of a run: a kernel call, or the few that belong together.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,12 +75,12 @@ impl Stopwatch {
 /// A node's step in a pass.
 pub(crate) fn node_time(
     network: &Network,
-    lowered: &Lowered,
-    batch: usize,
+    placement: &Placement,
     node: &Node,
     pass: Pass,
     time: Duration,
 ) -> StepTime {
+    let lowered = &placement.lowered;
     StepTime {
         layer: node.layer,
         name: node_name(network, node),
@@ -88,7 +89,7 @@ pub(crate) fn node_time(
             lowered.shapes[node.inputs[0].0],
             lowered.shapes[node.output.0],
         ]),
-        macs: batch as u64 * lowered.macs(node),
+        macs: placement.batch as u64 * lowered.macs(node),
         time,
     }
 }

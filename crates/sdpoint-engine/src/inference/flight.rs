@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use sdpoint_core::Instance;
 
-use super::fuse::Step;
 use super::plan::{Plan, Routes};
 use super::{InferenceEngine, NormSource, lock};
 use crate::arena::Arena;
+use crate::fuse::Step;
 use crate::{EngineError, Images};
 
 /// A run under way: so far it is `full`, and it may become any instance
@@ -43,7 +43,7 @@ impl<'a> Flight<'a> {
         done: usize,
     ) -> Self {
         let mut arena = lock(&engine.arenas).pop().unwrap_or_default();
-        arena.reserve(routes.full.layout.len());
+        arena.reserve(routes.full.placement.layout.len());
         Self {
             engine,
             routes,
@@ -71,9 +71,11 @@ impl<'a> Flight<'a> {
         let exit = self.exit(instance)?;
         let plan = &self.routes.full;
         let norms = self.engine.norms_of_full();
+        let mut executor = self
+            .engine
+            .executor(plan, &mut self.arena, &self.images, norms);
         for step in plan.steps.get(self.done..exit).unwrap_or(&[]) {
-            self.engine
-                .step(plan, step, &mut self.arena, &self.images, norms);
+            executor.step(step);
             done(plan, step);
         }
         self.done = self.done.max(exit);
@@ -109,10 +111,10 @@ impl<'a> Flight<'a> {
         let plan = self
             .routes
             .branch(&engine.base.network, instance, &engine.in_place())?;
-        self.arena.extend(plan.layout.len());
+        self.arena.extend(plan.placement.layout.len());
+        let mut executor = engine.executor(&plan, &mut self.arena, &self.images, norms);
         for step in &plan.steps {
-            self.engine
-                .step(&plan, step, &mut self.arena, &self.images, norms);
+            executor.step(step);
             done(&plan, step);
         }
         Ok(self.logits(&plan))
@@ -132,16 +134,17 @@ impl<'a> Flight<'a> {
         }
         let routes = self.engine.routes(chosen.len(), self.routes.size)?;
         let full = &self.routes.full;
+        let batch = full.placement.batch;
         let mut images = Vec::new();
         if full.reads_images(self.done) {
-            images = vec![0.0; self.images.len() / full.batch * chosen.len()];
-            gather(&self.images, full.batch, chosen, &mut images);
+            images = vec![0.0; self.images.len() / batch * chosen.len()];
+            gather(&self.images, batch, chosen, &mut images);
         }
         let mut flight = Self::with(self.engine, routes, images.into(), self.done);
         for value in full.live(self.done) {
-            let from = self.arena.read().get(full.layout.place(value.0));
-            let place = flight.routes.full.layout.place(value.0);
-            gather(from, full.batch, chosen, flight.arena.write(place).1);
+            let from = self.arena.read().get(full.placement.place(value));
+            let place = flight.routes.full.placement.place(value);
+            gather(from, batch, chosen, flight.arena.write(place).1);
         }
         Ok(flight)
     }
@@ -156,7 +159,7 @@ impl<'a> Flight<'a> {
     }
 
     fn logits(&mut self, plan: &Plan) -> Vec<f32> {
-        let place = plan.layout.place(plan.lowered.output.0);
+        let place = plan.placement.place(plan.placement.lowered.output);
         self.arena.read().get(place).to_vec()
     }
 }

@@ -2,24 +2,26 @@
 //! copy of them.
 
 mod flight;
-mod fuse;
 mod plan;
-mod run;
 mod timed;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sdpoint_core::{Instance, LayerId, Network, Op, PointId, ShapeError, Statistics, Weights};
+use sdpoint_core::{
+    Instance, Layer, LayerId, Network, Op, PointId, ShapeError, Statistics, Weights,
+};
 use sdpoint_kernels as kernels;
-use sdpoint_kernels::{Context, ConvShape, PackedConv, PackedLinear};
+use sdpoint_kernels::{Context, ConvShape};
 
 use crate::arena::Arena;
-use crate::lower::geometry;
+use crate::forward::{Executor, Folded, Mode};
+use crate::lower::Mask;
+use crate::packed::PackedLayers;
 use crate::parameters::ParameterTable;
 use crate::{Base, EngineError, Images, check_weights};
 pub use flight::Flight;
-use plan::Routes;
+use plan::{Plan, Routes};
 
 /// Runs any calibrated instance of a network.
 ///
@@ -29,8 +31,8 @@ use plan::Routes;
 #[derive(Debug)]
 pub struct InferenceEngine {
     base: Base,
-    convs: Vec<Option<PackedConv>>,
-    linears: Vec<Option<PackedLinear>>,
+    packed: PackedLayers,
+    /// Of convolutions and linear layers, by layer.
     biases: Vec<Option<Vec<f32>>>,
     /// What the batch norms behind an instance's point do.
     folded: BTreeMap<Instance, Vec<Folded>>,
@@ -46,13 +48,6 @@ pub enum NormSource {
     Own,
     /// Those of `full`, for comparison.
     Shared,
-}
-
-/// Batch norm as scale and shift of each channel.
-#[derive(Clone, Debug)]
-struct Folded {
-    scale: Vec<f32>,
-    shift: Vec<f32>,
 }
 
 /// Batch size, and height and width of the images.
@@ -77,49 +72,22 @@ impl InferenceEngine {
             return Err(EngineError::NotCalibrated(Instance::Full));
         }
         let table = ParameterTable::new(&network);
-        let layers = network.layers().len();
+        let bias = |(index, layer): (usize, &Layer)| match layer.op {
+            // A batch norm's shift is in what its statistics fold into.
+            Op::BatchNorm { .. } => None,
+            _ => table.bias(LayerId(index)).map(|b| weights.0[b].clone()),
+        };
         let mut engine = Self {
-            convs: vec![None; layers],
-            linears: vec![None; layers],
-            biases: vec![None; layers],
+            packed: PackedLayers::new(&ctx, &network, &table, weights, false),
+            biases: network.layers().iter().enumerate().map(bias).collect(),
             folded: BTreeMap::new(),
             norms: network.norms().len(),
             routes: Mutex::default(),
             arenas: Mutex::default(),
             base: Base { ctx, network },
         };
-        engine.pack(weights, &table);
         engine.fold(weights, statistics, &table);
         Ok(engine)
-    }
-
-    fn pack(&mut self, weights: &Weights, table: &ParameterTable) {
-        let Base { ctx, network } = &self.base;
-        for (index, layer) in network.layers().iter().enumerate() {
-            let id = LayerId(index);
-            match &layer.op {
-                Op::Conv(conv) => {
-                    let weight = &weights.0[table.weight(id)];
-                    self.convs[index] = Some(PackedConv::new(ctx, geometry(conv), weight));
-                }
-                Op::Linear {
-                    in_features,
-                    out_features,
-                    ..
-                } => {
-                    let weight = &weights.0[table.weight(id)];
-                    self.linears[index] = Some(PackedLinear::new(
-                        ctx,
-                        *in_features,
-                        *out_features,
-                        weight,
-                        false,
-                    ));
-                }
-                _ => continue,
-            }
-            self.biases[index] = table.bias(id).map(|place| weights.0[place].clone());
-        }
     }
 
     fn fold(&mut self, weights: &Weights, statistics: &Statistics, table: &ParameterTable) {
@@ -132,10 +100,7 @@ impl InferenceEngine {
                     unreachable!("norms are batch norms");
                 };
                 let beta = table.bias(norm.layer).expect("every norm has a shift");
-                let mut folded = Folded {
-                    scale: vec![0.0; norm.channels],
-                    shift: vec![0.0; norm.channels],
-                };
+                let mut folded = Folded::zeros(norm.channels);
                 kernels::norm::fold(
                     &weights.0[table.weight(norm.layer)],
                     &weights.0[beta],
@@ -218,14 +183,12 @@ impl InferenceEngine {
         instance: Instance,
     ) -> Result<usize, EngineError> {
         let routes = self.routes(batch, size)?;
-        let mut tensors = routes.full.layout.len();
+        let mut tensors = routes.full.placement.layout.len();
         if instance != Instance::Full {
             let branch = routes.branch(&self.base.network, instance, &self.in_place())?;
-            tensors = tensors.max(branch.layout.len());
+            tensors = tensors.max(branch.placement.layout.len());
         }
-        let convs = self.convs.iter().flatten().map(PackedConv::bytes);
-        let linears = self.linears.iter().flatten().map(PackedLinear::bytes);
-        Ok(convs.chain(linears).sum::<usize>() + size_of::<f32>() * tensors)
+        Ok(self.packed.bytes() + size_of::<f32>() * tensors)
     }
 
     /// What each batch norm does in an instance.
@@ -260,9 +223,27 @@ impl InferenceEngine {
 
     /// Whether a layer's convolution can be added to what lies where its output goes.
     fn in_place(&self) -> impl Fn(LayerId, &ConvShape) -> bool {
-        |layer, shape| {
-            let conv = self.convs[layer.0].as_ref();
-            conv.is_some_and(|conv| conv.adds_in_place(&self.base.ctx, shape))
+        |layer, shape| self.packed.conv(layer).adds_in_place(&self.base.ctx, shape)
+    }
+
+    /// What runs the steps of a plan with these batch norms.
+    fn executor<'a>(
+        &'a self,
+        plan: &'a Plan,
+        arena: &'a mut Arena,
+        images: &'a [f32],
+        norms: FoldedNorms<'a>,
+    ) -> Executor<'a, Frozen<'a>> {
+        Executor {
+            ctx: &self.base.ctx,
+            packed: &self.packed,
+            placement: &plan.placement,
+            images,
+            arena,
+            mode: Frozen {
+                norms,
+                biases: &self.biases,
+            },
         }
     }
 
@@ -306,6 +287,32 @@ impl<'a> FoldedNorms<'a> {
             Some(index) => &self.own[index],
             None => &self.full[norm],
         }
+    }
+}
+
+/// A forward pass with the statistics that an instance was given.
+struct Frozen<'a> {
+    norms: FoldedNorms<'a>,
+    biases: &'a [Option<Vec<f32>>],
+}
+
+impl Mode for Frozen<'_> {
+    fn bias(&self, layer: LayerId) -> Option<&[f32]> {
+        self.biases[layer.0].as_deref()
+    }
+
+    fn observe(&mut self, _: &Context, _: LayerId, _: usize, _: f32, _: &[f32]) {}
+
+    fn norm(&self, norm: usize) -> &Folded {
+        self.norms.get(norm)
+    }
+
+    fn argmax(&mut self, _: LayerId) -> Option<&mut Vec<u32>> {
+        None
+    }
+
+    fn mask(&mut self, _: usize, _: Mask, _: usize, _: &[f32], _: &mut [f32]) {
+        unreachable!("noise is training's alone");
     }
 }
 

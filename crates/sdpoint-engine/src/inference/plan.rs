@@ -7,25 +7,21 @@ use std::sync::{Arc, Mutex};
 
 use sdpoint_core::{Instance, LayerId, Network, PointId, Ratio, ShapeError};
 use sdpoint_kernels::ConvShape;
-use sdpoint_kernels::pool::PoolGeometry;
 
-use super::fuse::{Step, fuse};
 use super::lock;
 use crate::EngineError;
 use crate::arena::{Layout, Lifetime};
-use crate::lower::{Lowered, Node, Span, Value, lower};
+use crate::fuse::{Step, fuse};
+use crate::lower::{Lowered, Span, Value, lower};
+use crate::placement::Placement;
 
 /// Kernel calls and where their tensors lie.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub lowered: Lowered,
+    pub placement: Placement,
     /// The kernel calls. An instance's are those from its exit on alone:
     /// the ones before are those of `full`.
     pub steps: Vec<Step>,
-    pub layout: Layout,
-    /// The pooling of each value that a pool makes.
-    pools: Vec<Option<PoolGeometry>>,
-    pub batch: usize,
 }
 
 /// Whether the convolution of a layer can be added to what lies where its output goes.
@@ -82,12 +78,10 @@ impl Routes {
 
     /// The layer that each point's exit begins with.
     pub fn exit_layers(&self) -> Vec<(PointId, LayerId)> {
-        let layer = |exit: usize| match &self.full.steps[exit] {
-            Step::Conv { layer, .. } => *layer,
-            Step::Node(node) => node.layer,
-        };
         let exits = self.exits.iter();
-        exits.map(|&(point, exit)| (point, layer(exit))).collect()
+        exits
+            .map(|&(point, exit)| (point, self.full.steps[exit].layer()))
+            .collect()
     }
 
     /// What an instance does from its exit on.
@@ -112,9 +106,10 @@ impl Routes {
             .full
             .live(exit)
             .into_iter()
-            .map(|value| (value.0, self.full.layout.place(value.0)))
+            .map(|value| (value.0, self.full.placement.place(value)))
             .collect();
-        let plan = Plan::new(lowered, steps, self.full.batch, exit, &kept, in_place);
+        let batch = self.full.placement.batch;
+        let plan = Plan::new(lowered, steps, batch, exit, &kept, in_place);
         let plan = Arc::new(plan);
         plan.check_memory()?;
         lock(&self.branches).insert(instance, plan.clone());
@@ -165,11 +160,8 @@ impl Plan {
             layout.share(value.0, owner.0);
         }
         Self {
-            layout,
-            pools: lowered.pools(batch),
-            lowered,
+            placement: Placement::new(lowered, layout, batch),
             steps,
-            batch,
         }
     }
 
@@ -177,7 +169,7 @@ impl Plan {
     /// model from anywhere asks for may be more than there is, and a run
     /// could only abort.
     pub fn check_memory(&self) -> Result<(), EngineError> {
-        let floats = self.layout.len();
+        let floats = self.placement.layout.len();
         let asked = Vec::<f32>::new().try_reserve_exact(floats);
         asked.map_err(|_| EngineError::TooLarge {
             what: "a run of this network",
@@ -192,20 +184,14 @@ impl Plan {
         let read: Vec<Value> = after.iter().flat_map(Step::inputs).collect();
         let written = before.iter().flat_map(Step::outputs);
         written
-            .filter(|value| read.contains(value) || *value == self.lowered.output)
+            .filter(|value| read.contains(value) || *value == self.placement.lowered.output)
             .collect()
     }
 
     /// Whether a step or a later one reads the images.
     pub fn reads_images(&self, step: usize) -> bool {
         let mut inputs = self.steps[step..].iter().flat_map(Step::inputs);
-        inputs.any(|value| value == self.lowered.input)
-    }
-
-    /// The pooling that a node does.
-    pub fn pool(&self, node: &Node) -> &PoolGeometry {
-        let pool = self.pools[node.output.0].as_ref();
-        pool.expect("asked for pools alone")
+        inputs.any(|value| value == self.placement.lowered.input)
     }
 }
 
@@ -221,32 +207,28 @@ fn share_with_residuals(
 ) -> Vec<(Value, Value)> {
     let mut owners: Vec<(Value, Value)> = Vec::new();
     for (time, step) in (start..).zip(steps) {
-        let Step::Conv {
-            conv,
-            layer,
-            input,
-            output,
-            joined,
-        } = step
-        else {
+        let Step::Conv(step) = step else {
             continue;
         };
-        let Some(residual) = joined.residual else {
+        let Some(residual) = step.epilogue.residual else {
             continue;
         };
         // A value that shares has no length of its own; what it shares has both lifetimes.
         let shared = owners.iter().find(|(value, _)| *value == residual);
         let owner = shared.map_or(residual, |&(_, owner)| owner);
         let theirs = lifetimes[owner.0];
-        let ours = lifetimes[output.0];
+        let ours = lifetimes[step.output.0];
         if theirs.len == ours.len
             && theirs.last == time
-            && *input != residual
-            && in_place(*layer, &lowered.conv_shape(*input, conv, batch))
+            && step.input != residual
+            && in_place(
+                step.layer,
+                &lowered.conv_shape(step.input, &step.conv, batch),
+            )
         {
             lifetimes[owner.0].last = ours.last;
-            lifetimes[output.0].len = 0;
-            owners.push((*output, owner));
+            lifetimes[step.output.0].len = 0;
+            owners.push((step.output, owner));
         }
     }
     owners

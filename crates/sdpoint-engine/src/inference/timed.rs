@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use sdpoint_core::Instance;
 
-use super::fuse::Step;
 use super::plan::Plan;
 use super::{InferenceEngine, NormSource};
+use crate::fuse::{ConvStep, Step};
 use crate::timing::{Pass, StepTime, Stopwatch, node_time};
 use crate::{EngineError, Images};
 
@@ -29,34 +29,26 @@ impl InferenceEngine {
     }
 
     fn step_time(&self, plan: &Plan, step: &Step, time: Duration) -> StepTime {
-        let network = &self.base.network;
-        let lowered = &plan.lowered;
+        let placement = &plan.placement;
+        let shapes = &placement.lowered.shapes;
         match step {
-            Step::Node(node) => node_time(network, lowered, plan.batch, node, Pass::Forward, time),
-            Step::Conv {
-                conv,
-                layer,
-                input,
-                output,
-                ..
-            } => StepTime {
-                layer: *layer,
-                name: self.joined_name(step),
+            Step::Node(node) => node_time(&self.base.network, placement, node, Pass::Forward, time),
+            Step::Conv(step) => StepTime {
+                layer: step.layer,
+                name: self.fused_name(step),
                 pass: Pass::Forward,
-                shapes: Some([lowered.shapes[input.0], lowered.shapes[output.0]]),
-                macs: lowered.conv_shape(*input, conv, plan.batch).macs(),
+                shapes: Some([shapes[step.input.0], shapes[step.output.0]]),
+                macs: placement.conv_shape(step.input, &step.conv).macs(),
                 time,
             },
         }
     }
 
-    /// A convolution and what was joined to it: `layer1.0.conv3+bn3+add+relu`.
-    fn joined_name(&self, step: &Step) -> String {
-        let Step::Conv { layer, joined, .. } = step else {
-            unreachable!("called for convolutions");
-        };
+    /// A convolution and what was fused into it: `layer1.0.conv3+bn3+add+relu`.
+    fn fused_name(&self, step: &ConvStep) -> String {
+        let epilogue = &step.epilogue;
         let network = &self.base.network;
-        let mut name = network.layer(*layer).name.clone();
+        let mut name = network.layer(step.layer).name.clone();
         let block = name.rfind('.').map_or(0, |dot| dot + 1);
         let prefix = name[..block].to_owned();
         let norms = network.norms();
@@ -64,16 +56,16 @@ impl InferenceEngine {
             name.push('+');
             name.push_str(part.strip_prefix(&*prefix).unwrap_or(part));
         };
-        if let Some(norm) = joined.norm {
+        if let Some(norm) = epilogue.norm {
             add(&norms[norm].name);
         }
-        if joined.residual.is_some() {
+        if epilogue.residual.is_some() {
             add("add");
         }
-        if joined.relu {
+        if epilogue.relu {
             add("relu");
         }
-        if let Some(second) = joined.second {
+        if let Some(second) = epilogue.second {
             add(&norms[second.norm].name);
             if second.relu {
                 add("relu");

@@ -4,11 +4,14 @@ use sdpoint_core::{LayerId, Weights};
 use sdpoint_kernels as kernels;
 use sdpoint_kernels::{PackedConvTranspose, elementwise, norm as batch_norm, pool};
 
-use super::forward::{BatchPass, Tensors};
-use super::plan::{Backward, Buffer, Gradient, Plan};
+use super::forward::BatchPass;
+use super::plan::{Backward, Gradient, Plan};
 use super::timed::Part;
+use crate::arena::Reader;
 use crate::lower::{Node, Work};
+use crate::operation::InputGradient;
 use crate::parameters::ParameterTable;
+use crate::placement::{Buffer, Tensors};
 
 /// Runs the backward steps of a plan, after its forward pass and with the
 /// loss's gradient in place. `done` is called after each part.
@@ -24,33 +27,34 @@ pub(super) fn run(
     for step in &plan.backward {
         match step {
             Backward::Sum { a, b, out } => {
-                let (reader, out) = pass.arena.write(plan.layout.place(out.0));
-                let tensors = Tensors::new(plan, reader, images);
+                let (reader, out) = pass.arena.write(plan.placement.place(*out));
+                let tensors = plan.tensors(reader, images);
                 elementwise::add(&pass.base.ctx, tensors.get(*a), tensors.get(*b), out);
                 done(Part::Sum);
             }
             Backward::Accumulate { from, into } => {
-                let (reader, into) = pass.arena.write(plan.layout.place(into.0));
-                let tensors = Tensors::new(plan, reader, images);
+                let (reader, into) = pass.arena.write(plan.placement.place(*into));
+                let tensors = plan.tensors(reader, images);
                 elementwise::accumulate(&pass.base.ctx, tensors.get(*from), into);
                 done(Part::Sum);
             }
             Backward::Node { node, dy, dx } => {
-                let node = &plan.lowered.nodes[*node];
+                let node = &plan.placement.lowered.nodes[*node];
                 let step = NodeStep {
                     plan,
                     node,
                     dy: *dy,
                     images,
                 };
-                if let Work::Norm { norm, relu, .. } = node.work {
-                    let dx = dx[0].expect("batch norm always gives its input's gradient");
-                    step.norm(pass, weights, gradients, norm, relu, dx);
+                let operation = node.work.operation();
+                if operation.input_gradient == InputGradient::WithParameters {
+                    let dx = dx[0].expect("planned whatever the input is");
+                    step.input_and_parameters(pass, weights, gradients, dx);
                     done(Part::Data(plan, node));
                     continue;
                 }
-                if matches!(node.work, Work::Conv(_) | Work::Linear { .. }) {
-                    step.parameters(pass, gradients);
+                if operation.weights {
+                    step.weights(pass, gradients);
                     done(Part::Weights(plan, node));
                 }
                 for (index, dx) in dx.iter().enumerate() {
@@ -73,22 +77,22 @@ struct NodeStep<'a> {
 }
 
 impl NodeStep<'_> {
-    fn x(&self) -> Buffer {
-        Buffer::of(self.node.inputs[0])
+    /// The tensors that are read, among them the first input of the node.
+    fn tensors<'a>(&'a self, reader: Reader<'a>) -> (Tensors<'a>, &'a [f32]) {
+        let tensors = self.plan.tensors(reader, self.images);
+        (tensors, tensors.get(self.node.inputs[0]))
     }
 
-    /// Gradients of a convolution's or a linear layer's weights and bias.
-    fn parameters(&self, pass: &mut BatchPass, gradients: &mut Weights) {
+    /// Gradients of weights and bias.
+    fn weights(&self, pass: &mut BatchPass, gradients: &mut Weights) {
         let ctx = &*pass.base.ctx;
-        let tensors = Tensors::new(self.plan, pass.arena.read(), self.images);
+        let placement = &self.plan.placement;
+        let (tensors, x) = self.tensors(pass.arena.read());
+        let dy = tensors.get(self.dy);
         let layer = self.node.layer;
         match self.node.work {
             Work::Conv(conv) => {
-                let shape =
-                    self.plan
-                        .lowered
-                        .conv_shape(self.node.inputs[0], &conv, self.plan.batch);
-                let (x, dy) = (tensors.get(self.x()), tensors.get(self.dy));
+                let shape = placement.conv_shape(self.node.inputs[0], &conv);
                 let dw = &mut gradients.0[pass.table.weight(layer)];
                 kernels::conv_backward_weights(ctx, &shape, x, dy, dw, false);
                 if let Some(bias) = pass.table.bias(layer) {
@@ -96,13 +100,12 @@ impl NodeStep<'_> {
                 }
             }
             Work::Linear { .. } => {
-                let inputs = self.plan.lowered.shapes[self.node.inputs[0].0].channels;
-                let outputs = self.plan.lowered.shapes[self.node.output.0].channels;
-                let (x, dy) = (tensors.get(self.x()), tensors.get(self.dy));
+                let inputs = placement.channels(self.node.inputs[0]);
+                let outputs = placement.channels(self.node.output);
                 let (dw, db) = weight_and_bias(&pass.table, gradients, layer);
                 kernels::linear_backward_weights(
                     ctx,
-                    self.plan.batch,
+                    placement.batch,
                     inputs,
                     outputs,
                     x,
@@ -112,7 +115,15 @@ impl NodeStep<'_> {
                     false,
                 );
             }
-            _ => {}
+            Work::Norm { .. }
+            | Work::Relu
+            | Work::MaxPool(_)
+            | Work::AvgPool(_)
+            | Work::AdaptiveMaxPool
+            | Work::AdaptiveAvgPool
+            | Work::Add
+            | Work::Concat
+            | Work::Mask { .. } => unreachable!("the table says it has no weights"),
         }
     }
 
@@ -126,76 +137,79 @@ impl NodeStep<'_> {
     ) {
         let ctx = &*pass.base.ctx;
         let accumulate = gradient.accumulate;
-        let place = self.plan.layout.place(gradient.buffer.0);
-        let (reader, dx) = pass.arena.write(place);
-        let tensors = Tensors::new(self.plan, reader, self.images);
+        let placement = &self.plan.placement;
+        let (reader, dx) = pass.arena.write(placement.place(gradient.buffer));
+        let tensors = self.plan.tensors(reader, self.images);
         let dy = tensors.get(self.dy);
-        let layer = self.node.layer.0;
-        let batch = self.plan.batch;
+        let layer = self.node.layer;
         match self.node.work {
             Work::Conv(conv) => {
-                let shape = self
-                    .plan
-                    .lowered
-                    .conv_shape(self.node.inputs[0], &conv, batch);
-                let packed = transposed[layer].as_ref().expect("every conv is packed");
+                let shape = placement.conv_shape(self.node.inputs[0], &conv);
+                let packed = transposed[layer.0].as_ref().expect("every conv is packed");
                 kernels::conv_backward_data(ctx, &shape, dy, packed, dx, accumulate);
             }
             Work::Linear { .. } => {
-                let packed = pass.linears[layer]
-                    .as_ref()
-                    .expect("every linear is packed");
-                kernels::linear_backward_data(ctx, batch, dy, packed, dx, accumulate);
+                let packed = pass.packed.linear(layer);
+                kernels::linear_backward_data(ctx, placement.batch, dy, packed, dx, accumulate);
             }
             Work::Relu => {
-                let y = tensors.get(Buffer::of(self.node.output));
+                let y = tensors.get(self.node.output);
                 elementwise::relu_backward(ctx, y, dy, accumulate, dx);
             }
             Work::MaxPool(_) | Work::AdaptiveMaxPool => {
-                let geometry = self.plan.pool(self.node);
-                let winners = &pass.winners[layer];
-                pool::max_pool_backward(ctx, geometry, dy, winners, accumulate, dx);
+                let argmax = pass.saved.argmax.as_ref();
+                let argmax = &argmax.expect("training keeps it")[layer.0];
+                let geometry = placement.pool(self.node);
+                pool::max_pool_backward(ctx, geometry, dy, argmax, accumulate, dx);
             }
             Work::AvgPool(_) | Work::AdaptiveAvgPool => {
-                let geometry = self.plan.pool(self.node);
+                let geometry = placement.pool(self.node);
                 pool::average_pool_backward(ctx, geometry, dy, accumulate, dx);
             }
             Work::Concat => {
-                let channels = |i: usize| self.plan.lowered.shapes[self.node.inputs[i].0].channels;
+                let channels = |i: usize| placement.channels(self.node.inputs[i]);
                 let first = (0..index).map(channels).sum();
-                let all = self.plan.lowered.shapes[self.node.output.0].channels;
+                let all = placement.channels(self.node.output);
                 let part = first..first + channels(index);
                 elementwise::slice_channels(ctx, dy, all, part, accumulate, dx);
             }
             Work::Mask { site, .. } => {
-                let masks = pass.masks.as_ref().expect("noise comes with its masks");
+                let masks = pass
+                    .saved
+                    .masks
+                    .as_ref()
+                    .expect("noise comes with its masks");
                 masks.apply(site, dy, accumulate, dx);
             }
-            Work::Norm { .. } | Work::Add => unreachable!("planned on their own"),
+            Work::Norm { .. } | Work::Add => {
+                unreachable!("the table says it is computed elsewhere")
+            }
         }
     }
 
-    /// All gradients of a batch norm and the ReLU behind it.
-    fn norm(
+    /// The gradients of the input and of all parameters: those of a batch
+    /// norm and the ReLU behind it.
+    fn input_and_parameters(
         &self,
         pass: &mut BatchPass,
         weights: &Weights,
         gradients: &mut Weights,
-        norm: usize,
-        relu: bool,
         gradient: Gradient,
     ) {
+        let Work::Norm { norm, relu, .. } = self.node.work else {
+            unreachable!("the table has batch norms alone here");
+        };
         let layer = self.node.layer;
-        let place = self.plan.layout.place(gradient.buffer.0);
+        let place = self.plan.placement.place(gradient.buffer);
         let gamma = &weights.0[pass.table.weight(layer)];
         let beta = &weights.0[pass.table.bias(layer).expect("every norm has a shift")];
         let (dgamma, dbeta) = weight_and_bias(&pass.table, gradients, layer);
         let (reader, dx) = pass.arena.write(place);
-        let tensors = Tensors::new(self.plan, reader, self.images);
-        let seen = &pass.norms[norm];
+        let (tensors, x) = self.tensors(reader);
+        let seen = &pass.saved.norms[norm];
         batch_norm::batch_norm_backward(
             &pass.base.ctx,
-            tensors.get(self.x()),
+            x,
             tensors.get(self.dy),
             gamma,
             beta,

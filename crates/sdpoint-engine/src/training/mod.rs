@@ -153,14 +153,14 @@ impl TrainingEngine {
     /// # Panics
     /// If a probability is not at least 0 and below 1.
     pub fn with_noise(mut self, noise: Noise, seed: u64) -> Self {
-        self.pass.masks = Some(Masks::new(noise, seed));
+        self.pass.saved.masks = Some(Masks::new(noise, seed));
         self
     }
 
     /// Chooses the noise of the steps that follow, which is a function of its
     /// seed and of this number.
     pub fn set_noise_step(&mut self, step: u64) {
-        if let Some(masks) = &mut self.pass.masks {
+        if let Some(masks) = &mut self.pass.saved.masks {
             masks.step = step;
         }
     }
@@ -267,7 +267,8 @@ impl TrainingEngine {
         batch: usize,
         instance: Instance,
     ) -> Result<usize, EngineError> {
-        let tensors = self.plan((instance, batch, size))?.layout.len();
+        let plan = self.plan((instance, batch, size))?;
+        let tensors = plan.placement.layout.len();
         let transposed = self.transposed.iter().flatten();
         Ok(size_of::<f32>() * (tensors + self.gradients.count())
             + self.pass.bytes()
@@ -280,7 +281,7 @@ impl TrainingEngine {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let network = &self.pass.base.network;
-                let noise = self.pass.masks.as_ref().map(|masks| masks.noise);
+                let noise = self.pass.saved.masks.as_ref().map(|masks| masks.noise);
                 entry.insert(Plan::step(network, size, batch, instance, noise)?)
             }
         })
@@ -300,8 +301,9 @@ impl TrainingEngine {
         let plan = &self.plans[&key];
         let gradient = plan.logits_gradient.expect("a step's plan goes backward");
         let classes = self.classes();
-        let (reader, gradient) = self.pass.arena.write(plan.layout.place(gradient.0));
-        let logits = reader.get(plan.layout.place(plan.lowered.output.0));
+        let placement = &plan.placement;
+        let (reader, gradient) = self.pass.arena.write(placement.place(gradient));
+        let logits = reader.get(placement.place(placement.lowered.output));
         self.logits.clear();
         self.logits.extend(logits);
         let ctx = &self.pass.base.ctx;

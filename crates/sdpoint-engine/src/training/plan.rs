@@ -2,27 +2,20 @@
 //! batch size: the order of the work and the place of every tensor.
 
 use sdpoint_core::{Instance, Network, ShapeError};
-use sdpoint_kernels::pool::PoolGeometry;
 
 use super::noise::{self, Noise};
-use crate::arena::{Layout, Lifetime};
+use crate::arena::{Layout, Lifetime, Reader};
 use crate::lower::{Lowered, Node, Span, Value, Work, lower};
-
-/// A tensor in the arena: the output of a node, or a gradient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Buffer(pub usize);
+use crate::operation::{BackwardReads, InputGradient};
+use crate::placement::{Buffer, Placement, Tensors};
 
 /// A forward pass with batch statistics, and the backward pass if wanted.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub lowered: Lowered,
+    pub placement: Placement,
     pub backward: Vec<Backward>,
     /// Where the loss puts its gradient with respect to the logits.
     pub logits_gradient: Option<Buffer>,
-    pub layout: Layout,
-    /// The pooling of each value that a pool makes.
-    pub pools: Vec<Option<PoolGeometry>>,
-    pub batch: usize,
 }
 
 /// One step of the backward pass.
@@ -64,12 +57,9 @@ impl Plan {
         let lowered = lower(network, size, instance, span)?;
         let layout = Planner::new(&lowered, batch).layout();
         Ok(Self {
-            pools: lowered.pools(batch),
-            lowered,
+            placement: Placement::new(lowered, layout, batch),
             backward: Vec::new(),
             logits_gradient: None,
-            layout,
-            batch,
         })
     }
 
@@ -90,39 +80,28 @@ impl Plan {
         let backward = std::mem::take(&mut planner.backward);
         let layout = planner.layout();
         Ok(Self {
-            pools: lowered.pools(batch),
-            lowered,
+            placement: Placement::new(lowered, layout, batch),
             backward,
             logits_gradient: Some(logits_gradient),
-            layout,
-            batch,
         })
     }
-}
 
-impl Plan {
-    /// The pooling that a node does.
-    pub fn pool(&self, node: &Node) -> &PoolGeometry {
-        let pool = self.pools[node.output.0].as_ref();
-        pool.expect("asked for pools alone")
+    /// The tensors that a step may read.
+    pub fn tensors<'a>(&'a self, reader: Reader<'a>, images: &'a [f32]) -> Tensors<'a> {
+        Tensors {
+            placement: &self.placement,
+            reader,
+            images,
+        }
     }
 
-    /// The batch norms that the forward pass meets.
+    /// The batch norms of the forward pass.
     pub fn norms(&self) -> impl Iterator<Item = usize> {
-        self.lowered
-            .nodes
-            .iter()
-            .filter_map(|node| match node.work {
-                Work::Norm { norm, .. } => Some(norm),
-                _ => None,
-            })
-    }
-}
-
-impl Buffer {
-    /// The buffer of a value of the forward pass; those of gradients follow.
-    pub fn of(value: Value) -> Self {
-        Self(value.0)
+        let nodes = self.placement.lowered.nodes.iter();
+        nodes.filter_map(|node| match node.work {
+            Work::Norm { norm, .. } => Some(norm),
+            _ => None,
+        })
     }
 }
 
@@ -203,13 +182,15 @@ impl<'a> Planner<'a> {
             let dy = self.gradient[node.output.0]
                 .take()
                 .expect("every output reaches the loss");
-            match node.work {
-                Work::Add => {
+            match node.work.operation().input_gradient {
+                InputGradient::Shared => {
                     for &input in &node.inputs {
                         self.share(input, dy);
                     }
                 }
-                _ => self.plan_node(index, node, dy),
+                InputGradient::Written | InputGradient::WithParameters => {
+                    self.plan_node(index, node, dy);
+                }
             }
         }
         logits_gradient
@@ -254,22 +235,24 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_node(&mut self, index: usize, node: &Node, dy: Buffer) {
-        let norm = matches!(node.work, Work::Norm { .. });
+        let operation = node.work.operation();
+        let with_parameters = operation.input_gradient == InputGradient::WithParameters;
         let mut dx = Vec::with_capacity(node.inputs.len());
         // Gradients that others still need, to be added to what the node wrote apart.
         let mut later = Vec::new();
         for &input in &node.inputs {
-            // The images need no gradient, but batch norm's kernel gives it anyway.
-            if input == self.lowered.input && !norm {
+            // The images need no gradient, but what computes it together with
+            // those of parameters does so anyway.
+            if input == self.lowered.input && !with_parameters {
                 dx.push(None);
                 continue;
             }
             let before = self.gradient[input.0];
-            let in_place = before.filter(|&b| !norm && b != dy && self.alone(input, b));
+            let in_place = before.filter(|&b| !with_parameters && b != dy && self.alone(input, b));
             let buffer = in_place.unwrap_or_else(|| self.allocate(input));
-            // Batch norm adds the other part on the way, without another pass.
-            let skip = before.filter(|_| norm);
-            if let Some(before) = before.filter(|_| !norm && in_place.is_none()) {
+            // The other part is added on the way, without another pass.
+            let skip = before.filter(|_| with_parameters);
+            if let Some(before) = before.filter(|_| !with_parameters && in_place.is_none()) {
                 later.push((before, buffer));
             }
             self.gradient[input.0] = Some(buffer);
@@ -286,12 +269,10 @@ impl<'a> Planner<'a> {
                 self.read(skip);
             }
         }
-        match node.work {
-            Work::Conv(_) | Work::Norm { .. } | Work::Linear { .. } => {
-                self.read(Buffer::of(node.inputs[0]));
-            }
-            Work::Relu => self.read(Buffer::of(node.output)),
-            _ => {}
+        match operation.reads {
+            BackwardReads::Nothing => {}
+            BackwardReads::Input => self.read(node.inputs[0].into()),
+            BackwardReads::Output => self.read(node.output.into()),
         }
         self.backward.push(Backward::Node {
             node: index,

@@ -54,9 +54,8 @@ impl TrainingEngine {
 
 impl Part<'_> {
     fn step_time(&self, network: &Network, time: Duration) -> StepTime {
-        let node = |plan: &Plan, node: &Node, pass| {
-            node_time(network, &plan.lowered, plan.batch, node, pass, time)
-        };
+        let node =
+            |plan: &Plan, node: &Node, pass| node_time(network, &plan.placement, node, pass, time);
         let last = LayerId(network.layers().len() - 1);
         let other = |layer, name: &str, pass| StepTime {
             layer,

@@ -1,0 +1,106 @@
+//! Weights laid out for the kernels.
+
+use sdpoint_core::{LayerId, Network, Op, Weights};
+use sdpoint_kernels::{Context, PackedConv, PackedLinear};
+
+use crate::lower::geometry;
+use crate::parameters::ParameterTable;
+
+/// The packed weights of a network's convolutions and linear layers.
+#[derive(Clone, Debug)]
+pub(crate) struct PackedLayers {
+    layers: Vec<Packed>,
+}
+
+#[derive(Clone, Debug)]
+enum Packed {
+    Conv(PackedConv),
+    Linear(PackedLinear),
+    /// A layer without weights, or with those of a batch norm.
+    Nothing,
+}
+
+impl PackedLayers {
+    /// Packs `weights`; `trained` says whether the backward pass will read
+    /// them too.
+    pub fn new(
+        ctx: &Context,
+        network: &Network,
+        table: &ParameterTable,
+        weights: &Weights,
+        trained: bool,
+    ) -> Self {
+        let layers = network.layers().iter().enumerate().map(|(index, layer)| {
+            let weight = || &weights.0[table.weight(LayerId(index))];
+            match layer.op {
+                Op::Conv(conv) => Packed::Conv(PackedConv::new(ctx, geometry(&conv), weight())),
+                Op::Linear {
+                    in_features,
+                    out_features,
+                    ..
+                } => Packed::Linear(PackedLinear::new(
+                    ctx,
+                    in_features,
+                    out_features,
+                    weight(),
+                    trained,
+                )),
+                Op::Input { .. }
+                | Op::BatchNorm { .. }
+                | Op::Relu
+                | Op::MaxPool(_)
+                | Op::AvgPool(_)
+                | Op::GlobalAvgPool
+                | Op::Add
+                | Op::Concat => Packed::Nothing,
+            }
+        });
+        Self {
+            layers: layers.collect(),
+        }
+    }
+
+    /// Takes new weights.
+    pub fn repack(&mut self, ctx: &Context, table: &ParameterTable, weights: &Weights) {
+        for (index, packed) in self.layers.iter_mut().enumerate() {
+            let weight = || &weights.0[table.weight(LayerId(index))];
+            match packed {
+                Packed::Conv(conv) => conv.repack(ctx, weight()),
+                Packed::Linear(linear) => linear.repack(ctx, weight()),
+                Packed::Nothing => {}
+            }
+        }
+    }
+
+    /// A convolution's weights.
+    ///
+    /// # Panics
+    /// If the layer is no convolution.
+    pub fn conv(&self, layer: LayerId) -> &PackedConv {
+        match &self.layers[layer.0] {
+            Packed::Conv(conv) => conv,
+            _ => unreachable!("every convolution is packed"),
+        }
+    }
+
+    /// A linear layer's weights.
+    ///
+    /// # Panics
+    /// If the layer is no linear layer.
+    pub fn linear(&self, layer: LayerId) -> &PackedLinear {
+        match &self.layers[layer.0] {
+            Packed::Linear(linear) => linear,
+            _ => unreachable!("every linear layer is packed"),
+        }
+    }
+
+    /// Bytes of all packed weights.
+    pub fn bytes(&self) -> usize {
+        let bytes = |packed: &Packed| match packed {
+            Packed::Conv(conv) => conv.bytes(),
+            Packed::Linear(linear) => linear.bytes(),
+            Packed::Nothing => 0,
+        };
+        self.layers.iter().map(bytes).sum()
+    }
+}
