@@ -1,0 +1,36 @@
+//! Every bit that the kernels and the engine compute is what it was.
+//!
+//! `fixtures/hashes.txt` has the hashes for each instruction set; a change that means to change
+//! a result writes them anew, and says so:
+//!
+//! ```sh
+//! cargo run --release -p sdpoint-engine --example hashes -- --small > fixtures/hashes.txt
+//! ```
+
+#[path = "support/hashes.rs"]
+mod hashes;
+
+use sdpoint_engine::Isa;
+
+const RECORDED: &str = include_str!("../../../fixtures/hashes.txt");
+
+#[test]
+fn results_are_the_same_bits_as_before() {
+    for isa in Isa::available() {
+        let prefix = format!("{isa} ");
+        let recorded: Vec<&str> = RECORDED
+            .lines()
+            .filter(|line| line.starts_with(&prefix))
+            .collect();
+        // Where nothing was recorded (NEON), other tests compare with references.
+        if recorded.is_empty() {
+            continue;
+        }
+        let found = hashes::small(isa);
+        let found: Vec<&str> = found.lines().collect();
+        assert_eq!(found.len(), recorded.len(), "lines of {isa}");
+        for (found, recorded) in found.iter().zip(recorded) {
+            assert_eq!(*found, recorded);
+        }
+    }
+}
