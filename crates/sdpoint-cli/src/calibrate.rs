@@ -2,7 +2,7 @@
 
 mod combine;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sdpoint::data::{Source, Split, open};
@@ -14,7 +14,9 @@ use crate::data::{Reading, SOURCES, note_skipped, open_test};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print};
+use crate::output_file::{Kind, Output, Outputs, Replacing};
 use crate::progress::Display;
+use crate::shares::{parse_cascade, parse_ensemble};
 use crate::{Machine, model, report, size};
 
 const EXAMPLES: &str = "\
@@ -57,11 +59,11 @@ pub struct Args {
           conflicts_with_all = ["ratios", "cascade", "ensemble"])]
     input: Option<[usize; 2]>,
     /// Fit cascades that cost, on average, at most these shares of the full network
-    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_share,
+    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_cascade,
           conflicts_with = "ratios")]
     cascade: Vec<f64>,
     /// Fit ensembles that cost at most these shares, which may exceed 100%
-    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_share,
+    #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_ensemble,
           conflicts_with = "ratios")]
     ensemble: Vec<f64>,
     /// Training images to take the statistics from, chosen from all of them
@@ -73,6 +75,8 @@ pub struct Args {
     /// Where the model goes [default: in place of MODEL, whole or not at all]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    replacing: Replacing,
     #[command(flatten)]
     reading: Reading,
 }
@@ -87,8 +91,12 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let file = model::file(&args.model);
     let mut model = model::load(&file)?;
     let out = args.output.as_ref().unwrap_or(&file);
+    let out = Outputs::new(&args.replacing)
+        .reads_model(&file)
+        .reads_data(&args.data)
+        .in_place("-o", out, Kind::Model, &file)?;
     if !args.cascade.is_empty() || !args.ensemble.is_empty() {
-        return combine::run(args, model, out, machine);
+        return combine::run(args, model, &out, machine);
     }
     if let Some(size) = args.input {
         model.preprocessing = model.preprocessing.with_size(size);
@@ -164,18 +172,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         // Thresholds hold for the statistics that they were fitted with.
         model.combinations.clear();
     }
-    save(model, measured.as_ref(), &wanted, out)
-}
-
-/// Reads a share above 0, such as `150%` or `1.5`.
-pub fn parse_share(text: &str) -> Result<f64, String> {
-    let (number, unit) = match text.trim().strip_suffix('%') {
-        Some(percent) => (percent, 0.01),
-        None => (text, 1.0),
-    };
-    let share = number.trim().parse::<f64>().ok().map(|value| value * unit);
-    let fine = share.filter(|share| (1e-6..=1e3).contains(share));
-    fine.ok_or_else(|| "give a share of the full network's cost, such as 150% or 1.5".into())
+    save(model, measured.as_ref(), &wanted, &out)
 }
 
 /// The instances to take statistics of.
@@ -197,7 +194,7 @@ fn save(
     mut model: Model,
     measured: Option<&Evaluation>,
     calibrated: &[Instance],
-    out: &Path,
+    out: &Output,
 ) -> Outcome {
     match measured {
         Some(evaluation) => model.instances = evaluation.records.clone(),
@@ -211,7 +208,7 @@ fn save(
             note("The data has no test split: the new instances are not measured.");
         }
     }
-    model.save(out)?;
+    model.save(out.path())?;
     let sharing = measured.map(report::sharing).unwrap_or_default();
     print(&format!(
         "{}\n{}Calibrated {} of {} instances; the model is in {}.\n",
@@ -219,6 +216,6 @@ fn save(
         sharing,
         calibrated.len(),
         model.instances.len(),
-        out.display()
+        out.path().display()
     ))
 }

@@ -29,7 +29,11 @@ impl From<ShapeError> for Failure {
 
 impl From<ContextError> for Failure {
     fn from(error: ContextError) -> Self {
-        Self::from_error(Class::Usage, &error)
+        let failure = Self::from_error(Class::Usage, &error);
+        match error {
+            ContextError::Threads { .. } => failure.hint("give fewer with --threads"),
+            _ => failure,
+        }
     }
 }
 

@@ -2,15 +2,14 @@
 
 mod deadlines;
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use sdpoint::data::{Source, Split, open};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{Evaluation, Feed, Series, curve_csv, curve_svg, evaluate};
-use sdpoint::{Combination, Instance, Model, Record, write_atomically};
+use sdpoint::{Combination, Instance, Model, Record};
 use serde::Serialize;
 
 use crate::data::{Reading, SOURCES, note_skipped};
@@ -18,6 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::instances::{Description, Selection, parse_selection};
 use crate::interrupt::Interrupt;
 use crate::output::{print, print_json};
+use crate::output_file::{Kind, Output, Outputs, Replacing};
 use crate::progress::Display;
 use crate::{Machine, model, report};
 
@@ -63,6 +63,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     #[command(flatten)]
+    replacing: Replacing,
+    #[command(flatten)]
     reading: Reading,
 }
 
@@ -99,10 +101,34 @@ enum Line {
     Combination(CombinedRow),
 }
 
+/// The files that are to be written.
+struct Files {
+    svg: Option<Output>,
+    csv: Option<Output>,
+}
+
+impl Files {
+    fn prepare(args: &Args) -> Result<Self, Failure> {
+        let mut outputs = Outputs::new(&args.replacing)
+            .reads_model(&args.model)
+            .reads_data(&args.data);
+        let mut file = |option: &str, path: &Option<PathBuf>, kind| {
+            let path = path.as_ref();
+            path.map(|path| outputs.file(option, path, kind))
+                .transpose()
+        };
+        Ok(Self {
+            svg: file("--svg", &args.svg, Kind::Picture)?,
+            csv: file("--csv", &args.csv, Kind::Table)?,
+        })
+    }
+}
+
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    let files = Files::prepare(args)?;
     let test = || open(&args.data, Split::Test, &args.reading.options());
     if !args.deadline.is_empty() {
-        return deadlines::run(args, &test()?, &args.deadline, machine);
+        return deadlines::run(args, &test()?, &args.deadline, files.csv.as_ref(), machine);
     }
     let model = model::load(&args.model)?;
     let instances = model::listed(&model, args.instances.names())?;
@@ -139,12 +165,13 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     display.finish();
     let evaluation = evaluation?;
     note_skipped(&[&test]);
-    if let Some(path) = &args.svg {
-        write_svg(args, &model, &evaluation, path)?;
-    }
-    if let Some(path) = &args.csv {
-        write(path, &curve_csv(&evaluation.records, &evaluation.combined))?;
-    }
+    // Where a file cannot be written after all, the results are printed still.
+    let written = write(&files, args, &model, &evaluation);
+    show(args, &model, &evaluation)?;
+    written
+}
+
+fn show(args: &Args, model: &Model, evaluation: &Evaluation) -> Outcome {
     if args.json {
         let full = model
             .network
@@ -171,11 +198,22 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     print(&format!(
         "{}\n{}",
         report::accuracy_table(&evaluation.records, &evaluation.combined),
-        report::sharing(&evaluation)
+        report::sharing(evaluation)
     ))
 }
 
-fn write_svg(args: &Args, model: &Model, evaluation: &Evaluation, path: &Path) -> Outcome {
+fn write(files: &Files, args: &Args, model: &Model, evaluation: &Evaluation) -> Outcome {
+    if let Some(svg) = &files.svg {
+        svg.write(picture(args, model, evaluation).as_bytes())?;
+    }
+    if let Some(csv) = &files.csv {
+        let table = curve_csv(&evaluation.records, &evaluation.combined);
+        csv.write(table.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn picture(args: &Args, model: &Model, evaluation: &Evaluation) -> String {
     let title = format!(
         "{} on {}: accuracy over cost",
         model.network.name(),
@@ -186,10 +224,5 @@ fn write_svg(args: &Args, model: &Model, evaluation: &Evaluation, path: &Path) -
         Norms::Shared => "statistics of full",
     };
     let series = Series::new(name, &evaluation.records, &evaluation.combined);
-    write(path, &curve_svg(&title, &[series]))
-}
-
-fn write(path: &Path, text: &str) -> Outcome {
-    write_atomically(path, |out| out.write_all(text.as_bytes()))
-        .map_err(|error| Failure::io(error.to_string(), error.kind()))
+    curve_svg(&title, &[series])
 }

@@ -1,18 +1,19 @@
 //! `sdpoint export`: a model for other programs.
 
+use std::collections::HashSet;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use sdpoint::exchange::{StatisticsOf, onnx, python, state_dict};
-use sdpoint::{Budget, Instance, Model, Record, write_atomically};
+use sdpoint::{Budget, Instance, Model, Record};
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
 use crate::model;
 use crate::output::{Table, bytes, plural, print, print_json};
+use crate::output_file::{Kind, Output, Outputs, Replacing};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,6 +51,8 @@ pub struct Args {
     /// The file, or the folder for several
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
+    #[command(flatten)]
+    replacing: Replacing,
     /// Print JSON objects, one a file, instead of text
     #[arg(long)]
     json: bool,
@@ -62,6 +65,15 @@ enum Format {
     Onnx,
     /// A state dict for PyTorch
     Safetensors,
+}
+
+impl Format {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Onnx => Kind::Onnx,
+            Self::Safetensors => Kind::StateDict,
+        }
+    }
 }
 
 /// A file that was written.
@@ -90,11 +102,14 @@ const MANIFEST: &str = "manifest.json";
 pub fn run(args: &Args) -> Outcome {
     let model = model::load(&args.model)?;
     let out = &args.output;
+    let mut outputs = Outputs::new(&args.replacing).reads_model(&args.model);
+    let mut file = |kind| outputs.file("-o", out, kind);
     let written = match (&args.instances, args.instance, args.format) {
-        (Some(several), _, Format::Onnx) => folder(&model, several, out)?,
+        (Some(several), _, Format::Onnx) => folder(&model, several, out, outputs)?,
         (Some(several), _, Format::Safetensors) if several.names().is_empty() => {
+            let file = file(Kind::StateDict)?;
             let bytes = state_dict(&model, StatisticsOf::All)?;
-            vec![write(out, &bytes, None)?]
+            vec![write(&file, &bytes, None)?]
         }
         (Some(_), _, Format::Safetensors) => {
             return Err(Failure::new(
@@ -105,13 +120,17 @@ pub fn run(args: &Args) -> Outcome {
         }
         (None, Some(instance), format) => {
             let record = record(&model, instance)?;
+            let file = file(format.kind())?;
             let bytes = match format {
                 Format::Onnx => onnx(&model, instance)?,
                 Format::Safetensors => state_dict(&model, StatisticsOf::One(instance))?,
             };
-            vec![write(out, &bytes, Some(record))?]
+            vec![write(&file, &bytes, Some(record))?]
         }
-        (None, None, _) => vec![write(out, python(&model)?.as_bytes(), None)?],
+        (None, None, _) => {
+            let file = file(Kind::Module)?;
+            vec![write(&file, python(&model)?.as_bytes(), None)?]
+        }
     };
     if args.json {
         return print_json(&written);
@@ -132,17 +151,29 @@ fn folder<'a>(
     model: &'a Model,
     several: &Selection,
     out: &Path,
+    mut outputs: Outputs,
 ) -> Result<Vec<Written<'a>>, Failure> {
-    let instances = model::listed(model, several.names())?;
+    let mut instances = model::listed(model, several.names())?;
+    // A name given twice is one file.
+    let mut seen = HashSet::new();
+    instances.retain(|instance| seen.insert(*instance));
+    outputs.folder(out)?;
+    let mut file = |name: &str, kind| outputs.file_in(out, name, kind);
+    let prepared: Vec<(Instance, &Record, Output)> = instances
+        .into_iter()
+        .map(|instance| {
+            let output = file(&format!("{instance}.onnx"), Kind::Onnx)?;
+            Ok((instance, record(model, instance)?, output))
+        })
+        .collect::<Result<_, Failure>>()?;
+    let manifest_file = file(MANIFEST, Kind::Manifest)?;
     fs::create_dir_all(out).map_err(|error| {
         let message = format!("cannot make the folder '{}': {error}", out.display());
         Failure::io(message, error.kind())
     })?;
     let mut written = Vec::new();
-    for instance in instances {
-        let record = record(model, instance)?;
-        let path = out.join(format!("{instance}.onnx"));
-        written.push(write(&path, &onnx(model, instance)?, Some(record))?);
+    for (instance, record, output) in prepared {
+        written.push(write(&output, &onnx(model, instance)?, Some(record))?);
     }
     let manifest = Manifest {
         network: model.network.name(),
@@ -152,18 +183,17 @@ fn folder<'a>(
     };
     let manifest = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| Failure::new(Class::Files, error.to_string()))?;
-    write(&out.join(MANIFEST), &manifest, None)?;
+    write(&manifest_file, &manifest, None)?;
     Ok(written)
 }
 
 fn write<'a>(
-    path: &Path,
+    output: &Output,
     content: &[u8],
     record: Option<&'a Record>,
 ) -> Result<Written<'a>, Failure> {
-    write_atomically(path, |out| out.write_all(content))
-        .map_err(|error| Failure::io(error.to_string(), error.kind()))?;
-    let name = path.file_name().unwrap_or_default();
+    output.write(content)?;
+    let name = output.path().file_name().unwrap_or_default();
     Ok(Written {
         file: name.to_string_lossy().into_owned(),
         bytes: content.len(),

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io;
 
-use crate::output::note;
+use crate::output::{note, one_line};
 
 /// What a command comes to.
 pub type Outcome = Result<(), Failure>;
@@ -98,11 +98,22 @@ impl Failure {
         let Some(message) = &self.message else {
             return 0;
         };
-        note(&format!("error: {message}"));
+        note(&format!("error: {}", line(message)));
         if let Some(hint) = &self.hint {
-            note(&format!("hint: {hint}"));
+            note(&format!("hint: {}", line(hint)));
         }
         self.class as u8
+    }
+}
+
+/// A message on one line: what is quoted in it comes from files and from the
+/// command line, and may be anything, and of any length.
+fn line(message: &str) -> String {
+    const LONGEST: usize = 1400;
+    let line = one_line(message.trim_end());
+    match line.char_indices().nth(LONGEST) {
+        None => line.into_owned(),
+        Some((end, _)) => format!("{}…", &line[..end]),
     }
 }
 
@@ -141,6 +152,13 @@ mod tests {
             let failure = Failure::from_error(Class::Data, &Outer { quotes, inner });
             assert_eq!(failure.message.as_deref(), Some("outer: inner"));
         }
+    }
+
+    #[test]
+    fn messages_are_of_one_line_and_not_endless() {
+        assert_eq!(line("in\u{202e}'a\nb': bad\n"), "in\\u{202e}'a\\nb': bad");
+        assert!(line(&"\n".repeat(70_000)).len() < 1500);
+        assert!(line(&"é".repeat(70_000)).chars().count() < 1500);
     }
 
     #[test]

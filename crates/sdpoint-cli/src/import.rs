@@ -1,6 +1,5 @@
 //! `sdpoint import`: weights from PyTorch.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{DataError, OpenOptions, Source, Split, imagenet_preprocessing, open};
@@ -11,8 +10,9 @@ use sdpoint::{
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
-use crate::output::{plural, print, print_json, program};
-use crate::{model, size};
+use crate::output::{name, plural, print, print_json, program};
+use crate::output_file::{Kind, Outputs, Replacing};
+use crate::{classes, model, size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,8 +43,8 @@ pub struct Args {
     /// Where the model goes
     #[arg(short, long, value_name = "MODEL")]
     output: PathBuf,
-    /// Names of the classes in the order of the logits: a text file with one a line, or a data
-    /// source that has them, such as folder:DIR [default: 0, 1, 2 and so on]
+    /// Names of the classes in the order of the logits: a text file with one a line, a JSON
+    /// list, or a data source that has them, such as folder:DIR [default: 0, 1, 2 and so on]
     #[arg(long, value_name = "FILE|SRC")]
     classes: Option<String>,
     /// Input size: 224, or HxW [default: what the network was published for]
@@ -63,6 +63,8 @@ pub struct Args {
     /// Import although tensors are left over that the network has no place for
     #[arg(long)]
     allow_left_over: bool,
+    #[command(flatten)]
+    replacing: Replacing,
     /// Print an array of one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -85,6 +87,7 @@ pub fn run(args: &Args) -> Outcome {
     // A misspelt network shows before a large file is read.
     let side = zoo::input_size(&args.network)?;
     let network = zoo::build(&args.network, 1)?;
+    let output = outputs(args)?.file("-o", &args.output, Kind::Model)?;
     let checkpoint = Checkpoint::open(&args.checkpoint)?;
     let unusable = |problem: String| {
         let path = args.checkpoint.display();
@@ -125,7 +128,7 @@ pub fn run(args: &Args) -> Outcome {
             )
         })?;
     let macs = network.cost(preprocessing.size, Instance::Full)?.macs;
-    let classes = classes(args.classes.as_deref(), network.classes())?;
+    let classes = class_names(args.classes.as_deref(), network.classes())?;
     let parameters = weights.count();
     let tensors = weights.0.len() + 2 * network.norms().len();
     let model = Model {
@@ -141,7 +144,7 @@ pub fn run(args: &Args) -> Outcome {
             "imported": args.checkpoint.file_name().map(|name| name.to_string_lossy()),
         }),
     };
-    model.save(&args.output)?;
+    model.save(output.path())?;
     let report = Report {
         model: &args.output,
         network: &args.network,
@@ -198,18 +201,44 @@ fn preprocessing(args: &Args, side: usize) -> Preprocessing {
     preprocessing
 }
 
+/// What must not be written to.
+fn outputs(args: &Args) -> Result<Outputs, Failure> {
+    let outputs = Outputs::new(&args.replacing).reads(&args.checkpoint);
+    Ok(match args.classes.as_deref().map(named).transpose()? {
+        None => outputs,
+        Some(Named::File(file)) => outputs.reads(file),
+        Some(Named::Source(source)) => outputs.reads_data(&source),
+    })
+}
+
+/// What has the names of classes.
+enum Named<'a> {
+    File(&'a Path),
+    Source(Source),
+}
+
+fn named(from: &str) -> Result<Named<'_>, Failure> {
+    let path = Path::new(from);
+    if path.is_file() {
+        return Ok(Named::File(path));
+    }
+    from.parse().map(Named::Source).map_err(|_| {
+        let message =
+            format!("'{from}' has no names of classes: it is neither a file nor a data source");
+        Failure::new(Class::Usage, message).hint(
+            "give a text file with a name a line, a JSON list, or a source such as folder:DIR",
+        )
+    })
+}
+
 /// The names of so many classes.
-fn classes(from: Option<&str>, count: usize) -> Result<Vec<String>, Failure> {
+fn class_names(from: Option<&str>, count: usize) -> Result<Vec<String>, Failure> {
     let Some(from) = from else {
         return Ok(model::numbered(count).collect());
     };
-    let names: Vec<String> = if Path::new(from).is_file() {
-        let text = fs::read_to_string(from)
-            .map_err(|error| Failure::io(format!("cannot read '{from}': {error}"), error.kind()))?;
-        text.lines().map(str::to_owned).collect()
-    } else {
-        let source: Source = from.parse()?;
-        names_of(&source)?
+    let names = match named(from)? {
+        Named::File(path) => classes::read(path)?,
+        Named::Source(source) => names_of(&source)?,
     };
     if names.len() == count {
         return Ok(names);
@@ -237,7 +266,10 @@ fn text(report: &Report) -> String {
     let model = report.model.display();
     let left_over = match report.left_over {
         [] => String::new(),
-        names => format!("Left over: {}.\n", names.join(", ")),
+        names => {
+            let names: Vec<_> = names.iter().map(|tensor| name(tensor)).collect();
+            format!("Left over: {}.\n", names.join(", "))
+        }
     };
     format!(
         "{}: all of its {} tensors were there, {} parameters, {}; {} MACs an image.\n\

@@ -1,6 +1,7 @@
 //! The command `sdpoint`, as a function that other programs can call.
 
 mod calibrate;
+mod classes;
 mod convert;
 mod data;
 mod evaluate;
@@ -13,10 +14,12 @@ mod interrupt;
 mod model;
 mod networks;
 mod output;
+mod output_file;
 mod predict;
 mod profile;
 mod progress;
 mod report;
+mod shares;
 mod size;
 mod train;
 
@@ -53,8 +56,24 @@ struct Cli {
 #[derive(clap::Args)]
 pub struct Machine {
     /// Threads to compute with [default: all that the machine offers]
-    #[arg(long, global = true, value_name = "N")]
+    #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
+}
+
+/// More threads than any machine of today has cores. Tens of thousands end
+/// the process: systems refuse what each needs while it starts.
+const MAX_THREADS: usize = 1024;
+
+fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    let threads = text.trim().parse::<NonZeroUsize>().ok();
+    threads
+        .filter(|threads| threads.get() <= MAX_THREADS)
+        .ok_or_else(|| {
+            format!(
+                "give a number from 1 to {MAX_THREADS}; without --threads, all that the machine \
+                 offers are used"
+            )
+        })
 }
 
 impl Machine {

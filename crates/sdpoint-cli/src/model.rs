@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::Dataset;
+use sdpoint::train::checkpoint;
 use sdpoint::train::folder::MODEL;
-use sdpoint::{Engine, Instance, Model, Profile, TimeSource, zoo};
+use sdpoint::{Engine, Instance, Model, ModelError, Profile, TimeSource, zoo};
 
 use crate::Machine;
 use crate::failure::{Class, Failure};
-use crate::output::note;
+use crate::output::{name, note};
+use crate::output_file::Kind;
 
 /// Whether an argument that may be a network's name is a file's instead.
 pub fn is_file(argument: &str) -> bool {
@@ -29,7 +31,61 @@ pub fn file(path: &Path) -> PathBuf {
 
 /// Reads a model.
 pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
-    Ok(Model::load(file(path.as_ref()))?)
+    let path = path.as_ref();
+    let file = file(path);
+    Model::load(&file).map_err(|error| match &error {
+        ModelError::Read { .. } if path.is_dir() && !file.exists() => no_model_in(path),
+        ModelError::NotSafetensors { .. } | ModelError::Foreign { .. } => {
+            something_else(&file).unwrap_or_else(|| error.into())
+        }
+        _ => error.into(),
+    })
+}
+
+/// What to say of a folder without a model.
+fn no_model_in(folder: &Path) -> Failure {
+    let shown = folder.display();
+    if folder.join(checkpoint::FILE).exists() {
+        let message = format!("the run in '{shown}' has no model yet: it is not finished");
+        return Failure::new(Class::Files, message)
+            .hint(format!("`sdpoint train --resume {shown}` goes on with it"));
+    }
+    let message = format!("the folder '{shown}' holds no model: it has no {MODEL}");
+    Failure::new(Class::Files, message).hint("name a model file, or the folder of a run")
+}
+
+/// What to say of a file that is no model, if it is known what it is.
+fn something_else(file: &Path) -> Option<Failure> {
+    let kind = Kind::of(file).ok()?;
+    let shown = file.display();
+    let import = format!("`sdpoint import {shown} --network NAME -o MODEL` makes a model of it");
+    let hint = match kind {
+        Kind::Checkpoint => {
+            let folder = file.parent().unwrap_or(Path::new("."));
+            let model = folder.join(MODEL);
+            if model.exists() {
+                format!("the run's model is {}", model.display())
+            } else {
+                format!(
+                    "`sdpoint train --resume {}` finishes the run, which then has a model",
+                    folder.display()
+                )
+            }
+        }
+        Kind::StateDict => format!("give the model that they were exported from, or {import}"),
+        Kind::Safetensors | Kind::Torch => import,
+        Kind::Onnx | Kind::ForeignOnnx => {
+            "sdpoint writes ONNX files and does not read them; give the model, or the weights to \
+             `sdpoint import`"
+                .into()
+        }
+        Kind::Image(_) => "the model comes first, then the images".into(),
+        Kind::Profile => "give the model that it belongs to".into(),
+        Kind::Empty | Kind::Archive(_) => "give a model file, or the folder of a run".into(),
+        _ => return None,
+    };
+    let message = format!("'{shown}' is {kind}, not a model");
+    Some(Failure::new(Class::Model, message).hint(hint))
 }
 
 /// A model at work, with the times that were measured on this machine, if they lie beside its
@@ -72,7 +128,11 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
     let differing = std::iter::zip(ours, theirs).find(|(ours, theirs)| ours != theirs);
     let how = match differing {
         Some((one, other)) if ours.len() == theirs.len() => {
-            format!("one is '{one}' in the model and '{other}' in the data")
+            format!(
+                "one is '{}' in the model and '{}' in the data",
+                name(one),
+                name(other)
+            )
         }
         _ => format!("{} in the model, {} in the data", ours.len(), theirs.len()),
     };

@@ -31,13 +31,42 @@ pub fn note(text: &str) {
 /// Text without characters that steer the terminal: names of tensors and
 /// classes come from files of anyone's.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(steers) {
+    escaped(text, |c| steers(c) && c != '\n' && c != '\t')
+}
+
+/// As [`printable`], for a text that belongs on one line.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    escaped(text, steers)
+}
+
+/// A name from a file, such as a class's, on one line and not too long for
+/// one; the whole of it is in JSON.
+pub fn name(text: &str) -> Cow<'_, str> {
+    const SHOWN: usize = 100;
+    match text.char_indices().nth(SHOWN) {
+        None => one_line(text),
+        Some((end, _)) => format!("{}…", one_line(&text[..end])).into(),
+    }
+}
+
+/// Whether a character does something else than be seen: control characters
+/// and ends of lines, marks that turn the direction of writing, and those
+/// without any width, which make different names look the same.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+fn escaped(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&bad) {
         return text.into();
     }
     let mut plain = String::with_capacity(text.len());
     for c in text.chars() {
-        if steers(c) {
+        if bad(c) {
             plain.extend(c.escape_default());
         } else {
             plain.push(c);
@@ -66,20 +95,25 @@ impl Table {
     /// A table with these column titles.
     pub fn new<const N: usize>(titles: [&str; N]) -> Self {
         Self {
-            rows: vec![titles.map(str::to_owned).into()],
+            rows: vec![titles.map(|title| one_line(title).into_owned()).into()],
         }
     }
 
     /// Adds a row.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        self.rows.push(cells.into());
+        self.rows
+            .push(cells.map(|cell| one_line(&cell).into_owned()).into());
     }
 
     /// The text, a line a row.
     pub fn text(&self) -> String {
+        // Cells that are longer than any line stick out.
+        const WIDEST: usize = 120;
+        let length = |cell: &String| cell.chars().count();
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            let widths = cells.map(length).filter(|&width| width <= WIDEST);
+            widths.max().unwrap_or(0)
         };
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let widths: Vec<usize> = (0..columns).map(width).collect();
@@ -87,10 +121,11 @@ impl Table {
         for row in &self.rows {
             let mut line = String::new();
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                let padding = " ".repeat(width.saturating_sub(length(cell)));
                 if column == 0 {
-                    line.push_str(&format!("{cell:<width$}"));
+                    line.extend([cell, &*padding]);
                 } else {
-                    line.push_str(&format!("  {cell:>width$}"));
+                    line.extend(["  ", &padding, cell]);
                 }
             }
             text.push_str(line.trim_end());
@@ -150,6 +185,27 @@ mod tests {
             printable("\u{1b}[2Jgone\u{9b}1m\r"),
             "\\u{1b}[2Jgone\\u{9b}1m\\r"
         );
+    }
+
+    #[test]
+    fn names_stay_on_their_line_whatever_is_in_them() {
+        assert_eq!(name("猫 é"), "猫 é");
+        assert_eq!(name("a\nb\tc"), "a\\nb\\tc");
+        for mark in [
+            '\u{202e}', '\u{2066}', '\u{200f}', '\u{200b}', '\u{2028}', '\u{feff}',
+        ] {
+            let shown = name(&format!("a{mark}b")).into_owned();
+            assert_eq!(shown, format!("a{}b", mark.escape_default()));
+            assert!(!printable(&format!("a{mark}b")).contains(mark));
+        }
+        let long = "é".repeat(70_000);
+        assert_eq!(name(&long).chars().count(), 101);
+        let mut table = Table::new(["name", "value"]);
+        table.row([long.clone(), "1".into()]);
+        table.row(["a\nb".into(), "2".into()]);
+        let text = table.text();
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains(&long) && text.ends_with("\na\\nb      2\n"));
     }
 
     #[test]

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sdpoint::data::{Image, decode};
-use sdpoint::select::{format_duration, parse_accuracy, parse_duration, parse_macs};
+use sdpoint::select::{format_duration, parse_accuracy, parse_duration};
 use sdpoint::{
     Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, format_macs,
 };
 use serde::Serialize;
 
-use crate::calibrate::parse_share;
 use crate::failure::{Class, Failure, Outcome};
-use crate::output::{Table, print, print_json};
+use crate::output::{Table, name, print, print_json};
+use crate::shares::{parse_cascade, parse_ensemble, parse_macs};
 use crate::{Machine, model};
 
 const EXAMPLES: &str = "\
@@ -81,10 +81,10 @@ struct Cost {
     #[arg(long, value_name = "SHARE", value_parser = parse_accuracy)]
     min_accuracy: Option<f64>,
     /// A cheap instance, and a dearer one where it is unsure, for this cost on average: 40%
-    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    #[arg(long, value_name = "SHARE", value_parser = parse_cascade)]
     cascade: Option<f64>,
     /// Average several instances, for at most this cost: 150%
-    #[arg(long, value_name = "SHARE", value_parser = parse_share)]
+    #[arg(long, value_name = "SHARE", value_parser = parse_ensemble)]
     ensemble: Option<f64>,
     /// The instance to use: full, 3@0.5, stem@0.75
     #[arg(long, value_name = "INSTANCE")]
@@ -304,7 +304,7 @@ fn text(row: &Row, engine: &Engine, told: bool) -> String {
     let mut table = Table::new([&*row.image, ""]);
     for guess in &row.top {
         table.row([
-            format!("  {}", guess.class),
+            format!("  {}", name(&guess.class)),
             format!("{:.1}%", 100.0 * guess.probability),
         ]);
     }

@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::failure::{Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
 use crate::output::{Table, bytes, percent, print, print_json};
+use crate::output_file::Replacing;
 use crate::{Machine, size};
 use layers::LayerTime;
 use subject::Subject;
@@ -74,6 +75,8 @@ pub struct Args {
     #[arg(long, requires = "model",
           conflicts_with_all = ["network", "input", "instances", "train", "layers"])]
     save: bool,
+    #[command(flatten)]
+    replacing: Replacing,
     /// Seconds to measure each instance for; each runs at least five times
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
     seconds: f64,

@@ -1,8 +1,9 @@
 //! Files that are either wholly there or not at all.
 
-use std::fs::{self, File};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
@@ -13,58 +14,192 @@ use tempfile::NamedTempFile;
 /// then renamed; on an error it is removed. Only a process killed in the
 /// middle leaves it behind, as `.NAME.*.tmp`. An existing file keeps its
 /// permissions, and a symbolic link stays one: the file that it points to is
-/// replaced.
+/// replaced, or created where the link leads to nothing yet.
+///
+/// Pipes and character devices such as `/dev/null` have no content to keep
+/// whole: they are written to directly. Opening a named pipe waits for its
+/// reader.
 ///
 /// # Errors
 /// Those of `write` and of the file system, with the path added; their kind
-/// is kept. What exists at `path` but is no regular file is refused.
+/// is kept. Folders, block devices and sockets are refused.
 pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    replace(path, write).map_err(|error| {
+    let written = Target::of(path).and_then(|target| match target {
+        Target::Stream(path) => stream(&path, write),
+        Target::File { path, old } => replace(&path, old, write),
+    });
+    written.map_err(|error| cannot_write(path, &error))
+}
+
+/// Checks that [`write_atomically`] can write to `path` as things stand, so
+/// that hours of work do not end with nowhere to put their result: it creates
+/// the temporary file and removes it again. What is at `path` is not touched.
+///
+/// A file without any permission to write is refused, although it could be
+/// replaced: whoever made it so wants to keep it.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    let checked = Target::of(path).and_then(|target| match target {
+        Target::Stream(_) => Ok(()),
+        Target::File { old: Some(old), .. } if old.permissions().readonly() => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the file is write-protected",
+        )),
+        Target::File { path, .. } => temporary_beside(&path).map(drop),
+    });
+    checked.map_err(|error| cannot_write(path, &error))
+}
+
+/// The file that writing to `path` creates or replaces, with links followed,
+/// as an absolute path. `None` if it is no regular file but a pipe or a
+/// device.
+///
+/// # Errors
+/// If nothing can be written there: see [`write_atomically`].
+pub fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
+    match Target::of(path) {
+        Ok(Target::File { path, .. }) => Ok(Some(path)),
+        Ok(Target::Stream(_)) => Ok(None),
+        Err(error) => Err(cannot_write(path, &error)),
+    }
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(
+        error.kind(),
+        format!("cannot write '{}': {error}", path.display()),
+    )
+}
+
+/// What is written to.
+enum Target {
+    /// A regular file, or one that is to be created; all links are resolved.
+    File {
+        path: PathBuf,
+        old: Option<fs::Metadata>,
+    },
+    /// A pipe or a character device.
+    Stream(PathBuf),
+}
+
+impl Target {
+    fn of(path: &Path) -> io::Result<Self> {
+        let refuse = |kind, problem: &str| Err(io::Error::new(kind, problem));
+        match fs::metadata(path) {
+            Ok(old) if old.is_dir() => refuse(
+                io::ErrorKind::IsADirectory,
+                "it is a folder; give the name of a file",
+            ),
+            Ok(old) if old.is_file() => Ok(Target::File {
+                path: path.canonicalize()?,
+                old: Some(old),
+            }),
+            Ok(other) if is_stream(&other) => Ok(Target::Stream(path.to_owned())),
+            Ok(_) => refuse(
+                io::ErrorKind::InvalidInput,
+                "it exists and is not a regular file",
+            ),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => new_file(path),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether this is a pipe or a character device.
+#[cfg(unix)]
+fn is_stream(about: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    about.file_type().is_fifo() || about.file_type().is_char_device()
+}
+
+#[cfg(not(unix))]
+fn is_stream(_: &fs::Metadata) -> bool {
+    false
+}
+
+/// A file that does not exist yet: in a folder that does.
+fn new_file(path: &Path) -> io::Result<Target> {
+    // A link that leads to nothing is filled, not replaced. Links in circles
+    // are another error than "not found", so this ends.
+    if let Ok(next) = fs::read_link(path) {
+        return Target::of(&path.parent().unwrap_or(Path::new("")).join(next));
+    }
+    let text = path.as_os_str().as_encoded_bytes();
+    let name = path.file_name().filter(|_| {
+        let last = text.last().map(|&byte| char::from(byte));
+        !last.is_some_and(std::path::is_separator)
+    });
+    let name = name.ok_or_else(|| {
         io::Error::new(
-            error.kind(),
-            format!("cannot write '{}': {error}", path.display()),
+            io::ErrorKind::InvalidInput,
+            "it does not name a file; add a name",
         )
+    })?;
+    let folder = folder_of(path);
+    let absent = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => io::Error::new(
+            io::ErrorKind::NotFound,
+            format!(
+                "there is no folder '{}'; create it first, or choose another place",
+                folder.display()
+            ),
+        ),
+        _ => error,
+    };
+    let folder = folder.canonicalize().map_err(absent)?;
+    if !folder.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!("'{}' is not a folder", folder.display()),
+        ));
+    }
+    Ok(Target::File {
+        path: folder.join(name),
+        old: None,
     })
 }
 
-fn replace(
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Writes without a temporary file, to what is no file.
+fn stream(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let (target, old) = match path.canonicalize() {
-        Ok(target) => {
-            let old = fs::metadata(&target)?;
-            (target, Some(old))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => (path.to_owned(), None),
-        Err(error) => return Err(error),
-    };
-    if old.as_ref().is_some_and(|old| !old.is_file()) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it exists and is not a regular file",
-        ));
-    }
-    let name = target
-        .file_name()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
-    let folder = match target.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let mut out = BufWriter::new(OpenOptions::new().write(true).open(path)?);
+    write(&mut out)?;
+    out.flush()
+}
 
-    let mut prefix = std::ffi::OsString::from(".");
-    prefix.push(name);
+/// The temporary file for a target, in the same folder.
+fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = OsString::from(".");
+    prefix.push(target.file_name().unwrap_or_default());
     prefix.push(".");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
     // tempfile's default hides the file from other users.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let (file, temporary) = builder.tempfile_in(folder)?.into_parts();
+    builder.tempfile_in(folder_of(target))
+}
+
+fn replace(
+    target: &Path,
+    old: Option<fs::Metadata>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
+    let (file, temporary) = temporary_beside(target)?.into_parts();
     let mut out = BufWriter::new(file);
     write(&mut out)?;
     out.flush()?;
@@ -74,11 +209,11 @@ fn replace(
     }
     file.sync_all()?;
     NamedTempFile::from_parts(file, temporary)
-        .persist(&target)
+        .persist(target)
         .map_err(|error| error.error)?;
     // The rename itself lasts only once the folder is on disk.
     #[cfg(unix)]
-    File::open(folder)?.sync_all()?;
+    File::open(folder_of(target))?.sync_all()?;
     Ok(())
 }
 
@@ -116,12 +251,74 @@ mod tests {
     #[test]
     fn what_is_no_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let error = write_atomically(folder.path(), |_| Ok(())).unwrap_err();
-        assert!(error.to_string().contains("not a regular file"), "{error}");
-        let lost = folder.path().join("no/such/folder");
-        let error = write_atomically(&lost, |_| Ok(())).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let lost = folder.path().join("no/such/file");
+        let new_folder = format!("{}/", folder.path().join("new").display());
+        for (path, kind, words) in [
+            (folder.path(), io::ErrorKind::IsADirectory, "is a folder"),
+            (&lost, io::ErrorKind::NotFound, "no/such'; create it first"),
+            (
+                Path::new(&new_folder),
+                io::ErrorKind::InvalidInput,
+                "add a name",
+            ),
+        ] {
+            let write = |path: &Path| write_atomically(path, |_| Ok(()));
+            for check in [write, check_writable] {
+                let error = check(path).unwrap_err();
+                assert_eq!(error.kind(), kind, "{error}");
+                assert!(error.to_string().contains(words), "{error}");
+            }
+        }
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_check_leaves_everything_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        check_writable(&path).unwrap();
+        assert!(names(folder.path()).is_empty());
+        fs::write(&path, "old").unwrap();
+        check_writable(&path).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(names(folder.path()), ["a.txt"]);
+        let mut protected = fs::metadata(&path).unwrap().permissions();
+        protected.set_readonly(true);
+        fs::set_permissions(&path, protected).unwrap();
+        let error = check_writable(&path).unwrap_err();
+        assert!(error.to_string().contains("write-protected"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_is_filled_and_one_in_circles_refused() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("sub")).unwrap();
+        symlink("second", at("first")).unwrap();
+        symlink("sub/target", at("second")).unwrap();
+        let target = at("sub").canonicalize().unwrap().join("target");
+        assert_eq!(resolve(&at("first")).unwrap(), Some(target));
+        write_atomically(&at("first"), |out| out.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(at("sub/target")).unwrap(), b"new");
+        assert!(fs::symlink_metadata(at("first")).unwrap().is_symlink());
+        symlink("circle", at("circle")).unwrap();
+        assert!(check_writable(&at("circle")).is_err());
+        assert!(fs::symlink_metadata(at("circle")).unwrap().is_symlink());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn devices_are_written_to_as_they_are() {
+        let write = |path: &str| {
+            check_writable(Path::new(path))?;
+            write_atomically(Path::new(path), |out| out.write_all(b"something"))
+        };
+        write("/dev/null").unwrap();
+        let full = write("/dev/full").unwrap_err();
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(resolve(Path::new("/dev/null")).unwrap(), None);
     }
 
     #[cfg(unix)]

@@ -59,6 +59,11 @@ impl Network {
 
 /// A number of multiply-accumulates to three digits: `40.8M`, `4.09G`.
 pub fn format_macs(macs: u64) -> String {
+    format_macs_to(macs, 3)
+}
+
+/// As [`format_macs`], with so many digits, at least three.
+pub(crate) fn format_macs_to(macs: u64, digits: usize) -> String {
     let (mut value, mut unit) = (macs as f64, "");
     for larger in ["k", "M", "G", "T", "P", "E"] {
         // 999.5 would be shown as 1000.
@@ -68,13 +73,14 @@ pub fn format_macs(macs: u64) -> String {
         value /= 1000.0;
         unit = larger;
     }
-    let digits = match value {
-        _ if unit.is_empty() => 0,
-        v if v < 9.995 => 2,
-        v if v < 99.95 => 1,
-        _ => 0,
+    let before = match value {
+        _ if unit.is_empty() => digits,
+        v if v < 9.995 => 1,
+        v if v < 99.95 => 2,
+        _ => 3,
     };
-    format!("{value:.digits$}{unit}")
+    let behind = digits.saturating_sub(before);
+    format!("{value:.behind$}{unit}")
 }
 
 fn layer_macs(network: &Network, shapes: &Shapes, id: LayerId) -> u64 {

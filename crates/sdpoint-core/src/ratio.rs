@@ -15,8 +15,19 @@ pub struct Ratio(f64);
 
 /// A ratio that is not a number strictly between 0 and 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a ratio: give a number above 0 and below 1, such as 0.5")]
+#[error("'{}' is not a ratio: give a number above 0 and below 1, such as 0.5{}", .0, suggestion(.0))]
 pub struct RatioError(String);
+
+/// The ratio that was probably meant by a percentage.
+fn suggestion(text: &str) -> String {
+    let number = text.trim().trim_end_matches('%').trim_end();
+    match number.parse::<f64>() {
+        Ok(percent) if percent > 1.0 && percent < 100.0 => {
+            format!("; did you mean {}?", percent / 100.0)
+        }
+        _ => String::new(),
+    }
+}
 
 impl Ratio {
     /// The two ratios of the paper.

@@ -12,6 +12,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use budget::percent;
+
 use crate::combination::CombinedRecord;
 use crate::instance::Instance;
 use crate::record::Record;
@@ -26,7 +28,11 @@ pub enum SelectError {
     #[error("the model has no instances")]
     Empty,
     /// No instance keeps the budget.
-    #[error("no instance fits {budget}: {best} is {instance}, which takes a budget of {needed}", best = best_of(budget))]
+    #[error(
+        "no instance fits {}: {} is {instance}, which takes a budget of {needed}",
+        budget.told_from(needed),
+        best_of(budget)
+    )]
     NoneFits {
         /// The budget.
         budget: Budget,
@@ -47,7 +53,7 @@ pub enum SelectError {
     #[error("no instance of the model was evaluated, so none is known to be {0} right")]
     NotEvaluated(Budget),
     /// There is no such cascade or ensemble.
-    #[error("the model has no {kind} of at most {:.1}% of the dearest instance's cost{}", 100.0 * limit, cheapest.map(|share| format!(": the cheapest takes {:.1}% on average", 100.0 * share)).unwrap_or_default())]
+    #[error("the model has no {kind} of at most {}", combined_limit(*limit, *cheapest))]
     NoCombination {
         /// Cascade or ensemble.
         kind: &'static str,
@@ -59,6 +65,21 @@ pub enum SelectError {
     /// A time was asked for, but none is known.
     #[error("it is not known how long any instance takes")]
     NotTimed,
+}
+
+/// The most that a combination may cost next to what the cheapest does, in
+/// as many digits as tell the two apart.
+fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
+    let of = "of the dearest instance's cost";
+    let Some(cheapest) = cheapest else {
+        return format!("{} {of}", percent(limit, 1));
+    };
+    let texts = (1..=12).map(|digits| [limit, cheapest].map(|share| percent(share, digits)));
+    let [limit, cheapest] = texts
+        .into_iter()
+        .find(|[limit, cheapest]| limit != cheapest)
+        .unwrap_or_else(|| [limit, cheapest].map(|share| percent(share, 12)));
+    format!("{limit} {of}: the cheapest takes {cheapest} on average")
 }
 
 /// What the nearest instance is called where none fits.
@@ -382,6 +403,13 @@ mod tests {
         for part in ["30%", "cheapest is 0@0.5", "34%"] {
             assert!(error.contains(part), "{error}");
         }
+        let close = [record("full", 21_960_000, None)];
+        let error = select(&close, Budget::Macs(21_959_999)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no instance fits 21.959999M MACs: the cheapest is full, which takes a budget of \
+             22.0M MACs"
+        );
         let error = select(&curve(), Budget::MinAccuracy(0.9)).unwrap_err();
         let text = error.to_string();
         assert!(
@@ -537,7 +565,7 @@ mod tests {
                 let error = select_timed(&records, &times, budget).unwrap_err();
                 let text = error.to_string();
                 let (_, needed) = text.rsplit_once("a budget of ").unwrap();
-                let needed: Budget = needed.trim_end_matches(" MACs").parse().unwrap();
+                let needed: Budget = needed.parse().unwrap();
                 prop_assert!(select_timed(&records, &times, needed).is_ok(), "{text}");
             }
         }

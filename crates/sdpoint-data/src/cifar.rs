@@ -134,7 +134,7 @@ fn read_names(path: &Path, expected: usize) -> Result<Vec<String>, DataError> {
         return Err(DataError::Malformed {
             path: path.to_owned(),
             problem: format!(
-                "{} class names where {expected} are expected; fetch it again",
+                "{} class names where {expected} are expected; remove it and fetch it again",
                 names.len()
             ),
         });

@@ -124,7 +124,7 @@ pub enum DataError {
         first: Vec<String>,
     },
     /// A file whose size is not the one its format has.
-    #[error("{path} has {actual} bytes where {expected} are expected; fetch it again",
+    #[error("{path} has {actual} bytes where {expected} are expected; remove it and fetch it again",
         path = path.display())]
     FileSize {
         /// The file.

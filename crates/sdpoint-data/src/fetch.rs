@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use flate2::bufread::MultiGzDecoder;
@@ -40,13 +40,15 @@ pub enum Fetched {
 }
 
 /// Gets a data set's official files into `folder`, where
-/// [`Source::Cifar10`](crate::Source::Cifar10) finds them. `address` is
+/// [`Source::Cifar10`](crate::Source::Cifar10) finds them. Files that are
+/// there already stay; none is replaced. `address` is
 /// [`OFFICIAL_ADDRESS`] or a mirror's: the archive's name is appended to it.
 /// `progress` is told the bytes there are and, where known, all there will be.
 ///
 /// # Errors
 /// The server cannot be reached, refuses, or breaks off too often; the
-/// checksum is not the published one; or a file cannot be written.
+/// checksum is not the published one; a file of another content is in the
+/// way; or a file cannot be written.
 pub fn fetch(
     kind: CifarKind,
     folder: &Path,
@@ -92,6 +94,7 @@ impl Archive {
         if self.is_complete(&target) {
             return Ok(Fetched::AlreadyThere);
         }
+        self.refuse_other_files(&target)?;
         fs::create_dir_all(&target).map_err(DataError::io(&target))?;
         let url = format!("{}/{}", address.trim_end_matches('/'), self.name);
         let part = folder.join(format!("{}.part", self.name));
@@ -115,6 +118,19 @@ impl Archive {
             fs::metadata(target.join(name))
                 .is_ok_and(|file| file.is_file() && size.is_none_or(|size| file.len() == size))
         })
+    }
+
+    /// Refuses, before a long download, what would be in the way after it.
+    fn refuse_other_files(&self, target: &Path) -> Result<(), DataError> {
+        for (name, size) in &self.files {
+            let path = target.join(name);
+            let there = fs::metadata(&path);
+            let fits = |file: &fs::Metadata| size.is_none_or(|size| file.len() == size);
+            if there.is_ok_and(|file| !file.is_file() || !fits(&file)) {
+                return Err(in_the_way(&path));
+            }
+        }
+        Ok(())
     }
 
     /// Writes the files of the archive at `part` to `target`; whatever else
@@ -150,7 +166,7 @@ impl Archive {
                 )));
             }
             let path = target.join(name);
-            write_aside(&path, &mut entry).map_err(DataError::io(&path))?;
+            write_new(&path, &mut entry)?;
         }
         if self.is_complete(target) {
             Ok(())
@@ -162,14 +178,33 @@ impl Archive {
     }
 }
 
-/// Writes a file under another name and renames it when it is whole.
-fn write_aside(path: &Path, content: &mut impl Read) -> io::Result<()> {
+/// The error where a file would have to be replaced.
+fn in_the_way(path: &Path) -> DataError {
+    DataError::io(path)(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "it exists and is not the official file, which fetching does not replace; \
+         move it away or choose another folder",
+    ))
+}
+
+/// Writes a file under another name and renames it when it is whole. A file
+/// that is there already has to be the same.
+fn write_new(path: &Path, content: &mut impl Read) -> Result<(), DataError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".part");
-    let mut file = File::create(&aside)?;
-    io::copy(content, &mut file)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)
+    let aside = PathBuf::from(aside);
+    let written = File::create(&aside).and_then(|mut file| {
+        io::copy(content, &mut file)?;
+        file.sync_all()
+    });
+    written.map_err(DataError::io(&aside))?;
+    if !path.exists() {
+        return fs::rename(&aside, path).map_err(DataError::io(path));
+    }
+    let same = checksum(path).and_then(|old| Ok(old == checksum(&aside)?));
+    let same = same.map_err(DataError::io(path))?;
+    fs::remove_file(&aside).map_err(DataError::io(&aside))?;
+    if same { Ok(()) } else { Err(in_the_way(path)) }
 }
 
 /// Completes the file at `part` with what the server has beyond it.

@@ -98,7 +98,7 @@ pub enum Split {
 
 impl Split {
     /// Folder and shard names that mean this split, the preferred one first.
-    pub(crate) fn names(self) -> &'static [&'static str] {
+    pub fn names(self) -> &'static [&'static str] {
         match self {
             Split::Train => &["train"],
             Split::Test => &["test", "val", "valid", "validation"],

@@ -21,14 +21,43 @@ pub fn exit(number: usize) -> String {
 }
 
 /// Keeps two processes from training in one folder.
-const LOCK: &str = ".lock";
+pub const LOCK: &str = ".lock";
+
+/// Whether this is the name of a file that a run writes into its folder.
+pub fn is_run_file(name: &str) -> bool {
+    let number = name
+        .strip_prefix("exit")
+        .and_then(|rest| rest.strip_suffix(".safetensors"));
+    [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG, LOCK].contains(&name)
+        || number.is_some_and(|number| number.parse().is_ok_and(|n| name == exit(n)))
+}
+
+/// Whether a file belongs to a run that a process works on at this moment:
+/// it is named like one, and the folder that it lies in is taken.
+pub fn is_file_of_a_run_that_goes_on(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    if !name.is_some_and(is_run_file) {
+        return false;
+    }
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let lock = File::open(folder.join(LOCK));
+    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
 
 /// Makes the folder if need be and takes it for this process, until the
 /// result is dropped.
 pub(crate) fn take(folder: &Path) -> Result<File, TrainError> {
     fs::create_dir_all(folder).map_err(TrainError::io("create the folder", folder))?;
     let path = folder.join(LOCK);
-    let file = File::create(&path).map_err(TrainError::io("create", &path))?;
+    // Opened, not created anew: a file of the user's of that name keeps its content.
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(false);
+    let file = options
+        .open(&path)
+        .map_err(TrainError::io("create", &path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(TrainError::Busy(folder.to_owned())),
         // Some network file systems have no locks; they go without.
@@ -97,11 +126,21 @@ mod tests {
     fn two_runs_do_not_share_a_folder() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("runs/a");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(LOCK), "a user's").unwrap();
+        assert!(!is_file_of_a_run_that_goes_on(&folder.join(MODEL)));
         let first = take(&folder).unwrap();
         let error = take(&folder).unwrap_err();
         assert!(matches!(error, TrainError::Busy(_)), "{error}");
+        for name in [MODEL, checkpoint::FILE, "exit3.safetensors", LOCK] {
+            assert!(is_file_of_a_run_that_goes_on(&folder.join(name)), "{name}");
+        }
+        for name in ["other.onnx", "exit.safetensors", "exit03.safetensors"] {
+            assert!(!is_file_of_a_run_that_goes_on(&folder.join(name)), "{name}");
+        }
         drop(first);
         take(&folder).unwrap();
+        assert_eq!(fs::read(folder.join(LOCK)).unwrap(), b"a user's");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Cascades and ensembles for a trained model.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use sdpoint::Model;
@@ -12,10 +11,11 @@ use crate::data::note_skipped;
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{plural, print};
+use crate::output_file::Output;
 use crate::progress::Display;
 use crate::{Machine, model, report};
 
-pub fn run(args: &Args, mut model: Model, out: &Path, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, mut model: Model, out: &Output, machine: &Machine) -> Outcome {
     let held_out = open(&args.data, Split::Test, &args.reading.options())?;
     model::check_classes(&model, &held_out)?;
     let batch_size = model::batch_size(&model)?;
@@ -49,12 +49,12 @@ pub fn run(args: &Args, mut model: Model, out: &Path, machine: &Machine) -> Outc
             .hint("allow a higher cost, or add instances with `sdpoint calibrate --ratios`"));
     }
     model.combinations = fitted;
-    model.save(out)?;
+    model.save(out.path())?;
     print(&format!(
         "{}\nFitted {} on one half of {} test images and measured on the other; the model is in {}.\n",
         report::accuracy_table(&model.instances, &model.combinations),
         plural(model.combinations.len(), "combination", "combinations"),
         held_out.len(),
-        out.display()
+        out.path().display()
     ))
 }

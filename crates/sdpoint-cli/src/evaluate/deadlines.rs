@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
-use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant as Clock};
 
@@ -12,13 +11,14 @@ use sdpoint::select::{format_duration, parse_duration};
 use sdpoint::{Instance, format_macs};
 use serde::Serialize;
 
-use super::{Args, write};
-use crate::calibrate::parse_share;
+use super::Args;
 use crate::data::note_skipped;
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{Table, percent, print, print_json};
+use crate::output_file::Output;
 use crate::progress::Display;
+use crate::shares::parse_share;
 use crate::{Machine, model};
 
 /// When answers have to be there.
@@ -89,7 +89,13 @@ struct Row {
 }
 
 /// Answers each test image alone by each of the deadlines.
-pub fn run(args: &Args, test: &Dataset, deadlines: &[Deadline], machine: &Machine) -> Outcome {
+pub fn run(
+    args: &Args,
+    test: &Dataset,
+    deadlines: &[Deadline],
+    csv: Option<&Output>,
+    machine: &Machine,
+) -> Outcome {
     let file = model::file(&args.model);
     let loaded = model::load(&file)?;
     model::check_classes(&loaded, test)?;
@@ -143,13 +149,14 @@ pub fn run(args: &Args, test: &Dataset, deadlines: &[Deadline], machine: &Machin
             tally.row(deadline, time, test.len(), dearest.unwrap_or(1).max(1))
         })
         .collect();
-    if let Some(path) = &args.csv {
-        write_csv(path, &rows)?;
-    }
+    // Where the file cannot be written after all, the results are printed still.
+    let written = csv.map_or(Ok(()), |csv| csv.write(table(&rows).as_bytes()));
     if args.json {
-        return print_json(&rows);
+        print_json(&rows)?;
+    } else {
+        print(&text(&rows, test.len(), full))?;
     }
-    print(&text(&rows, test.len(), full))
+    written
 }
 
 impl Tally {
@@ -204,7 +211,7 @@ fn text(rows: &[Row], images: usize, full: Duration) -> String {
 }
 
 /// The columns of a curve that a deadline has, and its own.
-fn write_csv(path: &Path, rows: &[Row]) -> Outcome {
+fn table(rows: &[Row]) -> String {
     let mut text = String::from("instance,macs,share,top1,loss,deadline_ms,in_time,top1_if_late\n");
     for row in rows {
         writeln!(
@@ -221,7 +228,7 @@ fn write_csv(path: &Path, rows: &[Row]) -> Outcome {
         )
         .expect("a string takes all");
     }
-    write(path, &text)
+    text
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{Args, milliseconds};
 use crate::failure::Outcome;
 use crate::output::{Table, note, percent, plural, print, print_json, span};
+use crate::output_file::{Kind, Outputs};
 use crate::{Machine, model};
 
 /// What is said of an instance.
@@ -24,6 +25,11 @@ struct Row {
 
 pub fn run(args: &Args, path: &Path, machine: &Machine) -> Outcome {
     let file = model::file(path);
+    Outputs::new(&args.replacing).reads(&file).file(
+        "--save",
+        &Profile::path(&file),
+        Kind::Profile,
+    )?;
     let engine = Engine::new(machine.context()?, model::load(&file)?)?;
     let instances = engine.records().len();
     note(&format!(

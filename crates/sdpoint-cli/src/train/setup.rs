@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{Dataset, Source, default_preprocessing, open_pair};
+use sdpoint::train::folder::MODEL;
 use sdpoint::train::{Checkpoint, Init, Method, Plan, Preset, Recipe, checkpoint, fine_tune};
 use sdpoint::{Model, Network, Weights, zoo};
 
@@ -10,6 +11,7 @@ use super::method::Named;
 use super::{Args, Settings};
 use crate::failure::{Class, Failure};
 use crate::model;
+use crate::output_file::Outputs;
 
 /// All that a run needs.
 pub struct Setup {
@@ -47,6 +49,15 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         Some(path) => Some((path, model::load(path)?)),
         None => None,
     };
+    let folder = match &args.out {
+        Some(folder) => folder.clone(),
+        None => free_folder(&source, settings.network.as_deref(), args.overwrite),
+    };
+    let mut outputs = Outputs::without_force().reads_data(&source);
+    if let Some((path, _)) = &init {
+        outputs = outputs.reads(&model::file(path));
+    }
+    outputs.run_folder(&folder, args.overwrite)?;
     let (train, test) = open_data(&source, args, settings.seed, settings.train_images)?;
     let mut preprocessing = match &init {
         Some((_, model)) => model.preprocessing.clone(),
@@ -93,10 +104,6 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         seed: settings.seed,
         calibration_images: settings.calibration_images,
     };
-    let folder = match &args.out {
-        Some(folder) => folder.clone(),
-        None => free_folder(&source, settings.network.as_deref(), args.overwrite),
-    };
     Ok(Setup {
         folder,
         train,
@@ -118,6 +125,10 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
         Some(source) => source.clone(),
         None => plan.data.parse()?,
     };
+    Outputs::without_force()
+        .reads_data(&source)
+        .run_folder(folder, true)?;
+    keep_calibrated(folder, plan)?;
     let (train, test) = open_data(&source, args, plan.seed, plan.train_images)?;
     Ok(Setup {
         folder: folder.to_owned(),
@@ -125,6 +136,29 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
         test,
         start: Start::Resume(Box::new(checkpoint)),
     })
+}
+
+/// Refuses to finish a run once more whose model has become another since:
+/// what `calibrate` has added would be lost.
+fn keep_calibrated(folder: &Path, plan: &Plan) -> Result<(), Failure> {
+    let path = folder.join(MODEL);
+    let Ok(model) = Model::load(&path) else {
+        return Ok(());
+    };
+    let instances = model.instances.iter().map(|record| record.instance);
+    let of_the_run = model.network == plan.network
+        && model.preprocessing == plan.preprocessing
+        && model.combinations.is_empty()
+        && instances.eq(plan.network.instances(&plan.ratios));
+    if of_the_run {
+        return Ok(());
+    }
+    let message = format!(
+        "'{}' was changed after the run was finished, by `calibrate` perhaps: resuming would \
+         replace it",
+        path.display()
+    );
+    Err(Failure::new(Class::Usage, message).hint("move it away first, if the run is to go on"))
 }
 
 /// Opens both splits, the training split with as many images as are wanted.

@@ -64,6 +64,14 @@ pub fn json<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Vec<Value> {
     serde_json::from_str(&succeed(arguments)).expect("the output is an array in JSON")
 }
 
+/// A file that an earlier version of the program has written; see
+/// `fixtures/models/record.json`.
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/models")
+        .join(name)
+}
+
 /// Side of the images that the tests draw.
 pub const SIDE: usize = 16;
 

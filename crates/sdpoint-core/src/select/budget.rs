@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::Choice;
-use crate::cost::format_macs;
+use crate::cost::{format_macs, format_macs_to};
 use crate::instance::Instance;
 
 /// What an inference may cost.
@@ -49,14 +49,39 @@ pub enum BudgetError {
     )]
     Form(String),
     /// A share that is nothing or more than everything.
-    #[error("'{0}' is not a share: it must be above 0% and at most 100%")]
+    #[error("'{}' is not a share: it must be above 0% and at most 100%{}", .0, suggestion(.0))]
     Share(String),
+    /// A number without a unit that is too small to count
+    /// multiply-accumulates and too large to be a share.
+    #[error(
+        "'{0}' has no unit: did you mean {0}% of the full network's cost? \
+         A number of multiply-accumulates is written such as 20M or 1.5G"
+    )]
+    NoUnit(String),
     /// Text that is no number of multiply-accumulates.
     #[error("'{0}' is not a number of multiply-accumulates: give one such as 3000000, 20M or 1.5G")]
     Macs(String),
     /// Text that is no time, or none at all.
-    #[error("'{0}' is not a time: give one such as 8ms, 500us or 0.1s")]
+    #[error("'{}' is not a time: give one such as 8ms, 500us or 0.1s{}", .0, time_suggestion(.0))]
     Duration(String),
+}
+
+/// What was probably meant by a share without its percent sign.
+fn suggestion(text: &str) -> String {
+    match decimal(text.trim().trim_start_matches(">=")) {
+        Some(value) if value > 1.0 && value <= 100.0 => {
+            format!("; did you mean {}%?", text.trim())
+        }
+        _ => String::new(),
+    }
+}
+
+/// What was probably meant by a time without its unit.
+fn time_suggestion(text: &str) -> String {
+    match decimal(text.trim()) {
+        Some(value) if value > 0.0 => format!("; did you mean {}ms?", text.trim()),
+        _ => String::new(),
+    }
 }
 
 /// Reads a time with its unit: `8ms`, `500us`, `0.1s`.
@@ -80,18 +105,24 @@ pub fn parse_duration(text: &str) -> Result<Duration, BudgetError> {
 
 /// A time in three digits: `8.31 ms`.
 pub fn format_duration(time: Duration) -> String {
+    format_duration_to(time, 3)
+}
+
+/// A time in so many digits, at least three.
+fn format_duration_to(time: Duration, digits: usize) -> String {
     let seconds = time.as_secs_f64();
     let (value, unit) = match seconds {
         s if s < 999.5e-6 => (s * 1e6, "us"),
         s if s < 999.5e-3 => (s * 1e3, "ms"),
         s => (s, "s"),
     };
-    let digits = match value {
-        v if v < 9.995 => 2,
-        v if v < 99.95 => 1,
-        _ => 0,
+    let before = match value {
+        v if v < 9.995 => 1,
+        v if v < 99.95 => 2,
+        _ => 3,
     };
-    format!("{value:.digits$} {unit}")
+    let behind = digits.saturating_sub(before);
+    format!("{value:.behind$} {unit}")
 }
 
 /// Reads an accuracy: `80%` or `0.8`.
@@ -110,13 +141,14 @@ pub fn parse_accuracy(text: &str) -> Result<f64, BudgetError> {
         .ok_or_else(bad)
 }
 
-/// Reads a number of multiply-accumulates: `3000000`, `800k`, `20M`, `1.5G`.
+/// Reads a number of multiply-accumulates: `3000000`, `800k`, `20M`, `1.5G`,
+/// and any of these followed by `MACs`.
 ///
 /// # Errors
 /// If the text is no such number, or less than one.
 pub fn parse_macs(text: &str) -> Result<u64, BudgetError> {
     let bad = || BudgetError::Macs(text.to_owned());
-    let trimmed = text.trim();
+    let trimmed = without_unit(text).unwrap_or(text).trim();
     let (digits, unit) = match trimmed.char_indices().next_back() {
         Some((end, last)) if last.is_ascii_alphabetic() => {
             let unit = match last.to_ascii_lowercase() {
@@ -138,6 +170,14 @@ pub fn parse_macs(text: &str) -> Result<u64, BudgetError> {
     }
 }
 
+/// What stands before `MACs`.
+fn without_unit(text: &str) -> Option<&str> {
+    let trimmed = text.trim_end();
+    let at = trimmed.len().checked_sub("MACs".len())?;
+    let unit = trimmed.get(at..)?;
+    unit.eq_ignore_ascii_case("MACs").then(|| &trimmed[..at])
+}
+
 /// A number in plain decimal notation, so that `inf`, `nan` and `1e9` are not
 /// taken for one.
 fn decimal(text: &str) -> Option<f64> {
@@ -153,7 +193,9 @@ impl FromStr for Budget {
     type Err = BudgetError;
 
     /// Reads `50%`, `0.5`, `20M`, `3000000`, `8ms`, `>=80%`, `3@0.5` or
-    /// `full`. A bare number of at most 1 is a share.
+    /// `full`. A bare number of at most 1 is a share; one from there to 100
+    /// is refused, as it is more likely to be a percentage than a number of
+    /// multiply-accumulates, which `50 MACs` says.
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let text = text.trim();
         let share = |value: f64| {
@@ -171,13 +213,16 @@ impl FromStr for Budget {
         if text.ends_with('%') {
             return parse_accuracy(text).map(Self::Share);
         }
+        if without_unit(text).is_some() {
+            return parse_macs(text).map(Self::Macs);
+        }
         if text.ends_with('s') {
             return parse_duration(text).map(Self::Latency);
         }
-        if let Some(value) = decimal(text)
-            && value <= 1.0
-        {
-            return share(value);
+        match decimal(text) {
+            Some(value) if value <= 1.0 => return share(value),
+            Some(value) if value <= 100.0 => return Err(BudgetError::NoUnit(text.to_owned())),
+            _ => {}
         }
         if let Ok(instance) = text.parse() {
             return Ok(Self::Instance(instance));
@@ -191,13 +236,57 @@ impl FromStr for Budget {
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Share(share) => write!(f, "{}%", (share * 1e4).round() / 100.0),
+            Self::Share(share) => f.write_str(&percent(*share, 2)),
             Self::Macs(macs) => write!(f, "{} MACs", format_macs(*macs)),
             Self::Latency(time) => f.write_str(&format_duration(*time)),
-            Self::MinAccuracy(least) => write!(f, ">={}%", (least * 1e4).round() / 100.0),
+            Self::MinAccuracy(least) => write!(f, ">={}", percent(*least, 2)),
             Self::Instance(instance) => instance.fmt(f),
         }
     }
+}
+
+impl Budget {
+    /// The budget in as few digits as tell it from another that would have
+    /// been enough: of 21.96M and 22.0M, both would otherwise read 22.0M.
+    pub(super) fn told_from(&self, enough: &Budget) -> String {
+        let enough = enough.to_string();
+        let text = |more: usize| match self {
+            Self::Share(share) => percent(*share, 2 + more),
+            Self::MinAccuracy(least) => format!(">={}", percent(*least, 2 + more)),
+            Self::Macs(macs) => format!("{} MACs", format_macs_to(*macs, 3 + more)),
+            Self::Latency(time) => format_duration_to(*time, 3 + more),
+            Self::Instance(instance) => instance.to_string(),
+        };
+        let longer = (1..=12).map(text).find(|text| {
+            // A budget that was rounded towards what is enough could be enough.
+            *text != enough && !text.parse().is_ok_and(|shown| self.is_less_than(&shown))
+        });
+        Some(text(0))
+            .filter(|short| *short != enough)
+            .or(longer)
+            .unwrap_or(enough)
+    }
+
+    /// Whether another budget of the same kind allows more instances.
+    fn is_less_than(&self, other: &Budget) -> bool {
+        match (self, other) {
+            (Self::Share(a), Self::Share(b)) => a < b,
+            (Self::Macs(a), Self::Macs(b)) => a < b,
+            (Self::Latency(a), Self::Latency(b)) => a < b,
+            (Self::MinAccuracy(a), Self::MinAccuracy(b)) => a > b,
+            _ => false,
+        }
+    }
+}
+
+/// A share in per cent with at most so many digits behind the point.
+pub(super) fn percent(share: f64, digits: usize) -> String {
+    let text = format!("{:.digits$}", 100.0 * share);
+    let short = match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.'),
+        false => &text,
+    };
+    format!("{short}%")
 }
 
 #[cfg(test)]
@@ -217,6 +306,9 @@ mod tests {
             ("1.5g", Budget::Macs(1_500_000_000)),
             ("800k", Budget::Macs(800_000)),
             ("3000000", Budget::Macs(3_000_000)),
+            ("101", Budget::Macs(101)),
+            ("50 MACs", Budget::Macs(50)),
+            ("22.0M macs", Budget::Macs(22_000_000)),
             ("8ms", Budget::Latency(Duration::from_millis(8))),
             ("0.5 s", Budget::Latency(Duration::from_millis(500))),
             ("250us", Budget::Latency(Duration::from_micros(250))),
@@ -234,6 +326,10 @@ mod tests {
         for text in [
             "0",
             "0%",
+            "50",
+            "1.01",
+            "100",
+            "12.5",
             "101%",
             "-5%",
             "nan",
@@ -244,6 +340,8 @@ mod tests {
             ".",
             "1.5",
             "1e9",
+            "MACs",
+            "0 MACs",
             "20X",
             "-3M",
             "nanG",
@@ -262,6 +360,67 @@ mod tests {
         }
         assert!(parse_macs("0.5").is_err());
         assert_eq!(parse_macs("1").unwrap(), 1);
+    }
+
+    #[test]
+    fn a_percentage_without_its_sign_is_asked_about() {
+        for text in ["50", "12.5", "1.5", "100"] {
+            let error = text.parse::<Budget>().unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean {text}%")), "{error}");
+            let error = parse_accuracy(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("did you mean {text}%")), "{error}");
+        }
+        let error = ">=80".parse::<Budget>().unwrap_err().to_string();
+        assert!(error.contains("did you mean >=80%"), "{error}");
+        for text in ["0", "101", "x", "-5"] {
+            let error = parse_accuracy(text).unwrap_err().to_string();
+            assert!(!error.contains("did you mean"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_time_without_its_unit_is_asked_about() {
+        let error = parse_duration(" 8").unwrap_err().to_string();
+        assert!(error.contains("did you mean 8ms?"), "{error}");
+        let error = parse_duration("soon").unwrap_err().to_string();
+        assert!(!error.contains("did you mean"), "{error}");
+    }
+
+    #[test]
+    fn budgets_that_differ_little_are_shown_with_digits_that_differ() {
+        for (budget, needed, text) in [
+            (
+                Budget::Macs(21_960_000),
+                Budget::Macs(22_000_000),
+                "21.96M MACs",
+            ),
+            (
+                Budget::Macs(21_999_999),
+                Budget::Macs(22_000_000),
+                "21.999999M MACs",
+            ),
+            (
+                Budget::Macs(20_000_000),
+                Budget::Macs(22_000_000),
+                "20.0M MACs",
+            ),
+            (Budget::Macs(998), Budget::Macs(999), "998 MACs"),
+            (Budget::Share(0.333_385), Budget::Share(0.3334), "33.338%"),
+            (
+                Budget::MinAccuracy(0.833_34),
+                Budget::MinAccuracy(0.8333),
+                ">=83.334%",
+            ),
+            (
+                Budget::Latency(Duration::from_nanos(8_309_999)),
+                Budget::Latency(Duration::from_nanos(8_310_000)),
+                "8.309999 ms",
+            ),
+        ] {
+            let shown = budget.told_from(&needed);
+            assert_eq!(shown, text);
+            assert_ne!(shown, needed.to_string());
+        }
     }
 
     #[test]

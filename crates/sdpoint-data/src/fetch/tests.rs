@@ -324,6 +324,43 @@ fn archives_that_are_not_the_data_set_are_refused() {
 }
 
 #[test]
+fn files_of_the_users_are_not_replaced() {
+    let content = packed();
+    let archive = archive(&content);
+    let server = Server::start(content, vec![Answer::Honest]);
+    for (name, bytes, requests) in [
+        // Another size shows before the download, other names after it.
+        ("data.bin", &b"a user's own"[..], 0),
+        ("names.txt", b"Katze\nHund\n", 1),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("set").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        let before = server.ranges().len();
+        let error = archive
+            .fetch(folder.path(), &server.address, |_, _| ())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(name) && error.contains("move it away"),
+            "{error}"
+        );
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+        assert_eq!(server.ranges().len() - before, requests);
+    }
+
+    // The same content stays, and what is missing comes.
+    let folder = TempDir::new().unwrap();
+    fs::create_dir_all(folder.path().join("set")).unwrap();
+    fs::write(folder.path().join("set/names.txt"), "cat\ndog\n").unwrap();
+    archive
+        .fetch(folder.path(), &server.address, |_, _| ())
+        .unwrap();
+    assert_complete(&folder);
+}
+
+#[test]
 fn files_that_are_there_are_not_fetched_again() {
     let folder = TempDir::new().unwrap();
     for (name, size) in CifarKind::Cifar10.all_files() {

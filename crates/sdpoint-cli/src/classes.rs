@@ -1,0 +1,141 @@
+//! Names of classes from a file: a line each, or JSON.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::failure::{Class, Failure};
+
+/// The largest file of names that is read, in bytes.
+const MAX_FILE: u64 = 64 << 20;
+
+/// What JSON there is of class names.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Names {
+    /// `["cat", "dog"]`
+    List(Vec<String>),
+    /// `{"0": "cat", "1": "dog"}`, as `id2label` is.
+    ById(BTreeMap<String, String>),
+}
+
+/// The names in a file, in the order of the logits.
+///
+/// # Errors
+/// If the file cannot be read or is of none of the forms.
+pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("cannot read '{}': {error}", path.display());
+        Failure::io(message, error.kind())
+    };
+    let refuse = |problem: &str| {
+        let message = format!(
+            "'{}' cannot be used for class names: {problem}",
+            path.display()
+        );
+        Failure::new(Class::Usage, message)
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refuse("it is too large"));
+    }
+    let text = text(&bytes).ok_or_else(|| refuse("it is not text in UTF-8"))?;
+    parse(&text).map_err(|problem| refuse(&problem))
+}
+
+/// UTF-8, or UTF-16 with a byte-order mark, as some editors save it.
+fn text(bytes: &[u8]) -> Option<String> {
+    let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
+        let (units, odd) = rest.as_chunks::<2>();
+        let units: Vec<u16> = units.iter().map(|&pair| unit(pair)).collect();
+        odd.is_empty().then(|| String::from_utf16(&units).ok())?
+    };
+    match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        _ => String::from_utf8(bytes.to_vec()).ok(),
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<String>, String> {
+    let text = text.trim();
+    if text.starts_with(['[', '{']) {
+        let names = serde_json::from_str(text).map_err(|_| {
+            "it starts like JSON; then it must be a list of texts, or an object with a text for \
+             each of 0, 1, 2 and so on"
+        })?;
+        return match names {
+            Names::List(names) => Ok(names),
+            Names::ById(names) => by_id(names),
+        };
+    }
+    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    // A class of no name is more likely a line too many.
+    match names.iter().position(String::is_empty) {
+        Some(line) => Err(format!("line {} is empty", line + 1)),
+        None => Ok(names),
+    }
+}
+
+fn by_id(mut names: BTreeMap<String, String>) -> Result<Vec<String>, String> {
+    (0..names.len())
+        .map(|id| {
+            let name = names.remove(&id.to_string());
+            name.ok_or_else(|| format!("it has no name for class {id}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(bytes: &[u8]) -> Result<Vec<String>, String> {
+        parse(&text(bytes).ok_or("not text")?)
+    }
+
+    #[test]
+    fn names_are_read_as_editors_and_programs_write_them() {
+        let utf16: Vec<u8> = "\u{feff}cat\r\ndog, big"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for bytes in [
+            &b"cat\ndog, big"[..],
+            b"cat\ndog, big\n",
+            b"cat\r\ndog, big\r\n\r\n\n",
+            b"\xef\xbb\xbfcat\n dog, big \n",
+            &utf16,
+            b"[\"cat\", \"dog, big\"]\n",
+            b"\xef\xbb\xbf[\n\"cat\",\n\"dog, big\"\n]",
+            b"{\"1\": \"dog, big\", \"0\": \"cat\"}",
+        ] {
+            let names = of(bytes).unwrap_or_else(|e| panic!("{}: {e}", bytes.escape_ascii()));
+            assert_eq!(names, ["cat", "dog, big"], "{}", bytes.escape_ascii());
+        }
+        assert_eq!(of(b"\n\n").unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_no_list_of_names_is_refused() {
+        for (bytes, words) in [
+            (&b"cat\n\ndog"[..], "line 2 is empty"),
+            (b"[\"cat\", 1]", "list of texts"),
+            (b"{0: 'cat'}", "list of texts"),
+            (b"{\"1\": \"cat\"}", "no name for class 0"),
+            (b"\xff\xfea", "not text"),
+            (b"caf\xe9", "not text"),
+        ] {
+            let error = of(bytes).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

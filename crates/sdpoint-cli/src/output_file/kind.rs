@@ -1,0 +1,304 @@
+//! What a file is, by its first bytes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+/// What a file is. Of formats that others write too, `sdpoint`'s own files
+/// are told apart: those can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A model file.
+    Model,
+    /// The checkpoint of a run.
+    Checkpoint,
+    /// A line of metrics an epoch, of a run.
+    Metrics,
+    /// A state dict that `export` wrote.
+    StateDict,
+    /// An ONNX file that `export` wrote.
+    Onnx,
+    /// A PyTorch module that `export` wrote.
+    Module,
+    /// The list of the files that `export --instances` wrote.
+    Manifest,
+    /// Accuracy over cost as a table.
+    Table,
+    /// Accuracy over cost as a picture.
+    Picture,
+    /// The times of a model's instances.
+    Profile,
+    /// Nothing at all.
+    Empty,
+    /// A safetensors file of other origin.
+    Safetensors,
+    /// What `torch.save` wrote.
+    Torch,
+    /// An ONNX file of other origin.
+    ForeignOnnx,
+    /// An image in this format.
+    Image(&'static str),
+    /// An archive in this format.
+    Archive(&'static str),
+    /// Text.
+    Text,
+    /// Anything else.
+    Other,
+}
+
+/// How much of a file is looked at, but for the header of a safetensors file.
+const START: u64 = 1 << 16;
+
+/// The longest header that the safetensors format allows, in bytes.
+const MAX_HEADER: u64 = 100_000_000;
+
+impl Kind {
+    /// What the file at a path is.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let mut start = Vec::new();
+        File::open(path)?.take(START).read_to_end(&mut start)?;
+        Ok(match safetensors_header(&start) {
+            Some(length) => safetensors(path, length).unwrap_or(Self::Other),
+            None => of_start(&start),
+        })
+    }
+
+    /// Whether one file of this kind may give way to one of another: it is of
+    /// the same kind, or there is nothing in it.
+    pub fn gives_way_to(self, new: Self) -> bool {
+        self == new || self == Self::Empty
+    }
+
+    /// Whether `sdpoint` wrote it.
+    pub fn is_ours(self) -> bool {
+        match self {
+            Self::Model
+            | Self::Checkpoint
+            | Self::Metrics
+            | Self::StateDict
+            | Self::Onnx
+            | Self::Module
+            | Self::Manifest
+            | Self::Table
+            | Self::Picture
+            | Self::Profile => true,
+            Self::Empty
+            | Self::Safetensors
+            | Self::Torch
+            | Self::ForeignOnnx
+            | Self::Image(_)
+            | Self::Archive(_)
+            | Self::Text
+            | Self::Other => false,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    /// With its article: `a trained model`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Model => "a model file",
+            Self::Checkpoint => "the checkpoint of a training run",
+            Self::Metrics => "the metrics of a training run",
+            Self::StateDict => "exported weights",
+            Self::Onnx => "an exported ONNX file",
+            Self::Module => "an exported Python module",
+            Self::Manifest => "a list of exported files",
+            Self::Table => "a table of accuracies",
+            Self::Picture => "a picture of a curve",
+            Self::Profile => "a latency profile",
+            Self::Empty => "an empty file",
+            Self::Safetensors => "a safetensors file that sdpoint did not write",
+            Self::Torch => "a PyTorch file",
+            Self::ForeignOnnx => "an ONNX file that sdpoint did not write",
+            Self::Image(format) => {
+                return write!(f, "{} {format} image", article(format));
+            }
+            Self::Archive(format) => {
+                return write!(f, "{} {format} archive", article(format));
+            }
+            Self::Text => "a text file that sdpoint did not write",
+            Self::Other => "a file that sdpoint did not write",
+        })
+    }
+}
+
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['A', 'E', 'I', 'O', 'U']) {
+        "an"
+    } else {
+        "a"
+    }
+}
+
+/// The length of the header if this is the start of a safetensors file.
+fn safetensors_header(start: &[u8]) -> Option<u64> {
+    let (length, rest) = start.split_first_chunk::<8>()?;
+    let length = u64::from_le_bytes(*length);
+    (rest.first() == Some(&b'{') && (2..=MAX_HEADER).contains(&length)).then_some(length)
+}
+
+fn safetensors(path: &Path, header: u64) -> Option<Kind> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(rename = "__metadata__", default)]
+        metadata: HashMap<String, IgnoredAny>,
+    }
+    let mut file = File::open(path).ok()?;
+    file.read_exact(&mut [0; 8]).ok()?;
+    let header: Header = serde_json::from_reader(BufReader::new(file.take(header))).ok()?;
+    let has = |key: &str| header.metadata.contains_key(key);
+    Some(if has("sdpoint") {
+        Kind::Model
+    } else if has("sdpoint_checkpoint") {
+        Kind::Checkpoint
+    } else if ["network", "instances", "preprocessing"]
+        .into_iter()
+        .all(has)
+    {
+        Kind::StateDict
+    } else {
+        Kind::Safetensors
+    })
+}
+
+fn of_start(start: &[u8]) -> Kind {
+    let at = |place: usize, bytes: &[u8]| start.get(place..).is_some_and(|s| s.starts_with(bytes));
+    let contains = |bytes: &[u8]| start.windows(bytes.len()).any(|window| window == bytes);
+    match start {
+        [] => Kind::Empty,
+        // The version of the format, and the producer's name.
+        [8, 1..=32, 0x12, ..] if at(3, b"\x07sdpoint") => Kind::Onnx,
+        [8, 1..=32, 0x12 | 0x1a | 0x3a | 0x42, ..] => Kind::ForeignOnnx,
+        [b'P', b'K', 3, 4, ..] if contains(b"data.pkl") => Kind::Torch,
+        [b'P', b'K', 3, 4, ..] => Kind::Archive("zip"),
+        [0x80, 2..=5, ..] => Kind::Torch,
+        [0x1f, 0x8b, ..] => Kind::Archive("gzip"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Kind::Archive("zstd"),
+        _ if at(0, b"\xfd7zXZ") => Kind::Archive("xz"),
+        _ if at(257, b"ustar") => Kind::Archive("tar"),
+        [0xff, 0xd8, 0xff, ..] => Kind::Image("JPEG"),
+        _ if at(0, b"\x89PNG") => Kind::Image("PNG"),
+        _ if at(0, b"GIF8") => Kind::Image("GIF"),
+        _ if at(0, b"RIFF") && at(8, b"WEBP") => Kind::Image("WebP"),
+        _ if at(0, b"II*\0") || at(0, b"MM\0*") => Kind::Image("TIFF"),
+        _ if at(4, b"ftypavif") => Kind::Image("AVIF"),
+        _ if at(4, b"ftyphei") || at(4, b"ftypmif1") => Kind::Image("HEIC"),
+        _ if at(0, b"BM") && at(6, &[0; 4]) => Kind::Image("BMP"),
+        _ => text(start).map_or(Kind::Other, of_text),
+    }
+}
+
+/// The start of a file as text, if it is some. The last character may be cut.
+fn text(start: &[u8]) -> Option<&str> {
+    let text = match std::str::from_utf8(start) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&start[..error.valid_up_to()]).ok()?
+        }
+        Err(_) => return None,
+    };
+    (!text.contains('\0')).then_some(text)
+}
+
+fn of_text(text: &str) -> Kind {
+    let first_line = text.lines().next().unwrap_or_default();
+    let has = |names: &[&str]| {
+        names
+            .iter()
+            .all(|name| text.contains(&format!("\"{name}\"")))
+    };
+    if first_line.starts_with("instance,") && first_line.contains(",macs,share,") {
+        Kind::Table
+    } else if text.starts_with("<svg") && text.contains("multiply-accumulates") {
+        Kind::Picture
+    } else if text.starts_with("\"\"\"") && text.contains(", written by sdpoint ") {
+        Kind::Module
+    } else if text.starts_with("{\"epoch\":") && has(&["step", "train_loss"]) {
+        Kind::Metrics
+    } else if text.starts_with('{') && has(&["version", "network", "machines"]) {
+        Kind::Profile
+    } else if text.starts_with('{')
+        && has(&["network", "classes"])
+        && text.contains("\"classes\": [")
+    {
+        Kind::Manifest
+    } else {
+        Kind::Text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn kind(content: &[u8]) -> Kind {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, content).unwrap();
+        Kind::of(&path).unwrap()
+    }
+
+    fn safetensors(header: &str) -> Vec<u8> {
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
+    }
+
+    #[test]
+    fn files_are_known_by_their_content() {
+        for (content, expected) in [
+            (&b""[..], Kind::Empty),
+            (b"\x08\x08\x12\x07sdpoint\x1a", Kind::Onnx),
+            (b"\x08\x0a\x12\x07pytorch\x1a", Kind::ForeignOnnx),
+            (b"PK\x03\x04......archive/data.pkl", Kind::Torch),
+            (b"PK\x03\x04......word/document.xml", Kind::Archive("zip")),
+            (b"\x80\x02\x8a\x0al\xfc\x9cF", Kind::Torch),
+            (b"\xff\xd8\xff\xe0", Kind::Image("JPEG")),
+            (b"instance,point,ratio,macs,share,top1\n", Kind::Table),
+            (b"instance,macs,share,top1\n", Kind::Table),
+            (b"instance,mine\n1,2\n", Kind::Text),
+            (b"name,macs,share,top1\n", Kind::Text),
+            (b"import os\n", Kind::Text),
+            (b"<svg><path/></svg>", Kind::Text),
+            (b"{\"name\": \"app\", \"start_url\": \"/\"}", Kind::Text),
+            ("é".as_bytes(), Kind::Text),
+            (b"\0\0\0\0", Kind::Other),
+            (b"\xff\xfe\xff", Kind::Other),
+        ] {
+            assert_eq!(kind(content), expected, "{}", content.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn safetensors_files_are_told_apart_by_their_metadata() {
+        for (header, expected) in [
+            (r#"{"__metadata__":{"sdpoint":"{}"}}"#, Kind::Model),
+            (
+                r#"{"__metadata__":{"sha256":"","sdpoint_checkpoint":"{}"}}"#,
+                Kind::Checkpoint,
+            ),
+            (
+                r#"{"__metadata__":{"network":"a","instances":"[]","preprocessing":"{}"}}"#,
+                Kind::StateDict,
+            ),
+            (r#"{"__metadata__":{"format":"pt"}}"#, Kind::Safetensors),
+            (
+                r#"{"sdpoint":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#,
+                Kind::Safetensors,
+            ),
+            (r#"{"__metadata__":"#, Kind::Other),
+        ] {
+            assert_eq!(kind(&safetensors(header)), expected, "{header}");
+        }
+    }
+}

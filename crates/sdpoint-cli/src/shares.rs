@@ -1,0 +1,87 @@
+//! Costs on the command line: shares of the full network, and
+//! multiply-accumulates. What was probably meant otherwise is asked about.
+
+use sdpoint::select;
+
+/// Fewer multiply-accumulates than any network takes.
+const FEW_MACS: u64 = 1000;
+
+/// A share above 0, such as `150%` or `1.5`.
+pub fn parse_share(text: &str) -> Result<f64, String> {
+    parse(text, f64::INFINITY)
+}
+
+/// The share that a cascade may cost. It is for costs below that of the full
+/// network, so that `40` is hardly forty times as much.
+pub fn parse_cascade(text: &str) -> Result<f64, String> {
+    parse(text, 1.0)
+}
+
+/// The share that an ensemble may cost, which may be several times that of
+/// the full network.
+pub fn parse_ensemble(text: &str) -> Result<f64, String> {
+    parse(text, 10.0)
+}
+
+/// Reads a share; a number above `most` without a percent sign is refused.
+fn parse(text: &str, most: f64) -> Result<f64, String> {
+    let text = text.trim();
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(percent) => (percent, 0.01),
+        None => (text, 1.0),
+    };
+    let share = number.trim().parse::<f64>().ok().map(|value| value * unit);
+    match share {
+        Some(share) if unit == 1.0 && share > most && share <= 1e3 => Err(format!(
+            "that is {text} times the full network's cost: did you mean {text}%?"
+        )),
+        Some(share) if (1e-6..=1e3).contains(&share) => Ok(share),
+        _ => Err("give a share of the full network's cost, such as 150% or 1.5".into()),
+    }
+}
+
+/// Reads a number of multiply-accumulates such as `20M`.
+pub fn parse_macs(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    if text.ends_with('%') {
+        return Err(format!("for a share of the cost, give --budget {text}"));
+    }
+    match select::parse_macs(text) {
+        Ok(macs) if macs < FEW_MACS => Err(format!(
+            "no network takes so few multiply-accumulates: did you mean {macs}M, or --budget {macs}%?"
+        )),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_percentages_or_small_numbers() {
+        assert_eq!(parse_share("150%"), Ok(1.5));
+        assert_eq!(parse_cascade(" 40 % "), Ok(0.4));
+        assert_eq!(parse_cascade("0.4"), Ok(0.4));
+        assert_eq!(parse_cascade("150%"), Ok(1.5));
+        assert_eq!(parse_ensemble("1.5"), Ok(1.5));
+        for bad in ["", "%", "0", "-1", "nan", "inf", "1e9", "half"] {
+            let error = parse_cascade(bad).unwrap_err();
+            assert!(error.contains("such as 150%"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_without_its_sign_is_asked_about() {
+        for (error, meant) in [
+            (parse_cascade("40").unwrap_err(), "40%"),
+            (parse_cascade("1.5").unwrap_err(), "1.5%"),
+            (parse_ensemble("150").unwrap_err(), "150%"),
+            (parse_macs("50").unwrap_err(), "50M, or --budget 50%"),
+            (parse_macs("50%").unwrap_err(), "--budget 50%"),
+        ] {
+            assert!(error.contains(meant), "{error}");
+        }
+        assert_eq!(parse_macs("1k"), Ok(1000));
+    }
+}
