@@ -34,7 +34,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
     let path = path.as_ref();
     let file = file(path);
     Model::load(&file).map_err(|error| match &error {
-        ModelError::Read { .. } if path.is_dir() && !file.exists() => no_model_in(path),
+        ModelError::Read { .. } => no_model(&file).unwrap_or_else(|| error.into()),
         ModelError::NotSafetensors { .. } | ModelError::Foreign { .. } => {
             something_else(&file).unwrap_or_else(|| error.into())
         }
@@ -42,16 +42,21 @@ pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
     })
 }
 
-/// What to say of a folder without a model.
-fn no_model_in(folder: &Path) -> Failure {
+/// What to say of a folder without a model, if that is why a file is missing.
+fn no_model(file: &Path) -> Option<Failure> {
+    let folder = file.parent().filter(|folder| folder.is_dir())?;
+    if file.file_name() != Some(MODEL.as_ref()) || file.exists() {
+        return None;
+    }
     let shown = folder.display();
     if folder.join(checkpoint::FILE).exists() {
         let message = format!("the run in '{shown}' has no model yet: it is not finished");
-        return Failure::new(Class::Files, message)
-            .hint(format!("`sdpoint train --resume {shown}` goes on with it"));
+        let failure = Failure::new(Class::Files, message);
+        return Some(failure.hint(format!("`sdpoint train --resume {shown}` goes on with it")));
     }
     let message = format!("the folder '{shown}' holds no model: it has no {MODEL}");
-    Failure::new(Class::Files, message).hint("name a model file, or the folder of a run")
+    let failure = Failure::new(Class::Files, message);
+    Some(failure.hint("name a model file, or the folder of a run"))
 }
 
 /// What to say of a file that is no model, if it is known what it is.
