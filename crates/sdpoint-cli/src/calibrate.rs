@@ -5,12 +5,12 @@ mod combine;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sdpoint::data::{Source, Split, open};
+use sdpoint::data::{Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{CALIBRATION_IMAGES, Evaluation, Feed, calibrate, evaluate};
 use sdpoint::{Instance, Model, Ratio, Record};
 
-use crate::data::{Reading, SOURCES, note_skipped, open_test};
+use crate::data::{Reading, SOURCES, note_skipped, open_split, open_test};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print};
@@ -114,7 +114,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         .hint("name other ratios, or leave --ratios out to take all statistics anew"));
     }
     let options = args.reading.options();
-    let train = open(&args.data, Split::Train, &options)?;
+    let train = open_split(&args.data, Split::Train, &options)?;
     let test = open_test(&args.data, &options)?;
     if let Some(test) = &test {
         model::check_classes(&model, test)?;

@@ -150,7 +150,10 @@ impl From<TrainError> for Failure {
             TrainError::Model(error) => error.into(),
             TrainError::Io(error) => Self::io(error.to_string(), error.kind()),
             TrainError::Checkpoint { .. } => Self::from_error(Class::Model, &error),
-            TrainError::DataChanged(_) => Self::from_error(Class::Data, &error),
+            TrainError::DataChanged(_) => Self::from_error(Class::Data, &error).hint(
+                "put the images back as they were; or, if there are as many, \
+                 --accept-changed-data goes on with these",
+            ),
             TrainError::Diverged { .. } => Self::from_error(Class::Diverged, &error),
             TrainError::RunExists { ref folder, .. } => {
                 let hint = format!(

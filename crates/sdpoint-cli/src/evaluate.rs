@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use sdpoint::data::{Source, Split, open};
+use sdpoint::data::{Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{Evaluation, Feed, Series, curve_csv, curve_svg, evaluate};
 use sdpoint::{Combination, Instance, Model, Record};
 use serde::Serialize;
 
-use crate::data::{Reading, SOURCES, note_skipped};
+use crate::data::{Reading, SOURCES, note_skipped, open_split};
 use crate::failure::{Failure, Outcome};
 use crate::instances::{Description, Selection, parse_selection};
 use crate::interrupt::Interrupt;
@@ -96,9 +96,18 @@ struct CombinedRow {
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Line {
+enum Measured {
     Instance(Row),
     Combination(CombinedRow),
+}
+
+#[derive(Serialize)]
+struct Line {
+    #[serde(flatten)]
+    measured: Measured,
+    /// How many images were measured, and how many are unreadable.
+    images: usize,
+    skipped: usize,
 }
 
 /// The files that are to be written.
@@ -126,7 +135,7 @@ impl Files {
 
 pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let files = Files::prepare(args)?;
-    let test = || open(&args.data, Split::Test, &args.reading.options());
+    let test = || open_split(&args.data, Split::Test, &args.reading.options());
     if !args.deadline.is_empty() {
         return deadlines::run(args, &test()?, &args.deadline, files.csv.as_ref(), machine);
     }
@@ -182,9 +191,9 @@ fn show(args: &Args, model: &Model, evaluation: &Evaluation) -> Outcome {
             top5: record.top5,
             loss: record.loss,
         };
-        let rows = evaluation.records.iter().map(row).map(Line::Instance);
+        let rows = evaluation.records.iter().map(row).map(Measured::Instance);
         let combined = evaluation.combined.iter().map(|record| {
-            Line::Combination(CombinedRow {
+            Measured::Combination(CombinedRow {
                 combination: record.combination.to_string(),
                 macs: record.macs,
                 share: record.macs as f64 / full.macs.max(1) as f64,
@@ -193,7 +202,12 @@ fn show(args: &Args, model: &Model, evaluation: &Evaluation) -> Outcome {
                 loss: record.loss,
             })
         });
-        return print_json(&rows.chain(combined).collect::<Vec<_>>());
+        let lines = rows.chain(combined).map(|measured| Line {
+            measured,
+            images: evaluation.images,
+            skipped: evaluation.skipped,
+        });
+        return print_json(&lines.collect::<Vec<_>>());
     }
     print(&format!(
         "{}\n{}",

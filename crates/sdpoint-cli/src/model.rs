@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use sdpoint::data::Dataset;
+use sdpoint::data::{Dataset, visible_name};
 use sdpoint::train::checkpoint;
 use sdpoint::train::folder::MODEL;
 use sdpoint::{Engine, Instance, Model, ModelError, Profile, TimeSource, zoo};
 
 use crate::Machine;
 use crate::failure::{Class, Failure};
-use crate::output::{name, note};
+use crate::output::note;
 use crate::output_file::Kind;
 
 /// Whether an argument that may be a network's name is a file's instead.
@@ -134,9 +134,9 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
     let how = match differing {
         Some((one, other)) if ours.len() == theirs.len() => {
             format!(
-                "one is '{}' in the model and '{}' in the data",
-                name(one),
-                name(other)
+                "one is {} in the model and {} in the data",
+                visible_name(one),
+                visible_name(other)
             )
         }
         _ => format!("{} in the model, {} in the data", ours.len(), theirs.len()),

@@ -1,11 +1,9 @@
 //! `sdpoint predict`: what is on an image, at a chosen cost.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sdpoint::data::{Image, decode};
+use sdpoint::data::{FileError, Image, decode, read_file};
 use sdpoint::select::{format_duration, parse_accuracy, parse_duration};
 use sdpoint::{
     Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, format_macs,
@@ -38,9 +36,6 @@ count from when the image is decoded.
 
 --cascade and --ensemble need combinations that `sdpoint calibrate MODEL --data SRC --cascade 40%` \
 has fitted.";
-
-/// The largest image file that is read.
-const MAX_FILE: u64 = 256 << 20;
 
 /// Tell the classes of images, at a chosen cost
 #[derive(clap::Args)]
@@ -277,26 +272,15 @@ impl Said {
 }
 
 fn read(path: &Path) -> Result<Image, Failure> {
-    let unreadable = |error: std::io::Error| {
-        Failure::io(
-            format!("cannot read '{}': {error}", path.display()),
-            error.kind(),
-        )
-    };
     let refuse =
         |problem: String| Failure::new(Class::Data, format!("'{}' {problem}", path.display()));
-    // A pipe would block, and a device has no end.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(refuse("is not a file".into()));
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(refuse(format!("has more than {MAX_FILE} bytes")));
-    }
+    let bytes = read_file(path).map_err(|error| match error {
+        FileError::Io(error) => Failure::io(
+            format!("cannot read '{}': {error}", path.display()),
+            error.kind(),
+        ),
+        error => refuse(error.to_string()),
+    })?;
     decode(&bytes).map_err(|error| refuse(error.to_string()))
 }
 

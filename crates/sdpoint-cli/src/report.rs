@@ -50,11 +50,21 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
 /// What computing all instances together saved.
 pub fn sharing(evaluation: &Evaluation) -> String {
     format!(
-        "Measured on {} images. The layers before a point were computed once for all instances, \
+        "Measured on {} images{}. The layers before a point were computed once for all instances, \
          which saved {} of the work: {} MACs an image instead of {}.\n",
         evaluation.images,
+        skipped(evaluation.skipped),
         percent(evaluation.work.saved()),
         format_macs(evaluation.work.shared),
         format_macs(evaluation.work.separate),
     )
+}
+
+/// What is said of images that were left out because they are unreadable.
+pub fn skipped(images: usize) -> String {
+    match images {
+        0 => String::new(),
+        1 => " (1 unreadable one was left out)".to_owned(),
+        _ => format!(" ({images} unreadable ones were left out)"),
+    }
 }

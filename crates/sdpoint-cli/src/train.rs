@@ -69,6 +69,10 @@ pub struct Args {
     /// Go on with the run in this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "overwrite"])]
     resume: Option<PathBuf>,
+    /// With --resume, go on although images were replaced, renamed or moved since the run began;
+    /// the result is not what the uninterrupted run would have given
+    #[arg(long, requires = "resume")]
+    accept_changed_data: bool,
     /// Throw away the run that the folder holds
     #[arg(long)]
     overwrite: bool,
@@ -95,6 +99,9 @@ struct Settings {
     /// Side of the images in pixels, or HxW [default: small images' own, 224 for others]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
+    /// Never mirror images in training, where left and right matter: digits, text, road signs
+    #[arg(long)]
+    no_flip: bool,
     /// What a step trains: sdpoint, thrifty, plain or sandwich; see below
     #[arg(long, value_name = "METHOD", default_value = "sdpoint")]
     method: Named,

@@ -1,41 +1,56 @@
 //! `tar:PATH`: images in archives, read without unpacking them to disk.
 //!
 //! Two layouts are known, told apart archive by archive: the tree of
-//! `folder:` (`train/CLASS/….jpg`), and WebDataset's pairs of members
-//! (`KEY.jpg` with `KEY.cls`). What belongs to which split is said by the
-//! members' paths or by the archive's name (`train-000000.tar`). Of a plain
-//! archive only the members' places are kept in memory; a compressed one
+//! `folder:` (`train/CLASS/….jpg`), read by the same code, and WebDataset's
+//! samples (`KEY.jpg` with `KEY.cls`). What belongs to which split is said by
+//! the members' paths or by the archive's name (`train-000000.tar`). Of a
+//! plain archive only the members' places are kept in memory; a compressed one
 //! cannot be read out of order, so its images' bytes are kept.
 
+mod format;
 mod layout;
+mod links;
 mod members;
+mod samples;
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::dataset::{Contents, Images, OpenOptions};
 use crate::decode::decode;
-use crate::error::{DataError, ImageError, quoted};
-use crate::file::read_at;
-use crate::folder::{listed, sorted_entries};
+use crate::error::{DataError, ImageError};
+use crate::expand::expand;
+use crate::file::{FileError, MAX_FILE, read_at};
+use crate::folder::{Disk, listed};
 use crate::image::Image;
+use crate::layout::{check_classes, meant};
+use crate::left_out::LeftOut;
+use crate::names::{quoted, text_of};
 use crate::source::Split;
-use layout::{Layout, Located};
-use members::{Content, read_members};
+use crate::tree::{ClassTree, Met, Store, choose, is_hidden, split_name, walk};
+pub(crate) use format::refuse_archive;
+use layout::Layout;
+use links::Place;
+use members::{Content, Members, read_members, read_passed};
+use samples::Shard;
 
-/// Lists one split of the archives at `paths`, each an archive or a folder
-/// that holds archives.
+/// Lists one split of the archives at `paths`, each an archive, a folder that
+/// holds archives, or a pattern for several.
 pub(crate) fn open(
     paths: &[PathBuf],
     split: Split,
     options: &OpenOptions,
 ) -> Result<Contents, DataError> {
     let mut archives = Vec::new();
+    let mut unread = LeftOut::default();
     for path in paths {
-        add_archives(path, split, &mut archives)?;
+        for path in expand(path)? {
+            add_archives(&path, split, &mut archives, &mut unread)?;
+        }
     }
     let mut memory = options.archive_bytes;
-    let mut located = Vec::new();
+    let mut parts = Vec::new();
     let mut other = Vec::new();
     for (number, path) in archives.iter().enumerate() {
         let layout = Layout::new(path, split);
@@ -43,19 +58,32 @@ pub(crate) fn open(
             other.push(path.display().to_string());
             continue;
         }
-        let members = read_members(path, &mut memory, |member| layout.wants(member))?;
-        other.extend(members.other);
-        located.extend(layout.locate(path, members.wanted)?.map(|l| (number, l)));
+        let archive = Archive::read(number, path, &layout, options, &mut memory)?;
+        let found = archive.parts(&layout)?;
+        if found.is_empty() {
+            other.extend(archive.first_names()?);
+        }
+        parts.extend(found);
     }
-    // Where there is `test` as well as `val`, `test` alone is taken.
-    let preferred = split
-        .names()
-        .iter()
-        .find(|&name| located.iter().any(|(_, l)| l.split == *name));
-    located.retain(|(_, l)| Some(&l.split) == preferred);
-    if !located.iter().any(|(_, l)| l.image.is_some()) {
+    let names = names_of(split, &parts);
+    let mut parts: Vec<Option<Part>> = parts.into_iter().map(Some).collect();
+    let (mut numbered, mut hint) = (true, None);
+    let chosen = choose(&names, |index| {
+        let mut tree = ClassTree::default();
+        (numbered, hint) = (true, None);
+        for part in &mut parts {
+            if let Some(part) = part.take_if(|part| part.name == names[index]) {
+                numbered &= part.has_samples;
+                hint = hint.take().or(part.hint);
+                tree.merge(part.tree);
+            }
+        }
+        Ok(tree)
+    })?;
+    let place = paths.first().cloned().unwrap_or_default();
+    let Some((_, mut tree)) = chosen else {
         return Err(DataError::NoSplit {
-            path: paths.first().cloned().unwrap_or_default(),
+            path: place.clone(),
             split,
             expected: format!(
                 "members {0}/CLASS/….jpg, or KEY.jpg with KEY.cls in archives named {0}-….tar",
@@ -66,121 +94,378 @@ pub(crate) fn open(
             } else {
                 quoted(&other)
             },
+            hint: cifar_hint(&other, &place),
+        });
+    };
+    tree.left_out.merge(unread);
+    if tree.filled() == 0 && tree.classes.is_empty() {
+        return Err(DataError::NoSplit {
+            path: place,
+            split,
+            expected: "a folder for each class, or a .cls member for each image".to_owned(),
+            found: tree.left_out.lines().join("; "),
+            hint,
         });
     }
-    into_contents(archives, located)
+    check_classes(&tree, &place, &place, split, || Ok(String::new()))?;
+    Ok(into_contents(archives, tree, numbered))
+}
+
+/// The names that the split goes by, the preferred one first.
+fn names_of(split: Split, parts: &[Part]) -> Vec<String> {
+    let names = split.names().iter();
+    let there = names.filter(|&name| parts.iter().any(|part| part.name == *name));
+    there.map(|&name| name.to_owned()).collect()
+}
+
+fn cifar_hint(names: &[String], place: &Path) -> Option<String> {
+    let kind = match names {
+        names if names.iter().any(|n| n.contains("cifar-100-")) => "cifar100",
+        names if names.iter().any(|n| n.contains("cifar-10-")) => "cifar10",
+        _ => return meant(place),
+    };
+    Some(format!(
+        "these look like CIFAR's own files: use {kind}:{}",
+        place.display()
+    ))
 }
 
 /// Adds the archive at `path`, or those in the folder at `path`.
-fn add_archives(path: &Path, split: Split, archives: &mut Vec<PathBuf>) -> Result<(), DataError> {
+fn add_archives(
+    path: &Path,
+    split: Split,
+    archives: &mut Vec<PathBuf>,
+    unread: &mut LeftOut,
+) -> Result<(), DataError> {
     if !path.is_dir() {
+        refuse_archive(path, false)?;
         archives.push(path.to_owned());
         return Ok(());
     }
-    let entries = sorted_entries(path)?;
-    let is_archive = |name: &str| {
-        let name = name.to_ascii_lowercase();
-        [".tar", ".tar.gz", ".tgz"]
-            .iter()
-            .any(|end| name.ends_with(end))
-    };
     let before = archives.len();
-    archives.extend(
-        entries
-            .iter()
-            .filter(|e| is_archive(&e.name))
-            .map(|e| e.path.clone()),
-    );
+    let mut others = Vec::new();
+    let disk = Disk::new(path);
+    let entries = disk.entries(&disk.top()?)?;
+    for entry in &entries {
+        if format::is_tar_name(&entry.name) && !is_hidden(&entry.name) {
+            archives.push(path.join(&entry.name));
+        } else if format::is_other_name(&entry.name) {
+            unread.other_kind(&entry.name);
+            others.push(path.join(&entry.name));
+        }
+    }
     if archives.len() == before {
+        for other in &others {
+            refuse_archive(other, false)?;
+        }
         return Err(DataError::NoSplit {
             path: path.to_owned(),
             split,
             expected: "an archive (.tar, .tar.gz or .tgz)".to_owned(),
             found: listed(&entries),
+            hint: (entries
+                .iter()
+                .any(|entry| split_name(&entry.name).is_some()))
+            .then(|| format!("for folders of images use folder:{}", path.display())),
         });
     }
     Ok(())
 }
 
-/// Numbers the classes: by name, or by value where all are numbers that
-/// `.cls` members gave.
-fn into_contents(
-    archives: Vec<PathBuf>,
-    located: Vec<(usize, Located)>,
-) -> Result<Contents, DataError> {
-    let numbered = located
-        .iter()
-        .all(|(_, l)| l.from_cls && l.class.parse::<u32>().is_ok());
-    let mut classes: Vec<String> = {
-        let mut images: BTreeMap<&str, usize> = BTreeMap::new();
-        for (_, l) in &located {
-            *images.entry(&l.class).or_default() += usize::from(l.image.is_some());
-        }
-        let empty: Vec<&str> = images
-            .iter()
-            .filter(|(_, n)| **n == 0)
-            .map(|(c, _)| *c)
-            .collect();
-        if !empty.is_empty() {
-            return Err(DataError::EmptyClass {
-                path: archives[located[0].0].clone(),
-                classes: quoted(&empty),
-            });
-        }
-        images.into_keys().map(str::to_owned).collect()
+/// The files of these names in the folder `folder` of an archive, or, where it
+/// has no such folder, at its top. It may unpack to `limit` bytes.
+pub(crate) fn read_files(
+    path: &Path,
+    folder: &str,
+    names: &[&str],
+    limit: u64,
+) -> Result<HashMap<String, Arc<[u8]>>, DataError> {
+    let wanted = |member: &str| {
+        let member = member.strip_prefix("./").unwrap_or(member);
+        let name = member
+            .strip_prefix(folder)
+            .map(|name| name.trim_start_matches('/'));
+        let name = name.unwrap_or(member);
+        names.iter().find(|wanted| **wanted == name).copied()
     };
-    if numbered {
-        classes.sort_by_key(|class| class.parse::<u32>().unwrap_or(u32::MAX));
-    }
-    let ids: BTreeMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-    let (mut labels, mut members) = (Vec::new(), Vec::new());
-    for (archive, l) in located {
-        if let Some((path, content)) = l.image {
-            labels.push(ids[l.class.as_str()]);
-            members.push(Member {
-                archive,
-                path,
-                content,
-            });
+    let members = read_members(path, &mut { limit }, &|member| wanted(member).is_some())?;
+    let mut found = Vec::new();
+    walk(&members, &0, &mut LeftOut::default(), &mut |member, met| {
+        if let (Met::File(place), Some(name)) = (met, wanted(member)) {
+            found.push((name, place));
         }
+    })?;
+    let mut files = HashMap::new();
+    for (name, place) in found {
+        let bytes: Arc<[u8]> = match members.content(place.member) {
+            Some(Content::Kept(bytes)) => bytes.as_ref().into(),
+            Some(&Content::At { offset, len }) if len as u64 <= limit => read_at(path, offset, len)
+                .map_err(DataError::file(path))?
+                .into(),
+            _ => continue,
+        };
+        files.insert(name.to_owned(), bytes);
     }
-    drop(ids);
-    Ok(Contents {
-        classes,
-        labels,
-        images: Box::new(Members { archives, members }),
-    })
+    Ok(files)
 }
 
-struct Members {
-    archives: Vec<PathBuf>,
-    members: Vec<Member>,
+/// One archive that was listed.
+struct Archive<'a> {
+    number: usize,
+    path: &'a Path,
+    options: &'a OpenOptions,
+    members: Members,
 }
 
-struct Member {
-    /// Number of its archive.
-    archive: usize,
+/// What an archive has of a split by one of its names.
+struct Part {
+    name: &'static str,
+    /// Whether its classes were told by members, as in WebDataset.
+    has_samples: bool,
+    /// How its images' classes might be had, where they have none.
+    hint: Option<String>,
+    tree: ClassTree<Picture>,
+}
+
+/// An image in an archive.
+struct Picture {
+    /// The archive's number, and the member's in it, by which images are sorted.
+    order: (usize, usize),
     path: String,
     content: Content,
 }
 
-impl Images for Members {
-    fn load(&self, index: usize) -> Result<Image, ImageError> {
-        let member = &self.members[index];
-        match &member.content {
-            Content::Kept(bytes) => decode(bytes),
-            &Content::At { offset, len } => {
-                decode(&read_at(&self.archives[member.archive], offset, len)?)
+impl<'a> Archive<'a> {
+    fn read(
+        number: usize,
+        path: &'a Path,
+        layout: &Layout,
+        options: &'a OpenOptions,
+        memory: &mut u64,
+    ) -> Result<Self, DataError> {
+        let members = read_members(path, memory, &|member| {
+            samples::may_matter(member, options) && layout.may_hold(member)
+        })?;
+        Ok(Self {
+            number,
+            path,
+            options,
+            members,
+        })
+    }
+
+    /// The first few names in it, for a message.
+    fn first_names(&self) -> Result<Vec<String>, DataError> {
+        let mut names = Vec::new();
+        walk(
+            &self.members,
+            &0,
+            &mut LeftOut::default(),
+            &mut |path, met| {
+                const KEPT: usize = 9;
+                if matches!(met, Met::File(_)) && names.len() < KEPT {
+                    names.push(path.to_owned());
+                }
+            },
+        )?;
+        Ok(names)
+    }
+
+    fn parts(&self, layout: &Layout) -> Result<Vec<Part>, DataError> {
+        let roots = layout.roots(&self.members)?.into_iter();
+        let parts = roots.map(|root| self.part(root.name, root.folder));
+        let mut parts = parts.collect::<Result<Vec<Part>, _>>()?;
+        if let Some(first) = parts.first_mut() {
+            // Whose members these would have been, nobody knows.
+            first.tree.left_out.merge(self.members.left_out.clone());
+        }
+        Ok(parts)
+    }
+
+    fn part(&self, name: &'static str, root: usize) -> Result<Part, DataError> {
+        let above = self.members.path_of(root);
+        let mut left_out = LeftOut::default();
+        let mut folders = Vec::new();
+        let mut files = Vec::new();
+        walk(
+            &self.members,
+            &root,
+            &mut left_out,
+            &mut |path, met| match met {
+                Met::Folder => folders.push(path.to_owned()),
+                Met::File(place) => files.push((format!("{above}{path}"), place)),
+            },
+        )?;
+        for path in self
+            .members
+            .replaced
+            .iter()
+            .filter(|p| p.starts_with(&above))
+        {
+            left_out.replaced.add(path);
+        }
+        let shard = Shard {
+            archive: self.path,
+            files: &files,
+            replaced: &self.members.replaced,
+            options: self.options,
+            bytes: &|place, limit| self.bytes(place, limit),
+        };
+        let has_samples = shard.has_samples();
+        let mut tree = if has_samples {
+            shard.read()?
+        } else {
+            let mut tree = ClassTree::default();
+            for folder in folders {
+                tree.add(&folder, Met::Folder);
             }
+            for (index, (path, _)) in files.iter().enumerate() {
+                tree.add(&path[above.len()..], Met::File(index));
+            }
+            tree
+        };
+        let unlabelled = tree.filled() == 0 && tree.left_out.loose.number > 0;
+        let hint = if unlabelled { shard.hint() } else { None };
+        left_out.merge(std::mem::take(&mut tree.left_out));
+        tree.left_out = left_out;
+        Ok(Part {
+            name,
+            has_samples,
+            hint,
+            tree: self.pictures(tree, files)?,
+        })
+    }
+
+    /// The images of a tree, which are given by their numbers among the files,
+    /// with their bytes, or where these are.
+    fn pictures(
+        &self,
+        tree: ClassTree<usize>,
+        mut files: Vec<(String, Place)>,
+    ) -> Result<ClassTree<Picture>, DataError> {
+        let members = tree
+            .classes
+            .values()
+            .flatten()
+            .map(|&file| files[file].1.member);
+        let is_passed =
+            |member: &usize| matches!(self.members.content(*member), Some(Content::Passed { .. }));
+        let passed: HashSet<usize> = members.filter(is_passed).collect();
+        let mut late = HashMap::new();
+        if !passed.is_empty() {
+            // Links led to members whose paths did not tell that they matter.
+            late = read_passed(self.path, &mut { self.options.archive_bytes }, &passed)?;
+        }
+        Ok(tree.map(|file| {
+            let (path, place) = &mut files[file];
+            let content = match late.get(&place.member) {
+                Some(bytes) => Some(Content::Kept(bytes.clone())),
+                None => self.members.content(place.member).cloned(),
+            };
+            Picture {
+                order: (self.number, place.order),
+                path: std::mem::take(path),
+                content: content.unwrap_or(Content::Passed { len: 0 }),
+            }
+        }))
+    }
+
+    /// The bytes of a member, if there are no more than `limit`.
+    fn bytes(&self, place: Place, limit: usize) -> Result<Vec<u8>, DataError> {
+        let too_long = || DataError::File {
+            path: self.path.to_owned(),
+            error: FileError::TooLarge(limit as u64),
+        };
+        match self.members.content(place.member) {
+            Some(Content::Kept(bytes)) if bytes.len() <= limit => Ok(bytes.to_vec()),
+            Some(&Content::At { offset, len }) if len <= limit => {
+                read_at(self.path, offset, len).map_err(DataError::file(self.path))
+            }
+            Some(&Content::Passed { len }) if len <= limit as u64 => {
+                let wanted = HashSet::from([place.member]);
+                let memory = &mut { self.options.archive_bytes };
+                let mut bytes = read_passed(self.path, memory, &wanted)?;
+                Ok(bytes.remove(&place.member).unwrap_or_default().into())
+            }
+            _ => Err(too_long()),
+        }
+    }
+}
+
+/// Numbers the classes: by name, or by value where all are numbers that
+/// members gave. Images come in the order of the archives and their members.
+fn into_contents(archives: Vec<PathBuf>, tree: ClassTree<Picture>, numbered: bool) -> Contents {
+    let mut classes: Vec<String> = tree.classes.keys().cloned().collect();
+    if numbered && let Some(numbers) = samples::numbers(tree.classes.keys()) {
+        classes.sort_by_key(|class| numbers[class.as_str()]);
+    }
+    let mut pictures = Vec::new();
+    let mut by_class = tree.classes;
+    for (label, class) in classes.iter().enumerate() {
+        let of_class = by_class.remove(class).unwrap_or_default();
+        pictures.extend(of_class.into_iter().map(|picture| (label as u32, picture)));
+    }
+    pictures.sort_by(|(_, a), (_, b)| (a.order, &a.path).cmp(&(b.order, &b.path)));
+    let (labels, pictures) = pictures.into_iter().unzip();
+    Contents {
+        classes,
+        labels,
+        left_out: tree.left_out,
+        images: Box::new(Pictures { archives, pictures }),
+    }
+}
+
+struct Pictures {
+    archives: Vec<PathBuf>,
+    pictures: Vec<Picture>,
+}
+
+impl Pictures {
+    fn archive(&self, index: usize) -> &Path {
+        &self.archives[self.pictures[index].order.0]
+    }
+}
+
+impl Images for Pictures {
+    fn load(&self, index: usize) -> Result<Image, ImageError> {
+        match &self.pictures[index].content {
+            Content::Kept(bytes) => decode(bytes),
+            Content::At { len, .. } if *len as u64 > MAX_FILE => {
+                Err(FileError::TooLarge(MAX_FILE).into())
+            }
+            &Content::At { offset, len } => decode(&read_at(self.archive(index), offset, len)?),
+            Content::Passed { .. } => Err(FileError::TooLarge(MAX_FILE).into()),
         }
     }
 
     fn name(&self, index: usize) -> String {
-        let member = &self.members[index];
         format!(
             "{}: {}",
-            self.archives[member.archive].display(),
-            member.path
+            self.archive(index).display(),
+            self.pictures[index].path
         )
+    }
+
+    fn key(&self, index: usize) -> String {
+        let archive = text_of(self.archive(index).file_name().unwrap_or_default());
+        format!("{archive}/{}", self.pictures[index].path)
+    }
+
+    fn stored(&self, index: usize) -> Result<u64, DataError> {
+        Ok(match &self.pictures[index].content {
+            Content::Kept(bytes) => bytes.len() as u64,
+            Content::At { len, .. } => *len as u64,
+            Content::Passed { len } => *len,
+        })
+    }
+
+    fn bytes(&self, index: usize) -> Option<Vec<u8>> {
+        match &self.pictures[index].content {
+            Content::Kept(bytes) => Some(bytes.to_vec()),
+            &Content::At { offset, len } if len as u64 <= MAX_FILE => {
+                read_at(self.archive(index), offset, len).ok()
+            }
+            _ => None,
+        }
     }
 }

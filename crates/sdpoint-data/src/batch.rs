@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// In place of an image's class: the image is unreadable and left out.
+pub(crate) const MISSING: u32 = u32::MAX;
+
 /// Images as the network takes them, with their labels. When it is dropped,
 /// its memory goes back to the loader that made it.
 #[derive(Debug)]
@@ -36,6 +39,25 @@ impl Batch {
             size,
             pool: Arc::clone(pool),
         }
+    }
+
+    /// Moves the images together, so that those without a class are gone.
+    pub(crate) fn close_gaps(&mut self) {
+        let len = self.images.len() / self.labels.len().max(1);
+        let mut kept = 0;
+        for index in 0..self.labels.len() {
+            if self.labels[index] == MISSING {
+                continue;
+            }
+            if kept != index {
+                self.labels[kept] = self.labels[index];
+                self.images
+                    .copy_within(index * len..(index + 1) * len, kept * len);
+            }
+            kept += 1;
+        }
+        self.labels.truncate(kept);
+        self.images.truncate(kept * len);
     }
 
     /// How many images there are; at least one.

@@ -1,19 +1,30 @@
-//! `cifar10:DIR` and `cifar100:DIR`: the official binary files.
+//! `cifar10:PATH` and `cifar100:PATH`: the official files, in the binary form
+//! or in Python's, unpacked or in the archives that they are published in.
 //!
-//! A record is the label (for CIFAR-100 the coarse one, then the fine one)
-//! and 3072 bytes of pixels: all red ones in rows from the top, then all
-//! green, then all blue. Source: <https://www.cs.toronto.edu/~kriz/cifar.html>.
+//! An image is 3072 bytes of pixels in either form: all red ones in rows from
+//! the top, then all green, then all blue. Source:
+//! <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
+mod binary;
+mod pickle;
+mod python;
+
+use std::collections::HashMap;
 use std::fs;
-use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::archive::{read_files, refuse_archive};
 use crate::dataset::{Contents, Images};
 use crate::error::{DataError, ImageError};
-use crate::file::{open_file, read_at};
+use crate::file::{FileError, open_file, read_at, read_file_up_to};
 use crate::image::Image;
-
+use crate::left_out::LeftOut;
 use crate::source::Split;
+
+/// The most bytes that an archive may unpack to: the official ones have 184
+/// million.
+const MAX_ARCHIVE: u64 = 512 << 20;
 
 const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
@@ -27,12 +38,38 @@ pub enum CifarKind {
     Cifar100,
 }
 
+/// A form in which the data sets are published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Binary,
+    Python,
+}
+
 impl CifarKind {
-    /// The folder that the official archive unpacks to.
-    pub(crate) fn folder(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            CifarKind::Cifar10 => "cifar-10-batches-bin",
-            CifarKind::Cifar100 => "cifar-100-binary",
+            CifarKind::Cifar10 => "cifar10",
+            CifarKind::Cifar100 => "cifar100",
+        }
+    }
+
+    /// The folder that the official archive unpacks to.
+    pub(crate) fn folder(self, form: Form) -> &'static str {
+        match (self, form) {
+            (CifarKind::Cifar10, Form::Binary) => "cifar-10-batches-bin",
+            (CifarKind::Cifar100, Form::Binary) => "cifar-100-binary",
+            (CifarKind::Cifar10, Form::Python) => "cifar-10-batches-py",
+            (CifarKind::Cifar100, Form::Python) => "cifar-100-python",
+        }
+    }
+
+    /// The official archive's name without its ending.
+    fn archive(self, form: Form) -> &'static str {
+        match (self, form) {
+            (CifarKind::Cifar10, Form::Binary) => "cifar-10-binary",
+            (CifarKind::Cifar100, Form::Binary) => "cifar-100-binary",
+            (CifarKind::Cifar10, Form::Python) => "cifar-10-python",
+            (CifarKind::Cifar100, Form::Python) => "cifar-100-python",
         }
     }
 
@@ -43,46 +80,65 @@ impl CifarKind {
         }
     }
 
-    /// The file of the classes' names, one a line.
-    fn names_file(self) -> &'static str {
-        match self {
-            CifarKind::Cifar10 => "batches.meta.txt",
-            CifarKind::Cifar100 => "fine_label_names.txt",
+    /// The file of the classes' names.
+    fn names_file(self, form: Form) -> &'static str {
+        match (self, form) {
+            (CifarKind::Cifar10, Form::Binary) => "batches.meta.txt",
+            (CifarKind::Cifar100, Form::Binary) => "fine_label_names.txt",
+            (CifarKind::Cifar10, Form::Python) => "batches.meta",
+            (CifarKind::Cifar100, Form::Python) => "meta",
         }
     }
 
-    /// A split's files and how many records each has.
-    fn files(self, split: Split) -> (&'static [&'static str], usize) {
+    /// A split's files.
+    fn files(self, form: Form, split: Split) -> &'static [&'static str] {
+        match (self, form, split) {
+            (CifarKind::Cifar10, Form::Binary, Split::Train) => &[
+                "data_batch_1.bin",
+                "data_batch_2.bin",
+                "data_batch_3.bin",
+                "data_batch_4.bin",
+                "data_batch_5.bin",
+            ],
+            (CifarKind::Cifar10, Form::Binary, Split::Test) => &["test_batch.bin"],
+            (CifarKind::Cifar100, Form::Binary, Split::Train) => &["train.bin"],
+            (CifarKind::Cifar100, Form::Binary, Split::Test) => &["test.bin"],
+            (CifarKind::Cifar10, Form::Python, Split::Train) => &[
+                "data_batch_1",
+                "data_batch_2",
+                "data_batch_3",
+                "data_batch_4",
+                "data_batch_5",
+            ],
+            (CifarKind::Cifar10, Form::Python, Split::Test) => &["test_batch"],
+            (CifarKind::Cifar100, Form::Python, Split::Train) => &["train"],
+            (CifarKind::Cifar100, Form::Python, Split::Test) => &["test"],
+        }
+    }
+
+    /// How many images each file of a split has.
+    fn records(self, split: Split) -> usize {
         match (self, split) {
-            (CifarKind::Cifar10, Split::Train) => (
-                &[
-                    "data_batch_1.bin",
-                    "data_batch_2.bin",
-                    "data_batch_3.bin",
-                    "data_batch_4.bin",
-                    "data_batch_5.bin",
-                ],
-                10_000,
-            ),
-            (CifarKind::Cifar10, Split::Test) => (&["test_batch.bin"], 10_000),
-            (CifarKind::Cifar100, Split::Train) => (&["train.bin"], 50_000),
-            (CifarKind::Cifar100, Split::Test) => (&["test.bin"], 10_000),
+            (CifarKind::Cifar100, Split::Train) => 50_000,
+            _ => 10_000,
         }
     }
 
-    /// Every file of the data set, with its size in bytes where it has one.
+    /// Every binary file of the data set, with its size in bytes where it has
+    /// one.
     #[cfg(feature = "fetch")]
     pub(crate) fn all_files(self) -> Vec<(&'static str, Option<u64>)> {
         let records = [Split::Train, Split::Test].into_iter().flat_map(|split| {
-            let (names, records) = self.files(split);
-            names
-                .iter()
-                .map(move |&name| (name, Some((records * self.record()) as u64)))
+            let size = (self.records(split) * self.record()) as u64;
+            let names = self.files(Form::Binary, split);
+            names.iter().map(move |&name| (name, Some(size)))
         });
-        records.chain([(self.names_file(), None)]).collect()
+        records
+            .chain([(self.names_file(Form::Binary), None)])
+            .collect()
     }
 
-    /// Bytes before a record's pixels; the last of them is the label.
+    /// Bytes before a binary record's pixels; the last of them is the label.
     fn label_bytes(self) -> usize {
         match self {
             CifarKind::Cifar10 => 1,
@@ -90,232 +146,268 @@ impl CifarKind {
         }
     }
 
-    /// Bytes of a record.
+    /// Bytes of a binary record.
     fn record(self) -> usize {
         self.label_bytes() + 3 * PLANE
     }
 }
 
-/// Checks the files of a split and reads their labels.
+/// The files of a split, in whatever form they are there, with their labels.
 pub(crate) fn open(kind: CifarKind, root: &Path, split: Split) -> Result<Contents, DataError> {
-    let nested = root.join(kind.folder());
-    let folder = if nested.is_dir() {
-        nested
-    } else {
-        root.to_owned()
+    let (form, store) = locate(kind, root, split)?;
+    let (classes, read): (_, ReadPart) = match form {
+        Form::Binary => (binary::names(kind, &store)?, binary::part),
+        Form::Python => (python::names(kind, &store)?, python::part),
     };
-    let classes = read_names(&folder.join(kind.names_file()), kind.classes())?;
-    let (names, records) = kind.files(split);
-    let mut labels = Vec::with_capacity(names.len() * records);
-    let mut files = Vec::new();
-    for name in names {
-        files.push(read_labels(kind, folder.join(name), records, &mut labels)?);
+    let mut labels = Vec::new();
+    let mut parts = Vec::new();
+    for name in kind.files(form, split) {
+        let part = read(kind, split, store.file(name)?, &mut labels)?;
+        parts.push((labels.len(), part));
     }
     Ok(Contents {
         classes,
         labels,
-        images: Box::new(Records {
-            kind,
-            records,
-            files,
-        }),
+        left_out: LeftOut::default(),
+        images: Box::new(Records { parts }),
     })
 }
 
-fn read_names(path: &Path, expected: usize) -> Result<Vec<String>, DataError> {
-    let text = fs::read_to_string(path).map_err(DataError::io(path))?;
-    let names = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .map(str::to_owned);
-    let names: Vec<String> = names.collect();
-    if names.len() != expected {
-        return Err(DataError::Malformed {
-            path: path.to_owned(),
-            problem: format!(
-                "{} class names where {expected} are expected; remove it and fetch it again",
-                names.len()
-            ),
-        });
+/// Reads a file of records and adds its labels.
+type ReadPart = fn(CifarKind, Split, Stored, &mut Vec<u32>) -> Result<Part, DataError>;
+
+/// Where a data set's files are, by what is there: unpacked ones before
+/// archives, binary ones before those of Python.
+fn locate(kind: CifarKind, root: &Path, split: Split) -> Result<(Form, Store), DataError> {
+    let forms = [Form::Binary, Form::Python];
+    if !fs::metadata(root).map_err(DataError::io(root))?.is_dir() {
+        refuse_archive(root, false)?;
+        for form in forms {
+            let store = Store::unpacked(kind, form, root, split)?;
+            if store.has(kind.files(form, split)[0]) {
+                return Ok((form, store));
+            }
+        }
+        return Err(nothing(kind, root));
     }
-    Ok(names)
+    for form in forms {
+        for folder in [root.join(kind.folder(form)), root.to_owned()] {
+            let mut files = kind.files(form, split).to_vec();
+            files.push(kind.names_file(form));
+            if files.iter().any(|file| folder.join(file).is_file()) {
+                return Ok((form, Store::Folder(folder)));
+            }
+        }
+    }
+    for form in forms {
+        for end in ["tar.gz", "tar"] {
+            let path = root.join(format!("{}.{end}", kind.archive(form)));
+            if path.exists() {
+                return Ok((form, Store::unpacked(kind, form, &path, split)?));
+            }
+        }
+    }
+    Err(nothing(kind, root))
 }
 
-fn read_labels(
-    kind: CifarKind,
-    path: PathBuf,
-    records: usize,
-    labels: &mut Vec<u32>,
-) -> Result<PathBuf, DataError> {
-    let (file, len) = open_file(&path)?;
-    let expected = (records * kind.record()) as u64;
-    if len != expected {
-        return Err(DataError::FileSize {
-            path,
-            expected: format!("{expected} ({records} records of {})", kind.record()),
-            actual: len,
-        });
+fn nothing(kind: CifarKind, root: &Path) -> DataError {
+    let name = kind.name();
+    let other = match kind {
+        CifarKind::Cifar10 => CifarKind::Cifar100,
+        CifarKind::Cifar100 => CifarKind::Cifar10,
+    };
+    let is_other = |form| {
+        root.join(other.folder(form)).exists()
+            || root
+                .join(format!("{}.tar.gz", other.archive(form)))
+                .exists()
+    };
+    let advice = if is_other(Form::Binary) || is_other(Form::Python) {
+        format!("the files of the other are there: use {}:DIR", other.name())
+    } else {
+        format!("`sdpoint fetch {name} DIR` downloads them")
+    };
+    DataError::Malformed {
+        path: root.to_owned(),
+        problem: format!(
+            "there are no files of {name}: neither {} nor {}, unpacked or as .tar.gz; {advice}",
+            kind.folder(Form::Binary),
+            kind.folder(Form::Python),
+        ),
     }
-    let mut record = vec![0; kind.record()];
-    let mut reader = BufReader::with_capacity(1 << 16, file);
-    for number in 0..records {
-        reader
-            .read_exact(&mut record)
-            .map_err(DataError::io(&path))?;
-        let label = u32::from(record[kind.label_bytes() - 1]);
-        if label as usize >= kind.classes() {
-            return Err(DataError::Label {
-                path,
-                record: number,
+}
+
+/// Files by name.
+enum Store {
+    Folder(PathBuf),
+    /// Those that are needed, unpacked to memory.
+    Archive {
+        path: PathBuf,
+        files: HashMap<String, Arc<[u8]>>,
+    },
+}
+
+impl Store {
+    fn unpacked(
+        kind: CifarKind,
+        form: Form,
+        path: &Path,
+        split: Split,
+    ) -> Result<Store, DataError> {
+        let mut wanted = kind.files(form, split).to_vec();
+        wanted.push(kind.names_file(form));
+        let files = read_files(path, kind.folder(form), &wanted, MAX_ARCHIVE)?;
+        Ok(Store::Archive {
+            path: path.to_owned(),
+            files,
+        })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        match self {
+            Store::Folder(folder) => folder.join(name).exists(),
+            Store::Archive { files, .. } => files.contains_key(name),
+        }
+    }
+
+    fn file(&self, name: &str) -> Result<Stored, DataError> {
+        match self {
+            Store::Folder(folder) => Ok(Stored {
+                path: folder.join(name),
+                bytes: None,
+            }),
+            Store::Archive { path, files } => match files.get(name) {
+                Some(bytes) => Ok(Stored {
+                    path: path.join(name),
+                    bytes: Some(Arc::clone(bytes)),
+                }),
+                None => Err(DataError::Malformed {
+                    path: path.to_owned(),
+                    problem: format!("it has no `{name}`; fetch it again"),
+                }),
+            },
+        }
+    }
+}
+
+/// A file, or the bytes of one in an archive.
+struct Stored {
+    path: PathBuf,
+    bytes: Option<Arc<[u8]>>,
+}
+
+impl Stored {
+    /// All bytes, if there are no more than `limit`.
+    fn read(&self, limit: u64) -> Result<Arc<[u8]>, DataError> {
+        match &self.bytes {
+            Some(bytes) => Ok(Arc::clone(bytes)),
+            None => match read_file_up_to(&self.path, limit) {
+                Ok(bytes) => Ok(bytes.into()),
+                Err(error) => Err(DataError::file(&self.path)(error)),
+            },
+        }
+    }
+
+    fn len(&self) -> Result<u64, DataError> {
+        match &self.bytes {
+            Some(bytes) => Ok(bytes.len() as u64),
+            None => Ok(open_file(&self.path)?.1),
+        }
+    }
+
+    fn piece(&self, offset: u64, len: usize) -> Result<Vec<u8>, FileError> {
+        match &self.bytes {
+            Some(bytes) => Ok(bytes[offset as usize..][..len].to_vec()),
+            None => read_at(&self.path, offset, len),
+        }
+    }
+
+    fn malformed(&self, problem: String) -> DataError {
+        DataError::Malformed {
+            path: self.path.clone(),
+            problem,
+        }
+    }
+
+    /// Makes sure that there is a name for each class.
+    fn check_names(&self, kind: CifarKind, names: Vec<String>) -> Result<Vec<String>, DataError> {
+        let (actual, expected) = (names.len(), kind.classes());
+        if actual == expected {
+            return Ok(names);
+        }
+        Err(self.malformed(format!(
+            "{actual} class names where {expected} are expected; remove it and fetch it again"
+        )))
+    }
+
+    /// Makes sure that a record's label is a class.
+    fn check_label(&self, kind: CifarKind, record: usize, label: i64) -> Result<u32, DataError> {
+        match u32::try_from(label) {
+            Ok(label) if (label as usize) < kind.classes() => Ok(label),
+            _ => Err(DataError::Label {
+                path: self.path.clone(),
+                record,
                 label,
                 classes: kind.classes(),
-            });
+            }),
         }
-        labels.push(label);
     }
-    Ok(path)
+}
+
+/// A file of records.
+struct Part {
+    file: Stored,
+    /// Where the first image's pixels are, and how far the next one's are from
+    /// there, in bytes.
+    first: usize,
+    stride: usize,
 }
 
 struct Records {
-    kind: CifarKind,
-    /// Records in each file.
-    records: usize,
-    files: Vec<PathBuf>,
+    /// Each with the number of images up to its end.
+    parts: Vec<(usize, Part)>,
+}
+
+impl Records {
+    /// The part that holds an image, and the image's record in it.
+    fn place(&self, index: usize) -> (&Part, usize) {
+        let part = self.parts.partition_point(|(end, _)| *end <= index);
+        let start = part.checked_sub(1).map_or(0, |before| self.parts[before].0);
+        (&self.parts[part].1, index - start)
+    }
+
+    fn planes(&self, index: usize) -> Result<Vec<u8>, FileError> {
+        let (part, record) = self.place(index);
+        let offset = part.first + record * part.stride;
+        part.file.piece(offset as u64, 3 * PLANE)
+    }
 }
 
 impl Images for Records {
     fn load(&self, index: usize) -> Result<Image, ImageError> {
-        let file = &self.files[index / self.records];
-        let start = index % self.records * self.kind.record() + self.kind.label_bytes();
-        let planes = read_at(file, start as u64, 3 * PLANE)?;
+        let planes = self.planes(index)?;
         let pixels = (0..PLANE).flat_map(|p| [0, PLANE, 2 * PLANE].map(|plane| planes[plane + p]));
         Image::new(SIDE, SIDE, pixels.collect())
     }
 
     fn name(&self, index: usize) -> String {
-        let file = &self.files[index / self.records];
-        format!("{} record {}", file.display(), index % self.records)
+        let (part, record) = self.place(index);
+        format!("{} record {record}", part.file.path.display())
+    }
+
+    fn key(&self, index: usize) -> String {
+        // The same in every form in which the images are published.
+        index.to_string()
+    }
+
+    fn stored(&self, _: usize) -> Result<u64, DataError> {
+        Ok(3 * PLANE as u64)
+    }
+
+    fn bytes(&self, index: usize) -> Option<Vec<u8>> {
+        self.planes(index).ok()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Seek, SeekFrom, Write};
-
-    use tempfile::TempDir;
-
-    /// A folder with all files of the right size, of zeros but for `record`
-    /// as the record `at` of the split's last file.
-    fn written(kind: CifarKind, split: Split, at: usize, record: &[u8]) -> TempDir {
-        let root = TempDir::new().unwrap();
-        let folder = root.path().join(kind.folder());
-        fs::create_dir(&folder).unwrap();
-        let names: String = (0..kind.classes()).map(|c| format!("class{c}\n")).collect();
-        fs::write(folder.join(kind.names_file()), names + "\n").unwrap();
-        let (files, records) = kind.files(split);
-        for name in files {
-            let mut file = fs::File::create(folder.join(name)).unwrap();
-            file.set_len((records * kind.record()) as u64).unwrap();
-            if name == files.last().unwrap() {
-                file.seek(SeekFrom::Start((at * kind.record()) as u64))
-                    .unwrap();
-                file.write_all(record).unwrap();
-            }
-        }
-        root
-    }
-
-    fn record(labels: &[u8]) -> Vec<u8> {
-        let planes = (0..3u8).flat_map(|c| (0..PLANE).map(move |p| 64 * c + (p % 61) as u8));
-        labels.iter().copied().chain(planes).collect()
-    }
-
-    #[test]
-    fn planes_become_pixels_in_both_formats() {
-        for (kind, labels, split) in [
-            (CifarKind::Cifar10, &[7][..], Split::Train),
-            (CifarKind::Cifar100, &[3, 99], Split::Train),
-            (CifarKind::Cifar100, &[3, 42], Split::Test),
-        ] {
-            let root = written(kind, split, 9_999, &record(labels));
-            let contents = open(kind, root.path(), split).unwrap();
-            let (files, records) = kind.files(split);
-            let index = (files.len() - 1) * records + 9_999;
-            assert_eq!(contents.labels.len(), files.len() * records);
-            assert_eq!(contents.labels[index], u32::from(*labels.last().unwrap()));
-            assert_eq!(contents.classes.len(), kind.classes());
-            let image = contents.images.load(index).unwrap();
-            assert_eq!(image.pixel(0, 0), [0, 64, 128]);
-            assert_eq!(image.pixel(5, 1), [37, 101, 165]);
-        }
-    }
-
-    #[test]
-    fn the_files_may_lie_in_the_folder_itself() {
-        let root = written(CifarKind::Cifar10, Split::Test, 0, &record(&[1]));
-        let folder = root.path().join(CifarKind::Cifar10.folder());
-        assert_eq!(
-            open(CifarKind::Cifar10, &folder, Split::Test)
-                .unwrap()
-                .labels[0],
-            1
-        );
-    }
-
-    #[test]
-    fn a_wrong_size_is_named_with_the_right_one() {
-        let root = written(CifarKind::Cifar10, Split::Test, 0, &[]);
-        let path = root.path().join("cifar-10-batches-bin/test_batch.bin");
-        fs::write(&path, [0; 100]).unwrap();
-        let message = open(CifarKind::Cifar10, root.path(), Split::Test)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.contains("test_batch.bin has 100 bytes"),
-            "{message}"
-        );
-        assert!(
-            message.contains("30730000 (10000 records of 3073)"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_label_out_of_range_is_named_with_its_record() {
-        let root = written(CifarKind::Cifar100, Split::Test, 12, &record(&[0, 100]));
-        let message = open(CifarKind::Cifar100, root.path(), Split::Test)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.contains("test.bin: record 12 has label 100"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn missing_files_and_missing_names_are_named() {
-        let root = written(CifarKind::Cifar10, Split::Test, 0, &[]);
-        let message = open(CifarKind::Cifar10, root.path(), Split::Train)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(message.contains("data_batch_1.bin"), "{message}");
-        fs::write(
-            root.path().join("cifar-10-batches-bin/batches.meta.txt"),
-            "cat\n",
-        )
-        .unwrap();
-        let message = open(CifarKind::Cifar10, root.path(), Split::Test)
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            message.contains("batches.meta.txt: 1 class names where 10"),
-            "{message}"
-        );
-    }
-}
+mod tests;

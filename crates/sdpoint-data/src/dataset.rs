@@ -9,10 +9,13 @@ use rand::seq::SliceRandom;
 
 use crate::cifar::CifarKind;
 use crate::error::{DataError, ImageError};
+use crate::expand::home;
 use crate::image::Image;
+use crate::left_out::LeftOut;
 use crate::random::{Use, stream};
+use crate::sizes::Sizes;
 use crate::source::{Source, Split};
-use crate::{archive, cifar, folder, shapes};
+use crate::{archive, cifar, digest, folder, shapes};
 
 /// How a source is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,12 @@ pub struct OpenOptions {
     /// Bytes that the images of compressed archives may take in memory: they
     /// cannot be read out of order from the file.
     pub archive_bytes: u64,
+    /// In WebDataset samples with several images, which one to read, by the
+    /// end of its name after the key: `jpg`, `image.png`.
+    pub image_key: Option<String>,
+    /// In WebDataset samples, the key of `.json` members that has the class;
+    /// without it, classes are read from `.cls` members.
+    pub label_key: Option<String>,
 }
 
 impl Default for OpenOptions {
@@ -43,6 +52,8 @@ impl Default for OpenOptions {
             skip_limit: None,
             cache_bytes: 512 << 20,
             archive_bytes: 4 << 30,
+            image_key: None,
+            label_key: None,
         }
     }
 }
@@ -56,9 +67,9 @@ pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Data
     let contents = match source {
         Source::Shapes => shapes::open(split, options)?,
         Source::Tar(paths) => archive::open(paths, split, options)?,
-        Source::Folder(root) => folder::open(root, split)?,
-        Source::Cifar10(root) => cifar::open(CifarKind::Cifar10, root, split)?,
-        Source::Cifar100(root) => cifar::open(CifarKind::Cifar100, root, split)?,
+        Source::Folder(root) => folder::open(&home(root), split)?,
+        Source::Cifar10(root) => cifar::open(CifarKind::Cifar10, &home(root), split)?,
+        Source::Cifar100(root) => cifar::open(CifarKind::Cifar100, &home(root), split)?,
     };
     Ok(Dataset::new(source.clone(), split, contents, options))
 }
@@ -93,6 +104,15 @@ pub(crate) trait Images: Send + Sync {
 
     /// The image's name in messages.
     fn name(&self, index: usize) -> String;
+
+    /// What tells the image from others, wherever the data set lies.
+    fn key(&self, index: usize) -> String;
+
+    /// How many bytes the image has where it is stored.
+    fn stored(&self, index: usize) -> Result<u64, DataError>;
+
+    /// Those bytes, if they can be read.
+    fn bytes(&self, index: usize) -> Option<Vec<u8>>;
 }
 
 /// What opening a source found.
@@ -100,6 +120,7 @@ pub(crate) struct Contents {
     pub classes: Vec<String>,
     /// The class of each image.
     pub labels: Vec<u32>,
+    pub left_out: LeftOut,
     pub images: Box<dyn Images>,
 }
 
@@ -121,6 +142,8 @@ struct Shared {
     skip_limit: usize,
     /// Unreadable images and what is wrong with them.
     skipped: Mutex<BTreeMap<usize, String>>,
+    /// How many images each class has.
+    images_of_class: Vec<usize>,
 }
 
 /// An image with its class.
@@ -135,6 +158,10 @@ pub struct Sample {
 impl Dataset {
     fn new(source: Source, split: Split, contents: Contents, options: &OpenOptions) -> Dataset {
         let len = contents.labels.len();
+        let mut images_of_class = vec![0; contents.classes.len()];
+        for &label in &contents.labels {
+            images_of_class[label as usize] += 1;
+        }
         Dataset {
             shared: Arc::new(Shared {
                 source,
@@ -144,6 +171,7 @@ impl Dataset {
                 cache_left: AtomicUsize::new(options.cache_bytes),
                 skip_limit: options.skip_limit.unwrap_or((len / 100).max(10)),
                 skipped: Mutex::default(),
+                images_of_class,
             }),
             selection: None,
         }
@@ -218,26 +246,20 @@ impl Dataset {
         Ok(image)
     }
 
-    /// Image `index` with its class; in place of an unreadable image the next
-    /// readable one with that one's class. The unreadable one is recorded:
-    /// see [`skipped`](Self::skipped).
+    /// Image `index` with its class, for training: in place of an unreadable
+    /// image the next readable one with that one's class, so that an epoch has
+    /// as many steps as without it. The unreadable one is recorded: see
+    /// [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// More images were unreadable than may be skipped.
+    /// More images were unreadable than may be skipped, or all of a class.
     ///
     /// # Panics
     /// `index` is not below [`len`](Self::len).
     pub fn sample(&self, index: usize) -> Result<Sample, DataError> {
         for step in 0..self.len() {
-            let index = (index + step) % self.len();
-            match self.image(index) {
-                Ok(image) => {
-                    return Ok(Sample {
-                        image,
-                        label: self.label(index),
-                    });
-                }
-                Err(error) => self.shared.skip(self.number(index), &error)?,
+            if let Some(sample) = self.readable((index + step) % self.len())? {
+                return Ok(sample);
             }
         }
         Err(self
@@ -245,20 +267,85 @@ impl Dataset {
             .too_many_unreadable(self.len(), self.len().saturating_sub(1)))
     }
 
-    /// The unreadable images met so far in the split, each with what is wrong
+    /// Image `index` with its class, for measuring: nothing if it is
+    /// unreadable, which is recorded.
+    ///
+    /// # Errors
+    /// As for [`sample`](Self::sample).
+    ///
+    /// # Panics
+    /// `index` is not below [`len`](Self::len).
+    pub fn readable(&self, index: usize) -> Result<Option<Sample>, DataError> {
+        match self.image(index) {
+            Ok(image) => Ok(Some(Sample {
+                image,
+                label: self.label(index),
+            })),
+            Err(error) => self.skip(index, &error).map(|()| None),
+        }
+    }
+
+    /// Records that image `index` is unreadable.
+    ///
+    /// # Errors
+    /// More images were unreadable than may be skipped, or all of a class.
+    pub(crate) fn skip(&self, index: usize, error: &DataError) -> Result<(), DataError> {
+        self.shared.skip(self.number(index), error)
+    }
+
+    /// The unreadable images found so far in the split, each with what is wrong
     /// with it, in the split's order.
     pub fn skipped(&self) -> Vec<String> {
         self.shared.skipped().values().cloned().collect()
     }
 
-    /// The height and width of the first image, which is every image's size
-    /// in data sets made for small networks.
+    /// What opening the split left out.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.shared.contents.left_out
+    }
+
+    /// Makes sure that every class has an image that can be read, before
+    /// hours of work depend on it: reads one of each, or more where the first
+    /// ones are unreadable.
     ///
     /// # Errors
-    /// As for [`sample`](Self::sample).
+    /// A class has none, or more images were unreadable than may be skipped.
+    pub fn check_classes(&self) -> Result<(), DataError> {
+        let mut missing = self.classes().len();
+        let mut found = vec![false; missing];
+        for index in 0..self.len() {
+            let class = self.label(index) as usize;
+            if !found[class] && self.readable(index)?.is_some() {
+                found[class] = true;
+                missing -= 1;
+                if missing == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The most frequent height and width among a sample of the images.
+    ///
+    /// # Errors
+    /// As for [`Sizes::of`].
     pub fn native_size(&self) -> Result<[usize; 2], DataError> {
-        let image = self.sample(0)?.image;
-        Ok([image.height(), image.width()])
+        Ok(Sizes::of(self)?.commonest())
+    }
+
+    /// A digest of what the images are: their names below the data set's
+    /// folder or archive, their classes and their sizes in bytes, in order; and
+    /// of a data set of at most 256 MiB, whose images may well be
+    /// of equal sizes, the bytes themselves.
+    ///
+    /// Two selections with one digest have the same images, as far as can be
+    /// told without reading a large data set.
+    ///
+    /// # Errors
+    /// A file is gone.
+    pub fn digest(&self) -> Result<String, DataError> {
+        digest::digest(self)
     }
 
     /// The images of the given numbers, in that order.
@@ -307,6 +394,18 @@ impl Dataset {
         self.select(&chosen)
     }
 
+    pub(crate) fn key(&self, index: usize) -> String {
+        self.shared.contents.images.key(self.number(index))
+    }
+
+    pub(crate) fn stored(&self, index: usize) -> Result<u64, DataError> {
+        self.shared.contents.images.stored(self.number(index))
+    }
+
+    pub(crate) fn bytes(&self, index: usize) -> Option<Vec<u8>> {
+        self.shared.contents.images.bytes(self.number(index))
+    }
+
     fn number(&self, index: usize) -> usize {
         self.selection.as_ref().map_or(index, |s| s[index])
     }
@@ -340,8 +439,26 @@ impl Shared {
 
     fn skip(&self, number: usize, error: &DataError) -> Result<(), DataError> {
         let mut skipped = self.skipped();
+        let new = !skipped.contains_key(&number);
         skipped.entry(number).or_insert_with(|| error.to_string());
         let count = skipped.len();
+        // Only an image more can make a class's images all unreadable.
+        let class = self.contents.labels[number];
+        let images = self.images_of_class[class as usize];
+        let of_class = || {
+            skipped
+                .iter()
+                .filter(|(n, _)| self.contents.labels[**n] == class)
+        };
+        if new && count >= images && of_class().count() == images {
+            let first = of_class().map(|(_, problem)| problem.clone()).next();
+            return Err(DataError::UnreadableClass {
+                dataset: format!("{} ({})", self.source, self.split),
+                class: self.contents.classes[class as usize].clone(),
+                count: images,
+                first: first.unwrap_or_default(),
+            });
+        }
         drop(skipped);
         if count > self.skip_limit {
             return Err(self.too_many_unreadable(count, self.skip_limit));

@@ -4,14 +4,15 @@ use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::sizes::Sizes;
 use crate::source::Source;
 use crate::transform::{CHANNELS, prepare};
 
 /// The longest side of an image that counts as small.
 const SMALL: usize = 64;
 
-/// Images looked at to tell small from large.
-const INSPECTED: usize = 16;
+/// The share of larger images that a set of small ones may have.
+const FEW: f64 = 0.1;
 
 /// Images that statistics are measured over.
 const MEASURED: usize = 5000;
@@ -26,8 +27,8 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 
 /// The customary preprocessing for a training split.
 ///
-/// Images of at most 64 pixels a side keep their size and are padded by 4,
-/// cropped and mirrored at random, the recipe for CIFAR; their statistics are
+/// Images of at most 64 pixels a side keep their size, or where they differ
+/// become of the commonest one, and are padded by 4, cropped and mirrored at random, the recipe for CIFAR; their statistics are
 /// CIFAR's own or measured over up to 5000 images. `shapes` is mirrored only.
 /// Larger images get the recipe for ImageNet: a random crop of 8 to 100 % of
 /// the area, resized to 224×224 and mirrored at random; for evaluation the
@@ -37,11 +38,9 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 /// As for [`Dataset::sample`].
 pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataError> {
     // A few images tell: the rest of a large data set need not be decoded.
-    for index in spread(INSPECTED, dataset.len()) {
-        let image = dataset.sample(index)?.image;
-        if image.width() > SMALL || image.height() > SMALL {
-            return Ok(imagenet_preprocessing());
-        }
+    let sizes = Sizes::of(dataset)?;
+    if sizes.share(|size| size.iter().any(|&side| side > SMALL)) > FEW {
+        return Ok(imagenet_preprocessing());
     }
     // Figures lie anywhere as they are drawn: shifting them adds nothing but
     // borders, which evaluation never shows.
@@ -54,11 +53,7 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
             padding,
             flip: true,
         },
-        ..Preprocessing::new(
-            dataset.native_size()?,
-            vec![0.0; CHANNELS],
-            vec![1.0; CHANNELS],
-        )
+        ..Preprocessing::new(sizes.commonest(), vec![0.0; CHANNELS], vec![1.0; CHANNELS])
     };
     let [mean, std] = match dataset.source() {
         Source::Cifar10(_) => CIFAR10,
@@ -88,7 +83,7 @@ pub fn imagenet_preprocessing() -> Preprocessing {
 
 /// Up to `count` numbers below `len`, evenly spread: files come sorted by
 /// class, and all classes should have a say.
-fn spread(count: usize, len: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn spread(count: usize, len: usize) -> impl Iterator<Item = usize> {
     let count = count.min(len);
     (0..count).map(move |i| i * len / count)
 }
@@ -101,9 +96,12 @@ fn measure(
 ) -> Result<[[f32; CHANNELS]; 2], DataError> {
     let mut sum = [0.0; CHANNELS];
     let mut squares = [0.0; CHANNELS];
-    let mut pixels = 0.0;
+    let mut pixels: f64 = 0.0;
     for index in spread(MEASURED, dataset.len()) {
-        for pixel in prepare(&dataset.sample(index)?.image, preprocessing)?.chunks(CHANNELS) {
+        let Some(sample) = dataset.readable(index)? else {
+            continue;
+        };
+        for pixel in prepare(&sample.image, preprocessing)?.chunks(CHANNELS) {
             for (channel, &value) in pixel.iter().enumerate() {
                 sum[channel] += f64::from(value);
                 squares[channel] += f64::from(value) * f64::from(value);

@@ -3,16 +3,18 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::file::FileError;
 use crate::image::{MAX_PIXELS, MAX_SIDE};
+use crate::names::visible;
 use crate::source::Split;
 
 /// Why one image cannot be used. The file's name is for the caller to add.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
-    /// The file could not be read.
-    #[error("cannot be read: {0}")]
-    Read(#[from] io::Error),
+    /// The file was not read.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The first bytes are of another kind of file.
     #[error("is neither a JPEG nor a PNG image")]
     Format,
@@ -64,7 +66,8 @@ pub enum DataError {
     },
     /// Nothing in the source belongs to the split.
     #[error(
-        "{path}: no {split} images: expected {expected}, found {found}",
+        "{path}: no {split} images: expected {expected}, found {found}{}",
+        after_semicolon(hint),
         path = path.display()
     )]
     NoSplit {
@@ -76,15 +79,43 @@ pub enum DataError {
         expected: String,
         /// What is there instead.
         found: String,
+        /// What was probably meant.
+        hint: Option<String>,
     },
     /// Class folders without a single image.
-    #[error("{path}: no JPEG or PNG image for class {classes}; add images or remove the folder",
+    #[error("{path}: no JPEG or PNG image for class {classes}{found}; add images or remove the folder",
         path = path.display())]
     EmptyClass {
         /// The folder or archive.
         path: PathBuf,
         /// The classes, quoted and separated by commas.
         classes: String,
+        /// What was left out, in brackets; empty where nothing was.
+        found: String,
+    },
+    /// A single class, which nothing can be learnt from.
+    #[error("{path}: `{class}` is the only class, and at least two are needed{}",
+        after_semicolon(hint), path = path.display())]
+    OneClass {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The class.
+        class: String,
+        /// What was probably meant.
+        hint: Option<String>,
+    },
+    /// A class of which every image is unreadable.
+    #[error("{dataset}: none of the {count} images of class `{class}` can be read: {first}; \
+         repair them, or remove the class", dataset = dataset)]
+    UnreadableClass {
+        /// The data set and its split.
+        dataset: String,
+        /// The class.
+        class: String,
+        /// How many images it has.
+        count: usize,
+        /// The first of them, with what is wrong with it.
+        first: String,
     },
     /// The two splits do not have the same classes.
     #[error(
@@ -98,6 +129,14 @@ pub enum DataError {
         only_train: Vec<String>,
         /// Classes that only the test split has.
         only_test: Vec<String>,
+    },
+    /// A file that is not read as it is.
+    #[error("'{path}' {error}", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: FileError,
     },
     /// One image cannot be used.
     #[error("{name} {error}")]
@@ -143,7 +182,7 @@ pub enum DataError {
         /// Which record of the file, from 0.
         record: usize,
         /// The label.
-        label: u32,
+        label: i64,
         /// How many classes there are.
         classes: usize,
     },
@@ -202,6 +241,15 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Why a file was not read, with its name, for `map_err`.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(FileError) -> DataError {
+        let path = path.into();
+        move |error| match error {
+            FileError::Io(error) => DataError::Io { path, error },
+            error => DataError::File { path, error },
+        }
+    }
+
     /// An operation's error with the file that it was about, for `map_err`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> DataError {
         let path = path.into();
@@ -209,25 +257,16 @@ impl DataError {
     }
 }
 
+/// What classes only one split has, told apart from those that look the same.
 fn only(split: &str, classes: &[String]) -> String {
     if classes.is_empty() {
         String::new()
     } else {
-        format!("only in {split}: {}", quoted(classes))
+        format!("only in {split}: {}", visible(classes))
     }
 }
 
-/// Names in backquotes, separated by commas; at most eight of them.
-pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = names
-        .iter()
-        .take(SHOWN)
-        .map(|n| format!("`{}`", n.as_ref()))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if names.len() > SHOWN {
-        text += &format!(" and {} more", names.len() - SHOWN);
-    }
-    text
+fn after_semicolon(hint: &Option<String>) -> String {
+    hint.as_ref()
+        .map_or_else(String::new, |hint| format!("; {hint}"))
 }

@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 
-use crate::cifar::CifarKind;
+use crate::cifar::{CifarKind, Form};
 use crate::error::DataError;
 
 /// Where the official archives are.
@@ -66,7 +66,7 @@ pub fn fetch(
     let archive = Archive {
         name,
         md5: md5.to_owned(),
-        folder: kind.folder(),
+        folder: kind.folder(Form::Binary),
         files: kind.all_files(),
     };
     archive.fetch(folder, address, progress)

@@ -11,17 +11,24 @@ mod cifar;
 mod dataset;
 mod decode;
 mod defaults;
+mod digest;
 mod error;
+mod expand;
 #[cfg(feature = "fetch")]
 mod fetch;
 mod file;
 mod folder;
 mod image;
+mod layout;
+mod left_out;
 mod loader;
+mod names;
 mod random;
 mod shapes;
+mod sizes;
 mod source;
 mod transform;
+mod tree;
 
 pub use batch::Batch;
 pub use cifar::CifarKind;
@@ -31,8 +38,12 @@ pub use defaults::{default_preprocessing, imagenet_preprocessing};
 pub use error::{DataError, ImageError};
 #[cfg(feature = "fetch")]
 pub use fetch::{Fetched, OFFICIAL_ADDRESS, fetch};
+pub use file::{FileError, MAX_FILE, read_file};
 pub use image::{Image, MAX_PIXELS, MAX_SIDE};
+pub use left_out::{Count, LeftOut};
 pub use loader::{Epoch, Loader};
+pub use names::visible_name;
 pub use random::epoch_order;
+pub use sizes::Sizes;
 pub use source::{Source, Split};
 pub use transform::{CHANNELS, Preparer, prepare};

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use rand::RngExt;
 use sdpoint_core::Preprocessing;
 
-use crate::batch::{Batch, Pool};
+use crate::batch::{Batch, MISSING, Pool};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::random::{Use, epoch_order, stream};
@@ -38,7 +38,8 @@ pub struct Epoch {
 }
 
 /// An iterator over the batches of a data set. The last batch of an epoch
-/// holds what is left, be it a single image; none is dropped. After an error
+/// holds what is left, be it a single image; none is dropped. In training, the
+/// next readable image stands in for an unreadable one. After an error
 /// there are no more batches. Dropping the loader stops its threads.
 pub struct Loader {
     shared: Arc<Shared>,
@@ -130,7 +131,8 @@ impl Loader {
     }
 
     /// Batches of the images with the given numbers, in that order, prepared
-    /// as for prediction.
+    /// as for prediction. Unreadable images are left out, so that a batch may
+    /// have fewer images; one without any does not come.
     ///
     /// # Errors
     /// As for [`train`](Self::train), or a number that no image has.
@@ -210,6 +212,39 @@ impl Iterator for Loader {
     type Item = Result<Batch, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.next_batch()? {
+                Ok(mut batch) => {
+                    batch.close_gaps();
+                    if batch.len() > 0 {
+                        return Some(Ok(batch));
+                    }
+                }
+                error => return Some(error),
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.left();
+        // Images may turn out unreadable, and so whole batches.
+        let least = if self.shared.augmentation.is_some() {
+            left
+        } else {
+            0
+        };
+        (least, Some(left))
+    }
+}
+
+impl Loader {
+    /// How many batches are still to come; when evaluating, at most.
+    pub fn left(&self) -> usize {
+        self.shared.batches().saturating_sub(self.next)
+    }
+
+    /// The next batch, with gaps where images are unreadable.
+    fn next_batch(&mut self) -> Option<Result<Batch, DataError>> {
         if self.next >= self.shared.batches() {
             return None;
         }
@@ -241,14 +276,7 @@ impl Iterator for Loader {
         self.shared.work.notify_all();
         Some(Ok(batch))
     }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.shared.batches().saturating_sub(self.next);
-        (left, Some(left))
-    }
 }
-
-impl ExactSizeIterator for Loader {}
 
 impl Drop for Loader {
     fn drop(&mut self) {
@@ -373,8 +401,14 @@ impl Shared {
             .iter()
             .zip(inputs.chunks_exact_mut(input_len))
         {
-            let sample = self.dataset.sample(index)?;
-            labels.push(sample.label);
+            // Only training may replace an image: what is measured is
+            // counted once or not at all.
+            let sample = match self.augmentation {
+                Some(_) => Some(self.dataset.sample(index)?),
+                None => self.dataset.readable(index)?,
+            };
+            labels.push(sample.as_ref().map_or(MISSING, |sample| sample.label));
+            let Some(sample) = sample else { continue };
             match self.augmentation {
                 Some((seed, epoch)) => {
                     let mut rng = stream(Use::Augmentation, seed, epoch, index as u64);

@@ -19,6 +19,7 @@ use rand::{Rng, RngExt};
 use crate::dataset::{Contents, Images, OpenOptions};
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
+use crate::left_out::LeftOut;
 use crate::random::{Use, stream};
 use crate::source::Split;
 use canvas::{Canvas, Colour, SIDE, Texture};
@@ -40,6 +41,7 @@ pub(crate) fn open(split: Split, options: &OpenOptions) -> Result<Contents, Data
     Ok(Contents {
         classes: Figure::NAMES.iter().map(|&name| name.to_owned()).collect(),
         labels: (0..count).map(class_of).collect(),
+        left_out: LeftOut::default(),
         images: Box::new(Shapes {
             seed: options.shapes_seed,
             split,
@@ -60,6 +62,18 @@ impl Images for Shapes {
 
     fn name(&self, index: usize) -> String {
         format!("shapes image {index}")
+    }
+
+    fn key(&self, index: usize) -> String {
+        format!("{} {} {index}", self.seed, self.split)
+    }
+
+    fn stored(&self, _: usize) -> Result<u64, DataError> {
+        Ok(0)
+    }
+
+    fn bytes(&self, _: usize) -> Option<Vec<u8>> {
+        None
     }
 }
 

@@ -14,11 +14,13 @@ pub enum Source {
     /// `folder:DIR`: class folders under `train/` and `test/` or `val/`.
     Folder(PathBuf),
     /// `tar:PATH[,PATH…]`: the same tree in archives, or WebDataset shards.
-    /// A path may also be a folder that holds archives.
+    /// A path may also be a folder that holds archives, or stand for several
+    /// paths: `shard-{000..003}.tar`, `*.tar`.
     Tar(Vec<PathBuf>),
-    /// `cifar10:DIR`: the official binary files.
+    /// `cifar10:PATH`: the official files, binary or of Python, in a folder or
+    /// in the archive that they are published in.
     Cifar10(PathBuf),
-    /// `cifar100:DIR`: the official binary files, with the 100 fine labels.
+    /// `cifar100:PATH`: likewise, with the 100 fine labels.
     Cifar100(PathBuf),
 }
 
@@ -39,6 +41,20 @@ impl Source {
     }
 }
 
+/// The parts between commas, but for commas in braces.
+fn paths(text: &str) -> Vec<&str> {
+    let mut depth = 0usize;
+    text.split(|c| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
+}
+
 /// The last part of a path up to its first dot.
 fn stem(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
@@ -56,9 +72,9 @@ impl FromStr for Source {
         match text.split_once(':') {
             Some((kind, path)) if !path.is_empty() => match kind {
                 "folder" => Ok(Source::Folder(path.into())),
-                "tar" if path.split(',').all(|p| !p.is_empty()) => {
-                    Ok(Source::Tar(path.split(',').map(PathBuf::from).collect()))
-                }
+                "tar" if paths(path).iter().all(|p| !p.is_empty()) => Ok(Source::Tar(
+                    paths(path).into_iter().map(PathBuf::from).collect(),
+                )),
                 "cifar10" => Ok(Source::Cifar10(path.into())),
                 "cifar100" => Ok(Source::Cifar100(path.into())),
                 _ => Err(DataError::Source(text.to_owned())),
@@ -126,6 +142,7 @@ mod tests {
             "folder:a/b",
             "tar:x.tar.gz",
             "tar:a.tar,b.tar",
+            "tar:a-{1,2}.tar,b*.tar",
             "cifar10:c",
             "cifar100:d:e",
         ] {

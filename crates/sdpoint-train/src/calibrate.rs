@@ -42,7 +42,9 @@ const CALIBRATION_ORDER: u64 = u64::MAX;
 ///
 /// The images are drawn from all of the data by `seed`, `count` of them or
 /// as many as there are, less what does not fill a batch: every batch counts
-/// the same in the average, so that a small one would count too much.
+/// the same in the average, so that a small one would count too much. For the
+/// same reason a batch of which unreadable images leave less than half is left
+/// out; no image counts in another's place.
 ///
 /// # Errors
 /// If the data cannot be read or does not fit the network, or if the
@@ -61,8 +63,12 @@ pub fn calibrate(
     let images = order.len();
     let mut calibrator = Calibrator::new(ctx.clone(), network.clone(), weights, instances)?;
     let mut done = 0;
+    let full = images.min(feed.batch_size);
     for batch in feed.batches(ctx, order)? {
         let batch = batch?;
+        if done > 0 && 2 * batch.len() < full {
+            continue;
+        }
         calibrator.add_batch(Images {
             data: &batch.images,
             batch: batch.len(),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors, View};
 use sdpoint_core::{Network, Parameter, Weights, write_atomically};
+use sdpoint_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -25,8 +26,8 @@ use crate::plan::Plan;
 pub const FILE: &str = "checkpoint.safetensors";
 
 /// The newest layout of checkpoints that this program reads, and the one
-/// that it writes.
-const VERSION: u32 = 1;
+/// that it writes. Those of version 1 have no digest of the data.
+const VERSION: u32 = 2;
 
 const STATE: &str = "sdpoint_checkpoint";
 const DIGEST: &str = "sha256";
@@ -52,6 +53,10 @@ pub struct Counters {
     pub step: u64,
     /// Training images; a data set of another size is another data set.
     pub images: usize,
+    /// What the images were when the run began; not known to runs of older
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataDigest>,
     /// Steps in an epoch.
     pub steps_per_epoch: usize,
     /// The instruction set of the steps: another one rounds differently.
@@ -60,6 +65,30 @@ pub struct Counters {
     pub drawn: Vec<u64>,
     /// Sums since the epoch began.
     pub epoch: EpochSums,
+}
+
+/// What tells whether images are those that they were: see
+/// [`Dataset::digest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataDigest {
+    /// Of the training images.
+    pub train: String,
+    /// Of the test images.
+    pub test: String,
+}
+
+impl DataDigest {
+    /// The digests of both splits.
+    ///
+    /// # Errors
+    /// A file is gone.
+    pub fn of(train: &Dataset, test: &Dataset) -> Result<Self, DataError> {
+        Ok(Self {
+            train: train.digest()?,
+            test: test.digest()?,
+        })
+    }
 }
 
 /// Sums over the steps of an epoch so far.
@@ -163,9 +192,10 @@ impl Checkpoint {
         };
         let (state_text, digest) = (entry(STATE)?, entry(DIGEST)?);
         let Version { version } = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
-        if version != VERSION {
+        if !(1..=VERSION).contains(&version) {
             return Err(format!(
-                "it has version {version} where this program reads {VERSION}; use the program that wrote it"
+                "it has version {version} where this program reads those up to {VERSION}; \
+                 use the program that wrote it"
             ));
         }
         let state: State = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
@@ -312,6 +342,8 @@ mod tests {
             plan: Plan {
                 data: "shapes".into(),
                 train_images: None,
+                image_key: None,
+                label_key: None,
                 network,
                 init: None,
                 classes: vec!["a".into(), "b".into(), "c".into()],
@@ -343,6 +375,10 @@ mod tests {
             counters: Counters {
                 step: 12,
                 images: 100,
+                data: Some(DataDigest {
+                    train: "a1".into(),
+                    test: "b2".into(),
+                }),
                 steps_per_epoch: 10,
                 isa: "avx2".into(),
                 drawn: vec![3; 7],
@@ -372,6 +408,38 @@ mod tests {
         let read = Checkpoint::read(folder.path()).unwrap();
         assert_eq!(read, written);
         assert_eq!(read.counters.epoch.loss.to_bits(), (0.1f64 + 0.2).to_bits());
+    }
+
+    /// What version 0.1 wrote: no digest of the data, and another version.
+    #[test]
+    fn an_older_checkpoint_is_read() {
+        let mut older = checkpoint();
+        older.counters.data = None;
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(folder.path(), &older);
+        let bytes = fs::read(&path).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let state =
+            header.metadata().as_ref().unwrap()[STATE].replace(r#""version":2"#, r#""version":1"#);
+        assert!(!state.contains(r#""data":{"#), "{state}");
+        let network = older.plan.trained().unwrap();
+        let parameters = network.parameters();
+        let tensors = tensors(&parameters, &older.weights, &older.momentum);
+        let mut digest = Sha256::new();
+        digest.update(&state);
+        for (_, tensor) in &tensors {
+            digest.update(tensor.data());
+        }
+        let metadata = HashMap::from([
+            (STATE.to_owned(), state),
+            (DIGEST.to_owned(), hex(&digest.finalize())),
+        ]);
+        fs::write(
+            &path,
+            safetensors::serialize(tensors, Some(metadata)).unwrap(),
+        )
+        .unwrap();
+        assert_eq!(Checkpoint::read(folder.path()).unwrap(), older);
     }
 
     #[test]

@@ -19,15 +19,17 @@ pub struct Evaluation {
     pub records: Vec<Record>,
     /// Those of the combinations whose members are all among the instances.
     pub combined: Vec<CombinedRecord>,
-    /// How many images it saw.
+    /// How many images it measured.
     pub images: usize,
+    /// How many it left out because they are unreadable.
+    pub skipped: usize,
     /// MACs of one image in all instances, and what they would have been
     /// without sharing the layers before the points.
     pub work: SharedWork,
 }
 
-/// Measures some instances on all images of the feed. The layers before a
-/// point are computed once a batch for all instances.
+/// Measures some instances on all images of the feed that can be read. The
+/// layers before a point are computed once a batch for all instances.
 ///
 /// # Errors
 /// If the data cannot be read or does not fit the network, if an instance
@@ -83,7 +85,8 @@ pub fn evaluate(
     Ok(Evaluation {
         records: records.collect(),
         combined: combined.iter().map(|tally| tally.record(&work)).collect(),
-        images,
+        images: done,
+        skipped: images - done,
         work: work.shared(instances),
     })
 }

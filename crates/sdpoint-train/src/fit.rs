@@ -33,6 +33,17 @@ pub struct Wanted {
     pub ensembles: Vec<f64>,
 }
 
+/// What a fit found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// The combinations.
+    pub records: Vec<CombinedRecord>,
+    /// How many images there were, in both halves.
+    pub images: usize,
+    /// How many were left out because they are unreadable.
+    pub skipped: usize,
+}
+
 /// Fits combinations on one half of some held-out images, chosen by `seed`,
 /// and measures them on the other half. Where no combination is cheap enough
 /// for a wanted cost, there is none for it.
@@ -56,16 +67,14 @@ pub fn fit_combinations(
     seed: u64,
     wanted: &Wanted,
     observer: &mut dyn Observer,
-) -> Result<Vec<CombinedRecord>, TrainError> {
+) -> Result<Fitted, TrainError> {
     let size = feed.preprocessing.size;
     let work = InstanceWork::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let mut order = epoch_order(feed.data.len(), seed, HELD_OUT_ORDER);
     order.truncate(MOST_LOGITS / instances.len().max(1) / network.classes());
-    let half = order.len().div_ceil(2);
     let total = order.len();
-    let mut halves = [Outcomes::default(), Outcomes::default()];
-    let mut done = 0;
+    let mut outcomes = Outcomes::default();
     for batch in feed.batches(ctx, order)? {
         let batch = batch?;
         let images = Images {
@@ -74,17 +83,17 @@ pub fn fit_combinations(
             size: batch.size,
         };
         let logits = engine.run_all(images, instances, NormSource::Own)?;
-        let first = half.saturating_sub(done).min(batch.len());
-        for (outcomes, range) in halves.iter_mut().zip([0..first, first..batch.len()]) {
-            outcomes.add(&logits, &batch.labels, range);
-        }
-        done += batch.len();
-        observer.evaluating(done, total);
+        outcomes.add(&logits, &batch.labels);
+        observer.evaluating(outcomes.labels.len(), total);
         if observer.stop_requested() {
             return Err(TrainError::Stopped);
         }
     }
-    let [fitted_on, measured_on] = halves;
+    // Unreadable images are in neither half, so that only now the middle is
+    // known.
+    let images = outcomes.labels.len();
+    let measured_on = outcomes.split_off(images.div_ceil(2));
+    let fitted_on = outcomes;
     let fit = Fit {
         classes: network.classes(),
         work: &work,
@@ -105,7 +114,11 @@ pub fn fit_combinations(
         tally.add(logits, labels, network.classes());
         tally.record(&work)
     });
-    Ok(records.collect())
+    Ok(Fitted {
+        records: records.collect(),
+        images,
+        skipped: total - images,
+    })
 }
 
 /// What every instance says of some images.
@@ -117,13 +130,22 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    fn add(&mut self, logits: &[Vec<f32>], labels: &[u32], images: std::ops::Range<usize>) {
+    fn add(&mut self, logits: &[Vec<f32>], labels: &[u32]) {
         self.logits.resize_with(logits.len(), Vec::new);
         for (all, logits) in std::iter::zip(&mut self.logits, logits) {
-            let classes = logits.len() / labels.len();
-            all.extend(&logits[images.start * classes..images.end * classes]);
+            all.extend(logits);
         }
-        self.labels.extend(&labels[images]);
+        self.labels.extend(labels);
+    }
+
+    /// Takes away what is said of all but the first images.
+    fn split_off(&mut self, images: usize) -> Self {
+        let all = self.labels.len().max(1);
+        let split = |logits: &mut Vec<f32>| logits.split_off(logits.len() / all * images);
+        Self {
+            logits: self.logits.iter_mut().map(split).collect(),
+            labels: self.labels.split_off(images),
+        }
     }
 }
 

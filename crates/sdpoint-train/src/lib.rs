@@ -32,7 +32,7 @@ pub use error::TrainError;
 pub use evaluate::{Evaluation, evaluate};
 pub use fine_tune::{Init, fine_tune};
 pub use finish::Finished;
-pub use fit::{Wanted, fit_combinations};
+pub use fit::{Fitted, Wanted, fit_combinations};
 pub use metrics::{EpochMetrics, FullMetrics};
 pub use observer::{Observer, Progress, Silent};
 pub use plan::{CALIBRATION_IMAGES, Plan};

@@ -22,6 +22,12 @@ pub struct Plan {
     /// How many of its training images are used, balanced over the classes;
     /// all where `None`.
     pub train_images: Option<usize>,
+    /// In WebDataset samples with several images, which one is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_key: Option<String>,
+    /// In WebDataset samples, the key of `.json` members that has the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_key: Option<String>,
     /// The network; it has as many outputs as there are classes.
     pub network: Network,
     /// The model whose weights it starts from; random ones where `None`.

@@ -8,7 +8,7 @@ use sdpoint_core::Weights;
 use sdpoint_data::Dataset;
 use sdpoint_engine::{Context, initial_weights};
 
-use crate::checkpoint::{Checkpoint, Counters, EpochSums};
+use crate::checkpoint::{Checkpoint, Counters, DataDigest, EpochSums};
 use crate::error::TrainError;
 use crate::finish::Finished;
 use crate::folder;
@@ -90,6 +90,7 @@ impl Run<'_> {
         let counters = Counters {
             step: 0,
             images: self.train.len(),
+            data: Some(DataDigest::of(self.train, self.test)?),
             steps_per_epoch: self.train.len().div_ceil(plan.recipe.batch_size),
             isa: self.ctx.isa().to_string(),
             drawn: vec![0; plan.costs()?.len()],
@@ -102,6 +103,8 @@ impl Run<'_> {
             counters,
         };
         self.check_data(&checkpoint)?;
+        // What is wrong with test images would show when all work is done.
+        self.test.check_classes()?;
         let lock = folder::take(self.folder)?;
         folder::clear(self.folder, overwrite)?;
         // A run that is killed before its first checkpoint can be resumed
@@ -114,14 +117,23 @@ impl Run<'_> {
     /// Goes on from a checkpoint of the run in the folder. What comes of it
     /// is, bit for bit, what the run would have given without interruption.
     ///
+    /// Images that are not those of the run are refused, unless the digest is
+    /// taken out of the checkpoint's counters. Runs of older versions have
+    /// none; from here on they do.
+    ///
     /// # Errors
     /// If the data is not the run's, and as [`Run::start`].
     pub fn resume(
         &self,
-        checkpoint: Checkpoint,
+        mut checkpoint: Checkpoint,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
         self.check_data(&checkpoint)?;
+        let digest = DataDigest::of(self.train, self.test)?;
+        if let Some(began_with) = &checkpoint.counters.data {
+            check_digest(began_with, &digest)?;
+        }
+        checkpoint.counters.data = Some(digest);
         let (then, now) = (&checkpoint.counters.isa, self.ctx.isa().to_string());
         if *then != now {
             observer.note(&format!(
@@ -153,4 +165,18 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the images are those that the run began with.
+fn check_digest(then: &DataDigest, now: &DataDigest) -> Result<(), TrainError> {
+    let differing = match (then.train == now.train, then.test == now.test) {
+        (true, true) => return Ok(()),
+        (false, true) => "the training images",
+        (true, false) => "the test images",
+        (false, false) => "the training and the test images",
+    };
+    Err(TrainError::DataChanged(format!(
+        "{differing} are not those that it began with: some were added, removed, replaced, renamed \
+         or moved to another class"
+    )))
 }

@@ -133,7 +133,7 @@ impl<'a> Trainer<'a> {
                 .next()
                 .expect("an epoch has as many batches as steps")?;
             let waited = start.elapsed();
-            let last = batches.len() == 0;
+            let last = batches.left() == 0;
             if last {
                 // The next epoch's first batches are prepared during the last step.
                 let more = epoch + 1 < self.plan.recipe.epochs;

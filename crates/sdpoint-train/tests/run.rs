@@ -33,6 +33,8 @@ fn plan(data: &Dataset) -> Plan {
     Plan {
         data: "shapes".into(),
         train_images: None,
+        image_key: None,
+        label_key: None,
         network: zoo::build("preresnet8", data.classes().len()).unwrap(),
         init: None,
         classes: data.classes().to_vec(),
@@ -717,4 +719,51 @@ fn a_trained_model_gets_new_instances_without_training() {
     let shared = evaluated(NormSource::Shared);
     assert_eq!(shared.records[0], own.records[0]);
     assert_ne!(shared.records[1].loss, own.records[1].loss);
+}
+
+/// Images that changed under the same number of them are noticed, and a run
+/// of an older version goes on without.
+#[test]
+fn other_images_are_refused_when_a_run_goes_on() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let run = bench.run(folder.path());
+    run.start(bench.plan(), false, &mut StopAt::step(3))
+        .unwrap();
+    let checkpoint = || Checkpoint::read(folder.path()).unwrap();
+
+    let options = |seed, test| OpenOptions {
+        shapes_seed: seed,
+        shapes_train: 104,
+        shapes_test: test,
+        ..OpenOptions::default()
+    };
+    let other = |seed, test| open_pair(&Source::Shapes, &options(seed, test)).unwrap();
+    for (changed, what) in [
+        (other(1, 40), "the training and the test images"),
+        ((other(1, 40).0, other(0, 40).1), "the training images"),
+        ((other(0, 40).0, other(0, 50).1), "the test images"),
+    ] {
+        let run = Run {
+            train: &changed.0,
+            test: &changed.1,
+            ..run
+        };
+        let error = run.resume(checkpoint(), &mut Silent).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, TrainError::DataChanged(_)), "{text}");
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    // A run of an older version has no digest; once it went on, it has one.
+    let changed = other(1, 40);
+    let other = Run {
+        train: &changed.0,
+        test: &changed.1,
+        ..run
+    };
+    let mut older = checkpoint();
+    older.counters.data = None;
+    other.resume(older, &mut StopAt::step(4)).unwrap();
+    assert!(run.resume(checkpoint(), &mut Silent).is_err());
+    assert!(other.resume(checkpoint(), &mut Silent).is_ok());
 }

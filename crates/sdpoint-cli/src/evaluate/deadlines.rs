@@ -19,7 +19,7 @@ use crate::output::{Table, percent, print, print_json};
 use crate::output_file::Output;
 use crate::progress::Display;
 use crate::shares::parse_share;
-use crate::{Machine, model};
+use crate::{Machine, model, report};
 
 /// When answers have to be there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +62,7 @@ impl fmt::Display for Deadline {
 /// What became of the test images under one deadline.
 #[derive(Default)]
 struct Tally {
+    images: usize,
     right: usize,
     right_in_time: usize,
     in_time: usize,
@@ -84,6 +85,9 @@ struct Row {
     /// Whether it was in time or not.
     top1_if_late: f64,
     loss: f64,
+    /// How many images were answered, and how many are unreadable.
+    images: usize,
+    skipped: usize,
     /// How many images each instance answered.
     instances: BTreeMap<String, usize>,
 }
@@ -121,13 +125,16 @@ pub fn run(
                 format!("interrupted after {index} of {} images", test.len()),
             ));
         }
-        let sample = test.sample(index)?;
+        let Some(sample) = test.readable(index)? else {
+            continue;
+        };
         let inputs = engine.prepare([&*sample.image])?;
         for (tally, &allowed) in tallies.iter_mut().zip(&times) {
             let answer = engine.run_by(&inputs, Clock::now() + allowed)?;
             let logits = answer.predictions.logits(0);
             let right = top_k(logits, 1)[0] == sample.label as usize;
             let in_time = answer.time <= allowed;
+            tally.images += 1;
             tally.right += usize::from(right);
             tally.in_time += usize::from(in_time);
             tally.right_in_time += usize::from(right && in_time);
@@ -146,7 +153,8 @@ pub fn run(
         .zip(times)
         .zip(tallies)
         .map(|((deadline, time), tally)| {
-            tally.row(deadline, time, test.len(), dearest.unwrap_or(1).max(1))
+            let skipped = test.len() - tally.images;
+            tally.row(deadline, time, skipped, dearest.unwrap_or(1).max(1))
         })
         .collect();
     // Where the file cannot be written after all, the results are printed still.
@@ -154,14 +162,14 @@ pub fn run(
     if args.json {
         print_json(&rows)?;
     } else {
-        print(&text(&rows, test.len(), full))?;
+        print(&text(&rows, full))?;
     }
     written
 }
 
 impl Tally {
-    fn row(self, deadline: &Deadline, time: Duration, images: usize, dearest: u64) -> Row {
-        let images = images.max(1) as f64;
+    fn row(self, deadline: &Deadline, time: Duration, skipped: usize, dearest: u64) -> Row {
+        let images = self.images.max(1) as f64;
         let macs = self.macs / images;
         Row {
             deadline: deadline.to_string(),
@@ -172,6 +180,8 @@ impl Tally {
             top1: self.right_in_time as f64 / images,
             top1_if_late: self.right as f64 / images,
             loss: self.loss / images,
+            images: self.images,
+            skipped,
             instances: self
                 .became
                 .into_iter()
@@ -181,7 +191,8 @@ impl Tally {
     }
 }
 
-fn text(rows: &[Row], images: usize, full: Duration) -> String {
+fn text(rows: &[Row], full: Duration) -> String {
+    let (images, skipped) = rows.first().map_or((0, 0), |row| (row.images, row.skipped));
     let mut table = Table::new([
         "deadline", "time", "in time", "MACs", "share", "top-1", "if late", "mostly",
     ]);
@@ -202,10 +213,11 @@ fn text(rows: &[Row], images: usize, full: Duration) -> String {
         ]);
     }
     format!(
-        "{}Each of {images} images alone, decided in flight; full takes {}. MACs are the mean of \
+        "{}Each of {images} images alone{}, decided in flight; full takes {}. MACs are the mean of \
          what was spent. An answer that came too late counts as wrong in top-1, and as what it is \
          under 'if late'.\n",
         table.text(),
+        report::skipped(skipped),
         format_duration(full)
     )
 }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use sdpoint::data::{Dataset, Source, default_preprocessing, open_pair};
+use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
 use sdpoint::train::folder::MODEL;
 use sdpoint::train::{Checkpoint, Init, Method, Plan, Preset, Recipe, checkpoint, fine_tune};
-use sdpoint::{Model, Network, Weights, zoo};
+use sdpoint::{Model, Network, TrainTransform, Weights, zoo};
 
 use super::method::Named;
 use super::{Args, Settings};
+use crate::data::{note_left_out, note_sizes};
 use crate::failure::{Class, Failure};
 use crate::model;
 use crate::output_file::Outputs;
@@ -58,13 +59,19 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         outputs = outputs.reads(&model::file(path));
     }
     outputs.run_folder(&folder, args.overwrite)?;
-    let (train, test) = open_data(&source, args, settings.seed, settings.train_images)?;
+    let options = args.reading.options();
+    let (train, test) = open_data(&source, options, settings.seed, settings.train_images)?;
     let mut preprocessing = match &init {
         Some((_, model)) => model.preprocessing.clone(),
         None => default_preprocessing(&train)?,
     };
     if let Some(size) = settings.input {
         preprocessing = preprocessing.with_size(size);
+    } else if init.is_none() && preprocessing.size.iter().all(|&side| side <= SMALL) {
+        note_sizes(&train)?;
+    }
+    if settings.no_flip {
+        without_flip(&mut preprocessing.train);
     }
     let small = preprocessing.size.iter().all(|&side| side <= SMALL);
     let name = settings.network.as_deref().unwrap_or(match source {
@@ -84,6 +91,8 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     let plan = Plan {
         data: source.to_string(),
         train_images: settings.train_images,
+        image_key: args.reading.image_key.clone(),
+        label_key: args.reading.label_key.clone(),
         network,
         init: init.map(|(path, model)| Init::new(path.display().to_string(), &model)),
         classes,
@@ -112,6 +121,16 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     })
 }
 
+/// The same augmentation, but for mirroring.
+fn without_flip(transform: &mut TrainTransform) {
+    match transform {
+        TrainTransform::PadCrop { flip, .. } | TrainTransform::RandomResizedCrop { flip, .. } => {
+            *flip = false;
+        }
+        TrainTransform::None => {}
+    }
+}
+
 /// A model's network and weights for this many classes.
 fn start_from(model: &Model, classes: usize, seed: u64) -> Result<(Network, Weights), Failure> {
     fine_tune(model, classes, seed).map_err(|error| Failure::from_error(Class::Usage, &error))
@@ -119,7 +138,10 @@ fn start_from(model: &Model, classes: usize, seed: u64) -> Result<(Network, Weig
 
 /// A run that goes on.
 pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
-    let checkpoint = Checkpoint::read(folder)?;
+    let mut checkpoint = Checkpoint::read(folder)?;
+    if args.accept_changed_data {
+        checkpoint.counters.data = None;
+    }
     let plan = &checkpoint.plan;
     let source = match &args.data {
         Some(source) => source.clone(),
@@ -129,7 +151,10 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
         .reads_data(&source)
         .run_folder(folder, true)?;
     keep_calibrated(folder, plan)?;
-    let (train, test) = open_data(&source, args, plan.seed, plan.train_images)?;
+    let mut options = args.reading.options();
+    options.image_key = options.image_key.or_else(|| plan.image_key.clone());
+    options.label_key = options.label_key.or_else(|| plan.label_key.clone());
+    let (train, test) = open_data(&source, options, plan.seed, plan.train_images)?;
     Ok(Setup {
         folder: folder.to_owned(),
         train,
@@ -164,7 +189,7 @@ fn keep_calibrated(folder: &Path, plan: &Plan) -> Result<(), Failure> {
 /// Opens both splits, the training split with as many images as are wanted.
 fn open_data(
     source: &Source,
-    args: &Args,
+    mut options: OpenOptions,
     seed: u64,
     images: Option<usize>,
 ) -> Result<(Dataset, Dataset), Failure> {
@@ -174,12 +199,13 @@ fn open_data(
             "training needs at least one image",
         ));
     }
-    let mut options = args.reading.options();
     // The built-in images are drawn, so that there are as many as one likes.
     if *source == Source::Shapes {
         options.shapes_train = images.unwrap_or(options.shapes_train);
     }
     let (mut train, test) = open_pair(source, &options)?;
+    note_left_out(&train);
+    note_left_out(&test);
     if let Some(images) = images {
         train = train.balanced(images, seed)?;
     }

@@ -1,39 +1,12 @@
 //! Images in tar archives, plain and compressed, sound and hostile.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use sdpoint_data::{DataError, Dataset, OpenOptions, Source, Split, open, open_pair};
 use tempfile::TempDir;
 
-use crate::common::{is_colour, jpeg};
-
-const RED: [u8; 3] = [220, 30, 30];
-const BLUE: [u8; 3] = [30, 30, 220];
-
-/// A tar archive of the given members; a path that ends in `/` is a folder.
-fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    for (path, bytes) in members {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        if path.ends_with('/') {
-            header.set_entry_type(tar::EntryType::Directory);
-        }
-        builder.append_data(&mut header, path, *bytes).unwrap();
-    }
-    builder.into_inner().unwrap()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
+use crate::common::{BLUE, RED, add, add_link, check, gzip, jpeg, tar};
 
 fn written(folder: &TempDir, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.path().join(name);
@@ -51,23 +24,6 @@ fn opened(path: &Path, split: Split) -> Result<Dataset, DataError> {
 
 fn message(path: &Path, split: Split) -> String {
     opened(path, split).unwrap_err().to_string()
-}
-
-/// Class and colour of every image.
-fn check(dataset: &Dataset, expected: &[(&str, [u8; 3])]) {
-    let classes: Vec<&str> = (0..dataset.len())
-        .map(|i| dataset.classes()[dataset.label(i) as usize].as_str())
-        .collect();
-    assert_eq!(
-        classes,
-        expected.iter().map(|(class, _)| *class).collect::<Vec<_>>()
-    );
-    for (index, (_, colour)) in expected.iter().enumerate() {
-        assert!(
-            is_colour(&dataset.image(index).unwrap(), *colour),
-            "image {index}"
-        );
-    }
 }
 
 #[test]
@@ -176,7 +132,12 @@ fn what_is_missing_is_named() {
     );
 
     let path = written(&folder, "train-1.tar", tar(&[("a.jpg", &red)]));
-    assert!(message(&path, Split::Train).contains("no class folder"));
+    let text = message(&path, Split::Train);
+    assert!(
+        text.contains("a .cls member for each image")
+            && text.contains("1 image outside the class folders: `a.jpg`"),
+        "{text}"
+    );
 
     let path = written(
         &folder,
@@ -268,9 +229,10 @@ fn a_decompression_bomb_stops_at_the_limit() {
     }
 }
 
-/// Paths are names only: nothing is ever written where they point.
+/// Paths are names only: nothing is ever written where they point, and none
+/// that leads out of the archive is a class.
 #[test]
-fn paths_that_lead_elsewhere_are_only_names() {
+fn paths_that_lead_elsewhere_are_counted() {
     let folder = TempDir::new().unwrap();
     let red = jpeg(8, 8, RED);
     let mut archive = tar(&[("train/a/xx/1.jpg", &red)]);
@@ -279,8 +241,213 @@ fn paths_that_lead_elsewhere_are_only_names() {
     archive[148..156].copy_from_slice(b"        ");
     let sum: u32 = archive[..512].iter().map(|&b| u32::from(b)).sum();
     archive[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    archive.truncate(archive.len() - 1024);
+    archive.extend(tar(&[("train/a/1.jpg", &red), ("train/b/1.jpg", &red)]));
     let path = written(&folder, "x.tar", archive);
     let train = opened(&path, Split::Train).unwrap();
-    check(&train, &[("..", RED)]);
+    check(&train, &[("a", RED), ("b", RED)]);
+    let outside = &train.left_out().outside;
+    assert_eq!(
+        (outside.number, &*outside.example),
+        (1, "train/../../1.jpg")
+    );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// What `tar -r` and `tar -u` append counts in place of what was there.
+#[test]
+fn members_that_come_again_replace_the_earlier_ones() {
+    let folder = TempDir::new().unwrap();
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let archive = tar(&[
+        ("train/a/1.jpg", &blue),
+        ("./train/b/1.jpg", &blue),
+        ("train/b/2.jpg", &red),
+        ("./train/a/1.jpg", &red),
+        ("train/b/1.jpg", &red),
+    ]);
+    for (name, bytes) in [("x.tar", archive.clone()), ("x.tar.gz", gzip(&archive))] {
+        let train = opened(&written(&folder, name, bytes), Split::Train).unwrap();
+        check(&train, &[("b", RED), ("a", RED), ("b", RED)]);
+        assert_eq!(train.left_out().replaced.number, 2);
+    }
+}
+
+#[test]
+fn links_count_as_what_they_lead_to() {
+    use tar::EntryType::{Link, Symlink};
+    let folder = TempDir::new().unwrap();
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let mut builder = tar::Builder::new(Vec::new());
+    add(&mut builder, "pool/red.dat", &red);
+    add(&mut builder, "pool/more/1.jpg", &blue);
+    add(&mut builder, "train/a/1.jpg", &red);
+    add_link(&mut builder, Link, "train/a/2.jpg", "pool/red.dat");
+    add_link(
+        &mut builder,
+        Symlink,
+        "train/b/1.jpg",
+        "../../pool/more/1.jpg",
+    );
+    add_link(&mut builder, Symlink, "train/b/2.jpg", "1.jpg");
+    add_link(&mut builder, Symlink, "train/c", "../pool/more");
+    // A circle, one by way of another, what is missing, and what is outside.
+    add_link(&mut builder, Symlink, "train/a/up", "..");
+    add_link(&mut builder, Symlink, "train/a/x.jpg", "y.jpg");
+    add_link(&mut builder, Symlink, "train/a/y.jpg", "x.jpg");
+    add_link(&mut builder, Link, "train/a/z.jpg", "pool/gone.jpg");
+    add_link(&mut builder, Symlink, "train/a/passwd.jpg", "/etc/passwd");
+    add_link(
+        &mut builder,
+        Symlink,
+        "train/a/above.jpg",
+        "../../../above.jpg",
+    );
+    let archive = builder.into_inner().unwrap();
+    for (name, bytes) in [("x.tar", archive.clone()), ("x.tar.gz", gzip(&archive))] {
+        let train = opened(&written(&folder, name, bytes), Split::Train).unwrap();
+        check(
+            &train,
+            &[
+                ("c", BLUE),
+                ("a", RED),
+                ("a", RED),
+                ("b", BLUE),
+                ("b", BLUE),
+            ],
+        );
+        let left_out = train.left_out();
+        assert_eq!(left_out.broken_links.number, 3, "{left_out:?}");
+        assert_eq!(left_out.outside.number, 2, "{left_out:?}");
+        assert_eq!(left_out.repeated_folders.number, 1, "{left_out:?}");
+    }
+}
+
+/// Paths made of links that are made of links: time must not double with each.
+#[test]
+fn links_of_links_end() {
+    let folder = TempDir::new().unwrap();
+    let red = jpeg(8, 8, RED);
+    let mut builder = tar::Builder::new(Vec::new());
+    add(&mut builder, "train/a/1.jpg", &red);
+    add(&mut builder, "train/b/1.jpg", &red);
+    add_link(&mut builder, tar::EntryType::Symlink, "train/l0", ".");
+    for level in 1..40 {
+        let target = format!("l{0}/l{0}/l{0}", level - 1);
+        let path = format!("train/l{level}");
+        add_link(&mut builder, tar::EntryType::Symlink, &path, &target);
+    }
+    let path = written(&folder, "x.tar", builder.into_inner().unwrap());
+    check(
+        &opened(&path, Split::Train).unwrap(),
+        &[("a", RED), ("b", RED)],
+    );
+}
+
+#[test]
+fn an_archive_cut_between_members_is_noticed() {
+    let folder = TempDir::new().unwrap();
+    let red = jpeg(8, 8, RED);
+    let whole = tar(&[
+        ("train/a/1.jpg", &red),
+        ("train/b/1.jpg", &red),
+        ("train/b/2.jpg", &red),
+    ]);
+    let member = (whole.len() - 1024) / 3;
+    for (end, sound) in [
+        (whole.len(), true),
+        // One block of zeros is what some programs leave.
+        (whole.len() - 512, true),
+        (whole.len() - 1024, false),
+        (2 * member, false),
+        (member + 512, false),
+        (0, false),
+    ] {
+        let cut = &whole[..end];
+        for (name, bytes) in [("x.tar", cut.to_vec()), ("x.tar.gz", gzip(cut))] {
+            let found = opened(&written(&folder, name, bytes), Split::Train);
+            match found {
+                Ok(data) => assert!(sound && data.len() == 3, "{name} {end}"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(!sound && text.contains("tar archive"), "{end}: {text}");
+                }
+            }
+        }
+    }
+    // Cut after the end of the archive, but within its checksum.
+    let packed = gzip(&whole);
+    let path = written(&folder, "y.tar.gz", &packed[..packed.len() - 4]);
+    assert!(message(&path, Split::Train).contains("not a sound tar archive"));
+    // Zeros after the end, as tapes have them.
+    let padded = [&packed[..], &[0; 100]].concat();
+    let path = written(&folder, "z.tar.gz", padded);
+    assert_eq!(opened(&path, Split::Train).unwrap().len(), 3);
+}
+
+#[test]
+fn lists_and_patterns_of_archives_are_written_as_in_a_shell() {
+    let folder = TempDir::new().unwrap();
+    let red = jpeg(8, 8, RED);
+    for number in 0..4 {
+        let name = format!("train-00{number}.tar");
+        let classes = ["train/a/1.jpg", "train/b/1.jpg"].map(|path| (path, &red[..]));
+        written(&folder, &name, tar(&classes));
+    }
+    let found = |pattern: &str| {
+        let source = format!("tar:{}", folder.path().join(pattern).display());
+        let source: Source = source.parse().unwrap();
+        open(&source, Split::Train, &OpenOptions::default())
+    };
+    assert_eq!(found("train-{000..002}.tar").unwrap().len(), 6);
+    assert_eq!(found("train-{000,003}.tar").unwrap().len(), 4);
+    assert_eq!(found("train-*.tar").unwrap().len(), 8);
+    assert_eq!(found("train-00[1-3].tar").unwrap().len(), 6);
+    let missing = found("train-{002..004}.tar").unwrap_err().to_string();
+    assert!(missing.contains("train-004.tar"), "{missing}");
+    let missing = found("none-*.tar").unwrap_err().to_string();
+    assert!(
+        missing.contains("no file has a name like that"),
+        "{missing}"
+    );
+}
+
+#[test]
+fn archives_of_other_kinds_are_called_by_their_names() {
+    let folder = TempDir::new().unwrap();
+    for (name, start, kind, way_out) in [
+        (
+            "x.tar.zst",
+            &b"\x28\xb5\x2f\xfd"[..],
+            "a Zstandard file",
+            "zstd -d",
+        ),
+        ("x.tar.xz", b"\xfd7zXZ\0", "an XZ file", "xz -dk"),
+        ("x.tar.bz2", b"BZh9", "a bzip2 file", "bzip2 -dk"),
+        ("x.zip", b"PK\x03\x04", "a ZIP archive", "unzip"),
+        ("x.7z", b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "7z x"),
+        ("x.rar", b"Rar!\x1a\x07\x01", "a RAR archive", "unrar x"),
+        // The first bytes tell, whatever the name.
+        ("named.tar", b"PK\x03\x04", "a ZIP archive", "folder:DIR"),
+    ] {
+        let path = written(&folder, name, [start, &[1; 600]].concat());
+        for source in [source(&path), Source::Folder(path.clone())] {
+            let error = open(&source, Split::Train, &OpenOptions::default()).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(kind) && text.contains(way_out), "{text}");
+        }
+    }
+    let only = TempDir::new().unwrap();
+    written(&only, "train.zip", b"PK\x03\x04 and so on");
+    assert!(message(only.path(), Split::Train).contains("a ZIP archive"));
+
+    let red = jpeg(8, 8, RED);
+    let members = [("train/a/1.jpg", &red[..]), ("train/b/1.jpg", &red)];
+    written(&only, "x.tar", tar(&members));
+    let train = opened(only.path(), Split::Train).unwrap();
+    assert_eq!(train.left_out().other_kinds["zip"], 1);
+
+    let path = written(&folder, "x.tar.gz", gzip(&tar(&members)));
+    let error = open(&Source::Folder(path), Split::Train, &OpenOptions::default());
+    assert!(error.unwrap_err().to_string().contains("use tar:"));
 }

@@ -1,7 +1,15 @@
 //! Images and trees of them for the tests.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sdpoint_data::Dataset;
+
+pub const RED: [u8; 3] = [220, 30, 30];
+pub const BLUE: [u8; 3] = [30, 30, 220];
 
 /// A JPEG file of one colour.
 pub fn jpeg(width: u16, height: u16, colour: [u8; 3]) -> Vec<u8> {
@@ -50,4 +58,62 @@ pub fn is_colour(image: &sdpoint_data::Image, colour: [u8; 3]) -> bool {
         .pixels()
         .chunks(3)
         .all(|p| p.iter().zip(colour).all(|(a, b)| a.abs_diff(b) <= 6))
+}
+
+/// A tar archive of the given members; a path that ends in `/` is a folder.
+pub fn tar(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, bytes) in members {
+        add(&mut builder, path, bytes);
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Adds a member to an archive.
+pub fn add(builder: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(0o644);
+    if path.ends_with('/') {
+        header.set_entry_type(tar::EntryType::Directory);
+    }
+    builder.append_data(&mut header, path, bytes).unwrap();
+}
+
+/// Adds a link to an archive.
+pub fn add_link(
+    builder: &mut tar::Builder<Vec<u8>>,
+    kind: tar::EntryType,
+    path: &str,
+    target: &str,
+) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_entry_type(kind);
+    builder.append_link(&mut header, path, target).unwrap();
+}
+
+pub fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Class and colour of every image.
+#[track_caller]
+pub fn check(dataset: &Dataset, expected: &[(&str, [u8; 3])]) {
+    let classes: Vec<&str> = (0..dataset.len())
+        .map(|i| dataset.classes()[dataset.label(i) as usize].as_str())
+        .collect();
+    assert_eq!(
+        classes,
+        expected.iter().map(|(class, _)| *class).collect::<Vec<_>>()
+    );
+    for (index, (_, colour)) in expected.iter().enumerate() {
+        assert!(
+            is_colour(&dataset.image(index).unwrap(), *colour),
+            "image {index}"
+        );
+    }
 }

@@ -111,7 +111,7 @@ fn evaluation_is_what_prediction_does_in_the_order_asked_for() {
     let preprocessing = default_preprocessing(&data).unwrap();
     let order = vec![29, 3, 3, 0];
     let loader = Loader::evaluate(&data, &preprocessing, 3, 2, order.clone()).unwrap();
-    assert_eq!(loader.len(), 2);
+    assert_eq!(loader.left(), 2);
     let values: Vec<f32> = loader.flat_map(|b| b.unwrap().images.clone()).collect();
     let expected: Vec<f32> = order
         .iter()

@@ -1,0 +1,128 @@
+//! Archives of kinds that are not read, called by their names.
+
+use std::io::Read;
+use std::path::Path;
+
+use crate::error::DataError;
+use crate::file::open_file;
+
+/// A format of archives or compressed files that is not read.
+struct Format {
+    name: &'static str,
+    start: &'static [u8],
+    /// How names of such files end.
+    ends: &'static [&'static str],
+    way_out: WayOut,
+}
+
+/// How the images in it can be read.
+enum WayOut {
+    /// By decompressing it with this command, which leaves a `.tar`.
+    Decompress(&'static str),
+    /// By unpacking it with this command, which leaves class folders.
+    Unpack(&'static str),
+}
+
+const FORMATS: [Format; 8] = [
+    Format {
+        name: "a Zstandard file",
+        start: b"\x28\xb5\x2f\xfd",
+        ends: &[".zst", ".tzst"],
+        way_out: WayOut::Decompress("zstd -d"),
+    },
+    Format {
+        name: "an XZ file",
+        start: b"\xfd7zXZ\0",
+        ends: &[".xz", ".txz"],
+        way_out: WayOut::Decompress("xz -dk"),
+    },
+    Format {
+        name: "a bzip2 file",
+        start: b"BZh",
+        ends: &[".bz2", ".tbz", ".tbz2"],
+        way_out: WayOut::Decompress("bzip2 -dk"),
+    },
+    Format {
+        name: "an LZ4 file",
+        start: b"\x04\x22\x4d\x18",
+        ends: &[".lz4"],
+        way_out: WayOut::Decompress("lz4 -d"),
+    },
+    Format {
+        name: "a ZIP archive",
+        start: b"PK\x03\x04",
+        ends: &[".zip"],
+        way_out: WayOut::Unpack("unzip"),
+    },
+    Format {
+        name: "a 7-Zip archive",
+        start: b"7z\xbc\xaf\x27\x1c",
+        ends: &[".7z"],
+        way_out: WayOut::Unpack("7z x"),
+    },
+    Format {
+        name: "a RAR archive",
+        start: b"Rar!\x1a\x07",
+        ends: &[".rar"],
+        way_out: WayOut::Unpack("unrar x"),
+    },
+    Format {
+        name: "an LZMA file",
+        start: b"\x5d\0\0\x80",
+        ends: &[".lzma", ".tlz"],
+        way_out: WayOut::Decompress("xz -dk"),
+    },
+];
+
+/// Whether a file's name is one of an archive that is read.
+pub(crate) fn is_tar_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    [".tar", ".tar.gz", ".tgz"]
+        .iter()
+        .any(|end| name.ends_with(end))
+}
+
+/// Whether a file's name is one of an archive that is not read.
+pub(crate) fn is_other_name(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    FORMATS
+        .iter()
+        .any(|format| format.ends.iter().any(|end| name.ends_with(end)))
+}
+
+/// Refuses a file that is an archive of another kind, or, where a folder is
+/// wanted, any file, and says how to read it all the same.
+pub(crate) fn refuse_archive(path: &Path, folder_wanted: bool) -> Result<(), DataError> {
+    if !path.exists() || path.is_dir() {
+        return Ok(());
+    }
+    let (mut file, _) = open_file(path)?;
+    let mut start = Vec::new();
+    file.by_ref()
+        .take(512)
+        .read_to_end(&mut start)
+        .map_err(DataError::io(path))?;
+    let shown = path.display();
+    let refuse = |problem: String| {
+        Err(DataError::Malformed {
+            path: path.to_owned(),
+            problem,
+        })
+    };
+    let format = FORMATS
+        .iter()
+        .find(|format| start.starts_with(format.start));
+    match format.map(|format| (format.name, &format.way_out)) {
+        Some((name, WayOut::Decompress(command))) => refuse(format!(
+            "it is {name}, which is not read; `{command} {shown}` makes a .tar of it for tar:PATH"
+        )),
+        Some((name, WayOut::Unpack(command))) => refuse(format!(
+            "it is {name}, which is not read; unpack it with `{command} {shown}` and use folder:DIR"
+        )),
+        None if !folder_wanted => Ok(()),
+        None if start.starts_with(b"\x1f\x8b") || start.get(257..262) == Some(b"ustar") => {
+            refuse(format!("it is no folder but an archive; use tar:{shown}"))
+        }
+        None => refuse("it is a file; give the folder that holds `train` and `test`".to_owned()),
+    }
+}

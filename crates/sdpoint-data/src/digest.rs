@@ -1,0 +1,70 @@
+//! Whether a data set is the one that it was.
+
+use std::fmt::Write;
+use std::thread;
+
+use sha2::{Digest, Sha256};
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+
+/// A data set of at most this many bytes is read as a whole: small images are
+/// often of equal sizes, whatever they show.
+const SMALL_SET: u64 = 256 << 20;
+
+/// Files on a server are slow to ask for their sizes, one after the other.
+const THREADS: usize = 8;
+
+pub(crate) fn digest(dataset: &Dataset) -> Result<String, DataError> {
+    let sizes = sizes(dataset)?;
+    let small = sizes.iter().sum::<u64>() <= SMALL_SET;
+    let mut hash = Sha256::new();
+    for class in dataset.classes() {
+        add_text(&mut hash, class);
+    }
+    for (index, size) in sizes.into_iter().enumerate() {
+        add_text(&mut hash, &dataset.key(index));
+        hash.update(size.to_le_bytes());
+        hash.update(dataset.label(index).to_le_bytes());
+        if small && let Some(bytes) = dataset.bytes(index) {
+            hash.update(bytes);
+        }
+    }
+    Ok(hash
+        .finalize()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            write!(text, "{byte:02x}").expect("a string takes all");
+            text
+        }))
+}
+
+/// Its length goes before a text, so that no two texts run together.
+fn add_text(hash: &mut Sha256, text: &str) {
+    hash.update((text.len() as u64).to_le_bytes());
+    hash.update(text);
+}
+
+/// How many bytes each image has where it is stored.
+fn sizes(dataset: &Dataset) -> Result<Vec<u64>, DataError> {
+    let part = dataset.len().div_ceil(THREADS);
+    thread::scope(|scope| {
+        let starts = (0..dataset.len()).step_by(part);
+        let parts: Vec<_> = starts
+            .map(|start| {
+                let end = (start + part).min(dataset.len());
+                scope.spawn(move || {
+                    (start..end)
+                        .map(|index| dataset.stored(index))
+                        .collect::<Result<Vec<u64>, _>>()
+                })
+            })
+            .collect();
+        let mut sizes = Vec::with_capacity(dataset.len());
+        for part in parts {
+            let panicked = |_| DataError::Loader("sizes could not be read".to_owned());
+            sizes.extend(part.join().map_err(panicked)??);
+        }
+        Ok(sizes)
+    })
+}

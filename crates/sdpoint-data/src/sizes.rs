@@ -1,0 +1,62 @@
+//! How large a data set's images are.
+
+use std::collections::BTreeMap;
+
+use crate::dataset::Dataset;
+use crate::defaults::spread;
+use crate::error::DataError;
+
+/// Images that are looked at.
+const INSPECTED: usize = 64;
+
+/// Heights and widths of a sample of a data set's images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// How many images have each height and width; there is at least one.
+    counts: BTreeMap<[usize; 2], usize>,
+}
+
+impl Sizes {
+    /// Those of up to 64 images, evenly spread over the data set.
+    ///
+    /// # Errors
+    /// As for [`Dataset::sample`].
+    pub fn of(dataset: &Dataset) -> Result<Sizes, DataError> {
+        let mut counts = BTreeMap::new();
+        for index in spread(INSPECTED, dataset.len()) {
+            if let Some(sample) = dataset.readable(index)? {
+                let size = [sample.image.height(), sample.image.width()];
+                *counts.entry(size).or_default() += 1;
+            }
+        }
+        if counts.is_empty() {
+            // All of the sample were unreadable; some other is not.
+            let image = dataset.sample(0)?.image;
+            counts.insert([image.height(), image.width()], 1);
+        }
+        Ok(Sizes { counts })
+    }
+
+    /// The most frequent height and width; of equally frequent ones the
+    /// largest.
+    pub fn commonest(&self) -> [usize; 2] {
+        let key = |(size, count): &(&[usize; 2], &usize)| (**count, size[0] * size[1], **size);
+        let most = self.counts.iter().max_by_key(key);
+        most.map_or([1, 1], |(&size, _)| size)
+    }
+
+    /// The share of images for which `test` holds, from 0 to 1.
+    pub fn share(&self, test: impl Fn([usize; 2]) -> bool) -> f64 {
+        let all: usize = self.counts.values().sum();
+        let some = self.counts.iter().filter(|(size, _)| test(**size));
+        some.map(|(_, count)| count).sum::<usize>() as f64 / all.max(1) as f64
+    }
+
+    /// The smallest and the largest, by area, if not all are equal.
+    pub fn range(&self) -> Option<[[usize; 2]; 2]> {
+        let area = |size: &&[usize; 2]| size[0] * size[1];
+        let least = *self.counts.keys().min_by_key(area)?;
+        let most = *self.counts.keys().max_by_key(area)?;
+        (self.counts.len() > 1).then_some([least, most])
+    }
+}
