@@ -98,22 +98,39 @@ impl Failure {
         let Some(message) = &self.message else {
             return 0;
         };
-        note(&format!("error: {}", line(message)));
+        note(&format!("error: {}", bounded(message)));
         if let Some(hint) = &self.hint {
-            note(&format!("hint: {}", line(hint)));
+            note(&format!("hint: {}", bounded(hint)));
         }
         self.class as u8
     }
 }
 
-/// A message on one line: what is quoted in it comes from files and from the
-/// command line, and may be anything, and of any length.
-fn line(message: &str) -> String {
+/// A message of bounded length on one line, or with further lines that are
+/// indented: what is quoted in it comes from files and from the command line,
+/// may be anything, and must not look like a message of ours.
+fn bounded(message: &str) -> String {
     const LONGEST: usize = 1400;
-    let line = one_line(message.trim_end());
-    match line.char_indices().nth(LONGEST) {
-        None => line.into_owned(),
-        Some((end, _)) => format!("{}…", &line[..end]),
+    const LONGEST_LINE: usize = 400;
+    const INDENTED: &str = "\n  ";
+    let lines: Vec<&str> = message.trim_end().split(INDENTED).collect();
+    let longest = if lines.len() == 1 {
+        LONGEST
+    } else {
+        LONGEST_LINE
+    };
+    let lines: Vec<String> = lines
+        .into_iter()
+        .map(|line| cut(&one_line(line), longest))
+        .collect();
+    cut(&lines.join(INDENTED), LONGEST)
+}
+
+/// So many characters of a text.
+fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
     }
 }
 
@@ -155,10 +172,19 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_of_one_line_and_not_endless() {
-        assert_eq!(line("in\u{202e}'a\nb': bad\n"), "in\\u{202e}'a\\nb': bad");
-        assert!(line(&"\n".repeat(70_000)).len() < 1500);
-        assert!(line(&"é".repeat(70_000)).chars().count() < 1500);
+    fn messages_are_bounded_and_cannot_be_taken_for_several() {
+        let mixed = "in\u{202e}'a\nerror: b': bad\n";
+        assert_eq!(bounded(mixed), "in\\u{202e}'a\\nerror: b': bad");
+        assert_eq!(bounded("it lacks:\n  a\n  b"), "it lacks:\n  a\n  b");
+        for long in [
+            "\n".repeat(70_000),
+            "é".repeat(70_000),
+            "\n  x".repeat(70_000),
+        ] {
+            assert!(bounded(&format!("{long}!")).chars().count() < 1500);
+        }
+        let sections = format!("misfit\n  missing: {}\n  left over: b", "a, ".repeat(1000));
+        assert!(bounded(&sections).ends_with("…\n  left over: b"));
     }
 
     #[test]

@@ -35,9 +35,9 @@ pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
     let file = file(path);
     Model::load(&file).map_err(|error| match &error {
         ModelError::Read { .. } => no_model(&file).unwrap_or_else(|| error.into()),
-        ModelError::NotSafetensors { .. } | ModelError::Foreign { .. } => {
-            something_else(&file).unwrap_or_else(|| error.into())
-        }
+        ModelError::NotSafetensors { .. }
+        | ModelError::Truncated { .. }
+        | ModelError::Foreign { .. } => something_else(&file).unwrap_or_else(|| error.into()),
         _ => error.into(),
     })
 }

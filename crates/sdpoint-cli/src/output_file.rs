@@ -2,9 +2,7 @@
 //! of the user's is destroyed and hours of work do not end in "no such folder".
 //!
 //! A command names what it reads, then prepares each [`Output`], then works,
-//! then writes. [docs/command-line.md] tells users the rules.
-//!
-//! [docs/command-line.md]: https://github.com/sdpoint/sdpoint/blob/main/docs/command-line.md
+//! then writes. `docs/command-line.md` has the rules for users.
 
 mod identity;
 mod inputs;
@@ -138,7 +136,10 @@ impl Outputs {
         if path.exists() && !path.is_dir() {
             return Err(Failure::new(
                 Class::Files,
-                format!("'{}' is a file, but several are to be written", shown(path)),
+                format!(
+                    "'{}' is a file, but several are to be written",
+                    path.display()
+                ),
             )
             .hint("name a folder, which need not exist"));
         }
@@ -148,7 +149,7 @@ impl Outputs {
         }
         check_writable(&there.join(PROBE)).map_err(|error| {
             Failure::io(
-                format!("cannot write to the folder '{}': {error}", shown(path)),
+                format!("cannot write to the folder '{}': {error}", path.display()),
                 error.kind(),
             )
         })
@@ -189,7 +190,7 @@ impl Outputs {
                 Class::Usage,
                 format!(
                     "'{}' is where the command prints to: {option} needs a file of its own",
-                    shown(path)
+                    path.display()
                 ),
             ));
         }
@@ -211,14 +212,17 @@ impl Outputs {
         {
             return Err(Failure::new(
                 Class::Usage,
-                format!("{other} and {option} name the same file, '{}'", shown(path)),
+                format!(
+                    "{other} and {option} name the same file, '{}'",
+                    path.display()
+                ),
             )
             .hint("name two files"));
         }
         if folder::is_file_of_a_run_that_goes_on(&target) {
             return Err(Failure::new(
                 Class::Usage,
-                format!("'{}' belongs to a run that is going on", shown(path)),
+                format!("'{}' belongs to a run that is going on", path.display()),
             )
             .hint("wait for its end, or name another file"));
         }
@@ -240,7 +244,7 @@ impl Outputs {
         let found = Kind::of(path).map_err(|error| {
             // What cannot be read is not known to be of no value.
             Failure::io(
-                format!("cannot look at '{}': {error}", shown(path)),
+                format!("cannot look at '{}': {error}", path.display()),
                 error.kind(),
             )
         })?;
@@ -257,7 +261,7 @@ impl Outputs {
             Class::Usage,
             format!(
                 "'{}' exists and is {found}: it is not replaced by {kind}",
-                shown(path)
+                path.display()
             ),
         ))
     }
@@ -265,7 +269,7 @@ impl Outputs {
     fn is_input(&self, path: &Path) -> Failure {
         let message = format!(
             "'{}' is, or belongs to, what this command reads: it is not written to",
-            shown(path)
+            path.display()
         );
         Failure::new(Class::Usage, message).hint("name another place")
     }
@@ -273,10 +277,6 @@ impl Outputs {
 
 /// The name of a file that is made and removed again to see whether one can be.
 const PROBE: &str = "sdpoint-check";
-
-fn shown(path: &Path) -> std::path::Display<'_> {
-    path.display()
-}
 
 /// The file that a path leads to, or would.
 fn target(path: &Path) -> Result<PathBuf, Failure> {

@@ -174,6 +174,15 @@ fn a_file_that_is_no_model_is_named_with_the_way_out() {
     ] {
         fs::write(desk.path(name), content).unwrap();
     }
+    #[cfg(unix)]
+    {
+        // Waiting for what somebody may write into it would be waiting for ever.
+        let made = std::process::Command::new("mkfifo")
+            .arg(desk.path("pipe"))
+            .status();
+        assert!(made.unwrap().success());
+        refused(&desk.path("pipe"), 4, &["not a regular file"]);
+    }
     for (name, words) in [
         ("full.onnx", "ONNX"),
         ("foreign.onnx", "ONNX"),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -61,8 +61,14 @@ impl Kind {
     /// What the file at a path is.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// If it cannot be read, or is no regular file: a pipe would block.
     pub fn of(path: &Path) -> io::Result<Self> {
+        if !fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it is not a regular file",
+            ));
+        }
         let mut start = Vec::new();
         File::open(path)?.take(START).read_to_end(&mut start)?;
         Ok(match safetensors_header(&start) {
@@ -239,8 +245,6 @@ fn of_text(text: &str) -> Kind {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn kind(content: &[u8]) -> Kind {
