@@ -1,65 +1,73 @@
 //! `sdpoint import`: weights from PyTorch.
 
+mod config;
+mod preprocessing;
+mod presets;
+mod report;
+
 use std::path::{Path, PathBuf};
 
-use sdpoint::data::{DataError, OpenOptions, Source, Split, imagenet_preprocessing, open};
-use sdpoint::exchange::{Checkpoint, ImportError, Imported, import};
-use sdpoint::{
-    EvalTransform, Instance, Model, Preprocessing, Record, TrainTransform, format_macs, zoo,
-};
-use serde::Serialize;
+use sdpoint::data::{DataError, OpenOptions, Source, Split, open};
+use sdpoint::exchange::{Checkpoint, Choice, ImportError, Imported, import_chosen, recognise};
+use sdpoint::{Instance, Model, Network, Record, zoo};
 
 use crate::failure::{Class, Failure, Outcome};
-use crate::output::{name, plural, print, print_json, program};
+use crate::output::{plural, print, print_json};
 use crate::output_file::{Kind, Outputs, Replacing};
-use crate::{classes, model, size};
+use crate::{classes, model};
+use config::Config;
+use report::{Report, Taken};
 
 const EXAMPLES: &str = "\
 Examples:
   sdpoint import resnet18.pth --network resnet18 -o resnet18.safetensors
-  sdpoint import model.safetensors --network resnext50_32x4d --classes labels.txt -o model.sdp.safetensors
+  sdpoint import timm-resnet50/ -o resnet50.safetensors
+  sdpoint import last.ckpt --network resnet18 --key state_dict --prefix model. -o m.safetensors
+  sdpoint import resnet50.pth --network resnet50 --preset torchvision-v2 -o resnet50.safetensors
   sdpoint import checkpoint.pth.tar --network preresnet101-imagenet --classes folder:DIR -o m.safetensors
 
-CHECKPOINT is a safetensors file or what torch.save wrote, in its zip format or the one before: a \
-dictionary of tensors, or one that has it under 'state_dict' or 'model'. A prefix 'module.' of all \
-names is removed, an optimiser's state is not looked at, and nothing in the file is run. Names are \
-torchvision's, timm's and those of the authors of stochastic downsampling, which agree. Values in \
+CHECKPOINT is a safetensors file, what torch.save wrote, or a folder of timm. The dictionary of tensors is \
+found wherever it is, and so is the prefix before their names; the text says which were taken, --key and \
+--prefix choose others. Averaged weights are taken where there are some. Nothing in the file is run. Names \
+are torchvision's, timm's and those of the authors of stochastic downsampling, which agree. Values in \
 float16, bfloat16 and float64 are converted to float32. See docs/import.md.";
 
 /// Make a model of weights that PyTorch saved
 ///
-/// The number of classes is read off the weights. Every tensor is accounted for: those missing, left
-/// over or of another shape are named. The model has the one instance full; `calibrate --ratios`
-/// adds cheaper ones, and `train --init` trains it on.
+/// The number of classes is read off the weights. Every tensor of the network is accounted for: those
+/// missing, left over or of another shape are named. The model has the one instance full; `calibrate
+/// --ratios` adds cheaper ones, and `train --init` trains it on.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .safetensors, .pth or .pt file
+    /// A .safetensors, .pth, .pt or .ckpt file, or the folder that timm saved
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// What the weights are of; `sdpoint networks` lists them
+    /// What the weights are of; `sdpoint networks` lists them [default: what config.json says]
     #[arg(long, value_name = "NAME")]
-    network: String,
+    network: Option<String>,
     /// Where the model goes
     #[arg(short, long, value_name = "MODEL")]
     output: PathBuf,
+    /// Take the tensors under these keys of the file, such as model.state_dict; '.' is the file's top
+    /// [default: those that fit]
+    #[arg(long, value_name = "KEYS")]
+    key: Option<String>,
+    /// Take the tensors whose names begin so, such as backbone. [default: any under which they fit]
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// Skip weights that were averaged during training, and take the plain ones
+    #[arg(long)]
+    no_ema: bool,
     /// Names of the classes in the order of the logits: a text file with one a line, a JSON
     /// list, or a data source that has them, such as folder:DIR [default: 0, 1, 2 and so on]
     #[arg(long, value_name = "FILE|SRC")]
     classes: Option<String>,
-    /// Input size: 224, or HxW [default: what the network was published for]
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    input: Option<[usize; 2]>,
-    /// Resize the shorter side of images to this many pixels and use the middle [default: 256 for
-    /// an input of 224, others in proportion; small networks take the whole image]
-    #[arg(long, value_name = "PIXELS")]
-    resize: Option<usize>,
-    /// Mean of each colour, for values from 0 to 1 [default: ImageNet's]
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
-    mean: Vec<f32>,
-    /// Standard deviation of each colour [default: ImageNet's]
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
-    std: Vec<f32>,
+    #[command(flatten)]
+    images: preprocessing::Options,
+    /// Pass over a config.json beside the weights
+    #[arg(long)]
+    no_config: bool,
     /// Import although tensors are left over that the network has no place for
     #[arg(long)]
     allow_left_over: bool,
@@ -70,67 +78,38 @@ pub struct Args {
     json: bool,
 }
 
-/// What was imported.
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a Path,
-    network: &'a str,
-    classes: usize,
-    parameters: usize,
-    /// Tensors that the network needs, all of which were there.
-    tensors: usize,
-    left_over: &'a [String],
-    macs: u64,
-}
-
 pub fn run(args: &Args) -> Outcome {
     // A misspelt network shows before a large file is read.
-    let side = zoo::input_size(&args.network)?;
-    let network = zoo::build(&args.network, 1)?;
-    let output = outputs(args)?.file("-o", &args.output, Kind::Model)?;
-    let checkpoint = Checkpoint::open(&args.checkpoint)?;
-    let unusable = |problem: String| {
-        let path = args.checkpoint.display();
-        Failure::new(
-            Class::Model,
-            format!("'{path}' cannot be imported: {problem}"),
-        )
+    if let Some(name) = &args.network {
+        zoo::input_size(name)?;
+    }
+    let found = config::find(&args.checkpoint, !args.no_config)?;
+    let config = found.config.as_ref();
+    let output = outputs(args, &found)?.file("-o", &args.output, Kind::Model)?;
+    let name = network(args, config)?;
+    let side = zoo::input_size(name)?;
+    let configured = match config {
+        Some(config) if !args.images.has_preset() => {
+            Some(config.preprocessing(args.images.has_resize())?)
+        }
+        _ => None,
     };
+    let preprocessing = args.images.preprocessing(side, configured)?;
+
+    let checkpoint = Checkpoint::open(&found.weights)?;
+    let imported = imported(args, &found.weights, &checkpoint, &zoo::build(name, 2)?)?;
+    let macs = imported
+        .network
+        .cost(preprocessing.size, Instance::Full)?
+        .macs;
+    let classes = named_classes(args, config, &imported)?;
     let Imported {
         network,
         weights,
         statistics,
         left_over,
-    } = import(&checkpoint, &network).map_err(|error| {
-        let failure = unusable(error.to_string());
-        match fitting(&checkpoint, &error) {
-            Some(name) => failure.hint(format!("its tensors are those of {name}")),
-            None => failure,
-        }
-    })?;
-    if !left_over.is_empty() && !args.allow_left_over {
-        let problem = format!(
-            "{} has no place for {} of its tensors: {}",
-            args.network,
-            left_over.len(),
-            left_over.join(", ")
-        );
-        return Err(unusable(problem).hint("--allow-left-over imports the others"));
-    }
-
-    let preprocessing = preprocessing(args, side);
-    preprocessing
-        .check(network.input_channels())
-        .map_err(|problem| {
-            Failure::new(
-                Class::Usage,
-                format!("the preprocessing is wrong: {problem}"),
-            )
-        })?;
-    let macs = network.cost(preprocessing.size, Instance::Full)?.macs;
-    let classes = class_names(args.classes.as_deref(), network.classes())?;
-    let parameters = weights.count();
-    let tensors = weights.0.len() + 2 * network.norms().len();
+        origin,
+    } = imported;
     let model = Model {
         network,
         weights,
@@ -141,69 +120,176 @@ pub fn run(args: &Args) -> Outcome {
         combinations: Vec::new(),
         training: serde_json::json!({
             "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
-            "imported": args.checkpoint.file_name().map(|name| name.to_string_lossy()),
+            "imported": found.weights.file_name().map(|name| name.to_string_lossy()),
         }),
     };
     model.save(output.path())?;
     let report = Report {
         model: &args.output,
-        network: &args.network,
+        network: name,
         classes: model.classes.len(),
-        parameters,
-        tensors,
+        parameters: model.weights.count(),
+        tensors: model.weights.0.len() + 2 * model.network.norms().len(),
+        from: Taken::new(&origin),
         left_over: &left_over,
+        config: config.map(Config::path),
+        preprocessing: &model.preprocessing,
         macs,
     };
     if args.json {
         return print_json(&[report]);
     }
-    print(&text(&report))
+    print(&report.text())
 }
 
-/// The listed network that a checkpoint fits, if it misfits another.
-fn fitting(checkpoint: &Checkpoint, error: &ImportError) -> Option<&'static str> {
-    if !matches!(error, ImportError::Misfit { .. }) {
-        return None;
+/// The network's name: what the user says, and what the configuration says.
+fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Failure> {
+    match (&args.network, config) {
+        (Some(name), Some(config)) if name != config.network => Err(Failure::new(
+            Class::Model,
+            format!(
+                "'{}' says that the weights are of {}, not {name}",
+                config.path().display(),
+                config.network
+            ),
+        )
+        .hint(format!(
+            "--network {}, or --no-config to pass over that file",
+            config.network
+        ))),
+        (Some(name), _) => Ok(name),
+        (None, Some(config)) => Ok(config.network),
+        (None, None) => Err(Failure::new(
+            Class::Usage,
+            "--network is missing, and no config.json of timm beside the weights says it",
+        )
+        .hint("`sdpoint networks` lists them all")),
     }
-    let fits = |name: &&str| {
-        let imported = zoo::build(name, 1).map(|network| import(checkpoint, &network));
-        matches!(imported, Ok(Ok(Imported { left_over, .. })) if left_over.is_empty())
+}
+
+fn imported(
+    args: &Args,
+    path: &Path,
+    checkpoint: &Checkpoint,
+    network: &Network,
+) -> Result<Imported, Failure> {
+    let choice = Choice {
+        key: args
+            .key
+            .as_deref()
+            .map(|key| key.trim_matches('.').to_owned()),
+        prefix: args.prefix.clone(),
+        plain: args.no_ema,
+        allow_left_over: args.allow_left_over,
     };
-    zoo::entries().iter().map(|entry| entry.name).find(fits)
+    import_chosen(checkpoint, network, &choice)
+        .and_then(|imported| {
+            // A part of another listed network is no network by itself.
+            if imported.left_over.is_empty() || recognise(checkpoint, &choice).is_none() {
+                return Ok(imported);
+            }
+            let strict = Choice {
+                allow_left_over: false,
+                ..choice.clone()
+            };
+            import_chosen(checkpoint, network, &strict)
+        })
+        .map_err(|error| unusable(path, checkpoint, &choice, error))
 }
 
-/// ImageNet's preprocessing, with what the user set. Networks for small
-/// images take the whole image.
-fn preprocessing(args: &Args, side: usize) -> Preprocessing {
-    let mut preprocessing = imagenet_preprocessing();
-    if side < preprocessing.size[0] {
-        preprocessing.size = [side; 2];
-        preprocessing.evaluate = EvalTransform::Resize;
-        preprocessing.train = TrainTransform::PadCrop {
-            padding: side / 8,
-            flip: true,
-        };
-    }
-    if let Some(input) = args.input {
-        preprocessing = preprocessing.with_size(input);
-    }
-    if let Some(resize) = args.resize {
-        preprocessing.evaluate = EvalTransform::CenterCrop { resize };
-    }
-    for (ours, theirs) in [
-        (&mut preprocessing.mean, &args.mean),
-        (&mut preprocessing.std, &args.std),
-    ] {
-        if !theirs.is_empty() {
-            ours.clone_from(theirs);
+/// What is wrong with a checkpoint, and what to do.
+fn unusable(
+    path: &Path,
+    checkpoint: &Checkpoint,
+    choice: &Choice,
+    mut error: ImportError,
+) -> Failure {
+    let hint = match &mut error {
+        ImportError::Misfit { sign, .. } | ImportError::LeftOver { sign, .. } => {
+            match recognise(checkpoint, choice) {
+                Some(name) => {
+                    *sign = None;
+                    Some(format!("its tensors are those of {name}: --network {name}"))
+                }
+                None => way_out(&error),
+            }
         }
+        ImportError::Prefixes { .. } => Some("--prefix chooses one".into()),
+        ImportError::AveragedOnly { .. } => Some("without --no-ema they are taken".into()),
+        ImportError::NoKey { .. } => Some("without --key, what fits is taken".into()),
+        _ => None,
+    };
+    let failure = Failure::new(
+        Class::Model,
+        format!("'{}' cannot be imported: {error}", path.display()),
+    );
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
-    preprocessing
+}
+
+/// What to do about tensors that are of no listed network.
+fn way_out(error: &ImportError) -> Option<String> {
+    /// More than a few.
+    const FEW: usize = 16;
+    let ImportError::LeftOver {
+        names,
+        related,
+        sign,
+        ..
+    } = error
+    else {
+        return None;
+    };
+    if sign.is_none() && !related && names.len() <= FEW {
+        return Some("--allow-left-over imports the others".into());
+    }
+    Some(
+        "they belong to a network that computes something else: without them it would not be \
+         the one that was trained"
+            .into(),
+    )
+}
+
+/// The names of the classes: what the user says, what the configuration says,
+/// or numbers.
+fn named_classes(
+    args: &Args,
+    config: Option<&Config>,
+    imported: &Imported,
+) -> Result<Vec<String>, Failure> {
+    let count = imported.network.classes();
+    let outputs = imported.origin.classifier.as_ref().map(|c| c.outputs);
+    if let Some(config) = config
+        && let Some((said, has)) = config.classes.zip(outputs)
+        && said != has as u64
+    {
+        return Err(Failure::new(
+            Class::Model,
+            format!(
+                "'{}' says {said} classes, but the weights have {has}",
+                config.path().display()
+            ),
+        )
+        .hint("--no-config imports the weights without what this file says"));
+    }
+    match config {
+        Some(config) if args.classes.is_none() && config.labels.len() == count => {
+            Ok(config.labels.clone())
+        }
+        _ => class_names(args.classes.as_deref(), count),
+    }
 }
 
 /// What must not be written to.
-fn outputs(args: &Args) -> Result<Outputs, Failure> {
-    let outputs = Outputs::new(&args.replacing).reads(&args.checkpoint);
+fn outputs(args: &Args, found: &config::Found) -> Result<Outputs, Failure> {
+    let mut outputs = Outputs::new(&args.replacing)
+        .reads(&args.checkpoint)
+        .reads(&found.weights);
+    if let Some(config) = &found.config {
+        outputs = outputs.reads(config.path());
+    }
     Ok(match args.classes.as_deref().map(named).transpose()? {
         None => outputs,
         Some(Named::File(file)) => outputs.reads(file),
@@ -259,30 +345,4 @@ fn names_of(source: &Source) -> Result<Vec<String>, Failure> {
         data => data?,
     };
     Ok(data.classes().to_vec())
-}
-
-fn text(report: &Report) -> String {
-    let program = program();
-    let model = report.model.display();
-    let left_over = match report.left_over {
-        [] => String::new(),
-        names => {
-            let names: Vec<_> = names.iter().map(|tensor| name(tensor)).collect();
-            format!("Left over: {}.\n", names.join(", "))
-        }
-    };
-    format!(
-        "{}: all of its {} tensors were there, {} parameters, {}; {} MACs an image.\n\
-         {left_over}\
-         The model is in {model}, with the one instance full.\n\
-         Next:\n  \
-         {program} predict {model} IMAGE\n  \
-         {program} calibrate {model} --data folder:DIR --ratios 0.5,0.75\n  \
-         {program} train --init {model} --data folder:DIR --rate 0.01\n",
-        report.network,
-        report.tensors,
-        format_macs(report.parameters as u64),
-        plural(report.classes, "class", "classes"),
-        format_macs(report.macs),
-    )
 }

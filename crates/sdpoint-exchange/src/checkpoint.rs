@@ -6,27 +6,35 @@
 
 mod bytes;
 mod element;
+mod find;
+mod foreign;
+mod module;
+mod numpy;
 mod pickle;
 mod safetensors;
+mod set;
+mod storage;
 mod torch;
 mod zip;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use element::Element;
+use set::Content;
+pub use set::TensorSet;
+pub(crate) use set::{AVERAGES, Entry, says_averaged};
 
 /// More sides than the tensors of a network have.
 const MAX_SIDES: usize = 8;
 
-/// Named tensors of a file: safetensors, or what `torch.save` writes.
+/// What a file of weights holds: safetensors, or what `torch.save` writes.
 #[derive(Debug)]
 pub struct Checkpoint {
     file: Vec<u8>,
-    tensors: BTreeMap<String, StoredTensor>,
+    content: Content,
 }
 
 /// Where a tensor's elements lie in a checkpoint.
@@ -76,18 +84,24 @@ pub enum Fault {
         /// What is wrong there.
         problem: String,
     },
-    /// A pickle names a function or class that weights do not need.
+    /// The file is of a known kind that holds no weights of PyTorch.
+    #[error("{0}")]
+    Foreign(String),
+    /// A pickle describes more than any checkpoint of a network.
     #[error(
-        "its pickle names {name}, of which no weight is made; nothing was run. \
+        "it holds more beside its weights than is read. \
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
-    Call {
-        /// Module and name.
-        name: String,
-    },
-    /// No dictionary of tensors is where one is expected.
+    TooMuch,
+    /// The file has more tensors than any network.
     #[error(
-        "it holds no dictionary of tensors, neither at its top nor under 'state_dict'. \
+        "it has more tensors than is read. \
+         Save the weights alone: torch.save(model.state_dict(), path)"
+    )]
+    TooManyTensors,
+    /// No dictionary of tensors is in it.
+    #[error(
+        "it holds no dictionary of tensors. \
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
     NoStateDict,
@@ -126,33 +140,30 @@ impl Checkpoint {
         })
     }
 
-    /// Finds the tensors in a file's content. Prefixes that PyTorch's
-    /// wrappers put before all names, such as `module.`, are removed.
+    /// Finds the dictionaries of tensors in a file's content.
     ///
     /// # Errors
-    /// If the content is of no known format or damaged.
+    /// If the content is of no known format, damaged, or without tensors.
     pub fn parse(file: Vec<u8>) -> Result<Self, Fault> {
-        let tensors = if file.starts_with(torch::ZIP) {
+        let content = if file.starts_with(torch::ZIP) {
             torch::zipped(&file)?
         } else if file.first() == Some(&torch::PICKLE) && file.get(8) != Some(&b'{') {
-            torch::legacy(&file)?
+            torch::pickled(&file)?
         } else if file.get(8) == Some(&b'{') {
-            safetensors::tensors(&file)?
+            Content {
+                sets: vec![TensorSet::at_top(safetensors::tensors(&file)?)],
+                big_endian: false,
+            }
         } else {
-            return Err(Fault::Unrecognised);
+            return Err(foreign::file(&file));
         };
-        let tensors = unwrapped(tensors);
-        Ok(Self { file, tensors })
+        Ok(Self { file, content })
     }
 
-    /// The names of all tensors in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
-    }
-
-    /// A tensor's place and shape.
-    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
-        self.tensors.get(name)
+    /// The dictionaries of tensors that are in it, those nearest to the top
+    /// first.
+    pub fn sets(&self) -> &[TensorSet] {
+        &self.content.sets
     }
 
     /// Bytes of the file.
@@ -166,12 +177,23 @@ impl Checkpoint {
         let read = tensor.element.reader()?;
         let size = tensor.element.size();
         let data = self.file.get(tensor.data.clone())?;
+        let value = |bytes: &[u8]| {
+            if self.content.big_endian {
+                let mut little = [0; 8];
+                let little = &mut little[..size];
+                little.copy_from_slice(bytes);
+                little.reverse();
+                read(little)
+            } else {
+                read(bytes)
+            }
+        };
         let mut values = Vec::with_capacity(tensor.len());
         let mut index = vec![0; tensor.shape.len()];
         let mut place = tensor.offset;
         // Every place was checked to lie within the data.
         for _ in 0..tensor.len() {
-            values.push(read(&data[place * size..][..size]));
+            values.push(value(&data[place * size..][..size]));
             for side in (0..index.len()).rev() {
                 index[side] += 1;
                 place += tensor.strides[side];
@@ -249,6 +271,11 @@ impl StoredTensor {
         self.len() == 0
     }
 
+    /// Whether its elements are floating-point numbers.
+    pub(crate) fn is_float(&self) -> bool {
+        self.element.reader().is_some()
+    }
+
     /// The name of its elements' type, such as `float16`.
     pub fn dtype(&self) -> String {
         self.element.to_string()
@@ -258,29 +285,6 @@ impl StoredTensor {
     pub(crate) fn bytes(&self) -> usize {
         self.len() * self.element.size()
     }
-}
-
-/// What `DataParallel` and `torch.compile` put before the names of a module
-/// that they wrap.
-const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
-
-fn unwrapped(tensors: BTreeMap<String, StoredTensor>) -> BTreeMap<String, StoredTensor> {
-    let all_go_on = |length: usize, wrapper: &str| {
-        let goes_on = |name: &String| name[length..].starts_with(wrapper);
-        !tensors.is_empty() && tensors.keys().all(goes_on)
-    };
-    // Each name is passed over once, however often it repeats the prefix.
-    let mut length = 0;
-    while let Some(wrapper) = WRAPPERS.iter().find(|wrapper| all_go_on(length, wrapper)) {
-        length += wrapper.len();
-    }
-    tensors
-        .into_iter()
-        .map(|(mut name, tensor)| {
-            name.drain(..length);
-            (name, tensor)
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -1,210 +1,193 @@
 //! Fitting a checkpoint to a network.
+//!
+//! The dictionary of tensors, the prefix before their names and the classifier
+//! are found by what fits: names and shapes decide, and what was taken is
+//! recorded in an [`Origin`]. Within the prefix every tensor is accounted for.
 
-use std::collections::BTreeSet;
-use std::fmt;
+mod classifier;
+mod error;
+mod fit;
+mod names;
+mod pick;
+mod recognise;
+mod signs;
 
-use sdpoint_core::{Instance, Moments, Network, NetworkError, Op, Statistics, Weights};
+use sdpoint_core::{Instance, Moments, Network, Statistics, Weights};
 
 use crate::checkpoint::{Checkpoint, StoredTensor};
+pub use error::{ImportError, Misshapen};
+use fit::{Fit, Layout, Source};
+pub use recognise::recognise;
 
 /// What a checkpoint gives a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Imported {
-    /// The network, with as many classes as the checkpoint's classifier has.
+    /// The network, with as many classes as the checkpoint's classifier has,
+    /// and two where that has a single output.
     pub network: Network,
     /// The values of its parameters.
     pub weights: Weights,
     /// The batch-norm statistics of `full`, the one instance that a network
     /// trained elsewhere has.
     pub statistics: Statistics,
-    /// Tensors of the checkpoint that the network has no place for.
+    /// Tensors among those of the network that it has no place for.
     pub left_over: Vec<String>,
+    /// Where the tensors were found.
+    pub origin: Origin,
 }
 
-/// A tensor of another shape than the network needs.
+/// Which tensors of a checkpoint to take, where it has several that fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The keys that lead to the dictionary, with dots between them; empty for
+    /// that at the file's top. Without it, the one that fits.
+    pub key: Option<String>,
+    /// What stands before the names of the network's tensors. Without it, any
+    /// under which they fit.
+    pub prefix: Option<String>,
+    /// Whether to pass over weights that were averaged while training went on,
+    /// which are taken otherwise.
+    pub plain: bool,
+    /// Whether to import although tensors are left over, among those of the
+    /// network, that it has no place for.
+    pub allow_left_over: bool,
+}
+
+/// Where a network's tensors were found in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misshapen {
-    /// Its name.
+pub struct Origin {
+    /// The keys that lead to their dictionary, with dots between them; empty
+    /// at the file's top.
+    pub key: String,
+    /// The class of the module that was saved whole, if one was.
+    pub module: Option<String>,
+    /// Whether they are averages over a training.
+    pub averaged: bool,
+    /// What stands before their names.
+    pub prefix: String,
+    /// Other dictionaries with at least half of the tensors that are needed.
+    pub others: Vec<OtherSet>,
+    /// Tensors of the same dictionary outside of the prefix, which are not the
+    /// network's.
+    pub outside: Vec<String>,
+    /// The classifier, if the network ends in one.
+    pub classifier: Option<ClassifierOrigin>,
+}
+
+/// A dictionary of tensors that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherSet {
+    /// The keys that lead to it.
+    pub key: String,
+    /// How many tensors it has.
+    pub tensors: usize,
+    /// Whether they are averages over a training.
+    pub averaged: bool,
+    /// Whether they fit the network.
+    pub fits: bool,
+}
+
+/// The linear layer that tells classes apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassifierOrigin {
+    /// Its name in the checkpoint.
     pub name: String,
-    /// Its shape in the checkpoint.
-    pub found: Vec<usize>,
-    /// The shape that it should have.
-    pub expected: Vec<usize>,
+    /// Whether that is another name than the network has for it.
+    pub renamed: bool,
+    /// Whether it has a bias; zeros stand for one that is not there.
+    pub bias: bool,
+    /// How many outputs it has. A single one `z` is imported as two, `0` and
+    /// `z`, since `softmax([0, z])` is `[1 - sigmoid(z), sigmoid(z)]`.
+    pub outputs: usize,
 }
-
-impl fmt::Display for Misshapen {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?} for {:?}", self.name, self.found, self.expected)
-    }
-}
-
-/// A checkpoint that does not fit a network.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum ImportError {
-    /// Tensors are missing or have other shapes.
-    #[error(
-        "it does not fit {network}, which needs {needed} tensors: {} missing, \
-         {} of another shape, {} left over{}{}{}",
-        missing.len(), misshapen.len(), left_over.len(),
-        listed("missing", missing),
-        listed("of another shape", misshapen),
-        listed("left over", left_over)
-    )]
-    Misfit {
-        /// The network's name.
-        network: String,
-        /// How many tensors it needs.
-        needed: usize,
-        /// Names that the checkpoint lacks.
-        missing: Vec<String>,
-        /// Tensors of other shapes.
-        misshapen: Vec<Misshapen>,
-        /// Names that the network lacks.
-        left_over: Vec<String>,
-    },
-    /// The number of classes cannot be read off the classifier.
-    #[error("the number of classes cannot be read off: {0}")]
-    Classes(#[from] NetworkError),
-    /// A weight that is no floating-point number.
-    #[error("tensor '{name}' holds {dtype}; weights can be float32, float16, bfloat16 or float64")]
-    Dtype {
-        /// The tensor.
-        name: String,
-        /// The type of its elements.
-        dtype: String,
-    },
-    /// A value that is infinite or no number, or too large for single
-    /// precision.
-    #[error("tensor '{0}' holds values that are not finite in single precision")]
-    NotFinite(String),
-    /// Tensors that share elements, so that they are more than the file.
-    #[error(
-        "its tensors share their elements: in all they would have more bytes than the file; \
-         clone them before they are saved"
-    )]
-    Shared,
-}
-
-fn listed(what: &str, items: &[impl fmt::Display]) -> String {
-    if items.is_empty() {
-        return String::new();
-    }
-    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-    format!("\n  {what}: {}", items.join(", "))
-}
-
-/// PyTorch's counter of batches, which decides nothing once a network is
-/// trained.
-const COUNTER: &str = "num_batches_tracked";
 
 /// Fits a checkpoint to a network by the names of parameters.
 ///
 /// The number of classes is read off the classifier's weight, so that the
-/// network may be given with any. What is left over is no error here; the
-/// caller decides.
+/// network may be given with any.
 ///
 /// # Errors
-/// If tensors are missing or of another shape or type, or hold values that
-/// are no numbers. All names are listed.
+/// If no dictionary in the checkpoint has exactly the tensors that the network
+/// needs, of the right shape and type and with finite values; the error says
+/// what the best one lacks, or has beyond them.
 pub fn import(checkpoint: &Checkpoint, network: &Network) -> Result<Imported, ImportError> {
-    let network = match classes(checkpoint, network) {
-        Some(classes) => network.with_classes(classes)?,
+    import_chosen(checkpoint, network, &Choice::default())
+}
+
+/// As [`import()`], of a part of the checkpoint that the caller chooses.
+///
+/// # Errors
+/// As for [`import()`], and if there is no such part.
+pub fn import_chosen(
+    checkpoint: &Checkpoint,
+    network: &Network,
+    choice: &Choice,
+) -> Result<Imported, ImportError> {
+    let layout = Layout::of(network);
+    let (fit, others) = pick::best(checkpoint, &layout, choice)?;
+    fit.check(network.name(), &layout, choice)?;
+    let network = match &fit.classifier {
+        Some(classifier) => network.with_classes(classifier.outputs.max(2))?,
         None => network.clone(),
     };
-    let parameters = network.parameters();
-    let norms = network.norms();
-    let statistic =
-        |norm: &sdpoint_core::Norm, kind| (format!("{}.{kind}", norm.name), vec![norm.channels]);
-    let slots: Vec<(String, Vec<usize>)> = parameters
-        .iter()
-        .map(|parameter| (parameter.name.clone(), parameter.shape.clone()))
-        .chain(
-            norms
-                .iter()
-                .flat_map(|norm| ["running_mean", "running_var"].map(|kind| statistic(norm, kind))),
-        )
-        .collect();
+    let (weights, statistics) = values(checkpoint, &network, &fit)?;
+    Ok(Imported {
+        network,
+        weights,
+        statistics,
+        origin: Origin {
+            key: fit.set.key().to_owned(),
+            module: fit.set.module().map(str::to_owned),
+            averaged: fit.averaged,
+            prefix: fit.prefix,
+            others,
+            outside: fit.outside,
+            classifier: fit.classifier,
+        },
+        left_over: fit.left_over,
+    })
+}
 
-    let mut missing = Vec::new();
-    let mut misshapen = Vec::new();
-    let mut found: Vec<(&str, &StoredTensor)> = Vec::new();
-    for (name, shape) in &slots {
-        match checkpoint.get(name) {
-            None => missing.push(name.clone()),
-            Some(tensor) if tensor.shape() != shape => misshapen.push(Misshapen {
-                name: name.clone(),
-                found: tensor.shape().to_vec(),
-                expected: shape.clone(),
-            }),
-            Some(tensor) => found.push((name, tensor)),
-        }
-    }
-    let left_over = left_over(checkpoint, &slots, &network);
-    if !(missing.is_empty() && misshapen.is_empty()) {
-        return Err(ImportError::Misfit {
-            network: network.name().to_owned(),
-            needed: slots.len(),
-            missing,
-            misshapen,
-            left_over,
-        });
-    }
-    let bytes: usize = found.iter().map(|(_, tensor)| tensor.bytes()).sum();
-    if bytes > checkpoint.size() {
+/// The parameters of a network and its statistics.
+fn values(
+    checkpoint: &Checkpoint,
+    network: &Network,
+    fit: &Fit<'_>,
+) -> Result<(Weights, Statistics), ImportError> {
+    let tensors = fit.sources.iter().filter_map(|source| match source {
+        Source::Tensor { tensor, .. } => Some(tensor.bytes()),
+        Source::Zeros => None,
+    });
+    if tensors.sum::<usize>() > checkpoint.size() {
         return Err(ImportError::Shared);
     }
-    let mut values = found
-        .into_iter()
-        .map(|(name, tensor)| values(checkpoint, name, tensor))
-        .collect::<Result<Vec<_>, _>>()?;
+    let parameters = network.parameters();
+    let mut values = Vec::with_capacity(fit.sources.len());
+    for (index, source) in fit.sources.iter().enumerate() {
+        let length = parameters
+            .get(index)
+            .map_or(0, |parameter| parameter.shape.iter().product());
+        let own = match source {
+            Source::Tensor { name, tensor } => finite(checkpoint, name, tensor)?,
+            Source::Zeros => Vec::new(),
+        };
+        // Zeros stand for a bias that is missing, and before the single row of
+        // a classifier that has one output for two classes.
+        let mut all = vec![0.0; length.saturating_sub(own.len())];
+        all.extend(own);
+        values.push(all);
+    }
     let mut moments = values.split_off(parameters.len()).into_iter();
-    let full = norms.iter().map_while(|_| {
+    let full = network.norms().into_iter().map_while(|_| {
         let (mean, var) = (moments.next()?, moments.next()?);
         Some(Moments { mean, var })
     });
     let mut statistics = Statistics::default();
-    statistics.set(&network, Instance::Full, full.collect());
-    Ok(Imported {
-        network,
-        weights: Weights(values),
-        statistics,
-        left_over,
-    })
+    statistics.set(network, Instance::Full, full.collect());
+    Ok((Weights(values), statistics))
 }
 
-/// Rows of the classifier's weight, if the checkpoint has it.
-fn classes(checkpoint: &Checkpoint, network: &Network) -> Option<usize> {
-    let classifier = network.layers().last()?;
-    if !matches!(classifier.op, Op::Linear { .. }) {
-        return None;
-    }
-    let weight = checkpoint.get(&format!("{}.weight", classifier.name))?;
-    match *weight.shape() {
-        [classes, _] => Some(classes),
-        _ => None,
-    }
-}
-
-fn left_over(
-    checkpoint: &Checkpoint,
-    slots: &[(String, Vec<usize>)],
-    network: &Network,
-) -> Vec<String> {
-    let mut known: BTreeSet<String> = slots.iter().map(|(name, _)| name.clone()).collect();
-    known.extend(
-        network
-            .norms()
-            .iter()
-            .map(|norm| format!("{}.{COUNTER}", norm.name)),
-    );
-    checkpoint
-        .names()
-        .filter(|name| !known.contains(*name))
-        .map(str::to_owned)
-        .collect()
-}
-
-fn values(
+fn finite(
     checkpoint: &Checkpoint,
     name: &str,
     tensor: &StoredTensor,

@@ -15,9 +15,12 @@ mod onnx;
 mod python;
 mod state_dict;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Fault, StoredTensor};
+pub use checkpoint::{Checkpoint, CheckpointError, Fault, StoredTensor, TensorSet};
 pub use error::ExportError;
-pub use import::{ImportError, Imported, Misshapen, import};
+pub use import::{
+    Choice, ClassifierOrigin, ImportError, Imported, Misshapen, Origin, OtherSet, import,
+    import_chosen, recognise,
+};
 pub use onnx::{ONNX_INPUT, ONNX_OUTPUT, onnx};
 pub use python::python;
 pub use state_dict::{StatisticsOf, state_dict};

@@ -1,5 +1,7 @@
 //! A walk through bytes that may end anywhere.
 
+use std::ops::Range;
+
 /// Reads from a slice, front to back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes<'a> {
@@ -16,6 +18,16 @@ impl<'a> Bytes<'a> {
     pub fn at(all: &'a [u8], place: u64) -> Option<Self> {
         let place = usize::try_from(place).ok()?;
         (place <= all.len()).then_some(Self { all, place })
+    }
+
+    /// A walk through a part of something, whose places count from the
+    /// beginning of the whole.
+    pub fn within(all: &'a [u8], part: Range<usize>) -> Self {
+        let end = part.end.min(all.len());
+        Self {
+            all: &all[..end],
+            place: part.start.min(end),
+        }
     }
 
     /// Where it is.

@@ -6,7 +6,7 @@ use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::bytes::Bytes;
 use super::element::Element;
-use super::{Fault, MAX_SIDES, StoredTensor};
+use super::{Entry, Fault, MAX_SIDES, StoredTensor};
 
 /// A longer header than the tensors of any network need. Reading one takes
 /// some twenty times its length.
@@ -16,7 +16,7 @@ const MAX_HEADER: u64 = 2 << 20;
 const MODEL: &str = "sdpoint";
 const RUN: &str = "sdpoint_checkpoint";
 
-pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fault> {
+pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
     let malformed = |problem: String| Fault::Malformed {
         format: "safetensors file",
         problem,
@@ -56,7 +56,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, StoredTensor>, Fau
         };
         let tensor = StoredTensor::contiguous(element(info.dtype), info.shape.clone(), data)
             .map_err(|problem| malformed(format!("tensor '{name}' {problem}")))?;
-        tensors.insert(name, tensor);
+        tensors.insert(name, Ok(tensor));
     }
     Ok(tensors)
 }

@@ -24,10 +24,13 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
     let end = end(archive).ok_or("the list of its files at its end is missing: it is truncated")?;
     let (count, at) = list(archive, end).ok_or("its end is damaged")?;
     let mut files = HashMap::new();
-    let mut list = Bytes::at(archive, at).ok_or("its end points outside of it")?;
-    for index in 0..count {
+    let list = Bytes::at(archive, at).ok_or("its end points outside of it")?;
+    // PyTorch can be told to leave out checksums, and then writes 0 for all.
+    let has_checksums =
+        entries(list, count).any(|(_, entry)| entry.is_some_and(|entry| entry.crc != 0));
+    for (index, entry) in entries(list, count) {
         let damaged = || format!("entry {index} of the list of its files is damaged");
-        let entry = Entry::read(&mut list).ok_or_else(damaged)?;
+        let entry = entry.ok_or_else(damaged)?;
         let name = std::str::from_utf8(entry.name).map_err(|_| damaged())?;
         if entry.encrypted || entry.method != 0 {
             // TorchScript packs its source code.
@@ -41,11 +44,28 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
         let range = entry
             .data(archive)
             .ok_or_else(|| format!("'{name}' in it reaches past its end: it is truncated"))?;
+        if has_checksums && entry.crc != crc32fast::hash(&archive[range.clone()]) {
+            return Err(format!(
+                "'{name}' in it does not have the checksum that was saved with it, \
+                 or was saved without its content"
+            ));
+        }
         if files.insert(name, range).is_some() {
             return Err(format!("it has two files '{name}'"));
         }
     }
     Ok(files)
+}
+
+/// The entries of a list of files with their numbers, up to the first that is
+/// none.
+fn entries<'a>(mut list: Bytes<'a>, count: u64) -> impl Iterator<Item = (u64, Option<Entry<'a>>)> {
+    let mut whole = true;
+    (0..count).map_while(move |index| {
+        let entry = whole.then(|| Entry::read(&mut list))?;
+        whole = entry.is_some();
+        Some((index, entry))
+    })
 }
 
 /// Whether weights are read from a file of that name.
@@ -91,6 +111,7 @@ struct Entry<'a> {
     name: &'a [u8],
     encrypted: bool,
     method: u16,
+    crc: u32,
     size: u64,
     header: u64,
 }
@@ -103,7 +124,8 @@ impl<'a> Entry<'a> {
         list.take(4)?;
         let flags = list.u16()?;
         let method = list.u16()?;
-        list.take(8)?;
+        list.take(4)?;
+        let crc = list.u32()?;
         let packed = list.u32()?;
         let size = list.u32()?;
         let name = list.u16()?;
@@ -118,6 +140,7 @@ impl<'a> Entry<'a> {
             name,
             encrypted: flags & 1 != 0,
             method,
+            crc,
             size: u64::from(size),
             header: u64::from(header),
         };

@@ -1,6 +1,7 @@
 //! Archives to read, made by hand: unit tests and fuzz targets use this too.
 
-/// A zip archive of stored files, as PyTorch lays it out.
+/// A zip archive of stored files, as PyTorch lays it out when it is told to
+/// leave out checksums.
 pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut archive = Vec::new();
     let mut list = Vec::new();

@@ -4,33 +4,34 @@
 use std::collections::HashMap;
 
 use super::super::bytes::Bytes;
-use super::names::known;
-use super::{Id, Name, PickleFault, Storage, Tensor, Value, Values};
+use super::{Global, Id, Object, PickleFault, Value, Values};
 
-/// More instructions than any checkpoint has: ResNet-152 with all of an
-/// optimiser's state takes some hundred thousand. As each keeps a fixed amount
-/// at most, they bound the memory that a pickle can ask for.
-const MAX_STEPS: usize = 1 << 19;
+/// More values than a checkpoint describes: ResNet-152 with all of an
+/// optimiser's state takes some ten thousand. As each takes a fixed amount at
+/// most, they bound the memory that a pickle can ask for.
+pub(super) const MAX_VALUES: usize = 1 << 19;
 
-/// More arguments than any known name takes.
-const MAX_ARGUMENTS: usize = 16;
+/// More instructions than a checkpoint has. Each takes a few bytes at most
+/// beside what values it makes.
+const MAX_STEPS: usize = 1 << 23;
 
 /// Runs one pickle to its end and returns what it describes.
 pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, Id), PickleFault> {
     let mut machine = Machine {
         input: pickle,
-        values: Vec::new(),
+        values: vec![Value::None, Value::Opaque],
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
         steps: 0,
+        copied: 0,
     };
     let top = loop {
         let place = machine.input.place();
         let stopped = machine.step().map_err(|stop| match stop {
             Stop::Truncated => PickleFault::Malformed("it ends too early".into()),
             Stop::Malformed(what) => PickleFault::Malformed(format!("{what} at byte {place}")),
-            Stop::Call(name) => PickleFault::Call(name),
+            Stop::TooMuch => PickleFault::TooMuch,
         })?;
         if let Some(top) = stopped {
             break top;
@@ -40,33 +41,33 @@ pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, I
     Ok((Values { all }, top))
 }
 
-struct Machine<'m, 'a> {
+pub(super) struct Machine<'m, 'a> {
     input: &'m mut Bytes<'a>,
-    values: Vec<Value<'a>>,
+    pub(super) values: Vec<Value<'a>>,
     stack: Vec<Id>,
     /// Heights of the stack.
-    marks: Vec<usize>,
+    marks: Vec<u32>,
     memo: HashMap<u32, Id>,
-    /// Instructions done, and pairs that calls copied from lists, which one
-    /// list can feed to many.
     steps: usize,
+    /// Pairs that calls copied from lists.
+    pub(super) copied: usize,
 }
 
 /// Why the machine cannot go on.
-enum Stop {
+pub(super) enum Stop {
     Truncated,
     Malformed(&'static str),
-    Call(String),
+    TooMuch,
 }
 
-type Step<T> = Result<T, Stop>;
+pub(super) type Step<T> = Result<T, Stop>;
 
 impl<'a> Machine<'_, 'a> {
     /// Does one instruction. The last one gives the value of the whole.
     fn step(&mut self) -> Step<Option<Id>> {
         self.steps += 1;
         if self.steps > MAX_STEPS {
-            return Err(Stop::Malformed("more instructions than a checkpoint has"));
+            return Err(Stop::TooMuch);
         }
         let input = &mut *self.input;
         match have(input.u8())? {
@@ -75,15 +76,15 @@ impl<'a> Machine<'_, 'a> {
             0x95 => drop(have(input.u64())?),
             b'.' => return self.pop().map(Some),
 
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => self.marks.push(self.stack.len() as u32),
             b'0' => drop(self.pop()?),
             b'1' => drop(self.pop_mark()?),
             b'2' => {
-                let top = *self.stack.last().ok_or(EMPTY)?;
+                let top = self.top()?;
                 self.stack.push(top);
             }
 
-            b'N' => self.push(Value::None)?,
+            b'N' => self.stack.push(Self::NONE),
             // NEWTRUE, NEWFALSE
             0x88 => self.push(Value::Int(1))?,
             0x89 => self.push(Value::Int(0))?,
@@ -97,13 +98,29 @@ impl<'a> Machine<'_, 'a> {
             0x8b => self.long(|input| input.u32().map(u64::from))?,
             b'G' => {
                 have(input.u64())?;
-                self.push(Value::Opaque)?;
+                self.stack.push(Self::OPAQUE);
+            }
+            // INT, LONG, FLOAT: in decimal digits
+            b'I' | b'L' | b'F' => {
+                let digits = utf8(have(input.line())?)?.trim_end_matches('L');
+                let number = digits.parse().map_or(Value::Opaque, Value::Int);
+                self.push(number)?;
             }
 
             // BINUNICODE, SHORT_BINUNICODE, BINUNICODE8; Python 2's strings
             b'X' | b'T' => self.text(|input| input.u32().map(u64::from))?,
             0x8c | b'U' => self.text(|input| input.u8().map(u64::from))?,
             0x8d => self.text(|input| input.u64())?,
+            // UNICODE, STRING: the latter in quotes
+            b'V' => {
+                let line = have(input.line())?;
+                self.push(std::str::from_utf8(line).map_or(Value::Opaque, Value::Text))?;
+            }
+            b'S' => {
+                let line = have(input.line())?;
+                let quoted = line.get(1..line.len().saturating_sub(1)).unwrap_or(line);
+                self.push(std::str::from_utf8(quoted).map_or(Value::Opaque, Value::Text))?;
+            }
             // BINBYTES, SHORT_BINBYTES, BINBYTES8, BYTEARRAY8
             b'B' => self.bytes(|input| input.u32().map(u64::from))?,
             b'C' => self.bytes(|input| input.u8().map(u64::from))?,
@@ -148,11 +165,14 @@ impl<'a> Machine<'_, 'a> {
                 self.set(&items)?;
             }
             // EMPTY_SET, ADDITEMS, FROZENSET
-            0x8f => self.push(Value::Opaque)?,
-            0x90 => drop(self.pop_mark()?),
+            0x8f => self.push(Value::List(Vec::new()))?,
+            0x90 => {
+                let items = self.pop_mark()?;
+                self.extend(items)?;
+            }
             0x91 => {
-                self.pop_mark()?;
-                self.push(Value::Opaque)?;
+                let items = self.pop_mark()?;
+                self.push(Value::List(items))?;
             }
 
             b'q' => {
@@ -164,6 +184,15 @@ impl<'a> Machine<'_, 'a> {
                 self.remember(key)?;
             }
             0x94 => self.remember(self.memo.len() as u32)?,
+            // PUT, GET
+            b'p' => {
+                let key = have(input.line().map(key))??;
+                self.remember(key)?;
+            }
+            b'g' => {
+                let key = have(input.line().map(key))??;
+                self.recall(key)?;
+            }
             b'h' => {
                 let key = u32::from(have(input.u8())?);
                 self.recall(key)?;
@@ -174,46 +203,87 @@ impl<'a> Machine<'_, 'a> {
             }
 
             b'c' => {
-                let module = utf8(have(input.line())?)?;
-                let name = utf8(have(input.line())?)?;
-                self.name(module, name)?;
+                let global = self.global()?;
+                self.stack.push(global);
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 match (self.value(module), self.value(name)) {
-                    (&Value::Text(module), &Value::Text(name)) => self.name(module, name)?,
+                    (&Value::Text(module), &Value::Text(name)) => {
+                        let global = self.named(module, name)?;
+                        self.stack.push(global);
+                    }
                     _ => return Err(Stop::Malformed("a name that is no text")),
                 }
+            }
+            // EXT1, EXT2, EXT4: names by numbers that a program registers
+            extension @ 0x82..=0x84 => {
+                have(input.take([1, 2, 4][usize::from(extension - 0x82)]))?;
+                self.stack.push(Self::OPAQUE);
             }
             // REDUCE, NEWOBJ
             b'R' | 0x81 => {
                 let (arguments, callee) = (self.pop()?, self.pop()?);
-                self.call(callee, arguments)?;
+                let made = self.call(callee, arguments)?;
+                self.stack.push(made);
             }
             // NEWOBJ_EX, which has keyword arguments besides
             0x92 => {
                 self.pop()?;
                 let (arguments, callee) = (self.pop()?, self.pop()?);
-                self.call(callee, arguments)?;
+                let made = self.call(callee, arguments)?;
+                self.stack.push(made);
             }
-            // BUILD: attributes of an object, on which no weight depends.
-            b'b' => drop(self.pop()?),
+            // INST, OBJ: a class and its arguments, down to the mark
+            b'i' => {
+                let class = self.global()?;
+                let arguments = self.pop_mark()?;
+                self.instance(class, arguments)?;
+            }
+            b'o' => {
+                let mut arguments = self.pop_mark()?;
+                if arguments.is_empty() {
+                    return Err(EMPTY);
+                }
+                let class = arguments.remove(0);
+                self.instance(class, arguments)?;
+            }
+            b'b' => self.build()?,
+            b'P' => {
+                have(input.line())?;
+                self.stack.push(Self::OPAQUE);
+            }
             b'Q' => {
                 let reference = self.pop()?;
-                let storage = self.storage(reference).ok_or(Stop::Malformed(
-                    "a reference that is not one to a tensor's storage",
-                ))?;
-                self.push(Value::Storage(Box::new(storage)))?;
+                let made = self.persistent(reference)?;
+                self.stack.push(made);
             }
-            _ => return Err(Stop::Malformed("an instruction that no checkpoint needs")),
+            // NEXT_BUFFER, READONLY_BUFFER
+            0x97 => self.stack.push(Self::OPAQUE),
+            0x98 => {}
+            _ => return Err(Stop::Malformed("an instruction that does not exist")),
         }
         Ok(None)
     }
 
+    /// `None`, of which one is enough.
+    const NONE: Id = Id(std::num::NonZeroU32::MIN);
+    /// A value of which nothing is known, of which one is enough.
+    pub(super) const OPAQUE: Id = Id(std::num::NonZeroU32::MIN.saturating_add(1));
+
     fn push(&mut self, value: Value<'a>) -> Step<()> {
-        self.stack.push(Id(self.values.len() as u32));
-        self.values.push(value);
+        let id = self.make(value)?;
+        self.stack.push(id);
         Ok(())
+    }
+
+    /// Adds a value.
+    pub(super) fn make(&mut self, value: Value<'a>) -> Step<Id> {
+        if self.values.len() >= MAX_VALUES {
+            return Err(Stop::TooMuch);
+        }
+        self.values.push(value);
+        Ok(Id::new(self.values.len() - 1))
     }
 
     /// Takes the topmost value, which must lie above the last mark.
@@ -224,7 +294,7 @@ impl<'a> Machine<'_, 'a> {
 
     /// Where the topmost `count` values begin; they lie above the last mark.
     fn base(&self, count: usize) -> Step<usize> {
-        let floor = self.marks.last().copied().unwrap_or(0);
+        let floor = self.marks.last().map_or(0, |&mark| mark as usize);
         let base = self.stack.len().checked_sub(count).ok_or(EMPTY)?;
         if base < floor {
             return Err(EMPTY);
@@ -235,16 +305,24 @@ impl<'a> Machine<'_, 'a> {
     /// Takes all values above the last mark, and the mark.
     fn pop_mark(&mut self) -> Step<Vec<Id>> {
         let mark = self.marks.pop().ok_or(EMPTY)?;
-        Ok(self.stack.split_off(mark))
+        Ok(self.stack.split_off(mark as usize))
     }
 
-    fn value(&self, id: Id) -> &Value<'a> {
-        &self.values[id.0 as usize]
+    pub(super) fn value(&self, id: Id) -> &Value<'a> {
+        &self.values[id.index()]
     }
 
-    fn top(&mut self) -> Step<&mut Value<'a>> {
-        let id = *self.stack.last().ok_or(EMPTY)?;
-        Ok(&mut self.values[id.0 as usize])
+    fn top(&self) -> Step<Id> {
+        self.stack.last().copied().ok_or(EMPTY)
+    }
+
+    /// The object on top, if it is one.
+    fn object(&mut self) -> Step<Option<&mut Object>> {
+        let top = self.top()?;
+        Ok(match &mut self.values[top.index()] {
+            Value::Object(object) => Some(object),
+            _ => None,
+        })
     }
 
     fn integer(&mut self, read: impl FnOnce(&mut Bytes<'a>) -> Option<i64>) -> Step<()> {
@@ -278,16 +356,26 @@ impl<'a> Machine<'_, 'a> {
     }
 
     fn bytes(&mut self, length: impl FnOnce(&mut Bytes<'a>) -> Option<u64>) -> Step<()> {
-        self.counted(length)?;
-        self.push(Value::Opaque)
+        let length = self.counted(length)?.len();
+        let place = self.input.place();
+        self.push(Value::Bytes(place - length..place))
     }
 
     /// Appends to the list on top.
     fn extend(&mut self, items: Vec<Id>) -> Step<()> {
-        match self.top()? {
-            Value::List(list) => list.extend(items),
-            Value::Opaque => {}
-            _ => return Err(Stop::Malformed("items for what is no list")),
+        let mut list = self.top()?;
+        if let Some(object) = self.object()? {
+            list = match object.list {
+                Some(list) => list,
+                None => {
+                    let list = self.make(Value::List(Vec::new()))?;
+                    self.object()?.ok_or(EMPTY)?.list = Some(list);
+                    list
+                }
+            };
+        }
+        if let Value::List(list) = &mut self.values[list.index()] {
+            list.extend(items);
         }
         Ok(())
     }
@@ -297,17 +385,39 @@ impl<'a> Machine<'_, 'a> {
         let (pairs, []) = items.as_chunks::<2>() else {
             return Err(Stop::Malformed("a key without a value"));
         };
-        match self.top()? {
-            Value::Dict(dict) => dict.extend(pairs.iter().map(|&[key, value]| (key, value))),
-            Value::Opaque => {}
-            _ => return Err(Stop::Malformed("keys for what is no dictionary")),
+        let mut dict = self.top()?;
+        if let Some(object) = self.object()? {
+            dict = match object.items {
+                Some(dict) => dict,
+                None => {
+                    let dict = self.make(Value::Dict(Vec::new()))?;
+                    self.object()?.ok_or(EMPTY)?.items = Some(dict);
+                    dict
+                }
+            };
+        }
+        if let Value::Dict(dict) = &mut self.values[dict.index()] {
+            dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
+        }
+        Ok(())
+    }
+
+    /// BUILD: an object's attributes. No weight depends on those of other
+    /// values.
+    fn build(&mut self) -> Step<()> {
+        let state = self.pop()?;
+        if let Some(object) = self.object()? {
+            object.state = Some(state);
         }
         Ok(())
     }
 
     fn remember(&mut self, key: u32) -> Step<()> {
-        let top = *self.stack.last().ok_or(EMPTY)?;
+        let top = self.top()?;
         self.memo.insert(key, top);
+        if self.memo.len() > MAX_VALUES {
+            return Err(Stop::TooMuch);
+        }
         Ok(())
     }
 
@@ -319,98 +429,22 @@ impl<'a> Machine<'_, 'a> {
         Ok(())
     }
 
-    fn name(&mut self, module: &str, name: &str) -> Step<()> {
-        match known(module, name) {
-            Some(name) => self.push(Value::Name(name)),
-            None => Err(Stop::Call(format!("{module}.{name}"))),
-        }
+    /// A name on two lines.
+    fn global(&mut self) -> Step<Id> {
+        let module = utf8(have(self.input.line())?)?;
+        let name = utf8(have(self.input.line())?)?;
+        self.named(module, name)
     }
 
-    /// Pushes what a call of a known name gives.
-    fn call(&mut self, callee: Id, arguments: Id) -> Step<()> {
-        let &Value::Name(name) = self.value(callee) else {
-            return Err(Stop::Malformed("a call of what is no name"));
-        };
-        let Value::Tuple(arguments) = self.value(arguments) else {
-            return Err(Stop::Malformed("a call without arguments"));
-        };
-        if arguments.len() > MAX_ARGUMENTS {
-            return Err(Stop::Malformed("a call with too many arguments"));
-        }
-        let arguments = arguments.clone();
-        let result = match name {
-            Name::OrderedDict => self.dict(&arguments),
-            Name::RebuildTensor => self.tensor(&arguments).map(Box::new).map(Value::Tensor),
-            // The first argument is the parameter's tensor.
-            Name::RebuildParameter => match arguments.first().map(|&id| self.value(id)) {
-                Some(tensor @ Value::Tensor(_)) => Some(tensor.clone()),
-                _ => None,
-            },
-            Name::Storage(_) => None,
-            Name::Harmless => Some(Value::Opaque),
-        };
-        self.push(result.ok_or(Stop::Malformed("a call with wrong arguments"))?)
+    fn named(&mut self, module: &'a str, name: &'a str) -> Step<Id> {
+        self.make(Value::Global(Box::new(Global { module, name })))
     }
 
-    /// A dictionary from nothing or from a list of pairs.
-    fn dict(&mut self, arguments: &[Id]) -> Option<Value<'a>> {
-        let &[list] = arguments else {
-            return arguments.is_empty().then(|| Value::Dict(Vec::new()));
-        };
-        let Value::List(pairs) = &self.values[list.0 as usize] else {
-            return None;
-        };
-        self.steps += pairs.len();
-        if self.steps > MAX_STEPS {
-            return None;
-        }
-        let pairs = pairs.iter().map(|&pair| match self.value(pair) {
-            Value::Tuple(pair) | Value::List(pair) => match pair[..] {
-                [key, value] => Some((key, value)),
-                _ => None,
-            },
-            _ => None,
-        });
-        pairs.collect::<Option<_>>().map(Value::Dict)
-    }
-
-    /// Storage, offset, shape, strides; what follows is of no interest.
-    fn tensor(&self, arguments: &[Id]) -> Option<Tensor> {
-        let &[storage, offset, shape, strides, ..] = arguments else {
-            return None;
-        };
-        matches!(self.value(storage), Value::Storage(_)).then_some(Tensor {
-            storage,
-            offset,
-            shape,
-            strides,
-        })
-    }
-
-    /// `("storage", class, key, device, length)`, and in older files a view
-    /// of another storage: `(its key, offset, length)`.
-    fn storage(&self, reference: Id) -> Option<Storage<'a>> {
-        let Value::Tuple(parts) = self.value(reference) else {
-            return None;
-        };
-        let &[tag, class, key, _, _, ref view @ ..] = &parts[..] else {
-            return None;
-        };
-        let (Value::Text("storage"), &Value::Name(Name::Storage(element)), &Value::Text(key)) =
-            (self.value(tag), self.value(class), self.value(key))
-        else {
-            return None;
-        };
-        let start = match view.first().map(|&view| self.value(view)) {
-            None | Some(Value::None) => 0,
-            Some(Value::Tuple(view)) => self.value(*view.get(1)?).size()?,
-            Some(_) => return None,
-        };
-        Some(Storage {
-            element,
-            key,
-            start,
-        })
+    fn instance(&mut self, class: Id, arguments: Vec<Id>) -> Step<()> {
+        let arguments = self.make(Value::Tuple(arguments))?;
+        let made = self.call(class, arguments)?;
+        self.stack.push(made);
+        Ok(())
     }
 }
 
@@ -422,4 +456,10 @@ fn have<T>(value: Option<T>) -> Step<T> {
 
 fn utf8(bytes: &[u8]) -> Step<&str> {
     std::str::from_utf8(bytes).map_err(|_| Stop::Malformed("a name that is no text"))
+}
+
+/// A key of the memo in decimal digits.
+fn key(line: &[u8]) -> Step<u32> {
+    let key = utf8(line)?.parse();
+    key.map_err(|_| Stop::Malformed("a reference that is no number"))
 }

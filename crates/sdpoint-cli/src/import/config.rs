@@ -1,0 +1,349 @@
+//! The `config.json` that timm keeps beside the weights.
+//!
+//! Names and shapes of tensors do not show all that a network computes: this
+//! file does, so that a network which sdpoint cannot compute is refused.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use sdpoint::data::imagenet_preprocessing;
+use sdpoint::{EvalTransform, Interpolation, Preprocessing};
+use serde_json::{Map, Value};
+
+use crate::failure::{Class, Failure};
+
+/// What timm and the Hugging Face Hub call the file.
+const CONFIG: &str = "config.json";
+
+/// The names that weights have beside it, the safest first.
+const WEIGHTS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model.pth"];
+
+/// More than any of these files has.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// Networks of timm that sdpoint computes, under the same names.
+const NETWORKS: [&str; 7] = [
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x4d",
+];
+
+/// What timm's older names have before and after those of [`NETWORKS`].
+const OLD_PREFIXES: [&str; 5] = ["tv_", "gluon_", "ssl_", "swsl_", "legacy_tv_"];
+const OLD_SUFFIX: &str = "_v1b";
+
+/// Settings that change what a network computes, each with the values under
+/// which it computes what sdpoint does; without values, none does.
+#[rustfmt::skip]
+const COMPUTATION: [(&str, &[&str]); 14] = [
+    ("aa_layer", &[]),
+    ("act_layer", &["relu"]),
+    ("attn_layer", &[]),
+    ("avg_down", &["false"]),
+    ("block", &[]),
+    ("block_args", &["{}"]),
+    ("block_reduce_first", &["1"]),
+    ("down_kernel_size", &["1"]),
+    ("features_only", &["false"]),
+    ("global_pool", &["avg"]),
+    ("norm_layer", &["batchnorm2d", "batchnorm"]),
+    ("output_stride", &["32"]),
+    ("replace_stem_pool", &["false"]),
+    ("stem_type", &[]),
+];
+
+/// Settings of a network that matter in training alone, or that its tensors
+/// show.
+const HARMLESS: [&str; 13] = [
+    "base_width",
+    "cardinality",
+    "channels",
+    "checkpoint_path",
+    "drop_block_rate",
+    "drop_path_rate",
+    "drop_rate",
+    "exportable",
+    "in_chans",
+    "layers",
+    "num_classes",
+    "stem_width",
+    "zero_init_last",
+];
+
+/// A checkpoint and what lies beside it.
+pub struct Found {
+    /// The file of weights.
+    pub weights: PathBuf,
+    /// What `config.json` says.
+    pub config: Option<Config>,
+}
+
+/// What a `config.json` says of the weights.
+pub struct Config {
+    path: PathBuf,
+    /// The listed network that it names.
+    pub network: &'static str,
+    /// How many classes there are.
+    pub classes: Option<u64>,
+    /// The classes' names in the order of the logits.
+    pub labels: Vec<String>,
+    images: Map<String, Value>,
+}
+
+/// Finds weights and configuration, given the file or the folder.
+pub fn find(path: &Path, read_config: bool) -> Result<Found, Failure> {
+    let weights = match path.is_dir() {
+        true => in_folder(path)?,
+        false => path.to_owned(),
+    };
+    let beside = weights.with_file_name(CONFIG);
+    let config = match read_config && beside != weights && beside.is_file() {
+        true => Config::read(&beside)?,
+        false => None,
+    };
+    Ok(Found { weights, config })
+}
+
+fn in_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let usual = WEIGHTS.iter().map(|name| folder.join(name));
+    if let Some(path) = usual.into_iter().find(|path| path.is_file()) {
+        return Ok(path);
+    }
+    let cannot = |error: std::io::Error| {
+        let path = folder.display();
+        Failure::io(format!("cannot read '{path}': {error}"), error.kind())
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(
+            extension,
+            Some("safetensors" | "pth" | "pt" | "bin" | "ckpt" | "tar")
+        ) && path.is_file()
+        {
+            found.push(path);
+        }
+    }
+    let folder = folder.display();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(Failure::new(
+            Class::Model,
+            format!("'{folder}' has no file of weights"),
+        )),
+        several => Err(Failure::new(
+            Class::Usage,
+            format!(
+                "'{folder}' has {} files of weights: give one of them",
+                several.len()
+            ),
+        )),
+    }
+}
+
+impl Config {
+    /// Reads a configuration; none, if the file is about something else.
+    fn read(path: &Path) -> Result<Option<Self>, Failure> {
+        let mut text = String::new();
+        let read =
+            fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
+        let Ok(Value::Object(mut all)) =
+            read.map(|_| serde_json::from_str(&text).unwrap_or_default())
+        else {
+            return Ok(None);
+        };
+        refuse_transformers(path, &all)?;
+        let Some(architecture) = text_of(&all, "architecture") else {
+            return Ok(None);
+        };
+        let network = network_of(&architecture).ok_or_else(|| {
+            refused(
+                path,
+                &format!(
+                    "that the network is timm's {architecture}, which is none that sdpoint computes"
+                ),
+            )
+        })?;
+        let images = match all.remove("pretrained_cfg") {
+            Some(Value::Object(images)) => images,
+            // Older files have it all in one.
+            _ => all.clone(),
+        };
+        let arguments = match all.remove("model_args") {
+            Some(Value::Object(arguments)) => arguments,
+            _ => Map::new(),
+        };
+        for settings in [&all, &images, &arguments] {
+            check(path, settings)?;
+        }
+        let unknown = arguments.iter().find(|(name, value)| {
+            let known = HARMLESS.contains(&&name[..]) || COMPUTATION.iter().any(|(k, _)| k == name);
+            !known && !value.is_null()
+        });
+        if let Some((name, value)) = unknown {
+            let what = format!("{name}: {}, which sdpoint does not know", brief(value));
+            return Err(refused(path, &what));
+        }
+        let number = |name| all.get(name).or_else(|| images.get(name))?.as_u64();
+        let labels = all
+            .get("label_names")
+            .or_else(|| images.get("label_names"))
+            .and_then(Value::as_array);
+        let labels = labels.map(|labels| {
+            let names = labels.iter().filter_map(Value::as_str);
+            names.map(str::to_owned).collect()
+        });
+        Ok(Some(Self {
+            path: path.to_owned(),
+            network,
+            classes: number("num_classes"),
+            labels: labels.unwrap_or_default(),
+            images,
+        }))
+    }
+
+    /// Where it was read.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How images are prepared, as far as it says; `resized` is whether the
+    /// user said how they get their size.
+    pub fn preprocessing(&self, resized: bool) -> Result<Preprocessing, Failure> {
+        let mut preprocessing = imagenet_preprocessing();
+        let images = &self.images;
+        let wrong = |name: &str| refused(&self.path, &format!("a '{name}' that it cannot have"));
+        if let Some(size) = images.get("input_size") {
+            let sides: Option<Vec<usize>> = size.as_array().map(|sides| {
+                let sides = sides.iter().filter_map(Value::as_u64);
+                sides.map(|side| side as usize).collect()
+            });
+            match sides.as_deref() {
+                Some(&[3, height, width]) => {
+                    preprocessing = preprocessing.with_size([height, width])
+                }
+                _ => return Err(wrong("input_size")),
+            }
+        }
+        for (name, values) in [
+            ("mean", &mut preprocessing.mean),
+            ("std", &mut preprocessing.std),
+        ] {
+            if let Some(numbers) = images.get(name).filter(|numbers| !numbers.is_null()) {
+                let numbers = numbers.as_array().ok_or_else(|| wrong(name))?;
+                let numbers = numbers.iter().filter_map(Value::as_f64);
+                *values = numbers.map(|number| number as f32).collect();
+            }
+        }
+        if let Some(filter) = text_of(images, "interpolation") {
+            let mut filters = Interpolation::ALL.into_iter();
+            let found = filters.find(|known| known.name() == filter);
+            preprocessing.interpolation = found.ok_or_else(|| wrong("interpolation"))?;
+        } else {
+            // What timm takes where nothing is said.
+            preprocessing.interpolation = Interpolation::Bicubic;
+        }
+        if !resized {
+            preprocessing.evaluate = self.crop(preprocessing.size)?;
+        }
+        Ok(preprocessing)
+    }
+
+    /// timm resizes to `floor(input / crop_pct)` before the crop.
+    fn crop(&self, size: [usize; 2]) -> Result<EvalTransform, Failure> {
+        /// What timm takes where nothing is said.
+        const USUAL: f64 = 0.875;
+        let part = self.images.get("crop_pct").and_then(Value::as_f64);
+        let part = part.unwrap_or(USUAL);
+        if !(part > 0.0 && part <= 1.0) {
+            let what = format!("a crop_pct of {part}, which is no part of an image");
+            return Err(refused(&self.path, &what));
+        }
+        let resize = size.map(|side| (side as f64 / part).floor() as usize);
+        let mode = text_of(&self.images, "crop_mode").unwrap_or_default();
+        match &mode[..] {
+            "" | "center" if resize[0] == resize[1] => {
+                Ok(EvalTransform::CenterCrop { resize: resize[0] })
+            }
+            "squash" if resize == size => Ok(EvalTransform::Resize),
+            "squash" => Ok(EvalTransform::SquashCrop { resize }),
+            "" | "center" => Err(refused(
+                &self.path,
+                "an input that is no square, for which timm resizes in a way of its own",
+            )
+            .hint("say how with --resize-mode and --resize")),
+            mode => Err(refused(
+                &self.path,
+                &format!("the crop_mode '{mode}', which sdpoint does not do"),
+            )
+            .hint("--resize-mode squash or short-side takes another")),
+        }
+    }
+}
+
+/// The listed network that an architecture of timm is.
+fn network_of(architecture: &str) -> Option<&'static str> {
+    // A tag of the weights may follow.
+    let name = architecture.split('.').next()?;
+    let name = OLD_PREFIXES
+        .iter()
+        .find_map(|prefix| name.strip_prefix(prefix))
+        .unwrap_or(name);
+    let name = name.strip_suffix(OLD_SUFFIX).unwrap_or(name);
+    NETWORKS.into_iter().find(|&network| network == name)
+}
+
+/// Refuses the configuration of another library's network.
+fn refuse_transformers(path: &Path, all: &Map<String, Value>) -> Result<(), Failure> {
+    const WRAPPER: &str = "timm_wrapper";
+    match text_of(all, "model_type") {
+        Some(kind) if kind != WRAPPER => Err(refused(
+            path,
+            &format!("that this is a '{kind}' of Hugging Face transformers"),
+        )
+        .hint("timm and torchvision have ResNets whose weights are imported")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses settings under which the network computes something else.
+fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
+    for (name, allowed) in COMPUTATION {
+        let Some(value) = settings.get(name) else {
+            continue;
+        };
+        let text = match value {
+            Value::Null => continue,
+            Value::String(text) if text.is_empty() => continue,
+            Value::String(text) => text.to_lowercase(),
+            value => value.to_string(),
+        };
+        if !allowed.contains(&&text[..]) {
+            let what = format!("{name}: {}, which sdpoint does not compute", brief(value));
+            return Err(refused(path, &what));
+        }
+    }
+    Ok(())
+}
+
+fn refused(path: &Path, what: &str) -> Failure {
+    let path = path.display();
+    let failure = Failure::new(Class::Model, format!("'{path}' says {what}"));
+    failure.hint("--no-config imports the weights without what this file says")
+}
+
+fn text_of(settings: &Map<String, Value>, name: &str) -> Option<String> {
+    let text = settings.get(name)?.as_str()?;
+    Some(text.chars().take(80).collect())
+}
+
+/// A value in a length that can be read.
+fn brief(value: &Value) -> String {
+    value.to_string().chars().take(60).collect()
+}

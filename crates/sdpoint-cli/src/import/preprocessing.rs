@@ -1,0 +1,298 @@
+//! How images were prepared for weights from elsewhere.
+
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+use sdpoint::data::imagenet_preprocessing;
+use sdpoint::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
+
+use super::presets::Preset;
+use crate::failure::{Class, Failure};
+use crate::size;
+
+/// Options that say how images are prepared.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Prepare images as a published recipe does; other options change parts of it
+    #[arg(long, value_name = "RECIPE", value_enum)]
+    preset: Option<&'static Preset>,
+    /// Input size: 224, or HxW [default: what the network was published for]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    input: Option<[usize; 2]>,
+    /// Whether images keep their shape before the middle is cut out, or are squashed into that of
+    /// the input [default: short-side; squash for networks for small images]
+    #[arg(long, value_name = "MODE", value_enum)]
+    resize_mode: Option<ResizeMode>,
+    /// Resize the shorter side of images to this many pixels and use the middle [default: 256 for
+    /// an input of 224, others in proportion; with squash, the input's]
+    #[arg(long, value_name = "PIXELS")]
+    resize: Option<usize>,
+    /// The filter that resizes [default: bilinear]
+    #[arg(long, value_name = "FILTER", value_enum)]
+    interpolation: Option<Filter>,
+    /// Mean of each colour, for values from 0 to 1 [default: ImageNet's]
+    #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
+    mean: Option<Numbers>,
+    /// Standard deviation of each colour [default: ImageNet's]
+    #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
+    std: Option<Numbers>,
+}
+
+/// What becomes of an image's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ResizeMode {
+    /// The shorter side is resized and the middle cut out.
+    ShortSide,
+    /// Both sides are resized, whatever the shape.
+    Squash,
+}
+
+/// A filter by its name in model files.
+#[derive(Clone, Copy, Debug)]
+struct Filter(Interpolation);
+
+impl ValueEnum for Filter {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: [Filter; 6] = [
+            Filter(Interpolation::ALL[0]),
+            Filter(Interpolation::ALL[1]),
+            Filter(Interpolation::ALL[2]),
+            Filter(Interpolation::ALL[3]),
+            Filter(Interpolation::ALL[4]),
+            Filter(Interpolation::ALL[5]),
+        ];
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Numbers(Vec<f32>);
+
+/// Numbers with commas between them, as Python and JSON write lists, too.
+fn numbers(text: &str) -> Result<Numbers, String> {
+    let inner = text.trim().trim_matches(['(', ')', '[', ']']);
+    let number = |part: &str| {
+        let part = part.trim();
+        part.parse::<f32>()
+            .map_err(|_| format!("'{part}' is no number"))
+    };
+    let parts = inner.split(',').filter(|part| !part.trim().is_empty());
+    let numbers: Result<Vec<f32>, String> = parts.map(number).collect();
+    numbers.map(Numbers)
+}
+
+impl Options {
+    /// Whether nothing of it is the default: what a checkpoint's own
+    /// configuration says of images does not matter then.
+    pub fn has_preset(&self) -> bool {
+        self.preset.is_some()
+    }
+
+    /// Whether the user said how images get their size.
+    pub fn has_resize(&self) -> bool {
+        self.preset.is_some() || self.resize_mode.is_some()
+    }
+
+    /// The preprocessing of a network for images of `side` pixels: that of
+    /// the preset, of the checkpoint's own configuration, or ImageNet's, with
+    /// what the user set.
+    pub fn preprocessing(
+        &self,
+        side: usize,
+        configured: Option<Preprocessing>,
+    ) -> Result<Preprocessing, Failure> {
+        let mut preprocessing = match self.preset {
+            Some(preset) => preset.preprocessing(),
+            None => configured.unwrap_or_else(|| usual(side)),
+        };
+        if let Some(input) = self.input {
+            preprocessing = preprocessing.with_size(input);
+        }
+        preprocessing.evaluate = self.evaluate(&preprocessing);
+        if let Some(Filter(filter)) = self.interpolation {
+            preprocessing.interpolation = filter;
+        }
+        for (ours, theirs) in [
+            (&mut preprocessing.mean, &self.mean),
+            (&mut preprocessing.std, &self.std),
+        ] {
+            if let Some(Numbers(theirs)) = theirs {
+                ours.clone_from(theirs);
+            }
+        }
+        check(&preprocessing)?;
+        Ok(preprocessing)
+    }
+
+    fn evaluate(&self, preprocessing: &Preprocessing) -> EvalTransform {
+        let size = preprocessing.size;
+        let shorter = size[0].min(size[1]);
+        match (self.resize_mode, self.resize, preprocessing.evaluate) {
+            (None, None, usual) => usual,
+            (Some(ResizeMode::Squash), None, usual @ EvalTransform::SquashCrop { .. }) => usual,
+            (Some(ResizeMode::Squash), None, _) => EvalTransform::Resize,
+            (Some(ResizeMode::Squash), Some(resize), _)
+            | (None, Some(resize), EvalTransform::SquashCrop { .. }) => {
+                let scaled =
+                    |side: usize| (side as f64 * resize as f64 / shorter as f64).round() as usize;
+                EvalTransform::SquashCrop {
+                    resize: size.map(scaled),
+                }
+            }
+            (Some(ResizeMode::ShortSide), None, usual @ EvalTransform::CenterCrop { .. }) => usual,
+            (Some(ResizeMode::ShortSide), None, EvalTransform::SquashCrop { resize }) => {
+                EvalTransform::CenterCrop {
+                    resize: resize[0].min(resize[1]),
+                }
+            }
+            (Some(ResizeMode::ShortSide), None, EvalTransform::Resize) => {
+                EvalTransform::CenterCrop { resize: shorter }
+            }
+            (_, Some(resize), _) => EvalTransform::CenterCrop { resize },
+        }
+    }
+}
+
+/// ImageNet's preprocessing. Networks for small images take the whole image.
+fn usual(side: usize) -> Preprocessing {
+    let mut preprocessing = imagenet_preprocessing();
+    if side < preprocessing.size[0] {
+        preprocessing.size = [side; 2];
+        preprocessing.evaluate = EvalTransform::Resize;
+        preprocessing.train = TrainTransform::PadCrop {
+            padding: side / 8,
+            flip: true,
+        };
+    }
+    preprocessing
+}
+
+/// Standard deviations of colours from 0 to 1 are within these.
+const STD: std::ops::RangeInclusive<f32> = 1e-3..=10.0;
+
+/// The largest value of a colour in a file.
+const BYTE: f32 = 255.0;
+
+/// Refuses numbers that nobody means, with those that were probably meant.
+fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
+    let refuse = |problem: String| {
+        Failure::new(
+            Class::Usage,
+            format!("the preprocessing is wrong: {problem}"),
+        )
+    };
+    preprocessing.check(3).map_err(refuse)?;
+    let (mean, std) = (&preprocessing.mean, &preprocessing.std);
+    if !mean.iter().all(|mean| (0.0..=1.0).contains(mean)) {
+        let problem = format!(
+            "a mean of {} for colours from 0 to 1",
+            outside(mean, 0.0..=1.0)
+        );
+        return Err(match bytes(mean) {
+            true => refuse(problem).hint(format!(
+                "these look like values from 0 to 255; probably meant: --mean {} --std {}",
+                divided(mean),
+                if bytes(std) || *std == [1.0; 3] {
+                    divided(std)
+                } else {
+                    joined(std)
+                },
+            )),
+            false => refuse(problem),
+        });
+    }
+    if !std.iter().all(|std| STD.contains(std)) {
+        let problem = format!("a standard deviation of {}", outside(std, STD));
+        return Err(match bytes(std) {
+            true => refuse(problem).hint(format!(
+                "these look like values from 0 to 255; probably meant: --std {}",
+                divided(std)
+            )),
+            false => refuse(problem).hint(
+                "colours from 0 to 1 have deviations of about 0.2; ImageNet's are \
+                 0.229,0.224,0.225",
+            ),
+        });
+    }
+    crop(preprocessing).map_err(|(problem, hint)| refuse(problem).hint(hint))
+}
+
+/// Refuses a crop that reaches outside of the image.
+fn crop(preprocessing: &Preprocessing) -> Result<(), (String, String)> {
+    let [height, width] = preprocessing.size;
+    let (resize, needed) = match preprocessing.evaluate {
+        EvalTransform::CenterCrop { resize } => (resize, height.min(width)),
+        EvalTransform::SquashCrop { resize } if resize[0] < height => (resize[0], height),
+        EvalTransform::SquashCrop { resize } => (resize[1], width),
+        EvalTransform::Resize => return Ok(()),
+    };
+    if resize >= needed {
+        return Ok(());
+    }
+    let usual = imagenet_preprocessing().with_size([needed; 2]);
+    let usual = match usual.evaluate {
+        EvalTransform::CenterCrop { resize } => resize,
+        _ => needed,
+    };
+    Err((
+        format!(
+            "images are resized to {resize} pixels, and the input of {needed} that is cut out \
+             of them is larger"
+        ),
+        format!(
+            "usual are --resize {usual} for an input of {needed}, or --input {resize} for the \
+             whole image"
+        ),
+    ))
+}
+
+/// The first of some values that is out of range.
+fn outside(values: &[f32], range: std::ops::RangeInclusive<f32>) -> f32 {
+    let mut outside = values.iter().filter(|value| !range.contains(value));
+    outside.next().copied().unwrap_or_default()
+}
+
+/// Whether values are on the scale from 0 to 255.
+fn bytes(values: &[f32]) -> bool {
+    values.iter().all(|value| (0.0..=BYTE).contains(value))
+        && values.iter().any(|&value| value > 1.0)
+}
+
+/// Values from 0 to 255 on the scale from 0 to 1, in a few digits.
+fn divided(values: &[f32]) -> String {
+    let values: Vec<f32> = values
+        .iter()
+        .map(|value| (value / BYTE * 1e4).round() / 1e4)
+        .collect();
+    joined(&values)
+}
+
+fn joined(values: &[f32]) -> String {
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    values.join(",")
+}
+
+/// How images are prepared, in words.
+pub fn described(preprocessing: &Preprocessing) -> String {
+    let filter = preprocessing.interpolation.name();
+    let size = size::text(preprocessing.size);
+    let [height, width] = preprocessing.size;
+    let resized = match preprocessing.evaluate {
+        EvalTransform::Resize => format!("squashed to {size} ({filter})"),
+        EvalTransform::CenterCrop { resize } => {
+            format!("the shorter side resized to {resize} ({filter}), the middle {height}x{width}")
+        }
+        EvalTransform::SquashCrop { resize } => format!(
+            "squashed to {} ({filter}), the middle {height}x{width}",
+            size::text(resize)
+        ),
+    };
+    format!(
+        "{resized}, mean {}, standard deviation {}",
+        joined(&preprocessing.mean),
+        joined(&preprocessing.std)
+    )
+}

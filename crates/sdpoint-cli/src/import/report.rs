@@ -1,0 +1,225 @@
+//! What is said of an import.
+
+use std::path::Path;
+
+use sdpoint::exchange::{Origin, OtherSet};
+use sdpoint::{Preprocessing, format_macs};
+use serde::Serialize;
+
+use super::preprocessing::described;
+use crate::output::{plural, program};
+
+/// What was imported.
+#[derive(Serialize)]
+pub struct Report<'a> {
+    pub model: &'a Path,
+    pub network: &'a str,
+    pub classes: usize,
+    pub parameters: usize,
+    /// Tensors that the network needs, all of which were there.
+    pub tensors: usize,
+    /// Where they were found.
+    #[serde(flatten)]
+    pub from: Taken<'a>,
+    pub left_over: &'a [String],
+    /// The configuration beside the weights, if one was read.
+    pub config: Option<&'a Path>,
+    pub preprocessing: &'a Preprocessing,
+    pub macs: u64,
+}
+
+/// Where tensors were found.
+#[derive(Serialize)]
+pub struct Taken<'a> {
+    key: &'a str,
+    averaged: bool,
+    prefix: &'a str,
+    /// Other dictionaries that could be meant.
+    others: Vec<Other<'a>>,
+    /// Tensors outside of the prefix.
+    outside: &'a [String],
+    classifier: Option<Classifier<'a>>,
+    #[serde(skip)]
+    module: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Other<'a> {
+    key: &'a str,
+    tensors: usize,
+    averaged: bool,
+    fits: bool,
+}
+
+#[derive(Serialize)]
+struct Classifier<'a> {
+    name: &'a str,
+    bias: bool,
+    outputs: usize,
+    #[serde(skip)]
+    renamed: bool,
+}
+
+impl<'a> Taken<'a> {
+    pub fn new(origin: &'a Origin) -> Self {
+        let other = |other: &'a OtherSet| Other {
+            key: &other.key,
+            tensors: other.tensors,
+            averaged: other.averaged,
+            fits: other.fits,
+        };
+        let classifier = origin.classifier.as_ref();
+        Self {
+            key: &origin.key,
+            averaged: origin.averaged,
+            prefix: &origin.prefix,
+            others: origin.others.iter().map(other).collect(),
+            outside: &origin.outside,
+            classifier: classifier.map(|classifier| Classifier {
+                name: &classifier.name,
+                bias: classifier.bias,
+                outputs: classifier.outputs,
+                renamed: classifier.renamed,
+            }),
+            module: origin.module.as_deref(),
+        }
+    }
+
+    /// Lines of text, none where all is as one would expect.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let mut taken = match (self.key, self.module) {
+            ("", None) => String::new(),
+            ("", Some(class)) => format!("the module {class}"),
+            (key, None) => format!("'{}'", shown(key)),
+            (key, Some(class)) => format!("the module {class} under '{}'", shown(key)),
+        };
+        if !self.prefix.is_empty() {
+            taken += &format!(
+                "{} names behind '{}'",
+                if taken.is_empty() { "" } else { "," },
+                shown(self.prefix)
+            );
+        }
+        if self.averaged {
+            taken += if taken.is_empty() { "" } else { "," };
+            taken += " averaged weights";
+            if self.others.iter().any(|other| !other.averaged) {
+                taken += " (--no-ema takes the others)";
+            }
+        }
+        if !taken.is_empty() {
+            lines.push(format!("Taken: {}.", taken.trim_start()));
+        }
+        if !self.others.is_empty() {
+            let others: Vec<String> = self.others.iter().map(Other::text).collect();
+            lines.push(format!("Not taken: {}; --key chooses.", few(&others)));
+        }
+        if !self.outside.is_empty() {
+            lines.push(format!(
+                "Outside of the prefix, not taken: {}: {}.",
+                plural(self.outside.len(), "tensor", "tensors"),
+                few(self.outside)
+            ));
+        }
+        lines.extend(self.classifier.as_ref().and_then(|c| c.line()));
+        lines
+    }
+}
+
+impl Other<'_> {
+    fn text(&self) -> String {
+        let key = match self.key {
+            "" => "the file's top, '.'".to_owned(),
+            key => format!("'{}'", shown(key)),
+        };
+        let averaged = if self.averaged { ", averaged" } else { "" };
+        let fits = if self.fits {
+            ""
+        } else {
+            ", which does not fit"
+        };
+        format!(
+            "{key} ({}{averaged}{fits})",
+            plural(self.tensors, "tensor", "tensors")
+        )
+    }
+}
+
+impl Classifier<'_> {
+    fn line(&self) -> Option<String> {
+        let mut notes = Vec::new();
+        if self.renamed {
+            notes.push(format!("it is '{}'", shown(self.name)));
+        }
+        if !self.bias {
+            notes.push("it has no bias, so that zeros stand for one".into());
+        }
+        if self.outputs == 1 {
+            notes.push(
+                "its one output is taken for two classes: the second one's probability is its \
+                 sigmoid"
+                    .into(),
+            );
+        }
+        (!notes.is_empty()).then(|| format!("Classifier: {}.", notes.join("; ")))
+    }
+}
+
+/// What weights do not show.
+const ASSUMED: &str = "Computed with ReLU, max pooling without blur, strides in the 3x3 \
+                       convolutions and an epsilon of 1e-5; weights do not show it \
+                       (docs/import.md).";
+
+impl Report<'_> {
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let program = program();
+        let model = self.model.display();
+        let mut lines = self.from.lines();
+        if !self.left_over.is_empty() {
+            lines.push(format!("Left over: {}.", few(self.left_over)));
+        }
+        if let Some(config) = self.config {
+            lines.push(format!("Configuration: {}.", config.display()));
+        }
+        lines.push(format!("Images: {}.", described(self.preprocessing)));
+        lines.push(ASSUMED.to_owned());
+        format!(
+            "{}: all of its {} tensors were there, {} parameters, {}; {} MACs an image.\n\
+             {}\n\
+             The model is in {model}, with the one instance full.\n\
+             Next:\n  \
+             {program} predict {model} IMAGE\n  \
+             {program} calibrate {model} --data folder:DIR --ratios 0.5,0.75\n  \
+             {program} train --init {model} --data folder:DIR --rate 0.01\n",
+            self.network,
+            self.tensors,
+            format_macs(self.parameters as u64),
+            plural(self.classes, "class", "classes"),
+            format_macs(self.macs),
+            lines.join("\n"),
+        )
+    }
+}
+
+/// A few of many names, and how many others there are.
+fn few(names: &[String]) -> String {
+    const MOST: usize = 5;
+    let mut text: Vec<String> = names.iter().take(MOST).map(|name| shown(name)).collect();
+    match names.len().saturating_sub(MOST) {
+        0 => {}
+        1 => text.push("and 1 other".into()),
+        others => text.push(format!("and {others} others")),
+    }
+    text.join(", ")
+}
+
+/// A name of a length that can be read.
+fn shown(name: &str) -> String {
+    const MOST: usize = 90;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}

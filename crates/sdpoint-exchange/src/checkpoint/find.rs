@@ -1,0 +1,300 @@
+//! The dictionaries of tensors that a pickle holds, wherever they are.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::module;
+use super::pickle::{Id, Object, Value, Values};
+use super::storage::Tensors;
+use super::{Entry, Fault, TensorSet};
+
+/// More tensors than a network has, with all that an optimiser keeps.
+const MAX_TENSORS: usize = 1 << 16;
+
+/// More bytes than the names of so many have.
+const MAX_NAMES: usize = 8 << 20;
+
+/// A longer name than any tensor has: it is left out.
+const MAX_NAME: usize = 1024;
+
+/// More levels than a checkpoint nests.
+const MAX_DEPTH: usize = 32;
+
+/// More members than all modules have.
+const MAX_MEMBERS: usize = 1 << 20;
+
+/// Items of a list that are looked at: checkpoints list models, not thousands.
+const MAX_ITEMS: usize = 64;
+
+/// All dictionaries of tensors, those nearest to the top first.
+pub(super) fn sets<'f>(
+    values: &Values<'f>,
+    top: Id,
+    tensors: &mut Tensors<'f, '_>,
+) -> Result<Vec<TensorSet>, Fault> {
+    let mut finder = Finder {
+        values,
+        tensors,
+        places: Vec::new(),
+        queue: VecDeque::new(),
+        seen: vec![false; values.len()],
+        sets: Vec::new(),
+        count: 0,
+        names: 0,
+        looked: 0,
+    };
+    finder.enter(top, None, Step::Within);
+    while let Some(place) = finder.queue.pop_front() {
+        finder.visit(place)?;
+    }
+    finder.join()?;
+    let sets: Vec<TensorSet> = finder.sets.into_iter().map(|(_, set)| set).collect();
+    if sets.is_empty() {
+        return Err(Fault::NoStateDict);
+    }
+    Ok(sets)
+}
+
+/// How a value is reached from the one that holds it.
+#[derive(Clone, Copy)]
+enum Step {
+    Key(Id),
+    Index(usize),
+    /// As a part of it that has no name, such as an object's attributes.
+    Within,
+}
+
+/// A value that may hold dictionaries of tensors.
+struct Place {
+    value: Id,
+    parent: Option<usize>,
+    step: Step,
+    depth: usize,
+}
+
+struct Finder<'v, 't, 'f, 'p> {
+    values: &'v Values<'f>,
+    tensors: &'t mut Tensors<'f, 'p>,
+    places: Vec<Place>,
+    /// Indices into `places`.
+    queue: VecDeque<usize>,
+    /// Each value is looked at once, however often it is referred to.
+    seen: Vec<bool>,
+    /// With the place of each.
+    sets: Vec<(usize, TensorSet)>,
+    /// Tensors of all sets, and bytes of their names.
+    count: usize,
+    names: usize,
+    /// Members of modules that were looked at.
+    looked: usize,
+}
+
+impl Finder<'_, '_, '_, '_> {
+    /// Notes a value to be looked at, if it can hold others.
+    fn enter(&mut self, value: Id, parent: Option<usize>, step: Step) {
+        let holds = matches!(
+            self.values.get(value),
+            Value::Dict(_) | Value::List(_) | Value::Tuple(_) | Value::Object(_)
+        );
+        let depth = parent.map_or(0, |parent| self.places[parent].depth + 1);
+        if !holds || depth > MAX_DEPTH || std::mem::replace(&mut self.seen[value.index()], true) {
+            return;
+        }
+        self.queue.push_back(self.places.len());
+        self.places.push(Place {
+            value,
+            parent,
+            step,
+            depth,
+        });
+    }
+
+    fn visit(&mut self, place: usize) -> Result<(), Fault> {
+        let values = self.values;
+        let id = self.places[place].value;
+        match values.get(id) {
+            Value::Dict(items) => {
+                self.dictionary(place, items)?;
+                for &(key, value) in items {
+                    if matches!(values.get(key), Value::Text(_)) {
+                        self.enter(value, Some(place), Step::Key(key));
+                    }
+                }
+            }
+            Value::List(items) | Value::Tuple(items) => {
+                for (index, &item) in items.iter().enumerate().take(MAX_ITEMS) {
+                    self.enter(item, Some(place), Step::Index(index));
+                }
+            }
+            Value::Object(object) if module::is_module(values, object) => {
+                self.module(place, object)?
+            }
+            Value::Object(object) => {
+                let parts = [object.items, object.state, object.list];
+                for part in parts.into_iter().flatten() {
+                    self.enter(part, Some(place), Step::Within);
+                }
+                self.enter(object.arguments, Some(place), Step::Within);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn dictionary(&mut self, place: usize, items: &[(Id, Id)]) -> Result<(), Fault> {
+        let mut found = BTreeMap::new();
+        for &(name, value) in items {
+            if let &Value::Text(name) = self.values.get(name) {
+                self.add(&mut found, name.len(), || name.to_owned(), value)?;
+            }
+        }
+        self.keep(place, found, None);
+        Ok(())
+    }
+
+    /// Adds a tensor, or what would have become one, to a set.
+    fn add(
+        &mut self,
+        set: &mut BTreeMap<String, Entry>,
+        length: usize,
+        name: impl FnOnce() -> String,
+        value: Id,
+    ) -> Result<(), Fault> {
+        if length > MAX_NAME {
+            return Ok(());
+        }
+        if let Some(entry) = self.tensors.tensor(value) {
+            self.charge(1, length)?;
+            set.insert(name(), entry);
+        }
+        Ok(())
+    }
+
+    /// Counts tensors and bytes of names.
+    fn charge(&mut self, tensors: usize, names: usize) -> Result<(), Fault> {
+        self.count += tensors;
+        self.names += names;
+        if self.count > MAX_TENSORS || self.names > MAX_NAMES {
+            return Err(Fault::TooManyTensors);
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, place: usize, entries: BTreeMap<String, Entry>, module: Option<String>) {
+        // Options and counters beside the weights are objects, too; so many are not.
+        const OBJECTS: usize = 8;
+        if entries.values().any(Result::is_ok) || entries.len() >= OBJECTS {
+            let set = TensorSet {
+                key: self.key(place),
+                entries,
+                module,
+                joined: false,
+            };
+            self.sets.push((place, set));
+        }
+    }
+
+    /// The path to a place, with dots.
+    fn key(&self, place: usize) -> String {
+        let mut parts = Vec::new();
+        let mut place = Some(place);
+        while let Some(index) = place {
+            let Place { parent, step, .. } = self.places[index];
+            match step {
+                Step::Key(key) => {
+                    if let Value::Text(text) = self.values.get(key) {
+                        parts.push(text.chars().take(80).collect::<String>());
+                    }
+                }
+                Step::Index(index) => parts.push(index.to_string()),
+                Step::Within => {}
+            }
+            place = parent;
+        }
+        parts.reverse();
+        parts.join(".")
+    }
+
+    /// The tensors of a module that was saved whole, by the paths of their
+    /// attributes, as in its state dict.
+    fn module(&mut self, place: usize, object: &Object) -> Result<(), Fault> {
+        let values = self.values;
+        let class = values.class(object);
+        let class = class.map(|class| format!("{}.{}", class.module, class.name));
+        let mut found = BTreeMap::new();
+        let mut open = vec![(*object, String::new(), 0)];
+        while let Some((object, prefix, depth)) = open.pop() {
+            let members = module::members(values, &object);
+            // A few modules that share each other make many paths.
+            self.looked += 1 + members.len();
+            if self.looked > MAX_MEMBERS {
+                return Err(Fault::TooMuch);
+            }
+            for (name, value) in members {
+                let length = prefix.len() + name.len();
+                let path = || format!("{prefix}{name}");
+                match values.get(value) {
+                    Value::Object(inner) if module::is_module(values, inner) => {
+                        if depth < MAX_DEPTH && length <= MAX_NAME {
+                            self.charge(0, length)?;
+                            open.push((*inner, path() + ".", depth + 1));
+                        }
+                    }
+                    Value::Tensor(_) | Value::Object(_) => {
+                        self.add(&mut found, length, path, value)?;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.keep(place, found, class);
+        Ok(())
+    }
+
+    /// Dictionaries that lie side by side are a network in parts, perhaps:
+    /// adds one of all, whose names begin with the keys of the parts.
+    fn join(&mut self) -> Result<(), Fault> {
+        let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (index, (place, _)) in self.sets.iter().enumerate() {
+            let Place { parent, step, .. } = self.places[*place];
+            if let (Some(parent), Step::Key(_)) = (parent, step) {
+                parts.entry(parent).or_default().push(index);
+            }
+        }
+        for (parent, parts) in parts {
+            if parts.len() < 2 {
+                continue;
+            }
+            let mut entries = BTreeMap::new();
+            for part in parts {
+                let (place, set) = &self.sets[part];
+                let own = set.key.rsplit('.').next().unwrap_or_default().to_owned();
+                let own = match self.places[*place].step {
+                    Step::Key(key) => match self.values.get(key) {
+                        Value::Text(text) if text.len() <= MAX_NAME => (*text).to_owned(),
+                        _ => own,
+                    },
+                    _ => own,
+                };
+                let bytes: usize = set.entries.keys().map(|name| own.len() + name.len()).sum();
+                let named: Vec<(String, Entry)> = set
+                    .entries
+                    .iter()
+                    .map(|(name, entry)| (format!("{own}.{name}"), entry.clone()))
+                    .collect();
+                // What is too much to be joined is not joined.
+                if self.charge(named.len(), bytes).is_err() {
+                    return Ok(());
+                }
+                entries.extend(named);
+            }
+            let set = TensorSet {
+                key: self.key(parent),
+                entries,
+                module: None,
+                joined: true,
+            };
+            self.sets.push((parent, set));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! Files that are no checkpoints, by what they are.
+
+use super::Fault;
+use super::zip::Directory;
+
+/// What a file is, if its first bytes tell.
+pub(super) fn file(content: &[u8]) -> Fault {
+    let begins = |magic: &[u8]| content.starts_with(magic);
+    let text = content.trim_ascii_start();
+    let lower: Vec<u8> = text.iter().take(16).map(u8::to_ascii_lowercase).collect();
+    let what = if content.is_empty() {
+        "it is empty"
+    } else if begins(b"\x89HDF\r\n\x1a\n") {
+        "it is an HDF5 file, as Keras writes them; sdpoint reads those of PyTorch"
+    } else if begins(b"\x1f\x8b") {
+        "it is compressed with gzip; unpack it first"
+    } else if begins(b"\xfd7zXZ") || begins(b"\x28\xb5\x2f\xfd") || begins(b"BZh") {
+        "it is compressed; unpack it first"
+    } else if begins(b"GGUF") {
+        "it is a GGUF file; sdpoint reads those of PyTorch and safetensors"
+    } else if begins(b"\x93NUMPY") {
+        "it is a single NumPy array"
+    } else if begins(b"version https://git-lfs") {
+        "it is a pointer of Git LFS, not the file itself; `git lfs pull` fetches that"
+    } else if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") {
+        "it is a web page, perhaps that of a download which failed"
+    } else if content.get(257..262) == Some(b"ustar") {
+        "it is a tar archive; unpack it first"
+    } else if text.first() == Some(&b'{') {
+        "it is JSON text; the weights are in another file"
+    } else {
+        return Fault::Unrecognised;
+    };
+    Fault::Foreign(what.into())
+}
+
+/// What a zip archive is that has no `data.pkl`.
+pub(super) fn archive(files: &Directory<'_>) -> Fault {
+    let has = |part: &str| files.keys().any(|name| name.contains(part));
+    let what = if has("archive_format") || has("models/model.json") {
+        "it is a program of torch.export (.pt2), not weights: \
+         save torch.export.load(path).state_dict"
+    } else if has(".npy") {
+        "it is an archive of NumPy arrays (.npz); sdpoint reads files of PyTorch and safetensors"
+    } else if has("model.weights.h5") {
+        "it is a model of Keras; sdpoint reads files of PyTorch and safetensors"
+    } else if has(".data/extern_modules") {
+        "it is a package of torch.package, not weights: \
+         save torch.package.PackageImporter(path).load_pickle(...).state_dict()"
+    } else {
+        "it is a zip archive that torch.save did not write; unpack it if a checkpoint is in it"
+    };
+    Fault::Foreign(what.into())
+}

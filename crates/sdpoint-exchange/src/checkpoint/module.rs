@@ -1,0 +1,82 @@
+//! Modules of PyTorch that were saved whole, `torch.save(model, path)`.
+
+use std::collections::HashSet;
+
+use super::pickle::{Id, Object, Value, Values};
+
+/// A module's own attributes are among its first; those of its class follow.
+const FIRST: usize = 64;
+
+/// Whether an object is a module: it has the attributes of one.
+pub(super) fn is_module(values: &Values<'_>, object: &Object) -> bool {
+    attribute(values, object, "_modules").is_some()
+        || attribute(values, object, "_parameters").is_some()
+        || is_script(values, object)
+}
+
+/// The parameters, the buffers that are saved, and the modules within a
+/// module, by name.
+pub(super) fn members<'a>(values: &Values<'a>, object: &Object) -> Vec<(&'a str, Id)> {
+    if is_script(values, object) {
+        return object
+            .state
+            .map(|state| named(values, state))
+            .unwrap_or_default();
+    }
+    let within = |name: &str| {
+        let dictionary = attribute(values, object, name);
+        dictionary.map(|dictionary| named(values, dictionary))
+    };
+    let passing = passing_buffers(values, object);
+    let buffers = within("_buffers").unwrap_or_default();
+    let mut all = within("_parameters").unwrap_or_default();
+    all.extend(
+        buffers
+            .into_iter()
+            .filter(|(name, _)| !passing.contains(name)),
+    );
+    all.extend(within("_modules").unwrap_or_default());
+    all
+}
+
+/// The buffers that a state dict leaves out.
+fn passing_buffers<'a>(values: &Values<'a>, object: &Object) -> HashSet<&'a str> {
+    let set = attribute(values, object, "_non_persistent_buffers_set");
+    match set.map(|set| values.get(set)) {
+        Some(Value::List(names) | Value::Tuple(names)) => names
+            .iter()
+            .filter_map(|&name| text(values, name))
+            .collect(),
+        _ => HashSet::new(),
+    }
+}
+
+/// Whether it is a module of TorchScript, whose tensors and modules are
+/// attributes like others.
+fn is_script(values: &Values<'_>, object: &Object) -> bool {
+    let class = values.class(object);
+    class.is_some_and(|class| class.module.split('.').next() == Some("__torch__"))
+}
+
+fn attribute(values: &Values<'_>, object: &Object, name: &str) -> Option<Id> {
+    let attributes = values.items(object.state?)?;
+    let mut first = attributes.iter().take(FIRST);
+    first
+        .find(|&&(key, _)| text(values, key) == Some(name))
+        .map(|&(_, value)| value)
+}
+
+/// The items of a dictionary whose keys are text.
+fn named<'a>(values: &Values<'a>, dictionary: Id) -> Vec<(&'a str, Id)> {
+    let items = values.items(dictionary).unwrap_or_default().iter();
+    items
+        .filter_map(|&(key, value)| Some((text(values, key)?, value)))
+        .collect()
+}
+
+fn text<'a>(values: &Values<'a>, id: Id) -> Option<&'a str> {
+    match *values.get(id) {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}

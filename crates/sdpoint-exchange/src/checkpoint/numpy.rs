@@ -1,0 +1,106 @@
+//! Arrays of NumPy in pickles.
+
+use std::ops::Range;
+
+use super::StoredTensor;
+use super::element::Element;
+use super::pickle::{Id, Object, Value, Values};
+
+/// An array whose elements lie in the pickle as they are.
+pub(super) struct Array {
+    element: Element,
+    shape: Vec<usize>,
+    /// Whether the first index runs fastest.
+    fortran: bool,
+    data: Range<usize>,
+}
+
+impl Array {
+    pub fn stored(self) -> Result<StoredTensor, String> {
+        let mut strides = vec![1; self.shape.len()];
+        let mut stride = 1usize;
+        let mut set = |side: usize| {
+            strides[side] = stride;
+            stride = stride.saturating_mul(self.shape[side]);
+        };
+        let sides = 0..self.shape.len();
+        if self.fortran {
+            sides.for_each(&mut set);
+        } else {
+            sides.rev().for_each(&mut set);
+        }
+        StoredTensor::new(self.element, self.shape, strides, 0, self.data)
+    }
+}
+
+/// An object as an array of numbers, if it is one that can be read. Old
+/// protocols have an array's bytes as text, which cannot.
+pub(super) fn array(values: &Values<'_>, object: &Object) -> Option<Array> {
+    let class = values.class(object)?;
+    if !class.module.starts_with("numpy.") {
+        return None;
+    }
+    match class.name {
+        // Its state: version, shape, type, order, bytes.
+        "_reconstruct" => {
+            let [_, shape, dtype, fortran, data] = parts(values, object.state?)?[..] else {
+                return None;
+            };
+            let fortran = *values.get(fortran) == Value::Int(1);
+            whole(values, data, dtype, shape, fortran)
+        }
+        // Its arguments: bytes, type, shape, order.
+        "_frombuffer" => {
+            let [data, dtype, shape, order, ..] = parts(values, object.arguments)?[..] else {
+                return None;
+            };
+            let fortran = *values.get(order) == Value::Text("F");
+            whole(values, data, dtype, shape, fortran)
+        }
+        _ => None,
+    }
+}
+
+fn whole(values: &Values<'_>, data: Id, dtype: Id, shape: Id, fortran: bool) -> Option<Array> {
+    let Value::Bytes(data) = values.get(data) else {
+        return None;
+    };
+    Some(Array {
+        element: element(values, dtype)?,
+        shape: values.sizes(shape)?,
+        fortran,
+        data: data.clone(),
+    })
+}
+
+/// The type of an array's elements, `numpy.dtype("f4")` with its byte order in
+/// its state.
+fn element(values: &Values<'_>, dtype: Id) -> Option<Element> {
+    let Value::Object(dtype) = values.get(dtype) else {
+        return None;
+    };
+    let &name = parts(values, dtype.arguments)?.first()?;
+    let order = dtype.state.and_then(|state| parts(values, state)?.get(1));
+    if order.is_some_and(|&order| *values.get(order) == Value::Text(">")) {
+        return None;
+    }
+    Some(match *values.get(name) {
+        Value::Text("f2") => Element::F16,
+        Value::Text("f4") => Element::F32,
+        Value::Text("f8") => Element::F64,
+        Value::Text("i8") => Element::Other("int64", 8),
+        Value::Text("i4") => Element::Other("int32", 4),
+        Value::Text("i2") => Element::Other("int16", 2),
+        Value::Text("i1") => Element::Other("int8", 1),
+        Value::Text("u1") => Element::Other("uint8", 1),
+        Value::Text("b1") => Element::Other("bool", 1),
+        _ => return None,
+    })
+}
+
+fn parts<'v>(values: &'v Values<'_>, id: Id) -> Option<&'v [Id]> {
+    match values.get(id) {
+        Value::Tuple(parts) => Some(parts),
+        _ => None,
+    }
+}

@@ -1,0 +1,156 @@
+//! What calls give.
+
+use super::machine::{MAX_VALUES, Machine, Step, Stop};
+use super::{Id, Meaning, Object, Storage, Tensor, Value};
+
+/// More arguments than any name that is known takes.
+const MAX_ARGUMENTS: usize = 16;
+
+impl<'a> Machine<'_, 'a> {
+    /// What calling a value with a tuple of arguments gives.
+    pub(super) fn call(&mut self, callee: Id, arguments: Id) -> Step<Id> {
+        let meaning = self.meaning(callee);
+        match self.known(meaning, arguments)? {
+            Some(made) => Ok(made),
+            None => self.object_of(callee, arguments),
+        }
+    }
+
+    fn meaning(&self, callee: Id) -> Meaning {
+        match self.value(callee) {
+            Value::Global(global) => global.meaning(),
+            _ => Meaning::Unknown,
+        }
+    }
+
+    fn object_of(&mut self, class: Id, arguments: Id) -> Step<Id> {
+        self.make(Value::Object(Object {
+            class,
+            arguments,
+            state: None,
+            items: None,
+            list: None,
+        }))
+    }
+
+    /// What a call of a known name gives, if its arguments are what it takes.
+    fn known(&mut self, meaning: Meaning, arguments: Id) -> Step<Option<Id>> {
+        let parts: Vec<Id> = match self.value(arguments) {
+            Value::Tuple(parts) if parts.len() <= MAX_ARGUMENTS => parts.clone(),
+            _ => return Ok(None),
+        };
+        let made = match meaning {
+            Meaning::Dict => self.dict(&parts)?,
+            Meaning::Collection => match parts.first() {
+                Some(&items) if matches!(self.value(items), Value::List(_) | Value::Tuple(_)) => {
+                    return Ok(Some(items));
+                }
+                _ => Value::List(Vec::new()),
+            },
+            Meaning::RebuildTensor { typed } => match self.tensor(&parts, typed) {
+                Some(tensor) => Value::Tensor(tensor),
+                None => return Ok(None),
+            },
+            // Where it is no tensor, it is an object that says why.
+            Meaning::Wrapper => {
+                let first = parts.first().copied();
+                let is_tensor =
+                    |&id: &Id| matches!(self.value(id), Value::Tensor(_) | Value::Object(_));
+                return Ok(first.filter(is_tensor));
+            }
+            Meaning::RebuildFromType => return self.with_attributes(&parts),
+            Meaning::LoadFromBytes => match parts.first().map(|&id| self.value(id)) {
+                Some(Value::Bytes(file)) => Value::StorageFile(file.clone()),
+                _ => return Ok(None),
+            },
+            Meaning::Plain => return Ok(Some(Self::OPAQUE)),
+            _ => return Ok(None),
+        };
+        self.make(made).map(Some)
+    }
+
+    /// A tensor that has attributes, from the function that makes it, its
+    /// class, the function's arguments and the attributes.
+    fn with_attributes(&mut self, parts: &[Id]) -> Step<Option<Id>> {
+        let &[function, _, arguments, ..] = parts else {
+            return Ok(None);
+        };
+        let meaning = self.meaning(function);
+        let made = match meaning {
+            Meaning::RebuildTensor { .. } | Meaning::Wrapper => self.known(meaning, arguments)?,
+            _ => None,
+        };
+        // The function's name says what kind of tensor it would be.
+        let tensor = made.map_or_else(|| self.object_of(function, arguments), Ok);
+        tensor.map(Some)
+    }
+
+    /// A dictionary from nothing, or from a list of pairs.
+    fn dict(&mut self, arguments: &[Id]) -> Step<Value<'a>> {
+        let empty = Ok(Value::Dict(Vec::new()));
+        let Some(&first) = arguments.first() else {
+            return empty;
+        };
+        let Value::List(pairs) = &self.values[first.index()] else {
+            return empty;
+        };
+        // One list can be copied by many calls.
+        self.copied += pairs.len();
+        if self.copied > MAX_VALUES {
+            return Err(Stop::TooMuch);
+        }
+        let pairs = pairs.iter().filter_map(|&pair| match self.value(pair) {
+            Value::Tuple(pair) | Value::List(pair) => match pair[..] {
+                [key, value] => Some((key, value)),
+                _ => None,
+            },
+            _ => None,
+        });
+        Ok(Value::Dict(pairs.collect()))
+    }
+
+    /// Storage, offset, shape, strides, whether it takes gradients, its hooks,
+    /// the type of its elements if it is given here, and what is pending.
+    fn tensor(&self, arguments: &[Id], typed: bool) -> Option<Tensor> {
+        let &[storage, offset, shape, strides, ref rest @ ..] = arguments else {
+            return None;
+        };
+        let after_hooks = rest.get(2).copied();
+        let (dtype, pending) = match typed {
+            true => (after_hooks, rest.get(3).copied()),
+            false => (None, after_hooks),
+        };
+        let is_storage = matches!(
+            self.value(storage),
+            Value::Storage(_) | Value::StorageFile(_)
+        );
+        is_storage.then_some(Tensor {
+            storage,
+            offset,
+            shape,
+            strides,
+            dtype,
+            pending,
+        })
+    }
+
+    /// What a reference to something outside of the pickle stands for:
+    /// `("storage", class, key, device, length)` and in older files a view of
+    /// another storage, `(its key, offset, length)`; or `("module", class,
+    /// its source file, its source)`.
+    pub(super) fn persistent(&mut self, reference: Id) -> Step<Id> {
+        let Value::Tuple(parts) = self.value(reference) else {
+            return Ok(Self::OPAQUE);
+        };
+        match parts[..] {
+            [tag, class, ..] if matches!(self.value(tag), Value::Text("module")) => Ok(class),
+            [tag, class, key, _, _, ref view @ ..]
+                if matches!(self.value(tag), Value::Text("storage")) =>
+            {
+                let view = view.first().copied();
+                self.make(Value::Storage(Storage { class, key, view }))
+            }
+            _ => Ok(Self::OPAQUE),
+        }
+    }
+}

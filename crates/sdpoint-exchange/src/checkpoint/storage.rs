@@ -1,0 +1,159 @@
+//! Where the elements of a pickle's tensors lie in the file.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::StoredTensor;
+use super::bytes::Bytes;
+use super::element::Element;
+use super::numpy;
+use super::pickle::{Global, Id, Meaning, Object, Tensor, Value, Values};
+use super::torch::Legacy;
+
+/// Finds the tensors of a pickle.
+pub(super) struct Tensors<'f, 'v> {
+    file: &'f [u8],
+    values: &'v Values<'f>,
+    /// Where the storage of a key lies.
+    find: &'v dyn Fn(&str) -> Option<Range<usize>>,
+    /// Storages in files within this one, by where those begin.
+    nested: HashMap<usize, Option<(Element, Range<usize>)>>,
+}
+
+impl<'f, 'v> Tensors<'f, 'v> {
+    pub fn new(
+        file: &'f [u8],
+        values: &'v Values<'f>,
+        find: &'v dyn Fn(&str) -> Option<Range<usize>>,
+    ) -> Self {
+        Self {
+            file,
+            values,
+            find,
+            nested: HashMap::new(),
+        }
+    }
+
+    /// A value as a tensor, if it is one or would have become one; or why it
+    /// cannot be read, to go on behind its name.
+    pub fn tensor(&mut self, id: Id) -> Option<Result<StoredTensor, String>> {
+        let values = self.values;
+        match values.get(id) {
+            Value::Tensor(tensor) => Some(self.stored(tensor)),
+            Value::Object(object) => Some(match numpy::array(values, object) {
+                Some(array) => array.stored(),
+                None => Err(problem(values, object)),
+            }),
+            _ => None,
+        }
+    }
+
+    fn stored(&mut self, tensor: &Tensor) -> Result<StoredTensor, String> {
+        let values = self.values;
+        let pending = tensor.pending.and_then(|id| values.items(id));
+        if pending.is_some_and(|items| !items.is_empty()) {
+            return Err(
+                "is a view that is yet to be negated; save its resolve_neg().resolve_conj()".into(),
+            );
+        }
+        let (element, data, start) = self.storage(tensor.storage)?;
+        let element = match tensor.dtype.map(|id| values.get(id)) {
+            None => element,
+            Some(Value::Global(global)) => match global.meaning() {
+                Meaning::Dtype(element) => element,
+                _ => Element::Other("an unknown type", 1),
+            },
+            Some(_) => return Err("has elements of a type that does not exist".into()),
+        };
+        let offset = values.get(tensor.offset).size();
+        let sides = (values.sizes(tensor.shape), values.sizes(tensor.strides));
+        let (Some(offset), (Some(shape), Some(strides))) = (offset, sides) else {
+            return Err("has sizes or strides that no tensor has".into());
+        };
+        if shape.len() != strides.len() {
+            return Err("has strides for other sides than its own".into());
+        }
+        let offset = offset.saturating_add(start);
+        StoredTensor::new(element, shape, strides, offset, data)
+    }
+
+    /// The type of a storage's elements, where they lie, and where among
+    /// them it begins.
+    fn storage(&mut self, id: Id) -> Result<(Element, Range<usize>, usize), String> {
+        let values = self.values;
+        match values.get(id) {
+            Value::Storage(storage) => {
+                let parts = values
+                    .parts(storage)
+                    .ok_or("has a storage of an unknown type")?;
+                let data = (self.find)(parts.key).ok_or("has no data in the file")?;
+                Ok((parts.element, data, parts.start))
+            }
+            Value::StorageFile(place) => {
+                let file = self.file;
+                let nested = self
+                    .nested
+                    .entry(place.start)
+                    .or_insert_with(|| nested(file, place.clone()));
+                let (element, data) = nested.clone().ok_or("has a storage that is damaged")?;
+                Ok((element, data, 0))
+            }
+            _ => Err("has no storage".into()),
+        }
+    }
+}
+
+/// The storage that is all that a file of `torch.save` within a file holds.
+fn nested(file: &[u8], place: Range<usize>) -> Option<(Element, Range<usize>)> {
+    let legacy = Legacy::read(&mut Bytes::within(file, place)).ok()?;
+    let Value::Storage(storage) = legacy.values.get(legacy.top) else {
+        return None;
+    };
+    let parts = legacy.values.parts(storage)?;
+    let data = legacy.storages.get(parts.key)?.clone();
+    (parts.start == 0).then_some((parts.element, data))
+}
+
+/// Why no tensor can be read of an object, to go on behind its name.
+fn problem(values: &Values<'_>, object: &Object) -> String {
+    let Some(&Global { module, name }) = values.class(object) else {
+        return "comes out of an object of no known class".into();
+    };
+    match (module, name) {
+        ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
+            "is a sparse tensor; save its to_dense()".into()
+        }
+        ("torch._utils", "_rebuild_qtensor") => {
+            "is a quantised tensor; save its dequantize(), or the weights before quantisation"
+                .into()
+        }
+        ("torch._utils", "_rebuild_meta_tensor_no_storage") => {
+            "was on the meta device, so that it has no values".into()
+        }
+        ("torch._utils", "_rebuild_nested_tensor") => "is a nested tensor".into(),
+        ("torch._utils", "_rebuild_wrapper_subclass") => {
+            "is of a subclass of tensors without values of its own".into()
+        }
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
+            "has a storage that pickle.dump wrote in an old protocol; save it with torch.save"
+                .into()
+        }
+        _ if module.starts_with("numpy") => {
+            "is a NumPy array; save torch.from_numpy() of it".into()
+        }
+        _ => format!(
+            "comes out of {}.{}, which is not run",
+            short(module),
+            short(name)
+        ),
+    }
+}
+
+/// A name from a file, of a length that can be read.
+fn short(name: &str) -> String {
+    const MOST: usize = 80;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
+}

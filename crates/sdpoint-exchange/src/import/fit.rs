@@ -1,0 +1,428 @@
+//! How well one dictionary of tensors fits a network.
+
+use std::collections::{HashMap, HashSet};
+
+use sdpoint_core::{Network, Op};
+
+use super::classifier::{self, Classifier, Unclear};
+use super::error::{ImportError, Misshapen};
+use super::names::{Named, Names, Score, unwrapped};
+use super::{Choice, ClassifierOrigin, signs};
+use crate::checkpoint::{StoredTensor, TensorSet, says_averaged};
+
+/// The tensors that a network needs, apart from its classifier.
+pub(super) struct Layout {
+    /// Parameters and then statistics, each with its name and shape.
+    body: Vec<(String, Vec<usize>)>,
+    /// How many of them are parameters.
+    parameters: usize,
+    classifier: Option<Linear>,
+}
+
+struct Linear {
+    name: String,
+    features: usize,
+    bias: bool,
+}
+
+impl Layout {
+    pub fn of(network: &Network) -> Self {
+        let classifier = network.layers().last().and_then(|layer| match layer.op {
+            Op::Linear {
+                in_features, bias, ..
+            } => Some(Linear {
+                name: layer.name.clone(),
+                features: in_features,
+                bias,
+            }),
+            _ => None,
+        });
+        let of_classifier = |name: &str| {
+            let own = classifier.as_ref().and_then(|c| name.strip_prefix(&c.name));
+            own.is_some_and(|rest| rest == ".weight" || rest == ".bias")
+        };
+        let parameters = network.parameters().into_iter();
+        let mut body: Vec<_> = parameters
+            .filter(|parameter| !of_classifier(&parameter.name))
+            .map(|parameter| (parameter.name, parameter.shape))
+            .collect();
+        let parameters = body.len();
+        body.extend(network.norms().into_iter().flat_map(|norm| {
+            ["running_mean", "running_var"]
+                .map(|kind| (format!("{}.{kind}", norm.name), vec![norm.channels]))
+        }));
+        Self {
+            body,
+            parameters,
+            classifier,
+        }
+    }
+
+    /// How many tensors it has.
+    pub fn len(&self) -> usize {
+        let classifier = self.classifier.as_ref();
+        self.body.len() + classifier.map_or(0, |c| 1 + usize::from(c.bias))
+    }
+
+    fn shapes(&self) -> HashMap<&str, &[usize]> {
+        let body = self.body.iter();
+        body.map(|(name, shape)| (&name[..], &shape[..])).collect()
+    }
+
+    /// The first parts of the names of its tensors.
+    fn roots(&self) -> HashSet<&str> {
+        let root = |name: &'_ str| name.split('.').next().map(str::len);
+        let names = self.body.iter();
+        let roots = names.filter_map(|(name, _)| Some(&name[..root(name)?]));
+        roots
+            .chain(self.classifier.as_ref().map(|c| &c.name[..]))
+            .collect()
+    }
+
+    /// Whether tensors of these names could be the network's, or of more of
+    /// its kind.
+    fn related(&self, names: &[String], prefix: &str) -> bool {
+        let roots = self.roots();
+        let related = |name: &String| {
+            let name = unwrapped(name);
+            let own = name.strip_prefix(prefix).unwrap_or(&name);
+            roots.contains(own.split('.').next().unwrap_or(own))
+        };
+        names.iter().any(related)
+    }
+}
+
+/// Where a tensor's values come from.
+pub(super) enum Source<'c> {
+    Tensor {
+        name: &'c str,
+        tensor: &'c StoredTensor,
+    },
+    /// It is not in the file and has no effect.
+    Zeros,
+}
+
+/// One dictionary beside a network.
+pub(super) struct Fit<'c> {
+    pub set: &'c TensorSet,
+    pub prefix: String,
+    /// Whether the dictionary or the prefix says that these are averages.
+    pub averaged: bool,
+    /// For the network's parameters and statistics in order, where nothing is
+    /// missing.
+    pub sources: Vec<Source<'c>>,
+    pub classifier: Option<ClassifierOrigin>,
+    pub left_over: Vec<String>,
+    pub outside: Vec<String>,
+    pub score: Score,
+    problem: Option<Problem>,
+}
+
+/// Why it does not fit.
+enum Problem {
+    Prefixes(Vec<String>),
+    Unreadable {
+        name: String,
+        problem: String,
+    },
+    Classifier {
+        problem: &'static str,
+        names: Vec<String>,
+    },
+    Misfit {
+        missing: Vec<String>,
+        misshapen: Vec<Misshapen>,
+    },
+}
+
+impl<'c> Fit<'c> {
+    pub fn new(set: &'c TensorSet, layout: &Layout, choice: &Choice) -> Self {
+        let names = Names::of(set);
+        let shapes = layout.shapes();
+        let scores = names.prefixes(&shapes);
+        let (prefix, rivals) = prefix(&scores, layout, choice);
+        let mut matching = Matching::new(&names, &prefix);
+        for (name, shape) in &layout.body {
+            matching.take(name, shape);
+        }
+        let mut fit = Self {
+            set,
+            averaged: set.is_averaged() || says_averaged(&prefix),
+            sources: Vec::new(),
+            classifier: None,
+            left_over: Vec::new(),
+            outside: Vec::new(),
+            score: scores.get(&prefix[..]).copied().unwrap_or_default(),
+            problem: None,
+            prefix,
+        };
+        if let Some(linear) = &layout.classifier {
+            fit.take_classifier(&mut matching, linear, layout);
+        }
+        fit.account_for(&matching);
+        fit.sources = matching.sources;
+        let problem = if !rivals.is_empty() {
+            Some(Problem::Prefixes(rivals))
+        } else if !(matching.missing.is_empty() && matching.misshapen.is_empty()) {
+            Some(Problem::Misfit {
+                missing: matching.missing,
+                misshapen: matching.misshapen,
+            })
+        } else {
+            let unreadable = matching.unreadable.into_iter().next();
+            unreadable.map(|(name, problem)| Problem::Unreadable { name, problem })
+        };
+        fit.problem = problem.or(fit.problem);
+        fit
+    }
+
+    /// Finds the classifier, whose tensors follow the other parameters.
+    fn take_classifier(
+        &mut self,
+        matching: &mut Matching<'_, 'c>,
+        linear: &Linear,
+        layout: &Layout,
+    ) {
+        let body = layout.shapes();
+        let is_body = |name: &str| {
+            let own = name.strip_prefix(&self.prefix[..]);
+            own.is_some_and(|own| body.contains_key(own))
+        };
+        let found = classifier::find(
+            matching.names,
+            &self.prefix,
+            &linear.name,
+            linear.features,
+            is_body,
+        );
+        let (problem, names) = match found {
+            Ok(classifier) => {
+                let name = classifier.weight.original;
+                let usual = format!("{}{}.weight", self.prefix, linear.name);
+                self.classifier = Some(ClassifierOrigin {
+                    name: name.strip_suffix(".weight").unwrap_or(name).to_owned(),
+                    renamed: classifier.weight.plain != usual,
+                    bias: classifier.bias.is_some(),
+                    outputs: classifier.outputs,
+                });
+                return matching.take_classifier(&classifier, linear, layout.parameters);
+            }
+            Err(Unclear::Missing) => {
+                matching
+                    .missing
+                    .push(format!("{}{}.weight", self.prefix, linear.name));
+                return;
+            }
+            Err(Unclear::Several(names)) => ("several layers could be it", names),
+            Err(Unclear::Layers(names)) => (
+                "it has more layers than the linear one that the network has",
+                names,
+            ),
+        };
+        self.problem = Some(Problem::Classifier { problem, names });
+    }
+
+    /// Sorts the tensors that were not taken.
+    fn account_for(&mut self, matching: &Matching<'_, 'c>) {
+        for named in &matching.names.all {
+            // An object beside the weights is no tensor that was left.
+            if named.entry.is_err() || matching.taken.contains(named.original) {
+                continue;
+            }
+            let own = named.plain.starts_with(&self.prefix[..]);
+            let names = if own {
+                &mut self.left_over
+            } else {
+                &mut self.outside
+            };
+            names.push(named.original.to_owned());
+        }
+    }
+
+    /// Whether the network can be made of it.
+    pub fn fits(&self) -> bool {
+        self.problem.is_none()
+    }
+
+    /// # Errors
+    /// If the network cannot be made of it, or not of all of it.
+    pub fn check(
+        &self,
+        network: &str,
+        layout: &Layout,
+        choice: &Choice,
+    ) -> Result<(), ImportError> {
+        let Some(problem) = &self.problem else {
+            if self.left_over.is_empty() || choice.allow_left_over {
+                return Ok(());
+            }
+            return Err(ImportError::LeftOver {
+                place: self.place(),
+                network: network.to_owned(),
+                related: layout.related(&self.left_over, &self.prefix),
+                names: self.left_over.clone(),
+                sign: signs::of(self.set),
+            });
+        };
+        Err(match problem {
+            Problem::Prefixes(prefixes) => ImportError::Prefixes {
+                prefixes: prefixes.clone(),
+            },
+            Problem::Unreadable { name, problem } => ImportError::Unreadable {
+                name: name.clone(),
+                problem: problem.clone(),
+            },
+            Problem::Classifier { problem, names } => ImportError::Classifier {
+                problem,
+                names: names.clone(),
+            },
+            Problem::Misfit { missing, misshapen } => ImportError::Misfit {
+                place: self.place(),
+                network: network.to_owned(),
+                needed: layout.len(),
+                missing: missing.clone(),
+                misshapen: misshapen.clone(),
+                left_over: self.left_over.clone(),
+                sign: signs::of_missing(missing).or_else(|| signs::of(self.set)),
+            },
+        })
+    }
+
+    /// Which tensors of the file it is about.
+    fn place(&self) -> String {
+        let prefix = match &self.prefix[..] {
+            "" => String::new(),
+            prefix => format!(" behind '{prefix}'"),
+        };
+        match self.set.key() {
+            "" if prefix.is_empty() => "it".into(),
+            "" => format!("what it has{prefix}"),
+            key => format!("its '{key}'{prefix}"),
+        }
+    }
+}
+
+/// The prefix of the network's names; and all of them where the choice is not
+/// clear.
+fn prefix(
+    scores: &HashMap<&str, Score>,
+    layout: &Layout,
+    choice: &Choice,
+) -> (String, Vec<String>) {
+    if let Some(prefix) = &choice.prefix {
+        let prefix = unwrapped(prefix).into_owned();
+        let open = prefix.is_empty() || prefix.ends_with('.');
+        return (if open { prefix } else { prefix + "." }, Vec::new());
+    }
+    let mut whole: Vec<&str> = scores
+        .iter()
+        .filter(|(_, score)| score.shapes == layout.body.len())
+        .map(|(&prefix, _)| prefix)
+        .collect();
+    whole.sort_by_key(|prefix| (prefix.len(), *prefix));
+    let wanted = |prefix: &&str| says_averaged(prefix) != choice.plain;
+    if whole.len() > 1 && whole.iter().any(wanted) {
+        whole.retain(wanted);
+    }
+    match whole[..] {
+        [] => {
+            let best = scores.iter().max_by_key(|(prefix, score)| {
+                (
+                    score.shapes + score.names,
+                    std::cmp::Reverse((prefix.len(), **prefix)),
+                )
+            });
+            let best = best.map_or(String::new(), |(prefix, _)| (*prefix).to_owned());
+            (best, Vec::new())
+        }
+        [one] => (one.to_owned(), Vec::new()),
+        [first, ..] => (
+            first.to_owned(),
+            whole.iter().map(|prefix| format!("'{prefix}'")).collect(),
+        ),
+    }
+}
+
+/// The network's tensors, one after the other, among those of a dictionary.
+struct Matching<'n, 'c> {
+    names: &'n Names<'c>,
+    prefix: String,
+    sources: Vec<Source<'c>>,
+    taken: HashSet<&'c str>,
+    missing: Vec<String>,
+    misshapen: Vec<Misshapen>,
+    /// Names, and why they cannot be read.
+    unreadable: Vec<(String, String)>,
+}
+
+impl<'n, 'c> Matching<'n, 'c> {
+    fn new(names: &'n Names<'c>, prefix: &str) -> Self {
+        Self {
+            names,
+            prefix: prefix.to_owned(),
+            sources: Vec::new(),
+            taken: HashSet::new(),
+            missing: Vec::new(),
+            misshapen: Vec::new(),
+            unreadable: Vec::new(),
+        }
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) {
+        match self.names.get(&format!("{}{name}", self.prefix)) {
+            Some(named) => {
+                let source = self.source(named, shape);
+                self.sources.extend(source);
+            }
+            None => self.missing.push(format!("{}{name}", self.prefix)),
+        }
+    }
+
+    fn source(&mut self, named: &Named<'c>, shape: &[usize]) -> Option<Source<'c>> {
+        let name = named.original;
+        self.taken.insert(name);
+        match named.entry {
+            Ok(tensor) if squeezed(tensor.shape(), shape.len()) == shape => {
+                Some(Source::Tensor { name, tensor })
+            }
+            Ok(tensor) => {
+                self.misshapen.push(Misshapen {
+                    name: name.to_owned(),
+                    found: tensor.shape().to_vec(),
+                    expected: shape.to_vec(),
+                });
+                None
+            }
+            Err(problem) => {
+                self.unreadable.push((name.to_owned(), problem.clone()));
+                None
+            }
+        }
+    }
+
+    /// Inserts the classifier's tensors at their place.
+    fn take_classifier(&mut self, found: &Classifier<'_, 'c>, linear: &Linear, place: usize) {
+        let weight = self.source(found.weight, &[found.outputs.max(1), linear.features]);
+        let bias = match found.bias {
+            // Without the weight it is not known how long it should be.
+            Some(bias) if weight.is_none() => {
+                self.taken.insert(bias.original);
+                None
+            }
+            Some(bias) if linear.bias => self.source(bias, &[found.outputs]),
+            _ => linear.bias.then_some(Source::Zeros),
+        };
+        let statistics = self.sources.split_off(place.min(self.sources.len()));
+        self.sources.extend(weight.into_iter().chain(bias));
+        self.sources.extend(statistics);
+    }
+}
+
+/// A shape without sides of one element at its end, beyond so many sides: a
+/// convolution of 1×1 as a linear layer.
+fn squeezed(shape: &[usize], sides: usize) -> &[usize] {
+    match shape.get(sides..) {
+        Some(rest) if sides == 2 && rest.iter().all(|&side| side == 1) => &shape[..sides],
+        _ => shape,
+    }
+}

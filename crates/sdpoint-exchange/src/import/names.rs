@@ -1,0 +1,109 @@
+//! The names of a dictionary's tensors, without what wrappers add to them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use crate::checkpoint::{AVERAGES, Entry, TensorSet};
+
+/// PyTorch's counter of batches, which decides nothing once a network is
+/// trained.
+const COUNTER: &str = "num_batches_tracked";
+
+/// What `torch.compile`, FSDP, activation checkpointing and Lightning's Fabric
+/// put into the names of modules that they wrap, wherever those are.
+const WRAPPERS: [&str; 4] = [
+    "_orig_mod.",
+    "_fsdp_wrapped_module.",
+    "_checkpoint_wrapped_module.",
+    "_forward_module.",
+];
+
+/// More modules than stand before a network.
+const MAX_PREFIX: usize = 8;
+
+/// A tensor by the name that it would have without wrappers.
+pub(super) struct Named<'c> {
+    pub plain: Cow<'c, str>,
+    pub original: &'c str,
+    pub entry: &'c Entry,
+}
+
+/// The tensors of a dictionary, but for counters.
+pub(super) struct Names<'c> {
+    pub all: Vec<Named<'c>>,
+    by_name: HashMap<String, usize>,
+}
+
+impl<'c> Names<'c> {
+    pub fn of(set: &'c TensorSet) -> Self {
+        let counts = |name: &str| name == AVERAGES || name.rsplit('.').next() == Some(COUNTER);
+        let mut all: Vec<Named<'c>> = set
+            .entries()
+            .filter(|(name, _)| !counts(name))
+            .map(|(original, entry)| Named {
+                plain: unwrapped(original),
+                original,
+                entry,
+            })
+            .collect();
+        let index = |all: &[Named<'c>]| -> HashMap<String, usize> {
+            let names = all.iter().map(|named| named.plain.to_string());
+            names.zip(0..).collect()
+        };
+        let mut by_name = index(&all);
+        // Where that makes two names the same, wrappers are parts of names.
+        if by_name.len() < all.len() {
+            for named in &mut all {
+                named.plain = named.original.into();
+            }
+            by_name = index(&all);
+        }
+        Self { all, by_name }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Named<'c>> {
+        self.by_name.get(name).map(|&index| &self.all[index])
+    }
+
+    /// How well the names behind each prefix are those of a network, given the
+    /// shapes of its tensors by name.
+    pub fn prefixes<'n>(&'n self, needed: &HashMap<&str, &[usize]>) -> HashMap<&'n str, Score> {
+        let mut scores: HashMap<&str, Score> = HashMap::new();
+        for named in &self.all {
+            let name = &named.plain;
+            let starts = name.match_indices('.').map(|(dot, _)| dot + 1);
+            for start in std::iter::once(0).chain(starts).take(MAX_PREFIX + 1) {
+                let Some(&shape) = needed.get(&name[start..]) else {
+                    continue;
+                };
+                let score = scores.entry(&name[..start]).or_default();
+                score.names += 1;
+                let fits = |entry: &Entry| match entry {
+                    Ok(tensor) => tensor.shape() == shape,
+                    Err(_) => false,
+                };
+                score.shapes += usize::from(fits(named.entry));
+            }
+        }
+        scores
+    }
+}
+
+/// How many tensors of a network are there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Score {
+    /// With their shapes.
+    pub shapes: usize,
+    /// By their names.
+    pub names: usize,
+}
+
+/// A name without the parts that wrappers put into it.
+pub(super) fn unwrapped(name: &str) -> Cow<'_, str> {
+    if !WRAPPERS.iter().any(|wrapper| name.contains(wrapper)) {
+        return name.into();
+    }
+    let is_wrapper = |part: &&str| WRAPPERS.iter().any(|w| w.trim_end_matches('.') == *part);
+    let parts: Vec<&str> = name.split('.').filter(|part| !is_wrapper(part)).collect();
+    parts.join(".").into()
+}
