@@ -8,6 +8,15 @@ PyTorch has; expected.safetensors holds the values in single precision.
 """
 
 import argparse
+import collections
+import copy
+import datetime
+import enum
+import io
+import pickle
+import sys
+import types
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -34,6 +43,12 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(
                 nn.Conv2d(before, width, 1, stride, bias=False), nn.BatchNorm2d(width)
             )
+        else:
+            self.downsample = nn.Identity()
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (y + self.downsample(x)).relu()
 
 
 class Tiny(nn.Module):
@@ -49,6 +64,13 @@ class Tiny(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(block))
             before = width
         self.fc = nn.Linear(before, CLASSES)
+        # As a constant that a state dict leaves out.
+        self.register_buffer("scale", torch.ones(1), persistent=False)
+
+    def forward(self, x):
+        x = nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, 2, 1)
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return self.fc(x.mean((2, 3)))
 
 
 torch.manual_seed(0)
@@ -92,6 +114,85 @@ torch.save(checkpoint, FOLDER / "checkpoint.pth.tar", _use_new_zipfile_serializa
 doubles = OrderedDict((name, value.double()) for name, value in floats.items())
 torch.save(doubles, FOLDER / "float64.legacy.pth", _use_new_zipfile_serialization=False)
 
+# Whole modules, as objects and as TorchScript.
+torch.save({"epoch": 3, "model": nn.DataParallel(net)}, FOLDER / "module.pth")
+
+
+def script(path):
+    """A scripted module without its code, which no reader of weights needs."""
+    scripted = copy.deepcopy(net)
+    # TorchScript keeps what a state dict leaves out.
+    del scripted.scale
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = io.BytesIO()
+        torch.jit.save(torch.jit.script(scripted), content)
+    with zipfile.ZipFile(content) as whole, zipfile.ZipFile(path, "w") as archive:
+        for name in whole.namelist():
+            if "/code/" not in name:
+                archive.writestr(name, whole.read(name))
+
+
+script(FOLDER / "script.pt")
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+def foreign(module, name, base=object):
+    """An object of a library that is not there, as options and configurations are."""
+    kind = type(name, (base,), {"__module__": module, "__qualname__": name})
+    holder = types.ModuleType(module)
+    setattr(holder, name, kind)
+    for depth in range(1, module.count(".") + 2):
+        part = ".".join(module.split(".")[:depth])
+        sys.modules.setdefault(part, types.ModuleType(part))
+    sys.modules[module] = holder
+    return kind()
+
+
+config = foreign("yacs.config", "CfgNode", dict)
+config["optimizer"] = {"lr": 0.1}
+config.frozen = True
+beside = {
+    "config": config,
+    "omegaconf": foreign("omegaconf.dictconfig", "DictConfig"),
+    "when": datetime.datetime(2024, 1, 1),
+    "color": Color.RED,
+    "recent": collections.deque([1.0, 2.0], maxlen=5),
+    "counts": collections.Counter("abca"),
+    "complex": 1j,
+    "layout": torch.strided,
+    "loss": nn.CrossEntropyLoss(torch.ones(2)),
+    "sparse": torch.eye(2).to_sparse(),
+    "expanded": torch.zeros(1).expand(1000),
+    "generator": torch.get_rng_state()[:8].clone(),
+    "args": argparse.Namespace(lr=0.1, path=Path("runs")),
+}
+lightning = {f"model.{name}": value for name, value in state.items()}
+lightning["criterion.weight"] = torch.ones(CLASSES)
+torch.save({"state_dict": lightning, "hyper_parameters": beside, "callbacks": {}}, FOLDER / "lightning.ckpt")
+
+# Averages beside the weights, which are other values; the averages are those expected.
+averaged = torch.optim.swa_utils.AveragedModel(net, use_buffers=True).state_dict()
+plain = {name: torch.zeros_like(value) for name, value in state.items()}
+torch.save({"model": plain, "model_ema": averaged, "epoch": 1}, FOLDER / "ema.pth")
+
+# What pickle.dump writes of tensors and of NumPy arrays.
+(FOLDER / "state.pkl").write_bytes(pickle.dumps(dict(state), protocol=4))
+arrays = {name: value.numpy() for name, value in floats.items()}
+(FOLDER / "arrays.pkl").write_bytes(pickle.dumps({"model": arrays}, protocol=5))
+
+# A tensor with an attribute, parameters, and one tensor that is sparse.
+tagged = dict(state)
+tagged["fc.weight"] = state["fc.weight"].clone()
+tagged["fc.weight"].tag = 1
+tagged["fc.bias"] = nn.Parameter(state["fc.bias"].clone())
+torch.save(tagged, FOLDER / "attributes.pth", pickle_protocol=4)
+sparse = {**state, "fc.weight": state["fc.weight"].to_sparse()}
+torch.save(sparse, FOLDER / "sparse.pth")
+
 
 def seed(name, content, **options):
     """A file of each format of torch.save, and the pickle in it."""
@@ -101,7 +202,12 @@ def seed(name, content, **options):
     torch.save(content, path, **options)
     with zipfile.ZipFile(path) as archive:
         (SEEDS / "checkpoint_pickle" / name).write_bytes(archive.read(f"{name}/data.pkl"))
-    if not options:
+    # Without checksums, which the changes of a search would break.
+    torch.serialization.set_crc32_options(False)
+    torch.save(content, path, **options)
+    torch.serialization.set_crc32_options(True)
+    # Of modules, the old format has the source code as well.
+    if not options and not isinstance(content, nn.Module):
         old = SEEDS / "checkpoint_legacy" / name
         torch.save(content, old, _use_new_zipfile_serialization=False)
 
@@ -121,6 +227,8 @@ seed("plain", OrderedDict(x=pair))
 seed("nested", nested)
 seed("types", {"model": types})
 seed("protocol4", {"model": types}, pickle_protocol=4)
+seed("module", nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)))
+seed("beside", {"net": {"x": pair}, **{key: beside[key] for key in ["config", "when", "counts", "sparse"]}})
 folder = SEEDS / "checkpoint_safetensors"
 folder.mkdir(exist_ok=True)
 matrix = torch.ones(2, 3, dtype=torch.bfloat16)

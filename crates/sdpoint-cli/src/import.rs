@@ -204,11 +204,11 @@ fn unusable(
     choice: &Choice,
     mut error: ImportError,
 ) -> Failure {
-    let hint = match &mut error {
-        ImportError::Misfit { sign, .. } | ImportError::LeftOver { sign, .. } => {
+    let hint = match &error {
+        ImportError::Misfit(_) | ImportError::LeftOver { .. } => {
             match recognise(checkpoint, choice) {
                 Some(name) => {
-                    *sign = None;
+                    forget_sign(&mut error);
                     Some(format!("its tensors are those of {name}: --network {name}"))
                 }
                 None => way_out(&error),
@@ -226,6 +226,15 @@ fn unusable(
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
+    }
+}
+
+/// What names say of a network matters where it is none that is listed.
+fn forget_sign(error: &mut ImportError) {
+    match error {
+        ImportError::Misfit(misfit) => misfit.sign = None,
+        ImportError::LeftOver { sign, .. } => *sign = None,
+        _ => {}
     }
 }
 

@@ -15,7 +15,7 @@ mod signs;
 use sdpoint_core::{Instance, Moments, Network, Statistics, Weights};
 
 use crate::checkpoint::{Checkpoint, StoredTensor};
-pub use error::{ImportError, Misshapen};
+pub use error::{ImportError, Misfit, Misshapen};
 use fit::{Fit, Layout, Source};
 pub use recognise::recognise;
 

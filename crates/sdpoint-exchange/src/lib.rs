@@ -18,7 +18,7 @@ mod state_dict;
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, StoredTensor, TensorSet};
 pub use error::ExportError;
 pub use import::{
-    Choice, ClassifierOrigin, ImportError, Imported, Misshapen, Origin, OtherSet, import,
+    Choice, ClassifierOrigin, ImportError, Imported, Misfit, Misshapen, Origin, OtherSet, import,
     import_chosen, recognise,
 };
 pub use onnx::{ONNX_INPUT, ONNX_OUTPUT, onnx};

@@ -57,15 +57,10 @@ fn every_format_gives_the_same_values() {
 fn what_does_not_fit_is_listed_by_name() {
     let checkpoint = Checkpoint::open(fixture("expected.safetensors")).unwrap();
     let error = import(&checkpoint, &zoo::build("resnet18", 10).unwrap()).unwrap_err();
-    let ImportError::Misfit {
-        missing,
-        misshapen,
-        left_over,
-        ..
-    } = &error
-    else {
+    let ImportError::Misfit(misfit) = &error else {
         panic!("{error}");
     };
+    let (missing, misshapen, left_over) = (&misfit.missing, &misfit.misshapen, &misfit.left_over);
     // Of two blocks a stage, the file has the first.
     assert!(
         missing.contains(&"layer4.1.bn2.running_var".to_owned()),

@@ -7,7 +7,7 @@ mod support;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use sdpoint_exchange::{Checkpoint, import};
-use support::{CHECKPOINTS, fixture, tiny};
+use support::{CHECKPOINTS, OTHERS, fixture, tiny};
 
 /// All that a file's content decides.
 fn exercise(file: Vec<u8>) {
@@ -34,7 +34,7 @@ fn exercise(file: Vec<u8>) {
 }
 
 fn files() -> Vec<Vec<u8>> {
-    let names = CHECKPOINTS.iter().map(|name| fixture(name));
+    let names = CHECKPOINTS.iter().chain(&OTHERS).map(|name| fixture(name));
     names.map(|path| std::fs::read(path).unwrap()).collect()
 }
 

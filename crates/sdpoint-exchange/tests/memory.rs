@@ -65,6 +65,16 @@ fn many_names(count: u32) -> Vec<u8> {
     [&b"}("[..], &items, b"u"].concat()
 }
 
+/// As [`many_names`], with names that take almost all that names may.
+fn longer_names(count: u32) -> Vec<u8> {
+    let named = |number: u32| {
+        let name = format!("{number:0130}");
+        [&[0x8c, 130][..], name.as_bytes(), b"h\x09"].concat()
+    };
+    let items: Vec<u8> = (0..count).flat_map(named).collect();
+    [&b"}("[..], &items, b"u"].concat()
+}
+
 /// All that a small network needs, each tensor from the beginning of one
 /// storage.
 fn one_storage_for_all() -> Vec<u8> {
@@ -176,6 +186,49 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "more names",
             alone(pickle(&[&float, &many_names(200_000)])),
             "more tensors than is read",
+        ),
+        (
+            "longer names",
+            alone(pickle(&[&float, &longer_names(60_000)])),
+            "does not fit",
+        ),
+        (
+            "names of classes",
+            alone(pickle(&[&b"c\n\n".repeat(600_000)])),
+            "more beside its weights",
+        ),
+        (
+            "objects",
+            alone(pickle(&[b"ca\nb\nq\x00", &b"h\x00)\x81".repeat(400_000)])),
+            "more beside its weights",
+        ),
+        (
+            "storages",
+            alone(pickle(&[
+                b"(X\x07\0\0\0storageNNNNtq\x00",
+                &b"h\x00Q".repeat(600_000),
+            ])),
+            "more beside its weights",
+        ),
+        (
+            "items of objects",
+            alone(pickle(&[
+                b"ca\nb\nq\x00",
+                &b"h\x00)\x81NNsNa".repeat(300_000),
+            ])),
+            "more beside its weights",
+        ),
+        (
+            "dictionaries of one long name",
+            alone(pickle(&[
+                &float,
+                b"](X\xe8\x03\0\0",
+                &[b'n'; 1000],
+                b"q\x0a0",
+                &b"}h\x0ah\x09s".repeat(60),
+                b"e",
+            ])),
+            "does not fit",
         ),
         (
             "one storage for all",

@@ -232,13 +232,13 @@ impl Finder<'_, '_, '_, '_> {
             for (name, value) in members {
                 let length = prefix.len() + name.len();
                 let path = || format!("{prefix}{name}");
+                let deeper = depth < MAX_DEPTH && length <= MAX_NAME;
                 match values.get(value) {
-                    Value::Object(inner) if module::is_module(values, inner) => {
-                        if depth < MAX_DEPTH && length <= MAX_NAME {
-                            self.charge(0, length)?;
-                            open.push((*inner, path() + ".", depth + 1));
-                        }
+                    Value::Object(inner) if module::is_module(values, inner) && deeper => {
+                        self.charge(0, length)?;
+                        open.push((*inner, path() + ".", depth + 1));
                     }
+                    Value::Object(inner) if module::is_module(values, inner) => {}
                     Value::Tensor(_) | Value::Object(_) => {
                         self.add(&mut found, length, path, value)?;
                     }

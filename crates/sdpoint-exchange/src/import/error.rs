@@ -22,35 +22,54 @@ impl fmt::Display for Misshapen {
     }
 }
 
+/// What a checkpoint lacks, or has otherwise than a network needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Which tensors of the file come nearest.
+    pub place: String,
+    /// The network's name.
+    pub network: String,
+    /// How many tensors it needs.
+    pub needed: usize,
+    /// Names that the checkpoint lacks.
+    pub missing: Vec<String>,
+    /// Tensors of other shapes.
+    pub misshapen: Vec<Misshapen>,
+    /// Names that the network lacks.
+    pub left_over: Vec<String>,
+    /// What the names say that it computes, if that is no listed network.
+    pub sign: Option<String>,
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} does not fit {}, which needs {} tensors: {} missing, {} of another shape, {} left \
+             over{}{}{}",
+            self.place,
+            self.network,
+            self.needed,
+            self.missing.len(),
+            self.misshapen.len(),
+            self.left_over.len(),
+            line("missing", &self.missing),
+            line("of another shape", &self.misshapen),
+            line("left over", &self.left_over),
+        )?;
+        match &self.sign {
+            Some(sign) => write!(f, "\n  {sign}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A checkpoint that does not fit a network.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ImportError {
     /// Tensors are missing or have other shapes.
-    #[error(
-        "{place} does not fit {network}, which needs {needed} tensors: {} missing, \
-         {} of another shape, {} left over{}{}{}{}",
-        missing.len(), misshapen.len(), left_over.len(),
-        line("missing", missing),
-        line("of another shape", misshapen),
-        line("left over", left_over),
-        sign.as_ref().map_or(String::new(), |sign| format!("\n  {sign}"))
-    )]
-    Misfit {
-        /// Which tensors of the file come nearest.
-        place: String,
-        /// The network's name.
-        network: String,
-        /// How many tensors it needs.
-        needed: usize,
-        /// Names that the checkpoint lacks.
-        missing: Vec<String>,
-        /// Tensors of other shapes.
-        misshapen: Vec<Misshapen>,
-        /// Names that the network lacks.
-        left_over: Vec<String>,
-        /// What the names say that it computes, if that is no listed network.
-        sign: Option<String>,
-    },
+    #[error("{0}")]
+    Misfit(Box<Misfit>),
     /// The network is there, and more.
     #[error(
         "{network} has no place for {} of the tensors in {place}: {}{}",

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use sdpoint_core::{Network, Op};
 
 use super::classifier::{self, Classifier, Unclear};
-use super::error::{ImportError, Misshapen};
+use super::error::{ImportError, Misfit, Misshapen};
 use super::names::{Named, Names, Score, unwrapped};
 use super::{Choice, ClassifierOrigin, signs};
 use crate::checkpoint::{StoredTensor, TensorSet, says_averaged};
@@ -276,7 +276,7 @@ impl<'c> Fit<'c> {
                 problem,
                 names: names.clone(),
             },
-            Problem::Misfit { missing, misshapen } => ImportError::Misfit {
+            Problem::Misfit { missing, misshapen } => ImportError::Misfit(Box::new(Misfit {
                 place: self.place(),
                 network: network.to_owned(),
                 needed: layout.len(),
@@ -284,7 +284,7 @@ impl<'c> Fit<'c> {
                 misshapen: misshapen.clone(),
                 left_over: self.left_over.clone(),
                 sign: signs::of_missing(missing).or_else(|| signs::of(self.set)),
-            },
+            })),
         })
     }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sdpoint_core::{LayerId, Network, NetworkBuilder, Op, PointId, Window, layer::Conv};
 
+/// The recorded network in each format.
 pub const CHECKPOINTS: [&str; 6] = [
     "channels_last.pth",
     "protocol5.pt",
@@ -16,6 +17,18 @@ pub const CHECKPOINTS: [&str; 6] = [
     "checkpoint.pth.tar",
     "float64.legacy.pth",
     "float16.safetensors",
+];
+
+/// The recorded network beside other things, or as another object.
+pub const OTHERS: [&str; 8] = [
+    "arrays.pkl",
+    "attributes.pth",
+    "ema.pth",
+    "lightning.ckpt",
+    "module.pth",
+    "script.pt",
+    "sparse.pth",
+    "state.pkl",
 ];
 
 pub fn fixture(name: &str) -> PathBuf {
