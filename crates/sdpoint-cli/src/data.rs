@@ -12,8 +12,8 @@ use crate::size;
 pub const SOURCES: &str = "\
 Data sources:
   shapes          drawn by the program itself: 32x32 pixels, 10 classes
-  folder:DIR      JPEG and PNG files in a folder for each class, under DIR/train and DIR/test
-                  (or DIR/val)
+  folder:DIR      JPEG, PNG and WebP files in a folder for each class, under DIR/train and
+                  DIR/test (or DIR/val)
   tar:PATH        the same tree in a .tar or .tar.gz, or WebDataset shards (.jpg with .cls); a
                   folder of archives, several separated by commas, or 'shard-{000..015}.tar'
   cifar10:PATH    the official files, binary or of Python, unpacked or as .tar.gz; `sdpoint fetch

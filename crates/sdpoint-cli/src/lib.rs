@@ -16,6 +16,7 @@ mod networks;
 mod output;
 mod output_file;
 mod predict;
+mod preparation;
 mod profile;
 mod progress;
 mod report;

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use sdpoint::data::{FileError, Image, decode, read_file};
 use sdpoint::select::{format_duration, parse_accuracy, parse_duration};
 use sdpoint::{
-    Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, format_macs,
+    Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, RunError,
+    format_macs,
 };
 use serde::Serialize;
 
@@ -44,7 +45,7 @@ pub struct Args {
     /// A model file, or the folder of a run
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// JPEG or PNG files
+    /// JPEG, PNG or WebP files
     #[arg(value_name = "IMAGE", required = true)]
     images: Vec<PathBuf>,
     #[command(flatten)]
@@ -165,7 +166,10 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let mut failed = Vec::new();
     for path in &args.images {
         let row = read(path).and_then(|image| {
-            let inputs = engine.prepare([&image])?;
+            let inputs = engine.prepare([&image]).map_err(|error| match error {
+                RunError::Image { error, .. } => unusable(path, &error),
+                error => error.into(),
+            })?;
             let answer = plan.run(&engine, &inputs)?;
             Ok(answer.row(&engine, path, args.top))
         });
@@ -272,16 +276,18 @@ impl Said {
 }
 
 fn read(path: &Path) -> Result<Image, Failure> {
-    let refuse =
-        |problem: String| Failure::new(Class::Data, format!("'{}' {problem}", path.display()));
     let bytes = read_file(path).map_err(|error| match error {
         FileError::Io(error) => Failure::io(
             format!("cannot read '{}': {error}", path.display()),
             error.kind(),
         ),
-        error => refuse(error.to_string()),
+        error => unusable(path, &error),
     })?;
-    decode(&bytes).map_err(|error| refuse(error.to_string()))
+    decode(&bytes).map_err(|error| unusable(path, &error))
+}
+
+fn unusable(path: &Path, problem: &dyn std::fmt::Display) -> Failure {
+    Failure::new(Class::Data, format!("'{}' {problem}", path.display()))
 }
 
 fn text(row: &Row, engine: &Engine, told: bool) -> String {

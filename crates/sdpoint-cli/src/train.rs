@@ -15,6 +15,7 @@ use crate::data::{Reading, SOURCES, note_skipped};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print, program};
+use crate::preparation::Preparation;
 use crate::progress::Display;
 use crate::{Machine, size};
 use method::Named;
@@ -67,7 +68,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     out: Option<PathBuf>,
     /// Go on with the run in this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "overwrite"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["Settings", "Preparation", "overwrite"])]
     resume: Option<PathBuf>,
     /// With --resume, go on although images were replaced, renamed or moved since the run began;
     /// the result is not what the uninterrupted run would have given
@@ -81,6 +82,8 @@ pub struct Args {
     checkpoint_every: u64,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    preparation: Preparation,
     #[command(flatten)]
     reading: Reading,
 }

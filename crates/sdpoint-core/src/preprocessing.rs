@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::shapes::MAX_SIDE;
 
+/// The most pixels of an input.
+const MAX_PIXELS: usize = 1 << 26;
+
 /// How images are prepared, for training and for evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -195,6 +198,12 @@ impl Preprocessing {
         };
         side("height", self.size[0], 1)?;
         side("width", self.size[1], 1)?;
+        if self.size[0] * self.size[1] > MAX_PIXELS {
+            return Err(format!(
+                "its size is {}×{} pixels; at most {MAX_PIXELS} in all can be",
+                self.size[0], self.size[1]
+            ));
+        }
         if self.mean.len() != channels || self.std.len() != channels {
             return Err(format!(
                 "it has {} means and {} standard deviations for {channels} colours",
@@ -282,6 +291,7 @@ mod tests {
         };
         refuse(&|p| p.size[0] = 0, "height");
         refuse(&|p| p.size[1] = usize::MAX, "width");
+        refuse(&|p| p.size = [MAX_SIDE; 2], "in all");
         refuse(&|p| p.mean.truncate(1), "1 means");
         refuse(&|p| p.mean[0] = f32::NAN, "means");
         refuse(&|p| p.std[2] = 0.0, "deviations");

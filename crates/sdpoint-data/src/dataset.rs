@@ -257,8 +257,19 @@ impl Dataset {
     /// # Panics
     /// `index` is not below [`len`](Self::len).
     pub fn sample(&self, index: usize) -> Result<Sample, DataError> {
+        self.sample_prepared(index, |_| Ok(()))
+    }
+
+    /// As [`sample`](Self::sample), where an image that `prepare` refuses
+    /// counts as unreadable, too.
+    pub(crate) fn sample_prepared(
+        &self,
+        index: usize,
+        mut prepare: impl FnMut(&Image) -> Result<(), ImageError>,
+    ) -> Result<Sample, DataError> {
         for step in 0..self.len() {
-            if let Some(sample) = self.readable((index + step) % self.len())? {
+            let index = (index + step) % self.len();
+            if let Some(sample) = self.usable(index, &mut prepare)? {
                 return Ok(sample);
             }
         }
@@ -276,7 +287,24 @@ impl Dataset {
     /// # Panics
     /// `index` is not below [`len`](Self::len).
     pub fn readable(&self, index: usize) -> Result<Option<Sample>, DataError> {
-        match self.image(index) {
+        self.usable(index, |_| Ok(()))
+    }
+
+    /// As [`readable`](Self::readable), where an image that `prepare` refuses
+    /// counts as unreadable, too.
+    pub(crate) fn usable(
+        &self,
+        index: usize,
+        prepare: impl FnOnce(&Image) -> Result<(), ImageError>,
+    ) -> Result<Option<Sample>, DataError> {
+        let prepared = self.image(index).and_then(|image| match prepare(&image) {
+            Ok(()) => Ok(image),
+            Err(error) => Err(DataError::Image {
+                name: self.image_name(index),
+                error,
+            }),
+        });
+        match prepared {
             Ok(image) => Ok(Some(Sample {
                 image,
                 label: self.label(index),

@@ -3,10 +3,14 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::decode::kind::ImageKind;
 use crate::file::FileError;
 use crate::image::{MAX_PIXELS, MAX_SIDE};
 use crate::names::visible;
 use crate::source::Split;
+
+/// What to do with a file that has lost something.
+const RESTORE: &str = "copy or download it again";
 
 /// Why one image cannot be used. The file's name is for the caller to add.
 #[derive(Debug, thiserror::Error)]
@@ -15,18 +19,41 @@ pub enum ImageError {
     /// The file was not read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The first bytes are of another kind of file.
-    #[error("is neither a JPEG nor a PNG image")]
+    /// There are no bytes.
+    #[error("is empty; {RESTORE}")]
+    Empty,
+    /// The file has nothing but zeros.
+    #[error("has nothing but zeros; {RESTORE}")]
+    Zeros,
+    /// The first bytes are of a known kind of file that is not read.
+    #[error("is {what}, which is not read; {advice}")]
+    Foreign {
+        /// What it is, with its article.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The first bytes are of no known kind of file.
+    #[error("is not an image of a kind that is read (JPEG, PNG or WebP)")]
     Format,
-    /// A JPEG file that its decoder refuses.
-    #[error("is not a sound JPEG image: {0}")]
-    Jpeg(String),
-    /// A PNG file that its decoder refuses.
-    #[error("is not a sound PNG image: {0}")]
-    Png(String),
+    /// The file ends before its picture does.
+    #[error("is a truncated {0} image: the end of the file is missing; {RESTORE}")]
+    Truncated(ImageKind),
+    /// The bytes contradict the format.
+    #[error("is a damaged {0} image; {RESTORE}")]
+    Damaged(ImageKind),
+    /// A sound file of a variant that is not read.
+    #[error("is a {kind} image {what}, which is not read; save it again with an ordinary program")]
+    Unsupported {
+        /// The kind of file.
+        kind: ImageKind,
+        /// The variant, after the kind's name.
+        what: &'static str,
+    },
     /// A side is zero, or too long.
     #[error(
-        "is {width}×{height} pixels; at least 1, at most {MAX_SIDE} a side and {MAX_PIXELS} in all are read"
+        "is {width}×{height} pixels; images of 1 to {MAX_SIDE} pixels a side and of at most \
+         {MAX_PIXELS} in all are read"
     )]
     Size {
         /// Pixels in a row.
@@ -35,8 +62,8 @@ pub enum ImageError {
         height: usize,
     },
     /// The image could not be brought to another size.
-    #[error("cannot be resized: {0}")]
-    Resize(String),
+    #[error("cannot be resized")]
+    Resize,
     /// The number of bytes is not that of the size.
     #[error("has {actual} bytes of pixels where its size needs {expected}")]
     Length {
@@ -83,7 +110,7 @@ pub enum DataError {
         hint: Option<String>,
     },
     /// Class folders without a single image.
-    #[error("{path}: no JPEG or PNG image for class {classes}{found}; add images or remove the folder",
+    #[error("{path}: no JPEG, PNG or WebP image for class {classes}{found}; add images or remove the folder",
         path = path.display())]
     EmptyClass {
         /// The folder or archive.
@@ -207,7 +234,7 @@ pub enum DataError {
         advice: &'static str,
     },
     /// Preprocessing that cannot be carried out.
-    #[error("preprocessing: {0}")]
+    #[error("the preprocessing is wrong: {0}")]
     Preprocessing(String),
     /// An option out of its range.
     #[error("{0}")]

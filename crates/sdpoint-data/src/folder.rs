@@ -1,5 +1,5 @@
-//! `folder:DIR`: class folders of images under `train/` and `test/` or
-//! `val/`.
+//! `folder:DIR`: class folders of JPEG, PNG and WebP files under `train/` and
+//! `test/` or `val/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::refuse_archive;
 use crate::dataset::{Contents, Images};
 use crate::decode::decode;
+use crate::decode::kind::ImageKind;
 use crate::error::{DataError, ImageError};
 use crate::file::read_file;
 use crate::image::Image;
@@ -73,10 +74,7 @@ fn split_folders(split: Split, found: &[EntryOf<Disk>]) -> Vec<(String, Folder)>
 
 /// Whether a file's name says that it is an image of a kind that is read.
 pub(crate) fn is_image(name: &str) -> bool {
-    let extension = name
-        .rsplit_once('.')
-        .map(|(_, extension)| extension.to_ascii_lowercase());
-    matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png"))
+    ImageKind::of_name(name).is_some()
 }
 
 struct Files {

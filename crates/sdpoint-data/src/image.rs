@@ -1,5 +1,7 @@
 //! An image in memory.
 
+use std::borrow::Cow;
+
 use crate::error::ImageError;
 
 /// The longest side of an image that is read.
@@ -15,6 +17,30 @@ pub struct Image {
     width: usize,
     height: usize,
     pixels: Vec<u8>,
+    orientation: Orientation,
+}
+
+/// How a picture has to be turned and mirrored to be seen as the camera's owner
+/// saw it: what EXIF calls orientation. Upright by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orientation {
+    /// Whether rows become columns.
+    transposed: bool,
+    /// Whether the stored rows are read from their ends.
+    from_right: bool,
+    /// Whether the stored rows are read from the last one.
+    from_bottom: bool,
+}
+
+impl Orientation {
+    /// The orientation that EXIF's number, 1 to 8, means.
+    pub fn from_exif(number: u32) -> Option<Orientation> {
+        (1..=8).contains(&number).then(|| Orientation {
+            transposed: number >= 5,
+            from_right: matches!(number, 2 | 3 | 7 | 8),
+            from_bottom: matches!(number, 3 | 4 | 6 | 7),
+        })
+    }
 }
 
 impl Image {
@@ -36,6 +62,56 @@ impl Image {
             width,
             height,
             pixels,
+            orientation: Orientation::default(),
+        })
+    }
+
+    /// The same pixels, to be turned as `orientation` says.
+    pub fn with_orientation(self, orientation: Orientation) -> Image {
+        Image {
+            orientation,
+            ..self
+        }
+    }
+
+    /// How the pixels have to be turned, by the file's EXIF data.
+    pub fn orientation(&self) -> Orientation {
+        self.orientation
+    }
+
+    /// The image turned as its orientation says.
+    pub fn upright(&self) -> Cow<'_, Image> {
+        let turn = self.orientation;
+        if turn == Orientation::default() {
+            return Cow::Borrowed(self);
+        }
+        let (stored, _) = self.pixels.as_chunks::<3>();
+        let [width, height] = match turn.transposed {
+            true => [self.height, self.width],
+            false => [self.width, self.height],
+        };
+        let mut pixels = Vec::with_capacity(self.pixels.len());
+        for y in 0..height {
+            for x in 0..width {
+                let (x, y) = if turn.transposed { (y, x) } else { (x, y) };
+                let x = if turn.from_right {
+                    self.width - 1 - x
+                } else {
+                    x
+                };
+                let y = if turn.from_bottom {
+                    self.height - 1 - y
+                } else {
+                    y
+                };
+                pixels.extend(stored[y * self.width + x]);
+            }
+        }
+        Cow::Owned(Image {
+            width,
+            height,
+            pixels,
+            orientation: Orientation::default(),
         })
     }
 
@@ -96,6 +172,33 @@ mod tests {
                 actual: 17
             })
         ));
+    }
+
+    /// The letter F, stored as each of EXIF's eight orientations has it.
+    #[test]
+    fn every_orientation_turns_upright() {
+        let upright = ["##", "#.", "##", "#.", "#."];
+        let stored: [&[&str]; 8] = [
+            &upright,
+            &["##", ".#", "##", ".#", ".#"],
+            &[".#", ".#", "##", ".#", "##"],
+            &["#.", "#.", "##", "#.", "##"],
+            &["#####", "#.#.."],
+            &["#.#..", "#####"],
+            &["..#.#", "#####"],
+            &["#####", "..#.#"],
+        ];
+        let image = |rows: &[&str]| {
+            let pixels = rows.concat().bytes().flat_map(|b| [b; 3]).collect();
+            Image::new(rows[0].len(), rows.len(), pixels).unwrap()
+        };
+        for (number, rows) in (1..).zip(stored) {
+            let orientation = Orientation::from_exif(number).unwrap();
+            let turned = image(rows).with_orientation(orientation);
+            assert_eq!(turned.upright().as_ref(), &image(&upright), "{number}");
+        }
+        assert_eq!(Orientation::from_exif(0), None);
+        assert_eq!(Orientation::from_exif(9), None);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use sdpoint_core::Preprocessing;
 use crate::batch::{Batch, MISSING, Pool};
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::image::Image;
+
 use crate::random::{Use, epoch_order, stream};
 use crate::transform::Preparer;
 
@@ -334,12 +336,13 @@ impl Shared {
         let mut labels = Vec::new();
         while let Some((slot, images)) = self.take() {
             let preparer = &mut preparers[self.way(images.start / self.batch_size)];
-            // A decoder that panics on a hostile file must not leave the
-            // consumer waiting for a batch that never comes.
+            // Decoders' panics have become errors of their images; a fault of
+            // ours must not leave the consumer waiting for a batch that never
+            // comes.
             let prepared = catch_unwind(AssertUnwindSafe(|| {
                 self.prepare(images.clone(), preparer, &mut inputs, &mut labels)
             }))
-            .unwrap_or_else(|_| Err(DataError::Loader("a decoder panicked".to_owned())));
+            .unwrap_or_else(|_| Err(DataError::Loader("one of its threads panicked".to_owned())));
 
             let mut filling = lock(&slot.filling);
             match (prepared, &mut filling.batch) {
@@ -401,25 +404,20 @@ impl Shared {
             .iter()
             .zip(inputs.chunks_exact_mut(input_len))
         {
+            let prepare = |image: &Image| match self.augmentation {
+                Some((seed, epoch)) => {
+                    let mut rng = stream(Use::Augmentation, seed, epoch, index as u64);
+                    preparer.augment(image, &mut rng, input)
+                }
+                None => preparer.prepare(image, input),
+            };
             // Only training may replace an image: what is measured is
             // counted once or not at all.
             let sample = match self.augmentation {
-                Some(_) => Some(self.dataset.sample(index)?),
-                None => self.dataset.readable(index)?,
+                Some(_) => Some(self.dataset.sample_prepared(index, prepare)?),
+                None => self.dataset.usable(index, prepare)?,
             };
-            labels.push(sample.as_ref().map_or(MISSING, |sample| sample.label));
-            let Some(sample) = sample else { continue };
-            match self.augmentation {
-                Some((seed, epoch)) => {
-                    let mut rng = stream(Use::Augmentation, seed, epoch, index as u64);
-                    preparer.augment(&sample.image, &mut rng, input)
-                }
-                None => preparer.prepare(&sample.image, input),
-            }
-            .map_err(|error| DataError::Image {
-                name: self.dataset.image_name(index),
-                error,
-            })?;
+            labels.push(sample.map_or(MISSING, |sample| sample.label));
         }
         Ok(())
     }

@@ -3,14 +3,18 @@
 //! Evaluation and prediction go through [`Preparer::prepare`], training
 //! through [`Preparer::augment`]; both end in the same normalisation.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
 use rand::{Rng, RngExt};
-use sdpoint_core::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
+use sdpoint_core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 
 use crate::error::{DataError, ImageError};
-use crate::image::{Image, MAX_SIDE, check_size};
+use crate::guard::guarded;
+use crate::image::Image;
 
 /// Channels of every image.
 pub const CHANNELS: usize = 3;
@@ -32,12 +36,20 @@ pub fn prepare(image: &Image, preprocessing: &Preprocessing) -> Result<Vec<f32>,
     Ok(input)
 }
 
+/// How many times as many pixels as the network's input a resized image may
+/// have for all of them to be computed. Beyond, only those that are shown are;
+/// a resizer of 16-bit weights may round those differently, by 1 or 2 of 255.
+const OBLONG: usize = 8;
+
 /// Preprocessing with its tables and buffers, for one thread.
 pub struct Preparer {
     size: [usize; 2],
     train: TrainTransform,
     evaluate: EvalTransform,
-    filter: fir::ResizeAlg,
+    /// The filter; none takes the nearest pixel.
+    filter: Option<fir::FilterType>,
+    /// Whether images are turned upright.
+    turn: bool,
     /// The normalised value of every byte, for each channel.
     normalised: Box<[[f32; 256]; CHANNELS]>,
     resizer: fir::Resizer,
@@ -69,7 +81,9 @@ impl Preparer {
     /// # Errors
     /// A size, statistic or range that cannot be carried out; it is named.
     pub fn new(preprocessing: &Preprocessing) -> Result<Preparer, DataError> {
-        check(preprocessing)?;
+        preprocessing
+            .check(CHANNELS)
+            .map_err(DataError::Preprocessing)?;
         let mut normalised = Box::new([[0.0; 256]; CHANNELS]);
         for (channel, table) in normalised.iter_mut().enumerate() {
             let (mean, std) = (preprocessing.mean[channel], preprocessing.std[channel]);
@@ -82,6 +96,7 @@ impl Preparer {
             train: preprocessing.train,
             evaluate: preprocessing.evaluate,
             filter: filter(preprocessing.interpolation),
+            turn: preprocessing.exif_orientation == ExifOrientation::Apply,
             normalised,
             resizer: fir::Resizer::new(),
             resized: Vec::new(),
@@ -96,11 +111,24 @@ impl Preparer {
     /// Writes `image` as evaluation and prediction see it to `input` (HWC).
     ///
     /// # Errors
-    /// The image is so oblong that resizing it would exceed the limits.
+    /// The image cannot be resized.
     ///
     /// # Panics
     /// `input` is not [`input_len`](Self::input_len) long.
     pub fn prepare(&mut self, image: &Image, input: &mut [f32]) -> Result<(), ImageError> {
+        let image = &*self.turned(image);
+        self.prepare_turned(image, input)
+    }
+
+    /// The image as the preprocessing sees it.
+    fn turned<'a>(&self, image: &'a Image) -> Cow<'a, Image> {
+        match self.turn {
+            true => image.upright(),
+            false => Cow::Borrowed(image),
+        }
+    }
+
+    fn prepare_turned(&mut self, image: &Image, input: &mut [f32]) -> Result<(), ImageError> {
         match self.evaluate {
             EvalTransform::Resize => {
                 self.crop(image, whole(image), self.size, Window::default(), input)
@@ -142,6 +170,7 @@ impl Preparer {
         rng: &mut impl Rng,
         input: &mut [f32],
     ) -> Result<(), ImageError> {
+        let image = &*self.turned(image);
         match self.train {
             TrainTransform::PadCrop { padding, flip } => {
                 let mut shift = || rng.random_range(0..=2 * padding as u32) as isize;
@@ -161,13 +190,16 @@ impl Preparer {
                 };
                 self.crop(image, part, self.size, window, input)
             }
-            TrainTransform::None => self.prepare(image, input),
+            TrainTransform::None => self.prepare_turned(image, input),
         }
     }
 
     /// Resizes `area` of `image` to `size` (height, width), if it is not of
     /// that size already, and normalises what the window shows of it. Outside
     /// the image there is black, as zeros are before normalisation.
+    ///
+    /// Of an oblong image, whose longer side may become millions of pixels,
+    /// only what the window shows is computed.
     fn crop(
         &mut self,
         image: &Image,
@@ -177,83 +209,154 @@ impl Preparer {
         input: &mut [f32],
     ) -> Result<(), ImageError> {
         assert_eq!(input.len(), self.input_len(), "length of the input");
-        let pixels = if area == whole(image) && size == [image.height(), image.width()] {
-            image.pixels()
-        } else {
-            self.resize(image, area, size)?;
-            &self.resized
-        };
-        let [height, width] = size;
-        let [r, g, b] = &*self.normalised;
-        let rows = input.chunks_exact_mut(self.size[1] * CHANNELS);
-        for (y, row) in (window.top..).zip(rows) {
-            let source = match usize::try_from(y) {
-                Ok(y) if y < height => &pixels[y * width * CHANNELS..][..width * CHANNELS],
-                _ => &[],
-            };
-            let (source, _) = source.as_chunks::<CHANNELS>();
-            let (row, _) = row.as_chunks_mut::<CHANNELS>();
-            let normalise = |(x, out): (isize, &mut [f32; CHANNELS])| {
-                *out = match usize::try_from(x).ok().and_then(|x| source.get(x)) {
-                    Some(&[red, green, blue]) => [
-                        r[usize::from(red)],
-                        g[usize::from(green)],
-                        b[usize::from(blue)],
-                    ],
-                    None => [0.0; CHANNELS],
-                };
-            };
-            if window.flip {
-                (window.left..)
-                    .zip(row.iter_mut().rev())
-                    .for_each(normalise);
+        let rows = visible(window.top, self.size[0], size[0]);
+        let columns = visible(window.left, self.size[1], size[1]);
+        if rows.is_empty() || columns.is_empty() {
+            input.fill(0.0);
+            return Ok(());
+        }
+        // Where `shown` begins in the window.
+        let top = (rows.start as isize - window.top) as usize;
+        let left = (columns.start as isize - window.left) as usize;
+        let unchanged = area == whole(image) && size == [image.height(), image.width()];
+        let (stride, first) =
+            if !unchanged && size[0] * size[1] > OBLONG * self.size[0] * self.size[1] {
+                self.resize(image, area, size, &rows, &columns)?;
+                (columns.len(), 0)
             } else {
-                (window.left..).zip(row).for_each(normalise);
+                if !unchanged {
+                    self.resize(image, area, size, &(0..size[0]), &(0..size[1]))?;
+                }
+                (size[1], rows.start * size[1] + columns.start)
+            };
+        let shown = match unchanged {
+            true => image.pixels(),
+            false => &self.resized[..],
+        };
+        let (shown, _) = shown.as_chunks::<CHANNELS>();
+        let [r, g, b] = &*self.normalised;
+        let normalise = |(out, &[red, green, blue]): (&mut [f32; CHANNELS], &[u8; CHANNELS])| {
+            *out = [
+                r[usize::from(red)],
+                g[usize::from(green)],
+                b[usize::from(blue)],
+            ];
+        };
+        for (y, row) in input.chunks_exact_mut(self.size[1] * CHANNELS).enumerate() {
+            row.fill(0.0);
+            if !(top..top + rows.len()).contains(&y) {
+                continue;
+            }
+            let source = &shown[first + (y - top) * stride..][..columns.len()];
+            let (row, _) = row.as_chunks_mut::<CHANNELS>();
+            if window.flip {
+                let row = row.iter_mut().rev().skip(left);
+                row.zip(source).for_each(normalise);
+            } else {
+                row[left..].iter_mut().zip(source).for_each(normalise);
             }
         }
         Ok(())
     }
 
-    fn resize(&mut self, image: &Image, area: Area, size: [usize; 2]) -> Result<(), ImageError> {
-        let [height, width] = size;
-        check_size(width, height)?;
-        self.resized.resize(height * width * CHANNELS, 0);
-        let failed = |error: &dyn std::fmt::Display| ImageError::Resize(error.to_string());
+    /// Resizes `area` of `image` to `size` (height, width), but computes only
+    /// the rows and columns of that which are wanted.
+    fn resize(
+        &mut self,
+        image: &Image,
+        area: Area,
+        size: [usize; 2],
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) -> Result<(), ImageError> {
+        self.resized
+            .resize(rows.len() * columns.len() * CHANNELS, 0);
+        let Some(filter) = self.filter else {
+            nearest(image, area, size, rows, columns, &mut self.resized);
+            return Ok(());
+        };
         let source = TypedImageRef::<U8x3>::from_buffer(
             image.width() as u32,
             image.height() as u32,
             image.pixels(),
-        )
-        .map_err(|e| failed(&e))?;
-        let mut target =
-            TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut self.resized)
-                .map_err(|e| failed(&e))?;
-        let options = fir::ResizeOptions::new().resize_alg(self.filter).crop(
-            area.left,
-            area.top,
-            area.width,
-            area.height,
         );
+        let target = TypedImage::<U8x3>::from_buffer(
+            columns.len() as u32,
+            rows.len() as u32,
+            &mut self.resized,
+        );
+        let (Ok(source), Ok(mut target)) = (source, target) else {
+            return Err(ImageError::Resize);
+        };
+        let (left, width) = part(area.left, area.width, size[1], columns, image.width());
+        let (top, height) = part(area.top, area.height, size[0], rows, image.height());
+        let options = fir::ResizeOptions::new()
+            .resize_alg(fir::ResizeAlg::Convolution(filter))
+            .crop(left, top, width, height);
         // Of one pixel type: code for all that the crate knows takes a minute to compile.
-        self.resizer
-            .resize_typed(&source, &mut target, &options)
-            .map_err(|e| failed(&e))
+        let resizer = &mut self.resizer;
+        match guarded(|| resizer.resize_typed(&source, &mut target, &options)) {
+            Some(Ok(())) => Ok(()),
+            _ => {
+                self.resizer = fir::Resizer::new();
+                Err(ImageError::Resize)
+            }
+        }
+    }
+}
+
+/// The part of `side` pixels that a window of `len` pixels from `start` on shows.
+fn visible(start: isize, len: usize, side: usize) -> Range<usize> {
+    let clamp = |at: isize| at.clamp(0, side as isize) as usize;
+    clamp(start)..clamp(start + len as isize)
+}
+
+/// Of the source pixels `start` to `start + len`, which become `side` pixels,
+/// those that become the `wanted` ones: start and length, inside of `all`.
+fn part(start: f64, len: f64, side: usize, wanted: &Range<usize>, all: usize) -> (f64, f64) {
+    let at = |pixel: usize| start + pixel as f64 * len / side as f64;
+    let from = at(wanted.start);
+    // Rounding must not lead out of the image.
+    (from, (at(wanted.end) - from).min(all as f64 - from))
+}
+
+/// Resizing without a filter: the pixel of `area` in which the centre of a
+/// resized one lies.
+fn nearest(
+    image: &Image,
+    area: Area,
+    size: [usize; 2],
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    out: &mut [u8],
+) {
+    let place = |pixel: usize, start: f64, len: f64, side: usize, all: usize| {
+        let centre = start + (pixel as f64 + 0.5) * len / side as f64;
+        (centre as usize).min(all - 1)
+    };
+    let (pixels, _) = image.pixels().as_chunks::<CHANNELS>();
+    let (out, _) = out.as_chunks_mut::<CHANNELS>();
+    for (y, out) in rows.clone().zip(out.chunks_exact_mut(columns.len())) {
+        let y = place(y, area.top, area.height, size[0], image.height());
+        let row = &pixels[y * image.width()..][..image.width()];
+        for (x, out) in columns.clone().zip(out) {
+            *out = row[place(x, area.left, area.width, size[1], image.width())];
+        }
     }
 }
 
 /// The resizer's filter that is Pillow's of this name; the support of all but
 /// the nearest pixel grows with the reduction, as in Pillow.
-fn filter(interpolation: Interpolation) -> fir::ResizeAlg {
-    let filter = match interpolation {
-        Interpolation::Nearest => return fir::ResizeAlg::Nearest,
+fn filter(interpolation: Interpolation) -> Option<fir::FilterType> {
+    Some(match interpolation {
+        Interpolation::Nearest => return None,
         Interpolation::Box => fir::FilterType::Box,
         Interpolation::Bilinear => fir::FilterType::Bilinear,
         Interpolation::Hamming => fir::FilterType::Hamming,
         // Catmull and Rom's cubic has a = -0.5.
         Interpolation::Bicubic => fir::FilterType::CatmullRom,
         Interpolation::Lanczos => fir::FilterType::Lanczos3,
-    };
-    fir::ResizeAlg::Convolution(filter)
+    })
 }
 
 fn whole(image: &Image) -> Area {
@@ -328,58 +431,6 @@ fn random_area(image: &Image, area: [f32; 2], aspect: [f32; 2], rng: &mut impl R
 
 fn between([low, high]: [f64; 2], rng: &mut impl Rng) -> f64 {
     low + (high - low) * rng.random::<f64>()
-}
-
-fn check(preprocessing: &Preprocessing) -> Result<(), DataError> {
-    let refuse = |problem: String| Err(DataError::Preprocessing(problem));
-    let Preprocessing {
-        size,
-        mean,
-        std,
-        train,
-        evaluate,
-        interpolation: _,
-        exif_orientation: _,
-    } = preprocessing;
-    if check_size(size[1], size[0]).is_err() {
-        return refuse(format!("an input of {}×{} pixels", size[0], size[1]));
-    }
-    if mean.len() != CHANNELS || std.len() != CHANNELS {
-        return refuse(format!(
-            "{} means and {} standard deviations where images have {CHANNELS} channels",
-            mean.len(),
-            std.len()
-        ));
-    }
-    if !mean.iter().all(|m| m.is_finite()) || !std.iter().all(|s| s.is_finite() && *s > 0.0) {
-        return refuse(format!(
-            "mean {mean:?} and standard deviation {std:?} cannot normalise"
-        ));
-    }
-    match *train {
-        TrainTransform::PadCrop { padding, .. } if padding > MAX_SIDE => {
-            return refuse(format!("padding of {padding} pixels"));
-        }
-        TrainTransform::RandomResizedCrop { area, aspect, .. } => {
-            let ordered = |[low, high]: [f32; 2]| low > 0.0 && low <= high && high.is_finite();
-            if !ordered(area) || area[1] > 1.0 || !ordered(aspect) {
-                return refuse(format!("crops of area {area:?} and aspect {aspect:?}"));
-            }
-        }
-        _ => {}
-    }
-    match *evaluate {
-        EvalTransform::CenterCrop { resize } if resize == 0 || resize > MAX_SIDE => {
-            refuse(format!("a shorter side of {resize} pixels"))
-        }
-        EvalTransform::SquashCrop { resize } if check_size(resize[1], resize[0]).is_err() => {
-            refuse(format!(
-                "{}×{} pixels before the crop",
-                resize[0], resize[1]
-            ))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

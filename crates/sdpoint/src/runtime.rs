@@ -176,7 +176,7 @@ impl Engine {
         &self.source
     }
 
-    /// JPEG or PNG files as a batch, prepared as in the model's evaluation.
+    /// JPEG, PNG or WebP files as a batch, prepared as in the model's evaluation.
     ///
     /// # Errors
     /// If a file is no such image.

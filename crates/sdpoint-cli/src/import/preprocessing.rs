@@ -7,6 +7,7 @@ use sdpoint::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
 
 use super::presets::Preset;
 use crate::failure::{Class, Failure};
+use crate::preparation::Preparation;
 use crate::size;
 
 /// Options that say how images are prepared.
@@ -35,6 +36,8 @@ pub struct Options {
     /// Standard deviation of each colour [default: ImageNet's]
     #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
     std: Option<Numbers>,
+    #[command(flatten)]
+    preparation: Preparation,
 }
 
 /// What becomes of an image's shape.
@@ -123,6 +126,7 @@ impl Options {
                 ours.clone_from(theirs);
             }
         }
+        self.preparation.set(&mut preprocessing);
         check(&preprocessing)?;
         Ok(preprocessing)
     }

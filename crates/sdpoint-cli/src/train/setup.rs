@@ -65,6 +65,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         Some((_, model)) => model.preprocessing.clone(),
         None => default_preprocessing(&train)?,
     };
+    args.preparation.set(&mut preprocessing);
     if let Some(size) = settings.input {
         preprocessing = preprocessing.with_size(size);
     } else if init.is_none() && preprocessing.size.iter().all(|&side| side <= SMALL) {

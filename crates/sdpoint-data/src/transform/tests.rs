@@ -232,17 +232,137 @@ fn a_random_part_fills_the_input() {
     assert!((30..70).contains(&mirrored), "{mirrored} of 100 mirrored");
 }
 
-/// The shorter side to 256 of such an image would be 100 million pixels.
+/// The shorter side to 256 makes the longer one of such an image 7.7 million
+/// pixels long, of which 224 are shown.
 #[test]
-fn images_too_oblong_to_resize_are_refused() {
-    let image = Image::new(30_000, 1, vec![0; 90_000]).unwrap();
-    let crop = EvalTransform::CenterCrop { resize: 256 };
-    let mut preparer = plain([224, 224], TrainTransform::None, crop);
-    let mut input = vec![0.0; preparer.input_len()];
-    assert!(matches!(
-        preparer.prepare(&image, &mut input),
-        Err(ImageError::Size { .. })
-    ));
+fn oblong_images_are_prepared_like_others() {
+    for (width, height) in [(30_000, 1), (1, 30_000), (300, 2)] {
+        let mut image = marked(2, 2).pixels()[..3].repeat(width * height);
+        // The middle is of another colour.
+        for (at, pixel) in image.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+            let along = (at % width).max(at / width);
+            if along * 2 >= width.max(height) {
+                *pixel = [200, 100, 50];
+            }
+        }
+        let image = Image::new(width, height, image).unwrap();
+        for train in [
+            TrainTransform::None,
+            TrainTransform::RandomResizedCrop {
+                area: [0.08, 1.0],
+                aspect: [0.75, 1.33],
+                flip: true,
+            },
+            TrainTransform::PadCrop {
+                padding: 4,
+                flip: true,
+            },
+        ] {
+            let crop = EvalTransform::CenterCrop { resize: 256 };
+            let mut preparer = plain([224, 224], train, crop);
+            let mut input = vec![0.0; preparer.input_len()];
+            let mut rng = ChaCha8Rng::seed_from_u64(1);
+            preparer.augment(&image, &mut rng, &mut input).unwrap();
+            preparer.prepare(&image, &mut input).unwrap();
+            let shown = bytes(&input);
+            let (first, last) = (shown[0], shown[224 * 224 - 1]);
+            assert!(first[0] < 60 && first[2] > 200, "{first:?}");
+            assert!(last[0] > 140 && last[2] < 110, "{last:?}");
+        }
+    }
+}
+
+/// What is computed of the window alone is what the window shows of all: for
+/// oblong images but for rounding, for others to the bit.
+#[test]
+fn cropping_before_resizing_is_cropping_after_it() {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let (mut equal, mut all) = (0, 0);
+    for filter in Interpolation::ALL {
+        for _ in 0..30 {
+            let mut side = |most: u32| rng.random_range(1..=most) as usize;
+            let (width, height) = match side(2) {
+                1 => (side(90), side(90)),
+                _ => (200 * side(4), side(20)),
+            };
+            let size = [side(40), side(40)];
+            let (resize, squash) = (side(60), [side(60), side(60)]);
+            let noise: Vec<u8> = (0..width * height * 3).map(|_| rng.random()).collect();
+            let image = Image::new(width, height, noise).unwrap();
+            let prepared = |size, evaluate| {
+                let mut preprocessing = Preprocessing {
+                    evaluate,
+                    ..Preprocessing::new(size, vec![0.0; 3], vec![1.0; 3])
+                };
+                preprocessing.interpolation = filter;
+                bytes(&prepare(&image, &preprocessing).unwrap())
+            };
+            for (evaluate, resized) in [
+                (
+                    EvalTransform::CenterCrop { resize },
+                    shorter_side_to(&image, resize),
+                ),
+                (EvalTransform::SquashCrop { resize: squash }, squash),
+            ] {
+                if resized.iter().any(|side| *side > 4000) {
+                    continue;
+                }
+                let found = prepared(size, evaluate);
+                let whole = prepared(resized, EvalTransform::Resize);
+                let starts = [0, 1].map(|axis| centred(resized[axis], size[axis]));
+                for (at, found) in found.iter().enumerate() {
+                    let y = (at / size[1]) as isize + starts[0];
+                    let x = (at % size[1]) as isize + starts[1];
+                    let inside = (0..resized[0] as isize).contains(&y)
+                        && (0..resized[1] as isize).contains(&x);
+                    let expected = match inside {
+                        true => whole[y as usize * resized[1] + x as usize],
+                        false => [0; 3],
+                    };
+                    let far = std::iter::zip(found, expected).map(|(a, b)| a.abs_diff(b));
+                    let far = far.max().unwrap();
+                    let oblong = resized[0] * resized[1] > OBLONG * size[0] * size[1];
+                    // Where a box ends between two pixels, rounding decides.
+                    let allowed = match (oblong, filter) {
+                        (false, _) => 0,
+                        (true, Interpolation::Box) => 255,
+                        (true, _) => 2,
+                    };
+                    let sizes = format!("{width}×{height} to {resized:?}");
+                    assert!(far <= allowed, "{filter:?} {sizes}: {far}");
+                    if !oblong {
+                        continue;
+                    }
+                    equal += usize::from(far == 0);
+                    all += 1;
+                }
+            }
+        }
+    }
+    assert!(all > 10_000);
+    assert!(equal * 100 > all * 98, "{equal} of {all} are equal");
+}
+
+#[test]
+fn images_are_turned_only_where_that_is_wanted() {
+    let image = marked(3, 2).with_orientation(crate::image::Orientation::from_exif(6).unwrap());
+    let first = |exif_orientation| {
+        let preprocessing = Preprocessing {
+            exif_orientation,
+            ..Preprocessing::new([3, 2], vec![0.0; 3], vec![1.0; 3])
+        };
+        let mut preparer = Preparer::new(&preprocessing).unwrap();
+        let mut input = vec![0.0; preparer.input_len()];
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        preparer.augment(&image, &mut rng, &mut input).unwrap();
+        let augmented = input.clone();
+        preparer.prepare(&image, &mut input).unwrap();
+        assert_eq!(input, augmented);
+        bytes(&input)[0]
+    };
+    // The lower left pixel comes to the upper left corner.
+    assert_eq!(first(ExifOrientation::Apply), [1, 2, 255]);
+    assert_eq!(first(ExifOrientation::Ignore)[..2], [1, 1]);
 }
 
 #[test]

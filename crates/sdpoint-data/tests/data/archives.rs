@@ -155,7 +155,7 @@ fn what_is_missing_is_named() {
         "train-2.tar",
         tar(&[("train/a/1.jpg", &red), ("train/b/", b"")]),
     );
-    assert!(message(&path, Split::Train).contains("no JPEG or PNG image for class `b`"));
+    assert!(message(&path, Split::Train).contains("no JPEG, PNG or WebP image for class `b`"));
     assert!(message(&path, Split::Test).contains("train-2.tar"));
 
     let empty = TempDir::new().unwrap();

@@ -1,37 +1,21 @@
-//! JPEG and PNG files of every kind, sound and broken.
+//! PNG and WebP files of every kind, and what is no image.
 
 use crate::common::{is_colour, jpeg, png};
 use png::{BitDepth, ColorType};
-use sdpoint_data::{ImageError, decode};
+use sdpoint_data::{Image, ImageError, ImageKind, Orientation, decode};
 
-#[test]
-fn jpeg_in_colour_grey_and_cmyk_becomes_rgb() {
-    let image = decode(&jpeg(20, 10, [200, 100, 50])).unwrap();
-    assert_eq!((image.width(), image.height()), (20, 10));
-    assert!(is_colour(&image, [200, 100, 50]), "{:?}", image.pixel(3, 3));
-
-    let encode = |colour, data: &[u8]| {
-        let mut bytes = Vec::new();
-        jpeg_encoder::Encoder::new(&mut bytes, 95)
-            .encode(data, 16, 16, colour)
-            .unwrap();
-        bytes
-    };
-    let grey = decode(&encode(jpeg_encoder::ColorType::Luma, &[77; 256])).unwrap();
-    assert!(is_colour(&grey, [77; 3]), "{:?}", grey.pixel(0, 0));
-
-    let inks = [0, 128, 255, 0].repeat(256);
-    for colour in [
-        jpeg_encoder::ColorType::Cmyk,
-        jpeg_encoder::ColorType::CmykAsYcck,
-    ] {
-        let image = decode(&encode(colour, &inks)).unwrap();
-        assert!(
-            is_colour(&image, [255, 127, 0]),
-            "{colour:?}: {:?}",
-            image.pixel(0, 0)
-        );
-    }
+/// A PNG file of one pixel, with a chunk before its data.
+fn png_with_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    let plain = png(1, 1, ColorType::Grayscale, BitDepth::Eight, &[7]);
+    let data_at = plain.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
+    let mut bytes = plain[..data_at].to_vec();
+    bytes.extend((data.len() as u32).to_be_bytes());
+    bytes.extend(kind);
+    bytes.extend(data);
+    let crc = crc32(&[kind, data].concat());
+    bytes.extend(crc.to_be_bytes());
+    bytes.extend(&plain[data_at..]);
+    bytes
 }
 
 #[test]
@@ -62,15 +46,67 @@ fn every_kind_of_png_becomes_rgb() {
 }
 
 #[test]
+fn webp_is_read_lossless_lossy_with_alpha_and_animated() {
+    let lossless = |colour, data: &[u8]| {
+        let mut bytes = Vec::new();
+        image_webp::WebPEncoder::new(&mut bytes)
+            .encode(data, 2, 1, colour)
+            .unwrap();
+        decode(&bytes).unwrap()
+    };
+    let rgb = lossless(image_webp::ColorType::Rgb8, &[1, 2, 3, 4, 5, 6]);
+    assert_eq!(rgb.pixels(), [1, 2, 3, 4, 5, 6]);
+    let rgba = [1, 2, 3, 9, 4, 5, 6, 255];
+    let rgba = lossless(image_webp::ColorType::Rgba8, &rgba);
+    assert_eq!(rgba.pixels(), [1, 2, 3, 4, 5, 6]);
+
+    for file in [LOSSY_WEBP, ALPHA_WEBP, ANIMATED_WEBP] {
+        let image = decode(file).unwrap();
+        assert!(is_colour(&image, [200, 100, 50]), "{:?}", image.pixel(0, 0));
+        assert!(decode(&[file, b"something after it"].concat()).is_ok());
+        for len in 12..file.len() {
+            let error = decode(&file[..len]).unwrap_err();
+            assert!(matches!(error, ImageError::Truncated(ImageKind::WebP)));
+        }
+    }
+}
+
+#[test]
+fn orientation_of_png_and_webp_is_known() {
+    let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0";
+    let turned = Orientation::from_exif(6).unwrap();
+    let png = png_with_chunk(b"eXIf", exif);
+    assert_eq!(decode(&png).unwrap().orientation(), turned);
+
+    let mut webp = Vec::new();
+    let mut encoder = image_webp::WebPEncoder::new(&mut webp);
+    encoder.set_exif_metadata(exif.to_vec());
+    encoder
+        .encode(&[9; 6], 2, 1, image_webp::ColorType::Rgb8)
+        .unwrap();
+    let image = decode(&webp).unwrap();
+    assert_eq!(image.orientation(), turned);
+    assert_eq!(image.upright().width(), 1);
+}
+
+#[test]
 fn other_files_and_broken_ones_are_refused() {
-    assert!(matches!(decode(b""), Err(ImageError::Format)));
-    assert!(matches!(decode(b"GIF89a"), Err(ImageError::Format)));
-    let sound = jpeg(40, 40, [9, 90, 190]);
-    let cut = &sound[..sound.len() - 20];
-    assert!(matches!(decode(cut), Err(ImageError::Jpeg(_))));
+    assert!(matches!(decode(b""), Err(ImageError::Empty)));
+    assert!(matches!(decode(b"GIF89a"), Err(ImageError::Foreign { .. })));
+    assert!(matches!(decode(b"plain text"), Err(ImageError::Format)));
     let sound = png(40, 40, ColorType::Grayscale, BitDepth::Eight, &[7; 1600]);
     let cut = &sound[..sound.len() - 30];
-    assert!(matches!(decode(cut), Err(ImageError::Png(_))));
+    assert!(matches!(
+        decode(cut),
+        Err(ImageError::Truncated(ImageKind::Png))
+    ));
+    let apple = png_with_chunk(b"CgBI", &[0; 4]);
+    let header_at = apple.windows(4).position(|w| w == b"CgBI").unwrap() - 4;
+    let apple = [&apple[..8], &apple[header_at..]].concat();
+    assert!(matches!(
+        decode(&apple),
+        Err(ImageError::Unsupported { .. })
+    ));
 }
 
 /// A header may promise any size: it must be refused before memory is taken.
@@ -106,16 +142,31 @@ fn damaged_bytes_never_panic() {
     let files = [
         jpeg(24, 24, [200, 10, 60]),
         png(24, 24, ColorType::Rgb, BitDepth::Eight, &[7; 24 * 24 * 3]),
+        LOSSY_WEBP.to_vec(),
+        ALPHA_WEBP.to_vec(),
+        ANIMATED_WEBP.to_vec(),
     ];
     for file in files {
         for at in 0..file.len() {
             for value in [0, 0x7f, 0xff] {
                 let mut damaged = file.clone();
                 damaged[at] = value;
-                let _ = decode(&damaged);
+                check(decode(&damaged));
             }
-            let _ = decode(&file[..at]);
+            check(decode(&file[..at]));
         }
+    }
+}
+
+/// What is said of a file is a line of words.
+fn check(decoded: Result<Image, ImageError>) {
+    if let Err(error) = decoded {
+        let text = error.to_string();
+        assert!(
+            !text.contains(['\n', '"', '{', '(']) || text.contains("(JPEG, PNG"),
+            "{text}"
+        );
+        assert!(!text.contains("limit"), "{text}");
     }
 }
 
@@ -125,3 +176,36 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.update(bytes);
     crc.sum()
 }
+
+/// A lossy picture of 16×12 pixels.
+#[rustfmt::skip]
+const LOSSY_WEBP: &[u8] = &[
+    82, 73, 70, 70, 62, 0, 0, 0, 87, 69, 66, 80, 86, 80, 56, 32, 50, 0, 0, 0,
+    208, 1, 0, 157, 1, 42, 16, 0, 12, 0, 0, 192, 18, 37, 160, 2, 116, 186, 1, 248,
+    0, 3, 176, 0, 254, 218, 38, 255, 238, 243, 126, 211, 215, 180, 245, 253, 76, 255, 248, 202,
+    159, 32, 63, 227, 42, 127, 197, 204, 0, 0,
+];
+
+/// The same, half transparent.
+#[rustfmt::skip]
+const ALPHA_WEBP: &[u8] = &[
+    82, 73, 70, 70, 98, 0, 0, 0, 87, 69, 66, 80, 86, 80, 56, 88, 10, 0, 0, 0,
+    16, 0, 0, 0, 15, 0, 0, 11, 0, 0, 65, 76, 80, 72, 10, 0, 0, 0, 1, 7,
+    80, 192, 136, 8, 68, 68, 255, 3, 86, 80, 56, 32, 50, 0, 0, 0, 208, 1, 0, 157,
+    1, 42, 16, 0, 12, 0, 0, 192, 18, 37, 160, 2, 116, 186, 1, 248, 0, 3, 176, 0,
+    254, 218, 38, 255, 238, 243, 126, 211, 215, 180, 245, 253, 76, 255, 248, 202, 159, 32, 63, 227,
+    42, 127, 197, 204, 0, 0,
+];
+
+/// An animation of two frames, of which the second is blue.
+#[rustfmt::skip]
+const ANIMATED_WEBP: &[u8] = &[
+    82, 73, 70, 70, 134, 0, 0, 0, 87, 69, 66, 80, 86, 80, 56, 88, 10, 0, 0, 0,
+    2, 0, 0, 0, 7, 0, 0, 7, 0, 0, 65, 78, 73, 77, 6, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 65, 78, 77, 70, 42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0,
+    0, 7, 0, 0, 0, 0, 0, 0, 86, 80, 56, 76, 17, 0, 0, 0, 47, 7, 192, 1,
+    0, 7, 80, 178, 34, 87, 166, 255, 129, 136, 232, 127, 0, 0, 65, 78, 77, 70, 40, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 7, 0, 0, 0, 0, 0, 0, 86, 80,
+    56, 76, 15, 0, 0, 0, 47, 7, 192, 1, 0, 7, 16, 209, 255, 254, 7, 34, 162, 255,
+    1, 0,
+];

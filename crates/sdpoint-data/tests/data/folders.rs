@@ -113,7 +113,7 @@ fn empty_classes_and_different_classes_are_named() {
     write(root.path(), "train/green/notes.txt", "");
     let text = opened(&root, Split::Train).unwrap_err().to_string();
     assert!(
-        text.contains("no JPEG or PNG image for class `green`"),
+        text.contains("no JPEG, PNG or WebP image for class `green`"),
         "{text}"
     );
 
@@ -143,7 +143,7 @@ fn an_unreadable_image_is_replaced_by_the_next_and_named() {
     let skipped = train.skipped();
     assert_eq!(skipped.len(), 1, "counted once: {skipped:?}");
     assert!(
-        skipped[0].contains("blue/001.jpg is neither a JPEG nor a PNG"),
+        skipped[0].contains("blue/001.jpg is not an image of a kind"),
         "{skipped:?}"
     );
 }

@@ -165,6 +165,25 @@ fn too_many_unreadable_images_end_the_batches_with_an_error() {
     assert_eq!(outcomes.iter().filter(|o| o.is_err()).count(), 1);
 }
 
+/// Images of which one side would become thousands of pixels.
+#[test]
+fn oblong_images_are_trained_on_and_evaluated() {
+    let root = TempDir::new().unwrap();
+    write(root.path(), "train/a/0.jpg", jpeg(90, 80, [9; 3]));
+    write(root.path(), "train/a/1.jpg", jpeg(300, 2, [200; 3]));
+    write(root.path(), "train/b/0.jpg", jpeg(3, 9000, [200; 3]));
+    let source = Source::Folder(root.path().to_owned());
+    let data = open(&source, Split::Train, &OpenOptions::default()).unwrap();
+    assert_eq!(train(&data, 2, 2, epoch(0, 0)).len(), 2);
+    let preprocessing = default_preprocessing(&data).unwrap();
+    let loader = Loader::evaluate(&data, &preprocessing, 3, 1, vec![0, 1, 2]).unwrap();
+    let batch = loader.last().unwrap().unwrap();
+    assert_eq!(batch.labels, [0, 0, 1]);
+    let len = batch.images.len() / 3;
+    assert_eq!(batch.images[len..2 * len], batch.images[2 * len..]);
+    assert_eq!(data.skipped(), [""; 0]);
+}
+
 /// One unreadable image must give the same batches for any order of loading.
 #[test]
 fn replaced_images_do_not_depend_on_threads() {

@@ -6,6 +6,8 @@ mod common;
 mod decode;
 mod digests;
 mod folders;
+mod jpeg;
+mod jpegs;
 mod left_out;
 mod loading;
 mod misplaced;

@@ -31,8 +31,8 @@ pub enum RunError {
     /// An image cannot be brought to the network's input.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A file is no image.
-    #[error("image {index}: {error}")]
+    /// A file is no image that can be used.
+    #[error("image {} of the batch {error}", index + 1)]
     Image {
         /// Which of the files, counted from 0.
         index: usize,

@@ -193,7 +193,10 @@ fn files_images_and_tensors_come_to_the_same() {
         assert!((a - b).abs() < 1e-3, "{a} and {b}");
     }
     let error = engine.decode([&file[..], b"no image"]).unwrap_err();
-    assert!(error.to_string().contains("image 1"), "{error}");
+    assert!(
+        error.to_string().contains("image 2 of the batch is not"),
+        "{error}"
+    );
     assert!(matches!(
         engine.run(&engine.decode([[0u8; 0]; 0]).unwrap(), Instance::Full),
         Err(RunError::Engine(EngineError::EmptyBatch))

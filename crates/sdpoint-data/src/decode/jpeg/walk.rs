@@ -1,0 +1,324 @@
+//! A walk over the segments of a JPEG file, and what it finds written anew.
+//!
+//! Decoders see only what they need, in the plainest form: no metadata, whose
+//! thumbnails have markers of their own; no padding; components numbered from
+//! 1 and one note of how colours are coded; Huffman tables where Motion JPEG
+//! left them out; and an end marker.
+
+use super::Refusal;
+use super::frame::Frame;
+use super::tables::standard_tables;
+use crate::decode::exif;
+use crate::error::ImageError;
+use crate::image::Orientation;
+
+/// The most scans of a file that is read; each costs a pass over the picture.
+/// Encoders write about ten.
+const MAX_SCANS: usize = 100;
+
+/// How the components are to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colours {
+    Grey,
+    YCbCr,
+    Rgb,
+    Cmyk,
+    Ycck,
+}
+
+/// What a file has, from its start to its end marker.
+pub(super) struct Walked {
+    pub frame: Frame,
+    pub colours: Colours,
+    /// The components of each scan.
+    pub scans: Vec<Vec<usize>>,
+    pub orientation: Orientation,
+    /// Whether the end marker was there.
+    pub ended: bool,
+    /// The file written anew, without end marker.
+    pub plain: Vec<u8>,
+}
+
+pub(super) fn walk(bytes: &[u8]) -> Result<Walked, ImageError> {
+    let mut walk = Walk::default();
+    let mut at = 2;
+    let ended = loop {
+        let Some((code, body)) = next_marker(bytes, at) else {
+            break false;
+        };
+        if code == EOI || (code == SOI && !walk.scans.is_empty()) {
+            break code == EOI;
+        }
+        if matches!(code, RST0..=SOI | TEM) {
+            at = body;
+            continue;
+        }
+        let Some(end) = segment_end(bytes, body) else {
+            break false;
+        };
+        at = end;
+        let segment = &bytes[body + 2..end];
+        match code {
+            SOS => at = walk.scan(segment, bytes, end)?,
+            _ => walk.segment(code, segment)?,
+        }
+    };
+    walk.finish(ended)
+}
+
+const SOI: u8 = 0xd8;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const DHT: u8 = 0xc4;
+const DQT: u8 = 0xdb;
+const DRI: u8 = 0xdd;
+const RST0: u8 = 0xd0;
+const RST7: u8 = 0xd7;
+const TEM: u8 = 0x01;
+
+/// The code of the next marker from `at` on, and where its segment begins;
+/// what lies between segments is passed over, as in other readers.
+fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
+    let mut at = at + bytes.get(at..)?.iter().position(|&b| b == 0xff)?;
+    loop {
+        match *bytes.get(at + 1)? {
+            0xff => at += 1,
+            0 => at += 2 + bytes.get(at + 2..)?.iter().position(|&b| b == 0xff)?,
+            code => return Some((code, at + 2)),
+        }
+    }
+}
+
+/// Where the segment ends whose length stands at `body`.
+fn segment_end(bytes: &[u8], body: usize) -> Option<usize> {
+    let length = usize::from(u16::from_be_bytes(*bytes.get(body..)?.first_chunk()?));
+    let end = body + length;
+    (length >= 2 && end <= bytes.len()).then_some(end)
+}
+
+#[derive(Default)]
+struct Walk {
+    frame: Option<Frame>,
+    scans: Vec<Vec<usize>>,
+    orientation: Option<Orientation>,
+    jfif: bool,
+    /// The transform that a marker of Adobe's names.
+    adobe: Option<u8>,
+    /// Slots of Huffman tables that are defined, DC and AC.
+    defined: [[bool; 4]; 2],
+    /// Whether a scan has used a slot that was not.
+    lacks_tables: bool,
+    /// Units between restarts; 0 if there are none.
+    restart: u16,
+    /// Whether the last scan has fewer restarts than it should.
+    cut: bool,
+    /// The lowest bit of each coefficient that was coded, for each component.
+    coded: Vec<[u8; 64]>,
+    /// Everything between the start and the end marker.
+    body: Vec<u8>,
+}
+
+/// No bit of a coefficient was coded, in `Walk::coded`: bits count from 1.
+const UNCODED: u8 = 0;
+
+impl Walk {
+    fn segment(&mut self, code: u8, segment: &[u8]) -> Result<(), ImageError> {
+        match code {
+            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
+                if self.frame.is_some() {
+                    return Err(Refusal::Hierarchical.into());
+                }
+                let frame = Frame::parse(code, segment)?;
+                self.body.extend(frame.segment());
+                self.coded = vec![[UNCODED; 64]; frame.components.len()];
+                self.frame = Some(frame);
+            }
+            0xde | 0xdf => return Err(Refusal::Hierarchical.into()),
+            DHT => {
+                self.define(segment)?;
+                self.keep(code, segment);
+            }
+            DQT => self.keep(code, segment),
+            DRI => {
+                self.restart = segment.first_chunk().map_or(0, |b| u16::from_be_bytes(*b));
+                self.keep(code, segment);
+            }
+            0xe0 => self.jfif |= segment.starts_with(b"JFIF\0"),
+            0xe1 if segment.starts_with(b"Exif\0\0") => {
+                self.orientation
+                    .get_or_insert_with(|| exif::orientation(segment));
+            }
+            0xee if segment.starts_with(b"Adobe") => {
+                self.adobe = segment.get(11).copied().or(self.adobe);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, code: u8, segment: &[u8]) {
+        self.body.extend([0xff, code]);
+        self.body.extend((segment.len() as u16 + 2).to_be_bytes());
+        self.body.extend(segment);
+    }
+
+    /// Notes which tables a DHT segment defines.
+    fn define(&mut self, mut segment: &[u8]) -> Result<(), ImageError> {
+        while let [slot, rest @ ..] = segment {
+            let (counts, rest) = rest.split_first_chunk::<16>().ok_or(Refusal::Damaged)?;
+            let symbols = counts.iter().map(|&n| usize::from(n)).sum();
+            segment = rest.get(symbols..).ok_or(Refusal::Damaged)?;
+            let [class, slot] = [slot >> 4, slot & 15].map(usize::from);
+            let known = self.defined.get_mut(class).and_then(|c| c.get_mut(slot));
+            *known.ok_or(Refusal::Damaged)? = true;
+        }
+        Ok(())
+    }
+
+    /// Takes a scan's header, and its data from `start` on; where that ends.
+    fn scan(&mut self, header: &[u8], bytes: &[u8], start: usize) -> Result<usize, ImageError> {
+        let frame = self.frame.as_ref().ok_or(Refusal::Damaged)?;
+        let Some((&count, rest)) = header.split_first() else {
+            return Err(Refusal::Damaged.into());
+        };
+        let (listed, band) = rest
+            .split_at_checked(2 * usize::from(count))
+            .ok_or(Refusal::Damaged)?;
+        let &[first, last, bits] = band else {
+            return Err(Refusal::Damaged.into());
+        };
+        let (listed, _) = listed.as_chunks::<2>();
+        let mut components = Vec::new();
+        let mut segment = vec![0xff, SOS, 0, 6 + 2 * count, count];
+        for &[id, slots] in listed {
+            let component = frame.component(id).ok_or(Refusal::Damaged)?;
+            if components.contains(&component) {
+                return Err(Refusal::Damaged.into());
+            }
+            components.push(component);
+            segment.extend([component as u8 + 1, slots]);
+            let [dc, ac] = [slots >> 4, slots & 15].map(usize::from);
+            let lacks = |class: usize, slot: usize| {
+                self.defined[class].get(slot).is_none_or(|known| !known)
+            };
+            self.lacks_tables |= !frame.progressive && (lacks(0, dc) || lacks(1, ac));
+        }
+        if components.is_empty() || !frame.may_interleave(&components) {
+            return Err(Refusal::Damaged.into());
+        }
+        // Sequential frames have but one band; some encoders write another.
+        let [first, last, bits] = match frame.progressive {
+            true => [first, last, bits],
+            false => [0, 63, 0],
+        };
+        if first > last || last > 63 || (frame.progressive && first == 0 && last > 0) {
+            return Err(Refusal::Damaged.into());
+        }
+        for &component in &components {
+            let coded = &mut self.coded[component][usize::from(first)..=usize::from(last)];
+            if !frame.progressive && coded[0] != UNCODED {
+                return Err(Refusal::Damaged.into());
+            }
+            coded.fill((bits & 15) + 1);
+        }
+        segment.extend([first, last, bits]);
+        self.body.extend(segment);
+        let start_of_data = self.body.len();
+        let end = copy_data(bytes, start, &mut self.body);
+        let data = &self.body[start_of_data..];
+        let restarts = data
+            .windows(2)
+            .filter(|mark| matches!(mark, [0xff, RST0..=RST7]));
+        self.cut = match usize::from(self.restart) {
+            0 => false,
+            units => restarts.count() + 1 < frame.units(&components).div_ceil(units),
+        };
+        self.scans.push(components);
+        if self.scans.len() > MAX_SCANS {
+            return Err(Refusal::Scans.into());
+        }
+        Ok(end)
+    }
+
+    fn finish(self, ended: bool) -> Result<Walked, ImageError> {
+        let frame = match self.frame {
+            Some(frame) => frame,
+            None if ended => return Err(Refusal::Damaged.into()),
+            None => return Err(Refusal::Truncated.into()),
+        };
+        // Every component has to have come, at least in its mean colours.
+        // A file without an end has to have come in all its detail.
+        let missing = match ended {
+            true => self.coded.iter().any(|bits| bits[0] == UNCODED),
+            false => self.cut || self.coded.iter().flatten().any(|&lowest| lowest != 1),
+        };
+        if missing {
+            return Err(Refusal::Truncated.into());
+        }
+        let colours = colours(&frame, self.jfif, self.adobe);
+        let mut plain = vec![0xff, SOI];
+        plain.extend(adobe_segment(colours));
+        if self.lacks_tables {
+            plain.extend(standard_tables());
+        }
+        plain.extend(self.body);
+        Ok(Walked {
+            frame,
+            colours,
+            scans: self.scans,
+            orientation: self.orientation.unwrap_or_default(),
+            ended,
+            plain,
+        })
+    }
+}
+
+/// Copies entropy-coded data, which ends at the first marker but those of
+/// restarts; where that is.
+fn copy_data(bytes: &[u8], start: usize, out: &mut Vec<u8>) -> usize {
+    let mut at = start;
+    while let Some(step) = bytes[at..].iter().position(|&b| b == 0xff) {
+        let mark = at + step;
+        out.extend(&bytes[at..mark]);
+        match bytes.get(mark + 1) {
+            Some(&code @ (0 | RST0..=RST7)) => {
+                out.extend([0xff, code]);
+                at = mark + 2;
+            }
+            // Padding before a marker.
+            Some(0xff) => at = mark + 1,
+            _ => return mark,
+        }
+    }
+    out.extend(&bytes[at..]);
+    bytes.len()
+}
+
+/// How colours are coded, by the rules of libjpeg, which everyone follows.
+fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
+    let ids: Vec<u8> = frame.components.iter().map(|c| c.id).collect();
+    match (ids.len(), adobe) {
+        (1, _) => Colours::Grey,
+        (3, _) if jfif => Colours::YCbCr,
+        (3, Some(0)) => Colours::Rgb,
+        (3, Some(_)) => Colours::YCbCr,
+        (3, None) if ids == *b"RGB" => Colours::Rgb,
+        (3, None) => Colours::YCbCr,
+        (_, Some(2)) => Colours::Ycck,
+        _ => Colours::Cmyk,
+    }
+}
+
+/// Adobe's note of how colours are coded, which all decoders know.
+fn adobe_segment(colours: Colours) -> Vec<u8> {
+    let transform = match colours {
+        Colours::Grey => return Vec::new(),
+        Colours::Rgb | Colours::Cmyk => 0,
+        Colours::YCbCr => 1,
+        Colours::Ycck => 2,
+    };
+    let mut segment = vec![0xff, 0xee, 0, 14];
+    segment.extend(b"Adobe\0\x64\0\0\0\0");
+    segment.push(transform);
+    segment
+}

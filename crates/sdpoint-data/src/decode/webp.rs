@@ -1,0 +1,49 @@
+//! WebP.
+
+use std::io::{Cursor, ErrorKind};
+
+use image_webp::{DecodingError, WebPDecoder};
+
+use super::exif;
+use super::kind::ImageKind;
+use super::png::without_alpha;
+use crate::error::ImageError;
+use crate::image::{Image, MAX_PIXELS, check_size};
+
+/// Bytes of the header that has the length of the rest.
+const RIFF_HEADER: usize = 8;
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
+    let length = bytes[4..]
+        .first_chunk()
+        .map_or(0, |b| u32::from_le_bytes(*b));
+    if (bytes.len() - RIFF_HEADER) < length as usize {
+        return Err(ImageError::Truncated(ImageKind::WebP));
+    }
+    let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(problem)?;
+    decoder.set_memory_limit(MAX_PIXELS * 8);
+    let (width, height) = decoder.dimensions();
+    let (width, height) = (width as usize, height as usize);
+    check_size(width, height)?;
+    let len = decoder.output_buffer_size();
+    let mut decoded = vec![0; len.ok_or(ImageError::Damaged(ImageKind::WebP))?];
+    // Of an animation this is the first frame.
+    decoder.read_image(&mut decoded).map_err(problem)?;
+    let pixels = if decoder.has_alpha() {
+        without_alpha(&decoded)
+    } else {
+        decoded
+    };
+    let exif = decoder.exif_metadata().ok().flatten();
+    let orientation = exif.as_deref().map(exif::orientation);
+    Ok(Image::new(width, height, pixels)?.with_orientation(orientation.unwrap_or_default()))
+}
+
+fn problem(error: DecodingError) -> ImageError {
+    match error {
+        DecodingError::IoError(e) if e.kind() == ErrorKind::UnexpectedEof => {
+            ImageError::Truncated(ImageKind::WebP)
+        }
+        _ => ImageError::Damaged(ImageKind::WebP),
+    }
+}
