@@ -18,6 +18,15 @@ fn windows(inputs: usize, outputs: usize) -> Vec<(usize, usize)> {
 ///
 /// Unequal windows become two products with constant matrices, one for each
 /// side: the work is small, and products are what runtimes do best.
+///
+/// The product over columns comes last, so that the right operand of the last
+/// product is a constant. A batch norm often follows, and OpenVINO moves its
+/// scale through a product to the right operand. A constant takes the scale
+/// correctly. The other order has the result of the first product there, into
+/// which OpenVINO's CPU plugin (seen in 2026.4) then fuses the scale along the
+/// last axis, instead of along the channels: it refuses to compile the model,
+/// or, where the width happens to equal the number of channels, computes
+/// something else without an error.
 pub(super) fn average(
     graph: &mut Graph,
     input: &str,
@@ -29,21 +38,20 @@ pub(super) fn average(
         return pooled;
     }
     let [height, width] = from;
-    let (columns, rows) = (format!("{output}/columns"), format!("{output}/rows"));
+    let mut left = vec![0.0; to[0] * height];
+    for (row, (first, end)) in windows(height, to[0]).into_iter().enumerate() {
+        left[row * height..][first..end].fill(1.0 / (end - first) as f32);
+    }
     let mut right = vec![0.0; width * to[1]];
     for (column, (first, end)) in windows(width, to[1]).into_iter().enumerate() {
         for place in first..end {
             right[place * to[1] + column] = 1.0 / (end - first) as f32;
         }
     }
-    let right = graph.floats(columns, &[width, to[1]], &right);
-    let mut left = vec![0.0; to[0] * height];
-    for (row, (first, end)) in windows(height, to[0]).into_iter().enumerate() {
-        left[row * height..][first..end].fill(1.0 / (end - first) as f32);
-    }
-    let left = graph.floats(rows, &[to[0], height], &left);
-    let narrow = graph.node("MatMul", &[input, &right], &format!("{output}/narrow"), &[]);
-    graph.node("MatMul", &[&left, &narrow], output, &[])
+    let left = graph.floats(format!("{output}/rows"), &[to[0], height], &left);
+    let right = graph.floats(format!("{output}/columns"), &[width, to[1]], &right);
+    let low = graph.node("MatMul", &[&left, input], &format!("{output}/low"), &[]);
+    graph.node("MatMul", &[&low, &right], output, &[])
 }
 
 /// Pools `input` of sides `from` to sides `to` by the maximum.
@@ -116,6 +124,17 @@ fn ordinary(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::onnx::proto::node;
+
+    /// What OpenVINO needs, which these tests cannot run; see [`average`].
+    #[test]
+    fn the_last_product_has_a_constant_on_its_right() {
+        let mut graph = Graph::default();
+        average(&mut graph, "x", "y", [33, 45], [16, 22]);
+        let bytes = graph.finish("net", ("x", &[]), ("y", &[])).into_bytes();
+        let last = node("MatMul", &["y/low", "y/columns"], "y", &[]).into_bytes();
+        assert!(bytes.windows(last.len()).any(|part| part == last));
+    }
 
     #[test]
     fn windows_are_pytorchs_and_two_of_the_shortest_cover_each() {
