@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use sdpoint::exchange::{StatisticsOf, onnx, python, state_dict};
+use sdpoint::exchange::{ExportedPreprocessing, StatisticsOf, onnx, python, state_dict};
 use sdpoint::{Budget, Instance, Model, Record};
 use serde::Serialize;
 
@@ -92,7 +92,7 @@ struct Manifest<'a> {
     network: &'a str,
     /// Names of the classes in the order of the logits.
     classes: &'a [String],
-    preprocessing: &'a sdpoint::Preprocessing,
+    preprocessing: ExportedPreprocessing<'a>,
     instances: &'a [Written<'a>],
 }
 
@@ -178,7 +178,7 @@ fn folder<'a>(
     let manifest = Manifest {
         network: model.network.name(),
         classes: &model.classes,
-        preprocessing: &model.preprocessing,
+        preprocessing: ExportedPreprocessing::from(&model.preprocessing),
         instances: &written,
     };
     let manifest = serde_json::to_vec_pretty(&manifest)

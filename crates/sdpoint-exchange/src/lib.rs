@@ -12,6 +12,7 @@ mod checkpoint;
 mod error;
 mod import;
 mod onnx;
+mod preprocessing;
 mod python;
 mod state_dict;
 
@@ -22,5 +23,6 @@ pub use import::{
     import_chosen, recognise,
 };
 pub use onnx::{ONNX_INPUT, ONNX_OUTPUT, onnx};
+pub use preprocessing::ExportedPreprocessing;
 pub use python::python;
 pub use state_dict::{StatisticsOf, state_dict};

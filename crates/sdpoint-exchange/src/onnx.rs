@@ -13,6 +13,7 @@ mod proto;
 use sdpoint_core::{Instance, Model, Record};
 
 use crate::error::ExportError;
+use crate::preprocessing::ExportedPreprocessing;
 use proto::{Message, entry};
 
 /// The version of ONNX's operators, that of ONNX 1.12 of the year 2022.
@@ -34,7 +35,7 @@ const MAX_BYTES: usize = i32::MAX as usize;
 ///
 /// The metadata has, as JSON where it is no plain text: `network`,
 /// `instance`, `macs`, `classes` in the order of the logits, and
-/// `preprocessing` as in a model file.
+/// `preprocessing` as [`ExportedPreprocessing`].
 ///
 /// # Errors
 /// If the model does not have the instance, or is too large for ONNX.
@@ -81,7 +82,7 @@ fn metadata(model: &Model, record: &Record) -> Result<[(&'static str, String); 5
         ("classes", serde_json::to_string(&model.classes)?),
         (
             "preprocessing",
-            serde_json::to_string(&model.preprocessing)?,
+            serde_json::to_string(&ExportedPreprocessing::from(&model.preprocessing))?,
         ),
     ])
 }

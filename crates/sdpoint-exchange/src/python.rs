@@ -11,6 +11,7 @@ mod structure;
 use sdpoint_core::{LayerId, Model, Network};
 
 use crate::error::ExportError;
+use crate::preprocessing::in_words;
 use crate::state_dict::instances;
 use class::Classes;
 use module::{Body, body, member};
@@ -45,10 +46,13 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
          # The instances that the model has statistics of, besides \"full\".\n\
          INSTANCES = {}\n\n\
          # Inputs are [batch, colours, *SIZE], (value - MEAN) / STD of values from 0 to 1.\n\
-         SIZE = {}\nMEAN = {}\nSTD = {}\n\n\n\
+         {}SIZE = {}\nMEAN = {}\nSTD = {}\n\n\n\
          {PARTS}\n\n{definitions}{}{LOAD}",
         docstring(network),
         list(&names)?,
+        in_words(preprocessing)
+            .map(|line| format!("# {line}\n"))
+            .concat(),
         numbers(&preprocessing.size),
         numbers(&preprocessing.mean),
         numbers(&preprocessing.std),

@@ -7,6 +7,7 @@ use safetensors::{Dtype, serialize};
 use sdpoint_core::{Instance, Model, Moments};
 
 use crate::error::ExportError;
+use crate::preprocessing::ExportedPreprocessing;
 
 /// Whose batch-norm statistics a state dict has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +104,7 @@ pub fn state_dict(model: &Model, of: StatisticsOf) -> Result<Vec<u8>, ExportErro
         ("classes".into(), serde_json::to_string(&model.classes)?),
         (
             "preprocessing".into(),
-            serde_json::to_string(&model.preprocessing)?,
+            serde_json::to_string(&ExportedPreprocessing::from(&model.preprocessing))?,
         ),
     ]);
     Ok(serialize(views, Some(metadata))?)
