@@ -1,6 +1,52 @@
 def kept(x, ratio):
     """Height and width of a feature map of which `ratio` is kept of each side."""
-    return [max(1, round(side * ratio)) for side in x.shape[2:]]
+    # While tracing, sides are tensors, which have no `round`.
+    return [max(1, round(int(side) * ratio)) for side in x.shape[2:]]
+
+
+def exporting():
+    """Whether `torch.onnx.export` or `torch.export` is at work.
+
+    Neither of ONNX's exporters knows all of adaptive pooling, so that it is then put together
+    from operators that they do know.
+    """
+    # Older versions of PyTorch have no is_exporting.
+    is_exporting = getattr(torch.compiler, "is_exporting", torch.onnx.is_in_onnx_export)
+    return torch.onnx.is_in_onnx_export() or is_exporting()
+
+
+def windows(inputs, outputs):
+    """The inputs that each output of adaptive pooling covers along a side: first, end."""
+    return [(i * inputs // outputs, ((i + 1) * inputs - 1) // outputs + 1) for i in range(outputs)]
+
+
+def average_pool(x, size):
+    """Adaptive average pooling: while exporting, a product with a matrix for each side."""
+    if not exporting():
+        return F.adaptive_avg_pool2d(x, size)
+    rows, columns = (
+        x.new_tensor(
+            [[(a <= i < b) / (b - a) for i in range(side)] for a, b in windows(side, outputs)]
+        )
+        for side, outputs in zip(map(int, x.shape[2:]), size)
+    )
+    # OpenVINO computes the other order wrongly where a batch norm follows.
+    return torch.matmul(torch.matmul(rows, x), columns.t())
+
+
+def max_pool(x, size):
+    """Adaptive max pooling: while exporting, the largest of the rows of each window, then columns."""
+    if not exporting():
+        return F.adaptive_max_pool2d(x, size)
+    for axis, outputs in zip((2, 3), size):
+        spans = windows(int(x.shape[axis]), outputs)
+        y = None
+        for step in range(max(b - a for a, b in spans)):
+            places = torch.tensor([min(a + step, b - 1) for a, b in spans], device=x.device)
+            part = x.index_select(axis, places)
+            y = part if y is None else torch.maximum(y, part)
+        x = y
+    return x
 
 
 class SDPoint(nn.Module):
@@ -11,7 +57,7 @@ class SDPoint(nn.Module):
         self.point, self.ratio = str(point), None
 
     def forward(self, x):
-        return x if self.ratio is None else F.adaptive_avg_pool2d(x, kept(x, self.ratio))
+        return x if self.ratio is None else average_pool(x, kept(x, self.ratio))
 
 
 class StemPool(nn.MaxPool2d):
@@ -21,7 +67,7 @@ class StemPool(nn.MaxPool2d):
 
     def forward(self, x):
         full = super().forward(x)
-        return full if self.ratio is None else F.adaptive_max_pool2d(x, kept(full, self.ratio))
+        return full if self.ratio is None else max_pool(x, kept(full, self.ratio))
 
 
 class Norm(nn.BatchNorm2d):
