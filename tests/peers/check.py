@@ -1,77 +1,24 @@
-"""Import and export against PyTorch, torchvision, timm, onnx and ONNX Runtime.
+"""Import and export against the programs on the other side.
 
     tests/peers/run            all of it
     tests/peers/run import     one part: import, export
+    tests/peers/run module     one check of export: models, runtimes, docs, module
 """
 
-import importlib.util
 import json
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-import numpy as np
-import onnx
-import onnxruntime
 import timm
 import torch
 import torchvision
-from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-PROGRAMS = Path(sys.argv[1]).resolve()
-PARTS = sys.argv[2:] or ["import", "export"]
-WORK = Path(tempfile.mkdtemp(prefix="sdpoint-peers-"))
-
-# Names with all that JSON and the formats around it have to escape.
-ODD_NAMES = ['a "quote"', "back\\slash", "tab\tin it", "naïve 猫 🐈", "</script>", "'", " ", "100%"]
+from support import WORK, check, difference, ours, randomised, sdpoint
 
 VISION = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
 TIMM = [*VISION, "resnext101_32x4d"]
-
-
-def sdpoint(*arguments):
-    command = [PROGRAMS / "sdpoint", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def ours(model, instance, images):
-    """What sdpoint computes of [batch, colours, height, width]."""
-    command = [PROGRAMS / "examples/logits", model, instance, *map(str, images.shape[2:])]
-    data = images.numpy().astype("<f4").tobytes()
-    logits = subprocess.run(command, input=data, check=True, capture_output=True).stdout
-    return np.frombuffer(logits, "<f4").reshape(len(images), -1)
-
-
-def difference(found, expected):
-    """The largest difference, on the scale of the largest value."""
-    found, expected = np.asarray(found), np.asarray(expected)
-    assert found.shape == expected.shape, (found.shape, expected.shape)
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-def check(what, worst, allowed):
-    print(f"{'ok  ' if worst <= allowed else 'FAIL'} {what}: {worst:.1e} of {allowed:.0e}", flush=True)
-    if not worst <= allowed:
-        check.failed += 1
-
-
-check.failed = 0
-
-
-def randomised(net, seed):
-    """Random statistics and batch norms; the weights are random already."""
-    torch.manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.2)
-            module.running_var.uniform_(0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, 0, 0.2)
-    return net.eval()
 
 
 def saved(net, number):
@@ -203,137 +150,30 @@ def check_types():
             path.unlink()
 
 
-def noise(folder):
-    """Images to calibrate on, in two classes and without a test split.
+def check_export(parts):
+    # Each needs programs that import does without.
+    from check_docs import check_docs
+    from check_models import check_models
+    from check_module import check_module
+    from check_runtimes import check_runtimes
 
-    Noise, as the images are that networks are compared on: others would meet
-    variances that are not theirs, and rounding would grow.
-    """
-    generator = np.random.default_rng(0)
-    for name in ["a", "b"]:
-        (folder / "train" / name).mkdir(parents=True)
-        for number in range(12):
-            image = generator.integers(0, 256, (256, 256, 3), dtype=np.uint8)
-            Image.fromarray(image).save(folder / "train" / name / f"{number}.png")
-    return f"folder:{folder}"
-
-
-def imported(name, data, stem, arguments=(), **options):
-    """A model of torchvision's network with all instances."""
-    net = randomised(torchvision.models.get_model(name, **options), 7)
-    model = WORK / f"{stem}.safetensors"
-    sdpoint("import", saved(net, 0), "--network", name, "-o", model, *arguments)
-    sdpoint("calibrate", model, "--data", data, "--ratios", "0.5,0.75")
-    return net, model
+    checks = {
+        "models": check_models,
+        "runtimes": check_runtimes,
+        "docs": check_docs,
+        "module": check_module,
+    }
+    for part, run in checks.items():
+        if part in parts or "export" in parts:
+            run()
 
 
-def odd(data):
-    """Images of which few sides are divided evenly, and odd names of classes."""
-    names = WORK / "names.txt"
-    names.write_text("\n".join(ODD_NAMES) + "\n")
-    arguments = ["--classes", names, "--input", "197x243"]
-    return imported("resnet18", data, "odd", arguments, num_classes=len(ODD_NAMES))
-
-
-def module_of(model):
-    """The PyTorch module that is exported of a model."""
-    source = WORK / "net.py"
-    sdpoint("export", model, "--python", "-o", source)
-    spec = importlib.util.spec_from_file_location("net", source)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    lines = len(source.read_text().splitlines())
-    return module, lines
-
-
-def check_export():
-    data = noise(WORK / "noise")
-    models = [imported(name, data, name) for name in ["resnet18", "resnext50_32x4d"]]
-    models.append(odd(data))
-    sdpoint("train", "--network", "preresnet20", "--train-images", 500, "--epochs", 1, "--out", WORK / "run")
-    models.append((None, WORK / "run/model.safetensors"))
-    for net, model in models:
-        listed = json.loads(sdpoint("instances", model, "--json"))
-        folder = WORK / f"{model.stem}-onnx"
-        sdpoint("export", model, "--instances", "all", "-o", folder)
-        manifest = json.loads((folder / "manifest.json").read_text())
-        name = manifest["network"]
-        if model.stem == "odd":
-            assert manifest["classes"] == ODD_NAMES, manifest["classes"]
-            name = f"{name} at 197x243"
-        assert [i["instance"] for i in manifest["instances"]] == [i["instance"] for i in listed]
-        size = manifest["preprocessing"]["size"]
-        images = torch.randn(3, 3, *size)
-        weights = WORK / "weights.safetensors"
-        sdpoint("export", model, "--format", "safetensors", "--instances", "all", "-o", weights)
-        module, lines = module_of(model)
-        exported = module.load(weights)
-        worst = {"ONNX Runtime": 0.0, "ONNX Runtime, one image": 0.0, "PyTorch module": 0.0}
-        for entry in manifest["instances"]:
-            instance, path = entry["instance"], folder / entry["file"]
-            onnx.checker.check_model(str(path), full_check=True)
-            about = {p.key: p.value for p in onnx.load(path).metadata_props}
-            assert about["instance"] == instance and about["network"] == manifest["network"], about
-            assert json.loads(about["classes"]) == manifest["classes"]
-            assert json.loads(about["preprocessing"]) == manifest["preprocessing"]
-            assert int(about["macs"]) == entry["macs"]
-            expected = ours(model, instance, images)
-            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-            for what, batch in [("ONNX Runtime", images), ("ONNX Runtime, one image", images[:1])]:
-                found = session.run(["logits"], {"images": batch.numpy()})[0]
-                worst[what] = max(worst[what], difference(found, expected[: len(batch)]))
-            with torch.no_grad():
-                found = exported.use(instance)(images)
-            worst["PyTorch module"] = max(worst["PyTorch module"], difference(found, expected))
-        count = len(listed)
-        for what, value in worst.items():
-            check(f"{name}, {count} instances, {what}", value, 1e-5 if "module" in what else 1e-4)
-        print(f"     {name}: the module has {lines} lines")
-        check_training(exported, images)
-
-        # An ordinary network takes one instance's file, to the last bit.
-        one = WORK / "one.safetensors"
-        sdpoint("export", model, "--format", "safetensors", "--instance", "0@0.5", "-o", one)
-        module.Network(instances=[]).load_state_dict(load_file(one))
-        if net is not None:
-            sdpoint("export", model, "--format", "safetensors", "--instance", "full", "-o", one)
-            before = {key: value.clone() for key, value in net.state_dict().items()}
-            net.load_state_dict(load_file(one))
-            # Calibration with --ratios leaves the statistics of full alone.
-            same = all(
-                torch.equal(value, before[key])
-                for key, value in net.state_dict().items()
-                if not key.endswith("num_batches_tracked")
-            )
-            check(f"{name}, state dict of full in torchvision", 0.0 if same else 1.0, 0.0)
-
-
-def check_training(net, images):
-    """The exported module trains and calibrates."""
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    optimizer = torch.optim.SGD(net.parameters(), 0.001)
-    net.train()
-    for _ in range(2):
-        net.draw()
-        loss = nn.functional.cross_entropy(net(images), torch.tensor([0, 1, 2]))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    statistics = [key for key in before if "running" in key or "instance" in key]
-    after = net.state_dict()
-    assert all(torch.equal(after[key], before[key]) for key in statistics)
-    net.instances = ["full", "0@0.5"]
-    net.calibrate([images, images[:2]])
-    after = net.state_dict()
-    assert any(not torch.equal(after[key], before[key]) for key in statistics)
-    assert not net.training
-
-
+parts = set(sys.argv[2:]) or {"import", "export"}
 with torch.inference_mode(False):
-    if "import" in PARTS:
+    if "import" in parts:
         check_import()
-    if "export" in PARTS:
-        check_export()
+    if parts - {"import"}:
+        check_export(parts)
 if check.failed:
     sys.exit(f"{check.failed} checks failed")
 print("all checks passed")

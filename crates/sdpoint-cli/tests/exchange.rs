@@ -308,6 +308,9 @@ fn exports_are_listed_and_wrong_instances_named() {
         manifest["classes"],
         serde_json::json!(["lying", "standing"])
     );
+    // The filter is named, even the usual one.
+    assert_eq!(manifest["preprocessing"]["interpolation"], "bilinear");
+    assert_eq!(manifest["preprocessing"]["exif_orientation"], "ignore");
     let instances = manifest["instances"].as_array().unwrap();
     assert_eq!(instances.len(), 7);
     for entry in instances {

@@ -3,7 +3,10 @@
 mod support;
 
 use safetensors::SafeTensors;
-use sdpoint_core::{Instance, NetworkBuilder, Norm, layer::Conv};
+use sdpoint_core::{
+    EvalTransform, ExifOrientation, Instance, Interpolation, Model, NetworkBuilder, Norm,
+    layer::Conv,
+};
 use sdpoint_exchange::{Checkpoint, ExportError, StatisticsOf, import, python, state_dict};
 use support::oracle::Oracle;
 use support::oracle::networks::NAMES;
@@ -86,6 +89,47 @@ fn the_module_has_a_class_for_each_kind_of_block() {
     ] {
         assert!(source.contains(&format!("{line}\n")), "{line}\n{source}");
     }
+}
+
+/// What is done to an image before it is normalised, in the module and in the
+/// metadata of the weights.
+#[test]
+fn preprocessing_is_said_in_full() {
+    let mut model = Oracle::open("preresnet8").model(false);
+    let lines = |model: &Model| {
+        let source = python(model).unwrap();
+        let comments = source.lines().skip_while(|line| !line.starts_with("# Inputs"));
+        let comments = comments.take_while(|line| line.starts_with("# "));
+        comments.skip(1).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(
+        lines(&model),
+        "# Pixels are taken as stored: EXIF orientation is ignored.\n\
+         # They are resized to 32x32, whatever their shape.\n\
+         # The filter is bilinear with antialiasing, as in Pillow."
+    );
+    model.preprocessing.evaluate = EvalTransform::CenterCrop { resize: 36 };
+    model.preprocessing.interpolation = Interpolation::Bicubic;
+    model.preprocessing.exif_orientation = ExifOrientation::Apply;
+    assert_eq!(
+        lines(&model),
+        "# Images are turned upright as their EXIF orientation says.\n\
+         # Their shorter side is resized to 36, then the middle 32x32 cut out.\n\
+         # The filter is bicubic with antialiasing, as in Pillow."
+    );
+    model.preprocessing.evaluate = EvalTransform::SquashCrop { resize: [36, 40] };
+    model.preprocessing.interpolation = Interpolation::Nearest;
+    let text = lines(&model);
+    assert!(text.contains("resized to 36x40, whatever their shape, then the middle 32x32"));
+    assert!(text.ends_with("# The filter is nearest, as in Pillow."), "{text}");
+
+    let file = state_dict(&model, StatisticsOf::All).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&file).unwrap();
+    let metadata = metadata.metadata().as_ref().unwrap();
+    let how: serde_json::Value = serde_json::from_str(&metadata["preprocessing"]).unwrap();
+    assert_eq!(how["interpolation"], "nearest");
+    assert_eq!(how["exif_orientation"], "apply");
+    assert_eq!(how["evaluate"]["squash_crop"]["resize"][1], 40);
 }
 
 #[test]
