@@ -60,8 +60,10 @@ pub fn described(description: &str) -> Option<Vec<u8>> {
     let mut document: Map<String, Value> = serde_json::from_str(description).ok()?;
     let network: Network = serde_json::from_value(document.get("network")?.clone()).ok()?;
     let instances: Vec<Record> = serde_json::from_value(document.get("instances")?.clone()).ok()?;
-    let parameters = network.parameters().into_iter();
-    let mut tensors: Vec<(String, Vec<usize>)> = parameters.map(|p| (p.name, p.shape)).collect();
+    let parameters = network.parameters().iter();
+    let mut tensors: Vec<(String, Vec<usize>)> = parameters
+        .map(|p| (p.name.clone(), p.shape.clone()))
+        .collect();
     let norms = network.norms();
     for record in &instances {
         let prefix = match record.instance.point() {

@@ -126,9 +126,9 @@ fn a_checkpoint_of_another_network_is_recognised() {
     let (written, model) = path(&folder, "model.safetensors");
     let (zeros, from) = path(&folder, "zeros.safetensors");
     let network = sdpoint::zoo::build("wrn16-2", 3).unwrap();
-    let parameters = network.parameters().into_iter();
-    let parameters = parameters.map(|parameter| (parameter.name, parameter.shape));
-    let norms = network.norms().into_iter();
+    let parameters = network.parameters().iter();
+    let parameters = parameters.map(|parameter| (parameter.name.clone(), parameter.shape.clone()));
+    let norms = network.norms().iter();
     let statistics = norms.flat_map(|norm| {
         ["mean", "var"].map(|kind| (format!("{}.running_{kind}", norm.name), vec![norm.channels]))
     });

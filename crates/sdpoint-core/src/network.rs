@@ -28,6 +28,8 @@ pub struct Network {
     description: Description,
     /// Output channels of each layer.
     channels: Vec<usize>,
+    parameters: Vec<Parameter>,
+    norms: Vec<Norm>,
 }
 
 /// A place where the feature map may be downsampled: there, one tensor alone
@@ -223,77 +225,23 @@ impl Network {
     }
 
     /// The parameters in the order of the layers.
-    pub fn parameters(&self) -> Vec<Parameter> {
-        let mut parameters = Vec::new();
-        for (index, layer) in self.layers().iter().enumerate() {
-            let mut push = |suffix: &str, shape: &[usize], role| {
-                parameters.push(Parameter {
-                    name: format!("{}.{suffix}", layer.name),
-                    shape: shape.to_vec(),
-                    layer: LayerId(index),
-                    role,
-                });
-            };
-            match layer.op {
-                Op::Conv(conv) => {
-                    push("weight", &conv.weight_shape(), Role::Weight);
-                    if conv.bias {
-                        push("bias", &[conv.out_channels], Role::Bias);
-                    }
-                }
-                Op::BatchNorm { channels, .. } => {
-                    push("weight", &[channels], Role::NormScale);
-                    push("bias", &[channels], Role::NormShift);
-                }
-                Op::Linear {
-                    in_features,
-                    out_features,
-                    bias,
-                } => {
-                    push("weight", &[out_features, in_features], Role::Weight);
-                    if bias {
-                        push("bias", &[out_features], Role::Bias);
-                    }
-                }
-                Op::Input { .. }
-                | Op::Relu
-                | Op::MaxPool(_)
-                | Op::AvgPool(_)
-                | Op::GlobalAvgPool
-                | Op::Add
-                | Op::Concat => {}
-            }
-        }
-        parameters
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
     }
 
     /// The batch norms in the order of the layers.
-    pub fn norms(&self) -> Vec<Norm> {
-        self.layers()
-            .iter()
-            .enumerate()
-            .filter_map(|(index, layer)| match layer.op {
-                Op::BatchNorm { channels, .. } => Some(Norm {
-                    name: layer.name.clone(),
-                    layer: LayerId(index),
-                    channels,
-                }),
-                _ => None,
-            })
-            .collect()
+    pub fn norms(&self) -> &[Norm] {
+        &self.norms
     }
 
     /// Which of [`Network::norms`] see another input in an instance than in
     /// `full`: those behind its point. For `full` itself, all.
     pub fn own_norms(&self, instance: Instance) -> Range<usize> {
-        let norms = self.norms();
-        let first = instance
-            .point()
-            .and_then(|id| self.point(id))
-            .map_or(0, |point| {
-                norms.partition_point(|norm| norm.layer <= point.layer)
-            });
-        first..norms.len()
+        let point = instance.point().and_then(|id| self.point(id));
+        let first = point.map_or(0, |point| {
+            self.norms.partition_point(|norm| norm.layer <= point.layer)
+        });
+        first..self.norms.len()
     }
 }
 
@@ -310,10 +258,70 @@ impl TryFrom<Description> for Network {
         let channels = check::layers(&description.layers)?;
         check::points(&description.layers, &description.points)?;
         Ok(Self {
+            parameters: parameters(&description.layers),
+            norms: norms(&description.layers),
             description,
             channels,
         })
     }
+}
+
+/// Lists the parameters of `layers`, in their order.
+fn parameters(layers: &[Layer]) -> Vec<Parameter> {
+    let mut parameters = Vec::new();
+    for (index, layer) in layers.iter().enumerate() {
+        let mut push = |suffix: &str, shape: &[usize], role| {
+            parameters.push(Parameter {
+                name: format!("{}.{suffix}", layer.name),
+                shape: shape.to_vec(),
+                layer: LayerId(index),
+                role,
+            });
+        };
+        match layer.op {
+            Op::Conv(conv) => {
+                push("weight", &conv.weight_shape(), Role::Weight);
+                if conv.bias {
+                    push("bias", &[conv.out_channels], Role::Bias);
+                }
+            }
+            Op::BatchNorm { channels, .. } => {
+                push("weight", &[channels], Role::NormScale);
+                push("bias", &[channels], Role::NormShift);
+            }
+            Op::Linear {
+                in_features,
+                out_features,
+                bias,
+            } => {
+                push("weight", &[out_features, in_features], Role::Weight);
+                if bias {
+                    push("bias", &[out_features], Role::Bias);
+                }
+            }
+            Op::Input { .. }
+            | Op::Relu
+            | Op::MaxPool(_)
+            | Op::AvgPool(_)
+            | Op::GlobalAvgPool
+            | Op::Add
+            | Op::Concat => {}
+        }
+    }
+    parameters
+}
+
+/// Lists the batch norms among `layers`, in their order.
+fn norms(layers: &[Layer]) -> Vec<Norm> {
+    let norm = |(index, layer): (usize, &Layer)| match layer.op {
+        Op::BatchNorm { channels, .. } => Some(Norm {
+            name: layer.name.clone(),
+            layer: LayerId(index),
+            channels,
+        }),
+        _ => None,
+    };
+    layers.iter().enumerate().filter_map(norm).collect()
 }
 
 #[cfg(test)]
@@ -440,8 +448,9 @@ mod tests {
 
     #[test]
     fn parameters_carry_pytorch_names_and_shapes() {
-        let parameters = residual().finish().unwrap().parameters();
-        let listed: Vec<(&str, &[usize])> = parameters
+        let network = residual().finish().unwrap();
+        let listed: Vec<(&str, &[usize])> = network
+            .parameters()
             .iter()
             .map(|p| (p.name.as_str(), p.shape.as_slice()))
             .collect();

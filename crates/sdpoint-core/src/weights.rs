@@ -47,20 +47,20 @@ impl Weights {
     pub fn fit(&self, network: &Network) -> bool {
         let parameters = network.parameters();
         self.0.len() == parameters.len()
-            && std::iter::zip(&self.0, &parameters).all(|(data, p)| data.len() == p.len())
+            && std::iter::zip(&self.0, parameters).all(|(data, p)| data.len() == p.len())
     }
 
     /// Those of a network, out of these, which are another's that has parameters of the same
     /// names and shapes among its own; none if it lacks one.
     pub fn select(&self, from: &Network, to: &Network) -> Option<Self> {
-        let theirs: BTreeMap<String, usize> = from
+        let theirs: BTreeMap<&str, usize> = from
             .parameters()
-            .into_iter()
+            .iter()
             .enumerate()
-            .map(|(index, parameter)| (parameter.name, index))
+            .map(|(index, parameter)| (parameter.name.as_str(), index))
             .collect();
-        let ours = to.parameters().into_iter().map(|parameter| {
-            let values = self.0.get(*theirs.get(&parameter.name)?)?;
+        let ours = to.parameters().iter().map(|parameter| {
+            let values = self.0.get(*theirs.get(parameter.name.as_str())?)?;
             (values.len() == parameter.len()).then(|| values.clone())
         });
         ours.collect::<Option<_>>().map(Self)

@@ -68,8 +68,9 @@ fn parameters_and_statistics_have_pytorchs_names_and_shapes() {
                 Some((name.to_owned(), tensor.shape().to_vec()))
             })
             .collect();
-        let parameters = network.parameters().into_iter().map(|p| (p.name, p.shape));
-        let statistics = network.norms().into_iter().flat_map(|norm| {
+        let parameters = network.parameters().iter();
+        let parameters = parameters.map(|p| (p.name.clone(), p.shape.clone()));
+        let statistics = network.norms().iter().flat_map(|norm| {
             ["running_mean", "running_var"]
                 .map(|kind| (format!("{}.{kind}", norm.name), vec![norm.channels]))
         });

@@ -12,7 +12,7 @@ use sdpoint_core::{Network, Op, Role, Weights};
 /// `±1/√(input features)` as PyTorch does; batch norms start as the identity.
 pub fn initial_weights(network: &Network, seed: u64) -> Weights {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let weights = network.parameters().into_iter().map(|parameter| {
+    let weights = network.parameters().iter().map(|parameter| {
         let len = parameter.len();
         match (&network.layer(parameter.layer).op, parameter.role) {
             (Op::Conv(conv), Role::Weight) => {

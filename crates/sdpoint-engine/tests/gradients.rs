@@ -374,7 +374,7 @@ fn early_exits_add_up() {
     }
     assert!((outcome.loss - loss / alone.len() as f64).abs() < 1e-5);
     for (name, (ours, theirs)) in
-        std::iter::zip(&names, std::iter::zip(&engine.gradients().0, &sum.0))
+        std::iter::zip(names, std::iter::zip(&engine.gradients().0, &sum.0))
     {
         let largest = theirs.iter().fold(1e-3_f32, |a, b| a.max(b.abs()));
         for (a, b) in std::iter::zip(ours, theirs) {

@@ -47,9 +47,9 @@ pub fn state_dict(model: &Model, of: StatisticsOf) -> Result<Vec<u8>, ExportErro
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (parameter, values) in std::iter::zip(network.parameters(), &model.weights.0) {
         tensors.push((
-            parameter.name,
+            parameter.name.clone(),
             Dtype::F32,
-            parameter.shape,
+            parameter.shape.clone(),
             bytes([values.as_slice()]),
         ));
     }

@@ -79,9 +79,9 @@ fn longer_names(count: u32) -> Vec<u8> {
 /// storage.
 fn one_storage_for_all() -> Vec<u8> {
     let network = tiny();
-    let parameters = network.parameters().into_iter();
-    let parameters = parameters.map(|parameter| (parameter.name, parameter.shape));
-    let norms = network.norms().into_iter();
+    let parameters = network.parameters().iter();
+    let parameters = parameters.map(|parameter| (parameter.name.clone(), parameter.shape.clone()));
+    let norms = network.norms().iter();
     let statistics = norms.flat_map(|norm| {
         ["mean", "var"].map(|kind| (format!("{}.running_{kind}", norm.name), vec![norm.channels]))
     });

@@ -294,7 +294,7 @@ fn read_weights(
     prefix: &str,
     digest: &mut Sha256,
 ) -> Result<Weights, String> {
-    let values = network.parameters().into_iter().map(|parameter| {
+    let values = network.parameters().iter().map(|parameter| {
         let name = format!("{prefix}.{}", parameter.name);
         let tensor = file
             .tensor(&name)

@@ -17,13 +17,13 @@ pub(super) struct Slot {
 /// They come one by one, because an absurd description can ask for more of
 /// them than memory holds.
 pub(super) fn slots<'a>(
-    network: &Network,
+    network: &'a Network,
     norms: &'a [Norm],
     instances: &'a [Instance],
 ) -> impl Iterator<Item = Slot> + 'a {
-    let parameters = network.parameters().into_iter().map(|parameter| Slot {
-        name: parameter.name,
-        shape: parameter.shape,
+    let parameters = network.parameters().iter().map(|parameter| Slot {
+        name: parameter.name.clone(),
+        shape: parameter.shape.clone(),
     });
     let firsts: Vec<usize> = instances
         .iter()

@@ -45,9 +45,8 @@ fn model() -> Model {
     let mut statistics = Statistics::identity(&network);
     let mut instances = Vec::new();
     for (index, instance) in network.instances(&Ratio::DEFAULT).into_iter().enumerate() {
-        let own = network
-            .norms()
-            .drain(network.own_norms(instance))
+        let own = network.norms()[network.own_norms(instance)]
+            .iter()
             .map(|norm| Moments {
                 mean: vec![index as f32 / 3.0; norm.channels],
                 var: vec![1.0 + index as f32; norm.channels],
