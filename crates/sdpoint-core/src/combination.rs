@@ -1,4 +1,4 @@
-//! Several instances for one answer: cascades and ensembles.
+//! Combinations of instances: cascades and ensembles.
 
 use std::fmt;
 
@@ -6,49 +6,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
 
-/// How instances work together.
+/// A combination of several instances for one prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Combination {
-    /// The second sees what the first is not sure of.
+    /// A second instance for images that the first is unsure of.
     Cascade(Cascade),
-    /// The average of all their probabilities.
+    /// The mean of the probabilities of all instances.
     Ensemble(Vec<Instance>),
 }
 
-/// A cheap instance, and a dearer one for the images that it is not sure of.
+/// A cheap instance for all images, and a costlier one for those that it is
+/// unsure of.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cascade {
-    /// The instance that every image goes through.
+    /// The instance that runs on every image.
     pub first: Instance,
-    /// The instance for the images that the first is not sure of.
+    /// The instance that runs on the images that the first is unsure of.
     pub second: Instance,
-    /// The first is sure where it gives its best class at least this
-    /// probability.
+    /// The confidence threshold: the first instance is sure of an image if its
+    /// most probable class has at least this probability.
     pub threshold: f64,
 }
 
-/// A combination that was measured: what an image costs and how well it does,
-/// on average.
+/// The mean cost and the measured accuracy of a combination.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CombinedRecord {
-    /// Which combination.
+    /// The combination.
     pub combination: Combination,
-    /// Mean multiply-accumulates for an image; what its instances have in
-    /// common counts once.
+    /// Mean multiply-accumulates per image. Layers that its instances have in
+    /// common count once.
     pub macs: u64,
-    /// Share (0 to 1) of images whose first guess is right.
+    /// Top-1 accuracy, from 0 to 1.
     pub top1: f64,
-    /// Share of images with the right class among the first five.
+    /// Top-5 accuracy, from 0 to 1.
     pub top5: f64,
     /// Mean cross-entropy, in nats.
     pub loss: f64,
 }
 
 impl Combination {
-    /// The instances that it needs.
+    /// The instances that it consists of.
     pub fn members(&self) -> Vec<Instance> {
         match self {
             Self::Cascade(cascade) => vec![cascade.first, cascade.second],

@@ -1,26 +1,26 @@
-//! What an instance costs: multiply-accumulates, parameters, memory.
+//! The cost of an instance: multiply-accumulates, parameters, memory.
 
 use crate::instance::Instance;
 use crate::layer::{LayerId, Op, last_uses};
 use crate::network::Network;
 use crate::shapes::{Shape, ShapeError, Shapes};
 
-/// What running an instance on one image costs.
+/// The cost of running an instance on one image.
 ///
 /// All numbers saturate at `u64::MAX` instead of overflowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cost {
-    /// Multiply-accumulates of all convolutions and linear layers: the number
-    /// that the field quotes (4.09 G for ResNet-50 at 224×224). Biases,
-    /// norms, activations and pooling are not counted.
+    /// Multiply-accumulates of all convolutions and linear layers, the number
+    /// usually quoted (4.09 G for ResNet-50 at 224×224). Biases, norms,
+    /// activations and pooling are not counted.
     pub macs: u64,
-    /// The same for each layer, in order.
+    /// Multiply-accumulates of each layer, in order.
     pub layer_macs: Vec<u64>,
-    /// Learnt values; equal for all instances of a network.
+    /// The number of parameters; the same for all instances of a network.
     pub parameters: u64,
-    /// The most bytes that feature maps in `f32` take at once, image
-    /// included, when the layers are computed in order, each into a buffer
-    /// of its own, and every tensor is dropped after its last use.
+    /// Peak memory of the feature maps and the image in bytes, in `f32`. Layers
+    /// are assumed to be computed in order without fusion, each into a buffer
+    /// of its own that is freed after its last use.
     pub peak_bytes: u64,
 }
 
@@ -35,7 +35,7 @@ impl Cost {
 }
 
 impl Network {
-    /// What an instance costs on one image of `[height, width]`.
+    /// Computes the cost of an instance on one image of `[height, width]`.
     ///
     /// # Errors
     /// As [`Network::shapes`].
@@ -57,7 +57,7 @@ impl Network {
     }
 }
 
-/// A number of multiply-accumulates to three digits: `40.8M`, `4.09G`.
+/// Formats a number of multiply-accumulates to three digits: `40.8M`, `4.09G`.
 pub fn format_macs(macs: u64) -> String {
     format_macs_to(macs, 3)
 }
@@ -66,7 +66,7 @@ pub fn format_macs(macs: u64) -> String {
 pub(crate) fn format_macs_to(macs: u64, digits: usize) -> String {
     let (mut value, mut unit) = (macs as f64, "");
     for larger in ["k", "M", "G", "T", "P", "E"] {
-        // 999.5 would be shown as 1000.
+        // 999.5 would be rounded to 1000.
         if value < 999.5 {
             break;
         }
@@ -85,7 +85,7 @@ pub(crate) fn format_macs_to(macs: u64, digits: usize) -> String {
 
 fn layer_macs(network: &Network, shapes: &Shapes, id: LayerId) -> u64 {
     match network.layer(id).op {
-        // Each output value sums over a window of the group's inputs.
+        // Each output value is a sum over a window of its group's inputs.
         Op::Conv(conv) => conv.weight_shape()[1..]
             .iter()
             .fold(shapes.computed(id).len() as u64, |macs, &size| {

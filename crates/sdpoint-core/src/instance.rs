@@ -1,4 +1,4 @@
-//! Names for downsampling points and for the instances that they make.
+//! Names of downsampling points and instances.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ratio::Ratio;
 
-/// Names a downsampling point of a network.
+/// The name of a downsampling point of a network.
 ///
-/// Points are ordered as the data meets them: the stem, then the blocks.
+/// Points are ordered by execution: the stem, then the blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PointId {
     /// The stem's max pool.
@@ -18,7 +18,7 @@ pub enum PointId {
     Block(usize),
 }
 
-/// One of the networks that share their weights: the full one, or the one
+/// One of the networks that share a set of weights: the full network, or the one
 /// that downsamples once, at one point, by one ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Instance {
@@ -28,7 +28,7 @@ pub enum Instance {
     At(PointId, Ratio),
 }
 
-/// Text that names no instance.
+/// An error of parsing the name of an instance or a point.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is not an instance: write full, or POINT@RATIO such as 3@0.5 or stem@0.75")]
 pub struct InstanceError(String);
@@ -42,7 +42,8 @@ impl Instance {
         }
     }
 
-    /// What the instance keeps of each side at its point.
+    /// The share of each side of the feature map that the instance keeps at its
+    /// point.
     pub fn ratio(self) -> Option<Ratio> {
         match self {
             Self::Full => None,
@@ -101,7 +102,7 @@ impl FromStr for Instance {
     }
 }
 
-// In files, points and instances are written as on the command line.
+// In files, points and instances are serialised as their text form.
 macro_rules! serde_as_text {
     ($type:ty) => {
         impl Serialize for $type {
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_and_instance_agree_both_ways() {
+    fn instances_round_trip_through_text() {
         for text in ["full", "0@0.5", "17@0.75", "stem@0.35"] {
             assert_eq!(text.parse::<Instance>().unwrap().to_string(), text);
         }
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_come_in_the_order_of_the_data() {
+    fn instances_are_ordered_by_execution() {
         let mut all: Vec<Instance> = ["1@0.5", "0@0.75", "stem@0.5", "full", "0@0.5"]
             .map(|text| text.parse().unwrap())
             .into();

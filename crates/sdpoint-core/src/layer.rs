@@ -1,102 +1,102 @@
-//! What a layer computes, as data.
+//! Layers and their operations, as data.
 
 use serde::{Deserialize, Serialize};
 
-/// The place of a layer in its network; a layer's inputs always have smaller ones.
+/// The index of a layer in its network. The inputs of a layer have smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LayerId(pub usize);
 
-/// One computation of a network.
+/// A layer of a network: an operation and its inputs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
     /// Unique in its network. Parameters are named after it, as in PyTorch:
     /// `layer1.0.conv1` has `layer1.0.conv1.weight`.
     pub name: String,
-    /// What is computed.
+    /// The operation.
     pub op: Op,
-    /// The layers whose outputs go in, in order.
+    /// The layers whose outputs it reads, in order.
     pub inputs: Vec<LayerId>,
 }
 
-/// What a layer computes. Sides are given height first.
+/// The operation of a layer. Pairs of sizes are height, then width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Op {
-    /// The images. A network has one, and it comes first.
+    /// The input images. A network has exactly one, as its first layer.
     Input {
-        /// Colour channels.
+        /// The number of channels.
         channels: usize,
     },
     /// A convolution.
     Conv(Conv),
-    /// Batch normalisation over all images and places.
+    /// Batch normalisation over all images and pixels.
     BatchNorm {
-        /// Channels in and out.
+        /// Input and output channels.
         channels: usize,
-        /// What is added to the variance.
+        /// The constant added to the variance.
         eps: f32,
     },
     /// `max(x, 0)`.
     Relu,
-    /// The largest value of each window; padding never wins.
+    /// Max pooling; padding is ignored.
     MaxPool(Window),
-    /// The mean of each window; padding counts as zeros.
+    /// Average pooling; padding counts as zeros.
     AvgPool(Window),
-    /// The mean over all places, which leaves one cell.
+    /// Global average pooling to one pixel.
     GlobalAvgPool,
-    /// A fully connected layer on a tensor of one cell.
+    /// A fully connected layer on a tensor of one pixel.
     Linear {
-        /// Channels in.
+        /// Input channels.
         in_features: usize,
-        /// Channels out.
+        /// Output channels.
         out_features: usize,
-        /// Whether a bias is added.
+        /// Whether it has a bias.
         bias: bool,
     },
     /// The sum of two tensors of the same shape.
     Add,
-    /// The inputs' channels one after another.
+    /// The concatenation of the inputs along the channels.
     Concat,
 }
 
-/// A convolution's numbers.
+/// The parameters of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv {
-    /// Channels in, a multiple of `groups`.
+    /// Input channels, a multiple of `groups`.
     pub in_channels: usize,
-    /// Channels out, a multiple of `groups`.
+    /// Output channels, a multiple of `groups`.
     pub out_channels: usize,
-    /// The kernel's sides.
+    /// The size of the kernel.
     pub kernel: [usize; 2],
-    /// Steps between outputs.
+    /// The stride.
     pub stride: [usize; 2],
-    /// Zeros around the input.
+    /// Zero padding on each side of the input.
     pub padding: [usize; 2],
-    /// Groups that see nothing of each other; `in_channels` of them make a
-    /// depth-wise convolution.
+    /// The number of groups; `in_channels` of them make a depthwise
+    /// convolution.
     pub groups: usize,
-    /// Whether a bias is added.
+    /// Whether it has a bias.
     pub bias: bool,
 }
 
-/// A pooling window's numbers.
+/// The parameters of a pooling window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Window {
-    /// The window's sides.
+    /// The size of the window.
     pub kernel: [usize; 2],
-    /// Steps between outputs.
+    /// The stride.
     pub stride: [usize; 2],
-    /// Padding around the input, at most half of the window.
+    /// Padding on each side of the input, at most half of the window.
     pub padding: [usize; 2],
 }
 
 impl Conv {
-    /// A convolution with a square kernel and "same" padding (`kernel / 2`),
-    /// of one group and without bias.
+    /// A convolution with a square kernel, "same" padding (`kernel / 2`), one
+    /// group and no bias.
     pub fn square(in_channels: usize, out_channels: usize, kernel: usize, stride: usize) -> Self {
         Self {
             in_channels,
@@ -109,12 +109,12 @@ impl Conv {
         }
     }
 
-    /// The same convolution in groups.
+    /// The same convolution with `groups` groups.
     pub fn grouped(self, groups: usize) -> Self {
         Self { groups, ..self }
     }
 
-    /// The shape of the weight as PyTorch has it:
+    /// The shape of the weight in PyTorch's layout:
     /// `[out_channels, in_channels / groups, kernel height, kernel width]`.
     pub fn weight_shape(&self) -> [usize; 4] {
         [
@@ -143,7 +143,8 @@ pub(crate) fn windows(size: usize, kernel: usize, stride: usize, padding: usize)
     Some((size + 2 * padding).checked_sub(kernel)? / stride + 1)
 }
 
-/// For each layer, the last that uses its output; itself if none does.
+/// For each layer, the index of the last layer that reads its output; its own if
+/// none does.
 pub(crate) fn last_uses(layers: &[Layer]) -> Vec<usize> {
     let mut last_use: Vec<usize> = (0..layers.len()).collect();
     for (index, layer) in layers.iter().enumerate() {

@@ -1,9 +1,9 @@
 //! Networks as data.
 //!
 //! A [`Network`] is a list of layers in topological order, with the points
-//! at which its feature maps may be downsampled. Everything else reads that
-//! description: shapes, cost, the engine, import and export. No tensor is
-//! computed here.
+//! at which its feature maps may be downsampled. Shapes, cost, the engine,
+//! import and export all read that description. This crate computes no
+//! tensors.
 
 pub mod atomic;
 pub mod combination;

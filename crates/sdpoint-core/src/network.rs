@@ -18,22 +18,22 @@ use crate::ratio::Ratio;
 
 /// A network as data.
 ///
-/// It can only be had from a [`NetworkBuilder`] or from a file through the
-/// same checks, so every `Network` is well formed: inputs come before their
-/// users, channel counts agree, names are unique, the last layer is the
-/// output, and every point cuts the network.
+/// Networks come from a [`NetworkBuilder`] or from a file; both validate the
+/// description in the same way. So every `Network` is well formed: inputs
+/// precede the layers that read them, channel counts agree, names are unique,
+/// the last layer is the output, and every point cuts the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Description", into = "Description")]
 pub struct Network {
     description: Description,
-    /// Output channels of each layer.
+    /// The output channels of each layer.
     channels: Vec<usize>,
     parameters: Vec<Parameter>,
     norms: Vec<Norm>,
 }
 
-/// A place where the feature map may be downsampled: there, one tensor alone
-/// carries all that later layers see.
+/// A point at which the feature map may be downsampled: a single tensor is live
+/// there, so all later layers depend on it alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Point {
@@ -42,97 +42,98 @@ pub struct Point {
 }
 
 impl Point {
-    /// The point's name.
+    /// The name of the point.
     pub fn id(&self) -> PointId {
         self.id
     }
 
     /// For a block, the layer whose output is downsampled. For the stem, the
-    /// max pool that gives way to an adaptive one.
+    /// max pool that is replaced by an adaptive max pool.
     pub fn layer(&self) -> LayerId {
         self.layer
     }
 }
 
-/// A parameter of a network, to be learnt.
+/// A learnable parameter of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parameter {
     /// PyTorch's name, such as `layer1.0.conv1.weight`.
     pub name: String,
     /// PyTorch's shape.
     pub shape: Vec<usize>,
-    /// The layer that uses it.
+    /// The layer that it belongs to.
     pub layer: LayerId,
-    /// What it is to its layer.
+    /// Its role in that layer.
     pub role: Role,
 }
 
 impl Parameter {
-    /// The number of its elements.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether it has no elements, which no parameter of a network does.
+    /// Whether it has no elements; always false for a parameter of a network.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// What a parameter is to its layer.
+/// The role of a parameter in its layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Weight of a convolution or a linear layer.
+    /// The weight of a convolution or a linear layer.
     Weight,
-    /// Bias of a convolution or a linear layer.
+    /// The bias of a convolution or a linear layer.
     Bias,
-    /// Scale of a batch norm (`weight` in PyTorch).
+    /// The scale of a batch norm (`weight` in PyTorch).
     NormScale,
-    /// Shift of a batch norm (`bias` in PyTorch).
+    /// The shift of a batch norm (`bias` in PyTorch).
     NormShift,
 }
 
-/// A batch norm of a network; its statistics are an instance's own.
+/// A batch norm of a network. Its statistics differ between instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Norm {
     /// The layer's name; PyTorch appends `.running_mean` and `.running_var`.
     pub name: String,
-    /// Its layer.
+    /// The layer.
     pub layer: LayerId,
-    /// Its channels.
+    /// The number of channels.
     pub channels: usize,
 }
 
-/// A description that is no network.
+/// An error in the description of a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
-    /// No layers, or the first is not the input, or there are several inputs.
+    /// There are no layers, the first is not the input, or there are several
+    /// inputs.
     #[error("a network starts with its one input layer; this one {0}")]
     Input(String),
-    /// A layer that cannot be.
+    /// An invalid layer.
     #[error("layer {index} ('{name}'): {problem}")]
     Layer {
-        /// Place of the layer.
+        /// The index of the layer.
         index: usize,
-        /// Name of the layer.
+        /// The name of the layer.
         name: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// A layer before the last whose output nobody uses.
+    /// A layer other than the last whose output no layer reads.
     #[error("layer '{0}' is used by no other layer and is not the last")]
     Unused(String),
     /// A point where more than one tensor is live, or that is out of order.
     #[error("point {point}: {problem}")]
     Point {
-        /// Name of the point.
+        /// The name of the point.
         point: PointId,
         /// What is wrong with it.
         problem: String,
     },
 }
 
-/// What is written to files: a network before its checks.
+/// The serialised form of a network, before validation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Description {
@@ -153,31 +154,37 @@ impl Network {
         &self.description.layers
     }
 
-    /// One layer.
+    /// The layer with an id.
+    ///
+    /// # Panics
+    /// If the id is of another, larger network.
     pub fn layer(&self, id: LayerId) -> &Layer {
         &self.description.layers[id.0]
     }
 
-    /// Output channels of a layer.
+    /// The output channels of a layer.
+    ///
+    /// # Panics
+    /// If the id is of another, larger network.
     pub fn channels(&self, id: LayerId) -> usize {
         self.channels[id.0]
     }
 
-    /// Channels of the images that go in.
+    /// The number of channels of input images.
     pub fn input_channels(&self) -> usize {
         self.channels[0]
     }
 
-    /// Channels that come out: the number of classes.
+    /// The number of output channels: the number of classes.
     pub fn classes(&self) -> usize {
         *self.channels.last().expect("a network has layers")
     }
 
-    /// The same network for another number of classes.
+    /// Returns the same network with another number of classes.
     ///
     /// # Errors
-    /// If the network does not end in a linear layer, or if it cannot have so
-    /// many classes.
+    /// If the network does not end in a linear layer, or `classes` is zero or
+    /// more than a layer can output.
     pub fn with_classes(&self, classes: usize) -> Result<Self, NetworkError> {
         let mut description = self.description.clone();
         let index = description.layers.len() - 1;
@@ -186,25 +193,26 @@ impl Network {
             return Err(NetworkError::Layer {
                 index,
                 name: last.name.clone(),
-                problem: "it is the last and not linear, so that the classes are fixed".into(),
+                problem: "the last layer is not linear, so the number of classes cannot be changed"
+                    .into(),
             });
         };
         *out_features = classes;
         Self::try_from(description)
     }
 
-    /// The downsampling points in the order of the layers.
+    /// The downsampling points, in the order of their layers.
     pub fn points(&self) -> &[Point] {
         &self.description.points
     }
 
-    /// The point of that name, if the network has it.
+    /// The point with the name `id`, if the network has it.
     pub fn point(&self, id: PointId) -> Option<&Point> {
         self.points().iter().find(|point| point.id == id)
     }
 
-    /// Every instance that some ratios make: `full`, then point by point,
-    /// each with the ratios in ascending order and without repetition.
+    /// Lists the instances for a set of ratios: `full`, then for each point the
+    /// ratios in ascending order without duplicates.
     pub fn instances(&self, ratios: &[Ratio]) -> Vec<Instance> {
         let mut ratios = ratios.to_vec();
         ratios.sort();
@@ -224,18 +232,20 @@ impl Network {
         instance.point().is_none_or(|id| self.point(id).is_some())
     }
 
-    /// The parameters in the order of the layers.
+    /// The parameters, in the order of their layers; for each layer the weight
+    /// or scale, then the bias or shift.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// The batch norms in the order of the layers.
+    /// The batch norms, in the order of their layers.
     pub fn norms(&self) -> &[Norm] {
         &self.norms
     }
 
-    /// Which of [`Network::norms`] see another input in an instance than in
-    /// `full`: those behind its point. For `full` itself, all.
+    /// The range in [`Network::norms`] of the batch norms whose input in an
+    /// instance differs from that in `full`: those after its point. For `full`
+    /// itself, all.
     pub fn own_norms(&self, instance: Instance) -> Range<usize> {
         let point = instance.point().and_then(|id| self.point(id));
         let first = point.map_or(0, |point| {
@@ -396,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_is_refused() {
+    fn invalid_descriptions_are_refused() {
         let refuse = |build: &dyn Fn(&mut NetworkBuilder), part: &str| {
             let mut b = residual();
             build(&mut b);
@@ -468,8 +478,8 @@ mod tests {
     }
 
     proptest! {
-        /// In any graph of ReLUs and sums: a point is taken where all that
-        /// later layers read from before is the point's own output.
+        /// In any graph of ReLUs and sums, a point is accepted exactly where
+        /// later layers read no earlier output other than the point's own.
         #[test]
         fn points_cut_any_graph(reads in prop::collection::vec((any::<Index>(), any::<Index>(), any::<bool>()), 2..12)) {
             let mut b = NetworkBuilder::new("random", 2);
@@ -482,7 +492,7 @@ mod tests {
                 b.layer(format!("layer{place}"), op, &ids);
                 inputs.push(read);
             }
-            // What nobody has read goes into the output.
+            // The output layer reads all outputs that no layer has read.
             let unread: Vec<usize> = (0..inputs.len())
                 .filter(|id| !inputs.iter().flatten().any(|read| read == id))
                 .collect();
@@ -493,8 +503,8 @@ mod tests {
             for place in 1..inputs.len() - 1 {
                 let mut b = b.clone();
                 b.point(PointId::Block(0), LayerId(place));
-                let behind = inputs[place + 1..].iter().flatten();
-                let legal = behind.filter(|&&read| read <= place).all(|&read| read == place);
+                let after = inputs[place + 1..].iter().flatten();
+                let legal = after.filter(|&&read| read <= place).all(|&read| read == place);
                 prop_assert_eq!(b.finish().is_ok(), legal, "at layer {}", place);
             }
         }

@@ -1,5 +1,5 @@
-//! How images become tensors: data that travels in the model file, so that
-//! prediction cannot differ from evaluation. `sdpoint-data` carries it out.
+//! The preprocessing of images, as data. It is part of the model file, so
+//! prediction and evaluation cannot differ. `sdpoint-data` applies it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,50 +8,52 @@ use crate::shapes::MAX_SIDE;
 /// The most pixels of an input.
 const MAX_PIXELS: usize = 1 << 26;
 
-/// How images are prepared, for training and for evaluation.
+/// The preprocessing of images in training and in evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocessing {
     /// Height and width of the network's input, in pixels.
     pub size: [usize; 2],
-    /// Mean of each channel, with pixel values in 0..=1.
+    /// The mean of each channel, for pixel values from 0 to 1.
     pub mean: Vec<f32>,
-    /// Standard deviation of each channel, with pixel values in 0..=1.
+    /// The standard deviation of each channel, for pixel values from 0 to 1.
     pub std: Vec<f32>,
-    /// What training does to an image before it is normalised.
+    /// The augmentation of training images, before normalisation.
     pub train: TrainTransform,
-    /// What evaluation and prediction do to an image before it is normalised.
+    /// The transform of images in evaluation and prediction, before
+    /// normalisation.
     pub evaluate: EvalTransform,
-    /// The filter with which images are resized, in training and evaluation.
+    /// The interpolation filter for resizing, in training and evaluation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub interpolation: Interpolation,
-    /// Whether a camera's note of how it was held turns the image upright.
+    /// Whether the EXIF orientation of JPEG files is applied.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: ExifOrientation,
 }
 
-/// The filter that resizes an image. Each is Pillow's of the same name; all
-/// but `Nearest` widen with the reduction, so that nothing is skipped.
+/// The interpolation filter for resizing. Each is the filter of the same name in
+/// Pillow. When downscaling, all but `Nearest` widen their support by the scale,
+/// which antialiases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
     /// The nearest pixel.
     Nearest,
-    /// The mean of the pixels that are covered.
+    /// The mean of the covered pixels.
     Box,
-    /// A triangle: the default of torchvision.
+    /// A triangle filter, torchvision's default.
     #[default]
     Bilinear,
-    /// A raised cosine.
+    /// A Hamming-windowed sinc filter.
     Hamming,
-    /// A cubic with a = -0.5: what timm's recipes mostly use.
+    /// A cubic filter with a = -0.5, the usual choice of timm.
     Bicubic,
-    /// A windowed sinc of three lobes.
+    /// A Lanczos filter of three lobes.
     Lanczos,
 }
 
 impl Interpolation {
-    /// All filters, in order of their support.
+    /// All filters, in the order of their support.
     pub const ALL: [Interpolation; 6] = [
         Interpolation::Nearest,
         Interpolation::Box,
@@ -61,8 +63,8 @@ impl Interpolation {
         Interpolation::Lanczos,
     ];
 
-    /// The name in model files and on the command line, which is that of
-    /// torchvision's `InterpolationMode`.
+    /// The name in model files and on the command line, as in torchvision's
+    /// `InterpolationMode`.
     pub fn name(self) -> &'static str {
         match self {
             Interpolation::Nearest => "nearest",
@@ -75,15 +77,15 @@ impl Interpolation {
     }
 }
 
-/// What becomes of the orientation that cameras note in a file's EXIF data
-/// instead of turning the pixels.
+/// The treatment of the orientation in a file's EXIF data, with which cameras
+/// describe the rotation of the image instead of rotating its pixels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExifOrientation {
-    /// Pixels are taken as they are stored, as torchvision's loader does.
+    /// Pixels are used as stored, as in torchvision's loader.
     #[default]
     Ignore,
-    /// The image is turned and mirrored as noted, as viewers show it.
+    /// The image is rotated and mirrored accordingly, as viewers show it.
     Apply,
 }
 
@@ -91,53 +93,56 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Augmentation of training images.
+/// The augmentation of training images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum TrainTransform {
-    /// Resize where the size differs, normalise, pad with zeros on each side,
-    /// crop at random: the recipe for CIFAR. Zeros after normalisation are
+    /// Resize to the input size if different, pad, and crop at random: the usual
+    /// augmentation for CIFAR. Padding is zero after normalisation, which is
     /// the mean colour.
     PadCrop {
-        /// Zeros on each side.
+        /// The padding on each side, in pixels.
         padding: usize,
-        /// Whether half of the images are mirrored.
+        /// Whether images are mirrored with probability 0.5.
         flip: bool,
     },
-    /// Crop a random part of random shape, resize it: the recipe for ImageNet.
+    /// Crop a random area of random aspect ratio and resize it: the usual
+    /// augmentation for ImageNet.
     RandomResizedCrop {
-        /// Smallest and largest part of the image's area.
+        /// The smallest and the largest share of the image's area.
         area: [f32; 2],
-        /// Smallest and largest width over height.
+        /// The smallest and the largest ratio of width to height.
         aspect: [f32; 2],
-        /// Whether half of the images are mirrored.
+        /// Whether images are mirrored with probability 0.5.
         flip: bool,
     },
-    /// As in evaluation.
+    /// No augmentation: the transform of evaluation.
     None,
 }
 
-/// Preparation of images for evaluation.
+/// The transform of images for evaluation and prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum EvalTransform {
-    /// Resize to the input size, whatever the shape.
+    /// Resize to the input size, without preserving the aspect ratio.
     Resize,
-    /// Resize the shorter side to `resize` pixels, then crop the middle.
+    /// Resize the shorter side to `resize` pixels, preserving the aspect ratio,
+    /// then crop the centre.
     CenterCrop {
-        /// Length of the shorter side before the crop.
+        /// The length of the shorter side before the crop, in pixels.
         resize: usize,
     },
-    /// Resize to `resize`, whatever the shape, then crop the middle.
+    /// Resize to `resize` without preserving the aspect ratio, then crop the
+    /// centre.
     SquashCrop {
-        /// Height and width before the crop, in pixels.
+        /// The height and width before the crop, in pixels.
         resize: [usize; 2],
     },
 }
 
 impl Preprocessing {
-    /// Images of any size are resized to `size`, height and width, and
-    /// normalised; training does the same as evaluation.
+    /// Creates a preprocessing that resizes images to `size`, height and width,
+    /// and normalises them, without augmentation.
     ///
     /// ```
     /// use sdpoint_core::{EvalTransform, Preprocessing};
@@ -160,7 +165,8 @@ impl Preprocessing {
         }
     }
 
-    /// The same for another input size, with all else in proportion.
+    /// Returns the same preprocessing for another input size. The size before a
+    /// crop is scaled in proportion.
     pub fn with_size(mut self, size: [usize; 2]) -> Self {
         let shorter = |size: [usize; 2]| size[0].min(size[1]);
         let scale = |pixels: &mut usize, to: usize, from: usize| {
@@ -181,18 +187,18 @@ impl Preprocessing {
         self
     }
 
-    /// Checks the numbers for a network whose images have `channels` colours.
+    /// Validates the values for a network with `channels` input channels.
     ///
     /// # Errors
-    /// If they are not as many as there are colours, not finite, or absurd;
-    /// the text says which.
+    /// A description of the first value that is out of range, not finite, or
+    /// missing for a channel.
     pub fn check(&self, channels: usize) -> Result<(), String> {
         let side = |what: &str, pixels: usize, least: usize| {
             if (least..=MAX_SIDE).contains(&pixels) {
                 Ok(())
             } else {
                 Err(format!(
-                    "its {what} is {pixels} pixels; {least} to {MAX_SIDE} can be"
+                    "its {what} is {pixels} pixels; it must be between {least} and {MAX_SIDE}"
                 ))
             }
         };
@@ -206,7 +212,7 @@ impl Preprocessing {
         }
         if self.mean.len() != channels || self.std.len() != channels {
             return Err(format!(
-                "it has {} means and {} standard deviations for {channels} colours",
+                "it has {} means and {} standard deviations for {channels} channels",
                 self.mean.len(),
                 self.std.len()
             ));
@@ -255,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_keeps_the_proportion_of_the_crop() {
+    fn resizing_keeps_the_proportion_of_the_crop() {
         let large = Preprocessing {
             size: [224, 224],
             evaluate: EvalTransform::CenterCrop { resize: 256 },
@@ -274,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn names_of_filters_are_those_of_the_model_file() {
+    fn filters_have_the_same_names_in_model_files() {
         for filter in Interpolation::ALL {
             assert_eq!(serde_json::to_value(filter).unwrap(), filter.name());
         }
     }
 
     #[test]
-    fn absurd_numbers_are_refused() {
+    fn invalid_values_are_refused() {
         assert_eq!(cifar().check(3), Ok(()));
         let refuse = |change: &dyn Fn(&mut Preprocessing), part: &str| {
             let mut preprocessing = cifar();

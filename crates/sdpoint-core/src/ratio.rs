@@ -1,4 +1,4 @@
-//! The share of each side that a downsampling keeps.
+//! Downsampling ratios.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -6,14 +6,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What downsampling keeps of each side: a number strictly between 0 and 1.
-///
-/// The default set of the paper is {0.5, 0.75}.
+/// The share of each side of the feature map that downsampling keeps: a number
+/// strictly between 0 and 1. The paper uses {0.5, 0.75}.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "f64", into = "f64")]
 pub struct Ratio(f64);
 
-/// A ratio that is not a number strictly between 0 and 1.
+/// The error for a ratio that is not a number strictly between 0 and 1.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{}' is not a ratio: give a number above 0 and below 1, such as 0.5{}", .0, suggestion(.0))]
 pub struct RatioError(String);
@@ -33,10 +32,10 @@ impl Ratio {
     /// The two ratios of the paper.
     pub const DEFAULT: [Ratio; 2] = [Ratio(0.5), Ratio(0.75)];
 
-    /// A ratio from a number.
+    /// Creates a ratio.
     ///
     /// # Errors
-    /// If the number is not strictly between 0 and 1.
+    /// If `value` is not strictly between 0 and 1.
     pub fn new(value: f64) -> Result<Self, RatioError> {
         if value > 0.0 && value < 1.0 {
             Ok(Self(value))
@@ -50,15 +49,15 @@ impl Ratio {
         self.0
     }
 
-    /// What is left of a side of `size` cells: `size · ratio`, rounded with
-    /// halves to even, and at least one cell.
+    /// The downsampled size of a side of `size` pixels: `size · ratio` rounded
+    /// half to even, and at least 1.
     pub fn apply(self, size: usize) -> usize {
         ((size as f64 * self.0).round_ties_even() as usize).max(1)
     }
 }
 
-// A ratio is never NaN, zero or negative, so that equality is an equivalence
-// and the order of the bits is the order of the numbers.
+// A ratio is never NaN, zero or negative, so equality is an equivalence
+// relation and ordering by bits is ordering by value.
 impl Eq for Ratio {}
 
 impl Ord for Ratio {
@@ -118,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_go_to_the_even_side() {
+    fn halves_round_to_even() {
         let half = Ratio::new(0.5).unwrap();
         assert_eq!(half.apply(21), 10);
         assert_eq!(half.apply(7), 4);
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_ratio_is_refused() {
+    fn invalid_ratios_are_refused() {
         for text in ["0", "1", "-0.5", "1.5", "nan", "inf", "half", ""] {
             let error = text.parse::<Ratio>().unwrap_err().to_string();
             assert!(error.contains(text) && error.contains("above 0"), "{error}");

@@ -1,30 +1,30 @@
-//! What is known of an instance once it has been evaluated.
+//! The recorded cost and accuracy of an instance.
 
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
 
-/// An instance of a trained network: what it costs and how well it does.
+/// The cost and the measured accuracy of an instance of a trained network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Which instance.
+    /// The instance.
     pub instance: Instance,
-    /// Its multiply-accumulates for an image of the preprocessing's size.
+    /// Multiply-accumulates for one image of the preprocessing's size.
     pub macs: u64,
-    /// Share (0 to 1) of test images whose first guess is right, if measured.
+    /// Top-1 accuracy on the test images, from 0 to 1, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top1: Option<f64>,
-    /// Share of test images with the right class among the first five.
+    /// Top-5 accuracy on the test images, from 0 to 1, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top5: Option<f64>,
-    /// Mean cross-entropy on the test images, in nats.
+    /// Mean cross-entropy on the test images, in nats, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
 }
 
 impl Record {
-    /// An instance that has not been evaluated.
+    /// A record of an instance that has not been evaluated.
     pub fn unmeasured(instance: Instance, macs: u64) -> Self {
         Self {
             instance,

@@ -1,17 +1,17 @@
-//! Every tensor's size, for an input size and an instance.
+//! Shape inference: the size of every tensor for an input size and an instance.
 
 use crate::instance::{Instance, PointId};
 use crate::layer::{LayerId, Op, windows};
 use crate::network::Network;
 
-/// The size of one image's tensor.
+/// The size of a tensor of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
-    /// Rows.
+    /// The number of rows.
     pub height: usize,
-    /// Columns.
+    /// The number of columns.
     pub width: usize,
-    /// Channels of each cell.
+    /// The number of channels.
     pub channels: usize,
 }
 
@@ -21,7 +21,7 @@ impl Shape {
         self.height * self.width * self.channels
     }
 
-    /// Whether it holds no values, which no tensor of a network does.
+    /// Whether it has no values; always false for tensors of a network.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -34,10 +34,10 @@ pub struct Shapes {
     passed_on: Vec<Shape>,
 }
 
-/// An input size or an instance that a network cannot take.
+/// The error for an input size or an instance that a network does not accept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShapeError {
-    /// The feature map became smaller than a kernel.
+    /// A feature map is smaller than a kernel.
     #[error(
         "an input of {height}×{width} is too small for {network}: nothing is left at layer '{layer}'"
     )]
@@ -48,10 +48,10 @@ pub enum ShapeError {
         height: usize,
         /// Columns of the input.
         width: usize,
-        /// The layer that got too little.
+        /// The layer whose input is too small.
         layer: String,
     },
-    /// The input is larger than anything that could be computed.
+    /// The input is larger than the limit.
     #[error("an input of {height}×{width} is too large; sides go up to {MAX_SIDE}")]
     TooLarge {
         /// Rows of the input.
@@ -59,7 +59,7 @@ pub enum ShapeError {
         /// Columns of the input.
         width: usize,
     },
-    /// A feature map is larger than anything that could be computed.
+    /// A feature map is larger than the limit.
     #[error(
         "layer '{layer}' of {network} makes a feature map of {height}×{width}, which is too large"
     )]
@@ -73,7 +73,7 @@ pub enum ShapeError {
         /// Columns of its output.
         width: usize,
     },
-    /// Two tensors that meet have different sizes.
+    /// The inputs of a layer have different sizes.
     #[error(
         "layer '{layer}' of {network} joins feature maps of different sizes at an input of {height}×{width}"
     )]
@@ -84,11 +84,11 @@ pub enum ShapeError {
         height: usize,
         /// Columns of the input.
         width: usize,
-        /// The layer where they meet.
+        /// The layer.
         layer: String,
     },
-    /// A linear layer whose input has more than one cell.
-    #[error("layer '{layer}' of {network} is linear, but its input has more than one cell")]
+    /// A linear layer whose input has more than one pixel.
+    #[error("layer '{layer}' of {network} is linear, but its input has more than one pixel")]
     NotFlat {
         /// The network's name.
         network: String,
@@ -100,9 +100,9 @@ pub enum ShapeError {
     NoPoint {
         /// The network's name.
         network: String,
-        /// The point asked for.
+        /// The point that the network lacks.
         point: PointId,
-        /// The points that there are.
+        /// The points that it has.
         points: String,
     },
 }
@@ -110,34 +110,34 @@ pub enum ShapeError {
 /// The longest side of an input.
 pub const MAX_SIDE: usize = 1 << 14;
 
-/// The longest side of any feature map; its product with the channels that a
-/// layer can have is far from overflow.
+/// The longest side of a feature map. The number of values of a map of that size
+/// with the most channels fits into 64 bits.
 const MAX_MAP_SIDE: usize = 1 << 20;
 
-/// The most values of any tensor of one image, a quarter of a terabyte: sums
-/// over all layers and a batch stay far from overflow.
+/// The most values of a tensor of one image, 256 GiB in f32. Sums over all
+/// layers and a batch do not overflow.
 const MAX_TENSOR: usize = 1 << 36;
 
 impl Shapes {
-    /// The size of what a layer computes. For the stem's max pool, what it
-    /// or the adaptive pool in its place computes.
+    /// The output size of a layer before downsampling. For the stem's max pool,
+    /// that of the max pool or of the adaptive pool in its place.
     pub fn computed(&self, layer: LayerId) -> Shape {
         self.computed[layer.0]
     }
 
-    /// The size of what the layers behind it get: the same, but after
-    /// downsampling where the instance's point is.
+    /// The size of a layer's output as later layers read it: after downsampling
+    /// if the instance's point is at the layer.
     pub fn passed_on(&self, layer: LayerId) -> Shape {
         self.passed_on[layer.0]
     }
 }
 
 impl Network {
-    /// Every tensor's size for images of `[height, width]`.
+    /// Computes the size of every tensor for images of `[height, width]`.
     ///
     /// # Errors
-    /// If the input is too small or too large for the network, or if it has
-    /// no such point.
+    /// If the input is too small or too large for the network, or the network
+    /// lacks the instance's point.
     pub fn shapes(&self, input: [usize; 2], instance: Instance) -> Result<Shapes, ShapeError> {
         let [height, width] = input;
         let name = || self.name().to_owned();
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_point_shrinks_what_lies_behind_it() {
+    fn a_point_shrinks_the_tensors_after_it() {
         let network = network();
         assert_eq!(
             sides(&network, [84, 60], "full"),

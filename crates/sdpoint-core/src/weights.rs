@@ -1,4 +1,4 @@
-//! What a network learns: parameters, and the statistics of its batch norms.
+//! Parameters and batch-norm statistics.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::network::Network;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights(pub Vec<Vec<f32>>);
 
-/// Mean and (unbiased) variance of each channel that goes into a batch norm.
+/// The mean and the unbiased variance of each input channel of a batch norm.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     /// `running_mean` in PyTorch.
@@ -22,9 +22,9 @@ pub struct Moments {
 
 /// The batch-norm statistics of a network's instances.
 ///
-/// What lies before an instance's point is the same computation as in
-/// `full`, so an instance holds only the moments of the batch norms behind
-/// its point; see [`Network::own_norms`].
+/// An instance is the same computation as `full` up to its point, so only the
+/// moments of the batch norms after its point are stored for it; see
+/// [`Network::own_norms`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     own: BTreeMap<Instance, Vec<Moments>>,
@@ -32,7 +32,7 @@ pub struct Statistics {
 }
 
 impl Weights {
-    /// Zeros, for gradients and momentum.
+    /// Zeros for every parameter, for gradients and momentum.
     pub fn zeros(network: &Network) -> Self {
         Self(
             network
@@ -43,15 +43,17 @@ impl Weights {
         )
     }
 
-    /// Whether every parameter of the network is there with its length.
+    /// Whether the weights have the number and lengths of the network's
+    /// parameters.
     pub fn fit(&self, network: &Network) -> bool {
         let parameters = network.parameters();
         self.0.len() == parameters.len()
             && std::iter::zip(&self.0, parameters).all(|(data, p)| data.len() == p.len())
     }
 
-    /// Those of a network, out of these, which are another's that has parameters of the same
-    /// names and shapes among its own; none if it lacks one.
+    /// Selects the weights of the network `to` from these weights of the network
+    /// `from`, by parameter name. Returns `None` if `from` lacks a parameter or
+    /// has it with another length.
     pub fn select(&self, from: &Network, to: &Network) -> Option<Self> {
         let theirs: BTreeMap<&str, usize> = from
             .parameters()
@@ -66,14 +68,14 @@ impl Weights {
         ours.collect::<Option<_>>().map(Self)
     }
 
-    /// The number of values in all.
+    /// The total number of values.
     pub fn count(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
 }
 
 impl Moments {
-    /// Mean 0 and variance 1, as PyTorch starts with.
+    /// Mean 0 and variance 1, PyTorch's initial values.
     pub fn identity(channels: usize) -> Self {
         Self {
             mean: vec![0.0; channels],
@@ -83,7 +85,7 @@ impl Moments {
 }
 
 impl Statistics {
-    /// Mean 0 and variance 1 everywhere for `full`, and no other instance.
+    /// Mean 0 and variance 1 for `full`, and no other instances.
     pub fn identity(network: &Network) -> Self {
         let norms = network.norms();
         let full = norms.iter().map(|n| Moments::identity(n.channels));
@@ -95,8 +97,8 @@ impl Statistics {
         statistics
     }
 
-    /// As [`Statistics::identity`], for some of the network's instances too;
-    /// those that it does not have are passed over.
+    /// As [`Statistics::identity`], for `full` and `instances`. Instances whose
+    /// point the network lacks are skipped.
     pub fn identity_for(network: &Network, instances: &[Instance]) -> Self {
         let mut statistics = Self::identity(network);
         let norms = network.norms();
@@ -108,8 +110,8 @@ impl Statistics {
         statistics
     }
 
-    /// Statistics of a network of `norms` batch norms from moments that are
-    /// known to be those of each instance's own norms.
+    /// Statistics of a network with `norms` batch norms. `own` must have the
+    /// moments of each instance's own norms; it is not validated.
     pub(crate) fn from_own(
         norms: usize,
         own: impl IntoIterator<Item = (Instance, Vec<Moments>)>,
@@ -120,7 +122,7 @@ impl Statistics {
         }
     }
 
-    /// Sets the moments of the norms behind an instance's point.
+    /// Sets the moments of the norms after an instance's point.
     ///
     /// # Panics
     /// If their number or sizes are not those of [`Network::own_norms`].
@@ -146,15 +148,15 @@ impl Statistics {
         self.own.contains_key(&instance)
     }
 
-    /// The moments that an instance alone has, with the range of norms that
-    /// they belong to.
+    /// The moments stored for an instance, and their range in
+    /// [`Network::norms`].
     pub fn own(&self, instance: Instance) -> Option<(Range<usize>, &[Moments])> {
         let own = self.own.get(&instance)?;
         Some((self.norms - own.len()..self.norms, own))
     }
 
-    /// The moments of one norm in an instance: its own, or those of `full`
-    /// where it does not differ.
+    /// The moments of a norm in an instance: its own after its point, those of
+    /// `full` before it.
     pub fn get(&self, instance: Instance, norm: usize) -> Option<&Moments> {
         let (range, own) = self.own(instance)?;
         if range.contains(&norm) {
@@ -163,7 +165,7 @@ impl Statistics {
         self.own.get(&Instance::Full)?.get(norm)
     }
 
-    /// Drops the statistics of an instance.
+    /// Removes the statistics of an instance.
     pub fn remove(&mut self, instance: Instance) {
         self.own.remove(&instance);
     }

@@ -1,7 +1,7 @@
 //! Architectures by name.
 //!
-//! The builders in [`resnet`] and [`small`] take plain numbers; this registry
-//! maps the names that the field uses to those numbers.
+//! The builders in [`resnet`] and [`small`] take configurations; this registry
+//! maps the established names of architectures to configurations.
 
 pub mod resnet;
 pub mod small;
@@ -11,26 +11,26 @@ use small::WideResNetConfig;
 
 use crate::network::{Network, NetworkError};
 
-/// A network of the zoo, or a typical member of a family.
+/// A network of the zoo, or a representative of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What [`build`] takes.
+    /// The name, for [`build`].
     pub name: &'static str,
-    /// For a member of a family, the names that the family has.
+    /// For a member of a family, the pattern of the family's names.
     pub pattern: Option<&'static str>,
-    /// The side, in pixels, of the images that it was published for.
+    /// The side of the published input images, in pixels.
     pub input: usize,
-    /// The number of classes that it was published for.
+    /// The published number of classes.
     pub classes: usize,
 }
 
-/// A name that builds no network.
+/// An error of building a network by name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZooError {
     /// No network has this name.
     #[error("there is no network '{name}'; the nearest are {nearest}. Families: {families}")]
     Unknown {
-        /// The name asked for.
+        /// The given name.
         name: String,
         /// The most similar names.
         nearest: String,
@@ -38,31 +38,31 @@ pub enum ZooError {
         families: String,
     },
     /// A family has no member of this depth.
-    #[error("'{name}' cannot be: {pattern}. The nearest are {nearest}")]
+    #[error("there is no network '{name}': {pattern}. The nearest are {nearest}")]
     Depth {
-        /// The name asked for.
+        /// The given name.
         name: String,
-        /// The family's pattern.
+        /// The pattern of the family.
         pattern: &'static str,
         /// The family's nearest members.
         nearest: String,
     },
-    /// A family's number is out of range.
-    #[error("'{name}' cannot be: its {what} must be between 1 and {limit}")]
+    /// A parameter of a family is out of range.
+    #[error("there is no network '{name}': its {what} must be between 1 and {limit}")]
     Range {
-        /// The name asked for.
+        /// The given name.
         name: String,
-        /// Which number it is.
+        /// The parameter.
         what: &'static str,
-        /// The largest that is built.
+        /// The largest value that is supported.
         limit: usize,
     },
-    /// The number of classes or of colours makes no network.
+    /// The number of classes or of input channels is invalid.
     #[error("'{name}' cannot be built: {source}")]
     Network {
-        /// The name asked for.
+        /// The given name.
         name: String,
-        /// What is wrong.
+        /// The cause.
         source: NetworkError,
     },
 }
@@ -71,15 +71,15 @@ const PRERESNET: &str = "preresnetD with D = 6n + 2, or preresnetD-wC with C cha
 const WIDE: &str = "wrnD-K with D = 6n + 4 and width factor K (small images)";
 const RESNEXT29: &str = "resnext29_GxWd with G groups of W channels (small images)";
 
-/// Channels of the first stage of the published networks for small images.
+/// The channels of the first stage in the published networks for small images.
 const USUAL_WIDTH: usize = 16;
 
-/// Deeper than any published member; keeps a name from asking for more
-/// layers than memory holds.
+/// The largest depth, more than any published network has. It bounds the memory
+/// of a network built from an untrusted name.
 const MAX_DEPTH: usize = 2000;
 const MAX_FACTOR: usize = 1000;
 
-/// The numbers behind a name.
+/// The configuration for a name.
 #[derive(Clone, Copy)]
 enum Recipe {
     Post(Block, [usize; 4], usize, usize),
@@ -95,7 +95,7 @@ enum Recipe {
     },
 }
 
-/// The networks for large images; the others come in families.
+/// The networks for large images. Those for small images are families.
 #[rustfmt::skip]
 const LARGE: [(&str, Recipe); 14] = {
     use Block::{Basic, Bottleneck};
@@ -133,8 +133,8 @@ const SMALL: [(&str, &str); 12] = [
     ("resnext29_16x64d", RESNEXT29),
 ];
 
-/// Every network that has a name of its own, and typical members of the
-/// families, which have any number of them.
+/// Lists all networks for large images, and representatives of the families for
+/// small images.
 pub fn entries() -> Vec<Entry> {
     let large = LARGE.iter().map(|&(name, _)| Entry {
         name,
@@ -151,8 +151,7 @@ pub fn entries() -> Vec<Entry> {
     large.chain(small).collect()
 }
 
-/// The side, in pixels, of the images that a network of that name was
-/// published for.
+/// Returns the side of the published input images of a network, in pixels.
 ///
 /// # Errors
 /// If there is no such network.
@@ -163,19 +162,19 @@ pub fn input_size(name: &str) -> Result<usize, ZooError> {
     })
 }
 
-/// A network by name, for images of three colours.
+/// Builds a network by name, for images of three channels.
 ///
 /// # Errors
-/// If there is no such network, or if it cannot have so many classes.
+/// If there is no such network, or the number of classes is out of range.
 pub fn build(name: &str, classes: usize) -> Result<Network, ZooError> {
     build_with_channels(name, classes, 3)
 }
 
-/// A network by name, for images of any number of colours.
+/// Builds a network by name, for images of `in_channels` channels.
 ///
 /// # Errors
-/// If there is no such network, or if it cannot have so many classes or
-/// colours.
+/// If there is no such network, or the number of classes or channels is out of
+/// range.
 pub fn build_with_channels(
     name: &str,
     classes: usize,
@@ -227,7 +226,7 @@ fn recipe(name: &str) -> Result<Recipe, ZooError> {
             USUAL_WIDTH => format!("preresnet{d}"),
             _ => format!("preresnet{d}-w{width}"),
         };
-        let blocks = blocks_a_stage(name, depth, 2, PRERESNET, member)?;
+        let blocks = blocks_per_stage(name, depth, 2, PRERESNET, member)?;
         in_range(name, "width", width)?;
         return Ok(Recipe::Wide {
             blocks,
@@ -236,7 +235,7 @@ fn recipe(name: &str) -> Result<Recipe, ZooError> {
         });
     }
     if let Some((depth, widen)) = name.strip_prefix("wrn").and_then(|rest| pair(rest, "-")) {
-        let blocks = blocks_a_stage(name, depth, 4, WIDE, |d| format!("wrn{d}-{widen}"))?;
+        let blocks = blocks_per_stage(name, depth, 4, WIDE, |d| format!("wrn{d}-{widen}"))?;
         in_range(name, "width factor", widen)?;
         return Ok(Recipe::Wide {
             blocks,
@@ -259,9 +258,9 @@ fn recipe(name: &str) -> Result<Recipe, ZooError> {
     })
 }
 
-/// `n` of a depth of `6n + rest`: three stages of `n` blocks of two layers,
-/// and the layers around them.
-fn blocks_a_stage(
+/// The blocks per stage `n` of a network of depth `6n + rest`: three stages of
+/// `n` blocks of two layers, and `rest` other layers.
+fn blocks_per_stage(
     name: &str,
     depth: usize,
     rest: usize,
@@ -305,14 +304,14 @@ fn in_range(name: &str, what: &'static str, value: usize) -> Result<(), ZooError
     })
 }
 
-/// A number as it is written in names: digits alone, none of them idle.
+/// Parses a number in canonical form: digits only, without leading zeros.
 fn number(text: &str) -> Option<usize> {
     let plain =
         text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     if plain { text.parse().ok() } else { None }
 }
 
-/// `20`, or `20-w12` with another width than usual.
+/// Parses `20`, or `20-w12` with a width other than the usual one.
 fn depth_and_width(text: &str) -> Option<(usize, usize)> {
     match pair(text, "-w") {
         Some((_, USUAL_WIDTH)) => None,
@@ -326,7 +325,7 @@ fn pair(text: &str, separator: &str) -> Option<(usize, usize)> {
     Some((number(left)?, number(right)?))
 }
 
-/// The three listed names that are most like a name.
+/// The three listed names that are most similar to `name`.
 fn nearest(name: &str) -> String {
     let name = name.to_lowercase();
     let mut names: Vec<&str> = entries().iter().map(|entry| entry.name).collect();

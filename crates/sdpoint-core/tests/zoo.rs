@@ -1,5 +1,5 @@
-//! The zoo against recorded results: multiply-accumulates of every instance,
-//! and parameters as PyTorch has them.
+//! The zoo, compared with recorded results: multiply-accumulates of every
+//! instance, and PyTorch's names and shapes of parameters.
 
 #[path = "../../../fixtures/oracles/networks.rs"]
 mod networks;
@@ -144,7 +144,7 @@ fn a_narrower_network_is_the_same_with_fewer_channels() {
     assert_eq!(usual.points().len(), narrow.points().len());
     for (a, b) in std::iter::zip(usual.parameters(), narrow.parameters()) {
         assert_eq!(a.name, b.name);
-        // The colours and the classes stay as they are.
+        // Input channels and classes do not change.
         for (&a, &b) in std::iter::zip(&a.shape, &b.shape) {
             assert!(a == 2 * b || (a == b && [1, 3, 10].contains(&a)), "{a} {b}");
         }
@@ -158,7 +158,7 @@ fn a_narrower_network_is_the_same_with_fewer_channels() {
 }
 
 #[test]
-fn names_that_cannot_be_are_explained() {
+fn invalid_names_are_explained() {
     for (name, parts) in [
         ("resnet51", &["resnet50", "wrnD-K", "6n + 2"][..]),
         ("ResNet50", &["are resnet50"]),

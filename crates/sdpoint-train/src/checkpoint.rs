@@ -159,7 +159,7 @@ impl Checkpoint {
         .expect("plain data has a JSON form");
         let network = plan.trained()?;
         let parameters = network.parameters();
-        let tensors = tensors(&parameters, weights, momentum);
+        let tensors = tensors(parameters, weights, momentum);
         let mut digest = Sha256::new();
         digest.update(&state);
         for (_, tensor) in &tensors {

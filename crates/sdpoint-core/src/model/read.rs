@@ -264,7 +264,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     let norms = network.norms();
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
-    for Slot { name, shape } in layout::slots(&network, &norms, &listed) {
+    for Slot { name, shape } in layout::slots(&network, norms, &listed) {
         let Some(tensor) = stored.get_mut(&name) else {
             return Err(missing(name, &stored, &listed));
         };
@@ -284,7 +284,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     if let Some(tensor) = stored.into_keys().min() {
         return Err(Misfit::LeftOver { tensor, count });
     }
-    let (weights, statistics) = layout::assemble(&network, &norms, &listed, values);
+    let (weights, statistics) = layout::assemble(&network, norms, &listed, values);
     Ok(Model {
         network,
         weights,

@@ -96,7 +96,7 @@ fn forged(change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>)) -> Vec<u8
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
     let mut document = serde_json::to_value(Document::of(&model)).unwrap();
     let mut tensors: Vec<(Slot, Vec<f32>)> = std::iter::zip(
-        layout::slots(&model.network, &norms, &instances),
+        layout::slots(&model.network, norms, &instances),
         layout::values(&model.weights, &model.statistics, &instances).map(<[f32]>::to_vec),
     )
     .collect();

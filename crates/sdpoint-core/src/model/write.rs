@@ -32,7 +32,7 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
     .map_err(misfit)?;
     let norms = model.network.norms();
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
-    let slots: Vec<Slot> = layout::slots(&model.network, &norms, &instances).collect();
+    let slots: Vec<Slot> = layout::slots(&model.network, norms, &instances).collect();
     let values: Vec<&[f32]> =
         layout::values(&model.weights, &model.statistics, &instances).collect();
     for (slot, values) in std::iter::zip(&slots, &values) {

@@ -1,20 +1,20 @@
-//! Making networks in code.
+//! Construction of networks in code.
 
 use super::{Description, Network, NetworkError, Point};
 use crate::instance::PointId;
 use crate::layer::{Conv, Layer, LayerId, Op};
 
-/// Makes a network, layer by layer.
+/// Builds a network layer by layer.
 ///
-/// Mistakes are reported by [`NetworkBuilder::finish`], so that builders of
-/// whole architectures read as a list of layers.
+/// Errors are reported by [`NetworkBuilder::finish`] alone, so code that builds
+/// an architecture reads as a list of layers.
 #[derive(Clone, Debug)]
 pub struct NetworkBuilder {
     description: Description,
 }
 
 impl NetworkBuilder {
-    /// Starts a network with its input of `channels` colours, which is layer 0.
+    /// Starts a network with an input of `channels` channels, which is layer 0.
     pub fn new(name: impl Into<String>, channels: usize) -> Self {
         let input = Layer {
             name: "input".into(),
@@ -30,8 +30,8 @@ impl NetworkBuilder {
         }
     }
 
-    /// Goes on behind the layers of a network.
-    pub(super) fn behind(name: impl Into<String>, layers: Vec<Layer>) -> Self {
+    /// Starts with the layers of an existing network; more are appended.
+    pub(super) fn from_layers(name: impl Into<String>, layers: Vec<Layer>) -> Self {
         Self {
             description: Description {
                 name: name.into(),
@@ -46,7 +46,7 @@ impl NetworkBuilder {
         LayerId(0)
     }
 
-    /// Adds a layer.
+    /// Adds a layer and returns its id.
     pub fn layer(&mut self, name: impl Into<String>, op: Op, inputs: &[LayerId]) -> LayerId {
         self.description.layers.push(Layer {
             name: name.into(),
@@ -85,16 +85,15 @@ impl NetworkBuilder {
         self.layer(name, Op::Add, &[left, right])
     }
 
-    /// Makes a downsampling point of a layer; see [`Point::layer`].
+    /// Adds a downsampling point at a layer; see [`Point::layer`].
     pub fn point(&mut self, id: PointId, layer: LayerId) {
         self.description.points.push(Point { id, layer });
     }
 
-    /// The network, if it is one.
+    /// Validates the layers and points and returns the network.
     ///
     /// # Errors
-    /// If the layers or the points do not make a network; the error names
-    /// the first that is wrong.
+    /// The first invalid layer or point.
     pub fn finish(self) -> Result<Network, NetworkError> {
         Network::try_from(self.description)
     }

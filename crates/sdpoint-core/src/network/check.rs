@@ -1,4 +1,4 @@
-//! What makes a description a network.
+//! Validation of network descriptions.
 
 use std::collections::HashSet;
 
@@ -6,11 +6,11 @@ use super::{NetworkError, Point};
 use crate::instance::PointId;
 use crate::layer::{Conv, Layer, LayerId, Op, Window, last_uses};
 
-/// How the model file names the statistics of instances; no layer's name may
-/// start so.
+/// The prefix of the statistics of instances in model files. Names of layers
+/// must not start with it.
 pub(crate) const STATISTICS_PREFIX: &str = "instances/";
 
-/// Checks every layer and returns the channels that each puts out.
+/// Validates every layer and returns the output channels of each.
 pub(super) fn layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
     let mut names = HashSet::new();
     let mut used = vec![false; layers.len()];
@@ -26,7 +26,7 @@ pub(super) fn layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
         };
         if layer.name.starts_with(STATISTICS_PREFIX) {
             return Err(fail(format!(
-                "names that start with '{STATISTICS_PREFIX}' are taken"
+                "names that start with '{STATISTICS_PREFIX}' are taken by statistics"
             )));
         }
         if !names.insert(&layer.name) {
@@ -56,7 +56,7 @@ pub(super) fn layers(layers: &[Layer]) -> Result<Vec<usize>, NetworkError> {
     }
 }
 
-/// The channels that a layer puts out, if it can work on `inputs` channels.
+/// The output channels of a layer whose inputs have `inputs` channels.
 fn output_channels(op: &Op, inputs: &[usize]) -> Result<usize, String> {
     let arity = match op {
         Op::Input { .. } => 0..=0,
@@ -111,18 +111,20 @@ fn output_channels(op: &Op, inputs: &[usize]) -> Result<usize, String> {
         Op::Concat => inputs
             .iter()
             .try_fold(0usize, |sum, &channels| sum.checked_add(channels))
-            .ok_or("its channels are too many")?,
+            .ok_or("it has too many channels")?,
     };
     if out == 0 || out > MAX_CHANNELS {
-        return Err(format!("it has {out} channels; 1 to {MAX_CHANNELS} can be"));
+        return Err(format!(
+            "it has {out} channels; the number must be between 1 and {MAX_CHANNELS}"
+        ));
     }
     Ok(out)
 }
 
-/// More than any network has; keeps products of sizes from a hostile file
-/// far from overflow.
+/// The most channels of a layer: more than any network has, and small enough
+/// that products of sizes from a hostile file cannot overflow.
 const MAX_CHANNELS: usize = 1 << 20;
-/// Likewise for kernels, strides and padding.
+/// The largest side of kernels, strides and padding, for the same reason.
 const MAX_KERNEL: usize = 1 << 10;
 
 fn conv_numbers(conv: &Conv) -> Result<(), String> {
@@ -135,7 +137,7 @@ fn conv_numbers(conv: &Conv) -> Result<(), String> {
     } = *conv;
     if groups == 0 || in_channels % groups != 0 || out_channels % groups != 0 {
         return Err(format!(
-            "{in_channels} channels in and {out_channels} out do not make {groups} groups"
+            "{in_channels} input and {out_channels} output channels do not make {groups} groups"
         ));
     }
     Ok(())
@@ -162,7 +164,7 @@ fn sides(kernel: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Result<
     Ok(())
 }
 
-/// Checks that the points come in order and that each cuts the network.
+/// Validates that the points are in order and that each cuts the network.
 pub(super) fn points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkError> {
     let last_use = last_uses(layers);
     let live = live_counts(&last_use);
@@ -185,10 +187,10 @@ pub(super) fn points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkEr
         if place == 0 || place == layers.len() - 1 {
             return fail("the network's input and its output cannot be downsampled".into());
         }
-        // The name of a layer other than `carrier` whose output crosses the
-        // line right after layer `line`, if there is one.
-        let crossing = |line: usize, carrier: LayerId| {
-            let other = |&from: &usize| from != carrier.0 && last_use[from] > line;
+        // The name of a layer other than `cut` whose output is live right
+        // after layer `line`, if there is one.
+        let crossing = |line: usize, cut: LayerId| {
+            let other = |&from: &usize| from != cut.0 && last_use[from] > line;
             (live[line] > 1)
                 .then(|| (0..=line).find(other))
                 .flatten()
@@ -196,8 +198,8 @@ pub(super) fn points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkEr
         };
         if let Some(other) = crossing(place, point.layer) {
             return fail(format!(
-                "besides '{}', the output of '{other}' is used behind it; \
-                 a point must be where one tensor carries everything",
+                "later layers read the output of '{other}' besides that of '{}'; \
+                 at a point, they may depend on one tensor only",
                 layer.name
             ));
         }
@@ -207,8 +209,8 @@ pub(super) fn points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkEr
             }
             if let Some(other) = crossing(place - 1, layer.inputs[0]) {
                 return fail(format!(
-                    "the max pool '{}' must be all that is fed at that place, \
-                     but '{other}' is live too",
+                    "the input of the max pool '{}' must be the only live tensor, \
+                     but later layers read the output of '{other}' too",
                     layer.name
                 ));
             }
@@ -217,8 +219,8 @@ pub(super) fn points(layers: &[Layer], points: &[Point]) -> Result<(), NetworkEr
     Ok(())
 }
 
-/// How many outputs are still needed right after each layer. Counted for all
-/// layers at once, so that checking many points takes no longer.
+/// The number of live outputs right after each layer. Computed for all layers
+/// in one pass, so that validation is linear in layers and points.
 fn live_counts(last_use: &[usize]) -> Vec<usize> {
     let mut ends = vec![0; last_use.len()];
     for &last in last_use {

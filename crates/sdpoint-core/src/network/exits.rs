@@ -1,19 +1,20 @@
-//! Early exits: classifiers after each stage.
+//! Early exits: a classifier after each stage.
 
 use super::{Description, Network, NetworkBuilder, NetworkError};
 use crate::instance::PointId;
 use crate::layer::{Layer, LayerId, Op};
 
 impl Network {
-    /// The same network with a classifier after each stage but the last: batch norm, ReLU, mean
-    /// over the image, linear. It puts out the logits of all of them, the first stage's first
-    /// and its own last, and has no points, for between a stage and its classifier more than one
-    /// tensor is needed.
+    /// Returns the same network with a classifier after each stage but the last:
+    /// batch norm, ReLU, global average pooling, linear. Its output is the
+    /// concatenation of the logits of all classifiers in the order of the
+    /// stages, the original one last. It has no points, because after a
+    /// classifier branches off more than one tensor is live.
     ///
-    /// A stage ends at the last block before one that has a stride.
+    /// A stage ends at the last block before one with a stride.
     ///
     /// # Errors
-    /// If the network does not end in a linear layer, or has but one stage.
+    /// If the network does not end in a linear layer, or has only one stage.
     pub fn with_exits(&self) -> Result<Self, NetworkError> {
         let last = self.layers().len() - 1;
         let unfit = |problem: &str| NetworkError::Layer {
@@ -23,7 +24,7 @@ impl Network {
         };
         let Op::Linear { out_features, .. } = self.layers()[last].op else {
             return Err(unfit(
-                "it is the last and not linear, so that it has no like",
+                "the last layer is not linear, so it cannot be repeated after each stage",
             ));
         };
         let stages = self.ends_of_stages();
@@ -31,7 +32,7 @@ impl Network {
             return Err(unfit("no stage ends before it"));
         }
         let name = format!("{}-exits", self.name());
-        let mut b = NetworkBuilder::behind(name, self.layers().to_vec());
+        let mut b = NetworkBuilder::from_layers(name, self.layers().to_vec());
         let mut logits = Vec::new();
         for (index, end) in stages.into_iter().enumerate() {
             let channels = self.channels(end);
@@ -51,8 +52,8 @@ impl Network {
         b.finish()
     }
 
-    /// The networks that end at the classifiers that [`Network::with_exits`] adds to this one, in
-    /// their order.
+    /// Returns a network for each classifier that [`Network::with_exits`] adds, in
+    /// their order: the layers that the classifier depends on.
     ///
     /// # Errors
     /// As [`Network::with_exits`].
@@ -70,7 +71,7 @@ impl Network {
         exits.collect()
     }
 
-    /// The layer with which each stage but the last ends.
+    /// The last layer of each stage but the last.
     fn ends_of_stages(&self) -> Vec<LayerId> {
         let blocks = self.points().iter();
         let blocks: Vec<LayerId> = blocks
@@ -89,7 +90,7 @@ impl Network {
             .collect()
     }
 
-    /// A layer and all that it is computed from.
+    /// The layer `end` and all layers that it depends on.
     fn ancestors(&self, end: LayerId) -> Vec<Layer> {
         let mut needed = vec![false; end.0 + 1];
         needed[end.0] = true;

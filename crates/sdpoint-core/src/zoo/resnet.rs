@@ -1,5 +1,5 @@
-//! ResNets of four stages for large images, and the blocks that they share
-//! with the networks for small ones.
+//! ResNets for large images, and the blocks that networks for small images share
+//! with them.
 
 use crate::instance::PointId;
 use crate::layer::{Conv, LayerId, Op, Window};
@@ -8,15 +8,15 @@ use crate::network::{Network, NetworkBuilder, NetworkError};
 /// The two kinds of residual block (He et al., arXiv 1512.03385, figure 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Block {
-    /// Two 3×3 convolutions; puts out as many channels as it is wide.
+    /// Two 3×3 convolutions; expansion 1.
     Basic,
-    /// 1×1, 3×3, 1×1; puts out four times as many channels as it is wide.
-    /// The 3×3 convolution has the stride.
+    /// 1×1, 3×3 and 1×1 convolutions; expansion 4. The 3×3 convolution has the
+    /// stride, as in torchvision (ResNet v1.5).
     Bottleneck,
 }
 
 impl Block {
-    /// Output channels for each channel of a stage's width.
+    /// The ratio of output channels to the width of a stage.
     pub fn expansion(self) -> usize {
         match self {
             Self::Basic => 1,
@@ -25,27 +25,27 @@ impl Block {
     }
 }
 
-/// A residual network's numbers.
+/// The configuration of a ResNet or ResNeXt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResNetConfig {
     /// The architecture's name.
     pub name: String,
-    /// The kind of all blocks.
+    /// The kind of block.
     pub block: Block,
-    /// How many blocks each stage has; all stages but the first halve the
+    /// The number of blocks of each stage. All stages but the first halve the
     /// feature map.
     pub blocks: Vec<usize>,
-    /// Channels of the stem and width of the first stage (64 in the paper);
-    /// each further stage is twice as wide.
+    /// The channels of the stem and the width of the first stage (64 in the
+    /// paper). The width doubles with each stage.
     pub stem_width: usize,
-    /// Groups of the blocks' 3×3 convolutions (ResNeXt's cardinality).
+    /// The groups of the blocks' 3×3 convolutions (ResNeXt's cardinality).
     pub groups: usize,
-    /// Channels of each group in a stage of width 64; 64 with one group is
-    /// the plain ResNet.
+    /// The channels of each group in a stage of width 64. A ResNet has one group
+    /// and a base width of 64.
     pub base_width: usize,
-    /// Classes to tell apart.
+    /// The number of classes.
     pub classes: usize,
-    /// Colours of the images.
+    /// The channels of the images.
     pub in_channels: usize,
 }
 
@@ -57,26 +57,26 @@ impl ResNetConfig {
             .map_or(usize::MAX, |factor| self.stem_width.saturating_mul(factor))
     }
 
-    /// Channels that a stage's blocks put out.
+    /// The output channels of a stage's blocks.
     fn out(&self, stage: usize) -> usize {
         self.planes(stage).saturating_mul(self.block.expansion())
     }
 
-    /// Channels inside a stage's blocks, as torchvision counts them:
+    /// The channels of the 3×3 convolutions of a stage, as in torchvision:
     /// `⌊planes · base_width / 64⌋ · groups`.
     fn inner(&self, stage: usize) -> usize {
         (self.planes(stage).saturating_mul(self.base_width) / 64).saturating_mul(self.groups)
     }
 }
 
-/// A ResNet or ResNeXt with torchvision's parameter names: each block ends
-/// in a ReLU.
+/// Builds a post-activation ResNet or ResNeXt, in which each block ends in a
+/// ReLU, with torchvision's parameter names.
 ///
-/// The stem's point is the max pool. A block's point is its sum, before the
-/// closing ReLU.
+/// The stem's point is the max pool. A block's point is its residual sum, before
+/// the final ReLU.
 ///
 /// # Errors
-/// If the numbers make no network, such as a width of zero.
+/// If the configuration is invalid, such as a width of zero.
 pub fn post_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
     let mut b = NetworkBuilder::new(&config.name, config.in_channels);
     let x = large_stem(&mut b, config);
@@ -85,15 +85,16 @@ pub fn post_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
     b.finish()
 }
 
-/// A pre-activation ResNet for large images (He et al., arXiv 1603.05027) as
-/// the authors of stochastic downsampling built it: with batch norm and ReLU
-/// in the stem, and batch norm after a shortcut's convolution, which shares
-/// the block's first batch norm and ReLU with the residual branch.
+/// Builds a pre-activation ResNet for large images (He et al., arXiv
+/// 1603.05027) in the variant of the authors of stochastic downsampling: the
+/// stem has batch norm and ReLU, and a shortcut's convolution is followed by
+/// batch norm and shares the block's first batch norm and ReLU with the residual
+/// branch.
 ///
-/// The stem's point is the max pool. A block's point is its sum.
+/// The stem's point is the max pool. A block's point is its residual sum.
 ///
 /// # Errors
-/// If the numbers make no network, such as a width of zero.
+/// If the configuration is invalid, such as a width of zero.
 pub fn pre_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
     let mut b = NetworkBuilder::new(&config.name, config.in_channels);
     let mut x = large_stem(&mut b, config);
@@ -130,8 +131,8 @@ pub fn pre_activation(config: &ResNetConfig) -> Result<Network, NetworkError> {
     b.finish()
 }
 
-/// The stages of [`post_activation`] on the stem's output, with a point at
-/// each block; returns the last tensor and its channels.
+/// Adds the stages of [`post_activation`] after the stem's output `x`, with a
+/// point at each block. Returns the output and its channels.
 pub(super) fn post_activation_stages(
     b: &mut NetworkBuilder,
     mut x: LayerId,
@@ -168,7 +169,7 @@ pub(super) fn post_activation_stages(
     (x, channels)
 }
 
-/// The mean over all places and the classifier `fc`.
+/// Adds global average pooling and the classifier `fc`.
 pub(super) fn head(b: &mut NetworkBuilder, x: LayerId, channels: usize, classes: usize) {
     let x = b.layer("avgpool", Op::GlobalAvgPool, &[x]);
     let op = Op::Linear {
@@ -179,7 +180,8 @@ pub(super) fn head(b: &mut NetworkBuilder, x: LayerId, channels: usize, classes:
     b.layer("fc", op, &[x]);
 }
 
-/// 7×7 convolution and max pool, each of stride 2, with the stem's point.
+/// Adds the stem, a 7×7 convolution and a max pool with stride 2 each, and its
+/// point.
 fn large_stem(b: &mut NetworkBuilder, config: &ResNetConfig) -> LayerId {
     let width = config.stem_width;
     let x = b.conv(
@@ -211,8 +213,8 @@ fn branch(config: &ResNetConfig, stage: usize, channels: usize, stride: usize) -
     }
 }
 
-/// The shortcut of a block that changes the shape: a 1×1 convolution with
-/// batch norm.
+/// Adds the projection shortcut of a block that changes the shape: a 1×1
+/// convolution with batch norm.
 fn projection(
     b: &mut NetworkBuilder,
     name: &str,

@@ -1,40 +1,40 @@
-//! Networks for small images such as CIFAR's: a 3×3 stem, no max pool, three
-//! stages.
+//! Networks for small images such as CIFAR's: a 3×3 stem without max pool, and
+//! three stages.
 
 use super::resnet::{Block, ResNetConfig, head, post_activation_stages};
 use crate::instance::PointId;
 use crate::layer::Conv;
 use crate::network::{Network, NetworkBuilder, NetworkError};
 
-/// The numbers of a pre-activation ResNet or Wide ResNet for small images.
+/// The configuration of a pre-activation ResNet or Wide ResNet for small images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WideResNetConfig {
     /// The architecture's name.
     pub name: String,
-    /// Blocks in each of the three stages.
+    /// The number of blocks in each of the three stages.
     pub blocks: usize,
-    /// Channels of the stem; 16 in the papers.
+    /// The channels of the stem; 16 in the papers.
     pub width: usize,
-    /// How many times `width` channels the first stage has (the paper's k),
-    /// of which each further stage has twice as many; 1 is the pre-activation
-    /// ResNet.
+    /// The width factor (the paper's k): the first stage has `width · widen`
+    /// channels, and each further stage twice as many. With 1, the network is
+    /// a pre-activation ResNet.
     pub widen: usize,
-    /// Classes to tell apart.
+    /// The number of classes.
     pub classes: usize,
-    /// Colours of the images.
+    /// The channels of the images.
     pub in_channels: usize,
 }
 
-/// A pre-activation ResNet (He et al., arXiv 1603.05027) or Wide ResNet
+/// Builds a pre-activation ResNet (He et al., arXiv 1603.05027) or Wide ResNet
 /// (Zagoruyko and Komodakis, arXiv 1605.07146) of basic blocks.
 ///
 /// Where the shape changes, the shortcut is a 1×1 convolution that shares
-/// the block's first batch norm and ReLU with the residual branch. Blocks
-/// are numbered through, as `blocks.0`, over all stages; their sums are the
-/// points.
+/// the block's first batch norm and ReLU with the residual branch. Blocks are
+/// numbered consecutively over all stages: `blocks.0`, `blocks.1`, … The points
+/// are their residual sums.
 ///
 /// # Errors
-/// If the numbers make no network, such as a width of zero.
+/// If the configuration is invalid, such as a width of zero.
 pub fn wide_resnet(config: &WideResNetConfig) -> Result<Network, NetworkError> {
     let mut b = NetworkBuilder::new(&config.name, config.in_channels);
     let mut x = b.conv(
@@ -75,12 +75,12 @@ pub fn wide_resnet(config: &WideResNetConfig) -> Result<Network, NetworkError> {
     b.finish()
 }
 
-/// The ResNeXt-29 for CIFAR (Xie et al., arXiv 1611.05431): three stages of
-/// three bottlenecks with `groups` groups of `width` channels in the first
-/// stage. Its points are the blocks' sums, before the closing ReLU.
+/// Builds the ResNeXt-29 for CIFAR (Xie et al., arXiv 1611.05431): three stages
+/// of three bottlenecks, with `groups` groups of `width` channels in the first
+/// stage. The points are the blocks' residual sums, before the final ReLU.
 ///
 /// # Errors
-/// If the numbers make no network, such as a width of zero.
+/// If the configuration is invalid, such as a width of zero.
 pub fn resnext29(
     name: impl Into<String>,
     groups: usize,
