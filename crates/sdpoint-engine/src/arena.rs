@@ -1,47 +1,47 @@
-//! One block of memory for all tensors of a run, shared by those that are
-//! never needed at the same time.
+//! Memory planning: all tensors of a run are placed in one block of memory, in
+//! which tensors with disjoint lifetimes overlap.
 
 use std::ops::Range;
 
 use sdpoint_kernels::AlignedVec;
 
-/// When a tensor is needed: from the step that writes it to the last that
-/// reads it, both included.
+/// The size of a tensor, and its lifetime: from the step that writes it to the
+/// last step that reads it, both included.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lifetime {
-    /// Floats.
+    /// The size in floats.
     pub len: usize,
-    /// The step that writes it first.
+    /// The first step that writes it.
     pub first: usize,
     /// The last step that reads it.
     pub last: usize,
 }
 
-/// Where each tensor lies.
+/// The range of each tensor in an [`Arena`], in floats.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
     places: Vec<Range<usize>>,
     len: usize,
 }
 
-/// Tensors start at cache lines.
+/// Floats in a cache line; tensors start at its multiples.
 const ALIGNMENT: usize = 64 / size_of::<f32>();
 
 impl Layout {
-    /// Places tensors so that two that are needed at the same time never
-    /// overlap.
+    /// Places tensors so that those with overlapping lifetimes do not overlap
+    /// in memory.
     ///
-    /// The largest goes first, each as low as it fits (greedy by size:
-    /// Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-    /// Inference", 2020).
+    /// Greedy by size (Pisarchyk and Lee, "Efficient Memory Management for Deep
+    /// Neural Net Inference", 2020): tensors are placed in order of descending
+    /// size, each at the lowest offset with a large enough gap.
     pub fn new(lifetimes: &[Lifetime]) -> Self {
-        Self::around(lifetimes, &[])
+        Self::with_fixed(lifetimes, &[])
     }
 
-    /// As [`Layout::new`], with some tensors where they lie already.
-    pub fn around(lifetimes: &[Lifetime], fixed: &[(usize, Range<usize>)]) -> Self {
+    /// As [`Layout::new`], with the tensors in `fixed` at the given ranges.
+    pub fn with_fixed(lifetimes: &[Lifetime], fixed: &[(usize, Range<usize>)]) -> Self {
         let mut places = vec![0..0; lifetimes.len()];
-        // Those placed so far, by where they start.
+        // The tensors placed so far, in order of their start.
         let mut placed: Vec<usize> = Vec::with_capacity(lifetimes.len());
         let mut total = 0;
         for (i, place) in fixed {
@@ -75,39 +75,40 @@ impl Layout {
         Self { places, len: total }
     }
 
-    /// Where tensor `index` lies.
+    /// The range of tensor `index`.
     pub fn place(&self, index: usize) -> Range<usize> {
         self.places[index].clone()
     }
 
-    /// Puts tensor `index` where tensor `other` lies.
+    /// Gives tensor `index` the range of tensor `other`.
     pub fn share(&mut self, index: usize, other: usize) {
         self.places[index] = self.places[other].clone();
     }
 
-    /// Floats that an [`Arena`] for this layout needs.
+    /// The size in floats of an [`Arena`] for this layout.
     pub fn len(&self) -> usize {
         self.len
     }
 }
 
-/// The memory itself.
+/// The block of memory that holds the tensors of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Arena {
     memory: AlignedVec,
 }
 
 impl Arena {
-    /// Makes room for a layout of `len` floats. What was there is lost.
+    /// Ensures room for a layout of `len` floats, discarding the content if it
+    /// has to grow.
     pub fn reserve(&mut self, len: usize) {
         if self.memory.len() < len {
-            // The old block is gone before the new one is asked for.
+            // Frees the old block first, so that both never exist at once.
             self.memory = AlignedVec::default();
             self.memory = AlignedVec::zeros(len);
         }
     }
 
-    /// Makes room for a layout of `len` floats and keeps what is there.
+    /// Ensures room for a layout of `len` floats, keeping the content.
     pub fn extend(&mut self, len: usize) {
         if self.memory.len() < len {
             let mut larger = AlignedVec::zeros(len);
@@ -116,26 +117,26 @@ impl Arena {
         }
     }
 
-    /// Bytes held.
+    /// The size of the block in bytes.
     pub fn bytes(&self) -> usize {
         self.memory.bytes()
     }
 
-    /// Borrows everything to read.
+    /// Borrows all of the memory for reading.
     pub fn read(&self) -> Reader<'_> {
         Reader::new([(0, &self.memory), (0, &[]), (0, &[])])
     }
 
-    /// Borrows one place to write and the rest to read.
+    /// Borrows one range for writing and the rest for reading.
     pub fn write(&mut self, place: Range<usize>) -> (Reader<'_>, &mut [f32]) {
         let (reader, out, _) = self.write_two(place.clone(), place.end..place.end);
         (reader, out)
     }
 
-    /// Borrows two places to write and the rest to read.
+    /// Borrows two ranges for writing and the rest for reading.
     ///
     /// # Panics
-    /// If the places overlap.
+    /// If the ranges overlap.
     pub fn write_two(
         &mut self,
         a: Range<usize>,
@@ -156,7 +157,7 @@ impl Arena {
     }
 }
 
-/// The part of an arena that is not being written.
+/// Read access to the parts of an arena that are not borrowed for writing.
 #[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pieces: [(usize, &'a [f32]); 3],
@@ -167,10 +168,10 @@ impl<'a> Reader<'a> {
         Self { pieces }
     }
 
-    /// The tensor at a place.
+    /// The tensor at a range.
     ///
     /// # Panics
-    /// If the place is being written, which a plan never asks for.
+    /// If the range is borrowed for writing, which no plan does.
     pub fn get(&self, place: Range<usize>) -> &'a [f32] {
         self.pieces
             .iter()
@@ -186,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_of_the_same_time_never_overlap() {
+    fn tensors_with_overlapping_lifetimes_do_not_overlap() {
         let lifetimes: Vec<Lifetime> = (0..200usize)
             .map(|i| {
                 let first = (i * 7919) % 50;
@@ -201,17 +202,20 @@ mod tests {
         for (i, a) in lifetimes.iter().enumerate() {
             for (j, b) in lifetimes.iter().enumerate().skip(i + 1) {
                 let (p, q) = (layout.place(i), layout.place(j));
-                let meet = a.first <= b.last && b.first <= a.last;
-                assert!(!meet || p.end <= q.start || q.end <= p.start, "{i} and {j}");
+                let coexist = a.first <= b.last && b.first <= a.last;
+                assert!(
+                    !coexist || p.end <= q.start || q.end <= p.start,
+                    "{i} and {j}"
+                );
                 assert!(p.end <= layout.len());
             }
         }
-        let apart: usize = lifetimes.iter().map(|l| l.len).sum();
-        assert!(layout.len() * 3 < apart, "{} of {apart}", layout.len());
+        let total: usize = lifetimes.iter().map(|l| l.len).sum();
+        assert!(layout.len() * 3 < total, "{} of {total}", layout.len());
     }
 
     #[test]
-    fn what_lies_already_stays_and_is_avoided() {
+    fn fixed_tensors_stay_and_are_avoided() {
         let lifetime = |len, first, last| Lifetime { len, first, last };
         let lifetimes = [
             lifetime(100, 0, 9),
@@ -219,14 +223,14 @@ mod tests {
             lifetime(60, 2, 3),
             lifetime(16, 0, 9),
         ];
-        let layout = Layout::around(&lifetimes, &[(3, 64..80), (0, 96..196)]);
+        let layout = Layout::with_fixed(&lifetimes, &[(3, 64..80), (0, 96..196)]);
         assert_eq!((layout.place(3), layout.place(0)), (64..80, 96..196));
         assert_eq!((layout.place(1), layout.place(2)), (0..40, 0..60));
         assert_eq!(layout.len(), 196);
     }
 
     #[test]
-    fn an_arena_grows_around_what_it_holds() {
+    fn extending_an_arena_keeps_its_content() {
         let mut arena = Arena::default();
         arena.reserve(50);
         arena.write(10..50).1.fill(3.0);
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_can_be_read_elsewhere() {
+    fn written_ranges_are_readable_afterwards() {
         let mut arena = Arena::default();
         arena.reserve(100);
         let (reader, a, b) = arena.write_two(40..50, 10..20);

@@ -1,4 +1,4 @@
-//! Batch-norm statistics for instances of a network with frozen weights.
+//! Calibration: batch-norm statistics of each instance with frozen weights.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -8,22 +8,23 @@ use sdpoint_core::{Instance, Moments, Network, Statistics, Weights};
 use sdpoint_kernels::Context;
 
 use crate::lower::Span;
-use crate::training::{BatchPass, Plan};
-use crate::work::{Stage, stages};
+use crate::training::{BatchPass, StepPlan};
+use crate::work::{Segment, segments};
 use crate::{Base, EngineError, Images, check_weights};
 
-/// Gathers the statistics of several instances, batch by batch.
+/// Accumulates the batch-norm statistics of several instances, batch by batch.
 ///
-/// Every batch norm normalises with what it sees in the batch, as in
-/// training, and the mean and unbiased variance that it sees are averaged
-/// over the batches with equal weight. What lies before an instance's point
-/// is shared with `full` and computed once.
+/// Every batch norm normalises with the statistics of the batch, as in
+/// training. The mean and the unbiased variance of its input are averaged over
+/// the batches with equal weight (a cumulative average, as PyTorch's
+/// `momentum=None`). The layers before an instance's point are shared with
+/// `full` and computed once.
 #[derive(Debug)]
 pub struct Calibrator<'a> {
     pass: BatchPass,
     weights: &'a Weights,
-    stages: Vec<Stage>,
-    plans: HashMap<PlanKey, Plan>,
+    segments: Vec<Segment>,
+    plans: HashMap<PlanKey, StepPlan>,
     sums: BTreeMap<Instance, Vec<Sum>>,
     batches: usize,
 }
@@ -38,11 +39,12 @@ struct Sum {
 }
 
 impl<'a> Calibrator<'a> {
-    /// Starts with no batch seen. `full` is calibrated along with
-    /// `instances`, for they share its statistics before their points.
+    /// Creates a calibrator with empty accumulators. `full` is always
+    /// calibrated too, because `instances` use its statistics before their
+    /// points.
     ///
     /// # Errors
-    /// If the weights do not fit the network.
+    /// [`EngineError::Weights`] if the weights do not fit the network.
     pub fn new(
         ctx: Arc<Context>,
         network: Arc<Network>,
@@ -59,48 +61,48 @@ impl<'a> Calibrator<'a> {
             (instance, own)
         });
         let sums = sums.collect();
-        let stages = stages(&network, &instances);
+        let segments = segments(&network, &instances);
         let base = Base { ctx, network };
         Ok(Self {
             pass: BatchPass::new(base, weights, false),
             weights,
-            stages,
+            segments,
             plans: HashMap::new(),
             sums,
             batches: 0,
         })
     }
 
-    /// Lets every instance see a batch.
+    /// Runs a batch through every instance and accumulates its statistics.
     ///
     /// # Errors
     /// If the images do not fit the network, or it lacks an instance's point.
     pub fn add_batch(&mut self, images: Images<'_>) -> Result<(), EngineError> {
         images.check(&self.pass.base.network)?;
-        let mut carried: Option<Vec<f32>> = None;
-        for stage in self.stages.clone() {
-            let input = carried.as_deref().unwrap_or(images.data);
-            let output = self.run(images, input, Instance::Full, stage.trunk)?;
-            for &instance in &stage.branches {
+        let mut previous: Option<Vec<f32>> = None;
+        for segment in self.segments.clone() {
+            let input = previous.as_deref().unwrap_or(images.data);
+            let output = self.run(images, input, Instance::Full, segment.trunk)?;
+            for &instance in &segment.branches {
                 let span = Span {
-                    from: stage.trunk.to,
+                    from: segment.trunk.to,
                     to: None,
                 };
                 self.run(images, &output, instance, span)?;
             }
-            carried = Some(output);
+            previous = Some(output);
         }
         self.batches += 1;
         Ok(())
     }
 
-    /// The statistics of all instances.
+    /// Returns the averaged statistics of all instances.
     ///
     /// # Errors
-    /// If no batch was added.
+    /// [`EngineError::NoBatches`] if no batch was added.
     pub fn finish(self) -> Result<Statistics, EngineError> {
         if self.batches == 0 {
-            return Err(EngineError::NothingSeen);
+            return Err(EngineError::NoBatches);
         }
         let average = |sum: &[f64]| -> Vec<f32> {
             sum.iter()
@@ -118,7 +120,8 @@ impl<'a> Calibrator<'a> {
         Ok(statistics)
     }
 
-    /// Runs one span and notes what its batch norms saw.
+    /// Runs one span, adds the statistics of its batch norms to the sums of
+    /// `instance`, and returns the span's output.
     fn run(
         &mut self,
         images: Images<'_>,
@@ -129,12 +132,15 @@ impl<'a> Calibrator<'a> {
         let key = (instance, span, images.batch, images.size);
         if let Entry::Vacant(entry) = self.plans.entry(key) {
             let network = &self.pass.base.network;
-            let plan = Plan::forward(network, images.size, images.batch, instance, span)?;
+            let plan = StepPlan::forward_only(network, images.size, images.batch, instance, span)?;
             entry.insert(plan);
         }
         let plan = &self.plans[&key];
         self.pass.run(plan, self.weights, input, |_| {});
-        let sums = self.sums.get_mut(&instance).expect("one for each instance");
+        let sums = self
+            .sums
+            .get_mut(&instance)
+            .expect("every instance has its sums");
         let skipped = self.pass.saved.norms.len() - sums.len();
         for norm in plan.norms() {
             sums[norm - skipped].add(&self.pass.saved.norms[norm]);
@@ -152,14 +158,14 @@ impl Sum {
         }
     }
 
-    fn add(&mut self, seen: &crate::training::BatchNorm) {
-        // One pixel alone has no unbiased variance; its biased one is 0.
-        let pixels = seen.pixels as f64;
+    fn add(&mut self, batch: &crate::training::NormState) {
+        // The unbiased variance of a single pixel is undefined (0/0); 0 is used.
+        let pixels = batch.pixels as f64;
         let unbiased = pixels / (pixels - 1.0).max(1.0);
-        for (sum, &mean) in self.mean.iter_mut().zip(&seen.mean) {
+        for (sum, &mean) in self.mean.iter_mut().zip(&batch.mean) {
             *sum += f64::from(mean);
         }
-        for (sum, &var) in self.var.iter_mut().zip(&seen.var) {
+        for (sum, &var) in self.var.iter_mut().zip(&batch.var) {
             *sum += f64::from(var) * unbiased;
         }
     }

@@ -1,5 +1,5 @@
-//! The one executor of forward passes: inference, training and calibration
-//! run their steps here, so that what was trained is what runs.
+//! The executor of forward passes, shared by inference, training and
+//! calibration.
 
 use sdpoint_core::LayerId;
 use sdpoint_kernels as kernels;
@@ -7,18 +7,18 @@ use sdpoint_kernels::{Context, Epilogue, Residual, Second, elementwise, norm as 
 
 use crate::arena::Arena;
 use crate::fuse::{ConvStep, Step};
-use crate::lower::{Mask, Node, Value, Work};
+use crate::lower::{Mask, Node, NodeOp, Value};
 use crate::packed::PackedLayers;
 use crate::placement::{Placement, Tensors};
 
-/// Batch norm as scale and shift of each channel.
+/// A batch norm folded into a scale and a shift for each channel.
 #[derive(Clone, Debug)]
-pub(crate) struct Folded {
+pub(crate) struct FoldedNorm {
     pub scale: Vec<f32>,
     pub shift: Vec<f32>,
 }
 
-impl Folded {
+impl FoldedNorm {
     pub fn zeros(channels: usize) -> Self {
         Self {
             scale: vec![0.0; channels],
@@ -27,27 +27,28 @@ impl Folded {
     }
 }
 
-/// What tells a pass with frozen statistics from one with those of the batch.
-pub(crate) trait Mode {
+/// The parts of a forward pass that depend on where batch-norm statistics come
+/// from: frozen ones, or those of the current batch.
+pub(crate) trait ForwardMode {
     /// The bias of a convolution or linear layer that has one.
     fn bias(&self, layer: LayerId) -> Option<&[f32]>;
 
-    /// Sees the input of a batch norm that is a step of its own, before it
-    /// is normalised.
+    /// Called with the input `x` of an unfused batch norm before it is
+    /// normalised, to compute batch statistics.
     fn observe(&mut self, ctx: &Context, layer: LayerId, norm: usize, eps: f32, x: &[f32]);
 
-    /// What a batch norm does.
-    fn norm(&self, norm: usize) -> &Folded;
+    /// The scale and shift of a batch norm.
+    fn norm(&self, norm: usize) -> &FoldedNorm;
 
-    /// Where a max pool notes the place of each window's largest input, if
-    /// a backward pass follows.
+    /// The buffer for the argmax of a max pool, if a backward pass follows.
     fn argmax(&mut self, layer: LayerId) -> Option<&mut Vec<u32>>;
 
-    /// Applies the noise of a site, newly drawn, to a tensor of `images` images.
+    /// Draws a new mask for `site` and applies it to `x`, a tensor of `images`
+    /// images.
     fn mask(&mut self, site: usize, mask: Mask, images: usize, x: &[f32], y: &mut [f32]);
 }
 
-/// Runs steps of a plan.
+/// Executes the steps of a plan.
 pub(crate) struct Executor<'a, M> {
     pub ctx: &'a Context,
     pub packed: &'a PackedLayers,
@@ -57,8 +58,8 @@ pub(crate) struct Executor<'a, M> {
     pub mode: M,
 }
 
-impl<M: Mode> Executor<'_, M> {
-    /// Runs one step; its output is in the arena then.
+impl<M: ForwardMode> Executor<'_, M> {
+    /// Executes one step and writes its output into the arena.
     pub fn step(&mut self, step: &Step) {
         match step {
             Step::Conv(conv) => self.conv(conv),
@@ -113,11 +114,11 @@ impl<M: Mode> Executor<'_, M> {
         );
     }
 
-    /// Runs one node, unfused.
+    /// Executes one node without fusion.
     pub fn node(&mut self, node: &Node) {
         let (ctx, placement) = (self.ctx, self.placement);
-        if let Work::Conv(conv) = node.work {
-            return self.conv(&ConvStep::alone(node, conv));
+        if let NodeOp::Conv(conv) = node.op {
+            return self.conv(&ConvStep::unfused(node, conv));
         }
         let (reader, y) = self.arena.write(placement.place(node.output));
         let tensors = Tensors {
@@ -126,15 +127,15 @@ impl<M: Mode> Executor<'_, M> {
             images: self.images,
         };
         let x = tensors.get(node.inputs[0]);
-        match node.work {
-            Work::Conv(_) => unreachable!("done above"),
-            Work::Norm { norm, eps, relu } => {
+        match node.op {
+            NodeOp::Conv(_) => unreachable!("handled above"),
+            NodeOp::Norm { norm, eps, relu } => {
                 self.mode.observe(ctx, node.layer, norm, eps, x);
-                let Folded { scale, shift } = self.mode.norm(norm);
+                let FoldedNorm { scale, shift } = self.mode.norm(norm);
                 batch_norm::scale_shift(ctx, x, scale, shift, None, relu, y);
             }
-            Work::Relu => elementwise::relu(ctx, x, y),
-            Work::MaxPool(_) | Work::AdaptiveMaxPool => {
+            NodeOp::Relu => elementwise::relu(ctx, x, y),
+            NodeOp::MaxPool(_) | NodeOp::AdaptiveMaxPool => {
                 let geometry = placement.pool(node);
                 match self.mode.argmax(node.layer) {
                     None => pool::max_pool(ctx, geometry, x, y),
@@ -144,23 +145,23 @@ impl<M: Mode> Executor<'_, M> {
                     }
                 }
             }
-            Work::AvgPool(_) | Work::AdaptiveAvgPool => {
+            NodeOp::AvgPool(_) | NodeOp::AdaptiveAvgPool => {
                 pool::average_pool(ctx, placement.pool(node), x, y);
             }
-            Work::Linear { .. } => {
+            NodeOp::Linear { .. } => {
                 let packed = self.packed.linear(node.layer);
                 let bias = self.mode.bias(node.layer);
                 kernels::linear_forward(ctx, placement.batch, x, packed, bias, y);
             }
-            Work::Add => elementwise::add(ctx, x, tensors.get(node.inputs[1]), y),
-            Work::Concat => {
+            NodeOp::Add => elementwise::add(ctx, x, tensors.get(node.inputs[1]), y),
+            NodeOp::Concat => {
                 let inputs = node.inputs.iter();
                 let inputs: Vec<(&[f32], usize)> = inputs
                     .map(|&input| (tensors.get(input), placement.channels(input)))
                     .collect();
                 elementwise::concat_channels(ctx, &inputs, false, y);
             }
-            Work::Mask { site, mask } => self.mode.mask(site, mask, placement.batch, x, y),
+            NodeOp::Mask { site, mask } => self.mode.mask(site, mask, placement.batch, x, y),
         }
     }
 }

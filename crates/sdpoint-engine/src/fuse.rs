@@ -1,20 +1,21 @@
-//! Fuses what follows a convolution into its epilogue, so that its output is
-//! finished while it is in registers and memory is passed over once.
+//! Fusion: moves the operations that follow a convolution into its epilogue.
+//! They are applied while the output tile is in registers, so the output is
+//! written to memory once and not read back.
 
 use sdpoint_core::{Conv, LayerId};
 
-use crate::lower::{Lowered, Node, Value, Work};
+use crate::lower::{Lowered, Node, NodeOp, Value};
 
 /// One kernel call of a forward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// A convolution and what was fused into it.
+    /// A convolution with its fused epilogue.
     Conv(ConvStep),
-    /// Anything else.
+    /// Any other operation.
     Node(Node),
 }
 
-/// A convolution with its epilogue.
+/// A convolution with its fused epilogue.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ConvStep {
     pub conv: Conv,
@@ -24,20 +25,22 @@ pub(crate) struct ConvStep {
     pub epilogue: FusedEpilogue,
 }
 
-/// What is done to a convolution's sums before they are stored, in this order.
+/// The operations applied to a convolution's accumulators before they are
+/// stored, in the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FusedEpilogue {
-    /// The batch norm that scales and shifts them.
+    /// The batch norm, as scale and shift.
     pub norm: Option<usize>,
-    /// A tensor that is added.
+    /// The tensor that is added.
     pub residual: Option<Value>,
-    /// Whether negative results become zero.
+    /// Whether ReLU is applied.
     pub relu: bool,
-    /// Another output: the finished values, normalised once more.
+    /// A second output: the first one, normalised by another batch norm.
     pub second: Option<SecondOutput>,
 }
 
-/// The batch norm, with or without ReLU, of a convolution's finished output.
+/// A second output of a convolution: batch norm of the first output, with or
+/// without ReLU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SecondOutput {
     pub norm: usize,
@@ -46,8 +49,8 @@ pub(crate) struct SecondOutput {
 }
 
 impl ConvStep {
-    /// The convolution of a node and nothing else.
-    pub fn alone(node: &Node, conv: Conv) -> Self {
+    /// The convolution of a node, with an empty epilogue.
+    pub fn unfused(node: &Node, conv: Conv) -> Self {
         Self {
             conv,
             layer: node.layer,
@@ -59,7 +62,7 @@ impl ConvStep {
 }
 
 impl Step {
-    /// The layer that it starts with.
+    /// The first layer that it computes.
     pub fn layer(&self) -> LayerId {
         match self {
             Step::Conv(step) => step.layer,
@@ -67,7 +70,7 @@ impl Step {
         }
     }
 
-    /// The tensors that are read.
+    /// The values that it reads.
     pub fn inputs(&self) -> Vec<Value> {
         match self {
             Step::Conv(step) => {
@@ -78,7 +81,7 @@ impl Step {
         }
     }
 
-    /// The tensors that are written.
+    /// The values that it writes.
     pub fn outputs(&self) -> Vec<Value> {
         match self {
             Step::Conv(step) => {
@@ -90,13 +93,13 @@ impl Step {
     }
 }
 
-/// The kernel calls that compute a lowered network.
+/// Fuses a lowered network into kernel calls, in execution order.
 pub(crate) fn fuse(lowered: &Lowered) -> Vec<Step> {
-    let uses = lowered.uses();
-    let mut users: Vec<Vec<usize>> = vec![Vec::new(); lowered.shapes.len()];
+    let use_counts = lowered.use_counts();
+    let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); lowered.shapes.len()];
     for (index, node) in lowered.nodes.iter().enumerate() {
         for input in &node.inputs {
-            users[input.0].push(index);
+            consumers[input.0].push(index);
         }
     }
     let mut ready = vec![false; lowered.shapes.len()];
@@ -107,21 +110,21 @@ pub(crate) fn fuse(lowered: &Lowered) -> Vec<Step> {
         if fused[index] {
             continue;
         }
-        let step = if let Work::Conv(conv) = node.work {
-            let mut step = ConvStep::alone(node, conv);
-            while uses[step.output.0] == 1
-                && let Some(&user) = users[step.output.0].first()
-                && step.take(&lowered.nodes[user], &ready)
+        let step = if let NodeOp::Conv(conv) = node.op {
+            let mut step = ConvStep::unfused(node, conv);
+            while use_counts[step.output.0] == 1
+                && let Some(&consumer) = consumers[step.output.0].first()
+                && step.try_fuse(&lowered.nodes[consumer], &ready)
             {
-                fused[user] = true;
-                step.output = lowered.nodes[user].output;
+                fused[consumer] = true;
+                step.output = lowered.nodes[consumer].output;
             }
-            step.epilogue.second = users[step.output.0].iter().find_map(|&user| {
-                let Node { work, output, .. } = lowered.nodes[user];
-                let Work::Norm { norm, relu, .. } = work else {
+            step.epilogue.second = consumers[step.output.0].iter().find_map(|&consumer| {
+                let Node { op, output, .. } = lowered.nodes[consumer];
+                let NodeOp::Norm { norm, relu, .. } = op else {
                     return None;
                 };
-                fused[user] = true;
+                fused[consumer] = true;
                 Some(SecondOutput { norm, relu, output })
             });
             Step::Conv(step)
@@ -137,39 +140,39 @@ pub(crate) fn fuse(lowered: &Lowered) -> Vec<Step> {
 }
 
 impl ConvStep {
-    /// Takes `user`, the only user of the output, into the epilogue, and
-    /// says whether that has room for it. `ready` are the values that are
-    /// computed before this step.
-    fn take(&mut self, user: &Node, ready: &[bool]) -> bool {
+    /// Appends `consumer`, the only consumer of the output, to the epilogue.
+    /// Returns false if the epilogue cannot express it. `ready` marks the
+    /// values that are computed before this step.
+    fn try_fuse(&mut self, consumer: &Node, ready: &[bool]) -> bool {
         let epilogue = &mut self.epilogue;
-        match user.work {
-            // The epilogue's shift is the bias or the norm's, not both.
-            Work::Norm { norm, relu, .. }
+        match consumer.op {
+            // The epilogue has one shift: the bias or the norm's, not both.
+            NodeOp::Norm { norm, relu, .. }
                 if *epilogue == FusedEpilogue::default() && !self.conv.bias =>
             {
                 epilogue.norm = Some(norm);
                 epilogue.relu = relu;
             }
-            Work::Add if !epilogue.relu && epilogue.residual.is_none() => {
-                let other = user.inputs[usize::from(user.inputs[0] == self.output)];
+            NodeOp::Add if !epilogue.relu && epilogue.residual.is_none() => {
+                let other = consumer.inputs[usize::from(consumer.inputs[0] == self.output)];
                 if other == self.output || !ready[other.0] {
                     return false;
                 }
                 epilogue.residual = Some(other);
             }
-            Work::Relu if !epilogue.relu => epilogue.relu = true,
-            // Everything else stays a step of its own.
-            Work::Norm { .. }
-            | Work::Add
-            | Work::Relu
-            | Work::Conv(_)
-            | Work::MaxPool(_)
-            | Work::AvgPool(_)
-            | Work::AdaptiveMaxPool
-            | Work::AdaptiveAvgPool
-            | Work::Linear { .. }
-            | Work::Concat
-            | Work::Mask { .. } => return false,
+            NodeOp::Relu if !epilogue.relu => epilogue.relu = true,
+            // All others remain separate steps.
+            NodeOp::Norm { .. }
+            | NodeOp::Add
+            | NodeOp::Relu
+            | NodeOp::Conv(_)
+            | NodeOp::MaxPool(_)
+            | NodeOp::AvgPool(_)
+            | NodeOp::AdaptiveMaxPool
+            | NodeOp::AdaptiveAvgPool
+            | NodeOp::Linear { .. }
+            | NodeOp::Concat
+            | NodeOp::Mask { .. } => return false,
         }
         true
     }

@@ -1,15 +1,17 @@
-//! Random weights to start training from.
+//! Initialisation of weights for training.
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{Network, Op, Role, Weights};
 
-/// Random weights, the same for a seed on every machine.
+/// Draws random weights. The same seed gives the same bits on every machine.
 ///
 /// Convolutions are drawn from a normal distribution with variance
-/// `2 / (kernel area · output channels)` (He et al., "Delving Deep into
-/// Rectifiers", 2015, fan-out), linear layers uniformly from
-/// `±1/√(input features)` as PyTorch does; batch norms start as the identity.
+/// `2 / fan_out`, where `fan_out` is kernel area times output channels over
+/// groups (He et al., "Delving Deep into Rectifiers", 2015); linear layers,
+/// weights and biases, from the uniform distribution on
+/// `±1/√(input features)`, as in PyTorch. Batch norms start as the identity,
+/// biases of convolutions at zero.
 pub fn initial_weights(network: &Network, seed: u64) -> Weights {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let weights = network.parameters().iter().map(|parameter| {
@@ -35,10 +37,10 @@ pub fn initial_weights(network: &Network, seed: u64) -> Weights {
     Weights(weights.collect())
 }
 
-/// One draw from the standard normal distribution.
+/// Draws from the standard normal distribution by Marsaglia's polar method.
 ///
-/// Marsaglia's polar method, with the logarithm from `libm` rather than from
-/// the system, whose last bit differs between platforms.
+/// The logarithm comes from the crate `libm`: the last bit of the system's
+/// differs between platforms.
 fn standard_normal(rng: &mut impl Rng) -> f64 {
     loop {
         let u = 2.0 * rng.random::<f64>() - 1.0;
@@ -70,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_have_the_variance_they_should() {
+    fn weights_have_the_specified_variance() {
         let weights = initial_weights(&network(), 1);
         let moments = |data: &[f32]| {
             let mean = data.iter().map(|&x| f64::from(x)).sum::<f64>() / data.len() as f64;

@@ -1,9 +1,9 @@
 //! Runs any instance of a network from one set of weights.
 //!
-//! Three operations: inference ([`InferenceEngine`]), the training step
-//! ([`TrainingEngine`]) and the calibration of batch-norm statistics
-//! ([`Calibrator`]). All read the same description, lower it the same way
-//! and call the same kernels, so that what was trained is what runs.
+//! Three entry points: inference ([`InferenceEngine`]), training steps
+//! ([`TrainingEngine`]) and calibration of batch-norm statistics
+//! ([`Calibrator`]). All three lower the network description through the same
+//! code and call the same kernels, so training and inference cannot diverge.
 
 mod arena;
 mod calibration;
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use sdpoint_core::{Instance, Network, ShapeError, Weights};
 
 pub use calibration::Calibrator;
-pub use inference::{Flight, InferenceEngine, NormSource};
+pub use inference::{InferenceEngine, NormSource, PartialRun};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions};
 pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
@@ -36,7 +36,7 @@ pub use timing::{Pass, StepTime};
 pub use training::{Noise, StepOutcome, Target, TrainingEngine};
 pub use work::{InstanceWork, SharedWork};
 
-/// A batch of images, normalised, in NHWC order.
+/// A borrowed batch of normalised images in NHWC order.
 #[derive(Clone, Copy, Debug)]
 pub struct Images<'a> {
     /// `batch · height · width · channels` values.
@@ -47,57 +47,60 @@ pub struct Images<'a> {
     pub size: [usize; 2],
 }
 
-/// Why the engine could not do what it was asked.
+/// An error of the engine: invalid arguments, or too little memory.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EngineError {
-    /// The network cannot take images of this size, or has no such point.
+    /// The network does not accept images of this size, or lacks the
+    /// instance's point.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// A slice does not hold what it is said to hold.
+    /// A slice has the wrong length.
     #[error("{what} has {found} values where {expected} are needed")]
     Length {
-        /// Which slice.
+        /// What the slice holds.
         what: &'static str,
-        /// Its length.
+        /// The length of the slice.
         found: usize,
-        /// The length that would be right.
+        /// The required length.
         expected: usize,
     },
-    /// More memory is needed than the system gives.
-    #[error("{what} would take {bytes} bytes of memory, which the system does not give")]
+    /// An allocation that the system refused.
+    #[error("{what} needs {bytes} bytes of memory, more than the system can allocate")]
     TooLarge {
-        /// What needs it.
+        /// What the memory is for.
         what: &'static str,
-        /// How much it needs.
+        /// The size of the allocation in bytes.
         bytes: usize,
     },
     /// A batch without images.
     #[error("a batch needs at least one image")]
     EmptyBatch,
-    /// A label that is no class.
-    #[error("label {label} is none of the {classes} classes")]
+    /// A label outside `0..classes`.
+    #[error("label {label} is out of range: the network has {classes} classes")]
     Label {
         /// The label.
         label: u32,
         /// The number of classes.
         classes: usize,
     },
-    /// The weights are another network's.
+    /// The weights belong to another network: their number or their lengths
+    /// differ.
     #[error("the weights do not fit {0}")]
     Weights(String),
     /// An instance without batch-norm statistics.
     #[error("instance {0} has no batch-norm statistics yet: calibrate it first")]
     NotCalibrated(Instance),
-    /// A run has passed the point at which the instance downsamples.
-    #[error("the run has passed the point of instance {0}: ask for it earlier")]
+    /// A [`PartialRun`] is already past the point at which the instance
+    /// downsamples.
+    #[error("the run is already past the point at which instance {0} downsamples")]
     Passed(Instance),
-    /// Statistics were asked for before any batch was seen.
+    /// Calibration finished without a batch.
     #[error("calibration needs at least one batch")]
-    NothingSeen,
+    NoBatches,
 }
 
 impl Images<'_> {
-    /// Checks the length against the network.
+    /// Checks the number of images and the length of `data`.
     fn check(&self, network: &Network) -> Result<(), EngineError> {
         if self.batch == 0 {
             return Err(EngineError::EmptyBatch);
@@ -138,7 +141,7 @@ fn check_labels(labels: &[u32], batch: usize, classes: usize) -> Result<(), Engi
     }
 }
 
-/// What all engines of one network share.
+/// The context and the network that every engine holds.
 #[derive(Clone, Debug)]
 struct Base {
     ctx: Arc<Context>,

@@ -1,4 +1,5 @@
-//! From a network's layers to what has to be computed for one instance.
+//! Lowering: turns the layers of a network into the operations that compute
+//! one instance of it.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -9,15 +10,15 @@ use sdpoint_kernels::{ConvGeometry, ConvShape};
 
 use crate::operation::Pooling;
 
-/// A part of a network between points.
+/// A section of a network between two points.
 ///
-/// At a point one tensor carries everything, so a network can be left there
-/// and taken up again, by any instance that agrees on what went before.
+/// At a point a single tensor is live, so execution can stop there and resume
+/// with any instance that is identical up to the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Span {
-    /// Where it starts: the images, or a point's tensor before downsampling.
+    /// The start: a point's tensor before downsampling, or the images.
     pub from: Option<PointId>,
-    /// Where it ends: the logits, or a point's tensor before downsampling.
+    /// The end: a point's tensor before downsampling, or the logits.
     pub to: Option<PointId>,
 }
 
@@ -32,21 +33,22 @@ impl Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Value(pub usize);
 
-/// One computation of a lowered network.
+/// One operation of a lowered network, with its operands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
-    pub work: Work,
-    /// The layer that it stands for; for downsampling, the point's layer.
+    pub op: NodeOp,
+    /// The layer that it computes; for downsampling, the point's layer.
     pub layer: LayerId,
     pub inputs: Vec<Value>,
     pub output: Value,
 }
 
+/// The operation of a [`Node`]: that of a layer, downsampling, or noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Work {
+pub(crate) enum NodeOp {
     Conv(Conv),
-    /// Batch norm number `norm` of [`Network::norms`], with the ReLU behind
-    /// it if there is one: together they are one pass over memory.
+    /// Batch norm number `norm` of [`Network::norms`], fused with the ReLU
+    /// that follows it, if any, into one pass over memory.
     Norm {
         norm: usize,
         eps: f32,
@@ -55,25 +57,25 @@ pub(crate) enum Work {
     Relu,
     MaxPool(Window),
     AvgPool(Window),
-    /// To the size of the output: the stem's downsampling.
+    /// Adaptive max pooling to the output's size: the stem's downsampling.
     AdaptiveMaxPool,
-    /// To the size of the output: a block's downsampling, or the global
-    /// average pool before the classifier.
+    /// Adaptive average pooling to the output's size: a block's downsampling,
+    /// or the global average pool before the classifier.
     AdaptiveAvgPool,
     Linear {
         bias: bool,
     },
     Add,
     Concat,
-    /// Training's noise: each part of an image's tensor times zero or a
-    /// scale. `site` tells the masks of a network apart.
+    /// Training noise: multiplies each part of the tensor by zero or a scale.
+    /// `site` identifies the mask within the network.
     Mask {
         site: usize,
         mask: Mask,
     },
 }
 
-/// What is dropped at random, with which probability.
+/// What a mask drops as a unit, and with which probability.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Mask {
     /// Single values.
@@ -82,11 +84,11 @@ pub(crate) enum Mask {
     Images(f32),
 }
 
-/// The computations of a span, in order, and their tensors' sizes.
+/// The operations of a span in execution order, and the sizes of their tensors.
 #[derive(Clone, Debug)]
 pub(crate) struct Lowered {
     pub nodes: Vec<Node>,
-    /// Size of each value for one image.
+    /// The size of each value for one image.
     pub shapes: Vec<Shape>,
     pub input: Value,
     pub output: Value,
@@ -95,7 +97,7 @@ pub(crate) struct Lowered {
 /// Lowers the layers of a span for an instance at an input size.
 ///
 /// # Errors
-/// If the network cannot take the input size, or has no such point.
+/// If the network does not accept the input size, or has no such point.
 pub(crate) fn lower(
     network: &Network,
     size: [usize; 2],
@@ -112,13 +114,13 @@ pub(crate) fn lower(
     let (range, source) = match span.from {
         None => (1.., LayerId(0)),
         Some(id) => {
-            let source = carrier(network, id);
+            let source = cut_layer(network, id);
             (source.0 + 1.., source)
         }
     };
     let end = match span.to {
         None => network.layers().len(),
-        Some(id) => carrier(network, id).0 + 1,
+        Some(id) => cut_layer(network, id).0 + 1,
     };
     let layers: Range<usize> = range.start..end;
     let down = instance
@@ -132,14 +134,14 @@ pub(crate) fn lower(
         input: Value(0),
         output: Value(0),
     };
-    // The tensor that stands for each layer's output.
+    // The value that holds each layer's output.
     let mut values: HashMap<LayerId, Value> = HashMap::from([(source, lowered.input)]);
     let downsampled_block = |layer: LayerId| {
         down.is_some_and(|point| point.layer() == layer && point.id() != PointId::Stem)
     };
     if downsampled_block(source) {
         let value = lowered.push(
-            Work::AdaptiveAvgPool,
+            NodeOp::AdaptiveAvgPool,
             source,
             vec![lowered.input],
             shapes.passed_on(source),
@@ -150,40 +152,46 @@ pub(crate) fn lower(
         let id = LayerId(index);
         let layer = network.layer(id);
         let at_stem = down.is_some_and(|p| p.layer() == id && p.id() == PointId::Stem);
-        let work = match layer.op {
+        let op = match layer.op {
             Op::Input { .. } => unreachable!("the input is the first layer"),
-            Op::Conv(conv) => Work::Conv(conv),
-            Op::BatchNorm { eps, .. } => Work::Norm {
+            Op::Conv(conv) => NodeOp::Conv(conv),
+            Op::BatchNorm { eps, .. } => NodeOp::Norm {
                 norm: norm_index[&id],
                 eps,
                 relu: false,
             },
-            Op::Relu => Work::Relu,
-            Op::MaxPool(_) if at_stem => Work::AdaptiveMaxPool,
-            Op::MaxPool(window) => Work::MaxPool(window),
-            Op::AvgPool(window) => Work::AvgPool(window),
-            Op::GlobalAvgPool => Work::AdaptiveAvgPool,
-            Op::Linear { bias, .. } => Work::Linear { bias },
-            Op::Add => Work::Add,
-            Op::Concat => Work::Concat,
+            Op::Relu => NodeOp::Relu,
+            Op::MaxPool(_) if at_stem => NodeOp::AdaptiveMaxPool,
+            Op::MaxPool(window) => NodeOp::MaxPool(window),
+            Op::AvgPool(window) => NodeOp::AvgPool(window),
+            Op::GlobalAvgPool => NodeOp::AdaptiveAvgPool,
+            Op::Linear { bias, .. } => NodeOp::Linear { bias },
+            Op::Add => NodeOp::Add,
+            Op::Concat => NodeOp::Concat,
         };
         let inputs = layer.inputs.iter().map(|input| values[input]).collect();
-        let mut value = lowered.push(work, id, inputs, shapes.computed(id));
+        let mut value = lowered.push(op, id, inputs, shapes.computed(id));
         if downsampled_block(id) {
-            value = lowered.push(Work::AdaptiveAvgPool, id, vec![value], shapes.passed_on(id));
+            value = lowered.push(
+                NodeOp::AdaptiveAvgPool,
+                id,
+                vec![value],
+                shapes.passed_on(id),
+            );
         }
         values.insert(id, value);
         lowered.output = value;
     }
     if let Some(id) = span.to {
-        lowered.output = values[&carrier(network, id)];
+        lowered.output = values[&cut_layer(network, id)];
     }
-    lowered.join_relu_to_norm();
+    lowered.fuse_relu_into_norm();
     Ok(lowered)
 }
 
-/// The layer whose output carries everything at a point, before downsampling.
-fn carrier(network: &Network, id: PointId) -> LayerId {
+/// The layer whose output is the only live tensor at a point, before
+/// downsampling.
+fn cut_layer(network: &Network, id: PointId) -> LayerId {
     let point = network.point(id).expect("spans end at points");
     match id {
         PointId::Stem => network.layer(point.layer()).inputs[0],
@@ -192,11 +200,11 @@ fn carrier(network: &Network, id: PointId) -> LayerId {
 }
 
 impl Lowered {
-    fn push(&mut self, work: Work, layer: LayerId, inputs: Vec<Value>, shape: Shape) -> Value {
+    fn push(&mut self, op: NodeOp, layer: LayerId, inputs: Vec<Value>, shape: Shape) -> Value {
         let output = Value(self.shapes.len());
         self.shapes.push(shape);
         self.nodes.push(Node {
-            work,
+            op,
             layer,
             inputs,
             output,
@@ -204,59 +212,61 @@ impl Lowered {
         output
     }
 
-    /// How often each value is read, the final output counting as one.
-    pub fn uses(&self) -> Vec<usize> {
-        let mut uses = vec![0; self.shapes.len()];
-        uses[self.output.0] += 1;
+    /// The number of reads of each value. The caller's read of the final
+    /// output counts as one.
+    pub fn use_counts(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.shapes.len()];
+        counts[self.output.0] += 1;
         for value in self.nodes.iter().flat_map(|node| &node.inputs) {
-            uses[value.0] += 1;
+            counts[value.0] += 1;
         }
-        uses
+        counts
     }
 
-    fn join_relu_to_norm(&mut self) {
-        let uses = self.uses();
-        let mut maker: Vec<Option<usize>> = vec![None; self.shapes.len()];
+    /// Fuses each ReLU that is the only consumer of a batch norm into it.
+    fn fuse_relu_into_norm(&mut self) {
+        let use_counts = self.use_counts();
+        let mut producer: Vec<Option<usize>> = vec![None; self.shapes.len()];
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             let (output, source) = (node.output, node.inputs[0]);
-            let relu_alone = node.work == Work::Relu && uses[source.0] == 1;
-            if let Some(before) = maker[source.0].filter(|_| relu_alone)
-                && let Work::Norm { relu, .. } = &mut self.nodes[before].work
+            let only_relu = node.op == NodeOp::Relu && use_counts[source.0] == 1;
+            if let Some(norm) = producer[source.0].filter(|_| only_relu)
+                && let NodeOp::Norm { relu, .. } = &mut self.nodes[norm].op
             {
                 *relu = true;
-                self.nodes[before].output = output;
-                maker[output.0] = Some(before);
-                // The marker for removal: a node without inputs.
+                self.nodes[norm].output = output;
+                producer[output.0] = Some(norm);
+                // A node without inputs is removed below.
                 self.nodes[index].inputs.clear();
                 continue;
             }
-            maker[output.0] = Some(index);
+            producer[output.0] = Some(index);
         }
         self.nodes.retain(|node| !node.inputs.is_empty());
     }
 
     /// Multiply-accumulates of a node for one image.
     pub fn macs(&self, node: &Node) -> u64 {
-        match node.work {
-            Work::Conv(conv) => self.conv_shape(node.inputs[0], &conv, 1).macs(),
-            Work::Linear { .. } => {
+        match node.op {
+            NodeOp::Conv(conv) => self.conv_shape(node.inputs[0], &conv, 1).macs(),
+            NodeOp::Linear { .. } => {
                 let features = |value: Value| self.shapes[value.0].channels as u64;
                 features(node.inputs[0]) * features(node.output)
             }
-            Work::Norm { .. }
-            | Work::Relu
-            | Work::MaxPool(_)
-            | Work::AvgPool(_)
-            | Work::AdaptiveMaxPool
-            | Work::AdaptiveAvgPool
-            | Work::Add
-            | Work::Concat
-            | Work::Mask { .. } => 0,
+            NodeOp::Norm { .. }
+            | NodeOp::Relu
+            | NodeOp::MaxPool(_)
+            | NodeOp::AvgPool(_)
+            | NodeOp::AdaptiveMaxPool
+            | NodeOp::AdaptiveAvgPool
+            | NodeOp::Add
+            | NodeOp::Concat
+            | NodeOp::Mask { .. } => 0,
         }
     }
 
-    /// A convolution of a value in the kernels' terms.
+    /// The kernel shape of a convolution of `input`.
     pub fn conv_shape(&self, input: Value, conv: &Conv, batch: usize) -> ConvShape {
         let x = self.shapes[input.0];
         ConvShape {
@@ -266,10 +276,9 @@ impl Lowered {
             in_width: x.width,
         }
     }
-}
 
-impl Lowered {
-    /// The pooling of each value that a pool makes, by value.
+    /// The pooling geometry of each value that a pooling operation produces,
+    /// indexed by value.
     pub fn pools(&self, batch: usize) -> Vec<Option<PoolGeometry>> {
         let mut pools = vec![None; self.shapes.len()];
         for node in &self.nodes {
@@ -277,7 +286,7 @@ impl Lowered {
             let sliding = |w: Window, side: usize, input: usize| {
                 PoolAxis::sliding(input, w.kernel[side], w.stride[side], w.padding[side])
             };
-            let (height, width) = match node.work.operation().pooling {
+            let (height, width) = match node.op.properties().pooling {
                 None => continue,
                 Some(Pooling::Sliding(w)) => (sliding(w, 0, x.height), sliding(w, 1, x.width)),
                 Some(Pooling::Adaptive) => (
@@ -296,7 +305,7 @@ impl Lowered {
     }
 }
 
-/// A convolution's numbers in the kernels' terms.
+/// The kernel geometry of a convolution.
 pub(crate) fn geometry(conv: &Conv) -> ConvGeometry {
     ConvGeometry {
         in_channels: conv.in_channels,

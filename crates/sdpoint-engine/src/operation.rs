@@ -1,87 +1,91 @@
-//! The table of operations: what each reads, saves and passes on, forward and
-//! backward. The planners of inference, training and calibration ask it and
-//! decide nothing of the kind themselves, so that an operation which is
-//! missing here does not compile.
+//! The table of operations: which tensors each one's backward pass reads, and
+//! how it computes gradients.
+//!
+//! Inference, training and calibration plan memory and kernel calls from this
+//! table alone. Its match is exhaustive, so an operation without a row does
+//! not compile.
 
 use sdpoint_core::Window;
 
-use crate::lower::Work;
+use crate::lower::NodeOp;
 
-/// What the planners have to know of an operation.
+/// The properties of an operation that planning depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Operation {
-    /// The tensors that the backward pass reads, besides the gradient with
-    /// respect to the output. They stay in memory until then.
+pub(crate) struct OpProperties {
+    /// The forward tensors that the backward pass reads, besides the gradient
+    /// with respect to the output. They stay live until then.
     pub reads: BackwardReads,
-    /// How the gradient with respect to its inputs comes about.
+    /// How the gradients with respect to the inputs are computed.
     pub input_gradient: InputGradient,
-    /// Whether it has weights whose gradients are a kernel call of their own.
+    /// Whether a separate kernel call computes the gradients of its weights.
     pub weights: bool,
-    /// The pooling that it does, if it is one.
+    /// The kind of pooling, for pooling operations.
     pub pooling: Option<Pooling>,
 }
 
 /// The tensors of the forward pass that an operation's backward pass reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BackwardReads {
-    /// None. What else it needs (the argmax of a max pool, a mask), the
-    /// forward pass keeps outside of the arena.
+    /// None. Other state (the argmax of a max pool, a mask) is saved outside
+    /// of the arena.
     Nothing,
-    /// Its first input.
+    /// The first input.
     Input,
-    /// Its output.
+    /// The output.
     Output,
 }
 
-/// How the gradient with respect to an operation's inputs comes about.
+/// How the gradients with respect to an operation's inputs are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InputGradient {
-    /// It is the output's, for each input: nothing is computed.
+    /// Each input's gradient is the output's: nothing is computed.
     Shared,
-    /// A kernel writes it, or adds it to what is there; left out where the
-    /// input is the images.
+    /// A kernel writes or accumulates it. Skipped where the input is the
+    /// images.
     Written,
-    /// A kernel writes it together with the parameters' gradients, always,
-    /// and adds another part of the gradient on the way if there is one.
+    /// One kernel computes it together with the parameters' gradients, so it
+    /// is never skipped. The kernel can add a second gradient to it in the
+    /// same pass over memory.
     WithParameters,
 }
 
-/// How the cells of a pool's output divide its input.
+/// How a pooling operation divides its input into windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pooling {
-    /// A window that slides.
+    /// A sliding window.
     Sliding(Window),
-    /// Cells that divide the input as evenly as can be.
+    /// Adaptive pooling: output cell `i` of `m` covers inputs `⌊i·n/m⌋` up to,
+    /// not including, `⌈(i+1)·n/m⌉`.
     Adaptive,
 }
 
-impl Work {
-    /// The row of the table for this operation.
-    pub fn operation(&self) -> Operation {
+impl NodeOp {
+    /// This operation's row of the table.
+    pub fn properties(&self) -> OpProperties {
         use BackwardReads::{Input, Nothing, Output};
         use InputGradient::{Shared, WithParameters, Written};
 
-        let operation = |reads, input_gradient| Operation {
+        let op = |reads, input_gradient| OpProperties {
             reads,
             input_gradient,
             weights: false,
             pooling: None,
         };
-        let pool = |pooling| Operation {
+        let pool = |pooling| OpProperties {
             pooling: Some(pooling),
-            ..operation(Nothing, Written)
+            ..op(Nothing, Written)
         };
         match *self {
-            Work::Conv(_) | Work::Linear { .. } => Operation {
+            NodeOp::Conv(_) | NodeOp::Linear { .. } => OpProperties {
                 weights: true,
-                ..operation(Input, Written)
+                ..op(Input, Written)
             },
-            Work::Norm { .. } => operation(Input, WithParameters),
-            Work::Relu => operation(Output, Written),
-            Work::MaxPool(window) | Work::AvgPool(window) => pool(Pooling::Sliding(window)),
-            Work::AdaptiveMaxPool | Work::AdaptiveAvgPool => pool(Pooling::Adaptive),
-            Work::Add => operation(Nothing, Shared),
-            Work::Concat | Work::Mask { .. } => operation(Nothing, Written),
+            NodeOp::Norm { .. } => op(Input, WithParameters),
+            NodeOp::Relu => op(Output, Written),
+            NodeOp::MaxPool(window) | NodeOp::AvgPool(window) => pool(Pooling::Sliding(window)),
+            NodeOp::AdaptiveMaxPool | NodeOp::AdaptiveAvgPool => pool(Pooling::Adaptive),
+            NodeOp::Add => op(Nothing, Shared),
+            NodeOp::Concat | NodeOp::Mask { .. } => op(Nothing, Written),
         }
     }
 }

@@ -3,20 +3,21 @@
 use sdpoint_core::{Network, Role, Weights};
 use sdpoint_kernels::{Context, optimizer};
 
-/// The numbers of [`Sgd`] that stay the same from step to step.
+/// The hyperparameters of [`Sgd`] other than the learning rate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SgdOptions {
-    /// What is kept of the past direction.
+    /// The momentum factor.
     pub momentum: f32,
-    /// Whether to look ahead (Sutskever et al., 2013).
+    /// Whether to use Nesterov momentum (Sutskever et al., 2013).
     pub nesterov: bool,
-    /// The weight of the squared parameters in the loss.
+    /// The weight decay (L2 penalty).
     pub weight_decay: f32,
-    /// Whether batch norms' scales and shifts decay too.
+    /// Whether weight decay applies to the scales and shifts of batch norms.
     pub decay_norms: bool,
 }
 
-/// Stochastic gradient descent with momentum, as PyTorch's `SGD` has it:
+/// Stochastic gradient descent with momentum, with the update of PyTorch's
+/// `SGD`:
 ///
 /// ```text
 /// g ← gradient + weight_decay · w
@@ -32,7 +33,7 @@ pub struct Sgd {
 }
 
 impl Sgd {
-    /// An optimiser at rest.
+    /// Creates an optimiser for `network` with zero momentum buffers.
     pub fn new(network: &Network, options: SgdOptions) -> Self {
         let decay = |role| match role {
             Role::NormScale | Role::NormShift if !options.decay_norms => 0.0,
@@ -45,10 +46,10 @@ impl Sgd {
         }
     }
 
-    /// Moves the weights against the gradients.
+    /// Updates the weights with learning rate `rate`.
     ///
     /// # Panics
-    /// If weights or gradients are another network's.
+    /// If the weights or the gradients belong to another network.
     pub fn step(&mut self, ctx: &Context, weights: &mut Weights, gradients: &Weights, rate: f32) {
         assert_eq!(weights.0.len(), self.decay.len(), "another network");
         let all = weights.0.iter_mut().zip(&gradients.0);
@@ -63,15 +64,15 @@ impl Sgd {
         }
     }
 
-    /// The direction that each parameter moves in.
+    /// The momentum buffer of each parameter.
     pub fn momentum(&self) -> &Weights {
         &self.momentum
     }
 
-    /// Goes on from a direction that [`Sgd::momentum`] gave.
+    /// Restores momentum buffers saved from [`Sgd::momentum`].
     ///
     /// # Panics
-    /// If it is another network's.
+    /// If they belong to another network.
     pub fn set_momentum(&mut self, momentum: Weights) {
         let lengths = |weights: &Weights| weights.0.iter().map(Vec::len).collect::<Vec<_>>();
         assert_eq!(

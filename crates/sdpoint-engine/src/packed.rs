@@ -1,4 +1,4 @@
-//! Weights laid out for the kernels.
+//! Weights packed into the layout of the kernels.
 
 use sdpoint_core::{LayerId, Network, Op, Weights};
 use sdpoint_kernels::{Context, PackedConv, PackedLinear};
@@ -16,19 +16,19 @@ pub(crate) struct PackedLayers {
 enum Packed {
     Conv(PackedConv),
     Linear(PackedLinear),
-    /// A layer without weights, or with those of a batch norm.
+    /// A layer without packed weights: batch norms use theirs as they are.
     Nothing,
 }
 
 impl PackedLayers {
-    /// Packs `weights`; `trained` says whether the backward pass will read
-    /// them too.
+    /// Packs `weights`. With `backward`, linear layers are also packed for the
+    /// backward pass.
     pub fn new(
         ctx: &Context,
         network: &Network,
         table: &ParameterTable,
         weights: &Weights,
-        trained: bool,
+        backward: bool,
     ) -> Self {
         let layers = network.layers().iter().enumerate().map(|(index, layer)| {
             let weight = || &weights.0[table.weight(LayerId(index))];
@@ -43,7 +43,7 @@ impl PackedLayers {
                     in_features,
                     out_features,
                     weight(),
-                    trained,
+                    backward,
                 )),
                 Op::Input { .. }
                 | Op::BatchNorm { .. }
@@ -60,7 +60,7 @@ impl PackedLayers {
         }
     }
 
-    /// Takes new weights.
+    /// Packs new weights into the same buffers.
     pub fn repack(&mut self, ctx: &Context, table: &ParameterTable, weights: &Weights) {
         for (index, packed) in self.layers.iter_mut().enumerate() {
             let weight = || &weights.0[table.weight(LayerId(index))];
@@ -72,10 +72,10 @@ impl PackedLayers {
         }
     }
 
-    /// A convolution's weights.
+    /// The packed weights of a convolution.
     ///
     /// # Panics
-    /// If the layer is no convolution.
+    /// If the layer is not a convolution.
     pub fn conv(&self, layer: LayerId) -> &PackedConv {
         match &self.layers[layer.0] {
             Packed::Conv(conv) => conv,
@@ -83,10 +83,10 @@ impl PackedLayers {
         }
     }
 
-    /// A linear layer's weights.
+    /// The packed weights of a linear layer.
     ///
     /// # Panics
-    /// If the layer is no linear layer.
+    /// If the layer is not linear.
     pub fn linear(&self, layer: LayerId) -> &PackedLinear {
         match &self.layers[layer.0] {
             Packed::Linear(linear) => linear,
@@ -94,7 +94,7 @@ impl PackedLayers {
         }
     }
 
-    /// Bytes of all packed weights.
+    /// The size of all packed weights in bytes.
     pub fn bytes(&self) -> usize {
         let bytes = |packed: &Packed| match packed {
             Packed::Conv(conv) => conv.bytes(),

@@ -1,34 +1,39 @@
-//! Which parameters belong to which layer.
+//! The parameters of each layer.
 
 use sdpoint_core::{LayerId, Network, Role};
 
-/// The places of each layer's parameters in [`sdpoint_core::Weights`].
+/// The index of each layer's parameters in [`sdpoint_core::Weights`].
 #[derive(Clone, Debug)]
 pub(crate) struct ParameterTable {
-    /// Weight and bias, or a batch norm's scale and shift.
-    places: Vec<[Option<usize>; 2]>,
+    /// Weight and bias, or scale and shift of a batch norm, by layer.
+    indices: Vec<[Option<usize>; 2]>,
 }
 
 impl ParameterTable {
     pub fn new(network: &Network) -> Self {
-        let mut places = vec![[None; 2]; network.layers().len()];
+        let mut indices = vec![[None; 2]; network.layers().len()];
         for (index, parameter) in network.parameters().iter().enumerate() {
             let slot = match parameter.role {
                 Role::Weight | Role::NormScale => 0,
                 Role::Bias | Role::NormShift => 1,
             };
-            places[parameter.layer.0][slot] = Some(index);
+            indices[parameter.layer.0][slot] = Some(index);
         }
-        Self { places }
+        Self { indices }
     }
 
-    /// The weight of a convolution or linear layer, or a batch norm's scale.
+    /// The index of a convolution's or linear layer's weight, or of a batch
+    /// norm's scale.
+    ///
+    /// # Panics
+    /// If the layer has no weight.
     pub fn weight(&self, layer: LayerId) -> usize {
-        self.places[layer.0][0].expect("only layers with weights are asked for them")
+        self.indices[layer.0][0].expect("the layer has a weight")
     }
 
-    /// The bias of a convolution or linear layer, or a batch norm's shift.
+    /// The index of a convolution's or linear layer's bias, or of a batch
+    /// norm's shift, if the layer has one.
     pub fn bias(&self, layer: LayerId) -> Option<usize> {
-        self.places[layer.0][1]
+        self.indices[layer.0][1]
     }
 }

@@ -1,4 +1,4 @@
-//! A lowered network for a batch, with a place in memory for every tensor.
+//! A lowered network for one batch size, with the memory layout of its tensors.
 
 use std::ops::Range;
 
@@ -9,12 +9,13 @@ use sdpoint_kernels::pool::PoolGeometry;
 use crate::arena::{Layout, Reader};
 use crate::lower::{Lowered, Node, Value};
 
-/// What is computed and where its tensors lie in an [`Arena`](crate::arena::Arena).
+/// A lowered network and the layout of its tensors in an
+/// [`Arena`](crate::arena::Arena).
 #[derive(Debug)]
 pub(crate) struct Placement {
     pub lowered: Lowered,
     pub layout: Layout,
-    /// The pooling of each value that a pool makes.
+    /// The pooling geometry of each value that a pooling operation produces.
     pools: Vec<Option<PoolGeometry>>,
     /// The number of images.
     pub batch: usize,
@@ -25,7 +26,7 @@ pub(crate) struct Placement {
 pub(crate) struct Buffer(pub usize);
 
 impl From<Value> for Buffer {
-    /// The buffers of values come first, those of gradients follow.
+    /// Values come first, in their order; gradients follow.
     fn from(value: Value) -> Self {
         Self(value.0)
     }
@@ -41,33 +42,33 @@ impl Placement {
         }
     }
 
-    /// Where a tensor lies.
+    /// The range of a tensor in the arena.
     pub fn place(&self, buffer: impl Into<Buffer>) -> Range<usize> {
         self.layout.place(buffer.into().0)
     }
 
-    /// The pooling that a node does.
+    /// The pooling geometry of a node.
     ///
     /// # Panics
-    /// If it does none.
+    /// If the node is not a pooling operation.
     pub fn pool(&self, node: &Node) -> &PoolGeometry {
         let pool = self.pools[node.output.0].as_ref();
-        pool.expect("only pools have a pooling")
+        pool.expect("the node is a pooling operation")
     }
 
-    /// A convolution of a value in the kernels' terms.
+    /// The kernel shape of a convolution of `input`.
     pub fn conv_shape(&self, input: Value, conv: &Conv) -> ConvShape {
         self.lowered.conv_shape(input, conv, self.batch)
     }
 
-    /// Channels of a value.
+    /// The channels of a value.
     pub fn channels(&self, value: Value) -> usize {
         self.lowered.shapes[value.0].channels
     }
 }
 
-/// The tensors that a step may read: those of the arena that it does not
-/// write, and the images, which stay where the caller has them.
+/// The tensors that a step may read: those in the arena that it does not
+/// write, and the images, which stay in the caller's buffer.
 #[derive(Clone, Copy)]
 pub(crate) struct Tensors<'a> {
     pub placement: &'a Placement,
@@ -76,7 +77,7 @@ pub(crate) struct Tensors<'a> {
 }
 
 impl<'a> Tensors<'a> {
-    /// The content of a tensor.
+    /// The values of a tensor.
     pub fn get(&self, buffer: impl Into<Buffer>) -> &'a [f32] {
         let buffer = buffer.into();
         if buffer == Buffer::from(self.placement.lowered.input) {

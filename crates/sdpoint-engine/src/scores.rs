@@ -1,6 +1,6 @@
-//! From logits to answers.
+//! Functions of logits: probabilities, loss, top-k classes.
 
-/// Turns each row of `classes` logits into probabilities.
+/// Computes the softmax of each row of `classes` logits in place.
 pub fn softmax(logits: &mut [f32], classes: usize) {
     for row in logits.chunks_exact_mut(classes) {
         let (max, sum) = log_sum(row);
@@ -10,11 +10,11 @@ pub fn softmax(logits: &mut [f32], classes: usize) {
     }
 }
 
-/// The sum over rows of the cross-entropy against the labels,
-/// `log Σ exp(logits) − logit of the label`.
+/// Computes the cross-entropy `log Σ exp(logits) − logits[label]` of each row,
+/// in nats, and returns the sum over the rows.
 ///
 /// # Panics
-/// If a label is no class.
+/// If a label is not below `classes`.
 pub fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
     std::iter::zip(logits.chunks_exact(classes), labels)
         .map(|(row, &label)| {
@@ -24,7 +24,7 @@ pub fn cross_entropy(logits: &[f32], labels: &[u32], classes: usize) -> f64 {
         .sum()
 }
 
-/// The largest logit, and the sum of exponentials above it.
+/// The largest logit `max`, and `Σ exp(logit − max)`.
 fn log_sum(row: &[f32]) -> (f64, f64) {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let max = f64::from(max);
@@ -32,8 +32,8 @@ fn log_sum(row: &[f32]) -> (f64, f64) {
     (max, sum)
 }
 
-/// The `k` classes with the largest scores, best first; of equal ones the
-/// lower class first. NaN counts as smallest.
+/// Returns the `k` classes with the largest scores in descending order. Ties
+/// go to the lower class; NaN ranks last.
 pub fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     let key = |i: usize| {
@@ -48,8 +48,9 @@ pub fn top_k(scores: &[f32], k: usize) -> Vec<usize> {
     order
 }
 
-/// The logarithm of the mean of several networks' probabilities, which are
-/// logits of that mean: softmax undoes the logarithm.
+/// Averages the probabilities of several sets of logits of equal length and
+/// returns the logarithm of the mean. The result serves as logits: its softmax
+/// is the mean. Means are clamped to `f32::MIN_POSITIVE` before the logarithm.
 pub fn log_mean_probabilities(all: &[&[f32]], classes: usize) -> Vec<f32> {
     let mut sum = vec![0.0f64; all.first().map_or(0, |logits| logits.len())];
     for logits in all {
@@ -64,12 +65,12 @@ pub fn log_mean_probabilities(all: &[&[f32]], classes: usize) -> Vec<f32> {
     sum.into_iter().map(|sum| mean(sum).ln() as f32).collect()
 }
 
-/// How sure a network is of each image: the probability that it gives to its
-/// best class.
+/// Returns the confidence for each row of `classes` logits: the probability of
+/// the most probable class.
 pub fn confidences(logits: &[f32], classes: usize) -> Vec<f64> {
     let best = logits.chunks_exact(classes).map(|row| {
         let (_, sum) = log_sum(row);
-        // The largest logit's own exponential is 1.
+        // exp(max − max) = 1 is the numerator of the softmax.
         1.0 / sum
     });
     best.collect()
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn means_are_of_probabilities() {
+    fn ensembles_average_probabilities() {
         let (sure, unsure) = ([0.0, 100.0, 0.0], [0.0; 3]);
         let mut both = log_mean_probabilities(&[&sure, &unsure], 3);
         softmax(&mut both, 3);

@@ -1,58 +1,58 @@
-//! How long each part of a run took.
+//! Per-step timing of inference and training.
 
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{LayerId, Network, Op, Shape};
 
-use crate::lower::{Node, Work};
+use crate::lower::{Node, NodeOp};
 use crate::placement::Placement;
 
-/// One step of a run: a kernel call, or the few that belong together.
+/// The time of one step: a kernel call, or a few that belong together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepTime {
-    /// The layer that it starts with; the network's input where it belongs
-    /// to no layer.
+    /// The first layer that it computes; the input layer for steps that
+    /// belong to no layer.
     pub layer: LayerId,
-    /// The layers that it computes, `layer1.0.conv3+bn3+add+relu`, or what
-    /// else it does.
+    /// The layers that it computes, such as `layer1.0.conv3+bn3+add+relu`, or
+    /// a description such as `pack weights`.
     pub name: String,
-    /// Which part of the run it belongs to.
+    /// The pass that it belongs to.
     pub pass: Pass,
-    /// Sizes of the first input and of the output for one image, where it
-    /// stands for layers.
+    /// The sizes of the first input and of the output for one image; none for
+    /// steps that belong to no layer.
     pub shapes: Option<[Shape; 2]>,
-    /// Multiply-accumulates for the whole batch, of convolutions and linear
-    /// layers alone.
+    /// Multiply-accumulates of convolutions and linear layers, for the whole
+    /// batch.
     pub macs: u64,
-    /// How long it took.
+    /// Wall-clock time.
     pub time: Duration,
 }
 
-/// The parts of a run.
+/// The passes of a training step; inference has [`Pass::Forward`] only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pass {
-    /// Weights laid out anew for the kernels, as every training step does.
+    /// Repacking the weights for the kernels, once per training step.
     Pack,
-    /// From the images to the logits.
+    /// The forward pass.
     Forward,
     /// The loss and its gradient.
     Loss,
-    /// Gradients with respect to parameters.
+    /// Gradients with respect to the weights.
     BackwardWeights,
-    /// Gradients with respect to what a layer reads; batch norm's with
-    /// respect to its parameters too, which come along.
+    /// Gradients with respect to a layer's inputs; for batch norms, which
+    /// compute both in one kernel, with respect to the parameters too.
     BackwardData,
-    /// The optimiser's step, which is its caller's to time.
+    /// The optimiser's step. The engine does not run it; callers time it.
     Update,
 }
 
-/// Takes the time at the end of each step.
-pub(crate) struct Stopwatch {
+/// Measures the time between the ends of successive steps.
+pub(crate) struct StepTimer {
     last: Instant,
     steps: Vec<StepTime>,
 }
 
-impl Stopwatch {
+impl StepTimer {
     pub fn start() -> Self {
         Self {
             last: Instant::now(),
@@ -60,7 +60,7 @@ impl Stopwatch {
         }
     }
 
-    /// Ends a step. What it takes to describe it counts for no step.
+    /// Ends a step. The time spent in `describe` is not measured.
     pub fn lap(&mut self, describe: impl FnOnce(Duration) -> StepTime) {
         let time = self.last.elapsed();
         self.steps.push(describe(time));
@@ -72,7 +72,7 @@ impl Stopwatch {
     }
 }
 
-/// A node's step in a pass.
+/// The step of a node in a pass.
 pub(crate) fn node_time(
     network: &Network,
     placement: &Placement,
@@ -96,11 +96,11 @@ pub(crate) fn node_time(
 
 fn node_name(network: &Network, node: &Node) -> String {
     let name = &network.layer(node.layer).name;
-    match node.work {
-        Work::Norm { relu: true, .. } => format!("{name}+relu"),
-        Work::Mask { .. } => format!("{name} noise"),
-        // Downsampling is its point's layer, which it follows.
-        Work::AdaptiveAvgPool if network.layer(node.layer).op != Op::GlobalAvgPool => {
+    match node.op {
+        NodeOp::Norm { relu: true, .. } => format!("{name}+relu"),
+        NodeOp::Mask { .. } => format!("{name} noise"),
+        // A downsampling node has the layer of its point.
+        NodeOp::AdaptiveAvgPool if network.layer(node.layer).op != Op::GlobalAvgPool => {
             format!("{name} downsampled")
         }
         _ => name.clone(),

@@ -1,4 +1,4 @@
-//! Computing several instances at once: what they have in common is
+//! Work shared by several instances: the layers that they have in common are
 //! computed once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,17 +8,17 @@ use sdpoint_core::{Instance, LayerId, Network, PointId, ShapeError};
 use crate::inference::exit_layers;
 use crate::lower::Span;
 
-/// A stretch of the full network up to a point, and the instances that
-/// branch off there.
+/// A section of the full network that ends at a point, and the instances that
+/// branch off at its end.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stage {
+pub(crate) struct Segment {
     pub trunk: Span,
     pub branches: Vec<Instance>,
 }
 
-/// The stages that compute `instances`; the last reaches the logits of
-/// `full` if that is among them.
-pub(crate) fn stages(network: &Network, instances: &[Instance]) -> Vec<Stage> {
+/// The segments that compute `instances`, in execution order. The last one
+/// ends at the logits of `full` if that is among the instances.
+pub(crate) fn segments(network: &Network, instances: &[Instance]) -> Vec<Segment> {
     let mut by_point: BTreeMap<PointId, Vec<Instance>> = BTreeMap::new();
     for &instance in instances {
         if let Some(point) = instance.point() {
@@ -29,37 +29,38 @@ pub(crate) fn stages(network: &Network, instances: &[Instance]) -> Vec<Stage> {
         }
     }
     let mut from = None;
-    let mut stages = Vec::new();
-    // The order of names is the order of the data.
+    let mut segments = Vec::new();
+    // Ordering points by name is ordering them by execution.
     debug_assert!(network.points().is_sorted_by_key(|point| point.id()));
     for (point, branches) in by_point {
         let to = Some(point);
-        stages.push(Stage {
+        segments.push(Segment {
             trunk: Span { from, to },
             branches,
         });
         from = to;
     }
     if instances.contains(&Instance::Full) {
-        stages.push(Stage {
+        segments.push(Segment {
             trunk: Span { from, to: None },
             branches: Vec::new(),
         });
     }
-    stages
+    segments
 }
 
-/// Multiply-accumulates for one image in several instances.
+/// Multiply-accumulates (MACs) of several instances for one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SharedWork {
-    /// With what instances have in common computed once.
+    /// MACs when the layers that the instances have in common are computed
+    /// once.
     pub shared: u64,
-    /// With each instance computed on its own.
+    /// MACs when each instance is computed from the images on.
     pub separate: u64,
 }
 
 impl SharedWork {
-    /// The part of the work that sharing saves, between 0 and 1.
+    /// The fraction of the MACs that sharing saves, between 0 and 1.
     pub fn saved(&self) -> f64 {
         if self.separate == 0 {
             return 0.0;
@@ -68,11 +69,11 @@ impl SharedWork {
     }
 }
 
-/// What some instances cost at one input size, layer by layer, and what they
-/// have in common.
+/// Per-layer MACs of some instances at one input size, and the layers that
+/// they share with `full`.
 ///
-/// Where instances part from `full` is found by lowering the network for each
-/// point, which takes a while: made once, asked often.
+/// Construction lowers the network once for each point. Build it once and
+/// reuse it; its methods only add up MACs.
 #[derive(Clone, Debug)]
 pub struct InstanceWork {
     exits: Vec<(PointId, LayerId)>,
@@ -80,10 +81,11 @@ pub struct InstanceWork {
 }
 
 impl InstanceWork {
-    /// The work of `instances`, and of `full`.
+    /// Computes the MACs of `instances` and of `full` on one image of
+    /// `[height, width]`.
     ///
     /// # Errors
-    /// If the network cannot take the input size, or lacks a point.
+    /// If the network does not accept the input size, or lacks a point.
     pub fn new(
         network: &Network,
         size: [usize; 2],
@@ -99,33 +101,33 @@ impl InstanceWork {
         })
     }
 
-    /// For each point, the layer from which on its instances differ from
-    /// `full`: the convolution that ends the block, or the stem's pool.
+    /// For each point, the first layer at which its instances differ from
+    /// `full`: the convolution that ends the block, or the stem's max pool.
     pub fn exits(&self) -> &[(PointId, LayerId)] {
         &self.exits
     }
 
-    /// Multiply-accumulates of each layer for one image.
+    /// The MACs of each layer for one image.
     ///
     /// # Panics
-    /// If the instance is none of those given.
+    /// If the instance was not given to [`InstanceWork::new`].
     pub fn layer_macs(&self, instance: Instance) -> &[u64] {
         &self.layer_macs[&instance]
     }
 
-    /// Multiply-accumulates for one image.
+    /// The MACs of an instance for one image.
     ///
     /// # Panics
-    /// If the instance is none of those given.
+    /// If the instance was not given to [`InstanceWork::new`].
     pub fn macs(&self, instance: Instance) -> u64 {
         let layers = self.layer_macs(instance).iter();
         layers.copied().fold(0, u64::saturating_add)
     }
 
-    /// What it takes to compute `instances` together, and one by one.
+    /// The MACs of computing `instances` together, and separately.
     ///
     /// # Panics
-    /// If an instance is none of those given.
+    /// If an instance was not given to [`InstanceWork::new`].
     pub fn shared(&self, instances: &[Instance]) -> SharedWork {
         let (mut branches, mut separate, mut furthest) = (0, 0, 0);
         for &instance in instances {
@@ -141,12 +143,12 @@ impl InstanceWork {
         }
     }
 
-    /// What a cascade's first instance costs, and what its second adds for an
-    /// image that goes on, in multiply-accumulates: what lies before the
-    /// first of their points is not computed again.
+    /// The MACs of a cascade's first instance, and those that its second adds
+    /// for an image that it processes. The layers before the earlier of their
+    /// two points are not recomputed.
     ///
     /// # Panics
-    /// If an instance is none of those given.
+    /// If an instance was not given to [`InstanceWork::new`].
     pub fn cascade(&self, first: Instance, second: Instance) -> [u64; 2] {
         let macs = self.layer_macs(first);
         let common = if first == second {
@@ -158,7 +160,7 @@ impl InstanceWork {
         [self.macs(first), self.macs(second) - common]
     }
 
-    /// The first layer in which an instance differs from `full`.
+    /// The first layer at which an instance differs from `full`.
     fn exit(&self, instance: Instance) -> usize {
         let mut exits = self.exits.iter();
         let found = exits.find(|(id, _)| Some(*id) == instance.point());

@@ -1,4 +1,5 @@
-//! Gradients of every kind of layer against finite differences of the loss.
+//! Gradients of every kind of layer, compared with finite differences of the
+//! loss.
 
 mod support;
 
@@ -16,7 +17,7 @@ const BATCH: usize = 8;
 const SIZE: [usize; 2] = [9, 7];
 const CLASSES: usize = 5;
 
-/// A convolution and batch norm, `middle`, and a classifier.
+/// A network of a convolution with batch norm, `middle`, and a classifier.
 fn network(middle: impl FnOnce(&mut NetworkBuilder, LayerId) -> LayerId) -> Network {
     let mut b = NetworkBuilder::new("net", 3);
     let x = b.conv("conv", b.input(), Conv::square(3, 6, 3, 1));
@@ -34,13 +35,14 @@ fn network(middle: impl FnOnce(&mut NetworkBuilder, LayerId) -> LayerId) -> Netw
     b.finish().unwrap()
 }
 
-/// Compares the slope of the loss along directions with what the gradients
-/// say: for each parameter, its own gradient and a random direction.
+/// Compares directional derivatives of the loss by finite differences with
+/// those from the gradients. For each parameter, the directions are its
+/// gradient and a random one.
 fn check(network: Network, instance: &str) {
     check_with(network, instance, None, None);
 }
 
-/// Likewise, with noise, and with soft targets for a part of the labels.
+/// As [`check`], with noise, and with soft targets of weight `soft`.
 fn check_with(network: Network, instance: &str, noise: Option<Noise>, soft: Option<f32>) {
     let network = Arc::new(network);
     let instance = instance.parse().unwrap();
@@ -79,7 +81,7 @@ fn check_with(network: Network, instance: &str, noise: Option<Noise>, soft: Opti
     let largest = gradients.0.iter().map(|g| norm(g)).fold(0.0, f64::max);
     for (index, parameter) in network.parameters().iter().enumerate() {
         let gradient = &gradients.0[index];
-        // A shift before a batch norm does nothing; its slope is rounding.
+        // The gradient of a shift before a batch norm is zero up to rounding.
         if norm(gradient) < 1e-4 * largest {
             continue;
         }
@@ -98,7 +100,7 @@ fn check_with(network: Network, instance: &str, noise: Option<Noise>, soft: Opti
                 loss(&moved).0
             };
             let slope = (at(1.0) - at(-1.0)) / (2.0 * step);
-            // The loss is rounded to f32, and ReLU and max have kinks.
+            // The loss is rounded to f32, and ReLU and max are not smooth.
             let allowed = 0.05 * norm(gradient) + 2e-4;
             assert!(
                 (slope - expected).abs() < allowed,
@@ -173,7 +175,7 @@ fn pools() {
 
 #[test]
 fn sums_and_concatenations() {
-    // A tensor with three users, one of which reads it twice.
+    // A tensor with three consumers, one of which reads it twice.
     check(
         network(|b, x| {
             let y = b.conv("left", x, Conv::square(6, 6, 3, 1));
@@ -224,7 +226,7 @@ fn residual_blocks_of_both_kinds() {
     );
 }
 
-/// A block of each kind, with a point.
+/// A network with a block of each kind and a point.
 fn blocks() -> Network {
     network(|b, x| {
         let y = b.conv("a", x, Conv::square(6, 6, 3, 1));
@@ -283,7 +285,10 @@ fn a_target_is_a_mean_of_labels_and_soft_targets() {
     let (outcome, gradients) = step(Some((&targets[..], 0.25)));
     let mean = |hard: f64, soft: f64| 0.75 * hard + 0.25 * soft;
     assert!((outcome.loss - mean(hard.0.loss, soft.0.loss)).abs() < 1e-5);
-    assert_eq!(outcome.correct, hard.0.correct, "labels tell what is right");
+    assert_eq!(
+        outcome.correct, hard.0.correct,
+        "the labels define what is correct"
+    );
     for ((got, hard), soft) in gradients.iter().zip(&hard.1).zip(&soft.1) {
         let expected = mean(f64::from(*hard), f64::from(*soft));
         assert!(
@@ -295,7 +300,7 @@ fn a_target_is_a_mean_of_labels_and_soft_targets() {
     assert!(short.contains("soft targets"), "{short}");
 }
 
-/// What a step says of soft targets that do not fit.
+/// The error of a step with soft targets of the wrong length.
 fn step_error(targets: &[f32]) -> String {
     let network = Arc::new(blocks());
     let weights = initial_weights(&network, 3);
@@ -332,7 +337,7 @@ fn downsampling_at_a_block_and_at_the_stem() {
     }
 }
 
-/// Classifiers trained together move what they share as the sum of them alone would.
+/// The gradients of jointly trained classifiers are the sum of each one's own.
 #[test]
 fn early_exits_add_up() {
     let network = zoo::build("preresnet8", CLASSES).unwrap();

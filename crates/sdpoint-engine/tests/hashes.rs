@@ -1,7 +1,7 @@
-//! Every bit that the kernels and the engine compute is what it was.
+//! The results of the kernels and the engine are the recorded ones, bit for bit.
 //!
-//! `fixtures/hashes.txt` has the hashes for each instruction set; a change that means to change
-//! a result writes them anew, and says so:
+//! `fixtures/hashes.txt` has the hashes for each instruction set. A change that is meant to
+//! change results records them again and says so:
 //!
 //! ```sh
 //! cargo run --release -p sdpoint-engine --example hashes -- --small > fixtures/hashes.txt

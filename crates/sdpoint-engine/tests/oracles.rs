@@ -1,4 +1,5 @@
-//! The engine against what PyTorch computed with the same weights.
+//! The engine, compared with results recorded from PyTorch with the same
+//! weights.
 
 mod support;
 
@@ -7,9 +8,9 @@ use sdpoint_engine::{Calibrator, InferenceEngine, NormSource, TrainingEngine};
 use support::networks::NAMES;
 use support::{Oracle, assert_close, context, largest};
 
-/// Gradients pass through each layer's rounding twice, and Winograd's
-/// algorithm rounds about ten times as coarsely as a sum of products; the
-/// largest difference seen is 1.7e-4.
+/// The tolerance of gradients. Each layer rounds twice on their way, and the
+/// rounding error of Winograd's algorithm is about ten times that of direct
+/// convolution; the largest difference measured is 1.7e-4.
 const GRADIENT_TOLERANCE: f32 = 3e-4;
 
 #[test]
@@ -60,8 +61,8 @@ fn loss_and_gradients_of_a_training_step() {
                 .iter()
                 .map(|p| oracle.tensor(&format!("grad/{instance}/{}", p.name)))
                 .collect();
-            // Batch norm takes out a shift before it, so some gradients are
-            // zero but for rounding; they are compared on the scale of the rest.
+            // A shift before a batch norm has no effect, so some gradients are
+            // zero up to rounding; the tolerance is relative to the others.
             let floor = 2e-3 * largest(recorded.iter().flatten());
             let pairs = engine.gradients().0.iter().zip(&recorded);
             for (parameter, (found, expected)) in parameters.iter().zip(pairs) {
@@ -86,7 +87,7 @@ fn statistics_and_logits_after_calibration() {
         let instances = oracle.instances("calibrated");
         let mut calibrator =
             Calibrator::new(context(), oracle.network.clone(), &weights, &instances).unwrap();
-        // How the recorded calibration was cut into batches.
+        // The batches of the recorded calibration.
         let half = input.batch / 2;
         calibrator.add_batch(input.part(0..half)).unwrap();
         calibrator.add_batch(input.part(half..input.batch)).unwrap();
@@ -103,15 +104,15 @@ fn statistics_and_logits_after_calibration() {
             }
             let expected = oracle.tensor(&format!("calibrated/{instance}/logits"));
             let logits = engine.run(input.images(), instance).unwrap();
-            // The last layers see two pixels a batch, and their variances
-            // divide: rounding grows fiftyfold on the way to the logits.
+            // The last batch norms have two pixels per batch and divide by
+            // small variances, which amplifies rounding fiftyfold.
             assert_close(&logits, &expected, 1e-3, &format!("{name} {instance}"));
         }
     }
 }
 
 #[test]
-fn shared_statistics_are_those_of_full() {
+fn shared_norms_use_the_statistics_of_full() {
     let oracle = Oracle::open("preresnet8");
     let input = oracle.input();
     let weights = oracle.weights();

@@ -1,4 +1,4 @@
-//! Runs that are left at a point, taken up again, and shared.
+//! Runs that stop at points, branch, resume, and share an engine.
 
 mod support;
 
@@ -18,25 +18,25 @@ fn engine(oracle: &Oracle, instances: &[Instance]) -> InferenceEngine {
     .unwrap()
 }
 
-/// `full` last, the rest in the order in which a run meets them.
+/// Sorts instances by execution order of their points, `full` last.
 fn in_order(mut instances: Vec<Instance>) -> Vec<Instance> {
     instances.sort_by_key(|&instance| (instance == Instance::Full, instance));
     instances
 }
 
 #[test]
-fn one_flight_passes_through_all_instances() {
+fn one_run_branches_into_all_instances() {
     for name in NAMES {
         let oracle = Oracle::open(name);
         let input = oracle.input();
         let instances = in_order(oracle.instances("logits"));
         let engine = engine(&oracle, &instances);
-        let mut flight = engine.start(input.images()).unwrap();
+        let mut run = engine.start(input.images()).unwrap();
         for &instance in &instances {
-            flight.go_to(instance).unwrap();
-            let in_flight = flight.branch(instance).unwrap();
+            run.advance_to(instance).unwrap();
+            let branched = run.branch(instance).unwrap();
             let alone = engine.run(input.images(), instance).unwrap();
-            assert_eq!(in_flight, alone, "{name} {instance}");
+            assert_eq!(branched, alone, "{name} {instance}");
         }
         let mut backwards = instances.clone();
         backwards.reverse();
@@ -52,7 +52,7 @@ fn one_flight_passes_through_all_instances() {
 }
 
 #[test]
-fn some_images_fly_on_from_where_all_were() {
+fn a_subset_continues_from_the_state_of_the_batch() {
     for name in NAMES {
         let oracle = Oracle::open(name);
         let input = oracle.input();
@@ -60,10 +60,10 @@ fn some_images_fly_on_from_where_all_were() {
         let engine = engine(&oracle, &instances);
         let chosen = [input.batch - 1, 0];
         for &early in &instances {
-            let mut flight = engine.start(input.images()).unwrap();
-            flight.branch(early).unwrap();
-            let mut some = flight.of(&chosen).unwrap();
-            drop(flight);
+            let mut run = engine.start(input.images()).unwrap();
+            run.branch(early).unwrap();
+            let mut some = run.subset(&chosen).unwrap();
+            drop(run);
             for &late in instances.iter().skip_while(|&&i| i != early) {
                 let all = engine.run(input.images(), late).unwrap();
                 let classes = all.len() / input.batch;
@@ -79,30 +79,27 @@ fn some_images_fly_on_from_where_all_were() {
 }
 
 #[test]
-fn what_lies_behind_cannot_be_had() {
+fn instances_whose_point_is_passed_are_refused() {
     let oracle = Oracle::open("preresnet8");
     let input = oracle.input();
     let instances = in_order(oracle.instances("logits"));
     let engine = engine(&oracle, &instances);
     let first = instances[0];
-    let mut flight = engine.start(input.images()).unwrap();
-    flight.go_to(Instance::Full).unwrap();
-    assert_eq!(flight.branch(first), Err(EngineError::Passed(first)));
-    assert!(flight.branch(Instance::Full).is_ok());
-    assert!(matches!(flight.of(&[]), Err(EngineError::EmptyBatch)));
+    let mut run = engine.start(input.images()).unwrap();
+    run.advance_to(Instance::Full).unwrap();
+    assert_eq!(run.branch(first), Err(EngineError::Passed(first)));
+    assert!(run.branch(Instance::Full).is_ok());
+    assert!(matches!(run.subset(&[]), Err(EngineError::EmptyBatch)));
     let absent: Instance = "77@0.5".parse().unwrap();
+    assert_eq!(run.branch(absent), Err(EngineError::NotCalibrated(absent)));
     assert_eq!(
-        flight.branch(absent),
-        Err(EngineError::NotCalibrated(absent))
-    );
-    assert_eq!(
-        flight.go_to(absent),
+        run.advance_to(absent),
         Err(EngineError::NotCalibrated(absent))
     );
 }
 
 #[test]
-fn concurrent_flights_do_not_meet() {
+fn concurrent_runs_are_independent() {
     let oracle = Oracle::open("resnet-mini");
     let input = oracle.input();
     let instances = in_order(oracle.instances("logits"));
@@ -130,5 +127,5 @@ fn engines_may_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<InferenceEngine>();
     fn sent<T: Send>() {}
-    sent::<sdpoint_engine::Flight<'_>>();
+    sent::<sdpoint_engine::PartialRun<'_>>();
 }

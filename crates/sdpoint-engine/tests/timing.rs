@@ -1,4 +1,5 @@
-//! Timed runs: the same results, and every layer's work told of once.
+//! Timed runs: results are unchanged, and the work of every layer is reported
+//! once.
 
 mod support;
 
@@ -12,7 +13,7 @@ fn macs(steps: &[StepTime], pass: Pass) -> u64 {
     steps.map(|step| step.macs).sum()
 }
 
-/// Every convolution and linear layer, with the work for a batch.
+/// The multiply-accumulates of each convolution and linear layer for a batch.
 fn expected(network: &Network, size: [usize; 2], batch: usize, instance: Instance) -> Vec<u64> {
     let cost = network.cost(size, instance).unwrap();
     let layers = cost.layer_macs.iter().map(|macs| macs * batch as u64);
@@ -20,7 +21,7 @@ fn expected(network: &Network, size: [usize; 2], batch: usize, instance: Instanc
 }
 
 #[test]
-fn inference_tells_of_every_layer() {
+fn inference_reports_every_layer() {
     for name in NAMES {
         let oracle = Oracle::open(name);
         let input = oracle.input();
@@ -35,9 +36,9 @@ fn inference_tells_of_every_layer() {
             let (logits, steps) = engine.run_timed(input.images(), instance).unwrap();
             assert_eq!(logits, plain, "{name} {instance}");
             let expected = expected(&network, input.size, input.batch, instance);
-            let told: Vec<u64> = steps.iter().map(|s| s.macs).filter(|&m| m > 0).collect();
-            assert_eq!(told.len(), expected.len(), "{name} {instance}");
-            assert_eq!(told.iter().sum::<u64>(), expected.iter().sum::<u64>());
+            let reported: Vec<u64> = steps.iter().map(|s| s.macs).filter(|&m| m > 0).collect();
+            assert_eq!(reported.len(), expected.len(), "{name} {instance}");
+            assert_eq!(reported.iter().sum::<u64>(), expected.iter().sum::<u64>());
             for norm in network.norms() {
                 let short = norm.name.rsplit('.').next().unwrap();
                 let at =
@@ -49,7 +50,7 @@ fn inference_tells_of_every_layer() {
 }
 
 #[test]
-fn names_say_what_was_joined() {
+fn names_list_the_fused_layers() {
     let oracle = Oracle::open("resnet-mini");
     let statistics = oracle.running_statistics(&[Instance::Full]);
     let network = oracle.network.clone();
@@ -67,7 +68,7 @@ fn names_say_what_was_joined() {
 }
 
 #[test]
-fn a_training_step_tells_of_both_directions() {
+fn a_training_step_reports_both_passes() {
     for name in NAMES {
         let oracle = Oracle::open(name);
         let (input, labels, weights) = (oracle.input(), oracle.labels(), oracle.weights());

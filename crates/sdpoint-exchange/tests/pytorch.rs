@@ -98,7 +98,9 @@ fn preprocessing_is_said_in_full() {
     let mut model = Oracle::open("preresnet8").model(false);
     let lines = |model: &Model| {
         let source = python(model).unwrap();
-        let comments = source.lines().skip_while(|line| !line.starts_with("# Inputs"));
+        let comments = source
+            .lines()
+            .skip_while(|line| !line.starts_with("# Inputs"));
         let comments = comments.take_while(|line| line.starts_with("# "));
         comments.skip(1).collect::<Vec<_>>().join("\n")
     };
@@ -121,7 +123,10 @@ fn preprocessing_is_said_in_full() {
     model.preprocessing.interpolation = Interpolation::Nearest;
     let text = lines(&model);
     assert!(text.contains("resized to 36x40, whatever their shape, then the middle 32x32"));
-    assert!(text.ends_with("# The filter is nearest, as in Pillow."), "{text}");
+    assert!(
+        text.ends_with("# The filter is nearest, as in Pillow."),
+        "{text}"
+    );
 
     let file = state_dict(&model, StatisticsOf::All).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&file).unwrap();

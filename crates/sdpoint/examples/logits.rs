@@ -1,13 +1,12 @@
-//! The logits of a batch of images that are tensors already, for comparison
-//! with other programs.
+//! Computes the logits of a batch of preprocessed images, for comparison with
+//! other programs.
 //!
 //! ```sh
 //! cargo run --release --example logits -- MODEL INSTANCE HEIGHT WIDTH < images.f32 > logits.f32
 //! ```
 //!
-//! Input and output are single-precision numbers in little-endian order:
-//! normalised images in PyTorch's order (image, colour, row, column), and a
-//! row of logits an image.
+//! Input and output are little-endian f32 values: normalised images in NCHW
+//! order, and a row of logits for each image.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -31,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (values, _) = bytes.as_chunks::<4>();
     let places = size[0] * size[1];
     let batch = values.len() / (colours * places);
-    // The engine keeps the colours of a pixel side by side.
+    // NCHW to NHWC.
     let pixels = (0..batch * places).flat_map(|pixel| {
         let (image, place) = (pixel / places, pixel % places);
         (0..colours).map(move |colour| (image * colours + colour) * places + place)

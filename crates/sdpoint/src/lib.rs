@@ -4,7 +4,7 @@
 //! A network trained by stochastic downsampling (Kuen et al., CVPR 2018,
 //! arXiv 1801.09335) is many networks that share all weights: each
 //! [`Instance`] downsamples its feature map once, at one point, and costs
-//! accordingly less. This crate is the front door to the parts:
+//! accordingly less. This crate combines the parts:
 //!
 //! - at the top, networks as data, their cost, and the model file: [`Network`],
 //!   [`zoo`], [`Instance`], [`Cost`], [`Model`], [`select()`];
@@ -12,7 +12,7 @@
 //! - [`engine`]: inference, training steps and calibration on the CPU;
 //! - [`exchange`]: weights from PyTorch, networks for other runtimes;
 //! - [`train`]: training runs, checkpoints, evaluation, the curve;
-//! - [`Engine`]: a model file at work, in any instance, under any budget, by any
+//! - [`Engine`]: runs a model file in any instance, under a budget or by a
 //!   deadline.
 //!
 //! ```
@@ -41,12 +41,12 @@ pub use sdpoint_engine as engine;
 pub use sdpoint_exchange as exchange;
 pub use sdpoint_train as train;
 
-/// Keeps the examples of the README compiling.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
-/// Keeps the example of the page on running models compiling.
+/// Compiles the examples of `docs/runtime.md`.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/runtime.md")]
 struct Runtime;

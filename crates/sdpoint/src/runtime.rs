@@ -1,4 +1,5 @@
-//! A model at work: any instance, at any moment.
+//! The inference runtime: runs any instance of a trained model under budgets
+//! and deadlines.
 
 mod cascade;
 mod deadline;
@@ -36,10 +37,10 @@ use sdpoint_engine::{Context, EngineError, Images, InferenceEngine, NormSource};
 use pace::Pace;
 use timetable::Timetable;
 
-/// A model ready to run, in any of its instances.
+/// A model loaded for inference in any of its instances.
 ///
-/// All instances share one packed copy of the weights, so that choosing
-/// another one for the next image costs nothing. Calls may come from several
+/// All instances share one packed copy of the weights, so switching instances
+/// between two images costs nothing. The engine can be used from several
 /// threads at once.
 ///
 /// ```no_run
@@ -62,13 +63,13 @@ pub struct Engine {
     preprocessing: Preprocessing,
     records: Vec<Record>,
     combinations: Vec<CombinedRecord>,
-    /// What was measured on this machine earlier.
+    /// Latencies from the profile, measured on this machine.
     profile: Vec<BatchProfile>,
     source: TimeSource,
     timetables: Mutex<HashMap<BatchShape, Arc<Timetable>>>,
-    /// What the first instance of a cascade costs, and what the second adds.
+    /// MACs of a cascade's first instance, and those that the second adds.
     cascade_macs: Mutex<HashMap<CascadeShape, [u64; 2]>>,
-    /// How this machine has kept to its times lately.
+    /// The recent ratio of actual to expected latency.
     pace: Mutex<Pace>,
 }
 
@@ -78,21 +79,21 @@ type BatchShape = (usize, [usize; 2]);
 /// Height and width of the images, and the two instances.
 type CascadeShape = ([usize; 2], [Instance; 2]);
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The classes of each image.
+    /// The predicted classes of each image.
     pub predictions: Predictions,
-    /// The instance that was run.
+    /// The instance that ran.
     pub instance: Instance,
-    /// How long the run took.
+    /// Wall-clock time of the run.
     pub time: Duration,
 }
 
 impl Engine {
-    /// Loads a model file, and the latency profile beside it if it is of this
-    /// machine; see [`Engine::time_source`]. Computes on all threads that the
-    /// machine has.
+    /// Loads a model file, and the latency profile next to it if it was
+    /// measured on this machine; see [`Engine::time_source`]. Kernels run on all
+    /// threads of the machine.
     ///
     /// # Errors
     /// If the model cannot be read, or threads cannot be started.
@@ -102,11 +103,12 @@ impl Engine {
         Ok(engine.with_profile(Profile::load_beside(path.as_ref())))
     }
 
-    /// Packs a model's weights for the instruction set of a context.
+    /// Creates an engine from a model, and packs its weights for the
+    /// instruction set of `ctx`. It has no latency profile.
     ///
     /// # Errors
-    /// If the weights do not fit the network, which those of a model from a
-    /// file always do.
+    /// If the weights do not fit the network. Those of a model read from a file
+    /// always do.
     pub fn new(ctx: Arc<Context>, model: Model) -> Result<Self, EngineError> {
         let network = Arc::new(model.network);
         let inference = InferenceEngine::new(ctx, network, &model.weights, &model.statistics)?;
@@ -124,7 +126,9 @@ impl Engine {
         })
     }
 
-    /// Takes the times of this machine from a profile, if it has them.
+    /// Uses the latencies of this machine from a profile, if it has them. With
+    /// an unusable profile, latencies are measured as without one;
+    /// [`Engine::time_source`] says why.
     pub fn with_profile(mut self, profile: Result<Option<Profile>, ProfileError>) -> Self {
         let found = profile.and_then(|profile| match profile {
             None => Ok((Vec::new(), TimeSource::NoProfile)),
@@ -144,42 +148,44 @@ impl Engine {
         self.inference.network()
     }
 
-    /// Names of the classes, in the order of the scores.
+    /// The names of the classes, in the order of the logits.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// Cost and accuracy of every instance.
+    /// The cost and accuracy of every instance.
     pub fn records(&self) -> &[Record] {
         &self.records
     }
 
-    /// Cost and accuracy of an instance, if the model has it.
+    /// The cost and accuracy of an instance, if the model has it.
     pub fn record(&self, instance: Instance) -> Option<&Record> {
         self.records
             .iter()
             .find(|record| record.instance == instance)
     }
 
-    /// How images become inputs.
+    /// The preprocessing of images.
     pub fn preprocessing(&self) -> &Preprocessing {
         &self.preprocessing
     }
 
-    /// What the model runs on, as far as it matters for time.
+    /// The machine that the model runs on, as far as it affects latency.
     pub fn machine(&self) -> Machine {
         Machine::of(self.inference.context())
     }
 
-    /// Where the times of instances come from.
+    /// The source of the instances' latencies.
     pub fn time_source(&self) -> &TimeSource {
         &self.source
     }
 
-    /// JPEG, PNG or WebP files as a batch, prepared as in the model's evaluation.
+    /// Decodes the contents of JPEG, PNG or WebP files and preprocesses them, as in
+    /// evaluation, into a batch.
     ///
     /// # Errors
-    /// If a file is no such image.
+    /// [`RunError::Image`] if a file is not such an image, or cannot be resized
+    /// to the network's input.
     pub fn decode<F: AsRef<[u8]>>(
         &self,
         files: impl IntoIterator<Item = F>,
@@ -187,10 +193,10 @@ impl Engine {
         Inputs::decode(files, &self.preprocessing)
     }
 
-    /// Images as a batch, prepared as in the model's evaluation.
+    /// Preprocesses decoded images, as in evaluation, into a batch.
     ///
     /// # Errors
-    /// If an image cannot be brought to the network's input.
+    /// [`RunError::Image`] if an image cannot be resized to the network's input.
     pub fn prepare<'a>(
         &self,
         images: impl IntoIterator<Item = &'a Image>,
@@ -198,12 +204,14 @@ impl Engine {
         Inputs::prepare(images, &self.preprocessing)
     }
 
-    /// The instance for a budget, and why; see [`select()`](crate::select()).
-    /// A [`Budget::Latency`] is for one image of the preprocessing's size, and
-    /// may measure some instances first.
+    /// Selects the instance for a budget, with the reason; see
+    /// [`select()`](crate::select()). Without a profile, a [`Budget::Latency`]
+    /// measures some instances first, once; it applies to one image of the
+    /// preprocessing's size.
     ///
     /// # Errors
-    /// If no instance fits the budget, or if the one asked for is not there.
+    /// [`RunError::Select`] if no instance fits the budget, or the model lacks
+    /// the requested one.
     pub fn choose(&self, budget: impl Into<Budget>) -> Result<Choice, RunError> {
         self.choose_for(budget.into(), (1, self.preprocessing.size))
     }
@@ -218,22 +226,24 @@ impl Engine {
         Ok(select_timed(&self.records, times, budget)?)
     }
 
-    /// How long each instance takes on a batch of the preprocessing's size:
-    /// what nine of ten runs stay under, with nothing else running. Without a
-    /// profile, a few instances are measured and the others estimated.
+    /// Returns the latency of each instance on `batch` images of the
+    /// preprocessing's size: the 90th percentile on an otherwise idle machine.
+    /// Without a profile, a few instances are measured, once, and the others
+    /// estimated.
     ///
     /// # Errors
-    /// If the batch is empty.
+    /// If the batch is empty, or too large for the memory.
     pub fn times(&self, batch: usize) -> Result<Times, EngineError> {
         let table = self.timetable((batch, self.preprocessing.size))?;
         Ok(table.times().clone())
     }
 
-    /// Does ahead what the first runs of a batch size pay for: plans, memory,
-    /// and times where there is no profile.
+    /// Runs every instance once on a batch of test images, and measures
+    /// latencies if there is no profile. Plans and memory are allocated by the
+    /// first runs of a batch size; this moves that cost ahead of them.
     ///
     /// # Errors
-    /// If the batch is empty.
+    /// If the batch is empty, or too large for the memory.
     pub fn warm_up(&self, batch: usize) -> Result<(), EngineError> {
         let size = self.preprocessing.size;
         self.timetable((batch, size))?;
@@ -244,11 +254,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Classifies a batch, in the instance that a budget chooses: a
-    /// [`Budget`], an [`Instance`], or a [`Choice`] made before.
+    /// Classifies a batch in the instance selected by a [`Budget`], an
+    /// [`Instance`], or an earlier [`Choice`]. Without a profile, a
+    /// [`Budget::Latency`] measures some instances first, once for each batch
+    /// shape.
     ///
     /// # Errors
-    /// If no instance fits, or the images do not fit the network.
+    /// If no instance fits the budget, or the images do not fit the network.
     pub fn run<'a>(
         &self,
         images: impl Into<Images<'a>>,
@@ -265,12 +277,12 @@ impl Engine {
         })
     }
 
-    /// Classifies a batch by the average of the probabilities that several
-    /// instances give; what they have in common is computed once.
+    /// Classifies a batch by the mean probabilities of several instances. The
+    /// layers that they have in common are computed once.
     ///
     /// # Errors
-    /// If there are no instances, or the model lacks one of them, or the
-    /// images do not fit the network.
+    /// If `instances` is empty, the model lacks one of them, or the images do
+    /// not fit the network.
     pub fn run_ensemble<'a>(
         &self,
         images: impl Into<Images<'a>>,
@@ -285,8 +297,7 @@ impl Engine {
         Ok(Predictions::average(&all, self.classes.clone()))
     }
 
-    /// Times for a batch that are known without measuring: from memory, or
-    /// from the profile.
+    /// The timetable for a batch shape if it is cached or in the profile.
     fn known_timetable(&self, shape: BatchShape) -> Option<Arc<Timetable>> {
         if let Some(table) = lock(&self.timetables).get(&shape) {
             return Some(table.clone());
@@ -297,7 +308,7 @@ impl Engine {
         Some(self.remember(shape, profile))
     }
 
-    /// Times for a batch: those that are known, or measured now.
+    /// The timetable for a batch shape; measures it if it is not known.
     fn timetable(&self, shape: BatchShape) -> Result<Arc<Timetable>, EngineError> {
         if let Some(table) = self.known_timetable(shape) {
             return Ok(table);
@@ -306,6 +317,7 @@ impl Engine {
         Ok(self.remember(shape, &self.estimate(batch, size)?))
     }
 
+    /// Caches the timetable for a batch shape.
     fn remember(&self, shape: BatchShape, profile: &BatchProfile) -> Arc<Timetable> {
         let table = Arc::new(Timetable::new(profile, &self.records));
         let mut tables = lock(&self.timetables);
@@ -316,10 +328,12 @@ impl Engine {
     }
 }
 
-/// Only bounds what a caller with ever new sizes piles up.
+/// The most entries in a cache. It bounds memory for callers whose sizes keep
+/// changing.
 const MOST_REMEMBERED: usize = 64;
 
-/// What a panicking caller left is whole: entries are replaced, not edited.
+/// Locks a mutex and ignores poisoning: entries are replaced as a whole, so
+/// they are valid after a panic too.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

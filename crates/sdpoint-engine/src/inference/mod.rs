@@ -1,7 +1,7 @@
-//! Inference: any instance of a network with frozen weights, from one packed
-//! copy of them.
+//! Inference: runs any instance of a network from one packed copy of the
+//! weights.
 
-mod flight;
+mod partial_run;
 mod plan;
 mod timed;
 
@@ -15,49 +15,54 @@ use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Context, ConvShape};
 
 use crate::arena::Arena;
-use crate::forward::{Executor, Folded, Mode};
+use crate::forward::{Executor, FoldedNorm, ForwardMode};
 use crate::lower::Mask;
 use crate::packed::PackedLayers;
 use crate::parameters::ParameterTable;
 use crate::{Base, EngineError, Images, check_weights};
-pub use flight::Flight;
-use plan::{Plan, Routes};
+pub use partial_run::PartialRun;
+use plan::{InferencePlan, PlanSet};
 
 /// Runs any calibrated instance of a network.
 ///
-/// All instances share one packed copy of the weights; an instance's batch
-/// norms are applied as it runs, so that switching costs nothing. Calls may
-/// come from several threads at once.
+/// All instances share one packed copy of the weights. The batch norms of an
+/// instance are applied in the epilogues of the convolutions instead of being
+/// folded into the weights, so switching instances costs nothing. The engine
+/// can be used from several threads at once.
 #[derive(Debug)]
 pub struct InferenceEngine {
     base: Base,
     packed: PackedLayers,
-    /// Of convolutions and linear layers, by layer.
+    /// The biases of convolutions and linear layers, by layer.
     biases: Vec<Option<Vec<f32>>>,
-    /// What the batch norms behind an instance's point do.
-    folded: BTreeMap<Instance, Vec<Folded>>,
+    /// The batch norms after each instance's point.
+    folded: BTreeMap<Instance, Vec<FoldedNorm>>,
+    /// The number of batch norms in the network.
     norms: usize,
-    routes: Mutex<HashMap<BatchShape, Arc<Routes>>>,
+    plans: Mutex<HashMap<BatchShape, Arc<PlanSet>>>,
     arenas: Mutex<Vec<Arena>>,
 }
 
-/// Whose batch-norm statistics an instance runs with.
+/// The batch-norm statistics that an instance runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormSource {
     /// The instance's own.
     Own,
-    /// Those of `full`, for comparison.
+    /// The statistics of `full`, for comparison.
     Shared,
 }
 
 /// Batch size, and height and width of the images.
 type BatchShape = (usize, [usize; 2]);
 
-/// Plans are small; this only bounds what a caller with ever new sizes piles up.
-const MAX_ROUTES: usize = 64;
+/// The most batch shapes whose plans are cached. Plans are small; the limit
+/// bounds memory for callers whose sizes keep changing.
+const MAX_PLAN_SETS: usize = 64;
 
 impl InferenceEngine {
-    /// Packs the weights, and folds the statistics of every instance.
+    /// Packs the weights, and folds the batch norms of every instance in
+    /// `statistics` into scales and shifts. Instances whose point the network
+    /// lacks are skipped.
     ///
     /// # Errors
     /// If the weights do not fit the network, or `full` has no statistics.
@@ -73,7 +78,7 @@ impl InferenceEngine {
         }
         let table = ParameterTable::new(&network);
         let bias = |(index, layer): (usize, &Layer)| match layer.op {
-            // A batch norm's shift is in what its statistics fold into.
+            // A batch norm's shift is part of its folded statistics.
             Op::BatchNorm { .. } => None,
             _ => table.bias(LayerId(index)).map(|b| weights.0[b].clone()),
         };
@@ -82,7 +87,7 @@ impl InferenceEngine {
             biases: network.layers().iter().enumerate().map(bias).collect(),
             folded: BTreeMap::new(),
             norms: network.norms().len(),
-            routes: Mutex::default(),
+            plans: Mutex::default(),
             arenas: Mutex::default(),
             base: Base { ctx, network },
         };
@@ -100,7 +105,7 @@ impl InferenceEngine {
                     unreachable!("norms are batch norms");
                 };
                 let beta = table.bias(norm.layer).expect("every norm has a shift");
-                let mut folded = Folded::zeros(norm.channels);
+                let mut folded = FoldedNorm::zeros(norm.channels);
                 kernels::norm::fold(
                     &weights.0[table.weight(norm.layer)],
                     &weights.0[beta],
@@ -117,42 +122,44 @@ impl InferenceEngine {
         }
     }
 
-    /// The network that runs.
+    /// The network that the engine runs.
     pub fn network(&self) -> &Network {
         &self.base.network
     }
 
-    /// The instances that can run: those with statistics.
+    /// The instances that can run: those that have statistics.
     pub fn instances(&self) -> impl Iterator<Item = Instance> {
         self.folded.keys().copied()
     }
 
-    /// What the kernels run on.
+    /// The context that the kernels run in.
     pub fn context(&self) -> &Arc<Context> {
         &self.base.ctx
     }
 
-    /// Begins a run that may be left at any point.
+    /// Starts a run that can stop at any point and resume from there.
     ///
     /// # Errors
     /// If the images do not fit the network.
-    pub fn start<'a>(&'a self, images: Images<'a>) -> Result<Flight<'a>, EngineError> {
-        Flight::new(self, images)
+    pub fn start<'a>(&'a self, images: Images<'a>) -> Result<PartialRun<'a>, EngineError> {
+        PartialRun::new(self, images)
     }
 
-    /// The logits of a batch in one instance, `batch · classes` values.
+    /// Runs a batch in one instance and returns the logits, `batch · classes`
+    /// values.
     ///
     /// # Errors
-    /// If the images do not fit the network, or the instance was not calibrated.
+    /// If the images do not fit the network, or the instance is not calibrated.
     pub fn run(&self, images: Images<'_>, instance: Instance) -> Result<Vec<f32>, EngineError> {
         self.start(images)?.branch(instance)
     }
 
-    /// The logits of a batch in several instances, in their order; the
-    /// layers before a point are computed once for all.
+    /// Runs a batch in several instances and returns the logits of each, in the
+    /// order of `instances`. The layers that instances have in common are
+    /// computed once.
     ///
     /// # Errors
-    /// If the images do not fit the network, or an instance was not calibrated.
+    /// If the images do not fit the network, or an instance is not calibrated.
     pub fn run_all(
         &self,
         images: Images<'_>,
@@ -160,43 +167,45 @@ impl InferenceEngine {
         source: NormSource,
     ) -> Result<Vec<Vec<f32>>, EngineError> {
         let mut order: Vec<usize> = (0..instances.len()).collect();
-        // The order of names is the order of the data; `full` goes furthest.
+        // In execution order of the points; `full` last, because it passes all.
         order.sort_by_key(|&i| (instances[i] == Instance::Full, instances[i]));
-        let mut flight = self.start(images)?;
+        let mut run = self.start(images)?;
         let mut logits = vec![Vec::new(); instances.len()];
         for i in order {
-            logits[i] = flight.branch_with(instances[i], source, |_, _| {})?;
+            logits[i] = run.branch_with(instances[i], source, |_, _| {})?;
         }
         Ok(logits)
     }
 
-    /// Bytes that a run of a batch in an instance needs: the packed weights,
-    /// which all instances share, and the block that its tensors lie in. What
-    /// the kernels work with comes on top; see [`Context::scratch_bytes`].
+    /// The memory in bytes for running an instance on a batch of `batch` images
+    /// of `[height, width]`: the packed weights, which all instances share, and
+    /// the block of tensors. The scratch memory of the kernels is extra; see
+    /// [`Context::scratch_bytes`].
     ///
     /// # Errors
-    /// If the network cannot take images of this size, or has no such point.
+    /// If the network does not accept images of this size, or has no such
+    /// point.
     pub fn memory_bytes(
         &self,
         size: [usize; 2],
         batch: usize,
         instance: Instance,
     ) -> Result<usize, EngineError> {
-        let routes = self.routes(batch, size)?;
-        let mut tensors = routes.full.placement.layout.len();
+        let plans = self.plans(batch, size)?;
+        let mut tensors = plans.full.placement.layout.len();
         if instance != Instance::Full {
-            let branch = routes.branch(&self.base.network, instance, &self.in_place())?;
+            let branch = plans.branch(&self.base.network, instance, &self.in_place())?;
             tensors = tensors.max(branch.placement.layout.len());
         }
         Ok(self.packed.bytes() + size_of::<f32>() * tensors)
     }
 
-    /// What each batch norm does in an instance.
+    /// The folded batch norms of an instance.
     fn norms_of(
         &self,
         instance: Instance,
         source: NormSource,
-    ) -> Result<FoldedNorms<'_>, EngineError> {
+    ) -> Result<InstanceNorms<'_>, EngineError> {
         let full = self.norms_of_full().full;
         let own = match source {
             NormSource::Shared => full,
@@ -205,84 +214,86 @@ impl InferenceEngine {
                 .get(&instance)
                 .ok_or(EngineError::NotCalibrated(instance))?,
         };
-        Ok(FoldedNorms {
+        Ok(InstanceNorms {
             full,
             own,
             first: self.norms - own.len(),
         })
     }
 
-    fn norms_of_full(&self) -> FoldedNorms<'_> {
+    fn norms_of_full(&self) -> InstanceNorms<'_> {
         let full = &self.folded[&Instance::Full];
-        FoldedNorms {
+        InstanceNorms {
             full,
             own: full,
             first: 0,
         }
     }
 
-    /// Whether a layer's convolution can be added to what lies where its output goes.
+    /// Returns a predicate: whether a layer's convolution can use its output
+    /// buffer as the residual.
     fn in_place(&self) -> impl Fn(LayerId, &ConvShape) -> bool {
         |layer, shape| self.packed.conv(layer).adds_in_place(&self.base.ctx, shape)
     }
 
-    /// What runs the steps of a plan with these batch norms.
+    /// An executor for a plan with the given batch norms.
     fn executor<'a>(
         &'a self,
-        plan: &'a Plan,
+        plan: &'a InferencePlan,
         arena: &'a mut Arena,
         images: &'a [f32],
-        norms: FoldedNorms<'a>,
-    ) -> Executor<'a, Frozen<'a>> {
+        norms: InstanceNorms<'a>,
+    ) -> Executor<'a, FrozenStatistics<'a>> {
         Executor {
             ctx: &self.base.ctx,
             packed: &self.packed,
             placement: &plan.placement,
             images,
             arena,
-            mode: Frozen {
+            mode: FrozenStatistics {
                 norms,
                 biases: &self.biases,
             },
         }
     }
 
-    fn routes(&self, batch: usize, size: [usize; 2]) -> Result<Arc<Routes>, EngineError> {
-        if let Some(routes) = lock(&self.routes).get(&(batch, size)) {
-            return Ok(routes.clone());
+    /// The plans for a batch shape, cached.
+    fn plans(&self, batch: usize, size: [usize; 2]) -> Result<Arc<PlanSet>, EngineError> {
+        if let Some(plans) = lock(&self.plans).get(&(batch, size)) {
+            return Ok(plans.clone());
         }
-        let routes = Routes::new(&self.base.network, size, batch, &self.in_place());
-        let made = Arc::new(routes?);
-        made.full.check_memory()?;
-        let mut routes = lock(&self.routes);
-        if routes.len() >= MAX_ROUTES {
-            routes.clear();
+        let new = PlanSet::new(&self.base.network, size, batch, &self.in_place());
+        let new = Arc::new(new?);
+        new.full.check_memory()?;
+        let mut plans = lock(&self.plans);
+        if plans.len() >= MAX_PLAN_SETS {
+            plans.clear();
         }
-        routes.insert((batch, size), made.clone());
-        Ok(made)
+        plans.insert((batch, size), new.clone());
+        Ok(new)
     }
 }
 
-/// For each point, the layer with which its instances leave `full`.
+/// For each point, the first layer at which its instances differ from `full`.
 pub(crate) fn exit_layers(
     network: &Network,
     size: [usize; 2],
 ) -> Result<Vec<(PointId, LayerId)>, ShapeError> {
-    Ok(Routes::new(network, size, 1, &|_, _| false)?.exit_layers())
+    Ok(PlanSet::new(network, size, 1, &|_, _| false)?.exit_layers())
 }
 
-/// What each batch norm of an instance does: its own behind the point, that
-/// of `full` before it.
+/// The folded batch norms of an instance: its own after the point, those of
+/// `full` before it.
 #[derive(Clone, Copy)]
-struct FoldedNorms<'a> {
-    full: &'a [Folded],
-    own: &'a [Folded],
-    /// The first norm that `own` has.
+struct InstanceNorms<'a> {
+    full: &'a [FoldedNorm],
+    own: &'a [FoldedNorm],
+    /// The index of the first norm in `own`.
     first: usize,
 }
 
-impl<'a> FoldedNorms<'a> {
-    fn get(&self, norm: usize) -> &'a Folded {
+impl<'a> InstanceNorms<'a> {
+    fn get(&self, norm: usize) -> &'a FoldedNorm {
         match norm.checked_sub(self.first) {
             Some(index) => &self.own[index],
             None => &self.full[norm],
@@ -290,20 +301,20 @@ impl<'a> FoldedNorms<'a> {
     }
 }
 
-/// A forward pass with the statistics that an instance was given.
-struct Frozen<'a> {
-    norms: FoldedNorms<'a>,
+/// The mode of inference: batch norms use the calibrated statistics.
+struct FrozenStatistics<'a> {
+    norms: InstanceNorms<'a>,
     biases: &'a [Option<Vec<f32>>],
 }
 
-impl Mode for Frozen<'_> {
+impl ForwardMode for FrozenStatistics<'_> {
     fn bias(&self, layer: LayerId) -> Option<&[f32]> {
         self.biases[layer.0].as_deref()
     }
 
     fn observe(&mut self, _: &Context, _: LayerId, _: usize, _: f32, _: &[f32]) {}
 
-    fn norm(&self, norm: usize) -> &Folded {
+    fn norm(&self, norm: usize) -> &FoldedNorm {
         self.norms.get(norm)
     }
 
@@ -312,11 +323,12 @@ impl Mode for Frozen<'_> {
     }
 
     fn mask(&mut self, _: usize, _: Mask, _: usize, _: &[f32], _: &mut [f32]) {
-        unreachable!("noise is training's alone");
+        unreachable!("inference plans have no noise");
     }
 }
 
-/// What a panicking caller left is whole: plans and arenas are replaced, not edited.
+/// Locks a mutex and ignores poisoning: caches only insert, remove and clear
+/// complete entries, so they are valid after a panic too.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,176 +1,180 @@
-//! A run that can be left at any point.
+//! Runs that can stop at any point, branch into instances and resume.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use sdpoint_core::Instance;
 
-use super::plan::{Plan, Routes};
+use super::plan::{InferencePlan, PlanSet};
 use super::{InferenceEngine, NormSource, lock};
 use crate::arena::Arena;
 use crate::fuse::Step;
 use crate::{EngineError, Images};
 
-/// A run under way: so far it is `full`, and it may become any instance
-/// whose point it has not passed.
+/// A run that has executed `full` up to some point, and can continue as any
+/// instance whose point it has not passed.
 ///
-/// What is done step by step is what is done at once: there is no cost in
-/// stopping at a point.
+/// It executes the same kernel calls as [`InferenceEngine::run`], so stopping
+/// at points costs nothing and does not change the result.
 #[derive(Debug)]
-pub struct Flight<'a> {
+pub struct PartialRun<'a> {
     engine: &'a InferenceEngine,
-    routes: Arc<Routes>,
+    plans: Arc<PlanSet>,
     images: Cow<'a, [f32]>,
     arena: Arena,
-    /// Steps of `full` that are done.
+    /// The number of steps of `full` executed so far.
     done: usize,
 }
 
-impl<'a> Flight<'a> {
+impl<'a> PartialRun<'a> {
     pub(super) fn new(
         engine: &'a InferenceEngine,
         images: Images<'a>,
     ) -> Result<Self, EngineError> {
         images.check(&engine.base.network)?;
-        let routes = engine.routes(images.batch, images.size)?;
-        Ok(Self::with(engine, routes, images.data.into(), 0))
+        let plans = engine.plans(images.batch, images.size)?;
+        Ok(Self::with(engine, plans, images.data.into(), 0))
     }
 
     fn with(
         engine: &'a InferenceEngine,
-        routes: Arc<Routes>,
+        plans: Arc<PlanSet>,
         images: Cow<'a, [f32]>,
         done: usize,
     ) -> Self {
         let mut arena = lock(&engine.arenas).pop().unwrap_or_default();
-        arena.reserve(routes.full.placement.layout.len());
+        arena.reserve(plans.full.placement.layout.len());
         Self {
             engine,
-            routes,
+            plans,
             images,
             arena,
             done,
         }
     }
 
-    /// Goes on to where an instance parts from `full`, if it is not there or
-    /// beyond already; for `full` itself, to the end.
+    /// Executes `full` up to the step at which `instance` branches off; for
+    /// `full` itself, to the end. Does nothing if the run is already there or
+    /// past it.
     ///
     /// # Errors
-    /// If the network has no such instance.
-    pub fn go_to(&mut self, instance: Instance) -> Result<(), EngineError> {
+    /// [`EngineError::NotCalibrated`] if the network lacks the instance's point.
+    pub fn advance_to(&mut self, instance: Instance) -> Result<(), EngineError> {
         self.advance(instance, &mut |_, _| {})
     }
 
-    /// As [`Flight::go_to`]; `done` is called after each step.
+    /// As [`PartialRun::advance_to`]; calls `on_step` after each step.
     fn advance(
         &mut self,
         instance: Instance,
-        done: &mut impl FnMut(&Plan, &Step),
+        on_step: &mut impl FnMut(&InferencePlan, &Step),
     ) -> Result<(), EngineError> {
         let exit = self.exit(instance)?;
-        let plan = &self.routes.full;
+        let plan = &self.plans.full;
         let norms = self.engine.norms_of_full();
         let mut executor = self
             .engine
             .executor(plan, &mut self.arena, &self.images, norms);
         for step in plan.steps.get(self.done..exit).unwrap_or(&[]) {
             executor.step(step);
-            done(plan, step);
+            on_step(plan, step);
         }
         self.done = self.done.max(exit);
         Ok(())
     }
 
-    /// The logits of an instance: goes on to its point if need be, and
-    /// downsamples there. The flight itself stays at the point and can go on.
+    /// Executes an instance to the end and returns its logits, `batch ·
+    /// classes` values. Advances to the instance's point first if necessary.
+    /// The run itself stays there and can continue as another instance.
     ///
     /// # Errors
-    /// If the instance has no statistics, or its point lies behind.
+    /// [`EngineError::NotCalibrated`] if the instance has no statistics,
+    /// [`EngineError::Passed`] if the run is past its point.
     pub fn branch(&mut self, instance: Instance) -> Result<Vec<f32>, EngineError> {
         self.branch_with(instance, NormSource::Own, |_, _| {})
     }
 
-    /// As [`Flight::branch`]; `done` is called after each step.
+    /// As [`PartialRun::branch`]; calls `on_step` after each step.
     pub(super) fn branch_with(
         &mut self,
         instance: Instance,
         source: NormSource,
-        mut done: impl FnMut(&Plan, &Step),
+        mut on_step: impl FnMut(&InferencePlan, &Step),
     ) -> Result<Vec<f32>, EngineError> {
         let norms = self.engine.norms_of(instance, source)?;
         if self.done > self.exit(instance)? {
             return Err(EngineError::Passed(instance));
         }
-        self.advance(instance, &mut done)?;
+        self.advance(instance, &mut on_step)?;
         if instance == Instance::Full {
-            let routes = self.routes.clone();
-            return Ok(self.logits(&routes.full));
+            let plans = self.plans.clone();
+            return Ok(self.logits(&plans.full));
         }
         let engine = self.engine;
         let plan = self
-            .routes
+            .plans
             .branch(&engine.base.network, instance, &engine.in_place())?;
         self.arena.extend(plan.placement.layout.len());
         let mut executor = engine.executor(&plan, &mut self.arena, &self.images, norms);
         for step in &plan.steps {
             executor.step(step);
-            done(&plan, step);
+            on_step(&plan, step);
         }
         Ok(self.logits(&plan))
     }
 
-    /// A flight of some of the images, from where this one is: what lies
-    /// behind is not computed again.
+    /// Returns a run of the images `chosen`, by their index in the batch, that
+    /// continues from the state of this one. The live tensors are copied;
+    /// nothing is recomputed.
     ///
     /// # Errors
-    /// If no image is chosen.
+    /// [`EngineError::EmptyBatch`] if `chosen` is empty.
     ///
     /// # Panics
-    /// If an image is none of the batch.
-    pub fn of(&mut self, chosen: &[usize]) -> Result<Flight<'a>, EngineError> {
+    /// If an index is outside of the batch.
+    pub fn subset(&mut self, chosen: &[usize]) -> Result<PartialRun<'a>, EngineError> {
         if chosen.is_empty() {
             return Err(EngineError::EmptyBatch);
         }
-        let routes = self.engine.routes(chosen.len(), self.routes.size)?;
-        let full = &self.routes.full;
+        let plans = self.engine.plans(chosen.len(), self.plans.size)?;
+        let full = &self.plans.full;
         let batch = full.placement.batch;
         let mut images = Vec::new();
         if full.reads_images(self.done) {
             images = vec![0.0; self.images.len() / batch * chosen.len()];
             gather(&self.images, batch, chosen, &mut images);
         }
-        let mut flight = Self::with(self.engine, routes, images.into(), self.done);
+        let mut run = Self::with(self.engine, plans, images.into(), self.done);
         for value in full.live(self.done) {
             let from = self.arena.read().get(full.placement.place(value));
-            let place = flight.routes.full.placement.place(value);
-            gather(from, batch, chosen, flight.arena.write(place).1);
+            let place = run.plans.full.placement.place(value);
+            gather(from, batch, chosen, run.arena.write(place).1);
         }
-        Ok(flight)
+        Ok(run)
     }
 
-    /// How many steps of `full` come before an instance parts from it.
+    /// The number of steps that an instance shares with `full`.
     fn exit(&self, instance: Instance) -> Result<usize, EngineError> {
         let exit = match instance.point() {
-            Some(point) => self.routes.exit(point),
-            None => Some(self.routes.full.steps.len()),
+            Some(point) => self.plans.exit(point),
+            None => Some(self.plans.full.steps.len()),
         };
         exit.ok_or(EngineError::NotCalibrated(instance))
     }
 
-    fn logits(&mut self, plan: &Plan) -> Vec<f32> {
+    fn logits(&mut self, plan: &InferencePlan) -> Vec<f32> {
         let place = plan.placement.place(plan.placement.lowered.output);
         self.arena.read().get(place).to_vec()
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for PartialRun<'_> {
     fn drop(&mut self) {
         lock(&self.engine.arenas).push(std::mem::take(&mut self.arena));
     }
 }
 
-/// Copies the rows of some images of a batch.
+/// Copies the rows of the images `chosen` from a batch of `batch` images.
 fn gather(data: &[f32], batch: usize, chosen: &[usize], out: &mut [f32]) {
     let len = data.len() / batch;
     for (&image, out) in std::iter::zip(chosen, out.chunks_exact_mut(len)) {

@@ -1,5 +1,5 @@
-//! What is run on a batch of some size: the kernel calls of `full`, and for
-//! each instance those that follow where it leaves `full`.
+//! Inference plans: the kernel calls of `full` for one batch shape, and for
+//! each other instance those after it branches off from `full`.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -15,37 +15,40 @@ use crate::fuse::{Step, fuse};
 use crate::lower::{Lowered, Span, Value, lower};
 use crate::placement::Placement;
 
-/// Kernel calls and where their tensors lie.
+/// Kernel calls and the memory layout of their tensors.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct InferencePlan {
     pub placement: Placement,
-    /// The kernel calls. An instance's are those from its exit on alone:
-    /// the ones before are those of `full`.
+    /// The kernel calls. For an instance other than `full`, only those from its
+    /// exit on; those before are the same as in `full`.
     pub steps: Vec<Step>,
 }
 
-/// Whether the convolution of a layer can be added to what lies where its output goes.
+/// Whether the convolution of a layer can use its output buffer as the
+/// residual, and so write the sum in place.
 pub(super) type InPlace<'a> = &'a dyn Fn(LayerId, &ConvShape) -> bool;
 
-/// The plans for one batch size and image size.
+/// The plans of all instances for one batch size and image size.
 ///
-/// Up to its exit an instance does, kernel call for kernel call, what `full`
-/// does. The exit is the first call that differs: the convolution that ends
-/// the block, whose epilogue goes on with the ReLU or the next block's norm
-/// in `full`, but stops at the sum in an instance. So `full` is fused across
-/// its points as if they were not there, and yet left at any of them.
+/// Up to its exit, an instance has the same kernel calls as `full`. The exit
+/// is the first call that differs: the convolution that ends the block. In
+/// `full`, its epilogue includes the ReLU or the next block's batch norm; in an
+/// instance it ends with the residual sum. `full` is therefore fused across
+/// its points without restriction, and instances still branch off at any of
+/// them.
 #[derive(Debug)]
-pub(super) struct Routes {
-    pub full: Plan,
-    /// Each point's exit, as a number of steps of `full`; in their order.
+pub(super) struct PlanSet {
+    pub full: InferencePlan,
+    /// The exit of each point, as a number of steps of `full`, in the order of
+    /// the points.
     exits: Vec<(PointId, usize)>,
-    branches: Mutex<BTreeMap<Instance, Arc<Plan>>>,
+    branches: Mutex<BTreeMap<Instance, Arc<InferencePlan>>>,
     pub size: [usize; 2],
 }
 
-impl Routes {
-    /// `in_place` says of convolutions whether they can be added to what lies where their
-    /// output goes.
+impl PlanSet {
+    /// Plans `full` and finds the exits. The other instances are planned on
+    /// first use, by [`PlanSet::branch`].
     pub fn new(
         network: &Network,
         size: [usize; 2],
@@ -55,28 +58,27 @@ impl Routes {
         let lowered = lower(network, size, Instance::Full, Span::WHOLE)?;
         let steps = fuse(&lowered);
         let exits = network.points().iter().map(|point| {
-            // Where an instance leaves does not depend on its ratio.
+            // The exit does not depend on the ratio.
             let instance = Instance::At(point.id(), Ratio::DEFAULT[0]);
             let branch = fuse(&lower(network, size, instance, Span::WHOLE)?);
-            let same = std::iter::zip(&steps, &branch).take_while(|(a, b)| a == b);
-            Ok((point.id(), same.count()))
+            let common = std::iter::zip(&steps, &branch).take_while(|(a, b)| a == b);
+            Ok((point.id(), common.count()))
         });
         Ok(Self {
             exits: exits.collect::<Result<_, ShapeError>>()?,
-            full: Plan::new(lowered, steps, batch, 0, &[], in_place),
+            full: InferencePlan::new(lowered, steps, batch, 0, &[], in_place),
             branches: Mutex::default(),
             size,
         })
     }
 
-    /// How many steps of `full` come before the instances of a point differ
-    /// from it.
+    /// The number of steps that the instances of a point share with `full`.
     pub fn exit(&self, point: PointId) -> Option<usize> {
         let found = self.exits.iter().find(|(id, _)| *id == point);
         found.map(|&(_, exit)| exit)
     }
 
-    /// The layer that each point's exit begins with.
+    /// The first layer after the exit of each point.
     pub fn exit_layers(&self) -> Vec<(PointId, LayerId)> {
         let exits = self.exits.iter();
         exits
@@ -84,13 +86,13 @@ impl Routes {
             .collect()
     }
 
-    /// What an instance does from its exit on.
+    /// The plan of an instance from its exit on, cached.
     pub fn branch(
         &self,
         network: &Network,
         instance: Instance,
         in_place: InPlace<'_>,
-    ) -> Result<Arc<Plan>, EngineError> {
+    ) -> Result<Arc<InferencePlan>, EngineError> {
         if let Some(plan) = lock(&self.branches).get(&instance) {
             return Ok(plan.clone());
         }
@@ -100,8 +102,8 @@ impl Routes {
         let mut steps = fuse(&lowered);
         debug_assert_eq!(steps[..exit], self.full.steps[..exit]);
         steps.drain(..exit);
-        // What `full` needs to go on stays, so that several instances can
-        // start from it one after the other.
+        // The tensors that the rest of `full` reads keep their places, so that
+        // `full` and other instances can continue after this one.
         let kept: Vec<(usize, Range<usize>)> = self
             .full
             .live(exit)
@@ -109,7 +111,7 @@ impl Routes {
             .map(|value| (value.0, self.full.placement.place(value)))
             .collect();
         let batch = self.full.placement.batch;
-        let plan = Plan::new(lowered, steps, batch, exit, &kept, in_place);
+        let plan = InferencePlan::new(lowered, steps, batch, exit, &kept, in_place);
         let plan = Arc::new(plan);
         plan.check_memory()?;
         lock(&self.branches).insert(instance, plan.clone());
@@ -117,9 +119,9 @@ impl Routes {
     }
 }
 
-impl Plan {
-    /// Lays out the tensors of `steps`, the first of which has the number
-    /// `start`, around those that are `kept`.
+impl InferencePlan {
+    /// Lays out the tensors of `steps`, which start with number `start`, without
+    /// overlapping the tensors `kept` at the given ranges.
     fn new(
         lowered: Lowered,
         steps: Vec<Step>,
@@ -154,8 +156,9 @@ impl Plan {
                 last: usize::MAX,
             };
         }
-        let owners = share_with_residuals(&lowered, &steps, start, batch, &mut lifetimes, in_place);
-        let mut layout = Layout::around(&lifetimes, kept);
+        let owners =
+            reuse_residual_buffers(&lowered, &steps, start, batch, &mut lifetimes, in_place);
+        let mut layout = Layout::with_fixed(&lifetimes, kept);
         for (value, owner) in owners {
             layout.share(value.0, owner.0);
         }
@@ -165,20 +168,20 @@ impl Plan {
         }
     }
 
-    /// Asks the system for the tensors' memory once and gives it back: what a
-    /// model from anywhere asks for may be more than there is, and a run
-    /// could only abort.
+    /// Checks that the tensors' memory can be allocated, by a trial allocation:
+    /// a model file can describe tensors of any size, and a failing allocation
+    /// during the run would abort the process.
     pub fn check_memory(&self) -> Result<(), EngineError> {
         let floats = self.placement.layout.len();
-        let asked = Vec::<f32>::new().try_reserve_exact(floats);
-        asked.map_err(|_| EngineError::TooLarge {
+        let trial = Vec::<f32>::new().try_reserve_exact(floats);
+        trial.map_err(|_| EngineError::TooLarge {
             what: "a run of this network",
             bytes: floats.saturating_mul(size_of::<f32>()),
         })
     }
 
-    /// The tensors that are there before a step and that it or a later one
-    /// reads, other than the images.
+    /// The tensors that are live before a step: written by an earlier step, and
+    /// read by this or a later one or the final output. The images are not among them.
     pub fn live(&self, step: usize) -> Vec<Value> {
         let (before, after) = self.steps.split_at(step);
         let read: Vec<Value> = after.iter().flat_map(Step::inputs).collect();
@@ -188,16 +191,17 @@ impl Plan {
             .collect()
     }
 
-    /// Whether a step or a later one reads the images.
+    /// Whether this or a later step reads the images.
     pub fn reads_images(&self, step: usize) -> bool {
         let mut inputs = self.steps[step..].iter().flat_map(Step::inputs);
         inputs.any(|value| value == self.placement.lowered.input)
     }
 }
 
-/// Lets convolutions whose residual nobody needs afterwards write over it, and returns them
-/// with the value whose place they take: memory is brought once for both.
-fn share_with_residuals(
+/// Lets convolutions overwrite their residual where it is not read afterwards,
+/// so that residual and output occupy the same cache lines. Returns pairs of
+/// output and the value whose buffer it takes.
+fn reuse_residual_buffers(
     lowered: &Lowered,
     steps: &[Step],
     start: usize,
@@ -213,7 +217,8 @@ fn share_with_residuals(
         let Some(residual) = step.epilogue.residual else {
             continue;
         };
-        // A value that shares has no length of its own; what it shares has both lifetimes.
+        // The owner of a shared buffer has the union of the lifetimes; the
+        // values that share it have length 0.
         let shared = owners.iter().find(|(value, _)| *value == residual);
         let owner = shared.map_or(residual, |&(_, owner)| owner);
         let theirs = lifetimes[owner.0];

@@ -1,17 +1,17 @@
-//! Inference with the time of each step taken.
+//! Inference with per-step timing.
 
 use std::time::Duration;
 
 use sdpoint_core::Instance;
 
-use super::plan::Plan;
+use super::plan::InferencePlan;
 use super::{InferenceEngine, NormSource};
 use crate::fuse::{ConvStep, Step};
-use crate::timing::{Pass, StepTime, Stopwatch, node_time};
+use crate::timing::{Pass, StepTime, StepTimer, node_time};
 use crate::{EngineError, Images};
 
 impl InferenceEngine {
-    /// As [`InferenceEngine::run`], with the time of each kernel call.
+    /// As [`InferenceEngine::run`]; also returns the time of each kernel call.
     ///
     /// # Errors
     /// As [`InferenceEngine::run`].
@@ -20,15 +20,15 @@ impl InferenceEngine {
         images: Images<'_>,
         instance: Instance,
     ) -> Result<(Vec<f32>, Vec<StepTime>), EngineError> {
-        let mut flight = self.start(images)?;
-        let mut watch = Stopwatch::start();
-        let logits = flight.branch_with(instance, NormSource::Own, |plan, step| {
-            watch.lap(|time| self.step_time(plan, step, time));
+        let mut run = self.start(images)?;
+        let mut timer = StepTimer::start();
+        let logits = run.branch_with(instance, NormSource::Own, |plan, step| {
+            timer.lap(|time| self.step_time(plan, step, time));
         })?;
-        Ok((logits, watch.finish()))
+        Ok((logits, timer.finish()))
     }
 
-    fn step_time(&self, plan: &Plan, step: &Step, time: Duration) -> StepTime {
+    fn step_time(&self, plan: &InferencePlan, step: &Step, time: Duration) -> StepTime {
         let placement = &plan.placement;
         let shapes = &placement.lowered.shapes;
         match step {
@@ -44,7 +44,8 @@ impl InferenceEngine {
         }
     }
 
-    /// A convolution and what was fused into it: `layer1.0.conv3+bn3+add+relu`.
+    /// The name of a convolution with its epilogue, such as
+    /// `layer1.0.conv3+bn3+add+relu`.
     fn fused_name(&self, step: &ConvStep) -> String {
         let epilogue = &step.epilogue;
         let network = &self.base.network;

@@ -1,28 +1,29 @@
-//! The backward pass: gradients of all parameters.
+//! The backward pass: computes the gradients of all parameters.
 
 use sdpoint_core::{LayerId, Weights};
 use sdpoint_kernels as kernels;
 use sdpoint_kernels::{PackedConvTranspose, elementwise, norm as batch_norm, pool};
 
 use super::forward::BatchPass;
-use super::plan::{Backward, Gradient, Plan};
-use super::timed::Part;
+use super::plan::{Backward, Gradient, StepPlan};
+use super::timed::StepEvent;
 use crate::arena::Reader;
-use crate::lower::{Node, Work};
+use crate::lower::{Node, NodeOp};
 use crate::operation::InputGradient;
 use crate::parameters::ParameterTable;
 use crate::placement::{Buffer, Tensors};
 
-/// Runs the backward steps of a plan, after its forward pass and with the
-/// loss's gradient in place. `done` is called after each part.
+/// Executes the backward steps of a plan. The forward pass must have run, and
+/// the gradient of the loss with respect to the logits be in the arena.
+/// `on_event` is called after each part.
 pub(super) fn run(
     pass: &mut BatchPass,
     transposed: &[Option<PackedConvTranspose>],
-    plan: &Plan,
+    plan: &StepPlan,
     weights: &Weights,
     images: &[f32],
     gradients: &mut Weights,
-    mut done: impl FnMut(Part<'_>),
+    mut on_event: impl FnMut(StepEvent<'_>),
 ) {
     for step in &plan.backward {
         match step {
@@ -30,13 +31,13 @@ pub(super) fn run(
                 let (reader, out) = pass.arena.write(plan.placement.place(*out));
                 let tensors = plan.tensors(reader, images);
                 elementwise::add(&pass.base.ctx, tensors.get(*a), tensors.get(*b), out);
-                done(Part::Sum);
+                on_event(StepEvent::GradientSum);
             }
             Backward::Accumulate { from, into } => {
                 let (reader, into) = pass.arena.write(plan.placement.place(*into));
                 let tensors = plan.tensors(reader, images);
                 elementwise::accumulate(&pass.base.ctx, tensors.get(*from), into);
-                done(Part::Sum);
+                on_event(StepEvent::GradientSum);
             }
             Backward::Node { node, dy, dx } => {
                 let node = &plan.placement.lowered.nodes[*node];
@@ -46,21 +47,21 @@ pub(super) fn run(
                     dy: *dy,
                     images,
                 };
-                let operation = node.work.operation();
-                if operation.input_gradient == InputGradient::WithParameters {
-                    let dx = dx[0].expect("planned whatever the input is");
+                let properties = node.op.properties();
+                if properties.input_gradient == InputGradient::WithParameters {
+                    let dx = dx[0].expect("its gradient is always planned");
                     step.input_and_parameters(pass, weights, gradients, dx);
-                    done(Part::Data(plan, node));
+                    on_event(StepEvent::BackwardData(plan, node));
                     continue;
                 }
-                if operation.weights {
+                if properties.weights {
                     step.weights(pass, gradients);
-                    done(Part::Weights(plan, node));
+                    on_event(StepEvent::BackwardWeights(plan, node));
                 }
                 for (index, dx) in dx.iter().enumerate() {
                     if let Some(dx) = dx {
                         step.input(pass, transposed, index, *dx);
-                        done(Part::Data(plan, node));
+                        on_event(StepEvent::BackwardData(plan, node));
                     }
                 }
             }
@@ -70,28 +71,28 @@ pub(super) fn run(
 
 /// The backward step of one node.
 struct NodeStep<'a> {
-    plan: &'a Plan,
+    plan: &'a StepPlan,
     node: &'a Node,
     dy: Buffer,
     images: &'a [f32],
 }
 
 impl NodeStep<'_> {
-    /// The tensors that are read, among them the first input of the node.
+    /// The readable tensors, and the first input of the node.
     fn tensors<'a>(&'a self, reader: Reader<'a>) -> (Tensors<'a>, &'a [f32]) {
         let tensors = self.plan.tensors(reader, self.images);
         (tensors, tensors.get(self.node.inputs[0]))
     }
 
-    /// Gradients of weights and bias.
+    /// Computes the gradients of weights and bias.
     fn weights(&self, pass: &mut BatchPass, gradients: &mut Weights) {
         let ctx = &*pass.base.ctx;
         let placement = &self.plan.placement;
         let (tensors, x) = self.tensors(pass.arena.read());
         let dy = tensors.get(self.dy);
         let layer = self.node.layer;
-        match self.node.work {
-            Work::Conv(conv) => {
+        match self.node.op {
+            NodeOp::Conv(conv) => {
                 let shape = placement.conv_shape(self.node.inputs[0], &conv);
                 let dw = &mut gradients.0[pass.table.weight(layer)];
                 kernels::conv_backward_weights(ctx, &shape, x, dy, dw, false);
@@ -99,7 +100,7 @@ impl NodeStep<'_> {
                     batch_norm::sum_pixels(ctx, dy, &mut gradients.0[bias]);
                 }
             }
-            Work::Linear { .. } => {
+            NodeOp::Linear { .. } => {
                 let inputs = placement.channels(self.node.inputs[0]);
                 let outputs = placement.channels(self.node.output);
                 let (dw, db) = weight_and_bias(&pass.table, gradients, layer);
@@ -115,19 +116,21 @@ impl NodeStep<'_> {
                     false,
                 );
             }
-            Work::Norm { .. }
-            | Work::Relu
-            | Work::MaxPool(_)
-            | Work::AvgPool(_)
-            | Work::AdaptiveMaxPool
-            | Work::AdaptiveAvgPool
-            | Work::Add
-            | Work::Concat
-            | Work::Mask { .. } => unreachable!("the table says it has no weights"),
+            NodeOp::Norm { .. }
+            | NodeOp::Relu
+            | NodeOp::MaxPool(_)
+            | NodeOp::AvgPool(_)
+            | NodeOp::AdaptiveMaxPool
+            | NodeOp::AdaptiveAvgPool
+            | NodeOp::Add
+            | NodeOp::Concat
+            | NodeOp::Mask { .. } => {
+                unreachable!("has no weights according to the table of operations")
+            }
         }
     }
 
-    /// The gradient with respect to input number `index`.
+    /// Computes the gradient with respect to input number `index`.
     fn input(
         &self,
         pass: &mut BatchPass,
@@ -142,53 +145,53 @@ impl NodeStep<'_> {
         let tensors = self.plan.tensors(reader, self.images);
         let dy = tensors.get(self.dy);
         let layer = self.node.layer;
-        match self.node.work {
-            Work::Conv(conv) => {
+        match self.node.op {
+            NodeOp::Conv(conv) => {
                 let shape = placement.conv_shape(self.node.inputs[0], &conv);
                 let packed = transposed[layer.0].as_ref().expect("every conv is packed");
                 kernels::conv_backward_data(ctx, &shape, dy, packed, dx, accumulate);
             }
-            Work::Linear { .. } => {
+            NodeOp::Linear { .. } => {
                 let packed = pass.packed.linear(layer);
                 kernels::linear_backward_data(ctx, placement.batch, dy, packed, dx, accumulate);
             }
-            Work::Relu => {
+            NodeOp::Relu => {
                 let y = tensors.get(self.node.output);
                 elementwise::relu_backward(ctx, y, dy, accumulate, dx);
             }
-            Work::MaxPool(_) | Work::AdaptiveMaxPool => {
+            NodeOp::MaxPool(_) | NodeOp::AdaptiveMaxPool => {
                 let argmax = pass.saved.argmax.as_ref();
-                let argmax = &argmax.expect("training keeps it")[layer.0];
+                let argmax = &argmax.expect("training saves the argmax")[layer.0];
                 let geometry = placement.pool(self.node);
                 pool::max_pool_backward(ctx, geometry, dy, argmax, accumulate, dx);
             }
-            Work::AvgPool(_) | Work::AdaptiveAvgPool => {
+            NodeOp::AvgPool(_) | NodeOp::AdaptiveAvgPool => {
                 let geometry = placement.pool(self.node);
                 pool::average_pool_backward(ctx, geometry, dy, accumulate, dx);
             }
-            Work::Concat => {
+            NodeOp::Concat => {
                 let channels = |i: usize| placement.channels(self.node.inputs[i]);
                 let first = (0..index).map(channels).sum();
                 let all = placement.channels(self.node.output);
                 let part = first..first + channels(index);
                 elementwise::slice_channels(ctx, dy, all, part, accumulate, dx);
             }
-            Work::Mask { site, .. } => {
+            NodeOp::Mask { site, .. } => {
                 let masks = pass
                     .saved
                     .masks
                     .as_ref()
-                    .expect("noise comes with its masks");
+                    .expect("a plan with noise has masks");
                 masks.apply(site, dy, accumulate, dx);
             }
-            Work::Norm { .. } | Work::Add => {
-                unreachable!("the table says it is computed elsewhere")
+            NodeOp::Norm { .. } | NodeOp::Add => {
+                unreachable!("not written separately according to the table of operations")
             }
         }
     }
 
-    /// The gradients of the input and of all parameters: those of a batch
-    /// norm and the ReLU behind it.
+    /// Computes the gradients of the input and the parameters together: for a
+    /// batch norm and the ReLU fused into it.
     fn input_and_parameters(
         &self,
         pass: &mut BatchPass,
@@ -196,8 +199,8 @@ impl NodeStep<'_> {
         gradients: &mut Weights,
         gradient: Gradient,
     ) {
-        let Work::Norm { norm, relu, .. } = self.node.work else {
-            unreachable!("the table has batch norms alone here");
+        let NodeOp::Norm { norm, relu, .. } = self.node.op else {
+            unreachable!("only batch norms compute both together");
         };
         let layer = self.node.layer;
         let place = self.plan.placement.place(gradient.buffer);
@@ -206,15 +209,15 @@ impl NodeStep<'_> {
         let (dgamma, dbeta) = weight_and_bias(&pass.table, gradients, layer);
         let (reader, dx) = pass.arena.write(place);
         let (tensors, x) = self.tensors(reader);
-        let seen = &pass.saved.norms[norm];
+        let state = &pass.saved.norms[norm];
         batch_norm::batch_norm_backward(
             &pass.base.ctx,
             x,
             tensors.get(self.dy),
             gamma,
             beta,
-            &seen.mean,
-            &seen.inverse_std,
+            &state.mean,
+            &state.inverse_std,
             relu,
             gradient.skip.map(|skip| tensors.get(skip)),
             dgamma,

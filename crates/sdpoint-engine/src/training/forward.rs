@@ -1,18 +1,19 @@
-//! The forward pass with batch statistics, as training and calibration have it.
+//! The forward pass with batch statistics, for training and calibration.
 
 use sdpoint_core::{LayerId, Weights};
 use sdpoint_kernels::{Context, norm as batch_norm};
 
 use super::noise::Masks;
-use super::plan::Plan;
+use super::plan::StepPlan;
 use crate::Base;
 use crate::arena::Arena;
-use crate::forward::{Executor, Folded, Mode};
+use crate::forward::{Executor, FoldedNorm, ForwardMode};
 use crate::lower::{Mask, Node};
 use crate::packed::PackedLayers;
 use crate::parameters::ParameterTable;
 
-/// What a forward pass works with, and what it leaves behind.
+/// The state of forward passes: weights, memory, and results saved for the
+/// backward pass.
 #[derive(Debug)]
 pub(crate) struct BatchPass {
     pub base: Base,
@@ -22,42 +23,44 @@ pub(crate) struct BatchPass {
     pub arena: Arena,
 }
 
-/// What a forward pass saves outside of the arena.
+/// The results that a forward pass saves outside of the arena.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    /// What each batch norm saw, in the order of `Network::norms`.
-    pub norms: Vec<BatchNorm>,
-    /// The place of the largest input of each window of a max pool, by
-    /// layer; none where no backward pass follows.
+    /// The batch statistics of each batch norm, in the order of
+    /// `Network::norms`.
+    pub norms: Vec<NormState>,
+    /// The argmax of each window of each max pool, by layer; none if no
+    /// backward pass follows.
     pub argmax: Option<Vec<Vec<u32>>>,
-    /// Training's noise, if there is any.
+    /// The masks of training noise, if enabled.
     pub masks: Option<Masks>,
 }
 
-/// A batch norm's statistics of the last batch, and what they fold into.
+/// The statistics of the last batch in one batch norm, and its scale and shift
+/// folded with them.
 #[derive(Clone, Debug)]
-pub(crate) struct BatchNorm {
+pub(crate) struct NormState {
     pub mean: Vec<f32>,
-    /// Biased, as normalisation uses it.
+    /// The biased variance, as used for normalisation.
     pub var: Vec<f32>,
     pub inverse_std: Vec<f32>,
-    folded: Folded,
-    /// Pixels of all images together.
+    folded: FoldedNorm,
+    /// The number of pixels of the whole batch.
     pub pixels: usize,
 }
 
 impl BatchPass {
-    /// `trained` says whether backward passes will follow.
-    pub fn new(base: Base, weights: &Weights, trained: bool) -> Self {
+    /// Packs the weights. `backward` says whether backward passes will follow.
+    pub fn new(base: Base, weights: &Weights, backward: bool) -> Self {
         let Base { ctx, network } = &base;
         let table = ParameterTable::new(network);
         let norms = network.norms();
-        let norms = norms.iter().map(|norm| BatchNorm::new(norm.channels));
+        let norms = norms.iter().map(|norm| NormState::new(norm.channels));
         Self {
-            packed: PackedLayers::new(ctx, network, &table, weights, trained),
+            packed: PackedLayers::new(ctx, network, &table, weights, backward),
             saved: Saved {
                 norms: norms.collect(),
-                argmax: trained.then(|| vec![Vec::new(); network.layers().len()]),
+                argmax: backward.then(|| vec![Vec::new(); network.layers().len()]),
                 masks: None,
             },
             arena: Arena::default(),
@@ -66,26 +69,27 @@ impl BatchPass {
         }
     }
 
-    /// Bytes of the packed weights, and of what is saved besides tensors.
+    /// The size in bytes of the packed weights, argmaxes and masks.
     pub fn bytes(&self) -> usize {
         let argmax = self.saved.argmax.iter().flatten();
-        let argmax = argmax.map(|places| size_of_val(places.as_slice()));
+        let argmax = argmax.map(|indices| size_of_val(indices.as_slice()));
         let masks = self.saved.masks.iter().map(Masks::bytes);
         self.packed.bytes() + argmax.chain(masks).sum::<usize>()
     }
 
-    /// Takes new weights.
+    /// Packs new weights into the same buffers.
     pub fn repack(&mut self, weights: &Weights) {
         self.packed.repack(&self.base.ctx, &self.table, weights);
     }
 
-    /// Runs all nodes of a plan; the results stay in the arena. `done` is called after each.
+    /// Executes all nodes of a plan. The results stay in the arena. `on_node` is
+    /// called after each node.
     pub fn run(
         &mut self,
-        plan: &Plan,
+        plan: &StepPlan,
         weights: &Weights,
         images: &[f32],
-        mut done: impl FnMut(&Node),
+        mut on_node: impl FnMut(&Node),
     ) {
         self.arena.reserve(plan.placement.layout.len());
         let mut executor = Executor {
@@ -94,7 +98,7 @@ impl BatchPass {
             placement: &plan.placement,
             images,
             arena: &mut self.arena,
-            mode: OfBatch {
+            mode: BatchStatistics {
                 saved: &mut self.saved,
                 table: &self.table,
                 weights,
@@ -102,19 +106,20 @@ impl BatchPass {
         };
         for node in &plan.placement.lowered.nodes {
             executor.node(node);
-            done(node);
+            on_node(node);
         }
     }
 }
 
-/// A forward pass with the statistics of its batch.
-struct OfBatch<'a> {
+/// The mode of training and calibration: batch norms use the statistics of the
+/// batch.
+struct BatchStatistics<'a> {
     saved: &'a mut Saved,
     table: &'a ParameterTable,
     weights: &'a Weights,
 }
 
-impl Mode for OfBatch<'_> {
+impl ForwardMode for BatchStatistics<'_> {
     fn bias(&self, layer: LayerId) -> Option<&[f32]> {
         self.table.bias(layer).map(|b| self.weights.0[b].as_slice())
     }
@@ -125,7 +130,7 @@ impl Mode for OfBatch<'_> {
         self.saved.norms[norm].observe(ctx, x, eps, gamma, &self.weights.0[beta]);
     }
 
-    fn norm(&self, norm: usize) -> &Folded {
+    fn norm(&self, norm: usize) -> &FoldedNorm {
         &self.saved.norms[norm].folded
     }
 
@@ -138,20 +143,20 @@ impl Mode for OfBatch<'_> {
 
     fn mask(&mut self, site: usize, mask: Mask, images: usize, x: &[f32], y: &mut [f32]) {
         let masks = self.saved.masks.as_mut();
-        let masks = masks.expect("noise comes with its masks");
+        let masks = masks.expect("a plan with noise has masks");
         masks.draw(site, mask, images, y.len());
         masks.apply(site, x, false, y);
     }
 }
 
-impl BatchNorm {
+impl NormState {
     fn new(channels: usize) -> Self {
         let zeros = || vec![0.0; channels];
         Self {
             mean: zeros(),
             var: zeros(),
             inverse_std: zeros(),
-            folded: Folded::zeros(channels),
+            folded: FoldedNorm::zeros(channels),
             pixels: 0,
         }
     }

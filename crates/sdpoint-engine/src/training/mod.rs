@@ -1,4 +1,5 @@
-//! Training steps: forward, loss and backward of one batch in one instance.
+//! Training steps: forward pass, loss and backward pass of one batch in one
+//! instance.
 
 mod backward;
 mod forward;
@@ -14,50 +15,50 @@ use sdpoint_core::{Instance, LayerId, Network, Op, Weights};
 use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Context, PackedConvTranspose};
 
-pub(crate) use forward::{BatchNorm, BatchPass};
+pub(crate) use forward::{BatchPass, NormState};
 use noise::Masks;
 pub use noise::Noise;
-pub(crate) use plan::Plan;
-use timed::Part;
+pub(crate) use plan::StepPlan;
+use timed::StepEvent;
 
 use crate::lower::geometry;
 use crate::{Base, EngineError, Images, check_labels, check_length, check_weights};
 
 /// Computes training steps of any instance of one network.
 ///
-/// Plans and memory are kept from step to step: only the first step of an
-/// instance and a batch size allocates.
+/// Plans and memory are reused: only the first step of an instance and a batch
+/// shape allocates.
 #[derive(Debug)]
 pub struct TrainingEngine {
     pass: BatchPass,
-    /// Weights laid out for the gradient with respect to the input, by layer.
+    /// Convolution weights packed for the gradient with respect to the input, by
+    /// layer.
     transposed: Vec<Option<PackedConvTranspose>>,
-    plans: HashMap<PlanKey, Plan>,
+    plans: HashMap<PlanKey, StepPlan>,
     gradients: Weights,
-    /// Those of the last step.
+    /// The logits of the last step.
     logits: Vec<f32>,
-    /// How many classifiers' logits the network puts out.
+    /// The number of classifiers whose logits the network outputs.
     classifiers: usize,
 }
 
 type PlanKey = (Instance, usize, [usize; 2]);
 
-/// What the loss of a training step compares the network's predictions with.
+/// The target of the loss of a training step.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// The label of each image.
     pub labels: &'a [u32],
-    /// The part of a label's weight that is spread evenly over all classes,
-    /// from 0 to 1.
+    /// Label smoothing: the fraction of a label's probability that is spread
+    /// evenly over all classes, from 0 to 1.
     pub smoothing: f32,
-    /// A distribution over the classes for each image, image after image, and
-    /// the part of the target that it makes, from 0 to 1; the labels make the
-    /// rest.
+    /// Soft targets, `batch · classes` probabilities, and their weight `w` from
+    /// 0 to 1. The target is `w · soft + (1 − w) · labels`.
     pub soft: Option<(&'a [f32], f32)>,
 }
 
 impl<'a> Target<'a> {
-    /// The labels alone.
+    /// A target of hard labels without smoothing.
     pub fn labels(labels: &'a [u32]) -> Self {
         Self {
             labels,
@@ -74,7 +75,7 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The distribution over the classes for each image.
+    /// The target distribution of each image, `batch · classes` values.
     fn distributions(&self, classes: usize) -> Vec<f32> {
         let (soft, share) = self.soft.unwrap_or((&[], 0.0));
         let hard = 1.0 - share;
@@ -90,17 +91,17 @@ impl<'a> Target<'a> {
     }
 }
 
-/// What came of a training step, besides gradients.
+/// The results of a training step other than gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepOutcome {
     /// Mean loss of the batch.
     pub loss: f64,
-    /// Images whose most likely class is their label.
+    /// The number of images whose most probable class is their label.
     pub correct: usize,
 }
 
 impl TrainingEngine {
-    /// An engine for steps of `network`.
+    /// Creates an engine for training steps of `network`.
     pub fn new(ctx: Arc<Context>, network: Arc<Network>) -> Self {
         let zeros = Weights::zeros(&network);
         let base = Base { ctx, network };
@@ -127,53 +128,56 @@ impl TrainingEngine {
         }
     }
 
-    /// For a network that puts out the logits of several classifiers, one after the other, as
-    /// [`Network::with_exits`] makes one: all learn from the same labels, and the sum of their
-    /// losses goes backward. The loss of an outcome is their mean, as is what was correct.
+    /// Sets the number of classifiers of a network whose outputs are the logits
+    /// of several classifiers one after another, as [`Network::with_exits`]
+    /// builds them. All are trained on the same labels, and gradients are those
+    /// of the sum of their losses. [`StepOutcome`] has the mean of their losses
+    /// and of their numbers of correct images, the latter rounded down.
     ///
     /// # Panics
-    /// If the network's outputs are not as many for each.
+    /// If the number of outputs is not a multiple of `classifiers`.
     pub fn with_classifiers(mut self, classifiers: usize) -> Self {
         assert!(
             self.pass.base.network.classes().is_multiple_of(classifiers),
-            "classifiers of as many classes"
+            "the outputs do not divide into {classifiers} classifiers"
         );
         self.classifiers = classifiers;
         self
     }
 
-    /// Classes that one classifier tells apart.
+    /// The number of classes of one classifier.
     fn classes(&self) -> usize {
         self.pass.base.network.classes() / self.classifiers
     }
 
-    /// With noise in every step from now on: that of step 0, until
-    /// [`TrainingEngine::set_noise_step`] says otherwise.
+    /// Enables noise in every step. Masks are those of step 0 until
+    /// [`TrainingEngine::set_noise_step`] is called.
     ///
     /// # Panics
-    /// If a probability is not at least 0 and below 1.
+    /// If a probability of `noise` is not in `0.0..1.0`.
     pub fn with_noise(mut self, noise: Noise, seed: u64) -> Self {
         self.pass.saved.masks = Some(Masks::new(noise, seed));
         self
     }
 
-    /// Chooses the noise of the steps that follow, which is a function of its
-    /// seed and of this number.
+    /// Sets the step number for the noise of the steps that follow. Masks are a
+    /// function of the seed and this number.
     pub fn set_noise_step(&mut self, step: u64) {
         if let Some(masks) = &mut self.pass.saved.masks {
             masks.step = step;
         }
     }
 
-    /// Forward pass, loss and backward pass of a batch in an instance.
+    /// Runs the forward pass, the loss and the backward pass of a batch in an
+    /// instance.
     ///
-    /// The loss is the mean cross-entropy against the labels, of which
-    /// `label_smoothing` is spread evenly over all classes. The gradients
-    /// stand in [`TrainingEngine::gradients`] afterwards.
+    /// The loss is the mean cross-entropy, in nats, with label smoothing
+    /// `label_smoothing` from 0 to 1. [`TrainingEngine::gradients`] holds the
+    /// gradients afterwards.
     ///
     /// # Errors
-    /// If images, labels or weights do not fit the network, or it has no
-    /// such point.
+    /// If images, labels or weights do not fit the network, or it lacks the
+    /// instance's point.
     pub fn step(
         &mut self,
         weights: &Weights,
@@ -200,17 +204,17 @@ impl TrainingEngine {
         target: Target<'_>,
         instance: Instance,
     ) -> Result<StepOutcome, EngineError> {
-        self.step_in_parts(weights, images, target, instance, |_| {})
+        self.step_with_events(weights, images, target, instance, |_| {})
     }
 
-    /// A step; `done` is called after each of its parts.
-    fn step_in_parts(
+    /// Runs a step; calls `on_event` after each of its parts.
+    fn step_with_events(
         &mut self,
         weights: &Weights,
         images: Images<'_>,
         target: Target<'_>,
         instance: Instance,
-        mut done: impl FnMut(Part<'_>),
+        mut on_event: impl FnMut(StepEvent<'_>),
     ) -> Result<StepOutcome, EngineError> {
         let network = self.pass.base.network.clone();
         images.check(&network)?;
@@ -219,13 +223,13 @@ impl TrainingEngine {
         let key = (instance, images.batch, images.size);
         self.plan(key)?;
         self.repack(weights);
-        done(Part::Pack);
+        on_event(StepEvent::Pack);
         let plan = &self.plans[&key];
         self.pass.run(plan, weights, images.data, |node| {
-            done(Part::Forward(plan, node));
+            on_event(StepEvent::Forward(plan, node));
         });
         let outcome = self.loss(key, &target);
-        done(Part::Loss);
+        on_event(StepEvent::Loss);
         let plan = &self.plans[&key];
         backward::run(
             &mut self.pass,
@@ -234,33 +238,37 @@ impl TrainingEngine {
             weights,
             images.data,
             &mut self.gradients,
-            done,
+            on_event,
         );
         Ok(outcome)
     }
 
-    /// The gradients of the last step, in the order of the parameters.
+    /// The gradients of the last step, in the order of
+    /// [`Network::parameters`].
     pub fn gradients(&self) -> &Weights {
         &self.gradients
     }
 
-    /// The logits of the last step, image after image.
+    /// The logits of the last step, a row of [`Network::classes`] values for
+    /// each image.
     pub fn logits(&self) -> &[f32] {
         &self.logits
     }
 
-    /// Bytes of the block that holds all tensors and their gradients.
+    /// The size in bytes of the block that holds all tensors and their
+    /// gradients.
     pub fn tensor_bytes(&self) -> usize {
         self.pass.arena.bytes()
     }
 
-    /// Bytes that a step of a batch in an instance needs: the block that its
-    /// tensors and their gradients lie in, the packed weights, and their
-    /// gradients. What the kernels work with comes on top; see
-    /// [`Context::scratch_bytes`].
+    /// The memory in bytes for a step of an instance on `batch` images of
+    /// `[height, width]`: the block of tensors and their gradients, the packed
+    /// weights, and the gradients of the weights. The scratch memory of the
+    /// kernels is extra; see [`Context::scratch_bytes`].
     ///
     /// # Errors
-    /// If the network cannot take images of this size, or has no such point.
+    /// If the network does not accept images of this size, or has no such
+    /// point.
     pub fn memory_bytes(
         &mut self,
         size: [usize; 2],
@@ -275,14 +283,16 @@ impl TrainingEngine {
             + transposed.map(PackedConvTranspose::bytes).sum::<usize>())
     }
 
-    fn plan(&mut self, key: PlanKey) -> Result<&Plan, EngineError> {
+    fn plan(&mut self, key: PlanKey) -> Result<&StepPlan, EngineError> {
         let (instance, batch, size) = key;
         Ok(match self.plans.entry(key) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
                 let network = &self.pass.base.network;
                 let noise = self.pass.saved.masks.as_ref().map(|masks| masks.noise);
-                entry.insert(Plan::step(network, size, batch, instance, noise)?)
+                entry.insert(StepPlan::with_backward(
+                    network, size, batch, instance, noise,
+                )?)
             }
         })
     }
@@ -299,7 +309,9 @@ impl TrainingEngine {
 
     fn loss(&mut self, key: PlanKey, target: &Target<'_>) -> StepOutcome {
         let plan = &self.plans[&key];
-        let gradient = plan.logits_gradient.expect("a step's plan goes backward");
+        let gradient = plan
+            .logits_gradient
+            .expect("a training step has a backward pass");
         let classes = self.classes();
         let placement = &plan.placement;
         let (reader, gradient) = self.pass.arena.write(placement.place(gradient));
@@ -311,7 +323,7 @@ impl TrainingEngine {
             labels, smoothing, ..
         } = *target;
         if self.classifiers > 1 {
-            return loss_of_all(ctx, logits, classes, self.classifiers, target, gradient);
+            return loss_of_classifiers(ctx, logits, classes, self.classifiers, target, gradient);
         }
         let mut outcome = kernels::loss::softmax_cross_entropy(
             ctx,
@@ -338,8 +350,9 @@ impl TrainingEngine {
     }
 }
 
-/// The losses of several classifiers, whose logits follow one another for each image.
-fn loss_of_all(
+/// The mean loss of several classifiers, whose logits follow one another for
+/// each image, and the gradient of its sum.
+fn loss_of_classifiers(
     ctx: &Context,
     logits: &[f32],
     classes: usize,
@@ -359,7 +372,7 @@ fn loss_of_all(
         target.smoothing,
         Some(&mut *gradient),
     );
-    // The kernel's is the gradient of the mean.
+    // The kernel computes the gradient of the mean over classifiers.
     for value in gradient {
         *value *= classifiers as f32;
     }

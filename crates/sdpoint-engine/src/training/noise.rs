@@ -1,58 +1,57 @@
-//! Noise in residual blocks while training: dropout and stochastic depth.
+//! Training noise in residual blocks: dropout and stochastic depth.
 //!
-//! Both multiply by a random mask, which is what training does and inference
-//! does not; so they are no layers of the network, but nodes that a training
-//! step's plan has besides.
+//! Both multiply a tensor by a random mask in training only. They are
+//! therefore not layers of the network, but nodes inserted into the plan of a
+//! training step.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::lower::{Lowered, Mask, Node, Value, Work};
+use crate::lower::{Lowered, Mask, Node, NodeOp, Value};
 
-/// What is dropped at random in the residual blocks of a network.
+/// The probabilities of dropout and stochastic depth in residual blocks.
 ///
-/// What is kept is scaled up, so that means stay what they are and inference
-/// needs no change. A sum's first input is taken for the residual branch, as
-/// all builders have it.
+/// Kept values are scaled up so that the mean is preserved ("inverted
+/// dropout"), and inference needs no change. The first input of a sum is taken
+/// to be the residual branch; all builders of the zoo order them so.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Noise {
-    /// The probability of each value that goes into a branch's last
-    /// convolution: dropout as in Zagoruyko and Komodakis, arXiv 1605.07146,
-    /// section 2.4.
+    /// Dropout: the probability of dropping each input value of a branch's last
+    /// convolution (Zagoruyko and Komodakis, arXiv 1605.07146, section 2.4).
     pub dropout: f64,
-    /// The probability of the last block's residual branch, image by image;
-    /// those of earlier blocks rise to it in proportion to their number:
-    /// stochastic depth, Huang et al., arXiv 1603.09382, section 3.
+    /// Stochastic depth: the probability of dropping the residual branch of the
+    /// last block, drawn for each image. It rises linearly with the number of
+    /// the block (Huang et al., arXiv 1603.09382, section 3).
     pub depth: f64,
 }
 
-/// The masks of a step.
+/// The masks of a training step.
 #[derive(Clone, Debug)]
 pub(crate) struct Masks {
     pub noise: Noise,
     seed: u64,
-    /// Which step's masks are drawn.
+    /// The number of the step whose masks are drawn.
     pub step: u64,
-    /// By site.
-    drawn: Vec<Drawn>,
+    /// The last mask drawn for each site.
+    drawn: Vec<DrawnMask>,
 }
 
-/// A mask, drawn.
+/// A mask with values drawn.
 #[derive(Clone, Debug, Default)]
-struct Drawn {
+struct DrawnMask {
     /// 1 for each part of the tensor that is kept, 0 for the others.
     kept: Vec<u8>,
-    /// Values in a part.
+    /// The number of values in a part.
     part: usize,
-    /// What kept values are multiplied by.
+    /// The factor for kept values.
     scale: f32,
 }
 
-/// Probabilities are drawn in steps of 1/256, a byte for each.
+/// Probabilities are quantised to multiples of 1/256: one random byte per draw.
 const LEVELS: f32 = 256.0;
 
-/// A probability in steps of [`LEVELS`], and never all of them.
-fn level(probability: f32) -> u8 {
+/// Quantises a probability to a number of [`LEVELS`], at most all but one.
+fn quantise(probability: f32) -> u8 {
     (probability * LEVELS).round().min(LEVELS - 1.0) as u8
 }
 
@@ -61,7 +60,7 @@ impl Masks {
         for probability in [noise.dropout, noise.depth] {
             assert!(
                 (0.0..1.0).contains(&probability),
-                "{probability} is no probability below 1"
+                "{probability} is not a probability below 1"
             );
         }
         Self {
@@ -72,10 +71,11 @@ impl Masks {
         }
     }
 
-    /// Draws the mask of a site for a tensor of so many images and values.
+    /// Draws the mask of a site for a tensor of `images` images and `len` values
+    /// in all.
     pub fn draw(&mut self, site: usize, mask: Mask, images: usize, len: usize) {
         if self.drawn.len() <= site {
-            self.drawn.resize_with(site + 1, Drawn::default);
+            self.drawn.resize_with(site + 1, DrawnMask::default);
         }
         let (probability, parts) = match mask {
             Mask::Values(probability) => (probability, len),
@@ -86,7 +86,7 @@ impl Masks {
         key[24..].copy_from_slice(&self.step.to_le_bytes());
         let mut random = ChaCha8Rng::from_seed(key);
         random.set_stream(site as u64);
-        let dropped = level(probability);
+        let dropped = quantise(probability);
         let drawn = &mut self.drawn[site];
         drawn.kept.resize(parts, 0);
         random.fill_bytes(&mut drawn.kept);
@@ -97,9 +97,10 @@ impl Masks {
         drawn.scale = LEVELS / (LEVELS - f32::from(dropped));
     }
 
-    /// `y = mask · x`, or `y += mask · x`, with the mask that was drawn last.
+    /// Computes `y = mask · x`, or `y += mask · x` with `accumulate`, with the
+    /// last mask drawn for the site.
     pub fn apply(&self, site: usize, x: &[f32], accumulate: bool, y: &mut [f32]) {
-        let Drawn { kept, part, scale } = &self.drawn[site];
+        let DrawnMask { kept, part, scale } = &self.drawn[site];
         let parts = x.chunks_exact(*part).zip(y.chunks_exact_mut(*part));
         for ((x, y), &kept) in parts.zip(kept) {
             let factor = scale * f32::from(kept);
@@ -113,31 +114,32 @@ impl Masks {
         }
     }
 
+    /// The size of all masks in bytes.
     pub fn bytes(&self) -> usize {
         self.drawn.iter().map(|drawn| drawn.kept.len()).sum()
     }
 }
 
-/// Puts the noise into the residual blocks of a lowered network.
+/// Inserts mask nodes into the residual blocks of a lowered network.
 pub(super) fn insert(lowered: &mut Lowered, noise: Noise) {
-    let sums = lowered.nodes.iter().filter(|node| node.work == Work::Add);
+    let sums = lowered.nodes.iter().filter(|node| node.op == NodeOp::Add);
     let blocks = sums.count();
     let mut block = 0;
     let mut index = 0;
     while index < lowered.nodes.len() {
-        if lowered.nodes[index].work == Work::Add {
+        if lowered.nodes[index].op == NodeOp::Add {
             let branch = lowered.nodes[index].inputs[0];
             block += 1;
             if noise.dropout > 0.0
                 && let Some(conv) = last_conv(lowered, branch)
             {
                 let mask = Mask::Values(noise.dropout as f32);
-                put_before(lowered, conv, 2 * block, mask);
+                insert_mask(lowered, conv, 2 * block, mask);
                 index += 1;
             }
             let depth = noise.depth * block as f64 / blocks as f64;
             if depth > 0.0 {
-                put_before(lowered, index, 2 * block + 1, Mask::Images(depth as f32));
+                insert_mask(lowered, index, 2 * block + 1, Mask::Images(depth as f32));
                 index += 1;
             }
         }
@@ -145,26 +147,27 @@ pub(super) fn insert(lowered: &mut Lowered, noise: Noise) {
     }
 }
 
-/// The convolution that makes a value, directly or with a batch norm behind.
+/// The node of the convolution that produces a value, directly or through a
+/// batch norm.
 fn last_conv(lowered: &Lowered, mut value: Value) -> Option<usize> {
     loop {
         let index = lowered.nodes.iter().position(|node| node.output == value)?;
-        match lowered.nodes[index].work {
-            Work::Conv(_) => return Some(index),
-            Work::Norm { .. } => value = lowered.nodes[index].inputs[0],
+        match lowered.nodes[index].op {
+            NodeOp::Conv(_) => return Some(index),
+            NodeOp::Norm { .. } => value = lowered.nodes[index].inputs[0],
             _ => return None,
         }
     }
 }
 
-/// Puts a mask before a node's first input.
-fn put_before(lowered: &mut Lowered, index: usize, site: usize, mask: Mask) {
+/// Inserts a mask at a node's first input.
+fn insert_mask(lowered: &mut Lowered, index: usize, site: usize, mask: Mask) {
     let input = lowered.nodes[index].inputs[0];
     let output = Value(lowered.shapes.len());
     lowered.shapes.push(lowered.shapes[input.0]);
     lowered.nodes[index].inputs[0] = output;
     let node = Node {
-        work: Work::Mask { site, mask },
+        op: NodeOp::Mask { site, mask },
         layer: lowered.nodes[index].layer,
         inputs: vec![input],
         output,
@@ -187,7 +190,7 @@ mod tests {
         Masks::new(noise, 3)
     }
 
-    /// The masked ones.
+    /// A masked tensor of ones.
     fn drawn(masks: &mut Masks, site: usize, mask: Mask, images: usize, len: usize) -> Vec<f32> {
         masks.draw(site, mask, images, len);
         let mut y = vec![f32::NAN; len];
@@ -196,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_dropped_as_often_as_said_and_the_mean_stays() {
+    fn values_are_dropped_with_the_given_probability_and_rescaled() {
         let y = drawn(&mut masks(), 0, Mask::Values(0.25), 10, 100_000);
         let kept = y.iter().filter(|&&y| y != 0.0).count();
         assert!((74_000..76_000).contains(&kept), "{kept}");
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_block_has_its_masks_in_its_place() {
+    fn every_block_gets_both_masks_in_the_right_places() {
         for name in ["preresnet8", "resnet18", "preresnet50-imagenet"] {
             let network = zoo::build(name, 10).unwrap();
             let plain = lower(&network, [64, 64], Instance::Full, Span::WHOLE).unwrap();
@@ -248,24 +251,25 @@ mod tests {
             assert_eq!(noisy.nodes.len(), plain.nodes.len() + 2 * blocks, "{name}");
             let mut depths = Vec::new();
             for (index, node) in noisy.nodes.iter().enumerate() {
-                let next = noisy.nodes.get(index + 1).map(|node| node.work);
-                match node.work {
-                    Work::Mask {
+                let next = noisy.nodes.get(index + 1).map(|node| node.op);
+                match node.op {
+                    NodeOp::Mask {
                         mask: Mask::Images(p),
                         ..
                     } => {
-                        assert_eq!(next, Some(Work::Add), "{name}");
+                        assert_eq!(next, Some(NodeOp::Add), "{name}");
                         depths.push(p);
                     }
-                    Work::Mask { .. } => {
-                        assert!(matches!(next, Some(Work::Conv(_))), "{name}");
+                    NodeOp::Mask { .. } => {
+                        assert!(matches!(next, Some(NodeOp::Conv(_))), "{name}");
                     }
                     _ => {}
                 }
-                // What is read was made before.
-                let made = |value: &Value| noisy.nodes[..index].iter().any(|n| n.output == *value);
+                // Values are produced before they are read.
+                let produced =
+                    |value: &Value| noisy.nodes[..index].iter().any(|n| n.output == *value);
                 assert!(
-                    node.inputs.iter().all(|v| *v == noisy.input || made(v)),
+                    node.inputs.iter().all(|v| *v == noisy.input || produced(v)),
                     "{name}"
                 );
             }

@@ -1,28 +1,29 @@
-//! What a training step computes, worked out once for an instance and a
-//! batch size: the order of the work and the place of every tensor.
+//! Plans of training steps: the order of operations and the memory layout of
+//! all tensors, made once for an instance and a batch shape.
 
 use sdpoint_core::{Instance, Network, ShapeError};
 
 use super::noise::{self, Noise};
 use crate::arena::{Layout, Lifetime, Reader};
-use crate::lower::{Lowered, Node, Span, Value, Work, lower};
+use crate::lower::{Lowered, Node, NodeOp, Span, Value, lower};
 use crate::operation::{BackwardReads, InputGradient};
 use crate::placement::{Buffer, Placement, Tensors};
 
-/// A forward pass with batch statistics, and the backward pass if wanted.
+/// The plan of a forward pass with batch statistics, with or without a backward
+/// pass.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct StepPlan {
     pub placement: Placement,
     pub backward: Vec<Backward>,
-    /// Where the loss puts its gradient with respect to the logits.
+    /// The buffer for the gradient of the loss with respect to the logits.
     pub logits_gradient: Option<Buffer>,
 }
 
 /// One step of the backward pass.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Backward {
-    /// The gradients of a node's parameters, and of its input if `dx` is
-    /// given. `node` is the index in [`Lowered::nodes`].
+    /// The gradients of a node's parameters, and of those of its inputs whose
+    /// `dx` is given. `node` is the index in [`Lowered::nodes`].
     Node {
         node: usize,
         dy: Buffer,
@@ -34,20 +35,21 @@ pub(crate) enum Backward {
     Accumulate { from: Buffer, into: Buffer },
 }
 
-/// Where a node puts the gradient with respect to one of its inputs.
+/// The destination of a gradient with respect to one of a node's inputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Gradient {
     pub buffer: Buffer,
-    /// Whether it is added to what is there.
+    /// Whether it is added to the content of the buffer.
     pub accumulate: bool,
-    /// Another part of the gradient, to be added on the way.
+    /// Another gradient of the same value, added by the same kernel: that of a
+    /// skip connection.
     pub skip: Option<Buffer>,
 }
 
-impl Plan {
-    /// The forward pass of a span alone; tensors give way as soon as they
-    /// have been read.
-    pub fn forward(
+impl StepPlan {
+    /// Plans the forward pass of a span without a backward pass. Tensors are
+    /// live until their last read in the forward pass.
+    pub fn forward_only(
         network: &Network,
         size: [usize; 2],
         batch: usize,
@@ -63,8 +65,8 @@ impl Plan {
         })
     }
 
-    /// A whole training step.
-    pub fn step(
+    /// Plans a training step: forward and backward pass of the whole network.
+    pub fn with_backward(
         network: &Network,
         size: [usize; 2],
         batch: usize,
@@ -95,25 +97,26 @@ impl Plan {
         }
     }
 
-    /// The batch norms of the forward pass.
+    /// The indices of the batch norms in the forward pass.
     pub fn norms(&self) -> impl Iterator<Item = usize> {
         let nodes = self.placement.lowered.nodes.iter();
-        nodes.filter_map(|node| match node.work {
-            Work::Norm { norm, .. } => Some(norm),
+        nodes.filter_map(|node| match node.op {
+            NodeOp::Norm { norm, .. } => Some(norm),
             _ => None,
         })
     }
 }
 
-/// Collects lifetimes and backward steps. Time is the index of a step:
+/// Collects tensor lifetimes and backward steps. Time is the index of a step:
 /// forward nodes first, then the loss, then the backward steps.
 struct Planner<'a> {
     lowered: &'a Lowered,
     batch: usize,
     lifetimes: Vec<Lifetime>,
     backward: Vec<Backward>,
-    /// The buffer that holds the gradient of each value that still waits for
-    /// its maker's turn. Several values may share one, as the inputs of a sum do.
+    /// The buffer that accumulates the gradient of each value, from its last
+    /// consumer's backward step to its producer's. Several values may share a
+    /// buffer, as the inputs of a sum do.
     gradient: Vec<Option<Buffer>>,
 }
 
@@ -128,7 +131,7 @@ impl<'a> Planner<'a> {
                 last: 0,
             })
             .collect();
-        // The images stay where the caller has them.
+        // The images stay in the caller's buffer.
         lifetimes[lowered.input.0].len = 0;
         for (time, node) in lowered.nodes.iter().enumerate() {
             lifetimes[node.output.0].first = time;
@@ -151,16 +154,17 @@ impl<'a> Planner<'a> {
         Layout::new(&self.lifetimes)
     }
 
-    /// The step that will be added next.
+    /// The index of the next step.
     fn now(&self) -> usize {
         self.lowered.nodes.len() + 1 + self.backward.len()
     }
 
-    fn read(&mut self, buffer: Buffer) {
+    /// Extends a buffer's lifetime to the next step.
+    fn keep(&mut self, buffer: Buffer) {
         self.lifetimes[buffer.0].last = self.lifetimes[buffer.0].last.max(self.now());
     }
 
-    /// A new buffer for the gradient of a value, written by the next step.
+    /// Allocates a buffer for the gradient of a value, written by the next step.
     fn allocate(&mut self, value: Value) -> Buffer {
         let now = self.now();
         self.lifetimes.push(Lifetime {
@@ -171,10 +175,11 @@ impl<'a> Planner<'a> {
         Buffer(self.lifetimes.len() - 1)
     }
 
+    /// Plans the backward pass and returns the buffer of the logits' gradient.
     fn plan_backward(&mut self) -> Buffer {
         let output = self.lowered.output;
         let logits_gradient = self.allocate(output);
-        // The loss writes it, right behind the forward pass.
+        // Written by the loss, one step before the first backward step.
         self.lifetimes[logits_gradient.0].first -= 1;
         self.gradient[output.0] = Some(logits_gradient);
         for index in (0..self.lowered.nodes.len()).rev() {
@@ -182,7 +187,7 @@ impl<'a> Planner<'a> {
             let dy = self.gradient[node.output.0]
                 .take()
                 .expect("every output reaches the loss");
-            match node.work.operation().input_gradient {
+            match node.op.properties().input_gradient {
                 InputGradient::Shared => {
                     for &input in &node.inputs {
                         self.share(input, dy);
@@ -196,16 +201,16 @@ impl<'a> Planner<'a> {
         logits_gradient
     }
 
-    /// Makes `dy` a part of a value's gradient.
+    /// Adds `dy` to a value's gradient, without a copy if it is the first.
     fn share(&mut self, value: Value, dy: Buffer) {
         if value == self.lowered.input {
             return;
         }
         self.gradient[value.0] = Some(match self.gradient[value.0] {
             None => dy,
-            Some(other) if other != dy && self.alone(value, other) => {
-                self.read(dy);
-                self.read(other);
+            Some(other) if other != dy && self.is_sole_owner(value, other) => {
+                self.keep(dy);
+                self.keep(other);
                 self.backward.push(Backward::Accumulate {
                     from: dy,
                     into: other,
@@ -214,8 +219,8 @@ impl<'a> Planner<'a> {
             }
             Some(other) => {
                 let out = self.allocate(value);
-                self.read(dy);
-                self.read(other);
+                self.keep(dy);
+                self.keep(other);
                 self.backward.push(Backward::Sum {
                     a: dy,
                     b: other,
@@ -226,8 +231,8 @@ impl<'a> Planner<'a> {
         });
     }
 
-    /// Whether nobody but `value` waits for what a buffer holds.
-    fn alone(&self, value: Value, buffer: Buffer) -> bool {
+    /// Whether `value` is the only one whose gradient is in `buffer`.
+    fn is_sole_owner(&self, value: Value, buffer: Buffer) -> bool {
         self.gradient
             .iter()
             .enumerate()
@@ -235,25 +240,27 @@ impl<'a> Planner<'a> {
     }
 
     fn plan_node(&mut self, index: usize, node: &Node, dy: Buffer) {
-        let operation = node.work.operation();
-        let with_parameters = operation.input_gradient == InputGradient::WithParameters;
+        let properties = node.op.properties();
+        let with_parameters = properties.input_gradient == InputGradient::WithParameters;
         let mut dx = Vec::with_capacity(node.inputs.len());
-        // Gradients that others still need, to be added to what the node wrote apart.
-        let mut later = Vec::new();
+        // Earlier gradients in shared buffers. The node writes to a new buffer,
+        // and these are added to it afterwards.
+        let mut deferred = Vec::new();
         for &input in &node.inputs {
-            // The images need no gradient, but what computes it together with
-            // those of parameters does so anyway.
+            // The images need no gradient, but a kernel that computes it
+            // together with the parameters' always writes it.
             if input == self.lowered.input && !with_parameters {
                 dx.push(None);
                 continue;
             }
             let before = self.gradient[input.0];
-            let in_place = before.filter(|&b| !with_parameters && b != dy && self.alone(input, b));
+            let in_place =
+                before.filter(|&b| !with_parameters && b != dy && self.is_sole_owner(input, b));
             let buffer = in_place.unwrap_or_else(|| self.allocate(input));
-            // The other part is added on the way, without another pass.
+            // The kernel adds the earlier gradient in the same pass.
             let skip = before.filter(|_| with_parameters);
             if let Some(before) = before.filter(|_| !with_parameters && in_place.is_none()) {
-                later.push((before, buffer));
+                deferred.push((before, buffer));
             }
             self.gradient[input.0] = Some(buffer);
             dx.push(Some(Gradient {
@@ -262,26 +269,26 @@ impl<'a> Planner<'a> {
                 skip,
             }));
         }
-        self.read(dy);
+        self.keep(dy);
         for gradient in dx.iter().flatten() {
-            self.read(gradient.buffer);
+            self.keep(gradient.buffer);
             if let Some(skip) = gradient.skip {
-                self.read(skip);
+                self.keep(skip);
             }
         }
-        match operation.reads {
+        match properties.reads {
             BackwardReads::Nothing => {}
-            BackwardReads::Input => self.read(node.inputs[0].into()),
-            BackwardReads::Output => self.read(node.output.into()),
+            BackwardReads::Input => self.keep(node.inputs[0].into()),
+            BackwardReads::Output => self.keep(node.output.into()),
         }
         self.backward.push(Backward::Node {
             node: index,
             dy,
             dx,
         });
-        for (from, into) in later {
-            self.read(from);
-            self.read(into);
+        for (from, into) in deferred {
+            self.keep(from);
+            self.keep(into);
             self.backward.push(Backward::Accumulate { from, into });
         }
     }

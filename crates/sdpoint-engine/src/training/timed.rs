@@ -1,33 +1,34 @@
-//! A training step with the time of each part taken.
+//! Training steps with per-step timing.
 
 use std::time::Duration;
 
 use sdpoint_core::{Instance, LayerId, Network, Weights};
 
-use super::plan::Plan;
+use super::plan::StepPlan;
 use super::{StepOutcome, Target, TrainingEngine};
 use crate::lower::Node;
-use crate::timing::{Pass, StepTime, Stopwatch, node_time};
+use crate::timing::{Pass, StepTime, StepTimer, node_time};
 use crate::{EngineError, Images};
 
-/// What has just been done in a training step.
-pub(super) enum Part<'a> {
-    /// Weights laid out for the kernels.
+/// The part of a training step that has just finished.
+pub(super) enum StepEvent<'a> {
+    /// Repacking the weights for the kernels.
     Pack,
-    /// A node's output.
-    Forward(&'a Plan, &'a Node),
+    /// The forward pass of a node.
+    Forward(&'a StepPlan, &'a Node),
     /// The loss and its gradient.
     Loss,
-    /// The gradients of a node's parameters.
-    Weights(&'a Plan, &'a Node),
-    /// The gradient with respect to one of a node's inputs.
-    Data(&'a Plan, &'a Node),
-    /// Two parts of a gradient added.
-    Sum,
+    /// The gradients of a node's weights.
+    BackwardWeights(&'a StepPlan, &'a Node),
+    /// The gradient with respect to one of a node's inputs; for batch norms,
+    /// with respect to the parameters too.
+    BackwardData(&'a StepPlan, &'a Node),
+    /// The sum of two gradients of one value.
+    GradientSum,
 }
 
 impl TrainingEngine {
-    /// As [`TrainingEngine::step`], with the time of each part.
+    /// As [`TrainingEngine::step`]; also returns the time of each part.
     ///
     /// # Errors
     /// As [`TrainingEngine::step`].
@@ -40,22 +41,23 @@ impl TrainingEngine {
         label_smoothing: f32,
     ) -> Result<(StepOutcome, Vec<StepTime>), EngineError> {
         let network = self.pass.base.network.clone();
-        let mut watch = Stopwatch::start();
+        let mut timer = StepTimer::start();
         let target = Target {
             smoothing: label_smoothing,
             ..Target::labels(labels)
         };
-        let outcome = self.step_in_parts(weights, images, target, instance, |part| {
-            watch.lap(|time| part.step_time(&network, time))
+        let outcome = self.step_with_events(weights, images, target, instance, |event| {
+            timer.lap(|time| event.step_time(&network, time))
         })?;
-        Ok((outcome, watch.finish()))
+        Ok((outcome, timer.finish()))
     }
 }
 
-impl Part<'_> {
+impl StepEvent<'_> {
     fn step_time(&self, network: &Network, time: Duration) -> StepTime {
-        let node =
-            |plan: &Plan, node: &Node, pass| node_time(network, &plan.placement, node, pass, time);
+        let node = |plan: &StepPlan, node: &Node, pass| {
+            node_time(network, &plan.placement, node, pass, time)
+        };
         let last = LayerId(network.layers().len() - 1);
         let other = |layer, name: &str, pass| StepTime {
             layer,
@@ -66,12 +68,12 @@ impl Part<'_> {
             time,
         };
         match *self {
-            Part::Pack => other(LayerId(0), "pack weights", Pass::Pack),
-            Part::Forward(plan, n) => node(plan, n, Pass::Forward),
-            Part::Loss => other(last, "loss", Pass::Loss),
-            Part::Weights(plan, n) => node(plan, n, Pass::BackwardWeights),
-            Part::Data(plan, n) => node(plan, n, Pass::BackwardData),
-            Part::Sum => other(LayerId(0), "sum of gradients", Pass::BackwardData),
+            StepEvent::Pack => other(LayerId(0), "pack weights", Pass::Pack),
+            StepEvent::Forward(plan, n) => node(plan, n, Pass::Forward),
+            StepEvent::Loss => other(last, "loss", Pass::Loss),
+            StepEvent::BackwardWeights(plan, n) => node(plan, n, Pass::BackwardWeights),
+            StepEvent::BackwardData(plan, n) => node(plan, n, Pass::BackwardData),
+            StepEvent::GradientSum => other(LayerId(0), "sum of gradients", Pass::BackwardData),
         }
     }
 }

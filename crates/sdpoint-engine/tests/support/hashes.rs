@@ -202,7 +202,7 @@ fn hash_network(
     let network = Arc::new(network);
     let [height, width] = size;
     let mut weights = initial_weights(&network, 11);
-    // Shifts start as zeros, and some would hide what is done to them.
+    // Initial shifts are zero, which would hide errors in their use.
     for (index, parameter) in weights.0.iter_mut().enumerate() {
         if parameter.iter().all(|&x| x == 0.0) {
             *parameter = values(parameter.len(), 100 + index as u64);

@@ -1,6 +1,7 @@
-//! Recorded results of small networks, and how to compare with them.
+//! Results recorded from PyTorch for small networks, and comparisons with
+//! them.
 
-#![allow(dead_code)] // Each test file uses a part.
+#![allow(dead_code)] // No test uses all of it.
 
 #[path = "../../../../fixtures/oracles/networks.rs"]
 pub mod networks;
@@ -14,7 +15,7 @@ use sdpoint_engine::{Context, Images};
 
 use networks::network;
 
-/// A network with random weights, and what PyTorch computed with it.
+/// A network with random weights, and the results that PyTorch computed.
 pub struct Oracle {
     pub network: Arc<Network>,
     bytes: Vec<u8>,
@@ -55,7 +56,7 @@ impl Oracle {
             .collect()
     }
 
-    /// The instances for which something of a kind was recorded.
+    /// The instances with recorded results of a kind, such as `logits`.
     pub fn instances(&self, kind: &str) -> Vec<Instance> {
         let file = self.file();
         let mut instances: Vec<Instance> = file
@@ -89,7 +90,7 @@ impl Oracle {
         moments.collect()
     }
 
-    /// The recorded running statistics, for every instance alike.
+    /// The recorded running statistics, the same for every instance.
     pub fn running_statistics(&self, instances: &[Instance]) -> Statistics {
         let mut statistics = Statistics::default();
         let all = self.moments("weights");
@@ -162,7 +163,7 @@ pub fn largest<T: std::borrow::Borrow<f32>>(values: impl IntoIterator<Item = T>)
     })
 }
 
-/// Compares on the scale of the largest expected value.
+/// Asserts that values agree within `tolerance` times the largest expected one.
 #[track_caller]
 pub fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
     assert_eq!(found.len(), expected.len(), "{what}");

@@ -41,13 +41,13 @@ impl Layout {
             let own = classifier.as_ref().and_then(|c| name.strip_prefix(&c.name));
             own.is_some_and(|rest| rest == ".weight" || rest == ".bias")
         };
-        let parameters = network.parameters().into_iter();
+        let parameters = network.parameters().iter();
         let mut body: Vec<_> = parameters
             .filter(|parameter| !of_classifier(&parameter.name))
-            .map(|parameter| (parameter.name, parameter.shape))
+            .map(|parameter| (parameter.name.clone(), parameter.shape.clone()))
             .collect();
         let parameters = body.len();
-        body.extend(network.norms().into_iter().flat_map(|norm| {
+        body.extend(network.norms().iter().flat_map(|norm| {
             ["running_mean", "running_var"]
                 .map(|kind| (format!("{}.{kind}", norm.name), vec![norm.channels]))
         }));

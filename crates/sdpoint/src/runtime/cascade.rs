@@ -1,4 +1,4 @@
-//! Runs whose cost depends on the input.
+//! Cascades and fitted ensembles.
 
 use std::time::{Duration, Instant};
 
@@ -8,50 +8,50 @@ use sdpoint_engine::{EngineError, Images, InstanceWork};
 
 use super::{Engine, MOST_REMEMBERED, Predictions, RunError, lock};
 
-/// What a cascade gave.
+/// The result of a cascade.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CascadeAnswer {
-    /// The classes of each image.
+    /// The predicted classes of each image.
     pub predictions: Predictions,
-    /// The instance whose answer each image has.
+    /// The instance that produced each image's prediction.
     pub instances: Vec<Instance>,
-    /// Mean multiply-accumulates for an image.
+    /// Mean multiply-accumulates per image.
     pub macs: f64,
-    /// How long the run took.
+    /// Wall-clock time of the run.
     pub time: Duration,
 }
 
 impl Engine {
-    /// The cascades and ensembles that were fitted to the model.
+    /// The cascades and ensembles fitted to the model.
     pub fn combinations(&self) -> &[CombinedRecord] {
         &self.combinations
     }
 
-    /// The most accurate fitted cascade that costs, on average, at most a
-    /// share of the dearest instance.
+    /// Selects the most accurate fitted cascade whose mean cost is at most
+    /// `share` times that of the costliest instance.
     ///
     /// # Errors
-    /// If the model has none so cheap.
+    /// If the model has no cascade within that cost.
     pub fn choose_cascade(&self, share: f64) -> Result<&CombinedRecord, SelectError> {
         let is_cascade = |r: &&CombinedRecord| matches!(r.combination, Combination::Cascade(_));
         let cascades = self.combinations.iter().filter(is_cascade);
         select_combined(&self.records, cascades, "cascade", share)
     }
 
-    /// The most accurate fitted ensemble that costs at most a share of the
-    /// dearest instance; more than 1 is usual.
+    /// Selects the most accurate fitted ensemble whose cost is at most `share`
+    /// times that of the costliest instance; shares above 1 are usual.
     ///
     /// # Errors
-    /// If the model has none so cheap.
+    /// If the model has no ensemble within that cost.
     pub fn choose_ensemble(&self, share: f64) -> Result<&CombinedRecord, SelectError> {
         let is_ensemble = |r: &&CombinedRecord| matches!(r.combination, Combination::Ensemble(_));
         let ensembles = self.combinations.iter().filter(is_ensemble);
         select_combined(&self.records, ensembles, "ensemble", share)
     }
 
-    /// Classifies a batch by a cascade: all images in its first instance, and
-    /// those that it is not sure of in its second, which goes on from where
-    /// the two part.
+    /// Classifies a batch by a cascade: all images in the first instance, then
+    /// those with a confidence below the threshold in the second. The second
+    /// continues from the point where the two diverge.
     ///
     /// # Errors
     /// If the model lacks an instance, or the images do not fit the network.
@@ -63,16 +63,17 @@ impl Engine {
         let images = images.into();
         let Cascade { first, second, .. } = *cascade;
         let start = Instant::now();
-        let mut flight = self.inference.start(images)?;
-        // Where the second parts from `full` before the first does, what it
-        // needs has to be kept; otherwise it is still there.
+        let mut run = self.inference.start(images)?;
+        // If the second instance diverges from `full` before the first does,
+        // a copy of the run at its point is kept. Otherwise the run itself can
+        // still branch into it.
         let mut fork = None;
         if place(second) < place(first) {
-            flight.go_to(second)?;
+            run.advance_to(second)?;
             let all: Vec<usize> = (0..images.batch).collect();
-            fork = Some(flight.of(&all)?);
+            fork = Some(run.subset(&all)?);
         }
-        let mut predictions = Predictions::new(flight.branch(first)?, self.classes.clone());
+        let mut predictions = Predictions::new(run.branch(first)?, self.classes.clone());
         let unsure: Vec<usize> = predictions
             .confidences()
             .into_iter()
@@ -81,11 +82,11 @@ impl Engine {
             .collect();
         let mut instances = vec![first; images.batch];
         if !unsure.is_empty() {
-            let from = fork.as_mut().unwrap_or(&mut flight);
+            let from = fork.as_mut().unwrap_or(&mut run);
             let logits = if unsure.len() == images.batch {
                 from.branch(second)?
             } else {
-                from.of(&unsure)?.branch(second)?
+                from.subset(&unsure)?.branch(second)?
             };
             predictions.replace(&unsure, &logits);
             unsure.iter().for_each(|&image| instances[image] = second);
@@ -100,7 +101,8 @@ impl Engine {
         })
     }
 
-    /// Mean multiply-accumulates where a share of the images goes on.
+    /// Mean multiply-accumulates per image if the share `again` of the images
+    /// runs the second instance.
     fn cascade_macs(
         &self,
         size: [usize; 2],
@@ -127,7 +129,7 @@ impl Engine {
     }
 }
 
-/// Orders instances by where they part from `full`.
+/// A sort key: orders instances by where they diverge from `full`.
 fn place(instance: Instance) -> (bool, Option<sdpoint_core::PointId>) {
     (instance == Instance::Full, instance.point())
 }

@@ -1,4 +1,4 @@
-//! Runs that must end in time, and decide on the way what they become.
+//! Runs with a deadline, which select the instance while running.
 
 use std::time::{Duration, Instant};
 
@@ -10,19 +10,18 @@ use super::timetable::{Branch, Timetable};
 use super::{Answer, Engine, Predictions, RunError, lock};
 
 impl Engine {
-    /// Classifies a batch by a deadline.
+    /// Classifies a batch by a deadline. Without a profile, the first run of a
+    /// batch shape measures some instances before it starts; call
+    /// [`Engine::times`] or [`Engine::warm_up`] beforehand to avoid that.
     ///
     /// Every instance is the same computation as `full` up to its point, so
-    /// the run starts undecided. At each point it compares the time that is
-    /// left with what each instance that can still be reached would take,
-    /// at the pace of this very run. It goes on at full resolution as long as
-    /// a later point still allows the deadline to be met by a better answer,
-    /// and otherwise downsamples, by the ratio that gives the most accurate
-    /// instance that still fits. Where nothing fits any more, it ends as soon
-    /// as it can.
-    ///
-    /// The first run of a batch size may measure some instances before it
-    /// begins; [`Engine::times`] does that ahead.
+    /// the run starts without a decision. At each point it compares the time
+    /// left with the expected time of each instance that it can still become,
+    /// scaled by the pace of this run so far. It continues at full resolution
+    /// as long as a later point allows a more accurate instance to meet the
+    /// deadline. Otherwise it downsamples, by the ratio of the most accurate
+    /// instance that meets the deadline. If none does, it becomes the one that
+    /// finishes first.
     ///
     /// # Errors
     /// If the images do not fit the network.
@@ -35,36 +34,36 @@ impl Engine {
         let table = self.timetable((images.batch, images.size))?;
         let start = Instant::now();
         let allowed = deadline.saturating_duration_since(start).as_secs_f64();
-        let flown = self.fly(images, &table, allowed, || start.elapsed().as_secs_f64())?;
+        let outcome = self.run_until(images, &table, allowed, || start.elapsed().as_secs_f64())?;
         Ok(Answer {
-            predictions: Predictions::new(flown.logits, self.classes.clone()),
-            instance: flown.instance,
-            time: Duration::from_secs_f64(flown.time),
+            predictions: Predictions::new(outcome.logits, self.classes.clone()),
+            instance: outcome.instance,
+            time: Duration::from_secs_f64(outcome.time),
         })
     }
 
-    /// Runs until `deadline`, in seconds on a clock that reads `now`.
-    pub(super) fn fly(
+    /// Runs a batch by `deadline`, in seconds on the clock `now`.
+    pub(super) fn run_until(
         &self,
         images: Images<'_>,
         table: &Timetable,
         deadline: f64,
         mut now: impl FnMut() -> f64,
-    ) -> Result<Flown, EngineError> {
-        let mut flight = self.inference.start(images)?;
-        let mut pilot = Pilot::new(table, *lock(&self.pace));
+    ) -> Result<RunOutcome, EngineError> {
+        let mut run = self.inference.start(images)?;
+        let mut controller = DeadlineController::new(table, *lock(&self.pace));
         let mut instance = Instance::Full;
         for stop in &table.stops {
-            flight.go_to(stop.branches[0].instance)?;
-            if let Some(chosen) = pilot.decide(now(), deadline) {
+            run.advance_to(stop.branches[0].instance)?;
+            if let Some(chosen) = controller.decide(now(), deadline) {
                 instance = chosen.instance;
                 break;
             }
         }
-        let logits = flight.branch(instance)?;
+        let logits = run.branch(instance)?;
         let time = now();
-        lock(&self.pace).learn(time, pilot.expected(instance));
-        Ok(Flown {
+        lock(&self.pace).learn(time, controller.expected(instance));
+        Ok(RunOutcome {
             logits,
             instance,
             time,
@@ -72,24 +71,24 @@ impl Engine {
     }
 }
 
-/// Where a flight ended, and when.
-pub(super) struct Flown {
+/// The result of a run with a deadline.
+pub(super) struct RunOutcome {
     pub logits: Vec<f32>,
     pub instance: Instance,
     pub time: f64,
 }
 
-/// Decides at each stop whether to go on.
-struct Pilot<'a> {
+/// Decides at each stop whether to continue at full resolution.
+struct DeadlineController<'a> {
     table: &'a Timetable,
     pace: Pace,
-    /// The next stop.
+    /// The index of the next stop.
     stop: usize,
-    /// When the last stop was reached, and when that was expected.
+    /// The actual and the expected time of the last stop, in seconds.
     last: [f64; 2],
 }
 
-impl<'a> Pilot<'a> {
+impl<'a> DeadlineController<'a> {
     fn new(table: &'a Timetable, pace: Pace) -> Self {
         Self {
             table,
@@ -99,8 +98,8 @@ impl<'a> Pilot<'a> {
         }
     }
 
-    /// At the next stop, at the time `now`: the instance to become, or none
-    /// to go on.
+    /// The decision at the next stop, reached at the time `now`: the instance to
+    /// become, or none to continue.
     fn decide(&mut self, now: f64, deadline: f64) -> Option<Branch> {
         let Timetable { stops, full, .. } = self.table;
         let here = &stops[self.stop];
@@ -111,7 +110,8 @@ impl<'a> Pilot<'a> {
 
         let left = deadline - now;
         let bound = |expected| self.pace.bound(expected, *full, self.table.spread);
-        // Worth of what fits, or how soon it ends where nothing fits.
+        // Instances that meet the deadline rank above those that miss it; the
+        // former by worth, the latter by time.
         let rank = |time: f64, worth: f64| {
             if time <= left {
                 (true, worth)
@@ -136,7 +136,7 @@ impl<'a> Pilot<'a> {
         (!going_on).then_some(*leaving.1)
     }
 
-    /// How long an instance was expected to take.
+    /// The expected time of an instance, in seconds.
     fn expected(&self, instance: Instance) -> f64 {
         let stops = self.table.stops.iter();
         let mut ways = stops.flat_map(|stop| stop.branches.iter().map(move |b| (stop.at, b)));

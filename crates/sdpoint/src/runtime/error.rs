@@ -1,42 +1,42 @@
-//! What can go wrong at run time.
+//! Errors of loading and running models.
 
 use sdpoint_core::ModelError;
 use sdpoint_core::select::SelectError;
 use sdpoint_data::{DataError, ImageError};
 use sdpoint_engine::{ContextError, EngineError};
 
-/// A model that could not be made ready.
+/// An error of loading a model.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be used.
+    /// The model file cannot be read or is invalid.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The threads or the instruction set are not to be had.
+    /// Threads cannot be started, or the instruction set is not available.
     #[error(transparent)]
     Context(#[from] ContextError),
-    /// The model does not run.
+    /// The engine does not accept the model.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-/// Images that could not be classified.
+/// An error of classifying images.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The budget chooses no instance.
+    /// No instance fits the budget.
     #[error(transparent)]
     Select(#[from] SelectError),
-    /// The images do not fit the network, or it lacks the instance.
+    /// The images do not fit the network, or the model lacks the instance.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// An image cannot be brought to the network's input.
+    /// The preprocessing cannot be applied.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// A file is no image that can be used.
+    /// An image cannot be decoded or resized.
     #[error("image {} of the batch {error}", index + 1)]
     Image {
-        /// Which of the files, counted from 0.
+        /// The index of the image, from 0.
         index: usize,
-        /// What is wrong with it.
+        /// The cause.
         error: ImageError,
     },
 }

@@ -1,4 +1,4 @@
-//! Images on their way into the network.
+//! Preprocessed batches.
 
 use sdpoint_core::Preprocessing;
 use sdpoint_data::{Image, Preparer, decode};
@@ -6,9 +6,9 @@ use sdpoint_engine::Images;
 
 use super::RunError;
 
-/// A batch of images, prepared for a model.
+/// A batch of images preprocessed for a model, in NHWC order.
 ///
-/// Who has tensors already needs none of this: [`Images`] borrows them.
+/// [`Images`] borrows tensors that were preprocessed elsewhere.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     data: Vec<f32>,
@@ -17,7 +17,7 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// A batch of tensors that are there already.
+    /// A batch from `batch · height · width · channels` values.
     pub(super) fn of(data: Vec<f32>, batch: usize, size: [usize; 2]) -> Self {
         Self { data, batch, size }
     }

@@ -1,19 +1,20 @@
-//! Which machine a time was measured on.
+//! The machine that a latency was measured on.
 
 use std::fmt;
 
 use sdpoint_engine::Context;
 use serde::{Deserialize, Serialize};
 
-/// What a time depends on besides the network: a profile holds for this alone.
+/// What latency depends on besides the network. A profile is valid only for the
+/// machine that it was measured on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// The processor's name, as the system gives it.
+    /// The name of the processor, as reported by the system.
     pub processor: String,
-    /// The instruction set that the kernels run on.
+    /// The instruction set of the kernels.
     pub isa: String,
-    /// Threads that work on a kernel.
+    /// The number of threads of the kernels.
     pub threads: usize,
 }
 
@@ -41,8 +42,9 @@ impl fmt::Display for Machine {
     }
 }
 
-/// The processor's name in Linux's `/proc/cpuinfo`. Arm's has numbers in
-/// place of a name; where there is no such file, the architecture must do.
+/// The processor's name from the contents of Linux's `/proc/cpuinfo`: the model
+/// name, or on Arm the numbers of implementer and part. Without either, the
+/// architecture and the operating system.
 fn processor(cpuinfo: &str) -> String {
     let value = |key: &str| {
         let lines = cpuinfo.lines().filter_map(|line| line.split_once(':'));
@@ -63,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_processor_is_named_as_well_as_the_system_knows_it() {
+    fn the_processor_is_named_from_cpuinfo() {
         let x86 = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name\t: other\n";
         assert_eq!(processor(x86), "Some CPU @ 2 GHz");
         let arm = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n";

@@ -1,4 +1,4 @@
-//! Timing instances.
+//! Latency measurement.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,20 +10,19 @@ use super::profile::LEAST_TIME;
 use super::timetable::{any_at, median, quantile};
 use super::{BatchProfile, Engine, Inputs, InstanceTime, StretchTime};
 
-/// Runs of `full`, and of each other instance that is looked at, where there
-/// is no profile.
-const FIRST_LOOK: usize = 5;
+/// Timed runs of each instance that is measured when there is no profile.
+const SAMPLED_ROUNDS: usize = 5;
 
-/// Runs of each instance in a profile, at the least.
+/// The least number of timed runs of each instance for a profile.
 const LEAST_ROUNDS: usize = 5;
 
-/// The least by which the 90th percentile is taken to exceed the median
-/// where it was not measured.
+/// The least relative excess of the 90th percentile over the median that is
+/// assumed when there is no profile.
 const UNKNOWN_SPREAD: f64 = 0.05;
 
 /// The times of one run, in seconds.
 struct Sample {
-    /// From point to point, as far as the instance is `full`.
+    /// From point to point, up to the instance's point.
     stretches: Vec<f64>,
     /// From the instance's point to the logits.
     rest: f64,
@@ -50,17 +49,19 @@ impl Samples {
         self.rests.entry(instance).or_default().push(sample.rest);
     }
 
-    /// How many medians nine of ten runs stay under, over all instances: each
-    /// alone has too few runs to tell.
+    /// The 90th percentile of the ratio of a run's time to the median of its
+    /// instance. Pooled over all instances, because a single one has too few
+    /// runs for a percentile.
     fn slow(&self) -> f64 {
         let each = self.totals.values().flat_map(|totals| {
-            let middle = median(totals.clone()).unwrap_or(0.0).max(LEAST_TIME);
-            totals.iter().map(move |total| total / middle)
+            let median = median(totals.clone()).unwrap_or(0.0).max(LEAST_TIME);
+            totals.iter().map(move |total| total / median)
         });
         quantile(&mut each.collect::<Vec<f64>>(), 0.9).unwrap_or(1.0)
     }
 
-    /// The medians from point to point, the last ending at the logits.
+    /// The median times from point to point; the last stretch ends at the
+    /// logits.
     fn medians(&self) -> Vec<f64> {
         let last = self.rests.get(&Instance::Full).cloned().unwrap_or_default();
         let all = self.stretches.iter().cloned().chain([last]);
@@ -69,12 +70,13 @@ impl Samples {
 }
 
 impl Engine {
-    /// Times every instance on batches of `batch` images: after a warm-up,
-    /// all of them in turns, so that a disturbance meets all alike, until
-    /// `time` has passed for each, and at least five times.
+    /// Measures the latency of every instance on batches of `batch` images.
+    /// After a warm-up, instances are run in turns, so that disturbances affect
+    /// all equally, until `time` per instance has passed, but at least five
+    /// times each.
     ///
     /// # Errors
-    /// If the batch is empty.
+    /// If the batch is empty, or too large for the memory.
     pub fn measure(&self, batch: usize, time: Duration) -> Result<BatchProfile, EngineError> {
         let size = self.preprocessing.size;
         let instances: Vec<Instance> = self.records.iter().map(|r| r.instance).collect();
@@ -113,12 +115,12 @@ impl Engine {
         })
     }
 
-    /// Times `full` and a few other instances, and estimates the rest.
+    /// Measures `full` and a few other instances, and estimates the others.
     ///
-    /// Behind its point, an instance is taken to spend on each stretch what
-    /// `full` does there, times its share of the multiply-accumulates, times
-    /// a factor for its ratio: small maps run less efficiently. The factor is
-    /// the one of two measured instances of that ratio.
+    /// After its point, the time of an instance on each stretch is estimated as
+    /// that of `full`, times the ratio of their MACs there, times a factor for
+    /// its downsampling ratio, because small feature maps run less efficiently.
+    /// The factor is the median over the measured instances of that ratio.
     pub(super) fn estimate(
         &self,
         batch: usize,
@@ -127,11 +129,11 @@ impl Engine {
         let inputs = self.test_inputs(batch, size)?;
         let images = Images::from(&inputs);
         let mut samples = Samples::default();
-        let looked_at = self.looked_at();
-        for round in 0..=FIRST_LOOK {
-            for &instance in &looked_at {
+        let sampled = self.sampled_instances();
+        for round in 0..=SAMPLED_ROUNDS {
+            for &instance in &sampled {
                 let sample = self.time_run(images, instance)?;
-                // The first run makes plans and fills caches.
+                // The first run builds plans and warms caches.
                 if round > 0 {
                     samples.add(instance, &sample);
                 }
@@ -179,9 +181,9 @@ impl Engine {
         })
     }
 
-    /// The instances that are timed where there is no profile: `full`, and
-    /// for each ratio those of the first point and of the middle one.
-    fn looked_at(&self) -> Vec<Instance> {
+    /// The instances that are measured when there is no profile: `full`, and for
+    /// each ratio those of the first and the middle point.
+    fn sampled_instances(&self) -> Vec<Instance> {
         let mut by_ratio: BTreeMap<Ratio, Vec<Instance>> = BTreeMap::new();
         for record in &self.records {
             if let Some(ratio) = record.instance.ratio() {
@@ -198,7 +200,7 @@ impl Engine {
         chosen
     }
 
-    /// Runs an instance and takes the time at each point on its way.
+    /// Runs an instance and measures the time from point to point.
     fn time_run(&self, images: Images<'_>, instance: Instance) -> Result<Sample, EngineError> {
         let mut last = Instant::now();
         let mut lap = || {
@@ -207,16 +209,16 @@ impl Engine {
             last = now;
             time
         };
-        let mut flight = self.inference.start(images)?;
+        let mut run = self.inference.start(images)?;
         let mut stretches = Vec::new();
         for point in self.network().points() {
             if instance.point().is_some_and(|last| point.id() > last) {
                 break;
             }
-            flight.go_to(any_at(point.id()))?;
+            run.advance_to(any_at(point.id()))?;
             stretches.push(lap());
         }
-        flight.branch(instance)?;
+        run.branch(instance)?;
         Ok(Sample {
             stretches,
             rest: lap(),
@@ -230,10 +232,11 @@ impl Engine {
             .collect()
     }
 
-    /// Images to measure with: time does not depend on what is on them.
+    /// Synthetic images for measurements; latency does not depend on the
+    /// content.
     ///
     /// # Errors
-    /// If there is no memory for them.
+    /// If the memory for them cannot be allocated.
     pub(super) fn test_inputs(
         &self,
         batch: usize,
@@ -252,7 +255,7 @@ impl Engine {
     }
 }
 
-/// The time from an instance's point on, if time went as cost does.
+/// The time from an instance's point on, if time were proportional to MACs.
 fn rest_by_cost(instance: Instance, work: &InstanceWork, medians: &[f64]) -> f64 {
     let Some(first) = instance.point() else {
         return medians.last().copied().unwrap_or(0.0);
@@ -268,7 +271,7 @@ fn rest_by_cost(instance: Instance, work: &InstanceWork, medians: &[f64]) -> f64
             continue;
         }
         let macs = |layers: &[u64]| layers[start..end].iter().sum::<u64>() as f64;
-        // Pools and sums have no multiply-accumulates.
+        // A stretch of pools and sums has no MACs: 0/0.
         let share = macs(own) / macs(full);
         rest += time * if share.is_finite() { share } else { 1.0 };
     }

@@ -1,28 +1,27 @@
-//! How a run keeps to its timetable.
+//! The ratio of actual to expected time of a run.
 
-/// How far back a run remembers, as a share of the time of `full`: long
-/// enough to average over a few layers, short enough to notice a load that
-/// begins in the middle of the run.
-const MEMORY: f64 = 0.12;
+/// The time constant of the moving average within a run, as a share of the
+/// time of `full`: long enough to average over a few layers, short enough to
+/// react to a load that starts in the middle of the run.
+const TIME_CONSTANT: f64 = 0.12;
 
-/// Standard deviations between the expected time and the one that is
-/// counted on. Times have a longer tail than a normal distribution, of which
-/// 99.9 % lie below.
-const CAUTION: f64 = 3.0;
+/// The safety margin on expected times, in standard deviations. Of a normal
+/// distribution, 99.9 % are below 3; latencies have a longer tail.
+const SAFETY_MARGIN: f64 = 3.0;
 
-/// The least standard deviation of a whole run, as a share: clocks, caches
-/// and neighbours are never quieter.
+/// The least relative standard deviation of a whole run: a floor for the noise
+/// of clock frequency, caches and other processes.
 const LEAST_SPREAD: f64 = 0.04;
 
-/// How much a run counts against those before it: a load that met the last
-/// run is likely to meet this one.
-const HABIT: f64 = 0.5;
+/// The weight of a run in the moving average over runs: a load during the last
+/// run is likely to persist.
+const RUN_WEIGHT: f64 = 0.5;
 
-/// The most that a run can differ from those before it to be believed.
-const MOST_NEWS: f64 = 1.0;
+/// The largest change of the ratio that one run can contribute to the average.
+const MAX_CHANGE: f64 = 1.0;
 
-/// The ratio of actual to expected time, and how it varies; averages that
-/// forget exponentially.
+/// Exponential moving averages of the ratio of actual to expected time and of
+/// its variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Pace {
     mean: f64,
@@ -39,20 +38,21 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Takes account of a stretch that took `took` seconds where `expected`
-    /// were expected, in a network whose `full` takes `full` seconds.
+    /// Updates the averages with a stretch that took `took` seconds instead of
+    /// `expected`, in a network whose `full` takes `full` seconds.
     pub fn note(&mut self, took: f64, expected: f64, full: f64) {
-        let weight = 1.0 - (-expected / (MEMORY * full)).exp();
+        let weight = 1.0 - (-expected / (TIME_CONSTANT * full)).exp();
         self.average(took / expected.max(1e-9), weight);
     }
 
-    /// Takes account of a whole run, for those to come. One that was
-    /// interrupted for long says little of the next.
+    /// Updates the averages with a whole run, for the next ones. The change is
+    /// clamped, because a run that was preempted for long does not predict the
+    /// next.
     pub fn learn(&mut self, took: f64, expected: f64) {
         let ratio = took / expected.max(1e-9);
         self.average(
-            self.mean + (ratio - self.mean).clamp(-MOST_NEWS, MOST_NEWS),
-            HABIT,
+            self.mean + (ratio - self.mean).clamp(-MAX_CHANGE, MAX_CHANGE),
+            RUN_WEIGHT,
         );
     }
 
@@ -62,15 +62,17 @@ impl Pace {
         self.variance = (1.0 - weight) * (self.variance + weight * off * off);
     }
 
-    /// A time that is hardly exceeded by what is expected to take `expected`
-    /// seconds. Fast and slow parts of this run partly cancel over spans
-    /// longer than the memory. `spread`, the deviation of whole runs as a
-    /// share, comes from disturbances that any moment may bring, so that a
-    /// part's variance is its share of a run's.
+    /// An upper bound, with a safety margin, on the time of a part of the run
+    /// that is expected to take `expected` seconds.
+    ///
+    /// Two variances add up. Variation within this run averages out over parts
+    /// longer than the time constant. `spread`, the relative standard deviation
+    /// between runs, is attributed to independent disturbances, so a part's
+    /// variance is proportional to its length.
     pub fn bound(&self, expected: f64, full: f64, spread: f64) -> f64 {
-        let within = self.variance * expected * expected.min(MEMORY * full);
+        let within = self.variance * expected * expected.min(TIME_CONSTANT * full);
         let between = spread.max(LEAST_SPREAD).powi(2) * expected * full;
-        self.mean * expected + CAUTION * (within + between).sqrt()
+        self.mean * expected + SAFETY_MARGIN * (within + between).sqrt()
     }
 }
 
@@ -79,14 +81,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slow_stretch_slows_what_is_expected() {
+    fn a_slow_stretch_raises_the_bound() {
         let mut pace = Pace::default();
         let quiet = pace.bound(0.5, 1.0, 0.01);
         assert!((0.58..0.59).contains(&quiet), "{quiet}");
         pace.note(0.4, 0.2, 1.0);
         let loaded = pace.bound(0.5, 1.0, 0.01);
         assert!(loaded > 0.9, "{loaded}");
-        // And recovers, but stays cautious for a while.
+        // It recovers, with an increased variance for a while.
         for _ in 0..3 {
             pace.note(0.2, 0.2, 1.0);
         }

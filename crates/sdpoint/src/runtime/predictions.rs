@@ -1,24 +1,24 @@
-//! From logits to classes.
+//! Predicted classes and their probabilities.
 
 use std::sync::Arc;
 
 use sdpoint_engine::{confidences, log_mean_probabilities, softmax, top_k};
 
-/// What a network says of the images of a batch.
+/// The predictions for a batch of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Predictions {
     logits: Vec<f32>,
     classes: Arc<[String]>,
 }
 
-/// A class that an image may be of.
+/// A predicted class of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Guess<'a> {
-    /// Its name.
+    /// The name of the class.
     pub class: &'a str,
-    /// Its number.
+    /// The index of the class.
     pub label: usize,
-    /// How probable the network holds it, from 0 to 1.
+    /// The predicted probability, from 0 to 1.
     pub probability: f32,
 }
 
@@ -27,7 +27,7 @@ impl Predictions {
         Self { logits, classes }
     }
 
-    /// The average of several networks' probabilities.
+    /// Averages the probabilities of several sets of logits.
     pub(super) fn average(all: &[Vec<f32>], classes: Arc<[String]>) -> Self {
         let all: Vec<&[f32]> = all.iter().map(Vec::as_slice).collect();
         Self::new(log_mean_probabilities(&all, classes.len()), classes)
@@ -43,11 +43,11 @@ impl Predictions {
         self.logits.is_empty()
     }
 
-    /// The score of each class for an image, before softmax; for an ensemble,
-    /// the logarithm of its mean probability.
+    /// The logits of an image, one for each class; for an ensemble, the
+    /// logarithms of the mean probabilities.
     ///
     /// # Panics
-    /// If there are not so many images.
+    /// If `image` is not below [`Predictions::len`].
     pub fn logits(&self, image: usize) -> &[f32] {
         let classes = self.classes.len();
         &self.logits[image * classes..][..classes]
@@ -56,17 +56,17 @@ impl Predictions {
     /// The probability of each class for an image.
     ///
     /// # Panics
-    /// If there are not so many images.
+    /// If `image` is not below [`Predictions::len`].
     pub fn probabilities(&self, image: usize) -> Vec<f32> {
         let mut probabilities = self.logits(image).to_vec();
         softmax(&mut probabilities, self.classes.len());
         probabilities
     }
 
-    /// The `k` most probable classes of an image, best first.
+    /// The `k` most probable classes of an image, in descending order.
     ///
     /// # Panics
-    /// If there are not so many images.
+    /// If `image` is not below [`Predictions::len`].
     pub fn top(&self, image: usize, k: usize) -> Vec<Guess<'_>> {
         let probabilities = self.probabilities(image);
         let guess = |label: usize| Guess {
@@ -77,12 +77,13 @@ impl Predictions {
         top_k(&probabilities, k).into_iter().map(guess).collect()
     }
 
-    /// How probable the network holds its best class for each image.
+    /// The confidence for each image: the probability of its most probable
+    /// class.
     pub(super) fn confidences(&self) -> Vec<f64> {
         confidences(&self.logits, self.classes.len())
     }
 
-    /// Replaces what is said of some images.
+    /// Replaces the logits of the images with the indices `images`.
     pub(super) fn replace(&mut self, images: &[usize], logits: &[f32]) {
         let classes = self.classes.len();
         for (&image, row) in std::iter::zip(images, logits.chunks_exact(classes)) {
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_classes_come_by_name() {
+    fn top_classes_have_their_names() {
         let mut two = Predictions::new(vec![0.0, 3.0, 1.0, 5.0, 0.0, 0.0], classes());
         assert_eq!(two.len(), 2);
         let best: Vec<&str> = two.top(0, 2).iter().map(|guess| guess.class).collect();

@@ -1,4 +1,4 @@
-//! How long instances take, kept beside the model.
+//! Latency profiles, stored next to the model.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,18 +10,18 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, Machine};
 
-/// The version of the format that is written.
+/// The version of the file format.
 const VERSION: u32 = 1;
 
-/// The largest profile that is read: thousands of instances on dozens of
-/// machines.
+/// The largest profile that is read, 64 MiB: enough for thousands of instances
+/// on dozens of machines.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// No part of a run takes less, in seconds.
+/// A lower bound on measured times, in seconds, so that none is zero.
 pub(super) const LEAST_TIME: f64 = 1e-9;
 
-/// Measured times of a model's instances, for each machine that measured
-/// them. `docs/runtime.md` describes the file.
+/// Measured latencies of a model's instances, for each machine that measured
+/// them. `docs/runtime.md` describes the file format.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
@@ -40,16 +40,17 @@ struct Measured {
     batches: Vec<BatchProfile>,
 }
 
-/// Times of all instances on batches of one size, with nothing else running.
+/// The latencies of all instances at one batch size, on an otherwise idle
+/// machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchProfile {
-    /// Images in a batch.
+    /// The number of images in a batch.
     pub batch: usize,
-    /// Those of `full` from each point to the next; the last ends at the
-    /// logits.
+    /// The times of `full` from each point to the next; the last stretch ends at
+    /// the logits.
     pub stretches: Vec<StretchTime>,
-    /// Those of each instance.
+    /// The times of each instance.
     pub instances: Vec<InstanceTime>,
 }
 
@@ -57,45 +58,44 @@ pub struct BatchProfile {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StretchTime {
-    /// The point at which the stretch ends, none for the logits. To be
-    /// precise, it ends where the point's instances part from `full`.
+    /// The point at which the stretch ends, none for the logits. The exact end
+    /// is the kernel call at which the point's instances diverge from `full`.
     pub to: Option<PointId>,
     /// The median, in seconds.
     pub median: f64,
 }
 
-/// The time of an instance.
+/// The times of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceTime {
-    /// Which instance.
+    /// The instance.
     pub instance: Instance,
     /// Its multiply-accumulates for one image.
     pub macs: u64,
     /// The median of a whole run, in seconds.
     pub median: f64,
-    /// What nine of ten whole runs stay under, in seconds.
+    /// The 90th percentile of a whole run, in seconds.
     pub p90: f64,
     /// The median from the instance's point on, in seconds.
     pub rest: f64,
 }
 
-/// Where the times of instances come from.
+/// The source of the instances' latencies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeSource {
-    /// From the profile beside the model.
+    /// The profile next to the model.
     Profile,
-    /// There is no profile: a few instances are measured on first use, and
-    /// the others estimated from what their layers cost.
+    /// Measurement, because there is no profile: a few instances are measured
+    /// on first use, and the others estimated from the MACs of their layers.
     NoProfile,
-    /// The profile is of other machines, whose times mean nothing here; as
-    /// without a profile.
+    /// Measurement, because the profile is of other machines.
     OtherMachine {
-        /// The machines that it has.
+        /// The machines in the profile.
         profiled: Vec<Machine>,
     },
-    /// The profile cannot be used, for this reason; as without one.
+    /// Measurement, because the profile cannot be used, for this reason.
     Unusable(String),
 }
 
@@ -107,38 +107,38 @@ pub enum ProfileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The cause.
         source: io::Error,
     },
     /// The file cannot be written.
     #[error(transparent)]
     Write(io::Error),
-    /// The file is no profile.
-    #[error("'{}' is no latency profile: {problem}; measure anew with `sdpoint profile --save`", path.display())]
+    /// The file is not a valid profile.
+    #[error("'{}' is not a valid latency profile: {problem}; measure again with `sdpoint profile --save`", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         problem: String,
     },
-    /// The times are another model's.
+    /// The profile belongs to another model.
     #[error(
-        "the latency profile does not fit the model: {0}; measure anew with `sdpoint profile --save`"
+        "the latency profile does not fit the model: {0}; measure again with `sdpoint profile --save`"
     )]
     OtherModel(String),
 }
 
 impl Profile {
-    /// Where the profile of a model file lies: `model.profile.json` beside
+    /// The path of a model file's profile: `model.profile.json` next to
     /// `model.safetensors`.
     pub fn path(model: &Path) -> PathBuf {
         model.with_extension("profile.json")
     }
 
-    /// Reads the profile beside a model file, if there is one.
+    /// Reads the profile next to a model file, if there is one.
     ///
     /// # Errors
-    /// If there is one and it cannot be read or is none.
+    /// If the file exists and cannot be read or is not a valid profile.
     pub fn load_beside(model: &Path) -> Result<Option<Self>, ProfileError> {
         let path = Self::path(model);
         let unreadable = |source| ProfileError::Read {
@@ -146,7 +146,7 @@ impl Profile {
             source,
         };
         match fs::metadata(&path) {
-            // A pipe would block, and a device has no end.
+            // Reading a pipe would block, and a device may be endless.
             Ok(about) if !about.is_file() => {
                 let problem = "it is not a regular file".into();
                 return Err(ProfileError::Malformed { path, problem });
@@ -165,10 +165,10 @@ impl Profile {
             .map_err(|problem| ProfileError::Malformed { path, problem })
     }
 
-    /// Reads a profile, which may come from anywhere.
+    /// Parses a profile and validates its times. The input is not trusted.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// A description of what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let profile: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if profile.version != VERSION {
@@ -189,13 +189,13 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Keeps what was measured on this machine beside a model file, in place
-    /// of what it measured earlier for the same batch size; everything else
-    /// stays. Returns the file.
+    /// Writes latencies measured on this machine into the profile next to a
+    /// model file, and returns its path. They replace this machine's earlier
+    /// ones for the same batch size; those of other machines are kept. An
+    /// unusable profile is replaced.
     ///
     /// # Errors
-    /// If the file cannot be written. One that is there and cannot be used is
-    /// replaced.
+    /// If the file cannot be written.
     pub fn save_beside(
         model: &Path,
         engine: &Engine,
@@ -231,7 +231,8 @@ impl Profile {
         Ok(path)
     }
 
-    /// What this machine measured of the instances of `records`.
+    /// The latencies that `machine` measured, if they cover all instances of
+    /// `records`.
     pub(super) fn for_machine(
         self,
         machine: &Machine,
@@ -279,8 +280,8 @@ impl Profile {
 }
 
 impl BatchProfile {
-    /// Whether both are of one set of instances: a model that was given more
-    /// makes older times useless.
+    /// Whether both profiles have the same instances. Profiles from before
+    /// instances were added to the model are discarded.
     fn same_instances(&self, other: &Self) -> bool {
         let names = |profile: &Self| -> Vec<Instance> {
             profile.instances.iter().map(|time| time.instance).collect()

@@ -1,4 +1,4 @@
-//! The library as a whole, on a small network with random weights.
+//! Tests of the runtime on a small network with random weights.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::*;
 
 const SIZE: [usize; 2] = [16, 16];
 
-/// A model of ten classes whose accuracies rise with the cost.
+/// A model of ten classes whose recorded accuracies rise with the cost.
 pub(super) fn model() -> Model {
     let network = zoo::build("preresnet8", 10).unwrap();
     let weights = initial_weights(&network, 1);
@@ -34,7 +34,8 @@ pub(super) fn model() -> Model {
         statistics.set(&network, instance, own.collect());
     }
     let records = std::iter::zip(&instances, &costs).map(|(&instance, &macs)| Record {
-        // Points behind the last convolution cost nothing, but resolution.
+        // Points after the last convolution save no MACs and only lose
+        // resolution, so the ratio breaks the tie.
         top1: Some(
             0.5 + 0.4 * macs as f64 / most + 0.01 * instance.ratio().map_or(1.0, Ratio::value),
         ),
@@ -77,8 +78,8 @@ pub(super) fn images(data: &[f32]) -> Images<'_> {
     }
 }
 
-/// A profile in which every stretch of `full` takes a second, and what lies
-/// behind an instance's point its ratio squared of that.
+/// A profile in which every stretch of `full` takes a second, and every stretch
+/// after an instance's point its ratio squared of that.
 fn steady(engine: &Engine) -> BatchProfile {
     let points: Vec<_> = engine
         .network()
@@ -111,7 +112,7 @@ fn steady(engine: &Engine) -> BatchProfile {
 }
 
 #[test]
-fn engines_go_between_threads() {
+fn engines_can_be_shared_between_threads() {
     fn shared<T: Send + Sync>() {}
     shared::<Engine>();
     shared::<Inputs>();
@@ -120,7 +121,7 @@ fn engines_go_between_threads() {
 }
 
 #[test]
-fn every_instance_says_what_evaluation_says() {
+fn every_instance_agrees_with_evaluation() {
     let (engine, model) = (engine(), model());
     let data = tensor(3);
     let context = Arc::new(Context::new(None).unwrap());
@@ -146,7 +147,7 @@ fn every_instance_says_what_evaluation_says() {
 }
 
 #[test]
-fn what_needs_more_memory_than_there_is_is_refused() {
+fn batches_too_large_for_the_memory_are_refused() {
     let engine = engine();
     for batch in [1 << 40, usize::MAX] {
         let refused = [engine.times(batch).map(drop), engine.warm_up(batch)];
@@ -155,22 +156,22 @@ fn what_needs_more_memory_than_there_is_is_refused() {
             assert!(text.contains("memory"), "{text}");
         }
     }
-    // Sixteen thousand pixels a side are an image of the model's preprocessing,
-    // but the feature maps are more than a machine has.
+    // Preprocessing accepts images of 16384 pixels a side, but their feature
+    // maps exceed the memory of any machine.
     let mut model = model();
     model.preprocessing.size = [1 << 14; 2];
     let engine = Engine::new(engine.inference.context().clone(), model).unwrap();
-    let asked = engine
+    let result = engine
         .inference
         .memory_bytes([1 << 14; 2], 1 << 12, Instance::Full);
     assert!(
-        matches!(asked, Err(EngineError::TooLarge { .. })),
-        "{asked:?}"
+        matches!(result, Err(EngineError::TooLarge { .. })),
+        "{result:?}"
     );
 }
 
 #[test]
-fn files_images_and_tensors_come_to_the_same() {
+fn files_images_and_tensors_agree() {
     let engine = engine();
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, 16, 16);
@@ -224,7 +225,7 @@ fn budgets_choose_as_the_table_does() {
 }
 
 #[test]
-fn latency_is_chosen_by_what_was_measured() {
+fn latency_budgets_use_measured_times() {
     let mut engine = engine();
     engine.profile = vec![steady(&engine)];
     let at_most = |seconds: f64| Budget::Latency(Duration::from_secs_f64(seconds));
@@ -255,14 +256,14 @@ fn without_a_profile_times_are_estimated_from_a_few() {
     let times = engine.times(2).unwrap();
     assert_eq!(times.len(), engine.records().len());
     assert!(times.values().all(|time| !time.is_zero()), "{times:?}");
-    // What was measured stays.
+    // Measured times are cached.
     assert_eq!(engine.times(2).unwrap(), times);
     assert!(engine.times(0).is_err());
 }
 
-/// Flies by a clock on which stretch number `i` takes `stretches[i]` seconds,
-/// and everything behind a branch one.
-fn fly(engine: &Engine, deadline: f64, stretches: &[f64]) -> Instance {
+/// Runs by a deadline on a simulated clock on which stretch number `i` takes
+/// `stretches[i]` seconds, and everything after a branch one second.
+fn run_by_clock(engine: &Engine, deadline: f64, stretches: &[f64]) -> Instance {
     *lock(&engine.pace) = Pace::default();
     let table = Timetable::new(&steady(engine), engine.records());
     let data = tensor(1);
@@ -273,21 +274,23 @@ fn fly(engine: &Engine, deadline: f64, stretches: &[f64]) -> Instance {
         stop += 1;
         time
     };
-    let flown = engine.fly(images(&data), &table, deadline, clock).unwrap();
-    let alone = engine.run(images(&data), flown.instance).unwrap();
+    let outcome = engine
+        .run_until(images(&data), &table, deadline, clock)
+        .unwrap();
+    let alone = engine.run(images(&data), outcome.instance).unwrap();
     let alone = alone.predictions;
-    assert_eq!(flown.logits, alone.logits(0), "it is that instance");
-    flown.instance
+    assert_eq!(outcome.logits, alone.logits(0), "it is that instance");
+    outcome.instance
 }
 
 #[test]
-fn with_time_enough_a_run_stays_full_and_with_none_it_ends_at_once() {
+fn ample_time_gives_full_and_no_time_the_cheapest_instance() {
     let engine = engine();
-    assert_eq!(fly(&engine, 100.0, &[]), Instance::Full);
-    assert_eq!(fly(&engine, 4.5, &[]), Instance::Full);
+    assert_eq!(run_by_clock(&engine, 100.0, &[]), Instance::Full);
+    assert_eq!(run_by_clock(&engine, 4.5, &[]), Instance::Full);
     let cheapest: Instance = "0@0.5".parse().unwrap();
-    assert_eq!(fly(&engine, 0.0, &[]), cheapest);
-    assert_eq!(fly(&engine, 1.9, &[]), cheapest);
+    assert_eq!(run_by_clock(&engine, 0.0, &[]), cheapest);
+    assert_eq!(run_by_clock(&engine, 1.9, &[]), cheapest);
 }
 
 #[test]
@@ -297,11 +300,11 @@ fn a_run_becomes_the_best_instance_that_fits() {
     let times = table.times();
     for step in 20..45 {
         let deadline = f64::from(step) / 10.0;
-        let became = fly(&engine, deadline, &[]);
+        let became = run_by_clock(&engine, deadline, &[]);
         let worth = |instance| engine.record(instance).unwrap().top1.unwrap();
         let took = times[&became].as_secs_f64();
         assert!(took <= deadline, "{became} by {deadline}");
-        // With a margin that a steady clock does not need.
+        // The controller keeps a safety margin, even on a steady clock.
         let fits = times
             .iter()
             .filter(|(_, t)| t.as_secs_f64() * 1.1 <= deadline);
@@ -314,19 +317,22 @@ fn a_run_becomes_the_best_instance_that_fits() {
 fn a_slow_layer_makes_the_same_run_downsample_later_on() {
     let engine = engine();
     let deadline = 4.6;
-    assert_eq!(fly(&engine, deadline, &[1.0, 1.0, 1.0]), Instance::Full);
-    // The second stretch takes 0.7 s too long: what is ahead must be cheaper.
-    let became = fly(&engine, deadline, &[1.0, 1.7, 1.0]);
+    assert_eq!(
+        run_by_clock(&engine, deadline, &[1.0, 1.0, 1.0]),
+        Instance::Full
+    );
+    // The second stretch takes 0.7 s longer: the rest must be cheaper.
+    let became = run_by_clock(&engine, deadline, &[1.0, 1.7, 1.0]);
     let point = became.point().expect("it downsampled");
     assert!(point >= engine.network().points()[1].id(), "{became}");
-    // Much too long, and it leaves where it is.
-    let became = fly(&engine, deadline, &[1.0, 3.0, 1.0]);
+    // It takes 2 s longer: the run downsamples at once.
+    let became = run_by_clock(&engine, deadline, &[1.0, 3.0, 1.0]);
     assert_eq!(became.point(), Some(engine.network().points()[1].id()));
     assert_eq!(became.ratio(), Some(Ratio::DEFAULT[0]));
 }
 
-/// Where each point's instances part from `full`, by layer, and how long each
-/// layer of `full` takes: as its cost is, but none nothing.
+/// The layer at which each point's instances diverge from `full`, and a time for
+/// each layer of `full`: proportional to its MACs, plus a constant.
 fn layer_times(engine: &Engine) -> (Vec<usize>, Vec<f64>) {
     let instances = engine.records().iter().map(|record| record.instance);
     let work = InstanceWork::new(engine.network(), SIZE, instances).unwrap();
@@ -336,8 +342,8 @@ fn layer_times(engine: &Engine) -> (Vec<usize>, Vec<f64>) {
     (exits, times.collect())
 }
 
-/// A profile of a machine on which layers take these times, and what lies
-/// behind an instance's point its ratio squared of that.
+/// A profile of a machine on which the layers of `full` take `times`, and those
+/// after an instance's point its ratio squared of that.
 fn layered(engine: &Engine, exits: &[usize], times: &[f64]) -> BatchProfile {
     let ends: Vec<usize> = exits.iter().copied().chain([times.len()]).collect();
     let starts = [0].into_iter().chain(exits.iter().copied());
@@ -360,35 +366,37 @@ fn layered(engine: &Engine, exits: &[usize], times: &[f64]) -> BatchProfile {
 }
 
 #[test]
-fn whichever_layer_is_slow_the_run_leaves_behind_it_and_sooner_than_else() {
+fn a_slow_layer_anywhere_makes_the_run_downsample_after_it() {
     let engine = engine();
     let (exits, times) = layer_times(&engine);
     let table = Timetable::new(&layered(&engine, &exits, &times), engine.records());
     let data = tensor(1);
     let total: f64 = times.iter().sum();
-    // Time enough for `full`, with what caution asks for on top.
+    // Enough time for `full` with the safety margin.
     let deadline = 1.15 * total;
-    let fly = |times: &[f64]| {
+    let run_by_clock = |times: &[f64]| {
         *lock(&engine.pace) = Pace::default();
         let ends = exits.iter().copied().chain([times.len()]);
         let mut at = ends.map(|end| times[..end].iter().sum());
         let clock = || at.next().unwrap_or(total);
-        engine.fly(images(&data), &table, deadline, clock).unwrap()
+        engine
+            .run_until(images(&data), &table, deadline, clock)
+            .unwrap()
     };
-    assert_eq!(fly(&times).instance, Instance::Full);
+    assert_eq!(run_by_clock(&times).instance, Instance::Full);
     let before = |exit: usize| times[..exit].iter().sum::<f64>();
     for slow in 0..*exits.last().unwrap() {
         // Too long for `full`, and too long for any instance.
         for delay in [0.5 * total, 1.2 * total] {
             let mut slowed = times.clone();
             slowed[slow] += delay;
-            let flown = fly(&slowed);
-            let became = flown.instance;
+            let outcome = run_by_clock(&slowed);
+            let became = outcome.instance;
             let point = became.point().expect("full cannot be done in time");
             let points = engine.network().points();
             let place = points.iter().position(|p| p.id() == point).unwrap();
-            // What is slow later cannot be known: the same run was `full` up
-            // to there, and left at a point behind the slow layer.
+            // The delay cannot be foreseen: the run is `full` up to the slow
+            // layer and downsamples at a point after it.
             assert!(exits[place] > slow, "{became} before slow layer {slow}");
             let first = exits.iter().position(|&exit| exit > slow).unwrap();
             if before(exits[first]) + delay > deadline {
@@ -406,7 +414,7 @@ fn a_delay_on_a_real_clock_makes_the_same_run_downsample_later_on() {
     let data = tensor(1);
     let table = engine.timetable((1, SIZE)).unwrap();
     let deadline = Duration::from_millis(400);
-    let fly = |delayed: usize| {
+    let run_by_clock = |delayed: usize| {
         *lock(&engine.pace) = Pace::default();
         let start = Instant::now();
         let mut stop = 0;
@@ -417,41 +425,45 @@ fn a_delay_on_a_real_clock_makes_the_same_run_downsample_later_on() {
             stop += 1;
             start.elapsed().as_secs_f64()
         };
-        let flown = engine.fly(images(&data), &table, deadline.as_secs_f64(), clock);
-        flown.unwrap().instance
+        let outcome = engine.run_until(images(&data), &table, deadline.as_secs_f64(), clock);
+        outcome.unwrap().instance
     };
     let points = engine.network().points();
-    assert_eq!(fly(points.len()), Instance::Full, "nothing delays it");
-    // Behind the last point no convolution is left, so that `full` may end as soon.
+    assert_eq!(
+        run_by_clock(points.len()),
+        Instance::Full,
+        "nothing delays it"
+    );
+    // No convolution follows the last point, so `full` may end as soon.
     let (_, points) = points.split_last().unwrap();
     for (stop, point) in points.iter().enumerate() {
-        // There, or a little later where this machine ends sooner that way.
-        let became = fly(stop).point();
+        // At that point, or a later one if that finishes sooner.
+        let became = run_by_clock(stop).point();
         assert!(became >= Some(point.id()), "{became:?} after {stop}");
     }
 }
 
 #[test]
-fn a_machine_that_is_slow_today_is_believed() {
+fn persistent_slowness_lowers_the_instance() {
     let engine = engine();
     let table = Timetable::new(&steady(&engine), engine.records());
     let data = tensor(1);
-    let fly = |pace: f64| {
+    let run_by_clock = |pace: f64| {
         let mut calls = 0.0;
         let clock = || {
             calls += pace;
             calls
         };
-        let flown = engine.fly(images(&data), &table, 4.6, clock);
-        flown.unwrap().instance
+        let outcome = engine.run_until(images(&data), &table, 4.6, clock);
+        outcome.unwrap().instance
     };
-    assert_eq!(fly(1.0), Instance::Full);
+    assert_eq!(run_by_clock(1.0), Instance::Full);
     for _ in 0..20 {
-        fly(2.0);
+        run_by_clock(2.0);
     }
-    // At the first point already, at half the speed, full is out of reach.
+    // At half the speed, `full` is out of reach from the first point on.
     let first = engine.network().points()[0].id();
-    assert_eq!(fly(2.0).point(), Some(first));
+    assert_eq!(run_by_clock(2.0).point(), Some(first));
 }
 
 #[test]
@@ -470,7 +482,7 @@ fn deadlines_on_a_real_clock() {
 }
 
 #[test]
-fn a_cascade_asks_the_second_where_the_first_is_unsure() {
+fn a_cascade_runs_the_second_instance_where_the_first_is_unsure() {
     let engine = engine();
     let data = tensor(5);
     let run = |instance| engine.run(images(&data), instance).unwrap().predictions;
@@ -614,7 +626,7 @@ fn a_profile_is_kept_beside_the_model() {
     assert!(source.contains("not a regular file"), "{source}");
     std::fs::remove_dir(&kept).unwrap();
     std::fs::write(&kept, "nothing").unwrap();
-    // What cannot be used is replaced.
+    // An unusable profile is replaced.
     Profile::save_beside(&file, &engine, measured).unwrap();
     assert_eq!(*load().time_source(), TimeSource::Profile);
 }

@@ -1,4 +1,4 @@
-//! When a run is expected where.
+//! Expected times of a run at its points.
 
 use std::time::Duration;
 
@@ -6,41 +6,42 @@ use sdpoint_core::{Instance, PointId, Record, Times};
 
 use super::BatchProfile;
 
-/// The expected times of a batch, in the form that decisions need.
+/// The expected times of a batch, arranged by point for decisions during a run.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Timetable {
-    /// The points that have instances, in the order of the run.
+    /// The points that have instances, in execution order.
     pub stops: Vec<Stop>,
-    /// How long `full` takes, in seconds.
+    /// The time of `full`, in seconds.
     pub full: f64,
-    /// The standard deviation of a run's time, as a share of it.
+    /// The relative standard deviation of a run's time.
     pub spread: f64,
-    /// What `full` is worth; see [`Branch::worth`].
+    /// The worth of `full`; see [`Branch::worth`].
     pub worth: f64,
     times: Times,
 }
 
-/// A point at which a run may become an instance.
+/// A point at which a run can branch into an instance.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Stop {
-    /// Seconds from the start.
+    /// The time from the start of the run, in seconds.
     pub at: f64,
     /// The instances of the point.
     pub branches: Vec<Branch>,
 }
 
-/// An instance as seen from its point.
+/// An instance that branches off at a stop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Branch {
     pub instance: Instance,
-    /// Seconds from the point to the logits.
+    /// The time from the point to the logits, in seconds.
     pub rest: f64,
-    /// Orders instances by how good their answers are.
+    /// A score that orders instances by the quality of their predictions.
     pub worth: f64,
 }
 
 impl Timetable {
-    /// The timetable of the instances in `records`, all of which were timed.
+    /// Builds the timetable of the instances in `records`. `profile` must have
+    /// all of them.
     pub fn new(profile: &BatchProfile, records: &[Record]) -> Self {
         let mut stops = Vec::new();
         let mut at = 0.0;
@@ -69,7 +70,7 @@ impl Timetable {
             let p90 = time.p90.max(time.median);
             (time.instance, Duration::from_secs_f64(p90))
         });
-        // Nine tenths of a normal distribution lie below 1.28 deviations.
+        // The 90th percentile of a normal distribution is at 1.28 deviations.
         let spreads = profile
             .instances
             .iter()
@@ -83,14 +84,15 @@ impl Timetable {
         }
     }
 
-    /// What nine of ten runs of each instance stay under.
+    /// The 90th percentile of each instance's latency.
     pub fn times(&self) -> &Times {
         &self.times
     }
 }
 
-/// How good an instance's answers are: its accuracy; those that were not
-/// measured come after those that were, by cost.
+/// The worth of an instance: its accuracy if it was measured, from 0 to 1.
+/// Otherwise a value from -1 to 0 that rises with the cost, so that unmeasured
+/// instances rank below measured ones.
 fn worth(records: &[Record], instance: Instance) -> Option<f64> {
     let record = records.iter().find(|record| record.instance == instance)?;
     let most = records.iter().map(|record| record.macs).max()?.max(1);
@@ -103,20 +105,20 @@ fn worth(records: &[Record], instance: Instance) -> Option<f64> {
     )
 }
 
-/// The middle of some numbers, if there are any.
+/// The median, if there are any values.
 pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
     quantile(&mut values, 0.5)
 }
 
-/// The number below which a share of the numbers lies.
+/// The quantile `share`, from 0 to 1, if there are any values.
 pub(super) fn quantile(values: &mut [f64], share: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let last = values.len().checked_sub(1)?;
     Some(values[(last as f64 * share).round() as usize])
 }
 
-/// Any instance of a point: where it parts from `full` depends on the point
-/// alone.
+/// An instance of a point with an arbitrary ratio: where instances diverge from
+/// `full` depends on the point alone.
 pub(super) fn any_at(point: PointId) -> Instance {
     Instance::At(point, sdpoint_core::Ratio::DEFAULT[0])
 }
