@@ -99,6 +99,7 @@ fn layer_macs(network: &Network, shapes: &Shapes, id: LayerId) -> u64 {
         Op::Input { .. }
         | Op::BatchNorm { .. }
         | Op::Relu
+        | Op::Relu6
         | Op::MaxPool(_)
         | Op::AvgPool(_)
         | Op::GlobalAvgPool

@@ -40,6 +40,8 @@ pub enum Op {
     },
     /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
     /// Max pooling; padding is ignored.
     MaxPool(Window),
     /// Average pooling; padding counts as zeros.

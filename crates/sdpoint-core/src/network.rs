@@ -311,6 +311,7 @@ fn parameters(layers: &[Layer]) -> Vec<Parameter> {
             }
             Op::Input { .. }
             | Op::Relu
+            | Op::Relu6
             | Op::MaxPool(_)
             | Op::AvgPool(_)
             | Op::GlobalAvgPool

@@ -185,7 +185,7 @@ impl Network {
                     }
                     Some((1, 1))
                 }
-                (Op::BatchNorm { .. } | Op::Relu | Op::Add | Op::Concat, Some(x)) => {
+                (Op::BatchNorm { .. } | Op::Relu | Op::Relu6 | Op::Add | Op::Concat, Some(x)) => {
                     let agree = layer.inputs.iter().all(|input| {
                         let other = passed_on[input.0];
                         (other.height, other.width) == (x.height, x.width)

@@ -3,6 +3,7 @@
 //! The builders in [`resnet`] and [`small`] take configurations; this registry
 //! maps the established names of architectures to configurations.
 
+pub mod mobilenet;
 pub mod resnet;
 pub mod small;
 
@@ -84,6 +85,7 @@ const MAX_FACTOR: usize = 1000;
 enum Recipe {
     Post(Block, [usize; 4], usize, usize),
     Pre(Block, [usize; 4]),
+    MobileNetV2,
     Wide {
         blocks: usize,
         width: usize,
@@ -97,9 +99,9 @@ enum Recipe {
 
 /// The networks for large images. Those for small images are families.
 #[rustfmt::skip]
-const LARGE: [(&str, Recipe); 14] = {
+const LARGE: [(&str, Recipe); 15] = {
     use Block::{Basic, Bottleneck};
-    use Recipe::{Post, Pre};
+    use Recipe::{MobileNetV2, Post, Pre};
     [
         ("resnet18", Post(Basic, [2, 2, 2, 2], 1, 64)),
         ("resnet34", Post(Basic, [3, 4, 6, 3], 1, 64)),
@@ -115,6 +117,7 @@ const LARGE: [(&str, Recipe); 14] = {
         ("preresnet101-imagenet", Pre(Bottleneck, [3, 4, 23, 3])),
         ("preresnet152-imagenet", Pre(Bottleneck, [3, 8, 36, 3])),
         ("preresnet200-imagenet", Pre(Bottleneck, [3, 24, 36, 3])),
+        ("mobilenet_v2", MobileNetV2),
     ]
 };
 
@@ -157,7 +160,7 @@ pub fn entries() -> Vec<Entry> {
 /// If there is no such network.
 pub fn input_size(name: &str) -> Result<usize, ZooError> {
     Ok(match recipe(name)? {
-        Recipe::Post(..) | Recipe::Pre(..) => 224,
+        Recipe::Post(..) | Recipe::Pre(..) | Recipe::MobileNetV2 => 224,
         Recipe::Wide { .. } | Recipe::ResNeXt29 { .. } => 32,
     })
 }
@@ -195,6 +198,7 @@ pub fn build_with_channels(
             resnet::post_activation(&large(block, blocks, groups, base_width))
         }
         Recipe::Pre(block, blocks) => resnet::pre_activation(&large(block, blocks, 1, 64)),
+        Recipe::MobileNetV2 => mobilenet::mobilenet_v2(name, classes, in_channels),
         Recipe::Wide {
             blocks,
             width,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use safetensors::SafeTensors;
-use sdpoint_core::{Instance, PointId, Ratio, zoo};
+use sdpoint_core::{Instance, Op, PointId, Ratio, zoo};
 
 use networks::{NAMES, network};
 
@@ -101,6 +101,7 @@ fn known_networks_have_their_number_of_parameters() {
         ("wrn16-4", 10, 2_748_890),
         ("wrn28-10", 10, 36_479_194),
         ("resnext29_8x64d", 10, 34_426_698),
+        ("mobilenet_v2", 1000, 3_504_872),
     ] {
         let network = zoo::build(name, classes).unwrap();
         let side = zoo::input_size(name).unwrap();
@@ -118,7 +119,11 @@ fn every_entry_builds_with_its_points() {
         assert_eq!(zoo::input_size(entry.name).unwrap(), entry.input);
         let blocks = network.layers().iter().filter(|l| l.name.ends_with(".add"));
         let stem = network.point(PointId::Stem).is_some();
-        assert_eq!(stem, entry.input == 224, "{}", entry.name);
+        let max_pool = network
+            .layers()
+            .iter()
+            .any(|l| matches!(l.op, Op::MaxPool(_)));
+        assert_eq!(stem, max_pool, "{}", entry.name);
         assert_eq!(
             network.points().len(),
             blocks.count() + usize::from(stem),
@@ -192,4 +197,20 @@ fn invalid_names_are_explained() {
         error.contains("'fc'") && error.contains("0 channels"),
         "{error}"
     );
+}
+
+/// 300.8 million multiply-accumulates is what the paper and torchvision say.
+#[test]
+fn mobilenet_has_a_point_at_each_of_its_sums() {
+    let network = zoo::build("mobilenet_v2", 1000).unwrap();
+    let full = network.cost([224, 224], Instance::Full).unwrap();
+    assert_eq!(full.macs, 300_774_272);
+    let at: Vec<&str> = network
+        .points()
+        .iter()
+        .map(|point| network.layer(point.layer()).name.as_str())
+        .collect();
+    let blocks = [3, 5, 6, 8, 9, 10, 12, 13, 15, 16];
+    assert_eq!(at, blocks.map(|block| format!("features.{block}.add")));
+    assert_eq!(network.parameters()[0].name, "features.0.0.weight");
 }

@@ -91,13 +91,13 @@ impl<M: ForwardMode> Executor<'_, M> {
                     Residual::Tensor(tensors.get(value))
                 }
             }),
-            relu: step.epilogue.relu,
+            activation: step.epilogue.activation,
             second: step.epilogue.second.map(|second| {
                 let folded = mode.norm(second.norm);
                 Second {
                     scale: &folded.scale,
                     shift: &folded.shift,
-                    relu: second.relu,
+                    activation: second.activation,
                     out: z,
                 }
             }),
@@ -129,12 +129,16 @@ impl<M: ForwardMode> Executor<'_, M> {
         let x = tensors.get(node.inputs[0]);
         match node.op {
             NodeOp::Conv(_) => unreachable!("handled above"),
-            NodeOp::Norm { norm, eps, relu } => {
+            NodeOp::Norm {
+                norm,
+                eps,
+                activation,
+            } => {
                 self.mode.observe(ctx, node.layer, norm, eps, x);
                 let FoldedNorm { scale, shift } = self.mode.norm(norm);
-                batch_norm::scale_shift(ctx, x, scale, shift, None, relu, y);
+                batch_norm::scale_shift(ctx, x, scale, shift, activation, y);
             }
-            NodeOp::Relu => elementwise::relu(ctx, x, y),
+            NodeOp::Activation(activation) => elementwise::activate(ctx, activation, x, y),
             NodeOp::MaxPool(_) | NodeOp::AdaptiveMaxPool => {
                 let geometry = placement.pool(node);
                 match self.mode.argmax(node.layer) {
@@ -159,7 +163,7 @@ impl<M: ForwardMode> Executor<'_, M> {
                 let inputs: Vec<(&[f32], usize)> = inputs
                     .map(|&input| (tensors.get(input), placement.channels(input)))
                     .collect();
-                elementwise::concat_channels(ctx, &inputs, false, y);
+                elementwise::concat_channels(ctx, &inputs, y);
             }
             NodeOp::Mask { site, mask } => self.mode.mask(site, mask, placement.batch, x, y),
         }

@@ -3,6 +3,7 @@
 //! written to memory once and not read back.
 
 use sdpoint_core::{Conv, LayerId};
+use sdpoint_kernels::Activation;
 
 use crate::lower::{Lowered, Node, NodeOp, Value};
 
@@ -33,18 +34,18 @@ pub(crate) struct FusedEpilogue {
     pub norm: Option<usize>,
     /// The tensor that is added.
     pub residual: Option<Value>,
-    /// Whether ReLU is applied.
-    pub relu: bool,
+    /// The activation.
+    pub activation: Activation,
     /// A second output: the first one, normalised by another batch norm.
     pub second: Option<SecondOutput>,
 }
 
-/// A second output of a convolution: batch norm of the first output, with or
-/// without ReLU.
+/// A second output of a convolution: batch norm and activation of the
+/// first output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SecondOutput {
     pub norm: usize,
-    pub relu: bool,
+    pub activation: Activation,
     pub output: Value,
 }
 
@@ -121,11 +122,18 @@ pub(crate) fn fuse(lowered: &Lowered) -> Vec<Step> {
             }
             step.epilogue.second = consumers[step.output.0].iter().find_map(|&consumer| {
                 let Node { op, output, .. } = lowered.nodes[consumer];
-                let NodeOp::Norm { norm, relu, .. } = op else {
+                let NodeOp::Norm {
+                    norm, activation, ..
+                } = op
+                else {
                     return None;
                 };
                 fused[consumer] = true;
-                Some(SecondOutput { norm, relu, output })
+                Some(SecondOutput {
+                    norm,
+                    activation,
+                    output,
+                })
             });
             Step::Conv(step)
         } else {
@@ -145,26 +153,27 @@ impl ConvStep {
     /// values that are computed before this step.
     fn try_fuse(&mut self, consumer: &Node, ready: &[bool]) -> bool {
         let epilogue = &mut self.epilogue;
+        let activated = epilogue.activation != Activation::Identity;
         match consumer.op {
             // The epilogue has one shift: the bias or the norm's, not both.
-            NodeOp::Norm { norm, relu, .. }
-                if *epilogue == FusedEpilogue::default() && !self.conv.bias =>
-            {
+            NodeOp::Norm {
+                norm, activation, ..
+            } if *epilogue == FusedEpilogue::default() && !self.conv.bias => {
                 epilogue.norm = Some(norm);
-                epilogue.relu = relu;
+                epilogue.activation = activation;
             }
-            NodeOp::Add if !epilogue.relu && epilogue.residual.is_none() => {
+            NodeOp::Add if !activated && epilogue.residual.is_none() => {
                 let other = consumer.inputs[usize::from(consumer.inputs[0] == self.output)];
                 if other == self.output || !ready[other.0] {
                     return false;
                 }
                 epilogue.residual = Some(other);
             }
-            NodeOp::Relu if !epilogue.relu => epilogue.relu = true,
+            NodeOp::Activation(activation) if !activated => epilogue.activation = activation,
             // All others remain separate steps.
             NodeOp::Norm { .. }
             | NodeOp::Add
-            | NodeOp::Relu
+            | NodeOp::Activation(_)
             | NodeOp::Conv(_)
             | NodeOp::MaxPool(_)
             | NodeOp::AvgPool(_)

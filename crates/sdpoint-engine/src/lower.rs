@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use sdpoint_core::{Conv, Instance, LayerId, Network, Op, PointId, Shape, ShapeError, Window};
 use sdpoint_kernels::pool::{PoolAxis, PoolGeometry};
-use sdpoint_kernels::{ConvGeometry, ConvShape};
+use sdpoint_kernels::{Activation, ConvGeometry, ConvShape};
 
 use crate::operation::Pooling;
 
@@ -47,14 +47,14 @@ pub(crate) struct Node {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum NodeOp {
     Conv(Conv),
-    /// Batch norm number `norm` of [`Network::norms`], fused with the ReLU
-    /// that follows it, if any, into one pass over memory.
+    /// Batch norm number `norm` of [`Network::norms`], fused with the
+    /// activation that follows it, if any, into one pass over memory.
     Norm {
         norm: usize,
         eps: f32,
-        relu: bool,
+        activation: Activation,
     },
-    Relu,
+    Activation(Activation),
     MaxPool(Window),
     AvgPool(Window),
     /// Adaptive max pooling to the output's size: the stem's downsampling.
@@ -158,9 +158,10 @@ pub(crate) fn lower(
             Op::BatchNorm { eps, .. } => NodeOp::Norm {
                 norm: norm_index[&id],
                 eps,
-                relu: false,
+                activation: Activation::Identity,
             },
-            Op::Relu => NodeOp::Relu,
+            Op::Relu => NodeOp::Activation(Activation::Relu),
+            Op::Relu6 => NodeOp::Activation(Activation::Relu6),
             Op::MaxPool(_) if at_stem => NodeOp::AdaptiveMaxPool,
             Op::MaxPool(window) => NodeOp::MaxPool(window),
             Op::AvgPool(window) => NodeOp::AvgPool(window),
@@ -185,7 +186,7 @@ pub(crate) fn lower(
     if let Some(id) = span.to {
         lowered.output = values[&cut_layer(network, id)];
     }
-    lowered.fuse_relu_into_norm();
+    lowered.fuse_activations_into_norms();
     Ok(lowered)
 }
 
@@ -223,18 +224,20 @@ impl Lowered {
         counts
     }
 
-    /// Fuses each ReLU that is the only consumer of a batch norm into it.
-    fn fuse_relu_into_norm(&mut self) {
+    /// Fuses each activation that is the only consumer of a batch norm into it.
+    fn fuse_activations_into_norms(&mut self) {
         let use_counts = self.use_counts();
         let mut producer: Vec<Option<usize>> = vec![None; self.shapes.len()];
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];
             let (output, source) = (node.output, node.inputs[0]);
-            let only_relu = node.op == NodeOp::Relu && use_counts[source.0] == 1;
-            if let Some(norm) = producer[source.0].filter(|_| only_relu)
-                && let NodeOp::Norm { relu, .. } = &mut self.nodes[norm].op
+            if let NodeOp::Activation(function) = node.op
+                && use_counts[source.0] == 1
+                && let Some(norm) = producer[source.0]
+                && let NodeOp::Norm { activation, .. } = &mut self.nodes[norm].op
+                && *activation == Activation::Identity
             {
-                *relu = true;
+                *activation = function;
                 self.nodes[norm].output = output;
                 producer[output.0] = Some(norm);
                 // A node without inputs is removed below.
@@ -255,7 +258,7 @@ impl Lowered {
                 features(node.inputs[0]) * features(node.output)
             }
             NodeOp::Norm { .. }
-            | NodeOp::Relu
+            | NodeOp::Activation(_)
             | NodeOp::MaxPool(_)
             | NodeOp::AvgPool(_)
             | NodeOp::AdaptiveMaxPool

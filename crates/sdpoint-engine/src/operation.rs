@@ -81,7 +81,7 @@ impl NodeOp {
                 ..op(Input, Written)
             },
             NodeOp::Norm { .. } => op(Input, WithParameters),
-            NodeOp::Relu => op(Output, Written),
+            NodeOp::Activation(_) => op(Output, Written),
             NodeOp::MaxPool(window) | NodeOp::AvgPool(window) => pool(Pooling::Sliding(window)),
             NodeOp::AdaptiveMaxPool | NodeOp::AdaptiveAvgPool => pool(Pooling::Adaptive),
             NodeOp::Add => op(Nothing, Shared),

@@ -48,6 +48,7 @@ impl PackedLayers {
                 Op::Input { .. }
                 | Op::BatchNorm { .. }
                 | Op::Relu
+                | Op::Relu6
                 | Op::MaxPool(_)
                 | Op::AvgPool(_)
                 | Op::GlobalAvgPool

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{LayerId, Network, Op, Shape};
+use sdpoint_kernels::Activation;
 
 use crate::lower::{Node, NodeOp};
 use crate::placement::Placement;
@@ -94,10 +95,22 @@ pub(crate) fn node_time(
     }
 }
 
+/// The name of a fused activation; none for the identity.
+pub(crate) fn activation_name(activation: Activation) -> Option<&'static str> {
+    match activation {
+        Activation::Identity => None,
+        Activation::Relu => Some("relu"),
+        Activation::Relu6 => Some("relu6"),
+    }
+}
+
 fn node_name(network: &Network, node: &Node) -> String {
     let name = &network.layer(node.layer).name;
     match node.op {
-        NodeOp::Norm { relu: true, .. } => format!("{name}+relu"),
+        NodeOp::Norm { activation, .. } => match activation_name(activation) {
+            Some(activation) => format!("{name}+{activation}"),
+            None => name.clone(),
+        },
         NodeOp::Mask { .. } => format!("{name} noise"),
         // A downsampling node has the layer of its point.
         NodeOp::AdaptiveAvgPool if network.layer(node.layer).op != Op::GlobalAvgPool => {

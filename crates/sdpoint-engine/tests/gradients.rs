@@ -156,6 +156,24 @@ fn relu_alone() {
     );
 }
 
+/// Sums bring values beyond both bounds; alone, and behind a batch norm.
+#[test]
+fn relu6_with_and_without_batch_norm() {
+    for normed in [false, true] {
+        let layers = |b: &mut NetworkBuilder, mut x| {
+            x = b.conv("middle", x, Conv::square(6, 6, 1, 1));
+            for i in 0..4 {
+                x = b.add(format!("double{i}"), x, x);
+            }
+            if normed {
+                x = b.batch_norm("norm", x, 6);
+            }
+            b.relu6("relu6", x)
+        };
+        check(network(layers), "full");
+    }
+}
+
 #[test]
 fn pools() {
     let window = Window {

@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
 use sdpoint_kernels::pool::{self, PoolAxis, PoolGeometry};
-use sdpoint_kernels::{Context, elementwise, norm, optimizer};
+use sdpoint_kernels::{Activation, Context, elementwise, norm, optimizer};
 
 /// Batch, input side and channels.
 const SHAPES: [(usize, usize, usize); 6] = [
@@ -51,7 +51,9 @@ fn whole_arrays(ctx: &Context, len: usize, channels: usize) {
         vec![0.0; channels],
     );
     report("copy, one thread", 2 * len, || y.copy_from_slice(&x));
-    report("relu", 2 * len, || elementwise::relu(ctx, &x, &mut y));
+    report("relu", 2 * len, || {
+        elementwise::activate(ctx, Activation::Relu, &x, &mut y);
+    });
     report("accumulate", 3 * len, || {
         elementwise::accumulate(ctx, &x, &mut y);
     });
@@ -59,7 +61,7 @@ fn whole_arrays(ctx: &Context, len: usize, channels: usize) {
         norm::batch_statistics(ctx, &x, channels, &mut a, &mut b);
     });
     report("scale, shift, relu", 2 * len, || {
-        norm::scale_shift(ctx, &x, &ones, &ones, None, true, &mut y);
+        norm::scale_shift(ctx, &x, &ones, &ones, Activation::Relu, &mut y);
     });
     let dy = values(len);
     report("batch norm backward", 6 * len, || {
@@ -71,7 +73,7 @@ fn whole_arrays(ctx: &Context, len: usize, channels: usize) {
             &ones,
             &ones,
             &ones,
-            true,
+            Activation::Relu,
             Some(&dy),
             &mut a,
             &mut b,

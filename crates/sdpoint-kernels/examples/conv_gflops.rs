@@ -11,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::time::Instant;
 
 use sdpoint_kernels::{
-    Context, ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose,
+    Activation, Context, ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose,
     conv_backward_data, conv_backward_weights, conv_forward, peak_gflops,
 };
 
@@ -123,7 +123,7 @@ fn main() {
             let epilogue = Epilogue {
                 scale: Some(&scale),
                 shift: Some(&shift),
-                relu: true,
+                activation: Activation::Relu,
                 ..Epilogue::default()
             };
             conv_forward(&ctx, &shape, &x, &packed, epilogue, &mut y);

@@ -3,41 +3,40 @@
 
 use std::ops::Range;
 
-use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::ops::NumOps;
 use rten_simd::{Isa, SimdOp};
 
+use crate::activation::Activation;
 use crate::context::Context;
-use crate::lanes::{Expression, block, relu as relu_lanes, sweep};
+use crate::lanes::{Expression, block, sweep};
 
-/// `y = max(x, 0)`; NaN stays NaN, so that a diverging run is noticed.
+/// `y = activation(x)`; NaN stays NaN, so that a diverging run is noticed.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn relu(ctx: &Context, x: &[f32], y: &mut [f32]) {
-    sweep(ctx, Relu, [y], [x], []);
+pub fn activate(ctx: &Context, activation: Activation, x: &[f32], y: &mut [f32]) {
+    sweep(ctx, Activate { activation }, [y], [x], []);
 }
 
-/// `y = max(y, 0)`; see [`relu`].
-pub fn relu_in_place(ctx: &Context, y: &mut [f32]) {
-    sweep(ctx, ReluInPlace, [y], [], []);
-}
-
-/// `dx = dy` where ReLU's output `y` is positive, else 0; with `accumulate`,
-/// that is added to `dx`.
+/// The gradient of [`activate`]: `dx = dy` where the output `y` lies strictly
+/// between the activation's bounds, else 0; with `accumulate`, that is added
+/// to `dx`.
 ///
 /// # Panics
 /// If the lengths differ.
-pub fn relu_backward(ctx: &Context, y: &[f32], dy: &[f32], accumulate: bool, dx: &mut [f32]) {
-    sweep(ctx, ReluBackward { accumulate }, [dx], [y, dy], []);
-}
-
-/// `dy = 0` where ReLU's output `y` is not positive: [`relu_backward`] in the
-/// gradient's own memory.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn relu_backward_in_place(ctx: &Context, y: &[f32], dy: &mut [f32]) {
-    sweep(ctx, ReluBackwardInPlace, [dy], [y], []);
+pub fn activate_backward(
+    ctx: &Context,
+    activation: Activation,
+    y: &[f32],
+    dy: &[f32],
+    accumulate: bool,
+    dx: &mut [f32],
+) {
+    let expression = ActivateBackward {
+        activation,
+        accumulate,
+    };
+    sweep(ctx, expression, [dx], [y, dy], []);
 }
 
 /// `y = a + b`.
@@ -45,15 +44,7 @@ pub fn relu_backward_in_place(ctx: &Context, y: &[f32], dy: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn add(ctx: &Context, a: &[f32], b: &[f32], y: &mut [f32]) {
-    sweep(ctx, Add { relu: false }, [y], [a, b], []);
-}
-
-/// `y = max(a + b, 0)`, the end of a post-activation residual block.
-///
-/// # Panics
-/// If the lengths differ.
-pub fn add_relu(ctx: &Context, a: &[f32], b: &[f32], y: &mut [f32]) {
-    sweep(ctx, Add { relu: true }, [y], [a, b], []);
+    sweep(ctx, Add, [y], [a, b], []);
 }
 
 /// `y += x`.
@@ -65,13 +56,11 @@ pub fn accumulate(ctx: &Context, x: &[f32], y: &mut [f32]) {
 }
 
 /// Joins arrays of the same pixels, each given with its channel count, along
-/// the channels: a pixel of `y` holds that pixel of each input in turn. With
-/// `accumulate`, that is added to `y`, as the gradient of [`split_channels`]
-/// may need.
+/// the channels: a pixel of `y` holds that pixel of each input in turn.
 ///
 /// # Panics
 /// If an input is not whole pixels or has not as many as `y`.
-pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], accumulate: bool, y: &mut [f32]) {
+pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], y: &mut [f32]) {
     let channels = inputs.iter().map(|(_, channels)| channels).sum();
     let parts = inputs.iter().map(|&(x, channels)| (x.len(), channels));
     let pixels = check_parts(std::iter::once((y.len(), channels)).chain(parts));
@@ -86,33 +75,16 @@ pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], accumulate: bo
                 to: &mut *y,
                 to_columns: (at, channels),
                 width,
-                accumulate,
+                accumulate: false,
             });
             at += width;
         }
     });
 }
 
-/// Cuts the channels of `x` into arrays, each given with its channel count: the
-/// inverse and, with `accumulate`, the gradient of [`concat_channels`].
-///
-/// # Panics
-/// If an output is not whole pixels or has not as many as `x`.
-pub fn split_channels(
-    ctx: &Context,
-    x: &[f32],
-    accumulate: bool,
-    outputs: &mut [(&mut [f32], usize)],
-) {
-    let channels = outputs.iter().map(|(_, channels)| channels).sum();
-    let mut at = 0;
-    for (y, width) in outputs {
-        slice_channels(ctx, x, channels, at..at + *width, accumulate, y);
-        at += *width;
-    }
-}
-
-/// The channels of `x` in a range: `y` holds, for each pixel, only those.
+/// The channels of `x` in a range: `y` holds, for each pixel, only those; with
+/// `accumulate` they are added to it. The gradient of [`concat_channels`] with
+/// respect to one of its inputs.
 ///
 /// # Panics
 /// If `x` is not whole pixels of `channels`, `y` has not as many, or the range
@@ -207,31 +179,24 @@ impl Expression<1, 1, 0> for Identity {
 }
 
 #[derive(Clone, Copy)]
-struct Relu;
+struct Activate {
+    activation: Activation,
+}
 
-impl Expression<1, 1, 0> for Relu {
+impl Expression<1, 1, 0> for Activate {
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I, _: [I::F32; 1], [x]: [I::F32; 1], _: [I::F32; 0]) -> [I::F32; 1] {
-        [relu_lanes(isa, x)]
+        [self.activation.of(isa, x)]
     }
 }
 
 #[derive(Clone, Copy)]
-struct ReluInPlace;
-
-impl Expression<1, 0, 0> for ReluInPlace {
-    #[inline(always)]
-    fn eval<I: Isa>(self, isa: I, [y]: [I::F32; 1], _: [I::F32; 0], _: [I::F32; 0]) -> [I::F32; 1] {
-        [relu_lanes(isa, y)]
-    }
-}
-
-#[derive(Clone, Copy)]
-struct ReluBackward {
+struct ActivateBackward {
+    activation: Activation,
     accumulate: bool,
 }
 
-impl Expression<1, 2, 0> for ReluBackward {
+impl Expression<1, 2, 0> for ActivateBackward {
     #[inline(always)]
     fn eval<I: Isa>(
         self,
@@ -240,10 +205,9 @@ impl Expression<1, 2, 0> for ReluBackward {
         [y, dy]: [I::F32; 2],
         _: [I::F32; 0],
     ) -> [I::F32; 1] {
-        let ops = isa.f32();
-        let dx = ops.select(dy, ops.zero(), ops.gt(y, ops.zero()));
+        let dx = self.activation.gradient(isa, y, dy);
         [if self.accumulate {
-            ops.add(old, dx)
+            isa.f32().add(old, dx)
         } else {
             dx
         }]
@@ -251,26 +215,7 @@ impl Expression<1, 2, 0> for ReluBackward {
 }
 
 #[derive(Clone, Copy)]
-struct ReluBackwardInPlace;
-
-impl Expression<1, 1, 0> for ReluBackwardInPlace {
-    #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        [dy]: [I::F32; 1],
-        [y]: [I::F32; 1],
-        _: [I::F32; 0],
-    ) -> [I::F32; 1] {
-        let ops = isa.f32();
-        [ops.select(dy, ops.zero(), ops.gt(y, ops.zero()))]
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Add {
-    relu: bool,
-}
+struct Add;
 
 impl Expression<1, 2, 0> for Add {
     #[inline(always)]
@@ -281,8 +226,7 @@ impl Expression<1, 2, 0> for Add {
         [a, b]: [I::F32; 2],
         _: [I::F32; 0],
     ) -> [I::F32; 1] {
-        let sum = isa.f32().add(a, b);
-        [if self.relu { relu_lanes(isa, sum) } else { sum }]
+        [isa.f32().add(a, b)]
     }
 }
 
@@ -305,7 +249,7 @@ impl Expression<1, 1, 0> for Accumulate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{check, differentiate, dot, random, widen};
+    use crate::testing::{activated, check, contexts, differentiate, dot, random, widen};
 
     const LENGTHS: [usize; 8] = [0, 1, 3, 16, 17, 40, 1001, 100_003];
 
@@ -326,52 +270,63 @@ mod tests {
     fn forward_matches() {
         for len in LENGTHS {
             let (a, b, old) = (random(len, 1), random(len, 2), random(len, 99));
-            let expected = [
-                map2(&a, &b, |a, _| a.max(0.0)),
-                map2(&old, &b, |old, _| old.max(0.0)),
-                map2(&a, &b, |a, b| a + b),
-                map2(&a, &b, |a, b| (a + b).max(0.0)),
-                map2(&a, &old, |a, old| a + old),
-            ];
+            let expected = [map2(&a, &b, |a, b| a + b), map2(&a, &old, |a, old| a + old)];
             check(expected, 1e-6, |ctx| {
                 [
-                    run(len, |y| relu(ctx, &a, y)),
-                    run(len, |y| relu_in_place(ctx, y)),
                     run(len, |y| add(ctx, &a, &b, y)),
-                    run(len, |y| add_relu(ctx, &a, &b, y)),
                     run(len, |y| accumulate(ctx, &a, y)),
                 ]
+            });
+            // Some values beyond every bound.
+            let a: Vec<f32> = a.iter().map(|a| 5.0 * a).collect();
+            let expected = Activation::ALL.map(|f| map2(&a, &a, |a, _| activated(f, a)));
+            check(expected, 1e-6, |ctx| {
+                Activation::ALL.map(|f| run(len, |y| activate(ctx, f, &a, y)))
             });
         }
     }
 
     #[test]
-    fn relu_backward_matches_finite_differences() {
-        for len in LENGTHS.into_iter().filter(|len| *len < 2000) {
-            let (x, dy, old) = (random(len, 1), random(len, 2), random(len, 99));
-            let forward = |x: &[f64]| -> Vec<f64> { x.iter().map(|x| x.max(0.0)).collect() };
+    fn activations_keep_nan() {
+        for ctx in contexts(1) {
+            for activation in Activation::ALL {
+                let y = run(19, |y| activate(&ctx, activation, &[f32::NAN; 19], y));
+                assert!(
+                    y.iter().all(|y| y.is_nan()),
+                    "{activation:?}, {}",
+                    ctx.isa()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_activations_match_finite_differences() {
+        let lengths = LENGTHS.into_iter().filter(|len| *len < 2000);
+        for (len, activation) in lengths.flat_map(|len| Activation::ALL.map(|f| (len, f))) {
+            let x: Vec<f32> = random(len, 1).iter().map(|x| 5.0 * x).collect();
+            let (dy, old) = (random(len, 2), random(len, 99));
+            let forward =
+                |x: &[f64]| -> Vec<f64> { x.iter().map(|&x| activated(activation, x)).collect() };
             let dx = differentiate(&widen(&x), |x| dot(&forward(x), &dy));
             let sum = dx
                 .iter()
                 .zip(&old)
                 .map(|(dx, &old)| dx + f64::from(old))
                 .collect();
-            check([dx.clone(), sum, dx], 1e-6, |ctx| {
-                let mut y = x.clone();
-                relu_in_place(ctx, &mut y);
-                let mut in_place = dy.clone();
-                relu_backward_in_place(ctx, &y, &mut in_place);
-                [
-                    run(len, |dx| relu_backward(ctx, &y, &dy, false, dx)),
-                    run(len, |dx| relu_backward(ctx, &y, &dy, true, dx)),
-                    in_place,
-                ]
+            check([dx, sum], 1e-6, |ctx| {
+                let y = run(len, |y| activate(ctx, activation, &x, y));
+                [false, true].map(|accumulate| {
+                    run(len, |dx| {
+                        activate_backward(ctx, activation, &y, &dy, accumulate, dx);
+                    })
+                })
             });
         }
     }
 
     #[test]
-    fn concat_and_split_are_inverse() {
+    fn concatenating_and_slicing_are_inverse() {
         for (pixels, widths) in [(1, [1, 3, 5]), (7, [16, 1, 17]), (2001, [40, 16, 3])] {
             let parts: [Vec<f32>; 3] =
                 std::array::from_fn(|i| random(pixels * widths[i], i as u64));
@@ -382,14 +337,11 @@ mod tests {
                     joined.extend(&part[pixel * width..(pixel + 1) * width]);
                 }
             }
-            let twice = joined.iter().map(|x| 2.0 * f64::from(*x)).collect();
             let inputs: Vec<_> = parts.iter().map(Vec::as_slice).zip(widths).collect();
-            check([widen(&joined), twice], 0.0, |ctx| {
+            check([widen(&joined)], 0.0, |ctx| {
                 let mut y = vec![9.0; pixels * channels];
-                concat_channels(ctx, &inputs, false, &mut y);
-                let once = y.clone();
-                concat_channels(ctx, &inputs, true, &mut y);
-                [once, y]
+                concat_channels(ctx, &inputs, &mut y);
+                [y]
             });
             for accumulate in [false, true] {
                 let factor = if accumulate { 2.0 } else { 1.0 };
@@ -400,12 +352,12 @@ mod tests {
                 });
                 check(expected, 0.0, |ctx| {
                     let mut outputs = parts.clone();
-                    let mut with_widths: Vec<_> = outputs
-                        .iter_mut()
-                        .map(Vec::as_mut_slice)
-                        .zip(widths)
-                        .collect();
-                    split_channels(ctx, &joined, accumulate, &mut with_widths);
+                    let mut at = 0;
+                    for (y, width) in outputs.iter_mut().zip(widths) {
+                        let part = at..at + width;
+                        slice_channels(ctx, &joined, channels, part, accumulate, y);
+                        at += width;
+                    }
                     outputs
                 });
             }

@@ -5,6 +5,7 @@
 //! errors and panic with a message that names the slice. No kernel's result depends on the
 //! number of threads.
 
+mod activation;
 mod context;
 mod conv;
 pub mod elementwise;
@@ -24,6 +25,7 @@ mod sync;
 mod testing;
 mod workers;
 
+pub use activation::Activation;
 pub use context::{Context, ContextError};
 pub use conv::{
     ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual, Second,

@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::activation::Activation;
 use crate::context::Context;
 use crate::isa::Isa;
 
@@ -13,6 +14,12 @@ use crate::isa::Isa;
 pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(-2.0..2.0)).collect()
+}
+
+/// An activation in double precision.
+pub(crate) fn activated(activation: Activation, x: f64) -> f64 {
+    let [least, largest] = activation.bounds().map(f64::from);
+    x.clamp(least, largest)
 }
 
 pub(crate) fn widen(values: &[f32]) -> Vec<f64> {

@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Model;
+use crate::layer::Op;
+use crate::network::Network;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Preprocessing};
 
 /// A part of the format that a reader has to know to use a model that has it.
@@ -19,6 +21,8 @@ pub enum Feature {
     ExifOrientation,
     /// A filter other than bilinear: `interpolation` of the preprocessing.
     Interpolation,
+    /// Layers `relu6` in the network.
+    Relu6,
     /// Images are resized whatever their shape and then cropped:
     /// `squash_crop` of the preprocessing.
     SquashCrop,
@@ -26,10 +30,11 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program knows, in the order of their names.
-    pub const ALL: [Feature; 4] = [
+    pub const ALL: [Feature; 5] = [
         Feature::Combinations,
         Feature::ExifOrientation,
         Feature::Interpolation,
+        Feature::Relu6,
         Feature::SquashCrop,
     ];
 
@@ -39,13 +44,18 @@ impl Feature {
             Feature::Combinations => "combinations",
             Feature::ExifOrientation => "exif_orientation",
             Feature::Interpolation => "interpolation",
+            Feature::Relu6 => "relu6",
             Feature::SquashCrop => "squash_crop",
         }
     }
 
     /// The features that a model has, in the order of their names.
     pub fn of(model: &Model) -> Vec<Feature> {
-        used(&model.preprocessing, !model.combinations.is_empty())
+        used(
+            &model.network,
+            &model.preprocessing,
+            !model.combinations.is_empty(),
+        )
     }
 
     /// Whether files of `version`, from before features had names, could have
@@ -56,11 +66,16 @@ impl Feature {
 }
 
 /// The features that a model with these parts has.
-pub(super) fn used(preprocessing: &Preprocessing, combinations: bool) -> Vec<Feature> {
+pub(super) fn used(
+    network: &Network,
+    preprocessing: &Preprocessing,
+    combinations: bool,
+) -> Vec<Feature> {
     let has = |feature: &Feature| match feature {
         Feature::Combinations => combinations,
         Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
+        Feature::Relu6 => network.layers().iter().any(|layer| layer.op == Op::Relu6),
         Feature::SquashCrop => {
             matches!(preprocessing.evaluate, EvalTransform::SquashCrop { .. })
         }

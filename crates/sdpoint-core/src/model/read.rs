@@ -158,7 +158,11 @@ fn features_are_named(document: &Document) -> Result<(), String> {
     if version < 3 && !document.features.is_empty() {
         return Err(format!("version {version} names no features"));
     }
-    let used = feature::used(&document.preprocessing, !document.combinations.is_empty());
+    let used = feature::used(
+        &document.network,
+        &document.preprocessing,
+        !document.combinations.is_empty(),
+    );
     let unnamed = used
         .iter()
         .find(|feature| !document.features.contains(feature) && !feature.is_part_of(version));

@@ -10,7 +10,7 @@ use super::layout::Slot;
 use super::*;
 use crate::PointId;
 use crate::combination::{Cascade, Combination};
-use crate::layer::{Conv, Op, Window};
+use crate::layer::{Conv, LayerId, Op, Window};
 use crate::network::NetworkBuilder;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, TrainTransform};
 use crate::ratio::Ratio;
@@ -18,6 +18,11 @@ use crate::weights::Moments;
 
 /// input → conv → norm → max pool (stem) → conv (block 0) → norm → mean → fc
 fn network() -> Network {
+    network_with(|_, x| x)
+}
+
+/// The same with something more before the mean.
+fn network_with(more: impl FnOnce(&mut NetworkBuilder, LayerId) -> LayerId) -> Network {
     let mut b = NetworkBuilder::new("tiny", 1);
     let x = b.conv("conv1", b.input(), Conv::square(1, 2, 3, 1));
     let x = b.batch_norm("bn1", x, 2);
@@ -26,6 +31,7 @@ fn network() -> Network {
     let x = b.conv("conv2", x, Conv::square(2, 3, 1, 1));
     b.point(PointId::Block(0), x);
     let x = b.batch_norm("bn2", x, 3);
+    let x = more(&mut b, x);
     let x = b.layer("avgpool", Op::GlobalAvgPool, &[x]);
     let op = Op::Linear {
         in_features: 3,
@@ -478,6 +484,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     };
     let mut model = model();
     assert_eq!(features(&model), json!([]));
+    model.network = network_with(|b, x| b.relu6("relu6", x));
     model.preprocessing.evaluate = EvalTransform::SquashCrop { resize: [9, 9] };
     model.preprocessing.interpolation = Interpolation::Bicubic;
     model.preprocessing.exif_orientation = ExifOrientation::Apply;

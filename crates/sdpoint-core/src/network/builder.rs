@@ -80,6 +80,11 @@ impl NetworkBuilder {
         self.layer(name, Op::Relu, &[input])
     }
 
+    /// Adds a ReLU that stops at 6.
+    pub fn relu6(&mut self, name: impl Into<String>, input: LayerId) -> LayerId {
+        self.layer(name, Op::Relu6, &[input])
+    }
+
     /// Adds a sum of two tensors.
     pub fn add(&mut self, name: impl Into<String>, left: LayerId, right: LayerId) -> LayerId {
         self.layer(name, Op::Add, &[left, right])

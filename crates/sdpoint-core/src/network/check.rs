@@ -95,7 +95,7 @@ fn output_channels(op: &Op, inputs: &[usize]) -> Result<usize, String> {
             window_numbers(&window)?;
             inputs[0]
         }
-        Op::Relu | Op::GlobalAvgPool => inputs[0],
+        Op::Relu | Op::Relu6 | Op::GlobalAvgPool => inputs[0],
         Op::Linear {
             in_features,
             out_features,

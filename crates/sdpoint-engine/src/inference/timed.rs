@@ -7,7 +7,7 @@ use sdpoint_core::Instance;
 use super::plan::InferencePlan;
 use super::{InferenceEngine, NormSource};
 use crate::fuse::{ConvStep, Step};
-use crate::timing::{Pass, StepTime, StepTimer, node_time};
+use crate::timing::{Pass, StepTime, StepTimer, activation_name, node_time};
 use crate::{EngineError, Images};
 
 impl InferenceEngine {
@@ -63,13 +63,13 @@ impl InferenceEngine {
         if epilogue.residual.is_some() {
             add("add");
         }
-        if epilogue.relu {
-            add("relu");
+        if let Some(activation) = activation_name(epilogue.activation) {
+            add(activation);
         }
         if let Some(second) = epilogue.second {
             add(&norms[second.norm].name);
-            if second.relu {
-                add("relu");
+            if let Some(activation) = activation_name(second.activation) {
+                add(activation);
             }
         }
         name

@@ -117,7 +117,7 @@ impl NodeStep<'_> {
                 );
             }
             NodeOp::Norm { .. }
-            | NodeOp::Relu
+            | NodeOp::Activation(_)
             | NodeOp::MaxPool(_)
             | NodeOp::AvgPool(_)
             | NodeOp::AdaptiveMaxPool
@@ -155,9 +155,9 @@ impl NodeStep<'_> {
                 let packed = pass.packed.linear(layer);
                 kernels::linear_backward_data(ctx, placement.batch, dy, packed, dx, accumulate);
             }
-            NodeOp::Relu => {
+            NodeOp::Activation(activation) => {
                 let y = tensors.get(self.node.output);
-                elementwise::relu_backward(ctx, y, dy, accumulate, dx);
+                elementwise::activate_backward(ctx, activation, y, dy, accumulate, dx);
             }
             NodeOp::MaxPool(_) | NodeOp::AdaptiveMaxPool => {
                 let argmax = pass.saved.argmax.as_ref();
@@ -199,7 +199,10 @@ impl NodeStep<'_> {
         gradients: &mut Weights,
         gradient: Gradient,
     ) {
-        let NodeOp::Norm { norm, relu, .. } = self.node.op else {
+        let NodeOp::Norm {
+            norm, activation, ..
+        } = self.node.op
+        else {
             unreachable!("only batch norms compute both together");
         };
         let layer = self.node.layer;
@@ -218,7 +221,7 @@ impl NodeStep<'_> {
             beta,
             &state.mean,
             &state.inverse_std,
-            relu,
+            activation,
             gradient.skip.map(|skip| tensors.get(skip)),
             dgamma,
             dbeta.expect("every norm has a shift"),

@@ -16,8 +16,8 @@ use sdpoint_engine::{
     Calibrator, Context, Images, InferenceEngine, Isa, TrainingEngine, initial_weights,
 };
 use sdpoint_kernels::{
-    ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual, Second,
-    conv_backward_data, conv_backward_weights, conv_forward,
+    Activation, ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual,
+    Second, conv_backward_data, conv_backward_weights, conv_forward,
 };
 
 /// A convolution on a batch of images.
@@ -167,11 +167,11 @@ fn hash_layer(ctx: &Context, layer: &Layer, lines: &mut String) {
         scale: Some(&scale),
         shift: Some(&shift),
         residual: Some(Residual::Tensor(&dy)),
-        relu: true,
+        activation: Activation::Relu,
         second: Some(Second {
             scale: &scale2,
             shift: &shift2,
-            relu: false,
+            activation: Activation::Identity,
             out: &mut z,
         }),
     };

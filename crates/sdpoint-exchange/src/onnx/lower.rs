@@ -106,6 +106,11 @@ impl<'a> Lowering<'a> {
                 self.batch_norm(id, *eps, inputs[0], output)?
             }
             Op::Relu => graph.node("Relu", &inputs, output, &[]),
+            Op::Relu6 => {
+                let [least, largest] = [("min", 0.0), ("max", 6.0)]
+                    .map(|(bound, value)| graph.floats(format!("{output}/{bound}"), &[], &[value]));
+                graph.node("Clip", &[inputs[0], &least, &largest], output, &[])
+            }
             Op::MaxPool(window) => graph.node("MaxPool", &inputs, output, &windowed(window).list()),
             Op::AvgPool(window) => {
                 let window = windowed(window);

@@ -160,6 +160,7 @@ pub(super) fn member(network: &Network, id: LayerId) -> Result<Code, ExportError
         Op::Conv(conv) => Ok(convolution(conv)),
         Op::BatchNorm { channels, eps } => Ok(norm(*channels, *eps)),
         Op::Relu => Ok(Code::text("nn.ReLU()")),
+        Op::Relu6 => Ok(Code::text("nn.ReLU6()")),
         Op::MaxPool(window) => Ok(Code::text(format!("nn.MaxPool2d({})", numbers(window)))),
         Op::AvgPool(window) => Ok(Code::text(format!("nn.AvgPool2d({})", numbers(window)))),
         _ => Err(refuse(network, id.0, "it is no layer of a plain sequence")),
@@ -286,6 +287,7 @@ impl<'a> Writer<'a> {
                 (Some(norm(*channels, *eps)), format!("self.{name}({x})"))
             }
             Op::Relu => (None, format!("F.relu({x})")),
+            Op::Relu6 => (None, format!("F.relu6({x})")),
             Op::MaxPool(window) if point == Some(PointId::Stem) => {
                 let pool = format!("StemPool({})", numbers(window));
                 (Some(Code::text(pool)), format!("self.{name}({x})"))

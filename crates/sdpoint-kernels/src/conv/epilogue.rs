@@ -3,6 +3,7 @@
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd};
 
+use crate::activation::Activation;
 use crate::shared_mut::SharedMut;
 
 /// [`super::Epilogue`] in the form that tasks share.
@@ -11,7 +12,7 @@ pub(super) struct Finish<'a> {
     pub scale: Option<&'a [f32]>,
     pub shift: Option<&'a [f32]>,
     pub residual: Option<Addend<'a>>,
-    pub relu: bool,
+    pub activation: Activation,
     pub second: Option<SecondFinish<'a>>,
 }
 
@@ -36,7 +37,7 @@ impl Addend<'_> {
 pub(super) struct SecondFinish<'a> {
     pub scale: &'a [f32],
     pub shift: &'a [f32],
-    pub relu: bool,
+    pub activation: Activation,
     pub out: SharedMut<'a, f32>,
 }
 
@@ -46,7 +47,7 @@ impl Finish<'_> {
         self.scale.is_none()
             && self.shift.is_none()
             && self.residual.is_none()
-            && !self.relu
+            && self.activation == Activation::Identity
             && self.second.is_none()
     }
 
@@ -151,7 +152,7 @@ impl Finish<'_> {
             first: self.first(isa, channel, count),
             second: match &self.second {
                 Some(second) => second.affine(isa, channel, count),
-                None => Affine::new(isa, channel, count, None, None, false),
+                None => Affine::new(isa, channel, count, None, None, Activation::Identity),
             },
         }
     }
@@ -159,7 +160,7 @@ impl Finish<'_> {
     /// What makes the output of a vector of sums, of which `count` exist.
     #[inline(always)]
     fn first<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
-        Affine::new(isa, channel, count, self.scale, self.shift, self.relu)
+        Affine::new(isa, channel, count, self.scale, self.shift, self.activation)
     }
 }
 
@@ -168,7 +169,7 @@ impl SecondFinish<'_> {
     #[inline(always)]
     fn affine<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
         let (scale, shift) = (Some(self.scale), Some(self.shift));
-        Affine::new(isa, channel, count, scale, shift, self.relu)
+        Affine::new(isa, channel, count, scale, shift, self.activation)
     }
 }
 
@@ -214,13 +215,14 @@ pub(super) struct FinishLanes<I: Isa> {
     pub second: Affine<I>,
 }
 
-/// `max(x * scale + shift, floor)` for one vector of channels.
+/// `min(max(x * scale + shift, floor), ceiling)` for one vector of channels.
 #[derive(Clone, Copy)]
 pub(super) struct Affine<I: Isa> {
     scale: I::F32,
     shift: I::F32,
-    /// Zero for ReLU, and otherwise below everything.
+    /// The bounds of the activation.
     floor: I::F32,
+    ceiling: I::F32,
 }
 
 impl<I: Isa> Affine<I> {
@@ -232,28 +234,36 @@ impl<I: Isa> Affine<I> {
         count: usize,
         scale: Option<&[f32]>,
         shift: Option<&[f32]>,
-        relu: bool,
+        activation: Activation,
     ) -> Self {
         let ops = isa.f32();
+        let [floor, ceiling] = activation.bounds();
         Affine {
             scale: per_channel(isa, channel, count, scale, 1.0),
             shift: per_channel(isa, channel, count, shift, 0.0),
-            floor: ops.splat(if relu { 0.0 } else { f32::NEG_INFINITY }),
+            floor: ops.splat(floor),
+            ceiling: ops.splat(ceiling),
         }
     }
 
     #[inline(always)]
     pub fn of(&self, isa: I, x: I::F32) -> I::F32 {
         let ops = isa.f32();
-        ops.max(ops.mul_add(x, self.scale, self.shift), self.floor)
+        self.bounded(isa, ops.mul_add(x, self.scale, self.shift))
     }
 
-    /// The same with a residual, which is added before the maximum is taken.
+    /// The same with a residual, which is added before the activation.
     #[inline(always)]
     pub fn with(&self, isa: I, x: I::F32, residual: I::F32) -> I::F32 {
         let ops = isa.f32();
         let y = ops.add(ops.mul_add(x, self.scale, self.shift), residual);
-        ops.max(y, self.floor)
+        self.bounded(isa, y)
+    }
+
+    #[inline(always)]
+    fn bounded(&self, isa: I, y: I::F32) -> I::F32 {
+        let ops = isa.f32();
+        ops.min(self.ceiling, ops.max(y, self.floor))
     }
 }
 

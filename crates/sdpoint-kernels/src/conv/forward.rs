@@ -123,7 +123,7 @@ pub fn conv_forward(
         SecondFinish {
             scale: second.scale,
             shift: second.shift,
-            relu: second.relu,
+            activation: second.activation,
             out: SharedMut::new(second.out),
         }
     });
@@ -142,7 +142,7 @@ pub fn conv_forward(
         scale: epilogue.scale,
         shift: epilogue.shift,
         residual,
-        relu: epilogue.relu,
+        activation: epilogue.activation,
         second,
     };
 

@@ -20,6 +20,7 @@ mod strassen;
 mod tests;
 mod winograd;
 
+use crate::activation::Activation;
 pub use geometry::{ConvGeometry, ConvShape};
 
 pub use backward_data::{PackedConvTranspose, conv_backward_data};
@@ -27,7 +28,7 @@ pub use backward_weights::conv_backward_weights;
 pub use forward::{PackedConv, conv_forward};
 
 /// What happens to a convolution's sums before they are stored:
-/// `y = relu(sum * scale + shift + residual)`, each part where given.
+/// `y = activation(sum * scale + shift + residual)`, each part where given.
 #[derive(Debug, Default)]
 pub struct Epilogue<'a> {
     /// A factor for each output channel.
@@ -37,7 +38,7 @@ pub struct Epilogue<'a> {
     /// A tensor of the output's shape.
     pub residual: Option<Residual<'a>>,
     /// Whether negative results become zero.
-    pub relu: bool,
+    pub activation: Activation,
     /// A second tensor made from the finished output.
     pub second: Option<Second<'a>>,
 }
@@ -52,7 +53,7 @@ pub enum Residual<'a> {
     Output,
 }
 
-/// A second output, `out = relu(y * scale + shift)` of a convolution's finished output `y`:
+/// A second output, `out = activation(y * scale + shift)` of a convolution's finished output `y`:
 /// in pre-activation networks the sum and its normalised activation are both needed.
 #[derive(Debug)]
 pub struct Second<'a> {
@@ -61,7 +62,7 @@ pub struct Second<'a> {
     /// A summand for each output channel.
     pub shift: &'a [f32],
     /// Whether negative results become zero.
-    pub relu: bool,
+    pub activation: Activation,
     /// A tensor of the output's shape.
     pub out: &'a mut [f32],
 }

@@ -451,8 +451,17 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
         let packed = PackedConv::new(&ctx, geometry, &w);
         let mut raw = vec![0.0; shape.output_len()];
         conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut raw);
-        for options in 0..64 {
+        for options in 0..128 {
             let on = |bit: usize| options >> bit & 1 == 1;
+            let activation = |is_on: bool| match (is_on, on(6)) {
+                (false, _) => Activation::Identity,
+                (true, false) => Activation::Relu,
+                (true, true) => Activation::Relu6,
+            };
+            let bounded = |is_on: bool, x: f32| {
+                let [least, largest] = activation(is_on).bounds();
+                x.clamp(least, largest)
+            };
             let in_place = on(5);
             if in_place && !(on(2) && packed.adds_in_place(&ctx, &shape)) {
                 continue;
@@ -469,11 +478,11 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
                 } else {
                     Residual::Tensor(&residual)
                 }),
-                relu: on(3),
+                activation: activation(on(3)),
                 second: on(4).then_some(Second {
                     scale: &scale2,
                     shift: &shift2,
-                    relu: on(0),
+                    activation: activation(on(0)),
                     out: &mut z,
                 }),
             };
@@ -484,18 +493,13 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
                 expected *= if on(0) { scale[c] } else { 1.0 };
                 expected += if on(1) { shift[c] } else { 0.0 };
                 expected += if on(2) { residual[i] } else { 0.0 };
-                expected = if on(3) { expected.max(0.0) } else { expected };
+                expected = bounded(on(3), expected);
                 assert!(
                     (y[i] - expected).abs() < 2e-6 * (1.0 + expected.abs()),
                     "{options} at {i}: {} {expected}",
                     y[i]
                 );
-                let z_expected = y[i] * scale2[c] + shift2[c];
-                let z_expected = if on(0) {
-                    z_expected.max(0.0)
-                } else {
-                    z_expected
-                };
+                let z_expected = bounded(on(0), y[i] * scale2[c] + shift2[c]);
                 if on(4) {
                     assert!(
                         (z[i] - z_expected).abs() < 2e-6 * (1.0 + z_expected.abs()),

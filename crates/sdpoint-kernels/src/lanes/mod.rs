@@ -12,7 +12,7 @@
 mod fold;
 mod sweep;
 
-use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::ops::BitOps;
 use rten_simd::{Elem, Isa};
 
 pub(crate) use fold::Fold;
@@ -52,13 +52,6 @@ pub(crate) fn fill_tile(parameter: &[f32], tile: &mut [f32]) {
     for pixel in tile.chunks_exact_mut(parameter.len()) {
         pixel.copy_from_slice(parameter);
     }
-}
-
-/// `max(x, 0)` that keeps NaN, which the machine's own maximum may not.
-#[inline(always)]
-pub(crate) fn relu<I: Isa>(isa: I, x: I::F32) -> I::F32 {
-    let ops = isa.f32();
-    ops.select(ops.zero(), x, ops.le(x, ops.zero()))
 }
 
 /// An expression evaluated lane by lane.

@@ -6,15 +6,16 @@ use rten_simd::Isa;
 use rten_simd::ops::NumOps;
 
 use super::channel_sums::{add_tile, channel_sums};
-use super::{check_parameters, check_pixels, fold_one, masked, nth_tiles, with_tiles};
+use super::{check_parameters, check_pixels, fold_one, gated, nth_tiles, with_tiles};
+use crate::activation::Activation;
 use crate::context::Context;
 use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
 
-/// Gradients of training-mode batch normalisation, with ReLU on its output if
-/// `relu`.
+/// Gradients of training-mode batch normalisation with an activation on its
+/// output.
 ///
-/// With `dz` the gradient `dy` where the output is positive (everywhere
-/// without ReLU), `xhat = (x - mean) * invstd` and averages over pixels:
+/// With `dz` the gradient `dy` where the activation passes it on (everywhere
+/// without one), `xhat = (x - mean) * invstd` and averages over pixels:
 ///
 /// ```text
 /// dbeta  = sum(dz)
@@ -22,8 +23,8 @@ use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
 /// dx     = gamma * invstd * (dz - average(dz) - xhat * average(dz * xhat)) + skip_grad
 /// ```
 ///
-/// (Ioffe and Szegedy, "Batch Normalization", 2015, section 3.) Whether the
-/// output was positive is computed anew from `x`, as [`fold`](super::fold) and
+/// (Ioffe and Szegedy, "Batch Normalization", 2015, section 3.) Whether it
+/// does is computed anew from `x`, as [`fold`](super::fold) and
 /// [`scale_shift`](super::scale_shift) do, which costs less than reading it. `skip_grad` is the
 /// gradient that reaches `x` by another way, a residual block's shortcut.
 ///
@@ -37,7 +38,7 @@ pub fn batch_norm_backward(
     beta: &[f32],
     mean: &[f32],
     invstd: &[f32],
-    relu: bool,
+    activation: Activation,
     skip_grad: Option<&[f32]>,
     dgamma: &mut [f32],
     dbeta: &mut [f32],
@@ -80,7 +81,7 @@ pub fn batch_norm_backward(
         scratch.fill(0.0);
         let (sum_tile, product_tile) = scratch.split_at_mut(tile_len);
         ctx.dispatch(Fold {
-            expression: BackwardSums { relu },
+            expression: BackwardSums { activation },
             accumulators: [&mut *sum_tile, &mut *product_tile],
             streams: [&x[range.clone()], &dy[range]],
             tiles: nth_tiles(tiles),
@@ -98,7 +99,7 @@ pub fn batch_norm_backward(
             coefficients[channels + c] = (-per_pixel * sum) as f32;
         }
     });
-    let expression = BackwardApply { relu };
+    let expression = BackwardApply { activation };
     let parameters = &*parameters;
     with_tiles(ctx, nth_tiles::<5>(parameters), |tiles| match skip_grad {
         Some(skip) => sweep(ctx, expression, [dx], [x, dy, skip], tiles),
@@ -109,7 +110,7 @@ pub fn batch_norm_backward(
 /// Sums of `dz` and of `dz * (x - mean)`.
 #[derive(Clone, Copy)]
 struct BackwardSums {
-    relu: bool,
+    activation: Activation,
 }
 
 impl Expression<2, 2, 3> for BackwardSums {
@@ -122,11 +123,7 @@ impl Expression<2, 2, 3> for BackwardSums {
         [scale, shift, mean]: [I::F32; 3],
     ) -> [I::F32; 2] {
         let ops = isa.f32();
-        let dz = if self.relu {
-            masked(isa, x, dy, scale, shift)
-        } else {
-            dy
-        };
+        let dz = gated(isa, self.activation, [x, dy], [scale, shift]);
         [
             ops.add(sum, dz),
             ops.mul_add(dz, ops.sub(x, mean), products),
@@ -137,7 +134,7 @@ impl Expression<2, 2, 3> for BackwardSums {
 /// `dx = scale * dz + slope * (x - mean) + offset (+ skip)`.
 #[derive(Clone, Copy)]
 struct BackwardApply {
-    relu: bool,
+    activation: Activation,
 }
 
 impl<const IN: usize> Expression<1, IN, 5> for BackwardApply {
@@ -151,11 +148,7 @@ impl<const IN: usize> Expression<1, IN, 5> for BackwardApply {
     ) -> [I::F32; 1] {
         let ops = isa.f32();
         let (x, dy) = (inputs[0], inputs[1]);
-        let dz = if self.relu {
-            masked(isa, x, dy, scale, shift)
-        } else {
-            dy
-        };
+        let dz = gated(isa, self.activation, [x, dy], [scale, shift]);
         let mut dx = ops.mul_add(slope, ops.sub(x, mean), offset);
         dx = ops.mul_add(scale, dz, dx);
         if let &[skip] = &inputs[2..] {

@@ -8,10 +8,11 @@ mod statistics;
 mod tests;
 
 use rten_simd::Isa;
-use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::ops::NumOps;
 
+use crate::activation::Activation;
 use crate::context::Context;
-use crate::lanes::{Expression, fill_tile, relu, sweep, sweep_tile_len};
+use crate::lanes::{Expression, fill_tile, sweep, sweep_tile_len};
 
 pub use backward::batch_norm_backward;
 pub use statistics::{batch_statistics, sum_pixels};
@@ -68,8 +69,8 @@ fn fold_one(gamma: f32, beta: f32, mean: f32, invstd: f32) -> (f32, f32) {
     )
 }
 
-/// `y = x * scale + shift (+ residual)`, then ReLU if `relu`; `scale` and
-/// `shift` have a value for each channel.
+/// `y = activation(x * scale + shift)`; `scale` and `shift` have a value for
+/// each channel.
 ///
 /// # Panics
 /// If the lengths differ or `x` is not whole pixels.
@@ -78,56 +79,12 @@ pub fn scale_shift(
     x: &[f32],
     scale: &[f32],
     shift: &[f32],
-    residual: Option<&[f32]>,
-    relu: bool,
+    activation: Activation,
     y: &mut [f32],
 ) {
     check_pixels(x, scale.len());
-    with_tiles(ctx, [scale, shift], |tiles| match residual {
-        Some(residual) => sweep(ctx, ScaleShift { relu }, [y], [x, residual], tiles),
-        None => sweep(ctx, ScaleShift { relu }, [y], [x], tiles),
-    });
-}
-
-/// [`scale_shift`] with `y` in the place of `x`.
-///
-/// # Panics
-/// If the lengths differ or `y` is not whole pixels.
-pub fn scale_shift_in_place(
-    ctx: &Context,
-    y: &mut [f32],
-    scale: &[f32],
-    shift: &[f32],
-    residual: Option<&[f32]>,
-    relu: bool,
-) {
-    check_pixels(y, scale.len());
-    with_tiles(ctx, [scale, shift], |tiles| match residual {
-        Some(residual) => sweep(ctx, ScaleShiftInPlace { relu }, [y], [residual], tiles),
-        None => sweep(ctx, ScaleShiftInPlace { relu }, [y], [], tiles),
-    });
-}
-
-/// The gradient of [`scale_shift`] with respect to `x`, for frozen statistics:
-/// `dx = dy * scale (+ skip_grad)`, and 0 for `dy` where ReLU cut if `relu`.
-///
-/// # Panics
-/// If the lengths differ or `x` is not whole pixels.
-pub fn scale_shift_backward(
-    ctx: &Context,
-    x: &[f32],
-    dy: &[f32],
-    scale: &[f32],
-    shift: &[f32],
-    relu: bool,
-    skip_grad: Option<&[f32]>,
-    dx: &mut [f32],
-) {
-    check_pixels(x, scale.len());
-    let expression = ScaleShiftBackward { relu };
-    with_tiles(ctx, [scale, shift], |tiles| match skip_grad {
-        Some(skip) => sweep(ctx, expression, [dx], [x, dy, skip], tiles),
-        None => sweep(ctx, expression, [dx], [x, dy], tiles),
+    with_tiles(ctx, [scale, shift], |tiles| {
+        sweep(ctx, ScaleShift { activation }, [y], [x], tiles);
     });
 }
 
@@ -172,101 +129,35 @@ fn nth_tiles<const N: usize>(tiles: &[f32]) -> [&[f32]; N] {
     std::array::from_fn(|i| &tiles[i * len..(i + 1) * len])
 }
 
-/// Inputs are x and, if there is one, the residual.
 #[derive(Clone, Copy)]
 struct ScaleShift {
-    relu: bool,
+    activation: Activation,
 }
 
-impl<const IN: usize> Expression<1, IN, 2> for ScaleShift {
+impl Expression<1, 1, 2> for ScaleShift {
     #[inline(always)]
     fn eval<I: Isa>(
         self,
         isa: I,
         _: [I::F32; 1],
-        inputs: [I::F32; IN],
+        [x]: [I::F32; 1],
         [scale, shift]: [I::F32; 2],
     ) -> [I::F32; 1] {
-        [scale_shift_lanes(
-            isa,
-            inputs[0],
-            scale,
-            shift,
-            &inputs[1..],
-            self.relu,
-        )]
+        let y = isa.f32().mul_add(x, scale, shift);
+        [self.activation.of(isa, y)]
     }
 }
 
-/// The input is, if there is one, the residual.
-#[derive(Clone, Copy)]
-struct ScaleShiftInPlace {
-    relu: bool,
-}
-
-impl<const IN: usize> Expression<1, IN, 2> for ScaleShiftInPlace {
-    #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        [y]: [I::F32; 1],
-        inputs: [I::F32; IN],
-        [scale, shift]: [I::F32; 2],
-    ) -> [I::F32; 1] {
-        [scale_shift_lanes(isa, y, scale, shift, &inputs, self.relu)]
-    }
-}
-
+/// `dy` where the activation of `x * scale + shift` passes it on.
 #[inline(always)]
-fn scale_shift_lanes<I: Isa>(
+fn gated<I: Isa>(
     isa: I,
-    x: I::F32,
-    scale: I::F32,
-    shift: I::F32,
-    residual: &[I::F32],
-    with_relu: bool,
+    activation: Activation,
+    [x, dy]: [I::F32; 2],
+    [scale, shift]: [I::F32; 2],
 ) -> I::F32 {
-    let ops = isa.f32();
-    let mut y = ops.mul_add(x, scale, shift);
-    if let &[residual] = residual {
-        y = ops.add(y, residual);
-    }
-    if with_relu { relu(isa, y) } else { y }
-}
-
-/// `dy` where ReLU let `x * scale + shift` pass.
-#[inline(always)]
-fn masked<I: Isa>(isa: I, x: I::F32, dy: I::F32, scale: I::F32, shift: I::F32) -> I::F32 {
-    let ops = isa.f32();
-    let positive = ops.gt(ops.mul_add(x, scale, shift), ops.zero());
-    ops.select(dy, ops.zero(), positive)
-}
-
-/// Inputs are x, dy and, if there is one, the skip gradient.
-#[derive(Clone, Copy)]
-struct ScaleShiftBackward {
-    relu: bool,
-}
-
-impl<const IN: usize> Expression<1, IN, 2> for ScaleShiftBackward {
-    #[inline(always)]
-    fn eval<I: Isa>(
-        self,
-        isa: I,
-        _: [I::F32; 1],
-        inputs: [I::F32; IN],
-        [scale, shift]: [I::F32; 2],
-    ) -> [I::F32; 1] {
-        let ops = isa.f32();
-        let (x, dy) = (inputs[0], inputs[1]);
-        let dz = if self.relu {
-            masked(isa, x, dy, scale, shift)
-        } else {
-            dy
-        };
-        [match &inputs[2..] {
-            &[skip] => ops.mul_add(dz, scale, skip),
-            _ => ops.mul(dz, scale),
-        }]
+    match activation {
+        Activation::Identity => dy,
+        _ => activation.gradient(isa, isa.f32().mul_add(x, scale, shift), dy),
     }
 }
