@@ -65,7 +65,7 @@ pub struct Args {
     classes: Option<String>,
     #[command(flatten)]
     images: preprocessing::Options,
-    /// Pass over a config.json beside the weights
+    /// Pass over a config.json beside the weights, and over what the file calls its network
     #[arg(long)]
     no_config: bool,
     /// Import although tensors are left over that the network has no place for
@@ -97,6 +97,9 @@ pub fn run(args: &Args) -> Outcome {
     let preprocessing = args.images.preprocessing(side, configured)?;
 
     let checkpoint = Checkpoint::open(&found.weights)?;
+    if let Some(said) = checkpoint.architecture().filter(|_| !args.no_config) {
+        config::check_architecture(&found.weights, said, name)?;
+    }
     let imported = imported(args, &found.weights, &checkpoint, &zoo::build(name, 2)?)?;
     let macs = imported
         .network
@@ -130,6 +133,7 @@ pub fn run(args: &Args) -> Outcome {
         classes: model.classes.len(),
         parameters: model.weights.count(),
         tensors: model.weights.0.len() + 2 * model.network.norms().len(),
+        architecture: checkpoint.architecture(),
         from: Taken::new(&origin),
         left_over: &left_over,
         config: config.map(Config::path),

@@ -104,7 +104,7 @@ fn what_does_not_fit_is_named_and_nothing_is_written() {
     let base = ["import", &from, "-o", &model];
     fail(
         4,
-        &["fc.bias, bn.running_var"],
+        &["1 missing", "bn.running_var"],
         &with(&base, &["--network", "preresnet8"]),
     );
     fail(

@@ -153,6 +153,7 @@ impl Checkpoint {
             Content {
                 sets: vec![TensorSet::at_top(safetensors::tensors(&file)?)],
                 big_endian: false,
+                architecture: None,
             }
         } else {
             return Err(foreign::file(&file));
@@ -164,6 +165,12 @@ impl Checkpoint {
     /// first.
     pub fn sets(&self) -> &[TensorSet] {
         &self.content.sets
+    }
+
+    /// What the file calls its network, under `arch`, as training scripts
+    /// keep it.
+    pub fn architecture(&self) -> Option<&str> {
+        self.content.architecture.as_deref()
     }
 
     /// Bytes of the file.

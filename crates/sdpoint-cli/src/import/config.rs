@@ -287,6 +287,35 @@ impl Config {
     }
 }
 
+/// Networks of timm whose tensors have the names and shapes of a listed one,
+/// and what they compute otherwise.
+const SAME_TENSORS: [(&str, &str); 2] = [
+    ("resnetblur", "blur pooling"),
+    ("resnetaa", "average pooling against aliasing"),
+];
+
+/// Refuses a checkpoint that calls its network by a name of timm's which
+/// stands for another computation than that of the network asked for.
+pub fn check_architecture(path: &Path, said: &str, network: &str) -> Result<(), Failure> {
+    let refused = |problem: String| {
+        let path = path.display();
+        Failure::new(
+            Class::Model,
+            format!("'{path}' cannot be imported: its 'arch' is {said}, {problem}"),
+        )
+        .hint("--no-config imports the weights without what the file says of its network")
+    };
+    if let Some((_, what)) = SAME_TENSORS.iter().find(|(name, _)| said.starts_with(name)) {
+        return Err(refused(format!(
+            "which has {what}; sdpoint does not compute that"
+        )));
+    }
+    match network_of(said) {
+        Some(other) if other != network => Err(refused(format!("not {network}"))),
+        _ => Ok(()),
+    }
+}
+
 /// The listed network that an architecture of timm is.
 fn network_of(architecture: &str) -> Option<&'static str> {
     // A tag of the weights may follow.

@@ -18,6 +18,8 @@ pub struct Report<'a> {
     pub parameters: usize,
     /// Tensors that the network needs, all of which were there.
     pub tensors: usize,
+    /// What the file calls its network.
+    pub architecture: Option<&'a str>,
     /// Where they were found.
     #[serde(flatten)]
     pub from: Taken<'a>,
@@ -179,6 +181,9 @@ impl Report<'_> {
         let mut lines = self.from.lines();
         if !self.left_over.is_empty() {
             lines.push(format!("Left over: {}.", few(self.left_over)));
+        }
+        if let Some(said) = self.architecture.filter(|said| *said != self.network) {
+            lines.push(format!("The file calls its network '{}'.", shown(said)));
         }
         if let Some(config) = self.config {
             lines.push(format!("Configuration: {}.", config.display()));

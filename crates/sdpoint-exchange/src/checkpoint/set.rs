@@ -12,6 +12,8 @@ pub(crate) type Entry = Result<StoredTensor, String>;
 pub(super) struct Content {
     pub sets: Vec<TensorSet>,
     pub big_endian: bool,
+    /// What the file calls its network, under `arch`.
+    pub architecture: Option<String>,
 }
 
 /// A dictionary of tensors in a file, or the tensors of a module that was

@@ -40,8 +40,11 @@ pub(super) fn zipped(file: &[u8]) -> Result<Content, Fault> {
     };
     let (values, top) = run(&mut Bytes::within(file, pickle))?;
     let find = |key: &str| read(&format!("data/{key}"));
-    let sets = sets(&values, top, &mut Tensors::new(file, &values, &find))?;
-    Ok(Content { sets, big_endian })
+    Ok(Content {
+        sets: sets(&values, top, &mut Tensors::new(file, &values, &find))?,
+        big_endian,
+        architecture: architecture(&values, top),
+    })
 }
 
 /// The folder that everything is in, and the pickle.
@@ -60,19 +63,34 @@ fn pickle_of<'a>(files: &Directory<'a>) -> Option<(&'a str, Range<usize>)> {
 pub(super) fn pickled(file: &[u8]) -> Result<Content, Fault> {
     let mut input = Bytes::new(file);
     let (values, top) = run(&mut input)?;
-    let sets = if is_magic(&values, top) {
-        let legacy = Legacy::behind_magic(&mut input)?;
-        let find = |key: &str| legacy.storages.get(key).cloned();
-        let mut tensors = Tensors::new(file, &legacy.values, &find);
-        sets(&legacy.values, legacy.top, &mut tensors)?
+    let whole = if is_magic(&values, top) {
+        Legacy::behind_magic(&mut input)?
     } else {
-        sets(&values, top, &mut Tensors::new(file, &values, &|_| None))?
+        Legacy {
+            values,
+            top,
+            storages: HashMap::new(),
+        }
     };
+    let (values, top) = (&whole.values, whole.top);
+    let find = |key: &str| whole.storages.get(key).cloned();
     Ok(Content {
-        sets,
+        sets: sets(values, top, &mut Tensors::new(file, values, &find))?,
         // These files are little-endian wherever they are written.
         big_endian: false,
+        architecture: architecture(values, top),
     })
+}
+
+/// What training scripts call the network, beside the weights.
+fn architecture(values: &Values<'_>, top: Id) -> Option<String> {
+    let is_arch = |key: Id| matches!(values.get(key), Value::Text("arch" | "architecture"));
+    let mut items = values.items(top)?.iter();
+    let &(_, value) = items.find(|&&(key, _)| is_arch(key))?;
+    match values.get(value) {
+        Value::Text(name) if name.len() <= 100 => Some((*name).to_owned()),
+        _ => None,
+    }
 }
 
 fn is_magic(values: &Values<'_>, top: Id) -> bool {

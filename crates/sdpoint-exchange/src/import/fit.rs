@@ -332,6 +332,8 @@ fn prefix(
                     std::cmp::Reverse((prefix.len(), **prefix)),
                 )
             });
+            // A few names behind a prefix say nothing of it.
+            let best = best.filter(|(_, score)| 2 * score.names > layout.body.len());
             let best = best.map_or(String::new(), |(prefix, _)| (*prefix).to_owned());
             (best, Vec::new())
         }

@@ -1,0 +1,328 @@
+//! Weights of all kinds through `sdpoint import`.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{fail, json, succeed};
+use safetensors::tensor::{Dtype, TensorView};
+use sdpoint::{EvalTransform, Interpolation, Model, zoo};
+use serde_json::json;
+use tempfile::TempDir;
+
+/// A folder, and an argument for each file in it.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn argument(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Zeros for all tensors of a network, under other names.
+    fn zeros(&self, file: &str, network: &str, name: impl Fn(&str) -> String) -> String {
+        let network = zoo::build(network, 3).unwrap();
+        let mut tensors: Vec<(String, Vec<usize>)> = network
+            .parameters()
+            .into_iter()
+            .map(|parameter| (parameter.name, parameter.shape))
+            .collect();
+        for norm in network.norms() {
+            for kind in ["mean", "var"] {
+                tensors.push((format!("{}.running_{kind}", norm.name), vec![norm.channels]));
+            }
+        }
+        let size = |shape: &Vec<usize>| 4 * shape.iter().product::<usize>();
+        let largest = tensors.iter().map(|(_, shape)| size(shape)).max().unwrap();
+        let data = vec![0; largest];
+        let views = tensors.iter().map(|(old, shape)| {
+            let view = TensorView::new(Dtype::F32, shape.clone(), &data[..size(shape)]);
+            (name(old), view.unwrap())
+        });
+        safetensors::serialize_to_file(views, None, &self.path(file)).unwrap();
+        self.argument(file)
+    }
+}
+
+/// Imports zeros of preresnet8 with more arguments; what the model is then.
+fn imported(arguments: &[&str]) -> Model {
+    let folder = Folder::new();
+    let from = folder.zeros("net.safetensors", "preresnet8", str::to_owned);
+    let model = folder.argument("model.safetensors");
+    let base = ["import", &from, "--network", "preresnet8", "-o", &model];
+    succeed(&[&base, arguments].concat());
+    Model::load(&model).unwrap()
+}
+
+/// Fails to import zeros of preresnet8 with more arguments.
+fn refused(texts: &[&str], arguments: &[&str]) {
+    let folder = Folder::new();
+    let from = folder.zeros("net.safetensors", "preresnet8", str::to_owned);
+    let model = folder.argument("model.safetensors");
+    let base = ["import", &from, "--network", "preresnet8", "-o", &model];
+    fail(2, texts, &[&base, arguments].concat());
+    assert!(!Path::new(&model).exists());
+}
+
+#[test]
+fn images_are_prepared_as_the_options_say() {
+    let crop = |resize| EvalTransform::CenterCrop { resize };
+    for (arguments, size, evaluate, filter) in [
+        (&[][..], 32, EvalTransform::Resize, Interpolation::Bilinear),
+        (
+            &["--resize-mode", "short-side", "--interpolation", "bicubic"],
+            32,
+            crop(32),
+            Interpolation::Bicubic,
+        ),
+        (
+            &["--resize-mode", "squash", "--resize", "40"],
+            32,
+            EvalTransform::SquashCrop { resize: [40, 40] },
+            Interpolation::Bilinear,
+        ),
+        (
+            &["--preset", "torchvision-v2"],
+            224,
+            crop(232),
+            Interpolation::Bilinear,
+        ),
+        (
+            &["--preset", "timm-a1", "--interpolation", "lanczos"],
+            224,
+            crop(235),
+            Interpolation::Lanczos,
+        ),
+        (
+            &["--preset", "timm-a3"],
+            160,
+            crop(168),
+            Interpolation::Bicubic,
+        ),
+        (
+            &["--preset", "torchvision-v1", "--resize-mode", "squash"],
+            224,
+            EvalTransform::Resize,
+            Interpolation::Bilinear,
+        ),
+    ] {
+        let preprocessing = imported(arguments).preprocessing;
+        assert_eq!(preprocessing.size, [size; 2], "{arguments:?}");
+        assert_eq!(preprocessing.evaluate, evaluate, "{arguments:?}");
+        assert_eq!(preprocessing.interpolation, filter, "{arguments:?}");
+    }
+    let preprocessing = imported(&["--mean", "0.5, 0.4, 0.3", "--std", "(0.2, 0.2, 0.1)"]);
+    assert_eq!(preprocessing.preprocessing.mean, [0.5, 0.4, 0.3]);
+    assert_eq!(preprocessing.preprocessing.std, [0.2, 0.2, 0.1]);
+}
+
+#[test]
+fn absurd_preprocessing_is_refused_with_what_was_meant() {
+    refused(
+        &[
+            "mean of 123.675",
+            "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+        ],
+        &[
+            "--mean",
+            "123.675,116.28,103.53",
+            "--std",
+            "58.395,57.12,57.375",
+        ],
+    );
+    refused(&["--std 0.229"], &["--std", "58.395,57.12,57.375"]);
+    refused(&["deviation", "0.2"], &["--std", "1e-38,1e-38,1e-38"]);
+    refused(&["deviation"], &["--std", "0,1,1"]);
+    refused(&["deviation"], &["--std=-0.2,0.2,0.2"]);
+    refused(&["not finite"], &["--mean", "NaN,0,0"]);
+    refused(&["not all finite"], &["--std", "inf,1,1"]);
+    refused(&["mean of -0.5"], &["--mean", "-0.5,0.5,0.5"]);
+    refused(
+        &["resized to 200 pixels", "--resize 256"],
+        &["--input", "224", "--resize", "200"],
+    );
+    refused(
+        &["resized to 200 pixels"],
+        &[
+            "--input",
+            "224",
+            "--resize",
+            "200",
+            "--resize-mode",
+            "squash",
+        ],
+    );
+    refused(&["no number"], &["--mean", "a,b,c"]);
+    refused(&["nearest", "lanczos"], &["--interpolation", "cubic"]);
+    refused(&["torchvision-v2"], &["--preset", "imagenet"]);
+}
+
+#[test]
+fn what_was_taken_is_said() {
+    let folder = Folder::new();
+    let model = folder.argument("model.safetensors");
+    let from = folder.zeros("net.safetensors", "preresnet8", |name| {
+        match name.strip_prefix("fc.") {
+            Some(rest) => format!("model.fc.1.{rest}"),
+            None => format!("model.{name}"),
+        }
+    });
+    let import = ["import", &from, "--network", "preresnet8", "-o", &model];
+    let text = succeed(&import);
+    for part in [
+        "names behind 'model.'",
+        "it is 'model.fc.1'",
+        "squashed to 32 (bilinear)",
+        "epsilon of 1e-5",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let report = &json(&[&import[..], &["--json"]].concat())[0];
+    assert_eq!(report["prefix"], "model.");
+    assert_eq!(report["key"], "");
+    assert_eq!(report["averaged"], false);
+    assert_eq!(report["others"], json!([]));
+    assert_eq!(report["outside"], json!([]));
+    assert_eq!(
+        report["classifier"],
+        json!({"name": "model.fc.1", "bias": true, "outputs": 3})
+    );
+    let chosen = |more: &[&'static str]| [&import[..], more].concat();
+    succeed(&chosen(&["--prefix", "model", "--key", "."]));
+    fail(4, &["missing"], &chosen(&["--prefix", "net."]));
+    fail(
+        4,
+        &["no dictionary of tensors 'ema'"],
+        &chosen(&["--key", "ema"]),
+    );
+}
+
+#[test]
+fn a_part_of_a_listed_network_is_not_imported() {
+    let folder = Folder::new();
+    let model = folder.argument("model.safetensors");
+    // All of resnet18's tensors are in resnet34.
+    let from = folder.zeros("net.safetensors", "resnet34", str::to_owned);
+    let import = ["import", &from, "--network", "resnet18", "-o", &model];
+    for more in [&[][..], &["--allow-left-over"]] {
+        let errors = fail(
+            4,
+            &["and 75 others", "--network resnet34"],
+            &[&import[..], more].concat(),
+        );
+        assert!(!errors.contains("--allow-left-over"), "{errors}");
+        assert!(errors.len() < 1500, "{errors}");
+    }
+}
+
+/// A folder as timm saves it.
+fn timm(config: &serde_json::Value) -> Folder {
+    let folder = Folder::new();
+    folder.zeros("model.safetensors", "resnet18", str::to_owned);
+    fs::write(folder.path("config.json"), config.to_string()).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_of_timm_is_read_with_its_configuration() {
+    let config = json!({
+        "architecture": "resnet18",
+        "num_classes": 3,
+        "global_pool": "avg",
+        "label_names": ["cat", "dog", "eel"],
+        "pretrained_cfg": {
+            "tag": "a1_in1k",
+            "input_size": [3, 192, 192],
+            "interpolation": "bicubic",
+            "crop_pct": 0.95,
+            "crop_mode": "center",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+        },
+        "model_args": {"drop_rate": 0.1},
+    });
+    let folder = timm(&config);
+    let root = folder.0.path().to_str().unwrap().to_owned();
+    let out = folder.argument("model.sdp");
+    // The folder, and the file in it.
+    for from in [root, folder.argument("model.safetensors")] {
+        let report = &json(&["import", &from, "-o", &out, "--json"])[0];
+        assert_eq!(report["network"], "resnet18");
+        assert!(report["config"].as_str().unwrap().ends_with("config.json"));
+        let model = Model::load(&out).unwrap();
+        assert_eq!(model.classes, ["cat", "dog", "eel"]);
+        let preprocessing = model.preprocessing;
+        assert_eq!(preprocessing.size, [192, 192]);
+        // floor(192 / 0.95)
+        assert_eq!(
+            preprocessing.evaluate,
+            EvalTransform::CenterCrop { resize: 202 }
+        );
+        assert_eq!(preprocessing.interpolation, Interpolation::Bicubic);
+        assert_eq!(preprocessing.mean, [0.5; 3]);
+    }
+    let from = folder.argument("model.safetensors");
+    fail(
+        4,
+        &["of resnet18, not resnet34"],
+        &["import", &from, "--network", "resnet34", "-o", &out],
+    );
+    let without = ["--network", "resnet18", "--no-config"];
+    succeed(&[&["import", &from, "-o", &out], &without[..]].concat());
+    assert_eq!(Model::load(&out).unwrap().preprocessing.size, [224, 224]);
+}
+
+#[test]
+fn what_a_configuration_says_and_sdpoint_does_not_compute_is_refused() {
+    for (change, part) in [
+        (json!({"architecture": "resnetblur18"}), "resnetblur18"),
+        (json!({"architecture": "resnet18d"}), "resnet18d"),
+        (json!({"model_args": {"aa_layer": "blurpool"}}), "aa_layer"),
+        (json!({"model_args": {"act_layer": "silu"}}), "act_layer"),
+        (
+            json!({"model_args": {"output_stride": 16}}),
+            "output_stride",
+        ),
+        (json!({"model_args": {"avg_down": true}}), "avg_down"),
+        (json!({"model_args": {"stem_type": "deep"}}), "stem_type"),
+        (
+            json!({"model_args": {"block_args": {"attn_layer": "se"}}}),
+            "block_args",
+        ),
+        (
+            json!({"model_args": {"norm_layer": "groupnorm"}}),
+            "norm_layer",
+        ),
+        (json!({"model_args": {"bn_eps": 0.1}}), "bn_eps"),
+        (json!({"global_pool": "max"}), "global_pool"),
+        (json!({"num_classes": 4}), "4 classes"),
+        (json!({"pretrained_cfg": {"crop_mode": "border"}}), "border"),
+        (json!({"pretrained_cfg": {"crop_pct": 0.0}}), "crop_pct"),
+        (json!({"model_type": "resnet"}), "transformers"),
+    ] {
+        let mut config = json!({"architecture": "resnet18"});
+        for (name, value) in change.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        let folder = timm(&config);
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let import = ["import", &from, "--network", "resnet18", "-o", &out];
+        fail(4, &["config.json", part, "hint: "], &import);
+        assert!(!Path::new(&out).exists());
+    }
+    // What is about something else is passed over.
+    let folder = timm(&json!({"port": 8080}));
+    let out = folder.argument("model.sdp");
+    let from = folder.argument("model.safetensors");
+    fail(2, &["--network"], &["import", &from, "-o", &out]);
+    succeed(&["import", &from, "--network", "resnet18", "-o", &out]);
+}
