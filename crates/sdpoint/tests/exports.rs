@@ -9,19 +9,16 @@ use rten::Value;
 use sdpoint::engine::{Context, Images, InferenceEngine};
 use sdpoint::exchange::onnx;
 
-/// Networks of all kinds: with and without a stem, pre- and post-activation,
-/// basic blocks and bottlenecks, groups, several exits. The deeper ones are
-/// narrow, as the other engine is built without optimisation here.
-const NAMES: [&str; 9] = [
+/// Networks of all kinds, small ones: with and without a stem, pre- and
+/// post-activation, basic blocks and bottlenecks, groups, several exits.
+/// `tests/peers/` has larger ones and more sizes.
+const NAMES: [&str; 6] = [
     "preresnet8",
-    "preresnet20-w8",
-    "preresnet20-w8-exits",
-    "preresnet20-w8-exit1",
-    "wrn10-1",
     "resnet-mini",
     "resnet-mini-basic",
     "resnext-mini",
     "preresnet-mini",
+    "preresnet8-exits",
 ];
 
 /// Normalised images, channels last, and the same in the order of ONNX.
@@ -36,7 +33,7 @@ fn images(batch: usize, [height, width]: [usize; 2]) -> (Vec<f32>, Vec<f32>) {
     (last.collect(), first.collect())
 }
 
-/// Every instance of a network, for one image and for three.
+/// Every instance of a network, for two images.
 fn compare(name: &str, size: [usize; 2]) {
     let model = support::model(name, size);
     let context = Arc::new(Context::new(None).unwrap());
@@ -45,7 +42,8 @@ fn compare(name: &str, size: [usize; 2]) {
     for record in &model.instances {
         let instance = record.instance;
         let graph = rten::Model::load(onnx(&model, instance).unwrap()).unwrap();
-        for batch in [1, 3] {
+        {
+            let batch = 2;
             let (ours, theirs) = images(batch, size);
             let input = Images {
                 data: &ours,
@@ -70,23 +68,13 @@ fn compare(name: &str, size: [usize; 2]) {
 }
 
 #[test]
-fn every_instance_at_sizes_that_divide_evenly() {
-    NAMES.iter().for_each(|name| compare(name, [32, 32]));
+fn every_instance_at_sizes_that_do_not_divide_evenly() {
+    NAMES.iter().for_each(|name| compare(name, [17, 22]));
 }
 
 #[test]
-fn every_instance_at_odd_sizes() {
-    NAMES.iter().for_each(|name| compare(name, [33, 33]));
-}
-
-#[test]
-fn every_instance_of_images_that_are_not_square() {
-    NAMES.iter().for_each(|name| compare(name, [31, 45]));
-}
-
-#[test]
-fn every_instance_of_larger_images() {
-    for name in ["preresnet8", "resnet-mini-basic", "preresnet-mini"] {
-        compare(name, [64, 65]);
-    }
+fn instances_at_sizes_that_divide_evenly() {
+    ["preresnet8", "resnet-mini"]
+        .iter()
+        .for_each(|name| compare(name, [32, 32]));
 }
