@@ -33,11 +33,17 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
 /// assert_eq!(visible_name("café"), r"`café` (caf\u{e9})");
 /// assert_eq!(visible_name("cafe\u{301}"), "`cafe\u{301}` (cafe\\u{301})");
 /// ```
+///
+/// Of a name of more than a hundred characters, the first hundred are shown.
 pub fn visible_name(name: &str) -> String {
+    let (name, more) = match name.char_indices().nth(LONGEST) {
+        None => (name, ""),
+        Some((end, _)) => (&name[..end], "…"),
+    };
     let plain = |c: char| c.is_ascii_graphic() || c == ' ';
     let spaces = name.starts_with(' ') || name.ends_with(' ') || name.contains("  ");
     if name.chars().all(plain) && !spaces {
-        return format!("`{name}`");
+        return format!("`{name}{more}`");
     }
     let mut escaped = String::new();
     for c in name.chars() {
@@ -47,7 +53,7 @@ pub fn visible_name(name: &str) -> String {
             escaped.extend(c.escape_unicode());
         }
     }
-    format!("`{name}` ({escaped})")
+    format!("`{name}{more}` ({escaped}{more})")
 }
 
 /// At most five names as [`visible_name`] shows them, separated by commas.
