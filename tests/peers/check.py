@@ -131,6 +131,7 @@ def check_import():
             check(f"{what} from {path.name} at {height}x{width}", worst, 1e-4)
         path.unlink()
     check_types()
+    check_kinds()
 
 
 def check_types():
@@ -148,6 +149,88 @@ def check_types():
             worst = difference(ours(model, "full", images), expected)
             check(f"torchvision resnet18 in {dtype} from {path.name}", worst, 1e-4)
             path.unlink()
+
+
+def check_kinds():
+    """Files in which the weights lie elsewhere or under other names."""
+    net = randomised(torchvision.models.resnet18(num_classes=10), 30)
+    other = randomised(torchvision.models.resnet18(num_classes=10), 31)
+    state, plain = net.state_dict(), other.state_dict()
+    optimizer = torch.optim.AdamW(net.parameters())
+    averaged = torch.optim.swa_utils.AveragedModel(net, use_buffers=True).state_dict()
+    lightning = {f"model.{name}": value for name, value in plain.items()}
+    lightning |= {f"ema_model.{name}": value for name, value in state.items()}
+    lightning["criterion.weight"] = torch.ones(10)
+
+    def renamed(classifier):
+        return {name.replace("fc.", f"{classifier}."): value for name, value in state.items()}
+
+    head = {("head." if "fc." in name else "backbone.") + name: state[name] for name in state}
+    kinds = {
+        "a whole module": net,
+        "a whole module in DataParallel, beside its optimiser": {
+            "model": nn.DataParallel(net),
+            "optimizer": optimizer,
+            "schedule": torch.optim.lr_scheduler.StepLR(optimizer, 1),
+        },
+        "the averages of torchvision's references": {"model": plain, "model_ema": averaged},
+        "the averages of timm": {"state_dict": plain, "state_dict_ema": state, "arch": "resnet18"},
+        "averages in a dictionary of Lightning": {"state_dict": lightning, "loops": {}},
+        "names as torch.compile has them": {f"_orig_mod.{n}": v for n, v in state.items()},
+        "names as mmpretrain has them": {"meta": {}, "state_dict": head},
+        "a classifier behind a dropout": renamed("fc.1"),
+        "a classifier of another name": renamed("last_linear"),
+        "a network in parts": {
+            "body": {n: v for n, v in state.items() if "fc." not in n},
+            "fc": {"weight": state["fc.weight"], "bias": state["fc.bias"]},
+        },
+    }
+    images = torch.randn(2, 3, 160, 160)
+    model = WORK / "imported.safetensors"
+
+    def compared(what, path, network, expected):
+        sdpoint("import", path, *network, "-o", model)
+        check(f"resnet18 from {what}", difference(ours(model, "full", images), expected), 1e-4)
+
+    with torch.no_grad():
+        expected = net(images)
+    path = WORK / "kind.pth"
+    for what, content in kinds.items():
+        torch.save(content, path)
+        compared(what, path, ["--network", "resnet18"], expected)
+    for what, scripted in [
+        ("TorchScript", torch.jit.script(net)),
+        ("a traced module", torch.jit.trace(net, images)),
+    ]:
+        scripted.save(path)
+        compared(what, path, ["--network", "resnet18"], expected)
+
+    # One output with a sigmoid: the second of two classes.
+    single = randomised(torchvision.models.resnet18(num_classes=1), 32)
+    torch.save(single.state_dict(), path)
+    sdpoint("import", path, "--network", "resnet18", "-o", model)
+    found = torch.from_numpy(ours(model, "full", images).copy()).softmax(1)[:, 1:]
+    with torch.no_grad():
+        check("a sigmoid", difference(found, single(images).sigmoid()), 1e-4)
+
+    # timm's folders: what they say is read, and refused where it is something else.
+    folder = WORK / "timm"
+    for name, options, allowed in [
+        ("resnet18.a1_in1k", {}, True),
+        ("resnetblur18", {}, False),
+        ("resnet18", {"act_layer": "silu"}, False),
+        ("resnet18", {"output_stride": 16}, False),
+    ]:
+        net = randomised(timm.create_model(name, num_classes=10, **options), 33)
+        timm.models.save_for_hf(net, folder, safe_serialization=True)
+        if allowed:
+            with torch.no_grad():
+                compared(f"the folder of {name}", folder, [], net(images))
+            continue
+        command = [PROGRAMS / "sdpoint", "import", folder, "-o", model]
+        refused = subprocess.run(command, capture_output=True, text=True)
+        right = refused.returncode == 4 and "config.json" in refused.stderr
+        check(f"the folder of {name} with {options} is refused", 0.0 if right else 1.0, 0.0)
 
 
 def check_export(parts):

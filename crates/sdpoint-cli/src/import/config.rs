@@ -303,7 +303,7 @@ pub fn check_architecture(path: &Path, said: &str, network: &str) -> Result<(), 
             Class::Model,
             format!("'{path}' cannot be imported: its 'arch' is {said}, {problem}"),
         )
-        .hint("--no-config imports the weights without what the file says of its network")
+        .hint("in another network than their own, the weights would give wrong answers")
     };
     if let Some((_, what)) = SAME_TENSORS.iter().find(|(name, _)| said.starts_with(name)) {
         return Err(refused(format!(
@@ -363,8 +363,8 @@ fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
 
 fn refused(path: &Path, what: &str) -> Failure {
     let path = path.display();
-    let failure = Failure::new(Class::Model, format!("'{path}' says {what}"));
-    failure.hint("--no-config imports the weights without what this file says")
+    Failure::new(Class::Model, format!("'{path}' says {what}"))
+        .hint("in another network than their own, the weights would give wrong answers")
 }
 
 fn text_of(settings: &Map<String, Value>, name: &str) -> Option<String> {
