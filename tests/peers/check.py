@@ -6,6 +6,7 @@
 """
 
 import json
+import subprocess
 import sys
 
 import timm
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from support import WORK, check, difference, ours, randomised, sdpoint
+from support import PROGRAMS, WORK, check, difference, ours, randomised, sdpoint
 
 VISION = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
 TIMM = [*VISION, "resnext101_32x4d"]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sdpoint::data::{DataError, Dataset, OpenOptions, Sizes, Source, Split, open};
 
 use crate::failure::Failure;
-use crate::output::note;
+use crate::output::{note, one_line};
 use crate::size;
 
 /// The forms of a source, for the help texts of the commands.
@@ -105,7 +105,7 @@ pub fn note_skipped(data: &[&Dataset]) {
     }
     note(&format!("Skipped {} unreadable:", skipped.len()));
     for image in skipped.iter().take(SHOWN) {
-        note(&format!("  {image}"));
+        note(&format!("  {}", one_line(image)));
     }
     if skipped.len() > SHOWN {
         note(&format!("  and {} more", skipped.len() - SHOWN));

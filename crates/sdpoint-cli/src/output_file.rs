@@ -169,6 +169,8 @@ impl Outputs {
                 return Err(self.is_input(&file));
             }
             if replaced {
+                check_writable(&file)
+                    .map_err(|error| Failure::io(error.to_string(), error.kind()))?;
                 self.refuse_other_kind(&file, kind).map_err(|failure| {
                     failure.hint("move it away, or choose another folder with --out")
                 })?;

@@ -495,6 +495,21 @@ fn a_new_run_destroys_neither_its_start_nor_files_that_are_no_runs() {
         fs::remove_file(desk.path("other").join(name)).unwrap();
     }
     desk.write("other/.lock", b"someone's");
+    fs::copy(
+        desk.path("m.safetensors"),
+        desk.path("other/model.safetensors"),
+    )
+    .unwrap();
+    let protected = |readonly| {
+        let path = desk.path("other/model.safetensors");
+        let mut permissions = fs::metadata(&path).unwrap().permissions();
+        #[allow(clippy::permissions_set_readonly_false)]
+        permissions.set_readonly(readonly);
+        fs::set_permissions(path, permissions).unwrap();
+    };
+    protected(true);
+    desk.refuse(7, &["write-protected"], &overwrite);
+    protected(false);
     desk.succeed(&overwrite);
     desk.succeed(&overwrite);
     assert_eq!(desk.read("other/.lock"), b"someone's");

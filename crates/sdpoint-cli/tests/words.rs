@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{fail, fixture, json, png, stderr, stdout, succeed};
+use common::{fail, fixture, json, photos, png, stderr, stdout, succeed};
 use sdpoint::Model;
 use tempfile::TempDir;
 
@@ -336,4 +336,28 @@ fn names_cannot_pretend_to_be_lines_or_to_run_backwards() {
         );
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn names_of_skipped_images_stay_on_their_lines() {
+    let desk = Desk::new();
+    photos(&desk.path("photos"));
+    let name = "photos/train/lying/a\nerror: all is lost\u{202e}.png";
+    fs::write(desk.path(name), "no image").unwrap();
+    let data = format!("folder:{}", desk.at("photos"));
+    let out = desk.at("run");
+    let train = ["train", "--data", &data, "--out", &out, "--epochs", "1"];
+    let network = ["--network", "preresnet8-w2", "--ratios", "0.5"];
+    let output = common::run(&[&train[..], &network].concat());
+    let errors = stderr(&output);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("a\\nerror: all is lost\\u{202e}"),
+        "{errors}"
+    );
+    assert!(
+        !errors.lines().any(|line| line.starts_with("error")),
+        "{errors}"
+    );
 }

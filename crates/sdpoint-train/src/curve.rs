@@ -142,4 +142,20 @@ mod tests {
         let kinds: Vec<Kind> = marks.iter().map(|mark| mark.kind).collect();
         assert_eq!(kinds, [Kind::Full, Kind::Combination]);
     }
+
+    #[test]
+    fn a_title_of_any_characters_leaves_a_picture_that_viewers_read() {
+        let marks = vec![Mark {
+            name: "full".into(),
+            macs: 400,
+            top1: 0.5,
+            kind: Kind::Full,
+        }];
+        let series = [Series {
+            name: "x".into(),
+            marks,
+        }];
+        let svg = curve_svg("a\u{1b}\n<b> & c", &series);
+        assert!(svg.contains("a  &lt;b&gt; &amp; c"), "{svg}");
+    }
 }

@@ -46,7 +46,9 @@ pub fn curve_svg(title: &str, series: &[Series]) -> String {
     let mut svg = String::new();
     let canvas = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     canvas.fill(&WHITE).expect(INFALLIBLE);
-    let axes = Axes::draw(&canvas, title, series);
+    // Folders may be called anything; XML has no control characters.
+    let title = title.replace(char::is_control, " ");
+    let axes = Axes::draw(&canvas, &title, series);
     draw(&canvas, &axes, series);
     canvas.present().expect(INFALLIBLE);
     drop(canvas);
