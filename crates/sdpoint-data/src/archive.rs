@@ -11,29 +11,32 @@ mod format;
 mod layout;
 mod links;
 mod members;
+mod pictures;
 mod samples;
+mod stream;
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dataset::{Contents, Images, OpenOptions};
-use crate::decode::decode;
-use crate::error::{DataError, ImageError};
+use crate::dataset::Contents;
+use crate::error::DataError;
 use crate::expand::expand;
-use crate::file::{FileError, MAX_FILE, read_at};
+use crate::file::{FileError, read_at};
 use crate::folder::{Disk, listed};
-use crate::image::Image;
 use crate::layout::{check_classes, meant};
 use crate::left_out::LeftOut;
-use crate::names::{quoted, text_of};
+use crate::names::quoted;
+use crate::open::OpenOptions;
 use crate::source::Split;
 use crate::tree::{ClassTree, Met, Store, choose, is_hidden, split_name, walk};
-pub(crate) use format::refuse_archive;
+pub(crate) use format::{is_other_name, is_tar_name, refuse_archive};
 use layout::Layout;
 use links::Place;
-use members::{Content, Members, read_members, read_passed};
+use members::{Content, Members, read_members};
+use pictures::{Picture, into_contents};
 use samples::Shard;
+use stream::read_passed;
 
 /// Lists one split of the archives at `paths`, each an archive, a folder that
 /// holds archives, or a pattern for several.
@@ -98,12 +101,15 @@ pub(crate) fn open(
         });
     };
     tree.left_out.merge(unread);
-    if tree.filled() == 0 && tree.classes.is_empty() {
+    if tree.classes.is_empty() || (tree.filled() < 2 && hint.is_some()) {
+        let classes: Vec<&String> = tree.classes.keys().collect();
+        let folders = (!classes.is_empty()).then(|| format!("a folder {}", quoted(&classes)));
+        let found: Vec<String> = folders.into_iter().chain(tree.left_out.lines()).collect();
         return Err(DataError::NoSplit {
             path: place,
             split,
             expected: "a folder for each class, or a .cls member for each image".to_owned(),
-            found: tree.left_out.lines().join("; "),
+            found: found.join("; "),
             hint,
         });
     }
@@ -147,9 +153,9 @@ fn add_archives(
     let disk = Disk::new(path);
     let entries = disk.entries(&disk.top()?)?;
     for entry in &entries {
-        if format::is_tar_name(&entry.name) && !is_hidden(&entry.name) {
+        if is_tar_name(&entry.name) && !is_hidden(&entry.name) {
             archives.push(path.join(&entry.name));
-        } else if format::is_other_name(&entry.name) {
+        } else if is_other_name(&entry.name) {
             unread.other_kind(&entry.name);
             others.push(path.join(&entry.name));
         }
@@ -225,14 +231,6 @@ struct Part {
     /// How its images' classes might be had, where they have none.
     hint: Option<String>,
     tree: ClassTree<Picture>,
-}
-
-/// An image in an archive.
-struct Picture {
-    /// The archive's number, and the member's in it, by which images are sorted.
-    order: (usize, usize),
-    path: String,
-    content: Content,
 }
 
 impl<'a> Archive<'a> {
@@ -324,7 +322,8 @@ impl<'a> Archive<'a> {
             }
             tree
         };
-        let unlabelled = tree.filled() == 0 && tree.left_out.loose.number > 0;
+        // Samples whose classes are nowhere look like one class, or like none.
+        let unlabelled = tree.filled() < 2;
         let hint = if unlabelled { shard.hint() } else { None };
         left_out.merge(std::mem::take(&mut tree.left_out));
         tree.left_out = left_out;
@@ -388,84 +387,6 @@ impl<'a> Archive<'a> {
                 Ok(bytes.remove(&place.member).unwrap_or_default().into())
             }
             _ => Err(too_long()),
-        }
-    }
-}
-
-/// Numbers the classes: by name, or by value where all are numbers that
-/// members gave. Images come in the order of the archives and their members.
-fn into_contents(archives: Vec<PathBuf>, tree: ClassTree<Picture>, numbered: bool) -> Contents {
-    let mut classes: Vec<String> = tree.classes.keys().cloned().collect();
-    if numbered && let Some(numbers) = samples::numbers(tree.classes.keys()) {
-        classes.sort_by_key(|class| numbers[class.as_str()]);
-    }
-    let mut pictures = Vec::new();
-    let mut by_class = tree.classes;
-    for (label, class) in classes.iter().enumerate() {
-        let of_class = by_class.remove(class).unwrap_or_default();
-        pictures.extend(of_class.into_iter().map(|picture| (label as u32, picture)));
-    }
-    pictures.sort_by(|(_, a), (_, b)| (a.order, &a.path).cmp(&(b.order, &b.path)));
-    let (labels, pictures) = pictures.into_iter().unzip();
-    Contents {
-        classes,
-        labels,
-        left_out: tree.left_out,
-        images: Box::new(Pictures { archives, pictures }),
-    }
-}
-
-struct Pictures {
-    archives: Vec<PathBuf>,
-    pictures: Vec<Picture>,
-}
-
-impl Pictures {
-    fn archive(&self, index: usize) -> &Path {
-        &self.archives[self.pictures[index].order.0]
-    }
-}
-
-impl Images for Pictures {
-    fn load(&self, index: usize) -> Result<Image, ImageError> {
-        match &self.pictures[index].content {
-            Content::Kept(bytes) => decode(bytes),
-            Content::At { len, .. } if *len as u64 > MAX_FILE => {
-                Err(FileError::TooLarge(MAX_FILE).into())
-            }
-            &Content::At { offset, len } => decode(&read_at(self.archive(index), offset, len)?),
-            Content::Passed { .. } => Err(FileError::TooLarge(MAX_FILE).into()),
-        }
-    }
-
-    fn name(&self, index: usize) -> String {
-        format!(
-            "{}: {}",
-            self.archive(index).display(),
-            self.pictures[index].path
-        )
-    }
-
-    fn key(&self, index: usize) -> String {
-        let archive = text_of(self.archive(index).file_name().unwrap_or_default());
-        format!("{archive}/{}", self.pictures[index].path)
-    }
-
-    fn stored(&self, index: usize) -> Result<u64, DataError> {
-        Ok(match &self.pictures[index].content {
-            Content::Kept(bytes) => bytes.len() as u64,
-            Content::At { len, .. } => *len as u64,
-            Content::Passed { len } => *len,
-        })
-    }
-
-    fn bytes(&self, index: usize) -> Option<Vec<u8>> {
-        match &self.pictures[index].content {
-            Content::Kept(bytes) => Some(bytes.to_vec()),
-            &Content::At { offset, len } if len as u64 <= MAX_FILE => {
-                read_at(self.archive(index), offset, len).ok()
-            }
-            _ => None,
         }
     }
 }

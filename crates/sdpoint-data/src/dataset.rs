@@ -7,95 +7,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand::seq::SliceRandom;
 
-use crate::cifar::CifarKind;
+use crate::digest;
 use crate::error::{DataError, ImageError};
-use crate::expand::home;
 use crate::image::Image;
 use crate::left_out::LeftOut;
+use crate::open::OpenOptions;
 use crate::random::{Use, stream};
 use crate::sizes::Sizes;
 use crate::source::{Source, Split};
-use crate::{archive, cifar, digest, folder, shapes};
-
-/// How a source is opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenOptions {
-    /// Seed of the images that `shapes` draws.
-    pub shapes_seed: u64,
-    /// How many training images `shapes` draws.
-    pub shapes_train: usize,
-    /// How many test images `shapes` draws.
-    pub shapes_test: usize,
-    /// How many unreadable images may be skipped in a split; by default the
-    /// larger of 10 and 1 % of its images.
-    pub skip_limit: Option<usize>,
-    /// Bytes of decoded images that are kept in memory, so that a small data
-    /// set is decoded only once.
-    pub cache_bytes: usize,
-    /// Bytes that the images of compressed archives may take in memory: they
-    /// cannot be read out of order from the file.
-    pub archive_bytes: u64,
-    /// In WebDataset samples with several images, which one to read, by the
-    /// end of its name after the key: `jpg`, `image.png`.
-    pub image_key: Option<String>,
-    /// In WebDataset samples, the key of `.json` members that has the class;
-    /// without it, classes are read from `.cls` members.
-    pub label_key: Option<String>,
-}
-
-impl Default for OpenOptions {
-    fn default() -> Self {
-        OpenOptions {
-            shapes_seed: 0,
-            shapes_train: 10_000,
-            shapes_test: 2_000,
-            skip_limit: None,
-            cache_bytes: 512 << 20,
-            archive_bytes: 4 << 30,
-            image_key: None,
-            label_key: None,
-        }
-    }
-}
-
-/// Opens one split of a source. Nothing is decoded yet.
-///
-/// # Errors
-/// The source is missing, holds nothing for the split, has a class without
-/// images, or is malformed.
-pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
-    let contents = match source {
-        Source::Shapes => shapes::open(split, options)?,
-        Source::Tar(paths) => archive::open(paths, split, options)?,
-        Source::Folder(root) => folder::open(&home(root), split)?,
-        Source::Cifar10(root) => cifar::open(CifarKind::Cifar10, &home(root), split)?,
-        Source::Cifar100(root) => cifar::open(CifarKind::Cifar100, &home(root), split)?,
-    };
-    Ok(Dataset::new(source.clone(), split, contents, options))
-}
-
-/// Opens both splits, training first.
-///
-/// # Errors
-/// As for [`open`], or the splits have different classes.
-pub fn open_pair(source: &Source, options: &OpenOptions) -> Result<(Dataset, Dataset), DataError> {
-    let train = open(source, Split::Train, options)?;
-    let test = open(source, Split::Test, options)?;
-    if train.classes() != test.classes() {
-        let only_in = |a: &Dataset, b: &Dataset| {
-            a.classes()
-                .iter()
-                .filter(|c| !b.classes().contains(c))
-                .cloned()
-                .collect()
-        };
-        return Err(DataError::ClassesDiffer {
-            only_train: only_in(&train, &test),
-            only_test: only_in(&test, &train),
-        });
-    }
-    Ok((train, test))
-}
 
 /// Images by number: what a source has to offer.
 pub(crate) trait Images: Send + Sync {
@@ -156,7 +75,12 @@ pub struct Sample {
 }
 
 impl Dataset {
-    fn new(source: Source, split: Split, contents: Contents, options: &OpenOptions) -> Dataset {
+    pub(crate) fn new(
+        source: Source,
+        split: Split,
+        contents: Contents,
+        options: &OpenOptions,
+    ) -> Dataset {
         let len = contents.labels.len();
         let mut images_of_class = vec![0; contents.classes.len()];
         for &label in &contents.labels {
@@ -309,16 +233,11 @@ impl Dataset {
                 image,
                 label: self.label(index),
             })),
-            Err(error) => self.skip(index, &error).map(|()| None),
+            Err(error) => {
+                self.shared.skip(self.number(index), &error)?;
+                Ok(None)
+            }
         }
-    }
-
-    /// Records that image `index` is unreadable.
-    ///
-    /// # Errors
-    /// More images were unreadable than may be skipped, or all of a class.
-    pub(crate) fn skip(&self, index: usize, error: &DataError) -> Result<(), DataError> {
-        self.shared.skip(self.number(index), error)
     }
 
     /// The unreadable images found so far in the split, each with what is wrong

@@ -28,8 +28,9 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 /// The customary preprocessing for a training split.
 ///
 /// Images of at most 64 pixels a side keep their size, or where they differ
-/// become of the commonest one, and are padded by 4, cropped and mirrored at random, the recipe for CIFAR; their statistics are
-/// CIFAR's own or measured over up to 5000 images. `shapes` is mirrored only.
+/// become of the commonest one, and are padded by 4, cropped and mirrored at
+/// random, the recipe for CIFAR; their statistics are CIFAR's own or measured
+/// over up to 5000 images. `shapes` is mirrored only.
 /// Larger images get the recipe for ImageNet: a random crop of 8 to 100 % of
 /// the area, resized to 224×224 and mirrored at random; for evaluation the
 /// middle 224×224 after the shorter side is resized to 256.

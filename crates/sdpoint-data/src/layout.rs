@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::archive::{is_other_name, is_tar_name};
 use crate::error::DataError;
 use crate::names::{quoted, text_of};
 use crate::source::Split;
@@ -12,8 +13,9 @@ use crate::tree::{ClassTree, is_hidden, split_name};
 /// How many entries of a folder are looked at for a hint.
 const LOOKED_AT: usize = 200;
 
-/// Files of CIFAR's own formats.
-const CIFAR_FILES: [&str; 4] = ["data_batch_1", "data_batch_1.bin", "train", "train.bin"];
+/// Files of CIFAR's own forms.
+const CIFAR10_FILES: [&str; 2] = ["data_batch_1", "data_batch_1.bin"];
+const CIFAR100_FILES: [&str; 2] = ["train", "train.bin"];
 
 /// Refuses a split that nothing can be learnt from: without classes, with one
 /// alone, or with empty ones. `place` is the split's folder or archive, `found`
@@ -80,13 +82,14 @@ pub(crate) fn check_classes<F>(
 /// What was probably meant by the folder `root`, as a sentence: a folder
 /// above or below it that holds a data set, or CIFAR's own files.
 pub(crate) fn meant(root: &Path) -> Option<String> {
-    let has_file = |name: &&str| root.join(name).is_file();
-    if CIFAR_FILES.iter().any(|name| has_file(&name)) {
-        let kind =
-            match root.join("data_batch_1").is_file() || root.join("data_batch_1.bin").is_file() {
-                true => "cifar10",
-                false => "cifar100",
-            };
+    let has_file = |name: &str| root.join(name).is_file();
+    let cifar = |files: [&str; 2]| files.into_iter().any(has_file);
+    let kind = match (cifar(CIFAR10_FILES), cifar(CIFAR100_FILES)) {
+        (true, _) => Some("cifar10"),
+        (_, true) => Some("cifar100"),
+        _ => None,
+    };
+    if let Some(kind) = kind {
         return Some(format!(
             "these look like CIFAR's own files: use {kind}:{}",
             root.display()
@@ -104,6 +107,9 @@ pub(crate) fn meant(root: &Path) -> Option<String> {
     if !below.is_empty() {
         return Some(did_you_mean(&below));
     }
+    if let Some(hint) = archives(root) {
+        return Some(hint);
+    }
     let classes = children
         .iter()
         .filter(|f| {
@@ -116,6 +122,21 @@ pub(crate) fn meant(root: &Path) -> Option<String> {
          and some images of each into the same folders in `test`"
             .to_owned()
     })
+}
+
+/// How archives in a folder are read.
+fn archives(root: &Path) -> Option<String> {
+    let entries = fs::read_dir(root).ok()?.take(LOOKED_AT);
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .map(|entry| text_of(&entry.file_name()))
+        .collect();
+    names.sort();
+    if names.iter().any(|name| is_tar_name(name)) {
+        return Some(format!("its archives are read by tar:{}", root.display()));
+    }
+    let other = names.iter().find(|name| is_other_name(name))?;
+    Some(format!("`{other}` has to be unpacked first"))
 }
 
 /// The folder one or two levels above, if `root` is a split or a class of

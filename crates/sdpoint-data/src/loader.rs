@@ -18,7 +18,6 @@ use crate::batch::{Batch, MISSING, Pool};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::image::Image;
-
 use crate::random::{Use, epoch_order, stream};
 use crate::transform::Preparer;
 

@@ -6,6 +6,9 @@ use std::fmt::Write;
 /// How many names a message shows.
 const SHOWN: usize = 5;
 
+/// Characters of a name that a message shows.
+const LONGEST: usize = 100;
+
 /// Names in backquotes, separated by commas; at most five of them.
 pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
     let mut text = names

@@ -16,10 +16,11 @@ mod turn;
 
 use rand::{Rng, RngExt};
 
-use crate::dataset::{Contents, Images, OpenOptions};
+use crate::dataset::{Contents, Images};
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::left_out::LeftOut;
+use crate::open::OpenOptions;
 use crate::random::{Use, stream};
 use crate::source::Split;
 use canvas::{Canvas, Colour, SIDE, Texture};

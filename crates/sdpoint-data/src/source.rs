@@ -55,11 +55,14 @@ fn paths(text: &str) -> Vec<&str> {
     .collect()
 }
 
-/// The last part of a path up to its first dot.
+/// The last part of a path up to its first dot, or where it begins to stand
+/// for several names.
 fn stem(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
-    let part = name.split('.').find(|part| !part.is_empty())?;
-    Some(part.to_owned())
+    let mut parts = name.split(['.', '{', '*', '?', '[', '~']);
+    let part = parts.find(|part| !part.is_empty())?;
+    let part = part.trim_end_matches(['-', '_']);
+    (!part.is_empty()).then(|| part.to_owned())
 }
 
 impl FromStr for Source {
@@ -157,6 +160,9 @@ mod tests {
             ("folder:a/photos", "photos"),
             ("folder:/", "folder"),
             ("tar:a/birds.tar.gz,b.tar", "birds"),
+            ("tar:a/birds-{000..003}.tar", "birds"),
+            ("tar:a/*.tar", "tar"),
+            ("folder:~", "folder"),
             ("cifar10:anywhere", "cifar10"),
         ] {
             assert_eq!(text.parse::<Source>().unwrap().name(), name);

@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use super::links::Place;
-use crate::dataset::OpenOptions;
 use crate::error::DataError;
 use crate::folder::is_image;
 use crate::names::quoted;
+use crate::open::OpenOptions;
 use crate::tree::ClassTree;
 
 /// The longest member with a class that is read, in bytes.

@@ -6,6 +6,7 @@ mod common;
 mod decode;
 mod digests;
 mod folders;
+#[cfg(unix)]
 mod jpeg;
 mod jpegs;
 mod left_out;

@@ -80,6 +80,10 @@ fn one_class_is_refused_with_the_classes_inside_it() {
     refused(base, "one", &["`cat` is the only class, and at least two"]);
     classes(base, "plain");
     refused(base, "plain", &["put them into a folder `train`"]);
+    write(base, "packed/train.tar", "x");
+    refused(base, "packed", &["its archives are read by tar:", "packed"]);
+    write(base, "zipped/train.zip", "x");
+    refused(base, "zipped", &["`train.zip` has to be unpacked first"]);
 }
 
 #[test]
