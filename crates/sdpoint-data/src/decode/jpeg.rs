@@ -91,21 +91,22 @@ fn decode_unended(walked: &mut Walked, decoder: Decoder) -> Result<Vec<u8>, Imag
     }
 }
 
-/// Removes the zeros with which downloads that were cut short may be filled
-/// up. The data of a whole picture does not end so: its last byte is filled up
-/// with ones.
+/// Removes the zeros with which downloads that were cut short are filled up.
+/// The data of a whole picture seldom ends in a byte of zeros, and hardly ever
+/// in several: its last byte is filled up with ones.
 fn trim_filling(data: &mut Vec<u8>) {
-    let len = data.len();
-    while data.last() == Some(&0) {
-        data.pop();
-    }
-    if data.last() == Some(&0xff) {
-        if data.len() < len {
+    const FEW: usize = 4;
+    let zeros = data.iter().rev().take_while(|b| **b == 0).count();
+    if zeros >= FEW {
+        data.truncate(data.len() - zeros);
+        if data.last() == Some(&0xff) {
             // This zero belongs to the byte before it.
             data.push(0);
-        } else {
-            data.pop();
         }
+    }
+    // Half of a marker, or of such a pair.
+    if data.last() == Some(&0xff) {
+        data.pop();
     }
 }
 

@@ -6,9 +6,9 @@ mod common;
 mod decode;
 mod digests;
 mod folders;
-#[cfg(unix)]
 mod jpeg;
 mod jpegs;
+#[cfg(unix)]
 mod left_out;
 mod loading;
 mod misplaced;

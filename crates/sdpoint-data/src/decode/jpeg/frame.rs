@@ -45,6 +45,9 @@ impl Frame {
         if height == 0 {
             return Err(Refusal::NoHeight.into());
         }
+        if width == 0 {
+            return Err(Refusal::Damaged.into());
+        }
         check_size(width, height)?;
         let count = usize::from(*count);
         if !matches!(count, 1 | 3 | 4) {
