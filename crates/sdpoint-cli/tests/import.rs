@@ -33,7 +33,7 @@ impl Folder {
         let mut tensors: Vec<(String, Vec<usize>)> = network
             .parameters()
             .into_iter()
-            .map(|parameter| (parameter.name, parameter.shape))
+            .map(|parameter| (parameter.name.clone(), parameter.shape.clone()))
             .collect();
         for norm in network.norms() {
             for kind in ["mean", "var"] {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fail, json, run, stderr, succeed, trained};
+use common::{command, fail, json, run, stderr, stdout, succeed, trained};
 use serde_json::Value;
 
 const QUICK: [&str; 2] = ["--seconds", "0"];
@@ -78,6 +78,71 @@ fn layers_add_up() {
         let down = down.unwrap_or_else(|| panic!("{layers:?}"));
         assert_eq!(down["input"], serde_json::json!([16, 16, 32]));
         assert_eq!(down["output"], serde_json::json!([8, 8, 32]));
+    }
+}
+
+/// The algorithms of a network's kernel calls, by layer and pass, with one of them forced.
+fn algorithms(forced: &str, more: &[&str]) -> Vec<(String, String, Option<String>)> {
+    let arguments = ["profile", "--network", "preresnet8", "--layers", "--json"];
+    let output = command(&[&arguments, more, &QUICK].concat())
+        .env("SDPOINT_CONV", forced)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows: Vec<Value> = serde_json::from_str(stdout(&output)).unwrap();
+    let text = |layer: &Value, key: &str| layer[key].as_str().map(str::to_owned);
+    let layers = rows[0]["layers"].as_array().unwrap().iter();
+    let layers = layers.map(|layer| {
+        let [name, pass] = ["name", "pass"].map(|key| text(layer, key).unwrap());
+        (name, pass, text(layer, "algorithm"))
+    });
+    layers.collect()
+}
+
+#[test]
+fn layers_tell_their_algorithm_and_it_can_be_forced() {
+    let of = |layers: &[(String, String, Option<String>)], name: &str, pass: &str| {
+        let mut layers = layers.iter();
+        let found = layers.find(|layer| layer.0.starts_with(name) && layer.1 == pass);
+        let (.., algorithm) = found.unwrap_or_else(|| panic!("no {name} {pass}"));
+        algorithm.clone()
+    };
+    let second = "blocks.0.conv2";
+    let batch = ["--batch", "4", "--train"];
+    let chosen = algorithms("", &batch);
+    let forced = algorithms("direct", &batch);
+    for pass in ["forward", "to data", "to weights"] {
+        assert_eq!(of(&chosen, second, pass).as_deref(), Some("winograd4"));
+        assert_eq!(of(&forced, second, pass).as_deref(), Some("direct"));
+    }
+    assert_eq!(of(&chosen, "fc", "forward").as_deref(), Some("direct"));
+    assert_eq!(of(&chosen, "pack", "pack"), None);
+    // What an algorithm cannot compute is computed by the one that is chosen without it.
+    let small = algorithms("winograd2", &batch);
+    assert_eq!(of(&small, second, "forward").as_deref(), Some("winograd2"));
+    assert_eq!(
+        of(&small, second, "to weights").as_deref(),
+        Some("winograd4")
+    );
+    assert_eq!(of(&small, "fc", "forward").as_deref(), Some("direct"));
+    let table = ["profile", "--network", "preresnet8", "--layers"];
+    let table = succeed(&[&table[..], &QUICK].concat());
+    assert!(
+        table.contains("algorithm") && table.contains("winograd4"),
+        "{table}"
+    );
+}
+
+#[test]
+fn an_unknown_algorithm_is_refused() {
+    let arguments = ["profile", "--network", "preresnet8"];
+    let output = command(&[&arguments[..], &QUICK].concat())
+        .env("SDPOINT_CONV", "fft")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    for part in ["SDPOINT_CONV", "'fft'", "winograd4", "direct"] {
+        assert!(stderr(&output).contains(part), "{}", stderr(&output));
     }
 }
 

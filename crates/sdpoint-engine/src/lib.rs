@@ -31,7 +31,9 @@ pub use inference::{InferenceEngine, NormSource, PartialRun};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions};
 pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
-pub use sdpoint_kernels::{Context, ContextError, Isa, peak_gflops};
+pub use sdpoint_kernels::{
+    AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
+};
 pub use timing::{Pass, StepTime};
 pub use training::{Noise, StepOutcome, Target, TrainingEngine};
 pub use work::{InstanceWork, SharedWork};

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{LayerId, Network, Op, Shape};
-use sdpoint_kernels::Activation;
+use sdpoint_kernels::{Activation, AlgorithmChoice, ConvAlgorithm, linear_shape};
 
 use crate::lower::{Node, NodeOp};
 use crate::placement::Placement;
@@ -25,6 +25,9 @@ pub struct StepTime {
     /// Multiply-accumulates of convolutions and linear layers, for the whole
     /// batch.
     pub macs: u64,
+    /// The algorithms of its convolution or linear layer. The gradient with respect to the input
+    /// of a convolution with a stride is several products, whose algorithms may differ.
+    pub algorithms: Vec<ConvAlgorithm>,
     /// Wall-clock time.
     pub time: Duration,
 }
@@ -79,6 +82,7 @@ pub(crate) fn node_time(
     placement: &Placement,
     node: &Node,
     pass: Pass,
+    choice: AlgorithmChoice,
     time: Duration,
 ) -> StepTime {
     let lowered = &placement.lowered;
@@ -91,6 +95,7 @@ pub(crate) fn node_time(
             lowered.shapes[node.output.0],
         ]),
         macs: placement.batch as u64 * lowered.macs(node),
+        algorithms: algorithms(placement, node, pass, choice),
         time,
     }
 }
@@ -101,6 +106,30 @@ pub(crate) fn activation_name(activation: Activation) -> Option<&'static str> {
         Activation::Identity => None,
         Activation::Relu => Some("relu"),
         Activation::Relu6 => Some("relu6"),
+    }
+}
+
+/// The algorithms that a pass of a node chooses.
+fn algorithms(
+    placement: &Placement,
+    node: &Node,
+    pass: Pass,
+    choice: AlgorithmChoice,
+) -> Vec<ConvAlgorithm> {
+    let shape = match &node.op {
+        NodeOp::Conv(conv) => placement.conv_shape(node.inputs[0], conv),
+        NodeOp::Linear { .. } => {
+            let [inputs, outputs] =
+                [node.inputs[0], node.output].map(|value| placement.channels(value));
+            linear_shape(placement.batch, inputs, outputs)
+        }
+        _ => return Vec::new(),
+    };
+    match pass {
+        Pass::Forward => vec![choice.forward(&shape)],
+        Pass::BackwardData => choice.backward_data(&shape),
+        Pass::BackwardWeights => vec![choice.backward_weights(&shape)],
+        Pass::Pack | Pass::Loss | Pass::Update => Vec::new(),
     }
 }
 

@@ -9,9 +9,9 @@ use rten_simd::SimdOp;
 
 #[cfg(target_arch = "x86_64")]
 use rten_simd::isa::{Avx2Isa, Avx512Isa};
-use rten_simd::ops::BitOps;
 
-use crate::isa::{Isa, Token, available_names};
+use crate::conv::algorithm::{AlgorithmChoice, ConvAlgorithm, UnknownAlgorithm};
+use crate::isa::{Isa, Token, UnknownIsa, available_names};
 use crate::memory::{AlignedVec, Slabs};
 use crate::scratch::{Scratch, ScratchPool};
 use crate::shared_mut::SharedMut;
@@ -20,11 +20,16 @@ use crate::workers::Workers;
 /// The environment variable that forces an instruction set: one of the names of [`Isa`].
 const ISA_VARIABLE: &str = "SDPOINT_ISA";
 
+/// The environment variable that forces an algorithm: one of the names of [`ConvAlgorithm`].
+const CONV_VARIABLE: &str = "SDPOINT_CONV";
+
 /// Why a [`Context`] could not be made.
 #[derive(Debug)]
 pub enum ContextError {
-    /// The name is none of the instruction sets that this program knows.
-    UnknownIsa(String),
+    /// `SDPOINT_ISA` names no instruction set.
+    UnknownIsa(UnknownIsa),
+    /// `SDPOINT_CONV` names no algorithm.
+    UnknownAlgorithm(UnknownAlgorithm),
     /// The machine lacks the instruction set.
     UnavailableIsa(Isa),
     /// The operating system refused the threads.
@@ -41,15 +46,11 @@ pub enum ContextError {
 // packages whose other members turn on other features of the macro's parser.
 impl fmt::Display for ContextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = available_names();
         match self {
-            ContextError::UnknownIsa(name) => {
-                write!(
-                    f,
-                    "unknown instruction set {name:?}; this machine has {names}"
-                )
-            }
+            ContextError::UnknownIsa(error) => write!(f, "{ISA_VARIABLE}: {error}"),
+            ContextError::UnknownAlgorithm(error) => write!(f, "{CONV_VARIABLE}: {error}"),
             ContextError::UnavailableIsa(isa) => {
+                let names = available_names();
                 write!(f, "this machine has no {isa}; it has {names}")
             }
             ContextError::Threads { threads, .. } => write!(f, "cannot start {threads} threads"),
@@ -61,7 +62,9 @@ impl Error for ContextError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             ContextError::Threads { source, .. } => Some(source),
-            ContextError::UnknownIsa(_) | ContextError::UnavailableIsa(_) => None,
+            ContextError::UnknownIsa(_)
+            | ContextError::UnknownAlgorithm(_)
+            | ContextError::UnavailableIsa(_) => None,
         }
     }
 }
@@ -73,8 +76,8 @@ pub struct Context {
     /// One thread fewer than [`Context::threads`], for the caller works too.
     workers: Workers,
     threads: usize,
-    isa: Isa,
     token: Token,
+    algorithms: AlgorithmChoice,
     scratch: ScratchPool,
     slabs: Slabs,
 }
@@ -83,24 +86,38 @@ impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("threads", &self.threads)
-            .field("isa", &self.isa)
+            .field("algorithms", &self.algorithms)
             .finish_non_exhaustive()
     }
 }
 
 impl Context {
     /// A context with `threads` threads (all that the machine offers where `None`) and the
-    /// instruction set named by the environment variable `SDPOINT_ISA`, or the best there is.
+    /// instruction set named by the environment variable `SDPOINT_ISA`, or the best there is. If
+    /// `SDPOINT_CONV` names an algorithm, convolutions that it can compute are computed by it.
     ///
     /// # Errors
     ///
-    /// If `SDPOINT_ISA` names no instruction set of this machine, or threads cannot be started.
+    /// If `SDPOINT_ISA` names no instruction set of this machine, `SDPOINT_CONV` no algorithm, or
+    /// threads cannot be started.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<Self, ContextError> {
-        let isa = match std::env::var_os(ISA_VARIABLE) {
-            Some(name) if !name.is_empty() => name.to_string_lossy().parse()?,
-            _ => Isa::available()[0],
+        let variable = |name| {
+            let value = std::env::var_os(name)?;
+            (!value.is_empty()).then(|| value.to_string_lossy().into_owned())
         };
-        Self::with_isa(threads, isa)
+        let isa = match variable(ISA_VARIABLE) {
+            Some(name) => name.parse().map_err(ContextError::UnknownIsa)?,
+            None => Isa::available()[0],
+        };
+        let algorithm = match variable(CONV_VARIABLE) {
+            Some(name) => Some(name.parse().map_err(ContextError::UnknownAlgorithm)?),
+            None => None,
+        };
+        let context = Self::with_isa(threads, isa)?;
+        Ok(match algorithm {
+            Some(algorithm) => context.forcing(algorithm),
+            None => context,
+        })
     }
 
     /// A context with this instruction set, whatever the environment says.
@@ -118,11 +135,25 @@ impl Context {
         Ok(Context {
             workers,
             threads,
-            isa,
             token,
+            algorithms: AlgorithmChoice::new(isa),
             scratch: ScratchPool::default(),
             slabs: Slabs::default(),
         })
+    }
+
+    /// The same context, with an algorithm for all convolutions that it can compute; weights have to
+    /// be packed with it.
+    pub fn forcing(self, algorithm: ConvAlgorithm) -> Self {
+        Context {
+            algorithms: self.algorithms.forcing(algorithm),
+            ..self
+        }
+    }
+
+    /// How algorithms are chosen.
+    pub fn algorithms(&self) -> AlgorithmChoice {
+        self.algorithms
     }
 
     /// How many threads work on a kernel, the caller's included.
@@ -132,7 +163,7 @@ impl Context {
 
     /// The instruction set that kernels run on.
     pub fn isa(&self) -> Isa {
-        self.isa
+        self.algorithms.isa()
     }
 
     /// Bytes of working memory that kernels have made so far and keep for the next call.
@@ -140,9 +171,9 @@ impl Context {
         self.scratch.bytes()
     }
 
-    /// Floats in a vector.
+    /// Floats in a vector register.
     pub(crate) fn lanes(&self) -> usize {
-        self.dispatch(Lanes)
+        self.isa().lanes()
     }
 
     /// Runs `op` compiled for this context's instruction set.
@@ -150,28 +181,16 @@ impl Context {
     /// All that `op` calls must be `#[inline(always)]`, closures included, or it is compiled
     /// without the instruction set.
     pub(crate) fn dispatch<Op: SimdOp>(&self, op: Op) -> Op::Output {
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
-        fn avx512<Op: SimdOp>(isa: Avx512Isa, op: Op) -> Op::Output {
-            op.eval(isa)
-        }
-
-        #[cfg(target_arch = "x86_64")]
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn avx2<Op: SimdOp>(isa: Avx2Isa, op: Op) -> Op::Output {
-            op.eval(isa)
-        }
-
         match self.token {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Avx512Isa` exists only where these features were found.
-            Token::Avx512(isa) => unsafe { avx512(isa, op) },
+            Token::Avx512(isa) => unsafe { op.avx512(isa) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: an `Avx2Isa` exists only where these features were found.
-            Token::Avx2(isa) => unsafe { avx2(isa, op) },
+            Token::Avx2(isa) => unsafe { op.avx2(isa) },
             #[cfg(target_arch = "aarch64")]
-            Token::Neon(isa) => op.eval(isa),
-            Token::Portable(isa) => op.eval(isa),
+            Token::Neon(isa) => op.baseline(isa),
+            Token::Portable(isa) => op.baseline(isa),
         }
     }
 
@@ -210,6 +229,12 @@ impl Context {
         (1..=shares).any(|share| share_start(tasks, shares, share) == task + 1)
     }
 
+    /// Fills working memory for `len` floats, for tests that what it held makes no difference.
+    #[doc(hidden)]
+    pub fn fill_scratch(&self, len: usize, value: f32) {
+        self.scratch(len).fill(value);
+    }
+
     /// Cuts `out` into chunks of `chunk_len` (the last may be shorter) and runs
     /// `f(index, chunk)` for each on all threads.
     pub(crate) fn parallel_chunks<T: Send>(
@@ -238,6 +263,39 @@ impl Context {
         self.scratch.take(len)
     }
 }
+
+/// [`SimdOp::eval`] compiled once for each instruction set.
+///
+/// These are default methods of a trait because the compiler puts such a method into the
+/// codegen unit of the type that it is called on. As functions of this module, all kernels
+/// of the crate would be in one codegen unit, which is compiled on one core.
+trait Compiled: SimdOp + Sized {
+    /// # Safety
+    ///
+    /// The processor must have the features.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c")]
+    unsafe fn avx512(self, isa: Avx512Isa) -> Self::Output {
+        self.eval(isa)
+    }
+
+    /// # Safety
+    ///
+    /// The processor must have the features.
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn avx2(self, isa: Avx2Isa) -> Self::Output {
+        self.eval(isa)
+    }
+
+    /// For an instruction set that the compilation target includes.
+    #[inline(never)]
+    fn baseline<I: rten_simd::Isa>(self, isa: I) -> Self::Output {
+        self.eval(isa)
+    }
+}
+
+impl<Op: SimdOp> Compiled for Op {}
 
 /// The most threads that have a share of the tasks of their own.
 const MOST_SHARES: usize = 64;
@@ -285,17 +343,6 @@ fn shares(tasks: usize, threads: usize) -> usize {
 
 fn share_start(tasks: usize, shares: usize, share: usize) -> usize {
     tasks * share / shares
-}
-
-struct Lanes;
-
-impl SimdOp for Lanes {
-    type Output = usize;
-
-    #[inline(always)]
-    fn eval<I: rten_simd::Isa>(self, isa: I) -> usize {
-        isa.f32().len()
-    }
 }
 
 #[cfg(test)]
@@ -374,18 +421,5 @@ mod tests {
             chunk.fill(i);
         });
         assert!(out.iter().enumerate().all(|(at, &i)| i == at / 10));
-    }
-
-    #[test]
-    fn dispatch_uses_the_chosen_instruction_set() {
-        for isa in Isa::available() {
-            let lanes = Context::with_isa(threads(1), isa).unwrap().lanes();
-            let expected = match isa {
-                Isa::Avx512 => 16,
-                Isa::Avx2 => 8,
-                Isa::Neon | Isa::Portable => 4,
-            };
-            assert_eq!(lanes, expected, "{isa}");
-        }
     }
 }

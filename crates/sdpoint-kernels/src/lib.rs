@@ -21,17 +21,18 @@ pub mod pool;
 mod scratch;
 mod shared_mut;
 mod sync;
-#[cfg(test)]
-mod testing;
 mod workers;
 
 pub use activation::Activation;
 pub use context::{Context, ContextError};
 pub use conv::{
-    ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual, Second,
-    conv_backward_data, conv_backward_weights, conv_forward,
+    AlgorithmChoice, ConvAlgorithm, ConvGeometry, ConvShape, Epilogue, PackedConv,
+    PackedConvTranspose, Residual, Second, UnknownAlgorithm, WinogradTile, conv_backward_data,
+    conv_backward_weights, conv_forward,
 };
-pub use isa::Isa;
-pub use linear::{PackedLinear, linear_backward_data, linear_backward_weights, linear_forward};
+pub use isa::{Isa, UnknownIsa};
+pub use linear::{
+    PackedLinear, linear_backward_data, linear_backward_weights, linear_forward, linear_shape,
+};
 pub use memory::AlignedVec;
 pub use peak::peak_gflops;

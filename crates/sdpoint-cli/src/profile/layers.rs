@@ -1,6 +1,6 @@
 //! The time of each kernel call, in the order of the network.
 
-use sdpoint::engine::Pass;
+use sdpoint::engine::{Pass, StepTime};
 use sdpoint::{LayerId, Network, Op, Shape};
 use serde::{Serialize, Serializer};
 
@@ -23,6 +23,9 @@ pub struct LayerTime {
     output: Option<[usize; 3]>,
     /// For one image.
     macs: u64,
+    /// Of a convolution or linear layer; several are joined by plus signs.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    algorithm: String,
     median_ms: f64,
     gflops: f64,
 }
@@ -39,6 +42,7 @@ pub fn times(samples: &Samples, batch: usize) -> Vec<LayerTime> {
             input: step.shapes.map(|[input, _]| sides(input)),
             output: step.shapes.map(|[_, output]| sides(output)),
             macs: step.macs / batch as u64,
+            algorithm: algorithm(step),
             median_ms,
             gflops: gflops(step.macs, median_ms),
         })
@@ -52,7 +56,15 @@ pub fn times(samples: &Samples, batch: usize) -> Vec<LayerTime> {
 pub fn table(network: &Network, layers: &[LayerTime], peak: f64) -> Table {
     let all: f64 = layers.iter().map(|time| time.median_ms).sum();
     let mut table = Table::new([
-        "layer", "pass", "shape", "kernel", "time", "of all", "GFLOP/s", "of peak",
+        "layer",
+        "pass",
+        "shape",
+        "kernel",
+        "algorithm",
+        "time",
+        "of all",
+        "GFLOP/s",
+        "of peak",
     ]);
     for time in layers {
         table.row([
@@ -60,6 +72,7 @@ pub fn table(network: &Network, layers: &[LayerTime], peak: f64) -> Table {
             name(time.pass).into(),
             shape(time),
             kernel(network, time),
+            time.algorithm.clone(),
             milliseconds(time.median_ms),
             percent(time.median_ms / all),
             speed(time.gflops),
@@ -83,6 +96,7 @@ pub fn table(network: &Network, layers: &[LayerTime], peak: f64) -> Table {
         table.row([
             "total".into(),
             pass.map_or("", name).into(),
+            String::new(),
             String::new(),
             String::new(),
             milliseconds(milli),
@@ -115,6 +129,11 @@ fn kernel(network: &Network, time: &LayerTime) -> String {
         text.push_str(&format!(" g{}", conv.groups));
     }
     text
+}
+
+fn algorithm(step: &StepTime) -> String {
+    let names: Vec<String> = step.algorithms.iter().map(ToString::to_string).collect();
+    names.join("+")
 }
 
 /// Only convolutions and linear layers have work that is counted.

@@ -146,6 +146,7 @@ impl Training {
                 pass: Pass::Update,
                 shapes: None,
                 macs: 0,
+                algorithms: Vec::new(),
                 time: start.elapsed(),
             });
         }

@@ -233,7 +233,7 @@ impl InferenceEngine {
     /// Returns a predicate: whether a layer's convolution can use its output
     /// buffer as the residual.
     fn in_place(&self) -> impl Fn(LayerId, &ConvShape) -> bool {
-        |layer, shape| self.packed.conv(layer).adds_in_place(&self.base.ctx, shape)
+        |layer, shape| self.packed.conv(layer).adds_in_place(shape)
     }
 
     /// An executor for a plan with the given batch norms.

@@ -29,18 +29,24 @@ impl InferenceEngine {
     }
 
     fn step_time(&self, plan: &InferencePlan, step: &Step, time: Duration) -> StepTime {
+        let network = &self.base.network;
+        let choice = self.base.ctx.algorithms();
         let placement = &plan.placement;
         let shapes = &placement.lowered.shapes;
         match step {
-            Step::Node(node) => node_time(&self.base.network, placement, node, Pass::Forward, time),
-            Step::Conv(step) => StepTime {
-                layer: step.layer,
-                name: self.fused_name(step),
-                pass: Pass::Forward,
-                shapes: Some([shapes[step.input.0], shapes[step.output.0]]),
-                macs: placement.conv_shape(step.input, &step.conv).macs(),
-                time,
-            },
+            Step::Node(node) => node_time(network, placement, node, Pass::Forward, choice, time),
+            Step::Conv(step) => {
+                let shape = placement.conv_shape(step.input, &step.conv);
+                StepTime {
+                    layer: step.layer,
+                    name: self.fused_name(step),
+                    pass: Pass::Forward,
+                    shapes: Some([shapes[step.input.0], shapes[step.output.0]]),
+                    macs: shape.macs(),
+                    algorithms: vec![choice.forward(&shape)],
+                    time,
+                }
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sdpoint_core::{Instance, LayerId, Network, Weights};
+use sdpoint_kernels::AlgorithmChoice;
 
 use super::plan::StepPlan;
 use super::{StepOutcome, Target, TrainingEngine};
@@ -41,22 +42,23 @@ impl TrainingEngine {
         label_smoothing: f32,
     ) -> Result<(StepOutcome, Vec<StepTime>), EngineError> {
         let network = self.pass.base.network.clone();
+        let choice = self.pass.base.ctx.algorithms();
         let mut timer = StepTimer::start();
         let target = Target {
             smoothing: label_smoothing,
             ..Target::labels(labels)
         };
         let outcome = self.step_with_events(weights, images, target, instance, |event| {
-            timer.lap(|time| event.step_time(&network, time))
+            timer.lap(|time| event.step_time(&network, choice, time))
         })?;
         Ok((outcome, timer.finish()))
     }
 }
 
 impl StepEvent<'_> {
-    fn step_time(&self, network: &Network, time: Duration) -> StepTime {
+    fn step_time(&self, network: &Network, choice: AlgorithmChoice, time: Duration) -> StepTime {
         let node = |plan: &StepPlan, node: &Node, pass| {
-            node_time(network, &plan.placement, node, pass, time)
+            node_time(network, &plan.placement, node, pass, choice, time)
         };
         let last = LayerId(network.layers().len() - 1);
         let other = |layer, name: &str, pass| StepTime {
@@ -65,6 +67,7 @@ impl StepEvent<'_> {
             pass,
             shapes: None,
             macs: 0,
+            algorithms: Vec::new(),
             time,
         };
         match *self {

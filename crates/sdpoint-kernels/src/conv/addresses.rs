@@ -1,9 +1,11 @@
-//! How the innermost loop finds a tile's pixels with the few registers that addresses have.
+//! How the innermost loop addresses a tile's pixels with the few general-purpose registers that
+//! there are.
 
 use rten_simd::Isa;
 
 use super::gather::BLOCK;
-use super::microkernel::{MAX_PIXELS, has_32_registers};
+use super::tuning::MAX_PIXELS;
+use crate::isa::Registers;
 
 /// Where the pixels of a tile lie: distances in floats.
 #[derive(Clone, Copy)]
@@ -24,13 +26,33 @@ pub(super) enum Pixels<'a> {
     Scattered(&'a [[usize; 2]]),
 }
 
-/// The addresses of `P` pixels, as few as are needed, and going through the channels.
-pub(super) trait Addresses<const P: usize>: Sized {
-    /// Whether there are kernels of these for an instruction set.
-    #[inline(always)]
-    fn suit<I: Isa>() -> bool {
-        has_32_registers::<I>()
+impl Pixels<'_> {
+    /// How far from the tile's output pixel `pixel` of `count` is.
+    pub fn output(&self, pixel: usize, count: usize) -> usize {
+        match *self {
+            Pixels::Row { output, .. } => pixel * output,
+            Pixels::TwoRows {
+                output_row, output, ..
+            } => {
+                let columns = count / 2;
+                pixel / columns * output_row + pixel % columns * output
+            }
+            Pixels::Scattered(places) => places[pixel][1],
+        }
     }
+}
+
+/// The addresses of `P` pixels, in as few registers as they need, and for what kernels with such
+/// addresses are compiled.
+pub(super) trait Addresses<I: Isa, const P: usize>: Sized {
+    /// Whether there are kernels with such addresses.
+    const COMPILED: bool;
+
+    /// Whether they make outputs of their sums, and not only keep them.
+    const STORES: bool = true;
+
+    /// Whether they continue other products' sums and add to them, as Strassen's algorithm does.
+    const CONTINUES: bool = false;
 
     /// For an input whose first pixel is at `first`.
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self;
@@ -38,7 +60,7 @@ pub(super) trait Addresses<const P: usize>: Sized {
     /// How far from the tile's output each pixel is.
     fn outputs(pixels: &Pixels<'_>) -> [usize; P];
 
-    /// A channel of a pixel; channels are asked for in turn.
+    /// A channel of a pixel; channels come in turn.
     fn pixel(&self, pixel: usize, channel: usize) -> *const f32;
 
     /// Ends a channel.
@@ -47,13 +69,14 @@ pub(super) trait Addresses<const P: usize>: Sized {
 }
 
 /// Of a row whose pixels are [`BLOCK`] floats apart: a constant, so that one address is enough.
+///
+/// With 16 registers, only Winograd's algorithm has such rows.
 pub(super) struct Blocks(*const f32);
 
-impl<const P: usize> Addresses<P> for Blocks {
-    #[inline(always)]
-    fn suit<I: Isa>() -> bool {
-        true
-    }
+impl<I: Isa, const P: usize> Addresses<I, P> for Blocks {
+    const COMPILED: bool = true;
+    const STORES: bool = Registers::are_32::<I>();
+    const CONTINUES: bool = Registers::are_32::<I>();
 
     #[inline(always)]
     fn new(first: *const f32, _: &Pixels<'_>) -> Self {
@@ -74,7 +97,9 @@ impl<const P: usize> Addresses<P> for Blocks {
 /// Of two rows, likewise: two addresses.
 pub(super) struct TwoRows([*const f32; 2]);
 
-impl<const P: usize> Addresses<P> for TwoRows {
+impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
+    const COMPILED: bool = Registers::are_32::<I>();
+
     #[inline(always)]
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self {
         let &Pixels::TwoRows { input_row, .. } = pixels else {
@@ -101,14 +126,16 @@ impl<const P: usize> Addresses<P> for TwoRows {
 }
 
 /// Of a row whose pixels are any distance apart. An address may be a register and a small
-/// multiple of another: so those of every third pixel and the distance are enough.
+/// multiple of another, so that those of every third pixel and the distance are enough.
 pub(super) struct Strided {
     first: *const f32,
     thirds: [usize; MAX_PIXELS.div_ceil(3)],
     step: usize,
 }
 
-impl<const P: usize> Addresses<P> for Strided {
+impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
+    const COMPILED: bool = Registers::are_32::<I>();
+
     #[inline(always)]
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self {
         let &Pixels::Row { input, .. } = pixels else {
@@ -146,11 +173,9 @@ impl<const P: usize> Addresses<P> for Strided {
 /// Of pixels anywhere: an address each, of which there are `P`.
 pub(super) struct Scattered([*const f32; 8]);
 
-impl<const P: usize> Addresses<P> for Scattered {
-    #[inline(always)]
-    fn suit<I: Isa>() -> bool {
-        !has_32_registers::<I>()
-    }
+impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
+    const COMPILED: bool = !Registers::are_32::<I>();
+    const CONTINUES: bool = true;
 
     #[inline(always)]
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self {
@@ -186,8 +211,8 @@ fn row_outputs<const P: usize>(pixels: &Pixels<'_>) -> [usize; P] {
     std::array::from_fn(|p| p * output)
 }
 
-/// The same value, of which the compiler does not know how it came about: it would keep an
-/// address for each pixel instead of what they are made from, more than there are registers.
+/// The same value, hidden from the optimiser: it would keep an address for each pixel instead of
+/// what they are made from, which is more than there are registers.
 #[inline(always)]
 fn in_register(value: usize) -> usize {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -1,19 +1,15 @@
-//! The backward pass to data.
-//!
-//! The gradient of input row `i` is the sum over kernel rows `k` with `i + padding - k`
-//! divisible by the stride of output gradient row `(i + padding - k) / stride` times weights
-//! row `k`. For a fixed remainder of `i + padding` the same kernel rows meet, and the rows
-//! with that remainder are a stride-1 convolution of the output gradient with them, flipped.
-//! So a stride of s × s makes s² convolutions, one for each phase, and no multiplication by
-//! zeros that a dilated gradient would have.
+//! The backward pass to data: a product for each [`Phase`] of the stride.
 
 use super::assert_len;
 use super::epilogue::Finish;
-use super::gather::{Source, Window};
+use super::execute::execute;
+use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape, Flattened};
-use super::grouped::Merged;
-use super::pack::{Kernels, PackedWeights};
-use super::product::{OutputLayout, Product};
+use super::kernels::Kernels;
+use super::merge::Merged;
+use super::pack::PackedWeights;
+use super::problem::Phase;
+use super::product::Product;
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
@@ -21,17 +17,8 @@ use crate::shared_mut::SharedMut;
 #[derive(Clone, Debug)]
 pub struct PackedConvTranspose {
     geometry: ConvGeometry,
-    phases: Vec<Phase>,
-}
-
-/// The inputs whose position plus padding has one remainder modulo the stride.
-#[derive(Clone, Debug)]
-struct Phase {
-    remainder: [usize; 2],
-    /// Kernel rows and columns that meet these inputs.
-    kernel: [usize; 2],
-    /// None where no tap does: these inputs' gradients are zero.
-    weights: Option<PackedWeights>,
+    /// Each with its weights; none where it has no taps, and the gradients are zero.
+    phases: Vec<(Phase, Option<PackedWeights>)>,
 }
 
 impl PackedConvTranspose {
@@ -39,31 +26,13 @@ impl PackedConvTranspose {
     pub fn new(ctx: &Context, geometry: ConvGeometry, weights: &[f32]) -> Self {
         geometry.assert_valid();
         let merged = Merged::new(&geometry);
-        let [sy, sx] = geometry.stride;
-        let phases = (0..sy)
-            .flat_map(|y| (0..sx).map(move |x| [y, x]))
-            .map(|remainder| {
-                let kernel = [0, 1].map(|axis| {
-                    geometry.kernel[axis]
-                        .saturating_sub(remainder[axis])
-                        .div_ceil(geometry.stride[axis])
-                });
-                let taps = kernel[0] * kernel[1];
-                let weights = (taps > 0).then(|| {
-                    PackedWeights::zeros(
-                        ctx,
-                        merged.backward_layout(ctx, taps),
-                        &geometry,
-                        kernel,
-                        [1, 1],
-                    )
-                });
-                Phase {
-                    remainder,
-                    kernel,
-                    weights,
-                }
+        let phases = Phase::all(&geometry).map(|phase| {
+            let weights = (phase.taps() > 0).then(|| {
+                let layout = merged.backward_layout(ctx.isa(), phase.taps());
+                PackedWeights::zeros(ctx, layout, &geometry, &phase.window(&geometry))
             });
+            (phase, weights)
+        });
         let mut packed = PackedConvTranspose {
             geometry,
             phases: phases.collect(),
@@ -77,14 +46,10 @@ impl PackedConvTranspose {
         let geometry = &self.geometry;
         assert_len("weights", weights.len(), geometry.weight_len());
         let merged = Merged::new(geometry);
-        for phase in &mut self.phases {
-            let Phase {
-                remainder,
-                kernel,
-                weights: packed,
-            } = phase;
+        for (phase, packed) in &mut self.phases {
+            let Phase { remainder, kernel } = *phase;
             let Some(packed) = packed else { continue };
-            let taps: Vec<usize> = (0..kernel[0] * kernel[1])
+            let taps: Vec<usize> = (0..phase.taps())
                 .map(|tap| {
                     let [ky, kx] = [tap / kernel[1], tap % kernel[1]];
                     let ky = remainder[0] + geometry.stride[0] * (kernel[0] - 1 - ky);
@@ -114,13 +79,15 @@ impl PackedConvTranspose {
         &self.geometry
     }
 
+    /// The phases that have taps.
+    fn products(&self) -> impl Iterator<Item = (&Phase, &PackedWeights)> {
+        let phases = self.phases.iter();
+        phases.filter_map(|(phase, weights)| Some((phase, weights.as_ref()?)))
+    }
+
     /// Memory that the packed weights take.
     pub fn bytes(&self) -> usize {
-        self.phases
-            .iter()
-            .flat_map(|phase| &phase.weights)
-            .map(PackedWeights::bytes)
-            .sum()
+        self.products().map(|(_, weights)| weights.bytes()).sum()
     }
 }
 
@@ -145,67 +112,33 @@ pub fn conv_backward_data(
     );
     assert_len("output gradient", dy.len(), shape.output_len());
     assert_len("input gradient", dx.len(), shape.input_len());
-    if !accumulate && w.phases.iter().any(|phase| phase.weights.is_none()) || dy.is_empty() {
+    let zeros = w.products().count() < w.phases.len();
+    if !accumulate && zeros || dy.is_empty() {
         ctx.parallel_chunks(dx, 1 << 16, |_, chunk| chunk.fill(0.0));
     }
     if dy.is_empty() {
         return;
     }
     let Flattened {
-        batch,
-        joined,
-        input: size,
-        output: out_size,
+        output: [height, width],
+        ..
     } = shape.flattened();
     let output = SharedMut::new(dx);
-    for phase in &w.phases {
-        let Some(weights) = &phase.weights else {
-            continue;
-        };
+    for (phase, weights) in w.products() {
         weights.assert_packed_for(ctx);
-        // The first input with this remainder, how many there are, and the output gradient
-        // that the flipped kernel's first tap meets there.
-        let first = [0, 1].map(|axis| {
-            let (stride, padding) = (geometry.stride[axis], geometry.padding[axis]);
-            (phase.remainder[axis] + stride * padding - padding) % stride
-        });
-        let grid = [0, 1].map(|axis| {
-            size[axis]
-                .saturating_sub(first[axis])
-                .div_ceil(geometry.stride[axis])
-        });
-        let origin = [0, 1].map(|axis| {
-            let q = (first[axis] + geometry.padding[axis]) / geometry.stride[axis];
-            q as isize - (phase.kernel[axis] as isize - 1)
-        });
-        let channels = geometry.in_channels;
-        Product {
+        let product = Product {
+            problem: phase.problem(shape),
             source: Source {
                 data: dy,
-                height: out_size[0],
-                width: out_size[1],
+                height,
+                width,
                 channels: geometry.out_channels,
             },
-            window: Window {
-                kernel: phase.kernel,
-                stride: [1, 1],
-                origin,
-                unrolled: None,
-            },
             weights,
-            batch,
-            joined,
-            grid,
             output,
-            layout: OutputLayout {
-                offset: (first[0] * size[1] + first[1]) * channels,
-                image: size[0] * size[1] * channels,
-                row: geometry.stride[0] * size[1] * channels,
-                pixel: geometry.stride[1] * channels,
-            },
             accumulate,
             finish: Finish::default(),
-        }
-        .run(ctx);
+        };
+        execute(ctx, &product);
     }
 }

@@ -4,27 +4,10 @@
 use std::ops::Range;
 
 use super::gather::{Band, BandLayout, Window};
-
-/// Floats of a band's gathered copy: about half of a core's second-level cache, for the
-/// weights of an output block need the rest.
-const BAND_FLOATS: usize = 64 * 1024;
-
-/// The same for a row of pixels, of which no copy is used by several taps.
-const ROW_FLOATS: usize = 32 * 1024;
-
-/// The same where the weights do not stay in the second-level cache from one band to the next:
-/// to bring them once more costs more than inputs that come from farther away.
-const FAR_FLOATS: usize = 144 * 1024;
-
-/// Weights that stay in the second-level cache while all of them pass by each tile.
-pub(super) const WEIGHT_FLOATS: usize = 64 * 1024;
-
-/// Multiply-accumulates under which a task is not worth a thread's while.
-pub(super) const TASK_MACS: usize = 1 << 20;
-
-/// Tasks for each thread, so that threads that start late or run slower find the others'
-/// work still divided.
-const TASKS_PER_THREAD: usize = 4;
+use super::tuning::{
+    BAND_FLOATS, BAND_FLOATS_LARGE_WEIGHTS, GATHER_COST, LARGE_WEIGHTS_COST, ROW_FLOATS, TASK_MACS,
+    TASKS_PER_THREAD, WEIGHT_FLOATS,
+};
 
 /// Tasks that keep all threads busy.
 pub(super) fn wanted_tasks(threads: usize) -> usize {
@@ -34,12 +17,6 @@ pub(super) fn wanted_tasks(threads: usize) -> usize {
         1
     }
 }
-
-/// How many multiply-accumulates take as long as to gather a float.
-pub(super) const GATHER_COST: usize = 10;
-
-/// How many take as long as what a float of weights from afar delays them.
-const FAR_COST: usize = 4;
 
 /// What is to be cut.
 pub(super) struct Work {
@@ -86,9 +63,9 @@ impl Cut {
         let floats = |[rows, columns]: [usize; 2]| {
             BandLayout::new(work.window, rows, columns).len(work.channels)
         };
-        let far = work.weights > WEIGHT_FLOATS;
-        let limit = match (far, height) {
-            (true, _) => FAR_FLOATS,
+        let large_weights = work.weights > WEIGHT_FLOATS;
+        let limit = match (large_weights, height) {
+            (true, _) => BAND_FLOATS_LARGE_WEIGHTS,
             (false, 1) => ROW_FLOATS,
             (false, _) => BAND_FLOATS,
         };
@@ -118,7 +95,11 @@ impl Cut {
             let [rows, columns] = band(size);
             let macs = rows * columns * work.macs_per_pixel;
             let gather = GATHER_COST * floats([rows, columns]);
-            let far = if far { FAR_COST * work.weights } else { 0 };
+            let load = if large_weights {
+                LARGE_WEIGHTS_COST * work.weights
+            } else {
+                0
+            };
             let most_splits = if threads > 1 {
                 macs.div_ceil(TASK_MACS).clamp(1, units)
             } else {
@@ -130,11 +111,11 @@ impl Cut {
                 let share = |cost: usize| cost * units.div_ceil(splits) / units;
                 let of_thread = tasks.div_ceil(threads);
                 // A thread that takes several tasks of a band gathers it once.
-                let busiest = of_thread * share(macs + far) + of_thread.min(bands) * gather;
+                let busiest = of_thread * share(macs + load) + of_thread.min(bands) * gather;
                 // And threads do not work in step: the last to finish is late by a part of
                 // a task, which is longer where another program holds a core.
                 let late = if threads > 1 {
-                    (share(macs + far) + gather) / 2
+                    (share(macs + load) + gather) / 2
                 } else {
                     0
                 };
@@ -305,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_from_afar_are_not_brought_for_each_row() {
+    fn large_weights_are_not_loaded_for_each_row() {
         // 8 MB of weights for a map of 7 rows.
         let cut = Cut::new(&work(1, [7, 7], 3, 512), 2);
         assert_eq!(cut.bands, [1, 1]);

@@ -1,12 +1,16 @@
 //! The forward pass.
 
+use super::algorithm::ConvAlgorithm;
 use super::epilogue::{Addend, Finish, SecondFinish};
+use super::execute::execute;
 use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape, Flattened};
-use super::grouped::Merged;
-use super::pack::{Kernels, PackedWeights};
-use super::product::{OutputLayout, Product};
-use super::{Epilogue, Residual, assert_len};
+use super::kernels::Kernels;
+use super::merge::Merged;
+use super::pack::PackedWeights;
+use super::problem::Problem;
+use super::product::Product;
+use super::{Epilogue, Residual, assert_len, direct};
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
@@ -27,10 +31,9 @@ impl PackedConv {
             geometry,
             weights: PackedWeights::zeros(
                 ctx,
-                merged.forward_layout(ctx, &geometry),
+                merged.forward_layout(ctx.isa(), &geometry),
                 &geometry,
-                geometry.kernel,
-                geometry.stride,
+                &geometry.window(),
             ),
         };
         packed.repack(ctx, weights);
@@ -73,16 +76,18 @@ impl PackedConv {
         &self.geometry
     }
 
+    /// The algorithm that computes a shape with these weights.
+    pub fn algorithm(&self, shape: &ConvShape) -> ConvAlgorithm {
+        self.weights.algorithm(&Problem::forward(shape))
+    }
+
     /// Whether the output may hold the residual ([`Residual::Output`]): only where no part of
     /// a sum waits there for the rest.
-    pub fn adds_in_place(&self, ctx: &Context, shape: &ConvShape) -> bool {
-        let Flattened {
-            batch,
-            joined,
-            output,
-            ..
-        } = shape.flattened();
-        self.weights.sums_in_registers(ctx, batch, joined, output)
+    pub fn adds_in_place(&self, shape: &ConvShape) -> bool {
+        match self.algorithm(shape) {
+            ConvAlgorithm::Direct => direct::product::parts(&self.weights) == 1,
+            ConvAlgorithm::Grouped | ConvAlgorithm::Winograd(_) | ConvAlgorithm::Strassen => true,
+        }
     }
 
     /// Memory that the packed weights take.
@@ -91,7 +96,8 @@ impl PackedConv {
     }
 }
 
-/// Convolves `x` with `w` and stores the epilogue's result in `y`.
+/// Convolves `x` with `w` and stores the epilogue's result in `y`. Returns the algorithm that
+/// computed it.
 ///
 /// # Panics
 ///
@@ -103,7 +109,7 @@ pub fn conv_forward(
     w: &PackedConv,
     epilogue: Epilogue<'_>,
     y: &mut [f32],
-) {
+) -> ConvAlgorithm {
     let geometry = &shape.geometry;
     assert_eq!(
         *geometry, w.geometry,
@@ -134,7 +140,7 @@ pub fn conv_forward(
             Addend::Tensor(tensor)
         }
         Residual::Output => {
-            assert!(w.adds_in_place(ctx, shape), "sums overwrite the residual");
+            assert!(w.adds_in_place(shape), "sums overwrite the residual");
             Addend::Output(output)
         }
     });
@@ -147,32 +153,21 @@ pub fn conv_forward(
     };
 
     let Flattened {
-        batch,
-        joined,
         input: [height, width],
-        output: grid,
+        ..
     } = shape.flattened();
-    Product {
+    let product = Product {
+        problem: Problem::forward(shape),
         source: Source {
             data: x,
             height,
             width,
             channels: geometry.in_channels,
         },
-        window: geometry.window(),
         weights: &w.weights,
-        batch,
-        joined,
-        grid,
         output,
-        layout: OutputLayout {
-            offset: 0,
-            image: grid[0] * grid[1] * channels,
-            row: grid[1] * channels,
-            pixel: channels,
-        },
         accumulate: false,
         finish,
-    }
-    .run(ctx);
+    };
+    execute(ctx, &product)
 }

@@ -41,22 +41,28 @@ impl ConvGeometry {
         self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
     }
 
-    /// The width of the groups if it is so small that vectors of so many lanes better run over
-    /// several of them; 1 for a depth-wise convolution.
-    pub(crate) fn narrow_groups(&self, lanes: usize) -> Option<usize> {
+    /// The width of equal groups that are narrow enough for vectors to run over several of them;
+    /// 1 for a depth-wise convolution.
+    pub(super) fn group_width(&self) -> Option<usize> {
         if self.is_depthwise() {
             return Some(1);
         }
         let width = self.group_in_channels();
-        let fits = width == self.group_out_channels() && self.out_channels.is_multiple_of(BLOCK);
-        // Eight channels take two instructions to spread over more lanes than eight, which pays
-        // if neighbouring outputs see the result.
-        let widest = if self.window().shares_three_columns() || lanes <= 8 {
+        let fits = self.groups > 1
+            && width == self.group_out_channels()
+            && self.out_channels.is_multiple_of(BLOCK);
+        (fits && [2, 4, 8].contains(&width)).then_some(width)
+    }
+
+    /// The widest groups for which that is faster than merging groups: eight channels take two
+    /// instructions to spread over more lanes than eight, which pays if neighbouring outputs use
+    /// the result.
+    pub(super) fn widest_group(&self, lanes: usize) -> usize {
+        if self.window().shares_three_columns() || lanes <= 8 {
             8
         } else {
             4
-        };
-        (fits && self.groups > 1 && [2, 4, 8].contains(&width) && width <= widest).then_some(width)
+        }
     }
 
     /// Whether the kernel's columns are better taken for channels, as there are so few.

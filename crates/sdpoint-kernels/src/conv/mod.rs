@@ -1,31 +1,53 @@
 //! Two-dimensional convolution: forward, backward to data, backward to weights.
+//!
+//! ```text
+//! forward.rs, backward_data.rs        backward_weights.rs      what callers see
+//!      │ a Product for each Problem        │ a Reduction
+//! execute.rs ── algorithm.rs ──────────────┤                   which algorithm
+//!      │                                   │
+//! direct/  grouped/  winograd/  strassen/  (product.rs, backward_weights.rs in each)
+//!      │                                   │
+//! microkernel.rs                      reduction_kernel.rs      register blocks
+//! ```
+//!
+//! A product multiplies the pixels that a band of outputs sees, gathered into panels (`gather.rs`),
+//! with packed weights (`pack.rs`, in the order of `layout.rs`), one tile of pixels times one block
+//! of output channels at a time (`tiling.rs`), and finishes the sums in registers (`epilogue.rs`).
+//! How work is divided among threads is in `cut.rs`, what was found by measuring in `tuning.rs`.
 
 mod addresses;
-mod ahead;
+pub(crate) mod algorithm;
 mod backward_data;
 mod backward_weights;
 mod cut;
-mod depthwise;
+mod direct;
 mod epilogue;
+mod execute;
 mod forward;
 mod gather;
 mod geometry;
 mod grouped;
+mod kernels;
+mod layout;
+mod merge;
 mod microkernel;
-mod narrow;
 mod pack;
+mod prefetch;
+mod problem;
 mod product;
+mod reduction;
+mod reduction_kernel;
 mod strassen;
-#[cfg(test)]
-mod tests;
+mod tiling;
+mod tuning;
 mod winograd;
 
 use crate::activation::Activation;
-pub use geometry::{ConvGeometry, ConvShape};
-
+pub use algorithm::{AlgorithmChoice, ConvAlgorithm, UnknownAlgorithm, WinogradTile};
 pub use backward_data::{PackedConvTranspose, conv_backward_data};
 pub use backward_weights::conv_backward_weights;
 pub use forward::{PackedConv, conv_forward};
+pub use geometry::{ConvGeometry, ConvShape};
 
 /// What happens to a convolution's sums before they are stored:
 /// `y = activation(sum * scale + shift + residual)`, each part where given.

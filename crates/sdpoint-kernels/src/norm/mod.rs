@@ -4,8 +4,6 @@
 mod backward;
 mod channel_sums;
 mod statistics;
-#[cfg(test)]
-mod tests;
 
 use rten_simd::Isa;
 use rten_simd::ops::NumOps;

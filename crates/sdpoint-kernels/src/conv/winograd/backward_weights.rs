@@ -7,77 +7,55 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::Size;
 use super::lines::F4;
 use super::tiles::{Tiles, TransformedLayout, gather_tiles};
 use crate::context::Context;
-use crate::conv::ahead::{part_of, step_of};
-use crate::conv::backward_weights::{Reduction, Run, TASKS, run_block};
+use crate::conv::algorithm::WinogradTile;
 use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::VECTORS;
-use crate::conv::pack::{BlockedLayout, OutputBlock};
+use crate::conv::layout::{BlockedLayout, OutputBlock};
+use crate::conv::prefetch::{part_of, share_of_step};
+use crate::conv::reduction::Reduction;
+use crate::conv::reduction_kernel::{Run, run_block};
+use crate::conv::tuning::{
+    REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_BAND, WINOGRAD_REDUCTION_FEWEST_PARTS,
+    WINOGRAD_REDUCTION_PARTIAL_FLOATS, WINOGRAD_REDUCTION_SHARED_BAND,
+    WINOGRAD_REDUCTION_TASK_TILES,
+};
 use crate::shared_mut::SharedMut;
-
-/// Floats of transformed inputs and gradients that a thread keeps in its second-level cache
-/// beside the sums, and the fewest tiles all the same: the sums are loaded and stored once a band.
-const PART_FLOATS: usize = 160 * 1024;
-const PART_TILES: usize = 96;
-
-/// Floats of transformed inputs and gradients that all threads together keep in the
-/// third-level cache, and the fewest tiles all the same.
-const SHARED_FLOATS: usize = 2 * 1024 * 1024;
-const SHARED_TILES: usize = 128;
-
-/// Tiles that a thread transforms at a time for all.
-const TASK_TILES: usize = 16;
-
-/// Floats of partial sums that are worth having, so that each thread works for itself.
-const PARTIAL_FLOATS: usize = 1024 * 1024;
-
-/// Fewer parts would leave threads without work.
-const FEWEST_PARTS: usize = 8;
-
-/// Fewer tiles than this do not pay for the transform of the sums.
-const FEWEST_TILES: usize = 96;
 
 const TAPS: usize = 9;
 
 /// Outputs of a tile in rows and columns, and its inputs, each with a matrix product.
-const TILE: usize = Size::Four.outputs();
+const TILE: usize = WinogradTile::Four.outputs();
 const INPUTS: usize = TILE + 2;
-const POINTS: usize = Size::Four.points();
-
-/// Whether this is one group, and there is enough to reduce over.
-pub(in crate::conv) fn fits(reduction: &Reduction<'_>) -> bool {
-    reduction.blocked.groups == 1 && tiles(reduction).count(reduction.batch) >= FEWEST_TILES
-}
-
-fn tiles(reduction: &Reduction<'_>) -> Tiles {
-    Tiles {
-        grid: reduction.grid,
-        origin: reduction.window.origin,
-        outputs: TILE,
-    }
-}
+const POINTS: usize = WinogradTile::Four.points();
 
 /// The gradient with respect to the weights `[output][input][tap]` of a 3 × 3 convolution with
-/// stride 1; `layout` is that of its transformed weights.
+/// stride 1.
 pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
-    layout: &BlockedLayout,
     dw: &mut [f32],
     accumulate: bool,
 ) {
-    let tiles = tiles(reduction);
-    let count = tiles.count(reduction.batch);
+    let layout = &reduction.layout.with_taps(1);
+    let tiles = Tiles {
+        grid: reduction.grid(),
+        origin: reduction.window().origin,
+        outputs: TILE,
+    };
+    let count = tiles.count(reduction.batch());
     let len = POINTS * layout.len();
     // Each part has a band at least, or nobody would set its sums.
-    let band = Band::new(layout, count, PART_FLOATS, PART_TILES);
-    let parts = (PARTIAL_FLOATS / len)
-        .min(TASKS)
+    let band = Band::new(layout, count, WINOGRAD_REDUCTION_BAND);
+    let parts = (WINOGRAD_REDUCTION_PARTIAL_FLOATS / len)
+        .min(REDUCTION_TASKS)
         .min(count.div_ceil(band.tiles));
-    let parts = if parts < FEWEST_PARTS { 1 } else { parts };
+    let parts = if parts < WINOGRAD_REDUCTION_FEWEST_PARTS {
+        1
+    } else {
+        parts
+    };
     let reduce = Reduce {
         reduction,
         layout,
@@ -158,6 +136,7 @@ impl Reduce<'_> {
                         Step::Sums(0..POINTS, 0..self.layout.units()),
                     ] {
                         ctx.dispatch(RunStep {
+                            ctx,
                             reduce: self,
                             band,
                             range: range.clone(),
@@ -178,7 +157,7 @@ impl Reduce<'_> {
     /// All threads transform a band of tiles together, then share the points: for many
     /// channels, whose sums are too large to have twice.
     fn together(&self, ctx: &Context, count: usize, sums: SharedMut<'_, f32>) {
-        let band = Band::new(self.layout, count, SHARED_FLOATS, SHARED_TILES);
+        let band = Band::new(self.layout, count, WINOGRAD_REDUCTION_SHARED_BAND);
         let mut scratch = ctx.scratch(band.len());
         let (inputs, gradients) = scratch.split_at_mut(band.inputs.len());
         let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
@@ -188,6 +167,7 @@ impl Reduce<'_> {
             let range = start..count.min(start + band.tiles);
             let run = |step| {
                 ctx.dispatch(RunStep {
+                    ctx,
                     reduce: self,
                     band: &band,
                     range: range.clone(),
@@ -200,15 +180,18 @@ impl Reduce<'_> {
                     next: [&[]; 2],
                 });
             };
-            ctx.parallel(2 * range.len().div_ceil(TASK_TILES), |task| {
-                let first = task / 2 * TASK_TILES;
-                let slots = first..range.len().min(first + TASK_TILES);
-                run(if task % 2 == 0 {
-                    Step::Inputs(slots)
-                } else {
-                    Step::Gradients(slots)
-                });
-            });
+            ctx.parallel(
+                2 * range.len().div_ceil(WINOGRAD_REDUCTION_TASK_TILES),
+                |task| {
+                    let first = task / 2 * WINOGRAD_REDUCTION_TASK_TILES;
+                    let slots = first..range.len().min(first + WINOGRAD_REDUCTION_TASK_TILES);
+                    run(if task % 2 == 0 {
+                        Step::Inputs(slots)
+                    } else {
+                        Step::Gradients(slots)
+                    });
+                },
+            );
             ctx.parallel(POINTS * splits, |task| {
                 let (point, split) = (task / splits, task % splits);
                 let units = units * split / splits..units * (split + 1) / splits;
@@ -228,8 +211,8 @@ struct Band {
 }
 
 impl Band {
-    /// Equal bands of about `floats` transformed floats, but no fewer than `fewest` tiles.
-    fn new(layout: &BlockedLayout, count: usize, floats: usize, fewest: usize) -> Self {
+    /// Equal bands of about `floats` transformed floats, but of no fewer than `fewest` tiles.
+    fn new(layout: &BlockedLayout, count: usize, [floats, fewest]: [usize; 2]) -> Self {
         let channels = layout.group_in.next_multiple_of(BLOCK);
         let width = VECTORS * layout.lanes();
         let units = layout.units();
@@ -262,6 +245,7 @@ enum Step {
 }
 
 struct RunStep<'a> {
+    ctx: &'a Context,
     reduce: &'a Reduce<'a>,
     band: &'a Band,
     /// The band's tiles.
@@ -274,7 +258,7 @@ struct RunStep<'a> {
     sums: SharedMut<'a, f32>,
     /// Where the part's sums start.
     start: usize,
-    /// Inputs and gradients that are brought near while sums are computed.
+    /// Inputs and gradients to prefetch while sums are computed.
     next: [&'a [f32]; 2],
 }
 
@@ -354,14 +338,14 @@ impl RunStep<'_> {
                 pixels: [1, 1, pixels],
             };
             run_block(
-                isa,
+                self.ctx,
                 &run,
                 inputs.plane,
                 &[0],
                 layout,
                 &padded,
                 sums,
-                step_of(self.next, point * units + unit, POINTS * units),
+                share_of_step(self.next, point * units + unit, POINTS * units),
             );
         }
     }
@@ -376,7 +360,7 @@ impl RunStep<'_> {
         let width = block.vectors * lanes;
         let point_len = self.band.gradient_point;
         let start = unit * POINTS * point_len;
-        let [height, grid_width] = reduction.grid;
+        let [height, grid_width] = reduction.grid();
         assert!(
             start + POINTS * point_len <= self.gradients.len() && slots.end * width <= point_len
         );
@@ -391,7 +375,7 @@ impl RunStep<'_> {
                         return ops.zero();
                     }
                     let pixel = (image * height + row + r) * grid_width + column + c;
-                    let at = pixel * reduction.out_channels + block.first + v * lanes;
+                    let at = pixel * reduction.out_channels() + block.first + v * lanes;
                     ops.load_pad(&reduction.gradient[at..at + channels]).0
                 };
                 let mut lines = [[ops.zero(); TILE]; INPUTS];

@@ -7,36 +7,44 @@ use rten_simd::{Isa, SimdOp};
 
 use super::lines::{F2, F4, Filter};
 use super::tiles::{TileRows, Tiles, TransformedLayout, gather_tiles};
-use super::{Size, TransformedWeights};
+use super::weights::TransformedWeights;
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
-use crate::conv::ahead::{Spread, ask_for_output, part_of};
-use crate::conv::cut::{Cut, GATHER_COST, TASK_MACS, wanted_tasks};
-use crate::conv::epilogue::{self, Finish, FinishLanes};
+use crate::conv::algorithm::WinogradTile;
+use crate::conv::cut::{Cut, wanted_tasks};
+use crate::conv::epilogue::{self, FinishLanes};
 use crate::conv::gather::BLOCK;
-use crate::conv::microkernel::{MAX_PIXELS, Shared, Tile, VECTORS, max_pixels, run_tile};
-use crate::conv::product::{OutputLayout, Product};
+use crate::conv::microkernel::{Sums, Tile, run_tile};
+use crate::conv::prefetch::{Prefetcher, part_of, prefetch_output};
+use crate::conv::problem::{OutputLayout, Problem};
+use crate::conv::product::Product;
+use crate::conv::tuning::{
+    GATHER_COST, MAX_PIXELS, TASK_MACS, VECTORS, WINOGRAD_BAND_FLOATS, max_pixels,
+};
+use crate::isa::Registers;
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
-/// Floats of transformed inputs at a time: they share the second-level cache with the products
-/// of one output block and the weights.
-const BAND_FLOATS: usize = 72 * 1024;
-
 /// Computes a product whose window is 3 × 3 with stride 1, by its transformed weights.
 pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWeights) {
+    let Problem {
+        window,
+        grid,
+        batch,
+        ..
+    } = product.problem;
     let layout = weights.layout();
     let tiles = Tiles {
-        grid: product.grid,
-        origin: product.window.origin,
-        outputs: weights.size().outputs(),
+        grid,
+        origin: window.origin,
+        outputs: weights.tile().outputs(),
     };
-    let points = weights.size().points();
-    let count = tiles.count(product.batch);
+    let points = weights.tile().points();
+    let count = tiles.count(batch);
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
     // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
-    let most = (BAND_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
+    let most = (WINOGRAD_BAND_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
     let units = layout.units();
     // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
     // for few tiles it is better to cut the weights.
@@ -68,8 +76,9 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
                     let [start, end] = cut.band([1, count], index).columns;
                     start..end
                 };
-                let next = last_of_band && product.far_input() && index + 1 < cut.all_bands(1);
-                ctx.dispatch(RunTiles {
+                let next =
+                    last_of_band && product.input_is_evicted() && index + 1 < cut.all_bands(1);
+                let tiles = RunTiles {
                     ctx,
                     product,
                     weights,
@@ -83,7 +92,11 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
                     transformed: &transformed,
                     units: task.units.clone(),
                     state,
-                });
+                };
+                match weights.tile() {
+                    WinogradTile::Two => ctx.dispatch(RunTwo(tiles)),
+                    WinogradTile::Four => ctx.dispatch(RunFour(tiles)),
+                }
             }
         },
     );
@@ -110,15 +123,27 @@ struct RunTiles<'a, 'b> {
     state: &'a mut State<'b>,
 }
 
-impl SimdOp for RunTiles<'_, '_> {
+/// Tiles of 2×2 outputs.
+struct RunTwo<'a, 'b>(RunTiles<'a, 'b>);
+
+impl SimdOp for RunTwo<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        match self.weights.size() {
-            Size::Two => self.run::<I, F2, 2, 4, 4>(isa),
-            Size::Four => self.run::<I, F4, 4, 6, 16>(isa),
-        }
+        self.0.run::<I, F2, 2, 4, 4>(isa);
+    }
+}
+
+/// Tiles of 4×4 outputs.
+struct RunFour<'a, 'b>(RunTiles<'a, 'b>);
+
+impl SimdOp for RunFour<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        self.0.run::<I, F4, 4, 6, 16>(isa);
     }
 }
 
@@ -143,7 +168,7 @@ impl RunTiles<'_, '_> {
         let layout = weights.layout();
         let runs = runs::<I>(&range, layout.unit(units.start).1.vectors);
         let steps = runs * layout.group_in.div_ceil(BLOCK);
-        let mut next_inputs = Spread::over(next, units.len() * N * N * steps);
+        let mut next_inputs = Prefetcher::new(next, units.len() * N * N * steps);
         for unit in units {
             let (group, _) = layout.unit(unit);
             if state.gathered != Some([range.start, group]) {
@@ -178,7 +203,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     weights: &TransformedWeights,
     tiles: &Tiles,
     range: &Range<usize>,
-    next_inputs: &mut Spread<'_>,
+    next_inputs: &mut Prefetcher<'_>,
     transformed: &TransformedLayout,
     unit: usize,
     state: &mut State<'_>,
@@ -196,20 +221,20 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     assert!(state.products.len() >= points * point_len);
     assert!(state.inputs.len() >= transformed.len());
     let runs = runs::<I>(range, vectors);
-    let far = if product.far_output() {
+    let evicted = if product.output_is_evicted() {
         range.clone()
     } else {
         0..0
     };
-    let mut outputs = TileRows::over(tiles, far, points * runs);
+    let mut outputs = TileRows::over(tiles, evicted, points * runs);
     for point in 0..points {
         let packed = weights.unit(point, unit);
         let steps = layout.group_in.div_ceil(BLOCK);
-        let mut ahead = Spread::over(weights.ahead(point, unit), runs * steps);
+        let mut ahead = Prefetcher::new(weights.to_prefetch(point, unit), runs * steps);
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
             for pixel in outputs.next() {
-                ask_for_outputs::<M>(product, pixel, first, width);
+                prefetch_outputs::<M>(product, pixel, first, width);
             }
             // SAFETY: inputs and products are as long as asserted, and the weights are the
             // unit's at this point.
@@ -232,24 +257,25 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                         channels: layout.group_in,
                         block: BLOCK,
                         weights: packed.as_ptr(),
-                        output: state
-                            .products
-                            .as_mut_ptr()
-                            .add(point * point_len + start * width),
-                        output_channels: width,
-                        accumulate: false,
-                        far_output: false,
-                        shared: Shared::default(),
-                        ahead: &[ahead.next(steps), next_inputs.next(steps)],
-                        finish: &Finish::default(),
-                        at: 0,
-                        channel: 0,
+                        sums: Sums {
+                            keep: Some(
+                                state
+                                    .products
+                                    .as_mut_ptr()
+                                    .add(point * point_len + start * width),
+                            ),
+                            ..Sums::default()
+                        },
+                        output: None,
+                        prefetch: &[ahead.next(steps), next_inputs.next(steps)],
                     },
                 );
             }
         }
     }
-    let out = &product.layout;
+    let Problem {
+        grid, output: out, ..
+    } = &product.problem;
     for v in 0..vectors {
         let channel = first + v * lanes;
         let finish = product
@@ -276,10 +302,7 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
             for r in 0..M {
                 sums[r] = F::transform_outputs(isa, lines[r]);
             }
-            let size = [
-                M.min(product.grid[0] - row),
-                M.min(product.grid[1] - column),
-            ];
+            let size = [M.min(grid[0] - row), M.min(grid[1] - column)];
             let at = out.at([image, row, column]) + channel;
             // SAFETY: the outputs of a tile within the grid are this task's alone;
             // `Product`'s makers assert that they lie in the output tensor, which residual and
@@ -305,24 +328,26 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
 /// In how many runs of the micro-kernel the tiles of a range are multiplied.
 #[inline(always)]
 fn runs<I: Isa>(range: &Range<usize>, vectors: usize) -> usize {
-    range.len().div_ceil(max_pixels::<I>(vectors))
+    range
+        .len()
+        .div_ceil(max_pixels(Registers::of::<I>(), vectors))
 }
 
-/// Asks for the outputs of a row of a tile, if it is of the grid: so many channels from
+/// Prefetches the outputs of a row of a tile, if it is in the grid: so many channels from
 /// `channel` on.
 #[inline(always)]
-fn ask_for_outputs<const M: usize>(
+fn prefetch_outputs<const M: usize>(
     product: &Product<'_>,
     [image, row, column]: [usize; 3],
     channel: usize,
     channels: usize,
 ) {
-    let [height, width] = product.grid;
+    let [height, width] = product.problem.grid;
     if row < height {
         for column in column..width.min(column + M) {
-            let at = product.layout.at([image, row, column]) + channel;
+            let at = product.problem.output.at([image, row, column]) + channel;
             let to = product.output.as_ptr().wrapping_add(at);
-            ask_for_output(&product.finish, to, at, channels);
+            prefetch_output(&product.finish, to, at, channels);
         }
     }
 }
@@ -343,7 +368,7 @@ unsafe fn store_part<I: Isa, const M: usize>(
     size: [usize; 2],
     at: usize,
 ) {
-    let OutputLayout { row, pixel, .. } = product.layout;
+    let OutputLayout { row, pixel, .. } = product.problem.output;
     for (r, line) in sums.iter().enumerate().take(size[0]) {
         for (c, &sum) in line.iter().enumerate().take(size[1]) {
             let at = at + r * row + c * pixel;

@@ -55,7 +55,7 @@ impl Tiles {
     }
 }
 
-/// The rows of the pixels of neighbouring tiles, to be asked for evenly over a number of steps.
+/// The rows of the pixels of neighbouring tiles, to be prefetched evenly over a number of steps.
 pub(super) struct TileRows<'a> {
     tiles: &'a Tiles,
     /// The first pixel of the tile, and which row of it is next.

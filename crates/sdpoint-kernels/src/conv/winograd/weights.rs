@@ -5,41 +5,29 @@ use std::ops::Range;
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
 
-use super::Size;
 use super::lines::{F2, F4, Filter};
 use crate::context::Context;
-use crate::conv::pack::BlockedLayout;
+use crate::conv::algorithm::WinogradTile;
+use crate::conv::layout::BlockedLayout;
+use crate::conv::tuning::WINOGRAD_PREFETCH_FLOATS;
 use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
-
-/// Transformed weights are four times as many as the weights; beyond this many floats at each
-/// point, they are made when the first batch comes that is large enough for them to pay.
-const MOST_AT_ONCE: usize = 256 * 256;
-
-/// Floats of weights that pass by while memory answers.
-const AHEAD: usize = 2048;
 
 /// Transformed weights: the units of `layout` one after the other, and of each unit one matrix
 /// for each of the points.
 #[derive(Clone, Debug)]
 pub(in crate::conv) struct TransformedWeights {
-    size: Size,
+    tile: WinogradTile,
     layout: BlockedLayout,
     data: AlignedVec,
 }
 
 impl TransformedWeights {
     /// Room for the weights of a layout of nine taps, transformed for tiles of this size.
-    pub fn zeros(ctx: &Context, size: Size, layout: BlockedLayout) -> Self {
+    pub fn zeros(ctx: &Context, tile: WinogradTile, layout: BlockedLayout) -> Self {
         let layout = layout.with_taps(1);
-        let data = ctx.lasting(size.points() * layout.len());
-        TransformedWeights { size, layout, data }
-    }
-
-    /// Whether most batches need the weights of a layout for tiles of this size, and they are
-    /// few enough to be made whatever batch comes.
-    pub fn at_once(size: Size, layout: &BlockedLayout) -> bool {
-        size == Size::Four && layout.with_taps(1).len() <= MOST_AT_ONCE
+        let data = ctx.lasting(tile.points() * layout.len());
+        TransformedWeights { tile, layout, data }
     }
 
     /// Transforms weights in the order of `packed_layout`, which has nine taps.
@@ -48,7 +36,7 @@ impl TransformedWeights {
         let data = SharedMut::new(&mut self.data);
         ctx.parallel(layout.units(), |unit| {
             ctx.dispatch(TransformKernels {
-                size: self.size,
+                tile: self.tile,
                 layout,
                 data,
                 unit,
@@ -58,8 +46,8 @@ impl TransformedWeights {
         });
     }
 
-    pub(super) fn size(&self) -> Size {
-        self.size
+    pub(super) fn tile(&self) -> WinogradTile {
+        self.tile
     }
 
     pub(super) fn layout(&self) -> &BlockedLayout {
@@ -75,27 +63,27 @@ impl TransformedWeights {
         &self.data[self.range(point, unit)]
     }
 
-    /// The weights to bring near while a unit's matrix at a point is used: the next matrix, or
-    /// as far ahead as memory takes to answer.
-    pub(super) fn ahead(&self, point: usize, unit: usize) -> &[f32] {
+    /// The weights to prefetch while a unit's matrix at a point is used: the next matrix, or what
+    /// is used when memory has answered.
+    pub(super) fn to_prefetch(&self, point: usize, unit: usize) -> &[f32] {
         let Range { start, end } = self.range(point, unit);
         let len = end - start;
-        let start = start + AHEAD.next_multiple_of(len);
-        // Behind the last weights, the first: of the thread's next task.
+        let start = start + WINOGRAD_PREFETCH_FLOATS.next_multiple_of(len);
+        // After the last weights come the first, for the thread's next task.
         let rest = self.data.get(start..start + len);
         rest.unwrap_or(&self.data[..len])
     }
 
     fn range(&self, point: usize, unit: usize) -> Range<usize> {
         let unit = self.layout.range(unit);
-        let start = unit.start * self.size.points() + point * unit.len();
+        let start = unit.start * self.tile.points() + point * unit.len();
         start..start + unit.len()
     }
 }
 
 /// Transforms the kernels of a unit. No other thread may store into the unit meanwhile.
 struct TransformKernels<'a> {
-    size: Size,
+    tile: WinogradTile,
     layout: BlockedLayout,
     data: SharedMut<'a, f32>,
     unit: usize,
@@ -108,9 +96,9 @@ impl SimdOp for TransformKernels<'_> {
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        match self.size {
-            Size::Two => self.run::<I, F2, 2, 4>(isa),
-            Size::Four => self.run::<I, F4, 4, 6>(isa),
+        match self.tile {
+            WinogradTile::Two => self.run::<I, F2, 2, 4>(isa),
+            WinogradTile::Four => self.run::<I, F4, 4, 6>(isa),
         }
     }
 }

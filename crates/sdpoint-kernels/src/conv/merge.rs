@@ -1,12 +1,12 @@
-//! Convolutions in groups too narrow for the micro-kernels: neighbouring groups become one
-//! dense group whose weights between different groups are zero.
+//! Groups too narrow for a matrix product: neighbouring ones become one dense group whose weights
+//! between different groups are zero.
 
 use std::ops::Range;
 
 use super::gather::BLOCK;
 use super::geometry::ConvGeometry;
-use super::pack::BlockedLayout;
-use crate::context::Context;
+use super::layout::BlockedLayout;
+use crate::isa::Isa;
 
 /// How the groups of a convolution are merged.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +23,10 @@ pub(super) struct Merged {
 
 impl Merged {
     /// The order of the merged groups' weights for the forward pass.
-    pub fn forward_layout(&self, ctx: &Context, geometry: &ConvGeometry) -> BlockedLayout {
+    pub fn forward_layout(&self, isa: Isa, geometry: &ConvGeometry) -> BlockedLayout {
         let [height, width] = geometry.kernel;
         let layout = |group_in: usize, taps: usize| {
-            BlockedLayout::new(ctx, self.groups, group_in, self.group_out, taps)
+            BlockedLayout::new(isa, self.groups, group_in, self.group_out, taps)
         };
         if geometry.unrolls() {
             let group_in = self.group_in * width;
@@ -37,8 +37,8 @@ impl Merged {
     }
 
     /// The same for the backward pass to data, where inputs and outputs change places.
-    pub fn backward_layout(&self, ctx: &Context, taps: usize) -> BlockedLayout {
-        BlockedLayout::new(ctx, self.groups, self.group_out, self.group_in, taps)
+    pub fn backward_layout(&self, isa: Isa, taps: usize) -> BlockedLayout {
+        BlockedLayout::new(isa, self.groups, self.group_out, self.group_in, taps)
     }
 
     /// Merges as many groups as fill a channel block without rest.

@@ -1,4 +1,8 @@
-use super::*;
+//! Batch normalisation against its definition.
+
+use sdpoint_kernels::norm::*;
+use sdpoint_kernels::{Activation, Context};
+
 use crate::testing::{activated, check, differentiate, dot, random, widen};
 
 const EPS: f32 = 1e-5;

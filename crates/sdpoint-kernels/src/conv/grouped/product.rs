@@ -1,81 +1,39 @@
-//! Convolutions in groups of few channels, depth-wise ones among them: vectors run over output
-//! channels, and there is no matrix product.
+//! A product in groups of few channels.
 //!
-//! In groups of four, say, output channels 0 to 3 see input channels 0 to 3. A vector of output
-//! channels meets four vectors of inputs, of which the first has channel 0 in its lanes 0 to 3
-//! and channel 4 in the next four, the second channels 1 and 5, and so on. Each is an
-//! instruction or two away from the vector of inputs.
+//! In groups of four, say, output channels 0 to 3 depend on input channels 0 to 3. A vector of
+//! output channels is multiplied with four vectors of inputs, of which the first has channel 0 in
+//! its lanes 0 to 3 and channel 4 in the next four, the second channels 1 and 5, and so on. Each is
+//! an instruction or two away from the vector of inputs.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::cut::{Cut, Work};
-use super::epilogue::{self, Finish};
-use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
-use super::microkernel::has_32_registers;
-use super::pack::{KernelPlace, Kernels};
-use super::product::Product;
+use super::weights::GroupedWeights;
 use crate::context::Context;
-use crate::memory::AlignedVec;
+use crate::conv::cut::{Cut, Work};
+use crate::conv::epilogue::{self, Finish};
+use crate::conv::gather::{BLOCK, Band, BandLayout, Taps, gather};
+use crate::conv::problem::Problem;
+use crate::conv::product::Product;
+use crate::conv::tuning::{GROUPED_PIXELS, has_grouped_pixels};
+use crate::isa::Registers;
 
-/// The weights of groups of `width` channels, in the order `[channel block][tap][channel of the
-/// group][BLOCK]`.
-#[derive(Clone, Debug)]
-pub(super) struct NarrowWeights {
-    channels: usize,
-    width: usize,
-    taps: usize,
-    data: AlignedVec,
-}
-
-impl NarrowWeights {
-    pub fn zeros(ctx: &Context, channels: usize, width: usize, taps: usize) -> Self {
-        let data = ctx.lasting(channels.next_multiple_of(BLOCK) * width * taps);
-        NarrowWeights {
-            channels,
-            width,
-            taps,
-            data,
-        }
-    }
-
-    /// Takes the weights from where `kernels` finds them, who counts the inputs of as many
-    /// channels as `merged` together.
-    pub fn fill(&mut self, kernels: &Kernels<'_, impl KernelPlace>, merged: usize) {
-        let width = self.width;
-        for channel in 0..self.channels {
-            let first = channel % merged / width * width;
-            for input in 0..width {
-                let place = (kernels.place)(channel, first + input);
-                let place = place.expect("a channel sees its group");
-                for (tap, offset) in kernels.taps.iter().enumerate() {
-                    let row = (channel / BLOCK * self.taps + tap) * width + input;
-                    self.data[row * BLOCK + channel % BLOCK] = kernels.weights[place + offset];
-                }
-            }
-        }
-    }
-
-    pub fn bytes(&self) -> usize {
-        size_of_val::<[f32]>(&self.data)
-    }
-
-    fn block(&self, block: usize) -> &[f32] {
-        let len = self.taps * self.width * BLOCK;
-        &self.data[block * len..][..len]
-    }
-}
-
-/// Computes a product whose groups are narrow.
-pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &NarrowWeights) {
+/// Computes a product whose weights are packed for groups.
+pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &GroupedWeights) {
+    let Problem {
+        window,
+        batch,
+        grid,
+        ..
+    } = product.problem;
     let blocks = weights.channels.div_ceil(BLOCK);
     let width = weights.width;
     // A task has one channel block, and nothing in common with the others'.
     let cut = Cut::new(
         &Work {
-            window: product.window,
-            batch: product.batch * blocks,
-            grid: product.grid,
+            window,
+            batch: batch * blocks,
+            grid,
             channels: BLOCK,
             macs_per_pixel: weights.taps * BLOCK * width,
             weights: weights.taps * BLOCK * width,
@@ -83,92 +41,78 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, weights: &NarrowWeights)
         },
         ctx.threads(),
     );
-    let layout = BandLayout::new(product.window, cut.band[0], cut.band[1]);
+    let layout = BandLayout::new(window, cut.band[0], cut.band[1]);
     let taps = Taps::new(&layout);
-    let bands = cut.all_bands(product.batch);
+    let bands = cut.all_bands(batch);
     ctx.parallel_with(
         bands * blocks,
         || ctx.scratch(layout.plane),
         |gathered, task| {
-            ctx.dispatch(RunBlock {
+            let block = Block {
                 product,
                 weights,
                 layout: &layout,
                 taps: &taps,
-                band: cut.band(product.grid, task / blocks),
-                block: task % blocks,
+                band: cut.band(grid, task / blocks),
+                number: task % blocks,
                 gathered,
-            });
+            };
+            match (width, window.shares_three_columns()) {
+                (1, false) => ctx.dispatch(RunBlock::<1, 1>(block)),
+                (1, true) => ctx.dispatch(RunBlock::<1, 3>(block)),
+                (2, false) => ctx.dispatch(RunBlock::<2, 1>(block)),
+                (2, true) => ctx.dispatch(RunBlock::<2, 3>(block)),
+                (4, false) => ctx.dispatch(RunBlock::<4, 1>(block)),
+                (4, true) => ctx.dispatch(RunBlock::<4, 3>(block)),
+                (8, false) => ctx.dispatch(RunBlock::<8, 1>(block)),
+                (8, true) => ctx.dispatch(RunBlock::<8, 3>(block)),
+                _ => unreachable!("groups of {width} channels"),
+            }
         },
     );
 }
 
-struct RunBlock<'a> {
+/// A channel block of a band.
+struct Block<'a> {
     product: &'a Product<'a>,
-    weights: &'a NarrowWeights,
+    weights: &'a GroupedWeights,
     layout: &'a BandLayout,
     taps: &'a [usize],
     band: Band,
     /// Which channel block.
-    block: usize,
+    number: usize,
     /// Room for the inputs of a channel block, [`BLOCK`] floats a pixel.
     gathered: &'a mut [f32],
 }
 
-impl SimdOp for RunBlock<'_> {
+/// Computes a block of groups of `W` channels, `C` neighbouring columns of the kernel at a time.
+struct RunBlock<'a, const W: usize, const C: usize>(Block<'a>);
+
+impl<const W: usize, const C: usize> SimdOp for RunBlock<'_, W, C> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        match self.weights.width {
-            1 => self.run::<I, 1>(isa),
-            2 => self.run::<I, 2>(isa),
-            4 => self.run::<I, 4>(isa),
-            8 => self.run::<I, 8>(isa),
-            width => unreachable!("groups of {width} channels are not narrow"),
-        }
-    }
-}
-
-impl RunBlock<'_> {
-    #[inline(always)]
-    fn run<I: Isa, const W: usize>(self, isa: I) {
-        let RunBlock {
+        let Block {
             product,
             weights,
             layout,
             taps,
             band,
-            block,
+            number,
             gathered,
-        } = self;
+        } = self.0;
         let lanes = isa.f32().len();
-        let first = block * BLOCK;
+        let first = number * BLOCK;
         let channels = BLOCK.min(weights.channels - first);
-        gather(
-            isa,
-            &product.source,
-            layout,
-            &band,
-            first,
-            channels,
-            gathered,
-        );
-        let kernels = weights.block(block);
-        let out = &product.layout;
-        let three = product.window.shares_three_columns();
+        let source = &product.source;
+        gather(isa, source, layout, &band, first, channels, gathered);
+        let kernels = weights.block(number);
+        let out = &product.problem.output;
         for row in 0..band.height() {
             let mut start = 0;
             while start < band.width() {
-                // Fewer sums than eight wait for one another, so that these are few.
-                let pixels = match band.width() - start {
-                    left if left.is_multiple_of(14) && has_32_registers::<I>() => 14,
-                    8.. => 8,
-                    7 => 7,
-                    4.. => 4,
-                    2.. => 2,
-                    _ => 1,
-                };
+                let pixels = pixels::<I>(band.width() - start);
                 let at = out.of(&band) + row * out.row + start * out.pixel + first;
                 for lane in (0..channels).step_by(lanes) {
                     let from = row * layout.row + start * BLOCK + lane / W * W;
@@ -187,23 +131,53 @@ impl RunBlock<'_> {
                     };
                     // SAFETY: the gathered band holds the pixels at all taps, and the outputs
                     // are this task's alone; residual and second output equal them in length.
-                    unsafe {
-                        match pixels {
-                            14 if has_32_registers::<I>() => {
-                                run_tile::<I, W, 14>(isa, &tile, three)
-                            }
-                            8 => run_tile::<I, W, 8>(isa, &tile, three),
-                            7 => run_tile::<I, W, 7>(isa, &tile, three),
-                            4 => run_tile::<I, W, 4>(isa, &tile, three),
-                            2 => run_tile::<I, W, 2>(isa, &tile, three),
-                            _ => run_tile::<I, W, 1>(isa, &tile, three),
-                        }
-                    }
+                    unsafe { run_pixels::<I, W, C>(isa, pixels, &tile) };
                 }
                 start += pixels;
             }
         }
     }
+}
+
+/// How many of the `left` pixels of a row the next tile has.
+#[inline(always)]
+fn pixels<I: Isa>(left: usize) -> usize {
+    let suits = |pixels: usize| match pixels {
+        14 => left.is_multiple_of(14),
+        7 => left == 7,
+        _ => pixels <= left,
+    };
+    let mut sizes = GROUPED_PIXELS.into_iter();
+    sizes
+        .find(|&pixels| has_grouped_pixels(Registers::of::<I>(), pixels) && suits(pixels))
+        .unwrap_or(1)
+}
+
+/// Computes a tile of so many pixels.
+///
+/// # Safety
+///
+/// The tile's addresses must be valid for the pixels and all taps.
+#[inline(always)]
+unsafe fn run_pixels<I: Isa, const W: usize, const C: usize>(
+    isa: I,
+    pixels: usize,
+    tile: &Tile<'_>,
+) {
+    macro_rules! choose {
+        ($($p:literal)*) => {
+            match pixels {
+                $(
+                    $p if const { has_grouped_pixels(Registers::of::<I>(), $p) } => {
+                        // SAFETY: the caller's promise.
+                        unsafe { run_tile::<I, W, $p, C>(isa, tile) }
+                    }
+                )*
+                _ => unreachable!("a tile of {pixels} pixels"),
+            }
+        };
+    }
+    choose!(14 8 7 4 2 1);
 }
 
 /// The vector that has channel `input` of each group of `W` in all lanes of that group, of a
@@ -254,23 +228,22 @@ struct Tile<'a> {
     channel: usize,
 }
 
-/// Computes `P` pixels; `three` if the kernel has three columns, and neighbouring pixels see
-/// neighbouring columns of the input.
+/// Computes `P` pixels, `C` neighbouring columns of the kernel at a time.
 ///
 /// # Safety
 ///
 /// The tile's addresses must be valid for `P` pixels and all taps.
 #[inline(always)]
-unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'_>, three: bool) {
+unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
+    isa: I,
+    tile: &Tile<'_>,
+) {
     let ops = isa.f32();
     // SAFETY: this function's contract.
     unsafe {
-        let sums = if three {
-            add_products::<I, W, P, 3>(isa, tile)
-        } else {
-            add_products::<I, W, P, 1>(isa, tile)
-        };
-        if tile.channels == ops.len() {
+        let sums = add_products::<I, W, P, C>(isa, tile);
+        // Wider groups fill channel blocks.
+        if const { W > 1 } || tile.channels == ops.len() {
             let places = std::array::from_fn(|p| p * tile.step);
             let Tile { output, at, .. } = *tile;
             tile.finish.store_whole(
@@ -299,7 +272,7 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize>(isa: I, tile: &Tile<'
 }
 
 /// The sums of the products of all taps, `C` neighbouring columns of the kernel at a time: an
-/// input meets all of these before the next is spread.
+/// input is multiplied with all of them before the next is spread.
 ///
 /// # Safety
 ///
@@ -313,10 +286,10 @@ unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     let mut sums = [isa.f32().zero(); P];
     let mut kernels = tile.kernels;
     for &tap in tile.taps.iter().step_by(C) {
-        // Written out, for a channel has to be a constant to be spread in registers.
+        // Written out, as a channel has to be a constant to be spread in registers.
         macro_rules! channels {
             ($($channel:literal)*) => {$(
-                if $channel < W {
+                if const { $channel < W } {
                     // SAFETY: the caller's promise.
                     sums = unsafe {
                         let input = tile.input.add(tap);
@@ -349,10 +322,10 @@ unsafe fn add_channel<I: Isa, const W: usize, const P: usize, const C: usize>(
     // SAFETY: the caller's promise.
     let columns: [I::F32; C] =
         std::array::from_fn(|k| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) });
-    // Written out, for the compiler does not unroll a loop over so many.
+    // Written out, as the compiler does not unroll a loop over so many.
     macro_rules! pixels {
         ($($q:literal)*) => {$(
-            if $q < P + C - 1 {
+            if const { $q < P + C - 1 } {
                 // SAFETY: the caller's promise.
                 let pixel = unsafe { load_spread::<I, W>(isa, input.add($q * BLOCK), channel) };
                 for k in 0..C {

@@ -5,29 +5,26 @@ use std::num::NonZeroUsize;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-use crate::activation::Activation;
-use crate::context::Context;
-use crate::isa::Isa;
+use sdpoint_kernels::{Activation, Context, Isa};
 
 /// Numbers around zero, the same for a seed everywhere.
-pub(crate) fn random(len: usize, seed: u64) -> Vec<f32> {
+pub fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(-2.0..2.0)).collect()
 }
 
 /// An activation in double precision.
-pub(crate) fn activated(activation: Activation, x: f64) -> f64 {
+pub fn activated(activation: Activation, x: f64) -> f64 {
     let [least, largest] = activation.bounds().map(f64::from);
     x.clamp(least, largest)
 }
 
-pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
+pub fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
 /// A context for each instruction set of this machine.
-pub(crate) fn contexts(threads: usize) -> impl Iterator<Item = Context> {
+pub fn contexts(threads: usize) -> impl Iterator<Item = Context> {
     let threads = NonZeroUsize::new(threads);
     Isa::available()
         .into_iter()
@@ -37,7 +34,7 @@ pub(crate) fn contexts(threads: usize) -> impl Iterator<Item = Context> {
 /// Runs `kernel` on every instruction set, with one thread and with two, which
 /// must give the same bits, and compares its results with `expected`.
 /// `tolerance` is relative for numbers above 1 and absolute below.
-pub(crate) fn check<const N: usize>(
+pub fn check<const N: usize>(
     expected: [Vec<f64>; N],
     tolerance: f64,
     kernel: impl Fn(&Context) -> [Vec<f32>; N],
@@ -73,7 +70,7 @@ pub(crate) fn check<const N: usize>(
 }
 
 /// The gradient of `f` at `x` by central differences.
-pub(crate) fn differentiate(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+pub fn differentiate(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     const STEP: f64 = 1e-5;
     let mut x = x.to_vec();
     (0..x.len())
@@ -90,6 +87,6 @@ pub(crate) fn differentiate(x: &[f64], f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
 }
 
 /// The scalar whose gradient with respect to `y` is `dy`.
-pub(crate) fn dot(y: &[f64], dy: &[f32]) -> f64 {
+pub fn dot(y: &[f64], dy: &[f32]) -> f64 {
     y.iter().zip(dy).map(|(y, &dy)| y * f64::from(dy)).sum()
 }

@@ -6,32 +6,29 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::backward_weights::Reduction;
-use super::gather::{BLOCK, Band, BandLayout, Taps, gather};
 use crate::context::Context;
+use crate::conv::gather::{BLOCK, Band, BandLayout, Taps, gather};
+use crate::conv::reduction::Reduction;
+use crate::conv::tuning::DEPTHWISE_PARTS;
 use crate::shared_mut::SharedMut;
 
 /// Taps whose sums are held in registers together.
 const TAPS: usize = 8;
 
-/// Parts of the pixels, each with sums of its own; fixed, so that threads do not change the
-/// order of additions.
-const PARTS: usize = 8;
-
 /// The gradient with respect to the weights `[channel][tap]`.
-pub(super) fn backward_weights(
+pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
     dw: &mut [f32],
     accumulate: bool,
 ) {
-    let [height, width] = reduction.grid;
-    let layout = BandLayout::new(reduction.window, 1, width);
+    let [height, width] = reduction.grid();
+    let layout = BandLayout::new(reduction.window(), 1, width);
     let taps = Taps::new(&layout);
-    let channels = reduction.out_channels;
+    let channels = reduction.out_channels();
     let blocks = channels.div_ceil(BLOCK);
-    let rows = reduction.batch * height;
-    let parts = PARTS.min(rows);
+    let rows = reduction.batch() * height;
+    let parts = DEPTHWISE_PARTS.min(rows);
     let len = taps.len() * BLOCK;
     let mut partial = ctx.scratch(parts * blocks * len);
     let sums = SharedMut::new(&mut partial);
@@ -92,9 +89,9 @@ impl SimdOp for ReduceBlock<'_> {
             sums,
         } = self;
         let lanes = isa.f32().len();
-        let [height, width] = reduction.grid;
+        let [height, width] = reduction.grid();
         let first = block * BLOCK;
-        let channels = BLOCK.min(reduction.out_channels - first);
+        let channels = BLOCK.min(reduction.out_channels() - first);
         for index in rows {
             let (image, row) = (index / height, index % height);
             let band = Band {
@@ -111,14 +108,14 @@ impl SimdOp for ReduceBlock<'_> {
                 channels,
                 scratch,
             );
-            let from = index * width * reduction.out_channels + first;
+            let from = index * width * reduction.out_channels() + first;
             let gradient = &reduction.gradient[from..];
-            assert!(gradient.len() >= (width - 1) * reduction.out_channels + channels);
+            assert!(gradient.len() >= (width - 1) * reduction.out_channels() + channels);
             for lane in (0..channels).step_by(lanes) {
                 let row = Row {
                     input: scratch[lane..].as_ptr(),
                     gradient: gradient[lane..].as_ptr(),
-                    step: reduction.out_channels,
+                    step: reduction.out_channels(),
                     pixels: width,
                     channels: lanes.min(channels - lane),
                 };

@@ -1,46 +1,23 @@
-//! One level of Strassen's algorithm, in Winograd's form: seven products where quarters of
-//! two matrices would take eight.
-//!
-//! The outputs of an image are cut into two halves of its pixels, `1` and `2`, and two of the
-//! channels; the reduction into two halves of the input channels. With `Aij` half `j` of the
-//! input channels that pixels `i` see, and `Bij` the weights from half `i` of the input channels
-//! to half `j` of the output channels,
-//!
-//! ```text
-//! S1 = A21 + A22   S2 = S1 - A11   S3 = A11 - A21   S4 = A12 - S2
-//! T1 = B12 - B11   T2 = B22 - T1   T3 = B22 - B12   T4 = B21 - T2
-//!
-//! C11 = A11 B11 + A12 B21
-//! U2  = A11 B11 + S2 T2
-//! U3  = U2 + S3 T3
-//! C21 = U3 + A22 T4
-//! C12 = U2 + S1 T1 + S4 B22
-//! C22 = U3 + S1 T1
-//! ```
-//!
-//! See Winograd, "On multiplication of 2 × 2 matrices" (1971). It is done for each tile of the
-//! micro-kernel and its partner in the other half, so that products that are needed twice
-//! never leave the first-level cache, and sums go on from them.
-//!
-//! Rounding errors of one output reach those of its partner; so both are of one image, and no
-//! image's result depends on what else is in its batch.
+//! A product by sums of quarters.
 
 use std::ops::Range;
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::ahead::{Ahead, Spread};
-use super::cut::Cut;
-use super::gather::{BLOCK, Band};
-use super::geometry::ConvGeometry;
-use super::microkernel::{MAX_PIXELS, Shared, Tile, VECTORS, run_tile};
-use super::pack::{BlockedLayout, PackedWeights};
-use super::product::{Product, Tiling};
+use super::weights::QuarterSums;
 use crate::context::Context;
-use crate::memory::AlignedVec;
+use crate::conv::cut::Cut;
+use crate::conv::gather::{BLOCK, Band};
+use crate::conv::layout::BlockedLayout;
+use crate::conv::microkernel::{Sums, Tile, TileOutput, run_tile};
+use crate::conv::pack::PackedWeights;
+use crate::conv::prefetch::{Prefetch, Prefetcher};
+use crate::conv::problem::Problem;
+use crate::conv::product::Product;
+use crate::conv::tiling::Tiling;
+use crate::conv::tuning::{MAX_PIXELS, STRASSEN_BAND_FLOATS, VECTORS};
 use crate::scratch::Scratch;
-use crate::shared_mut::SharedMut;
 
 /// Products of quarters.
 const PRODUCTS: usize = 7;
@@ -99,105 +76,19 @@ const STEPS: [Step; PRODUCTS] = [
     step(Some(U2), None, Some(P5), Some([0, 1])),
 ];
 
-/// With fewer input channels, a tile spends on sums that it passes on what a product saves;
-/// with fewer output channels, sums of inputs are used too seldom to pay. That depends on where
-/// inputs come from and outputs go to: from memory, or the cache that all cores share.
-const FEWEST_CHANNELS: usize = 256;
-const FEWEST_NEAR_CHANNELS: usize = 128;
-
-/// Floats of inputs and outputs that stay in the shared cache from one layer to the next.
-const SHARED_FLOATS: usize = 2 * 1024 * 1024;
-
-/// With fewer outputs, bringing the weights takes longer than the products, or threads that
-/// share the weights copy the same inputs.
-const FEWEST_OUTPUTS: usize = 48 * 1024;
-
-/// Floats of the left sides of a band. Those of a product are met by all its weights before the
-/// next product's, so that they and no more than the weights of two products share the
-/// second-level cache.
-const NEAR_FLOATS: usize = 192 * 1024;
-
-/// Whether this is a layout that the algorithm computes, and not too narrow for it.
-pub(super) fn applies(geometry: &ConvGeometry, layout: &BlockedLayout) -> bool {
-    geometry.is_pointwise()
-        && layout.groups == 1
-        && layout.group_in.min(layout.group_out) >= FEWEST_NEAR_CHANNELS
-        && layout.group_in.is_multiple_of(2 * BLOCK)
-        && layout
-            .group_out
-            .is_multiple_of(2 * VECTORS * layout.lanes())
-}
-
-/// Whether a batch of grids has enough outputs, and images of more than one pixel.
-pub(super) fn fits(
-    layout: &BlockedLayout,
-    batch: usize,
-    joined: usize,
-    [height, width]: [usize; 2],
-) -> bool {
-    let pixels = batch * height * width;
-    let near = pixels * (layout.group_in + layout.group_out) <= SHARED_FLOATS;
-    let fewest_channels = if near {
-        FEWEST_NEAR_CHANNELS
-    } else {
-        FEWEST_CHANNELS
-    };
-    layout.group_in.min(layout.group_out) >= fewest_channels
-        && pixels * layout.group_out >= FEWEST_OUTPUTS
-        && height * width > joined
-}
-
-/// `T2`, `T3`, `T4` and `T1` of each pair of units, one after the other.
-#[derive(Clone, Debug)]
-pub(super) struct QuarterSums {
-    quarter: BlockedLayout,
-    data: AlignedVec,
-}
-
-impl QuarterSums {
-    /// The sums of weights in the order of `layout`.
-    pub fn new(ctx: &Context, layout: &BlockedLayout, packed: &[f32]) -> Self {
-        let quarter = layout.quarter();
-        let data = ctx.lasting(4 * quarter.len());
-        let mut sums = QuarterSums { quarter, data };
-        sums.fill(ctx, layout, packed);
-        sums
-    }
-
-    /// Replaces the weights that the sums are of without allocating.
-    pub fn fill(&mut self, ctx: &Context, layout: &BlockedLayout, packed: &[f32]) {
-        let units = self.quarter.units();
-        let len = self.quarter.range(0).len();
-        let data = SharedMut::new(&mut self.data);
-        ctx.parallel(units, |unit| {
-            let [(b11, b21), (b12, b22)] =
-                [unit, unit + units].map(|unit| packed[layout.range(unit)].split_at(len));
-            // SAFETY: units have disjoint sums, and each runs once.
-            let out = unsafe { data.slice(4 * unit * len..4 * (unit + 1) * len) };
-            let (t2_t3, t4_t1) = out.split_at_mut(2 * len);
-            let ((t2, t3), (t4, t1)) = (t2_t3.split_at_mut(len), t4_t1.split_at_mut(len));
-            for i in 0..len {
-                t1[i] = b12[i] - b11[i];
-                t2[i] = b22[i] - t1[i];
-                t3[i] = b22[i] - b12[i];
-                t4[i] = b21[i] - t2[i];
-            }
-        });
-    }
-
-    pub fn bytes(&self) -> usize {
-        size_of_val::<[f32]>(&self.data)
-    }
-
-    /// The right sides of the products for a pair of units of weights that the sums are of.
-    #[inline(always)]
-    fn right_sides<'a>(&'a self, packed: &'a PackedWeights, unit: usize) -> [&'a [f32]; PRODUCTS] {
-        let len = self.quarter.range(0).len();
-        let [(b11, b21), (_, b22)] =
-            [unit, unit + self.quarter.units()].map(|unit| packed.of_unit(unit).split_at(len));
-        let sum = |i: usize| &self.data[(4 * unit + i) * len..][..len];
-        [b11, b21, sum(0), sum(1), sum(2), sum(3), b22]
-    }
+/// The right sides of the products for a pair of units.
+#[inline(always)]
+fn right_sides<'a>(
+    sums: &'a QuarterSums,
+    packed: &'a PackedWeights,
+    unit: usize,
+) -> [&'a [f32]; PRODUCTS] {
+    let quarter = sums.quarter();
+    let len = quarter.range(0).len();
+    let [(b11, b21), (_, b22)] =
+        [unit, unit + quarter.units()].map(|unit| packed.of_unit(unit).split_at(len));
+    let [t2, t3, t4, t1] = sums.of_unit(unit);
+    [b11, b21, t2, t3, t4, t1, b22]
 }
 
 /// A product of a kernel of one tap, whose pixels are counted through the rows of an image.
@@ -217,17 +108,18 @@ struct ImagePixels<'a> {
 
 impl<'a> ImagePixels<'a> {
     fn of(product: &'a Product<'a>) -> Self {
-        let Product {
-            source,
+        let source = &product.source;
+        let Problem {
             window,
             batch,
             joined,
             grid: [height, width],
+            output,
             ..
-        } = product;
+        } = product.problem;
         let channels = source.channels;
         let count = height * width / joined;
-        let row = if *joined > 1 { count } else { *width };
+        let row = if joined > 1 { count } else { width };
         let [row_step, pixel_step] = [window.stride[0] * source.width, window.stride[1]];
         ImagePixels {
             product,
@@ -237,7 +129,7 @@ impl<'a> ImagePixels<'a> {
             row,
             input: [source.height * source.width / joined, row_step, pixel_step]
                 .map(|pixels| pixels * channels),
-            output: count * product.layout.pixel,
+            output: count * output.pixel,
         }
     }
 
@@ -267,7 +159,7 @@ impl<'a> ImagePixels<'a> {
     /// Where the output of a pixel is.
     #[inline(always)]
     fn output(&self, image: usize, pixel: usize) -> usize {
-        let layout = &self.product.layout;
+        let layout = &self.product.problem.output;
         layout.offset + image * self.output + pixel * layout.pixel
     }
 }
@@ -293,8 +185,8 @@ impl LeftSides {
 }
 
 /// Computes a product of a kernel of one tap, rows of whose outputs meet.
-pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
-    let quarter = &sums.quarter;
+pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
+    let quarter = sums.quarter();
     let pixels = ImagePixels::of(product);
     let units = quarter.units();
     let cut = cut(&pixels, quarter, ctx.threads());
@@ -335,7 +227,8 @@ pub(super) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
 /// Bands of the first halves of the images, as long as their left sides stay near, but of a
 /// number that threads share evenly: so few of them are copied by several threads.
 fn cut(pixels: &ImagePixels<'_>, quarter: &BlockedLayout, threads: usize) -> Cut {
-    let most = (NEAR_FLOATS / (PRODUCTS * quarter.group_in)).clamp(MAX_PIXELS, 8 * MAX_PIXELS);
+    let most =
+        (STRASSEN_BAND_FLOATS / (PRODUCTS * quarter.group_in)).clamp(MAX_PIXELS, 8 * MAX_PIXELS);
     let mut bands = pixels.half.div_ceil(most);
     let even = (bands..2 * bands.max(threads))
         .find(|bands| (pixels.images * bands).is_multiple_of(threads));
@@ -498,7 +391,7 @@ fn run_tiles<I: Isa>(
     scratch: &mut [f32],
 ) {
     let LeftSides { plane, panel } = left;
-    let quarter = &sums.quarter;
+    let quarter = sums.quarter();
     let product = pixels.product;
     let (panels, kept) = scratch.split_at_mut(PRODUCTS * panel);
     let width = VECTORS * quarter.lanes();
@@ -507,28 +400,28 @@ fn run_tiles<I: Isa>(
     let kept =
         |number: usize, pixel: usize| kept.wrapping_add((number * band.width() + pixel) * width);
 
-    let addresses = [[0, BLOCK], [0, product.layout.pixel]];
+    let addresses = [[0, BLOCK], [0, product.problem.output.pixel]];
     let tiling = Tiling::new::<I>(band, addresses, VECTORS);
     let tiles = tiling.tiles();
     let [first, end] = band.columns;
     let missing = (end + pixels.half).saturating_sub(pixels.count);
     let origins = [first, first + pixels.half].map(|pixel| pixels.output(band.image, pixel));
     let blocks = quarter.group_in / BLOCK;
-    // Half of the products bring one of them near, and half the other.
+    // Half of the products prefetch one of them, and half the other.
     let products = PRODUCTS / 2 * units.len();
-    let mut inputs = next_inputs.map(|next| Spread::over(next, products * tiles * blocks));
+    let mut inputs = next_inputs.map(|next| Prefetcher::new(next, products * tiles * blocks));
     for unit in units.clone() {
-        let right = sums.right_sides(product.weights, unit);
+        let right = right_sides(sums, product.weights, unit);
         // Of this task or, most often, the thread's next one.
         let next_unit = (unit + 1) % quarter.units();
         let next = if ends_share && unit + 1 == units.end {
             &[]
         } else {
-            sums.right_sides(product.weights, next_unit)[0]
+            right_sides(sums, product.weights, next_unit)[0]
         };
         for (number, step) in STEPS.iter().enumerate() {
             let next = right.get(number + 1).copied().unwrap_or(next);
-            let mut ahead = Spread::over(next, tiles * blocks);
+            let mut ahead = Prefetcher::new(next, tiles * blocks);
             let [half, channels] = step.output.unwrap_or_default();
             let channel = channels * quarter.group_out + unit * width;
             let mut pixel = 0;
@@ -543,13 +436,21 @@ fn run_tiles<I: Isa>(
                 let kept = |number: usize| kept(number, first);
                 pixel += tile.count;
                 let at = origins[half] + tile.first[1] + channel;
-                let shared = Shared {
+                let tile_sums = Sums {
                     start: step.start.map(|number| kept(number).cast_const()),
                     keep: step.keep.map(kept),
                     addend: step.addend.map(|number| kept(number).cast_const()),
-                    no_output: step.output.is_none(),
                 };
-                let run = |pixels: usize, channels: usize, shared: Shared, ahead: [Ahead; 2]| {
+                let output = step.output.map(|_| TileOutput {
+                    to: product.output.as_ptr().wrapping_add(at),
+                    channels: width,
+                    accumulate: product.accumulate,
+                    is_evicted: product.output_is_evicted(),
+                    finish: &product.finish,
+                    at,
+                    channel,
+                });
+                let run = |pixels, channels, sums, output, prefetch: [Prefetch; 2]| {
                     if pixels == 0 {
                         return;
                     }
@@ -570,39 +471,33 @@ fn run_tiles<I: Isa>(
                                 channels,
                                 block: BLOCK,
                                 weights: right[number].as_ptr(),
-                                output: product.output.as_ptr().add(at),
-                                output_channels: width,
-                                accumulate: product.accumulate,
-                                far_output: product.far_output(),
-                                shared,
-                                ahead: &ahead,
-                                finish: &product.finish,
-                                at,
-                                channel,
+                                sums,
+                                output,
+                                prefetch: &prefetch,
                             },
                         );
                     }
                 };
-                let ahead = [ahead.next(blocks), inputs[number % 2].next(blocks)];
+                let prefetch = [ahead.next(blocks), inputs[number % 2].next(blocks)];
                 let channels = quarter.group_in;
                 match step.keep {
                     // A pixel without a partner has no output there, but what is kept of it is
                     // needed for its own.
                     Some(keep) if missing > 0 => {
-                        let keep_alone = Shared {
+                        let keep_alone = Sums {
                             addend: None,
-                            no_output: true,
-                            ..shared
+                            ..tile_sums
                         };
-                        run(tile.count, channels, keep_alone, ahead);
-                        let go_on = Shared {
+                        run(tile.count, channels, keep_alone, None, prefetch);
+                        let go_on = Sums {
                             start: Some(kept(keep).cast_const()),
                             keep: None,
-                            ..shared
+                            ..tile_sums
                         };
-                        run(tile.count - missing, 0, go_on, [Ahead::NOTHING; 2]);
+                        let nothing = [Prefetch::NOTHING; 2];
+                        run(tile.count - missing, 0, go_on, output, nothing);
                     }
-                    _ => run(tile.count - missing, channels, shared, ahead),
+                    _ => run(tile.count - missing, channels, tile_sums, output, prefetch),
                 }
             }
         }

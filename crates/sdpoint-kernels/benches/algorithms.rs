@@ -1,0 +1,290 @@
+//! Times every algorithm that can compute a layer against the one that is chosen for it.
+//!
+//! ```sh
+//! cargo bench -p sdpoint-kernels --bench algorithms
+//! cargo bench -p sdpoint-kernels --bench algorithms -- --threads 2 --rounds 9 resnet50
+//! ```
+//!
+//! Prints a line for each pass of each layer whose name contains the given text. In every round
+//! all algorithms take turns; what counts is the median over the rounds of the chosen one's time
+//! over another's. Where that is more than 1.1 for any of them, the program exits with 1: the
+//! choice in `src/conv/algorithm.rs`, or its numbers in `src/conv/tuning.rs`, are wrong for this
+//! machine. Run it on an idle machine, after a change of an algorithm and before a release.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use sdpoint_kernels::{
+    Context, ConvAlgorithm, ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose,
+    conv_backward_data, conv_backward_weights, conv_forward,
+};
+
+/// The most that the chosen algorithm's time may be over the fastest one's.
+const LIMIT: f64 = 1.1;
+
+/// How long an algorithm runs in a round.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Network, batch, input side, channels in and out, kernel, stride, groups.
+type Row = (&'static str, usize, usize, [usize; 2], usize, usize, usize);
+
+/// Layers of known networks, in full and where instances have smaller maps.
+#[rustfmt::skip]
+const LAYERS: &[Row] = &[
+    ("resnet50", 1, 56, [64, 64], 1, 1, 1),
+    ("resnet50", 1, 56, [64, 256], 1, 1, 1),
+    ("resnet50", 1, 56, [256, 64], 1, 1, 1),
+    ("resnet50", 1, 28, [128, 512], 1, 1, 1),
+    ("resnet50", 1, 28, [512, 128], 1, 1, 1),
+    ("resnet50", 8, 28, [128, 512], 1, 1, 1),
+    ("resnet50", 1, 14, [128, 512], 1, 1, 1),
+    ("resnet50", 1, 14, [256, 1024], 1, 1, 1),
+    ("resnet50", 1, 14, [1024, 256], 1, 1, 1),
+    ("resnet50", 8, 14, [256, 1024], 1, 1, 1),
+    ("resnet50", 1, 7, [512, 2048], 1, 1, 1),
+    ("resnet50", 1, 7, [2048, 512], 1, 1, 1),
+    ("resnet50", 8, 7, [512, 2048], 1, 1, 1),
+    ("resnet50", 1, 4, [512, 2048], 1, 1, 1),
+    ("resnet50", 1, 56, [256, 512], 1, 2, 1),
+    ("resnet50", 1, 14, [1024, 2048], 1, 2, 1),
+    ("resnet18", 1, 56, [64, 64], 3, 1, 1),
+    ("resnet18", 1, 28, [128, 128], 3, 1, 1),
+    ("resnet18", 1, 14, [256, 256], 3, 1, 1),
+    ("resnet18", 1, 7, [512, 512], 3, 1, 1),
+    ("resnet18", 1, 28, [64, 64], 3, 1, 1),
+    ("resnet18", 1, 14, [128, 128], 3, 1, 1),
+    ("resnet18", 1, 7, [256, 256], 3, 1, 1),
+    ("resnet18", 1, 4, [512, 512], 3, 1, 1),
+    ("resnet18", 8, 7, [512, 512], 3, 1, 1),
+    ("resnet18", 32, 56, [64, 64], 3, 1, 1),
+    ("resnet18", 32, 14, [256, 256], 3, 1, 1),
+    ("resnext50", 1, 56, [128, 128], 3, 1, 32),
+    ("resnext50", 1, 56, [256, 256], 3, 2, 32),
+    ("resnext50", 1, 28, [256, 256], 3, 1, 32),
+    ("resnext50", 1, 14, [512, 512], 3, 1, 32),
+    ("resnext50", 1, 7, [1024, 1024], 3, 1, 32),
+    ("preresnet20", 128, 32, [16, 16], 3, 1, 1),
+    ("preresnet20", 128, 16, [32, 32], 3, 1, 1),
+    ("preresnet20", 128, 8, [64, 64], 3, 1, 1),
+    ("preresnet20", 1, 32, [16, 16], 3, 1, 1),
+    ("preresnet20", 1, 8, [64, 64], 3, 1, 1),
+    ("wrn16-4", 128, 16, [128, 128], 3, 1, 1),
+    ("wrn16-4", 128, 8, [256, 256], 3, 1, 1),
+    ("wrn16-4", 16, 8, [256, 256], 3, 1, 1),
+    ("depthwise", 1, 56, [128, 128], 3, 1, 128),
+    ("depthwise", 1, 28, [128, 128], 3, 2, 128),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Pass {
+    Forward,
+    ToData,
+    ToWeights,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Pass::Forward => "forward",
+            Pass::ToData => "to data",
+            Pass::ToWeights => "to weights",
+        })
+    }
+}
+
+struct Options {
+    threads: Option<NonZeroUsize>,
+    rounds: usize,
+    filter: String,
+}
+
+impl Options {
+    fn parse() -> Result<Self, String> {
+        let mut options = Options {
+            threads: NonZeroUsize::new(1),
+            rounds: 9,
+            filter: String::new(),
+        };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let mut number = || {
+                let value = arguments.next().and_then(|value| value.parse().ok());
+                value.ok_or_else(|| format!("{argument} takes a number above 0"))
+            };
+            match &*argument {
+                "--threads" => options.threads = Some(number()?),
+                "--rounds" => options.rounds = number()?.get(),
+                // Cargo's own.
+                "--bench" => {}
+                _ if argument.starts_with('-') => return Err(format!("no option {argument}")),
+                _ => options.filter = argument,
+            }
+        }
+        Ok(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match Options::parse() {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    println!(
+        "{:48} {:10} {:>12}  median of chosen / other over {} rounds",
+        "layer", "pass", "chosen", options.rounds
+    );
+    let mut slower = 0;
+    for &row in LAYERS {
+        let (network, batch, side, [inputs, outputs], kernel, stride, groups) = row;
+        let name = format!(
+            "{network} {batch}x{side}x{side} {inputs}-{outputs} k{kernel} s{stride} g{groups}"
+        );
+        if !name.contains(&options.filter) {
+            continue;
+        }
+        for pass in [Pass::Forward, Pass::ToData, Pass::ToWeights] {
+            slower += usize::from(compare(&name, &shape(row), pass, &options));
+        }
+    }
+    if slower > 0 {
+        println!("{slower} passes are more than {LIMIT} times as slow as they could be");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+fn shape((_, batch, side, channels, kernel, stride, groups): Row) -> ConvShape {
+    ConvShape {
+        geometry: ConvGeometry {
+            in_channels: channels[0],
+            out_channels: channels[1],
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [kernel / 2; 2],
+            groups,
+        },
+        batch,
+        in_height: side,
+        in_width: side,
+    }
+}
+
+/// Prints how the algorithms for a pass compare, and tells whether another is much faster than the
+/// chosen one.
+fn compare(name: &str, shape: &ConvShape, pass: Pass, options: &Options) -> bool {
+    let context = || Context::new(options.threads).expect("a context");
+    let mut chosen = Candidate::new(context(), shape, pass);
+    let mut others: Vec<Candidate> = ConvAlgorithm::ALL
+        .into_iter()
+        .map(|algorithm| context().forcing(algorithm))
+        .filter_map(|ctx| Candidate::other(ctx, shape, pass, &chosen))
+        .collect();
+    // Forms of weights are made, and caches filled.
+    chosen.run();
+    others.iter_mut().for_each(Candidate::run);
+    let mut ratios = vec![Vec::new(); others.len()];
+    for _ in 0..options.rounds {
+        let time = chosen.turn();
+        for (other, ratios) in others.iter_mut().zip(&mut ratios) {
+            ratios.push(time / other.turn());
+        }
+    }
+    let mut slower = false;
+    let mut line = format!("{name:48} {pass:10} {:>12} ", chosen.algorithm);
+    for (other, mut ratios) in others.iter().zip(ratios) {
+        ratios.sort_by(f64::total_cmp);
+        let median = ratios[ratios.len() / 2];
+        slower |= median > LIMIT;
+        line += &format!(" {} {median:.2}", other.algorithm);
+    }
+    println!("{line}{}", if slower { "  SLOWER" } else { "" });
+    slower
+}
+
+/// A pass by one algorithm.
+struct Candidate {
+    ctx: Context,
+    shape: ConvShape,
+    pass: Pass,
+    /// By name, several joined by plus signs.
+    algorithm: String,
+    forward: PackedConv,
+    transposed: PackedConvTranspose,
+    x: Vec<f32>,
+    y: Vec<f32>,
+    w: Vec<f32>,
+}
+
+impl Candidate {
+    fn new(ctx: Context, shape: &ConvShape, pass: Pass) -> Self {
+        let w = values(shape.weight_len());
+        Candidate {
+            shape: *shape,
+            pass,
+            algorithm: algorithm(&ctx, shape, pass),
+            forward: PackedConv::new(&ctx, shape.geometry, &w),
+            transposed: PackedConvTranspose::new(&ctx, shape.geometry, &w),
+            x: values(shape.input_len()),
+            y: values(shape.output_len()),
+            w,
+            ctx,
+        }
+    }
+
+    /// The same, unless the context's algorithm cannot compute the pass or is the chosen one.
+    fn other(ctx: Context, shape: &ConvShape, pass: Pass, chosen: &Candidate) -> Option<Self> {
+        let forced = algorithm(&ctx, shape, pass);
+        (forced != chosen.algorithm).then(|| Candidate::new(ctx, shape, pass))
+    }
+
+    fn run(&mut self) {
+        let Candidate {
+            ctx,
+            shape,
+            x,
+            y,
+            w,
+            ..
+        } = self;
+        match self.pass {
+            Pass::Forward => {
+                conv_forward(ctx, shape, x, &self.forward, Epilogue::default(), y);
+            }
+            Pass::ToData => conv_backward_data(ctx, shape, y, &self.transposed, x, false),
+            Pass::ToWeights => {
+                conv_backward_weights(ctx, shape, x, y, w, false);
+            }
+        }
+    }
+
+    /// Seconds of a run, the mean of a turn's.
+    fn turn(&mut self) -> f64 {
+        let start = Instant::now();
+        let mut runs = 0;
+        while runs == 0 || start.elapsed() < TURN {
+            self.run();
+            runs += 1;
+        }
+        start.elapsed().as_secs_f64() / f64::from(runs)
+    }
+}
+
+fn algorithm(ctx: &Context, shape: &ConvShape, pass: Pass) -> String {
+    let choice = ctx.algorithms();
+    let algorithms = match pass {
+        Pass::Forward => vec![choice.forward(shape)],
+        Pass::ToData => choice.backward_data(shape),
+        Pass::ToWeights => vec![choice.backward_weights(shape)],
+    };
+    let names: Vec<String> = algorithms.iter().map(ToString::to_string).collect();
+    names.join("+")
+}
+
+fn values(len: usize) -> Vec<f32> {
+    (0..len).map(|i| (i % 17) as f32 * 0.1 - 0.8).collect()
+}

@@ -1,0 +1,247 @@
+//! The backward pass to weights by all of its multiplications.
+
+use std::ops::Range;
+
+use rten_simd::{Isa, SimdOp};
+
+use crate::context::Context;
+use crate::conv::gather::{Band, BandLayout, Taps, gather};
+use crate::conv::merge::Merged;
+use crate::conv::prefetch::{part_of, share_of_step};
+use crate::conv::reduction::Reduction;
+use crate::conv::reduction_kernel::{Run, run_block};
+use crate::conv::tuning::{
+    REDUCTION_BAND_FLOATS, REDUCTION_PARTIAL_FLOATS, REDUCTION_PIXELS, REDUCTION_TASKS,
+};
+use crate::scratch::Scratch;
+use crate::shared_mut::SharedMut;
+
+/// The gradient with respect to the weights, in their own order.
+pub(in crate::conv) fn run(
+    ctx: &Context,
+    reduction: &Reduction<'_>,
+    merged: &Merged,
+    dw: &mut [f32],
+    accumulate: bool,
+) {
+    let mut partial = partial_sums(ctx, reduction);
+    let (geometry, blocked) = (reduction.geometry, reduction.layout);
+    let len = blocked.len();
+    let taps = geometry.taps();
+    let units = blocked.units();
+    let partial = SharedMut::new(&mut partial);
+    let dw = SharedMut::new(dw);
+    ctx.parallel(units, |unit| {
+        let (group, block) = blocked.unit(unit);
+        let range = blocked.range(unit);
+        let width = block.vectors * blocked.lanes();
+        // SAFETY: units are disjoint ranges of every part's sums, and each runs once.
+        let sums = unsafe { partial.slice(range.clone()) };
+        for part in 1..partial.len() / len {
+            // SAFETY: as above.
+            let other = unsafe { partial.slice(part * len + range.start..part * len + range.end) };
+            for (sum, other) in sums.iter_mut().zip(other) {
+                *sum += *other;
+            }
+        }
+        for i in 0..block.channels {
+            let output = group * merged.group_out + block.first + i;
+            for input in merged.inputs_of(output) {
+                let Some(kernel) = merged.kernel_index(output, input) else {
+                    continue;
+                };
+                // SAFETY: a unit's output channels, and so their kernels, are its own.
+                let dw = unsafe { dw.slice(kernel * taps..(kernel + 1) * taps) };
+                let row_of = |tap: usize| {
+                    let (channel, tap) = if geometry.unrolls() {
+                        let [row, column] = [tap / geometry.kernel[1], tap % geometry.kernel[1]];
+                        (column * geometry.in_channels + input, row)
+                    } else {
+                        (input, tap)
+                    };
+                    let (row, step) = blocked.kernel_rows(channel);
+                    row + tap * step
+                };
+                for (tap, dw) in dw.iter_mut().enumerate() {
+                    let sum = sums[row_of(tap) * width + i];
+                    *dw = if accumulate { *dw + sum } else { sum };
+                }
+            }
+        }
+    });
+}
+
+/// The sums of all parts, one after the other.
+fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> {
+    let [height, width] = reduction.grid();
+    let blocked = reduction.layout;
+    let (window, batch) = (reduction.window(), reduction.batch());
+    let channels = blocked.groups * blocked.group_in.next_multiple_of(blocked.block);
+    let fits = |rows: usize, columns: usize| {
+        BandLayout::new(window, rows, columns).len(channels) <= REDUCTION_BAND_FLOATS
+    };
+    let columns = if height == 1 {
+        width.min((REDUCTION_BAND_FLOATS / channels).clamp(16, 2 * REDUCTION_PIXELS))
+    } else {
+        (16..=width)
+            .rev()
+            .find(|&columns| fits(1, columns))
+            .unwrap_or(width.min(16))
+    };
+    let rows = (1..=height)
+        .rev()
+        .find(|&rows| fits(rows, columns))
+        .unwrap_or(1);
+    let layout = BandLayout::new(window, rows, columns);
+    let image_len = layout.len(channels);
+    // Small images are taken several at a time.
+    let whole = rows == height && columns == width;
+    let images = if whole {
+        (REDUCTION_PIXELS / (rows * columns))
+            .min(REDUCTION_BAND_FLOATS / image_len)
+            .clamp(1, batch)
+    } else {
+        1
+    };
+    let bands = [
+        batch.div_ceil(images),
+        height.div_ceil(rows),
+        width.div_ceil(columns),
+    ];
+    let all_bands: usize = bands.iter().product();
+
+    let len = blocked.len();
+    let parts = (REDUCTION_PARTIAL_FLOATS / len).clamp(1, REDUCTION_TASKS.min(all_bands));
+    let units = blocked.units();
+    let splits = REDUCTION_TASKS.div_ceil(parts).min(units);
+    let taps = Taps::new(&layout);
+    let mut partial = ctx.scratch(parts * len);
+    let sums = SharedMut::new(&mut partial);
+    ctx.parallel_with(
+        parts * splits,
+        || ctx.scratch(images * image_len),
+        |scratch, task| {
+            let (part, split) = (task / splits, task % splits);
+            let units = units * split / splits..units * (split + 1) / splits;
+            let start = blocked.range_of(&units);
+            // SAFETY: tasks have disjoint parts or disjoint units of one.
+            let sums = unsafe { sums.slice(part * len + start.start..part * len + start.end) };
+            sums.fill(0.0);
+            for index in all_bands * part / parts..all_bands * (part + 1) / parts {
+                let next = [reduction.source.data, reduction.gradient]
+                    .map(|tensor| part_of(tensor, index + 1..index + 2, all_bands));
+                let (index, column) = (index / bands[2], index % bands[2]);
+                let (image, row) = (index / bands[1], index % bands[1]);
+                let span = |i: usize, size: usize, end: usize| [i * size, end.min((i + 1) * size)];
+                ctx.dispatch(ReduceBand {
+                    ctx,
+                    reduction,
+                    layout: &layout,
+                    taps: &taps,
+                    images: span(image, images, batch),
+                    rows: span(row, rows, height),
+                    columns: span(column, columns, width),
+                    next,
+                    units: units.clone(),
+                    first_weight: start.start,
+                    scratch,
+                    sums,
+                });
+            }
+        },
+    );
+    partial
+}
+
+struct ReduceBand<'a> {
+    ctx: &'a Context,
+    reduction: &'a Reduction<'a>,
+    layout: &'a BandLayout,
+    taps: &'a [usize],
+    images: [usize; 2],
+    rows: [usize; 2],
+    columns: [usize; 2],
+    /// Inputs and gradients of the next band, to prefetch.
+    next: [&'a [f32]; 2],
+    units: Range<usize>,
+    first_weight: usize,
+    scratch: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl SimdOp for ReduceBand<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        let blocked = self.reduction.layout;
+        let group_in = blocked.group_in;
+        let group_len = self.layout.len(group_in);
+        let groups = self.units.start / blocked.blocks()..self.units.end.div_ceil(blocked.blocks());
+        let image_len = groups.len() * group_len;
+        for image in self.images[0]..self.images[1] {
+            let band = Band {
+                image,
+                rows: self.rows,
+                columns: self.columns,
+            };
+            let start = (image - self.images[0]) * image_len;
+            for (i, group) in groups.clone().enumerate() {
+                let out = &mut self.scratch[start + i * group_len..];
+                let source = &self.reduction.source;
+                gather(
+                    isa,
+                    source,
+                    self.layout,
+                    &band,
+                    group * group_in,
+                    group_in,
+                    out,
+                );
+            }
+        }
+        let width = self.columns[1] - self.columns[0];
+        let run_rows = (REDUCTION_PIXELS / width).max(1);
+        let runs = self.units.len() * (self.rows[1] - self.rows[0]).div_ceil(run_rows);
+        let mut nexts = (0..runs).map(|run| share_of_step(self.next, run, runs));
+        for unit in self.units.clone() {
+            let (group, block) = blocked.unit(unit);
+            let range = blocked.range(unit);
+            let sums =
+                &mut self.sums[range.start - self.first_weight..range.end - self.first_weight];
+            let input = &self.scratch[(group - groups.start) * group_len..];
+            for row in (self.rows[0]..self.rows[1]).step_by(run_rows) {
+                let rows = run_rows.min(self.rows[1] - row);
+                let [height, grid_width] = self.reduction.grid();
+                let channels = self.reduction.out_channels();
+                let pixel = (self.images[0] * height + row) * grid_width + self.columns[0];
+                let first = group * blocked.group_out + block.first;
+                let run = Run {
+                    input: input[(row - self.rows[0]) * self.layout.row..].as_ptr(),
+                    input_strides: [image_len, self.layout.row, self.layout.pixel],
+                    gradient: self.reduction.gradient[pixel * channels + first..].as_ptr(),
+                    gradient_strides: [
+                        height * grid_width * channels,
+                        grid_width * channels,
+                        channels,
+                    ],
+                    pixels: [self.images[1] - self.images[0], rows, width],
+                };
+                // SAFETY: the gathered band and the gradient hold the run's pixels, and
+                // `sums` the block's weights.
+                unsafe {
+                    run_block(
+                        self.ctx,
+                        &run,
+                        self.layout.plane,
+                        self.taps,
+                        blocked,
+                        &block,
+                        sums,
+                        nexts.next().unwrap_or_default(),
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The reduction that a backward pass to weights is: for every tap, the matrix product of the
+//! transposed input and the output gradient, over all pixels of the batch.
+//!
+//! The pixels are cut into parts whose number depends on the shape alone. Each part has sums of
+//! its own, which are added in the order of the parts, so that neither the number of threads nor
+//! their timing changes a bit of the result.
+
+use super::gather::{Source, Window};
+use super::geometry::ConvGeometry;
+use super::layout::BlockedLayout;
+use super::problem::Problem;
+
+/// A reduction over all outputs of a grid.
+pub(super) struct Reduction<'a> {
+    pub source: Source<'a>,
+    /// With respect to the output.
+    pub gradient: &'a [f32],
+    pub geometry: &'a ConvGeometry,
+    /// That of the forward pass.
+    pub problem: Problem,
+    /// The order of the sums.
+    pub layout: &'a BlockedLayout,
+}
+
+impl Reduction<'_> {
+    pub fn window(&self) -> Window {
+        self.problem.window
+    }
+
+    pub fn batch(&self) -> usize {
+        self.problem.batch
+    }
+
+    pub fn grid(&self) -> [usize; 2] {
+        self.problem.grid
+    }
+
+    pub fn out_channels(&self) -> usize {
+        self.geometry.out_channels
+    }
+}

@@ -1,0 +1,247 @@
+//! The innermost loops of the gradients of weights: a tile of sums, of some input channels times a
+//! block of output channels, that stays in registers while products of pixels are added.
+
+use rten_simd::ops::{BitOps, NumOps};
+use rten_simd::{Isa, SimdOp};
+
+use super::layout::{BlockedLayout, OutputBlock};
+use super::prefetch::LoopPrefetch;
+use super::tuning::{MAX_ROWS, max_rows};
+use crate::context::Context;
+use crate::isa::Registers;
+
+/// Pixels to reduce over.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    /// The first pixel's first channel at the first tap.
+    pub input: *const f32,
+    /// Between images, rows and pixels.
+    pub input_strides: [usize; 3],
+    /// The first pixel's first output channel of the block.
+    pub gradient: *const f32,
+    /// Between images, rows and pixels.
+    pub gradient_strides: [usize; 3],
+    /// Images, rows, columns.
+    pub pixels: [usize; 3],
+}
+
+/// Adds the products of a run's inputs and gradients to the sums of a block of `layout`, and
+/// prefetches `next`.
+///
+/// # Safety
+///
+/// The run's pixels must be readable at all taps and channels.
+pub(super) unsafe fn run_block(
+    ctx: &Context,
+    run: &Run,
+    plane: usize,
+    taps: &[usize],
+    layout: &BlockedLayout,
+    block: &OutputBlock,
+    sums: &mut [f32],
+    next: &[f32],
+) {
+    let registers = ctx.isa().registers();
+    let width = block.vectors * registers.lanes;
+    let group_in = layout.group_in;
+    assert!(sums.len() >= group_in * taps.len() * width);
+    let mut sums = sums.as_mut_ptr();
+    let rows = Rows::of(registers, block);
+    let channels_from = |first: usize| layout.block.min(group_in - first);
+    let blocks = (0..group_in).step_by(layout.block);
+    let tiles: usize = blocks
+        .clone()
+        .map(|first| rows.tiles(channels_from(first)))
+        .sum();
+    let pixels: usize = run.pixels.iter().product();
+    let mut prefetch = LoopPrefetch::new(next, pixels * taps.len() * tiles, run.gradient);
+    for first in blocks {
+        let channels = channels_from(first);
+        let tiles = rows.tiles(channels);
+        for tap in taps {
+            let mut start = 0;
+            for tile in 0..tiles {
+                let rows = rows.of_tile(channels, tile, start);
+                // SAFETY: the caller's promise; `sums` stays within the asserted length.
+                unsafe {
+                    let tile = Tile {
+                        run: Run {
+                            input: run.input.add(first / layout.block * plane + tap + start),
+                            ..*run
+                        },
+                        channels: block.channels,
+                        sums,
+                        prefetch,
+                    };
+                    run_tile(ctx, rows, block.vectors, rows_are_whole(block, width), tile);
+                    sums = sums.add(rows * width);
+                }
+                start += rows;
+                prefetch = prefetch.after(pixels);
+            }
+        }
+    }
+}
+
+/// Whether all lanes of a block are channels.
+fn rows_are_whole(block: &OutputBlock, width: usize) -> bool {
+    block.channels == width
+}
+
+/// How the channels of a block are cut into the rows of tiles.
+#[derive(Clone, Copy)]
+enum Rows {
+    /// Equal tiles of at most so many rows.
+    Equal(usize),
+    /// Tiles of so many rows as long as there are as many, then of half of it, and so on: where
+    /// some lanes are beyond the channels, there are kernels for powers of two alone.
+    Halving(usize),
+}
+
+impl Rows {
+    fn of(registers: Registers, block: &OutputBlock) -> Self {
+        let most = max_rows(registers, block.vectors);
+        if rows_are_whole(block, block.vectors * registers.lanes) {
+            Rows::Equal(most)
+        } else {
+            Rows::Halving(most.min(MAX_PART_ROWS))
+        }
+    }
+
+    fn tiles(self, channels: usize) -> usize {
+        match self {
+            Rows::Equal(most) => channels.div_ceil(most),
+            Rows::Halving(most) => channels / most + (channels % most).count_ones() as usize,
+        }
+    }
+
+    /// The rows of a tile that begins with channel `start`.
+    fn of_tile(self, channels: usize, tile: usize, start: usize) -> usize {
+        match self {
+            Rows::Equal(most) => {
+                let tiles = channels.div_ceil(most);
+                channels * (tile + 1) / tiles - start
+            }
+            Rows::Halving(most) => {
+                let left = channels - start;
+                most.min(1 << left.ilog2())
+            }
+        }
+    }
+}
+
+/// The most rows of tiles some of whose lanes are beyond the channels.
+const MAX_PART_ROWS: usize = 8;
+
+/// Computes a tile of `rows` input channels and `vectors` vectors of output channels, all of whose
+/// lanes are channels if `whole`.
+///
+/// The kernels are compiled once for each size and instruction set, and called from here.
+///
+/// # Safety
+///
+/// The tile's pixels and sums must be valid, and `rows` at most [`max_rows`].
+unsafe fn run_tile(ctx: &Context, rows: usize, vectors: usize, whole: bool, tile: Tile) {
+    macro_rules! choose {
+        ($vectors:literal: $($n:literal)*) => {
+            match (rows, whole) {
+                $(($n, true) => ctx.dispatch(RunTile::<$n, $vectors, true>(tile)),)*
+                (1, false) => ctx.dispatch(RunTile::<1, $vectors, false>(tile)),
+                (2, false) => ctx.dispatch(RunTile::<2, $vectors, false>(tile)),
+                (4, false) => ctx.dispatch(RunTile::<4, $vectors, false>(tile)),
+                (MAX_PART_ROWS, false) => {
+                    ctx.dispatch(RunTile::<MAX_PART_ROWS, $vectors, false>(tile));
+                }
+                _ => unreachable!("tile of {rows} rows"),
+            }
+        };
+    }
+    const { assert!(MAX_ROWS == 16) };
+    match vectors {
+        1 => choose!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16),
+        _ => choose!(2: 1 2 3 4 5 6 7 8),
+    }
+}
+
+/// Some input channels times a block of output channels.
+struct Tile {
+    run: Run,
+    /// Output channels that exist.
+    channels: usize,
+    sums: *mut f32,
+    prefetch: LoopPrefetch,
+}
+
+/// A tile with its sizes; made by [`run_tile`] alone, by whose contract it may be run.
+struct RunTile<const R: usize, const V: usize, const WHOLE: bool>(Tile);
+
+impl<const R: usize, const V: usize, const WHOLE: bool> SimdOp for RunTile<R, V, WHOLE> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<I: Isa>(self, isa: I) {
+        // A constant block, so that no code is generated for what is never called.
+        if const { R <= max_rows(Registers::of::<I>(), V) } {
+            // SAFETY: the contract of `run_tile`.
+            unsafe { tile_of::<I, R, V, WHOLE>(isa, self.0) };
+        } else {
+            unreachable!("a tile of more rows than this instruction set has a kernel for");
+        }
+    }
+}
+
+/// # Safety
+///
+/// As for [`run_tile`].
+#[inline(always)]
+unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const WHOLE: bool>(isa: I, tile: Tile) {
+    let ops = isa.f32();
+    let lanes = ops.len();
+    let Tile {
+        run,
+        channels,
+        sums,
+        mut prefetch,
+    } = tile;
+    let mask = ops.first_n_mask(channels - (V - 1) * lanes);
+    // SAFETY: the caller's promise about pixels and sums.
+    unsafe {
+        let mut tile: [[I::F32; V]; R] = std::array::from_fn(|r| {
+            std::array::from_fn(|v| ops.load_ptr(sums.add((r * V + v) * lanes)))
+        });
+        for image in 0..run.pixels[0] {
+            for row in 0..run.pixels[1] {
+                let mut input = run
+                    .input
+                    .add(image * run.input_strides[0] + row * run.input_strides[1]);
+                let mut gradient = run
+                    .gradient
+                    .add(image * run.gradient_strides[0] + row * run.gradient_strides[1]);
+                for _ in 0..run.pixels[2] {
+                    prefetch.step::<I>();
+                    let dy: [I::F32; V] = std::array::from_fn(|v| {
+                        let at = gradient.add(v * lanes);
+                        if WHOLE || v + 1 < V {
+                            ops.load_ptr(at)
+                        } else {
+                            ops.load_ptr_mask(at, mask)
+                        }
+                    });
+                    for (r, tile) in tile.iter_mut().enumerate() {
+                        let x = ops.splat(*input.add(r));
+                        for v in 0..V {
+                            tile[v] = ops.mul_add(x, dy[v], tile[v]);
+                        }
+                    }
+                    input = input.add(run.input_strides[2]);
+                    gradient = gradient.wrapping_add(run.gradient_strides[2]);
+                }
+            }
+        }
+        for (r, tile) in tile.iter().enumerate() {
+            for (v, &sum) in tile.iter().enumerate() {
+                ops.store_ptr(sum, sums.add((r * V + v) * lanes));
+            }
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Each algorithm, chosen or forced, and the choice between them.
+
+use super::*;
+use ConvAlgorithm::{Direct, Grouped, Strassen, Winograd};
+use WinogradTile::{Four, Two};
+
+/// Checks the passes of a shape with an algorithm that is chosen for its forward pass.
+fn check_chosen(algorithm: ConvAlgorithm, shape: ConvShape) {
+    for isa in Isa::available() {
+        let chosen = AlgorithmChoice::new(isa).forward(&shape);
+        assert_eq!(chosen, algorithm, "{shape:?} on {isa}");
+    }
+    assert_runs(None, algorithm, &shape);
+    Reference::new(shape).check(None);
+}
+
+/// Checks the passes of a shape with an algorithm that is forced, and can compute the forward pass.
+fn check_forced(algorithm: ConvAlgorithm, shape: ConvShape) {
+    assert_runs(Some(algorithm), algorithm, &shape);
+    Reference::new(shape).check(Some(algorithm));
+}
+
+/// Runs a forward pass, which has to go by this algorithm. Where its sums are others than the
+/// definition's, the result must show it.
+fn assert_runs(forced: Option<ConvAlgorithm>, algorithm: ConvAlgorithm, shape: &ConvShape) {
+    let rng = &mut ChaCha8Rng::seed_from_u64(5);
+    let x = random(rng, shape.input_len());
+    let w = random(rng, shape.weight_len());
+    let run = |ctx: &Context| {
+        let packed = PackedConv::new(ctx, shape.geometry, &w);
+        let mut y = vec![f32::NAN; shape.output_len()];
+        let ran = conv_forward(ctx, shape, &x, &packed, Epilogue::default(), &mut y);
+        assert_eq!(ran, packed.algorithm(shape));
+        assert_eq!(ran, ctx.algorithms().forward(shape));
+        (ran, y)
+    };
+    let direct = contexts_forcing(Some(Direct));
+    for ([ctx, _], [direct, _]) in contexts_forcing(forced).iter().zip(&direct) {
+        let (ran, y) = run(ctx);
+        assert_eq!(ran, algorithm, "{shape:?} on {}", ctx.isa());
+        let (ran, by_definition) = run(direct);
+        assert_eq!(ran, Direct);
+        let other_sums = matches!(algorithm, Winograd(_) | Strassen);
+        let differs = y != by_definition;
+        assert!(differs || !other_sums, "{shape:?} on {}", ctx.isa());
+    }
+}
+
+fn three_by_three(channels: [usize; 2], padding: [usize; 2], groups: usize) -> ConvGeometry {
+    geometry(channels, [3, 3], [1, 1], padding, groups)
+}
+
+fn pointwise(channels: [usize; 2], stride: [usize; 2]) -> ConvGeometry {
+    geometry(channels, [1, 1], stride, [0, 0], 1)
+}
+
+#[test]
+fn winograd_with_tiles_of_four_that_stick_out_of_the_image() {
+    let algorithm = Winograd(Four);
+    for channels in [[16, 16], [17, 33], [40, 72]] {
+        check_chosen(
+            algorithm,
+            shape(three_by_three(channels, [1, 1], 1), 6, 7, 11),
+        );
+        check_chosen(
+            algorithm,
+            shape(three_by_three(channels, [0, 2], 1), 6, 10, 6),
+        );
+    }
+    // In groups, whose channels fill vectors and blocks of them or do not.
+    for (channels, groups) in [([48, 48], 3), ([64, 80], 2), ([96, 51], 3)] {
+        check_chosen(
+            algorithm,
+            shape(three_by_three(channels, [1, 1], groups), 3, 10, 11),
+        );
+    }
+    // Fewer channels and tiles than pay, and narrow groups.
+    check_forced(algorithm, shape(three_by_three([5, 1], [1, 1], 1), 1, 1, 1));
+    check_forced(algorithm, shape(three_by_three([5, 9], [1, 1], 1), 1, 6, 3));
+    check_forced(
+        algorithm,
+        shape(three_by_three([32, 32], [1, 1], 8), 1, 9, 5),
+    );
+    check_forced(
+        algorithm,
+        shape(three_by_three([32, 32], [2, 0], 32), 2, 6, 6),
+    );
+}
+
+#[test]
+fn winograd_with_tiles_of_two() {
+    let algorithm = Winograd(Two);
+    for channels in [[64, 64], [72, 80], [67, 97]] {
+        check_chosen(
+            algorithm,
+            shape(three_by_three(channels, [1, 1], 1), 1, 7, 7),
+        );
+        check_chosen(
+            algorithm,
+            shape(three_by_three(channels, [0, 2], 1), 2, 9, 5),
+        );
+    }
+    for (channels, groups) in [([96, 96], 3), ([64, 80], 2)] {
+        check_chosen(
+            algorithm,
+            shape(three_by_three(channels, [1, 1], groups), 1, 7, 7),
+        );
+    }
+    check_forced(algorithm, shape(three_by_three([5, 1], [1, 1], 1), 1, 1, 1));
+    check_forced(
+        algorithm,
+        shape(three_by_three([20, 7], [0, 1], 1), 2, 4, 9),
+    );
+    check_forced(
+        algorithm,
+        shape(three_by_three([64, 64], [1, 1], 8), 2, 5, 8),
+    );
+}
+
+#[test]
+fn gradients_by_winograd() {
+    let tiles_of_four = |shape: &ConvShape| {
+        for isa in Isa::available() {
+            let choice = AlgorithmChoice::new(isa);
+            assert_eq!(choice.backward_weights(shape), Winograd(Four), "{shape:?}");
+        }
+    };
+    // Enough tiles for the weights' gradient, and a rest of channels on both sides.
+    let shapes = [
+        shape(three_by_three([24, 40], [1, 1], 1), 13, 11, 10),
+        shape(three_by_three([16, 16], [1, 1], 1), 3, 32, 32),
+    ];
+    for shape in shapes {
+        tiles_of_four(&shape);
+        Reference::new(shape).check(None);
+    }
+    // Fewer channels and tiles than pay.
+    let small = shape(three_by_three([3, 20], [1, 1], 1), 2, 9, 7);
+    for isa in Isa::available() {
+        let choice = AlgorithmChoice::new(isa);
+        assert_eq!(choice.backward_weights(&small), Direct);
+        let forced = choice.forcing(Winograd(Four));
+        let computes = Winograd(Four);
+        // Three channels are unrolled with the kernel's columns for the direct algorithm.
+        assert_eq!(forced.backward_weights(&small), Direct);
+        let wider = shape(three_by_three([5, 20], [1, 1], 1), 2, 9, 7);
+        assert_eq!(forced.backward_weights(&wider), computes);
+        assert_eq!(forced.backward_data(&wider), [computes]);
+    }
+    let wider = shape(three_by_three([5, 20], [1, 1], 1), 2, 9, 7);
+    Reference::new(wider).check(Some(Winograd(Four)));
+    // A phase of the data gradient is 3 × 3 here, and the others are not.
+    let strided = shape(geometry([16, 20], [5, 5], [2, 2], [2, 2], 1), 6, 14, 16);
+    for isa in Isa::available() {
+        let algorithms = AlgorithmChoice::new(isa).backward_data(&strided);
+        assert_eq!(algorithms, [Winograd(Four), Direct], "{isa}");
+    }
+    Reference::new(strided).check(None);
+}
+
+#[test]
+fn strassen_with_halves_that_differ() {
+    // Halves of an image's pixels that differ by one; a rest of channel blocks.
+    check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 2, 7, 7));
+    check_chosen(Strassen, shape(pointwise([288, 320], [1, 1]), 1, 11, 21));
+    // Several bands, and images of two pixels.
+    check_chosen(Strassen, shape(pointwise([256, 256], [1, 1]), 1, 19, 20));
+    check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 50, 1, 2));
+    // Pixels that are not side by side.
+    check_chosen(Strassen, shape(pointwise([256, 448], [2, 2]), 2, 13, 16));
+    check_chosen(Strassen, shape(pointwise([256, 576], [1, 3]), 2, 9, 14));
+    // Fewer channels, on either side.
+    check_chosen(Strassen, shape(pointwise([128, 512], [1, 1]), 1, 11, 13));
+    check_chosen(Strassen, shape(pointwise([224, 128], [1, 1]), 2, 15, 16));
+    // Fewer channels and outputs than pay.
+    check_forced(Strassen, shape(pointwise([32, 64], [1, 1]), 1, 3, 5));
+    check_forced(Strassen, shape(pointwise([96, 128], [2, 1]), 3, 1, 2));
+}
+
+#[test]
+fn strassen_is_not_for_what_it_cannot_compute() {
+    for isa in Isa::available() {
+        let forced = AlgorithmChoice::new(isa).forcing(Strassen);
+        for shape in [
+            // Pixels that are missing.
+            shape(geometry([256, 512], [1, 1], [1, 1], [1, 0], 1), 2, 6, 6),
+            // Images of one pixel.
+            shape(pointwise([256, 512], [1, 1]), 200, 1, 1),
+            // Halves of channels that fill no blocks.
+            shape(pointwise([264, 512], [1, 1]), 1, 9, 9),
+            shape(pointwise([256, 520], [1, 1]), 1, 9, 9),
+            shape(geometry([256, 512], [1, 1], [1, 1], [0, 0], 2), 1, 9, 9),
+        ] {
+            assert_eq!(forced.forward(&shape), Direct, "{shape:?} on {isa}");
+        }
+        // The gradient of every other pixel: its rows are not side by side.
+        let strided = shape(pointwise([512, 256], [2, 2]), 2, 20, 20);
+        assert_eq!(forced.backward_data(&strided), [Direct], "{isa}");
+    }
+    check(geometry([256, 512], [1, 1], [1, 1], [1, 0], 1), 2, 6, 6);
+}
+
+#[test]
+fn few_channels_by_strassen_only_where_tensors_stay_in_cache() {
+    for (batch, algorithm) in [(1, Strassen), (16, Direct)] {
+        let shape = shape(pointwise([128, 256], [1, 1]), batch, 19, 19);
+        for isa in Isa::available() {
+            assert_eq!(AlgorithmChoice::new(isa).forward(&shape), algorithm);
+        }
+    }
+}
+
+#[test]
+fn groups_of_few_channels() {
+    for (groups, width) in [(8, 2), (8, 4), (4, 8), (16, 1), (7, 1)] {
+        let channels = [groups * width; 2];
+        let three = geometry(channels, [3, 3], [1, 1], [1, 1], groups);
+        check_chosen(Grouped, shape(three, 2, 7, 9));
+        let strided = geometry(channels, [3, 5], [2, 2], [1, 2], groups);
+        check_forced(Grouped, shape(strided, 2, 7, 15));
+        check_forced(Direct, shape(three, 1, 5, 6));
+        check_forced(Direct, shape(strided, 1, 5, 6));
+    }
+    // Groups that are no wider, but whose vectors would begin within one.
+    let uneven = shape(geometry([12, 24], [3, 3], [1, 1], [1, 1], 6), 1, 5, 5);
+    for isa in Isa::available() {
+        let choice = AlgorithmChoice::new(isa);
+        assert_eq!(choice.forcing(Grouped).forward(&uneven), Direct);
+        let depthwise = shape(geometry([24, 24], [3, 3], [2, 2], [1, 1], 24), 1, 9, 9);
+        assert_eq!(choice.backward_weights(&depthwise), Grouped);
+        assert_eq!(choice.backward_data(&depthwise), [Grouped]);
+        let forced = choice.forcing(Direct);
+        assert_eq!(forced.backward_weights(&depthwise), Direct);
+        assert_eq!(forced.backward_data(&depthwise), [Direct]);
+    }
+}
+
+#[test]
+fn everything_directly() {
+    for shape in [
+        shape(three_by_three([40, 72], [1, 1], 1), 2, 9, 8),
+        shape(three_by_three([64, 64], [1, 1], 1), 1, 7, 7),
+        shape(pointwise([256, 256], [1, 1]), 1, 15, 14),
+        shape(geometry([16, 20], [5, 5], [2, 2], [2, 2], 1), 2, 14, 16),
+    ] {
+        check_forced(Direct, shape);
+        for isa in Isa::available() {
+            let forced = AlgorithmChoice::new(isa).forcing(Direct);
+            assert_eq!(forced.backward_data(&shape), [Direct]);
+            assert_eq!(forced.backward_weights(&shape), Direct);
+        }
+    }
+}
+
+#[test]
+fn layers_of_known_networks() {
+    // Channels, kernel, stride, groups, input side, batch; forward, to data, to weights.
+    type Row = (
+        [usize; 2],
+        usize,
+        usize,
+        usize,
+        usize,
+        usize,
+        [ConvAlgorithm; 3],
+    );
+    let rows: [Row; 14] = [
+        ([3, 64], 7, 2, 1, 224, 1, [Direct, Direct, Direct]),
+        (
+            [64, 64],
+            3,
+            1,
+            1,
+            56,
+            1,
+            [Winograd(Four), Winograd(Four), Winograd(Four)],
+        ),
+        ([128, 128], 3, 2, 1, 56, 1, [Direct, Direct, Direct]),
+        (
+            [256, 256],
+            3,
+            1,
+            1,
+            14,
+            1,
+            [Winograd(Four), Winograd(Four), Direct],
+        ),
+        (
+            [512, 512],
+            3,
+            1,
+            1,
+            7,
+            1,
+            [Winograd(Two), Winograd(Two), Direct],
+        ),
+        (
+            [512, 512],
+            3,
+            1,
+            1,
+            7,
+            32,
+            [Winograd(Four), Winograd(Four), Winograd(Four)],
+        ),
+        ([512, 512], 3, 1, 1, 4, 1, [Direct, Direct, Direct]),
+        ([64, 256], 1, 1, 1, 56, 1, [Direct, Direct, Direct]),
+        ([256, 1024], 1, 1, 1, 14, 1, [Strassen, Strassen, Direct]),
+        ([2048, 512], 1, 1, 1, 7, 1, [Direct, Strassen, Direct]),
+        ([1024, 2048], 1, 2, 1, 14, 1, [Strassen, Direct, Direct]),
+        ([128, 128], 3, 1, 32, 56, 1, [Grouped, Grouped, Direct]),
+        (
+            [1024, 1024],
+            3,
+            1,
+            32,
+            7,
+            1,
+            [Winograd(Two), Winograd(Two), Direct],
+        ),
+        (
+            [16, 16],
+            3,
+            1,
+            1,
+            32,
+            128,
+            [Winograd(Four), Winograd(Four), Winograd(Four)],
+        ),
+    ];
+    for (channels, kernel, stride, groups, side, batch, expected) in rows {
+        let padding = [kernel / 2; 2];
+        let geometry = geometry(channels, [kernel; 2], [stride; 2], padding, groups);
+        let shape = shape(geometry, batch, side, side);
+        for isa in Isa::available() {
+            let choice = AlgorithmChoice::new(isa);
+            let [forward, data, weights] = expected;
+            assert_eq!(choice.forward(&shape), forward, "{shape:?} on {isa}");
+            assert_eq!(choice.backward_data(&shape), [data], "{shape:?} on {isa}");
+            assert_eq!(
+                choice.backward_weights(&shape),
+                weights,
+                "{shape:?} on {isa}"
+            );
+        }
+    }
+}
+
+#[test]
+fn wide_groups_with_a_stride_by_instruction_set() {
+    let strided = shape(geometry([64, 64], [3, 3], [2, 2], [1, 1], 8), 1, 28, 28);
+    for isa in Isa::available() {
+        let expected = if isa.lanes() > 8 { Direct } else { Grouped };
+        assert_eq!(
+            AlgorithmChoice::new(isa).forward(&strided),
+            expected,
+            "{isa}"
+        );
+    }
+}
+
+#[test]
+fn an_output_holds_a_residual_unless_it_holds_parts_of_sums() {
+    let ctx = Context::new(None).unwrap();
+    let adds_in_place = |shape: &ConvShape| {
+        let w = vec![0.0; shape.weight_len()];
+        PackedConv::new(&ctx, shape.geometry, &w).adds_in_place(shape)
+    };
+    let wide = pointwise([4096, 256], [1, 1]);
+    assert!(!adds_in_place(&shape(wide, 1, 3, 3)));
+    // By Strassen's algorithm the sums are not taken in parts.
+    assert!(adds_in_place(&shape(wide, 16, 7, 7)));
+    assert!(adds_in_place(&shape(
+        three_by_three([512, 512], [1, 1], 1),
+        1,
+        7,
+        7
+    )));
+}
+
+#[test]
+fn forms_of_weights_are_made_when_needed_and_again_when_repacked() {
+    check_forms(
+        three_by_three([260, 256], [1, 1], 1),
+        16,
+        [Direct, Winograd(Four)],
+    );
+    check_forms(
+        three_by_three([64, 64], [1, 1], 1),
+        5,
+        [Direct, Winograd(Two)],
+    );
+    check_forms(pointwise([288, 256], [1, 1]), 16, [Direct, Strassen]);
+}
+
+/// Compares a batch of so many images with each of them alone, which are computed by another
+/// algorithm.
+fn check_forms(geometry: ConvGeometry, batch: usize, algorithms: [ConvAlgorithm; 2]) {
+    let [few, many] = [1, batch].map(|batch| shape(geometry, batch, 4, 4));
+    let rng = &mut ChaCha8Rng::seed_from_u64(8);
+    let image = random(rng, few.input_len());
+    let images = image.repeat(many.batch);
+    for [ctx, _] in contexts() {
+        let mut packed = PackedConv::new(&ctx, geometry, &random(rng, few.weight_len()));
+        let forward = |w: &PackedConv, shape: &ConvShape, x: &[f32], algorithm| {
+            let mut y = vec![f32::NAN; shape.output_len()];
+            let ran = conv_forward(&ctx, shape, x, w, Epilogue::default(), &mut y);
+            assert_eq!(ran, algorithm, "{shape:?} on {}", ctx.isa());
+            y
+        };
+        let before = packed.bytes();
+        for repeat in 0..2 {
+            let expected: Vec<f64> = forward(&packed, &few, &image, algorithms[0])
+                .into_iter()
+                .map(f64::from)
+                .collect();
+            let made = packed.bytes();
+            assert_eq!(made > before, repeat > 0);
+            let scale = vec![f64::from(few.geometry.in_channels as u32); expected.len()];
+            let got = forward(&packed, &many, &images, algorithms[1]);
+            for got in got.chunks_exact(expected.len()) {
+                assert_close(&format!("y on {}", ctx.isa()), got, &expected, &scale);
+            }
+            assert!(packed.bytes() > before);
+            packed.repack(&ctx, &random(rng, few.weight_len()));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "weights packed for another instruction set or algorithm")]
+fn weights_packed_for_another_algorithm_are_refused() {
+    let shape = shape(three_by_three([16, 16], [1, 1], 1), 1, 8, 8);
+    let ctx = Context::new(None).unwrap();
+    let packed = PackedConv::new(&ctx, shape.geometry, &vec![0.0; shape.weight_len()]);
+    let other = Context::new(None).unwrap().forcing(Direct);
+    let (x, mut y) = (vec![0.0; shape.input_len()], vec![0.0; shape.output_len()]);
+    conv_forward(&other, &shape, &x, &packed, Epilogue::default(), &mut y);
+}
+
+#[test]
+fn names_of_algorithms_parse_back() {
+    for algorithm in ConvAlgorithm::ALL {
+        assert_eq!(algorithm.to_string().parse(), Ok(algorithm));
+    }
+    let error = "fft".parse::<ConvAlgorithm>().unwrap_err().to_string();
+    for part in [
+        "'fft'",
+        "direct",
+        "grouped",
+        "winograd4",
+        "winograd2",
+        "strassen",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}

@@ -1,0 +1,28 @@
+//! The constants of `src/conv/tuning.rs` and the log that they come from.
+
+use std::path::Path;
+
+/// What is quoted in comments of a source file.
+fn quoted(source: &str) -> Vec<String> {
+    let comments: Vec<&str> = source
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("//"))
+        .map(|comment| comment.trim_start_matches(['/', '!']).trim())
+        .collect();
+    let comments = comments.join(" ");
+    let odd = comments.split('"').skip(1).step_by(2);
+    odd.map(str::to_owned).collect()
+}
+
+#[test]
+fn constants_name_entries_of_the_log() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let log = read("../../docs/performance.md").to_lowercase();
+    let names = quoted(&read("src/conv/tuning.rs"));
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let row = format!("| {}", name.to_lowercase());
+        assert!(log.contains(&row), "no entry begins with '{name}'");
+    }
+}
