@@ -1,0 +1,36 @@
+"""Train a network whose cost is chosen at inference, in PyTorch.
+
+net = sdpoint.torch.wrap(torchvision.models.resnet50(), ratios=(0.5, 0.75))
+for x, y in loader:  # each step draws an instance
+    loss = F.cross_entropy(net(x), y)
+    ...
+sdpoint.torch.calibrate(net, loader, images=5000)
+sdpoint.torch.save(net, "model.safetensors", preprocessing=dict(size=224, ...))
+"""
+
+from .calibrate import calibrate
+from .draw import Draws
+from .errors import EngineError, InstanceError, ModelFileError, StatisticsError, WrapError
+from .instance import Instance
+from .measure import Accuracy, Timing
+from .model_file import load, save
+from .network import Adjustable, wrap
+from .points import Point
+
+__all__ = [
+    "Accuracy",
+    "Adjustable",
+    "Draws",
+    "EngineError",
+    "Instance",
+    "InstanceError",
+    "ModelFileError",
+    "Point",
+    "StatisticsError",
+    "Timing",
+    "WrapError",
+    "calibrate",
+    "load",
+    "save",
+    "wrap",
+]

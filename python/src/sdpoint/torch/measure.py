@@ -1,0 +1,191 @@
+"""What instances are worth: accuracy on test images, time on a device."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from .instance import Instance
+from .modes import kept_modes
+
+if TYPE_CHECKING:
+    from .network import Adjustable
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """An instance on test images: shares from 0 to 1, mean cross-entropy in nats."""
+
+    instance: str
+    macs: int
+    share: float
+    top1: float
+    top5: float
+    loss: float
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """An instance on a device: the median of one batch, in milliseconds."""
+
+    instance: str
+    macs: int
+    share: float
+    milliseconds: float
+    time_share: float
+
+
+@torch.no_grad()
+def curve(
+    net: Adjustable, loader: Iterable[Any], instances: Sequence[str] | None = None
+) -> list[Accuracy]:
+    """Measures every instance on batches of (images, labels), in evaluation mode.
+
+    What lies before a point is computed once for all instances. In a distributed run
+    each process brings its share of the images, and all get the result.
+    """
+    chosen = [net.parsed(name) for name in (instances or net.instances)]
+    buffers = {
+        str(i): net.statistics.buffers(str(i)) if net._behind(i) and i.point else {} for i in chosen
+    }
+    device = next(net.parameters()).device
+    sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device)
+    count, size, channels = 0, (1, 1), 3
+    with kept_modes(net):
+        net.eval()
+        for images, labels in loader:
+            images, labels = images.to(device), labels.to(device)
+            size, channels = tuple(images.shape[2:]), images.shape[1]
+            for row, logits in _all_logits(net, images, chosen, buffers):
+                sums[row] += _sums(logits.float(), labels)
+            count += len(labels)
+    total = torch.tensor(float(count), dtype=torch.float64, device=device)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sums)
+        dist.all_reduce(total)
+    if not total.item():
+        raise ValueError("the loader gave no images to measure on")
+    costs = net.cost(size, channels)
+    costs |= _missing_costs(net, size, chosen, costs)
+    return [
+        Accuracy(str(i), costs[str(i)], costs[str(i)] / costs["full"], *(row / total).tolist())
+        for i, row in zip(chosen, sums, strict=True)
+    ]
+
+
+def _missing_costs(net, size, chosen, known) -> dict[str, int]:
+    from . import cost
+
+    missing = [i for i in chosen if str(i) not in known]
+    return cost.of(net, size, None, missing) if missing else {}
+
+
+def _all_logits(net: Adjustable, x: Tensor, chosen: Sequence[Instance], buffers):
+    """(row, logits) of each instance; the stages before a point run once."""
+    stages = net._stages[False]
+    for place, stage in enumerate(stages):
+        before, x = x, net._stage(stage, x, Instance())
+        for row, instance in enumerate(chosen):
+            if stage.point is None or instance.point != stage.point.name:
+                continue
+            y = stage.downsampled(before, x, instance.ratio)
+            with net._norms.bound(buffers[str(instance)]):
+                for later in stages[place + 1 :]:
+                    y = net._stage(later, y, instance)
+            yield row, y
+    for row, instance in enumerate(chosen):
+        if instance.point is None:
+            yield row, x
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Right first guesses, right among five, and cross-entropy, over a batch."""
+    best = logits.topk(min(5, logits.shape[1]), 1).indices
+    right = best == labels[:, None]
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([right[:, 0].sum(), right.sum(), loss]).double()
+
+
+def profile(
+    net: Adjustable,
+    device: torch.device | str | None = None,
+    batch: int = 1,
+    size: int | tuple[int, int] = 224,
+    *,
+    channels: int = 3,
+    training: bool = False,
+    rounds: int = 10,
+    instances: Sequence[str] | None = None,
+    autocast: torch.dtype | None = None,
+    channels_last: bool = False,
+) -> list[Timing]:
+    """Times every instance on a device with random images, taking turns.
+
+    With `training`, a step's forward and backward pass. The network is moved to
+    `device`, by default where it is. On GPUs time does not follow MACs: small
+    maps leave a GPU idle, and that is what this is for.
+    """
+    if device is not None:
+        net.to(device)
+    device = next(net.parameters()).device
+    height, width = (size, size) if isinstance(size, int) else size
+    images = torch.randn(batch, channels, height, width, device=device)
+    if channels_last:
+        images = images.to(memory_format=torch.channels_last)
+    names = list(instances or net.instances)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    grads = [(p, p.grad) for p in net.parameters()]
+    with kept_modes(net):
+        net.train(training)
+        # Two rounds unmeasured, for caches, autotuning and compilation.
+        for number in range(-2, rounds):
+            for name in names:
+                elapsed = _once(net, net.parsed(name), images, training, autocast)
+                if number >= 0:
+                    times[name].append(elapsed)
+    for parameter, grad in grads:
+        parameter.grad = grad
+    costs = net.cost((height, width), channels)
+    costs |= _missing_costs(net, (height, width), [net.parsed(n) for n in names], costs)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    slowest = medians.get("full", max(medians.values()))
+    return [
+        Timing(n, costs[n], costs[n] / costs["full"], medians[n], medians[n] / slowest)
+        for n in names
+    ]
+
+
+def _once(net: Adjustable, instance: Instance, images: Tensor, training: bool, autocast) -> float:
+    """Milliseconds of one pass; statistics decide nothing about time."""
+    _synchronize(images.device)
+    start = time.perf_counter()
+    enabled = autocast is not None
+    with (
+        torch.set_grad_enabled(training),
+        torch.autocast(images.device.type, autocast, enabled=enabled),
+        net._norms.bound(net._norms.scratch() if training else {}),
+    ):
+        x = images
+        for stage in net._stages[training]:
+            x = net._stage(stage, x, instance)
+    if training:
+        x.float().square().mean().backward()
+    _synchronize(images.device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

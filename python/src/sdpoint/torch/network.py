@@ -1,0 +1,478 @@
+"""The wrapped network: one set of weights, many costs."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from . import cost, lower, measure
+from .draw import Draws
+from .errors import InstanceError, WrapError
+from .instance import FULL, Instance, checked_ratios
+from .points import Point, find
+from .stages import Stage, split
+from .statistics import InstanceStatistics, Norms
+from .trace import Traced, trace
+
+
+def wrap(
+    module: nn.Module,
+    ratios: Iterable[float] = (0.5, 0.75),
+    *,
+    points: Sequence[str] | None = None,
+    draw: str = "uniform",
+    seed: int = 0,
+    engine: bool = True,
+) -> Adjustable:
+    """Makes a network adjustable by stochastic downsampling.
+
+    The result shares the parameters and buffers of `module`, which stays as it
+    is, and has its `state_dict`. `points` are paths of modules whose ends may be
+    downsampled; without it, residual blocks and the stem's max pool are found.
+    `draw` and `seed` are those of `Draws`. With `engine=False` the network need
+    not be one that sdpoint's engine can run; it then cannot be saved for it.
+
+    Raises `WrapError` if the network has no points, and `EngineError`, which
+    names the modules, if the engine cannot run it.
+
+    >>> net = wrap(torchvision.models.resnet18(), ratios=(0.5, 0.75))
+    >>> net.instances[:3]
+    ['full', 'stem@0.5', 'stem@0.75']
+    """
+    _check_module(module)
+    net = Adjustable(_sharing_copy(module), checked_ratios(ratios), points, Draws(draw, seed))
+    if engine:
+        net.lowered()
+    net.requires_engine = engine
+    return net
+
+
+class Adjustable(nn.Module):
+    """A network whose cost is chosen by `instance`, from one set of weights.
+
+    In training mode each forward draws an instance; in evaluation mode it runs
+    the chosen one, `full` if none is. Modules, parameters, buffers and
+    `state_dict` are the plain network's. One forward at a time: while it runs,
+    batch norms are bound to the instance's statistics.
+    """
+
+    def __init__(
+        self,
+        tree: nn.Module,
+        ratios: tuple[float, ...],
+        names: Sequence[str] | None,
+        draws: Draws,
+    ) -> None:
+        super().__init__()
+        # The same dictionaries, so that what is replaced in one is in both. The
+        # tree itself is hidden, lest its names get a prefix.
+        self.__dict__["_tree"] = tree
+        for shared in ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set"):
+            self.__dict__[shared] = tree.__dict__[shared]
+        self.training = tree.training
+        #: What the architecture is called in model files.
+        self.name = type(tree).__name__
+        #: What is kept of each side at a point, ascending.
+        self.ratios = ratios
+        #: The draws of training steps: `draws.seed` and `draws.step` may be set.
+        self.draws = draws
+        #: The instance of the last forward.
+        self.current = FULL
+        #: Recompute each stage in the backward pass instead of keeping its tensors.
+        self.checkpointing = False
+        #: Whether the engine has to be able to run it.
+        self.requires_engine = True
+        self.statistics = InstanceStatistics()
+        self._chosen: Instance | None = None
+        self._names = names
+        self._recent: deque[tuple[int, Instance]] = deque(maxlen=256)
+        self._costs: dict[tuple[int, int], dict[str, int]] = {}
+        self._read()
+        self.register_load_state_dict_post_hook(_loaded)
+
+    def _read(self) -> None:
+        """Traces the tree in both modes and cuts it into stages."""
+        # Modules that are named are not looked into if that fails.
+        graphs = {mode: trace(self._tree, mode) for mode in (False, True)}
+        places = {mode: find(self._tree, graphs[mode], self._names) for mode in graphs}
+        found = {mode: [place.point for place in places[mode]] for mode in graphs}
+        if found[True] != found[False]:
+            raise WrapError(
+                f"{type(self._tree).__name__} has other points in training "
+                f"({_listed(found[True])}) than in evaluation ({_listed(found[False])}): name "
+                "those that are in both, wrap(..., points=[...])"
+            )
+        self._points = found[False]
+        self._graph, self._places = graphs[False], places[False]
+        self._stages = {mode: split(self._tree, graphs[mode], places[mode]) for mode in graphs}
+        _check_norms(self._tree, graphs[False])
+        self._norms = Norms(self._tree, [p for s in self._stages[False] for p in s.norms])
+
+    # What there is
+
+    @property
+    def points(self) -> list[Point]:
+        """The downsampling points in the order of the data."""
+        return list(self._points)
+
+    @property
+    def instances(self) -> list[str]:
+        """The names of all instances: `full`, then point by point."""
+        return [str(instance) for instance in self._instances()]
+
+    def _instances(self) -> list[Instance]:
+        return [Instance()] + [Instance(p.name, r) for p in self._points for r in self.ratios]
+
+    def cost(self, size: int | tuple[int, int], channels: int | None = None) -> dict[str, int]:
+        """Multiply-accumulates of each instance for one image of `size`.
+
+        `size` is a side or (height, width). Counted are convolutions and linear
+        layers: the number that the field quotes (4.09 G for ResNet-50 at 224).
+        """
+        height, width = (size, size) if isinstance(size, int) else size
+        return cost.of(self, (height, width), channels, self._instances())
+
+    def lowered(self) -> lower.Lowered:
+        """The network as the engine's model files describe it.
+
+        Raises `EngineError` naming every module that the engine cannot run.
+        """
+        return lower.lower(self._tree, self._graph, self._places, self.name)
+
+    # Which instance runs
+
+    def instance(self, name: str | None) -> Adjustable:
+        """Chooses an instance for all forwards from now on; None draws again.
+
+        Any ratio may be named, such as "3@0.6"; evaluation needs statistics of it.
+        """
+        self._chosen = None if name is None else self.parsed(name)
+        return self
+
+    def parsed(self, name: str) -> Instance:
+        """An instance by name; raises `InstanceError` if the network has no such point."""
+        instance = Instance.parse(name)
+        if instance.point is not None and instance.point not in [p.name for p in self._points]:
+            known = ", ".join(point.name for point in self._points)
+            raise InstanceError(f"there is no point {instance.point}; the points are {known}")
+        return instance
+
+    def follow(self, optimizer: torch.optim.Optimizer) -> Adjustable:
+        """Draws once a step of `optimizer`, however many forwards it accumulates.
+
+        Without it every forward in training mode draws. Steps that a gradient
+        scaler skips do not count.
+        """
+        if not hasattr(optimizer, "register_step_post_hook"):
+            raise TypeError(f"{type(optimizer).__name__} is no torch.optim.Optimizer")
+        draws = self.draws
+        draws.followed = True
+
+        def advance(*_: Any) -> None:
+            draws.step += 1
+
+        optimizer.register_step_post_hook(advance)
+        return self
+
+    def _choose(self, x: Tensor) -> Instance:
+        recomputed = _in_backward()
+        if recomputed:
+            return self._seen(x)
+        if self._chosen is not None:
+            chosen = self._chosen
+        elif self.training:
+            chosen = self._draw(x)
+        else:
+            chosen = Instance()
+        if self.training:
+            self._recent.append((x.data_ptr(), chosen))
+        return chosen
+
+    def _draw(self, x: Tensor) -> Instance:
+        costs = None
+        if self.draws.needs_costs:
+            size = (int(x.shape[2]), int(x.shape[3]))
+            if size not in self._costs:
+                self._costs[size] = self.cost(size, int(x.shape[1]))
+            costs = self._costs[size]
+        drawn = self.draws.at(self.draws.step, self._instances(), costs)
+        if not self.draws.followed:
+            self.draws.step += 1
+        return drawn
+
+    def _seen(self, x: Tensor) -> Instance:
+        """The instance that an input went through when it was first computed."""
+        for pointer, instance in reversed(self._recent):
+            if pointer == x.data_ptr():
+                return instance
+        return Instance.parse(self.current)
+
+    # Running it
+
+    @torch.compiler.disable(recursive=False)
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of `[N, C, H, W]` images, all in one instance."""
+        _check_images(x)
+        instance = self._choose(x)
+        self.current = str(instance)
+        if self.training:
+            if self.statistics.own:
+                self.statistics.stale = "the network was trained after"
+            _warn_of_frozen_norms(self, instance)
+        return self._run(x, instance)
+
+    def _run(self, x: Tensor, instance: Instance) -> Tensor:
+        # In a recomputation the statistics have moved already.
+        lent: Mapping = {}
+        if self.training and (instance.point is not None or _in_backward()):
+            lent = self._norms.scratch()
+        elif not self.training and instance.point is not None and self._behind(instance):
+            lent = self.statistics.buffers(str(instance))
+        with self._norms.bound(lent):
+            for stage in self._stages[self.training]:
+                x = self._stage(stage, x, instance)
+        return x
+
+    def _stage(self, stage: Stage, x: Tensor, instance: Instance) -> Tensor:
+        run = stage.compiled or stage.run
+        if stage.compiled is not None:
+            _mark_sides(x)
+        if self.checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(self._recomputable(run), stage, x, instance, use_reentrant=False)
+        return self.apply_stage(run, stage, x, instance)
+
+    def _recomputable(self, run):
+        """A stage's function for checkpoints: statistics move the first time alone."""
+
+        def function(stage: Stage, x: Tensor, instance: Instance) -> Tensor:
+            if not _in_backward():
+                return self.apply_stage(run, stage, x, instance)
+            with self._norms.bound(self._norms.scratch()):
+                return self.apply_stage(run, stage, x, instance)
+
+        return function
+
+    def apply_stage(self, run, stage: Stage, x: Tensor, instance: Instance) -> Tensor:
+        """One stage of an instance, by `run`, which is the stage's function or a compiled one."""
+        try:
+            here = stage.point is not None and stage.point.name == instance.point
+            # The stem's pool gives way to the adaptive one.
+            after = x if here and stage.pool is not None else run(self._tree, x)
+            return stage.downsampled(x, after, instance.ratio) if here else after
+        except (RuntimeError, ValueError) as error:
+            explained = _explained(error, self, stage, x, instance)
+            if explained is error:
+                raise
+            raise explained from error
+
+    def _behind(self, instance: Instance) -> list[str]:
+        """Paths of the norms that see another input in an instance than in `full`."""
+        names = [stage.point.name if stage.point else None for stage in self._stages[False]]
+        first = 0 if instance.point is None else names.index(instance.point) + 1
+        return [path for stage in self._stages[False][first:] for path in stage.norms]
+
+    def compile(self, **options: Any) -> Adjustable:
+        """Compiles the stages between points, each once for all instances.
+
+        Heights and widths are dynamic; drawing and pooling stay outside, so that
+        the number of graphs does not grow with instances. `options` are those of
+        `torch.compile`. `torch.compile(net)` compiles the same stages.
+        """
+        for stages in self._stages.values():
+            for stage in stages:
+                stage.compile(**options)
+        return self
+
+    # What PyTorch asks of a module
+
+    def train(self, mode: bool = True) -> Adjustable:
+        super().train(mode)
+        self._tree.training = mode
+        return self
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        with torch.no_grad():
+            self.statistics.apply(fn)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            tree = self.__dict__.get("_tree")
+            if tree is None or name.startswith("__"):
+                raise
+            # Attributes of the plain network, such as timm's `default_cfg`.
+            return getattr(tree, name)
+
+    def extra_repr(self) -> str:
+        return f"points={[p.name for p in self._points]}, ratios={self.ratios}"
+
+    def sdpoint_state(self) -> dict[str, Any]:
+        """What a checkpoint needs besides `state_dict`: the draws, and statistics."""
+        return {
+            "draws": self.draws.state_dict(),
+            "statistics": self.statistics.own,
+            "stale": self.statistics.stale,
+        }
+
+    def load_sdpoint_state(self, state: Mapping[str, Any]) -> None:
+        """Takes back what `sdpoint_state` gave; call it after `load_state_dict`."""
+        self.draws.load_state_dict(state["draws"])
+        like = next((p.device for p in self.parameters()), torch.device("cpu"))
+        self.statistics.own = {
+            instance: {path: (m.to(like), v.to(like)) for path, (m, v) in moments.items()}
+            for instance, moments in state["statistics"].items()
+        }
+        self.statistics.stale = state["stale"]
+
+    # What it is worth
+
+    def profile(self, device=None, batch: int = 1, size: int = 224, **options):
+        """Milliseconds of every instance; see `measure.profile`."""
+        return measure.profile(self, device, batch=batch, size=size, **options)
+
+    def curve(self, loader, **options):
+        """Accuracy of every instance; see `measure.curve`."""
+        return measure.curve(self, loader, **options)
+
+
+def unwrapped(net: nn.Module) -> Adjustable:
+    """The network within DistributedDataParallel, `torch.compile` and the like."""
+    while not isinstance(net, Adjustable):
+        inner = getattr(net, "module", None) or getattr(net, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            raise TypeError(f"{type(net).__name__} is no wrapped network: call sdpoint.torch.wrap")
+        net = inner
+    return net
+
+
+def _check_module(module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"wrap takes an nn.Module, not {type(module).__name__}")
+    if isinstance(module, Adjustable):
+        raise WrapError("the network is wrapped already")
+    name = type(module).__name__
+    if name == "OptimizedModule":
+        raise WrapError("wrap the network before it is compiled, then call net.compile()")
+    if name in ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"):
+        raise WrapError(f"wrap the network first, then put it into {name}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise WrapError("a scripted module cannot be read: wrap the nn.Module that it was made of")
+
+
+def _sharing_copy(module: nn.Module) -> nn.Module:
+    """Another tree of modules with the same parameters and buffers."""
+    memo: dict[int, Any] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        memo[id(tensor)] = tensor
+    try:
+        return copy.deepcopy(module, memo)
+    except Exception as error:
+        raise WrapError(
+            f"{type(module).__name__} cannot be copied ({error}): tensors that are results of "
+            "computations must not be attributes of modules; register parameters and buffers"
+        ) from error
+
+
+def _check_norms(tree: nn.Module, traced: Traced) -> None:
+    """Each batch norm is called in one place: its statistics are of one."""
+    seen: set[int] = set()
+    for node in traced.nodes:
+        if node.op == "call_function" and node.target in (
+            nn.functional.batch_norm,
+            torch.batch_norm,
+        ):
+            raise WrapError(
+                f"'{traced.owners.get(node, '')}' calls F.batch_norm: use nn.BatchNorm2d, whose "
+                "statistics can be kept for each instance"
+            )
+        if node.op != "call_module":
+            continue
+        norm = tree.get_submodule(node.target)
+        if not isinstance(norm, _BatchNorm):
+            continue
+        if id(norm) in seen:
+            raise WrapError(
+                f"the batch norm '{node.target}' is shared: it is called more than once, and "
+                "statistics belong to one place. Give each place a BatchNorm2d of its own"
+            )
+        seen.add(id(norm))
+
+
+def _check_images(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.dim() != 4:
+        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        hint = "; x.unsqueeze(0) makes a batch of one image" if getattr(x, "ndim", 0) == 3 else ""
+        raise ValueError(f"images are [batch, channels, height, width]; this is {shape}{hint}")
+
+
+def _loaded(module: Adjustable, _: Any) -> None:
+    if module.statistics.own:
+        module.statistics.stale = "weights were loaded after"
+
+
+def _in_backward() -> bool:
+    """Whether this thread is within a backward pass: what runs then is recomputed."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _mark_sides(x: Tensor) -> None:
+    """Tells the compiler that heights and widths vary."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and x.dim() == 4:
+        dynamo.maybe_mark_dynamic(x, (2, 3))
+
+
+def _warn_of_frozen_norms(net: Adjustable, instance: Instance) -> None:
+    if instance.point is None or net.__dict__.get("_warned"):
+        return
+    frozen = [path for path in net._behind(instance) if not net._norms.module(path).training]
+    if frozen:
+        net.__dict__["_warned"] = True
+        warnings.warn(
+            f"{len(frozen)} batch norms (the first is '{frozen[0]}') are in evaluation mode while "
+            "the network trains: instances train with the statistics of full, but are evaluated "
+            "with their own. To freeze a layer, set requires_grad_(False) on its parameters and "
+            "leave it in training mode; running statistics move in steps of full alone",
+            stacklevel=4,
+        )
+
+
+def _explained(
+    error: Exception, net: Adjustable, stage: Stage, x: Tensor, instance: Instance
+) -> Exception:
+    """The error of a stage, with what is known of its cause."""
+    if isinstance(error, (InstanceError, torch.cuda.OutOfMemoryError)):
+        return error
+    text = str(error)
+    if "more than 1 value per channel" in text:
+        return InstanceError(
+            f"{instance} leaves a batch norm one value a channel (a batch of {x.shape[0]}, maps of "
+            f"{x.shape[2]}x{x.shape[3]}): train with batches of two images and more; "
+            "drop_last=True in the loader drops a last one of one image"
+        )
+    stages = next(chain for chain in net._stages.values() if stage in chain)
+    before = [s.point.name for s in stages[: stages.index(stage)] if s.point]
+    if instance.point not in before or x.dim() != 4:
+        return error
+    return InstanceError(
+        f"{instance}: the layers behind its point cannot process maps of {x.shape[2]}x"
+        f"{x.shape[3]}: {text.splitlines()[0]}. A pool of fixed size before the classifier "
+        "becomes nn.AdaptiveAvgPool2d(1); points elsewhere are named by wrap(..., points=[...]); "
+        "larger images help if the maps are too small"
+    )
+
+
+def _listed(points: Sequence[Point]) -> str:
+    return ", ".join(point.module or point.name for point in points) or "none"

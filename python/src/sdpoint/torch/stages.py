@@ -1,0 +1,129 @@
+"""A traced network as a chain of stages, cut at its points.
+
+Each stage is a function of the module tree and one tensor. It looks its modules
+up when it runs, so that what is replaced in the tree later (by SyncBatchNorm,
+say) is what runs; and each has code of its own, so that each is compiled once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .points import Place, Point
+from .pooling import PoolWindow, downsample, downsample_stem
+from .trace import Traced
+
+_NUMBERS = itertools.count()
+
+
+class Stage:
+    """What lies between two points: one tensor in, one tensor out.
+
+    `point` is the one behind it, or None for the last. With `pool`, the stage is
+    the stem's max pool, in whose place downsampling comes.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[nn.Module, Tensor], Tensor],
+        point: Point | None,
+        pool: PoolWindow | None,
+        norms: list[str],
+    ) -> None:
+        self.run = run
+        self.point = point
+        self.pool = pool
+        #: Paths of the batch norms in the order of the computation.
+        self.norms = norms
+        self.compiled: Callable[[nn.Module, Tensor], Tensor] | None = None
+
+    def downsampled(self, before: Tensor, after: Tensor, ratio: float) -> Tensor:
+        """What the stage passes on with downsampling, of its input and its full output."""
+        if self.pool is not None:
+            return downsample_stem(before, self.pool, ratio)
+        return downsample(after, ratio)
+
+    def compile(self, **options) -> None:
+        """Compiles the stage; see `Adjustable.compile`."""
+        if self.pool is None:
+            self.compiled = torch.compile(self.run, **options)
+
+    def __deepcopy__(self, memo: dict) -> Stage:
+        # Nothing in it is the network's own, and compiled code is to be shared.
+        return self
+
+
+def split(root: nn.Module, traced: Traced, places: Sequence[Place]) -> list[Stage]:
+    """Cuts a graph at its points; the stages' composition is the network."""
+    nodes = [node for node in traced.nodes if node.op not in ("placeholder", "get_attr")]
+    source = next(node for node in traced.nodes if node.op == "placeholder")
+    output = nodes.pop().args[0]
+    stages: list[Stage] = []
+    start = 0
+
+    def add(end: int, point: Point | None, pool: PoolWindow | None = None) -> None:
+        nonlocal start, source
+        part, last = nodes[start:end], nodes[end - 1] if point else output
+        stages.append(_stage(root, part, source, last, point, pool))
+        start, source = end, last
+
+    for place in places:
+        end = nodes.index(place.node) + 1
+        if place.pool is None:
+            add(end, place.point)
+            continue
+        if end - 1 > start:
+            part, last = nodes[start : end - 1], place.node.args[0]
+            stages.append(_stage(root, part, source, last, None, None))
+            start, source = end - 1, last
+        add(end, place.point, place.pool)
+    add(len(nodes), None)
+    return stages
+
+
+def _stage(
+    root: nn.Module,
+    nodes: Sequence[fx.Node],
+    source: fx.Node,
+    output: fx.Node,
+    point: Point | None,
+    pool: PoolWindow | None,
+) -> Stage:
+    graph = fx.Graph()
+    copies = {source: graph.placeholder("x")}
+
+    def copied(node: fx.Node) -> fx.Node:
+        # Parameters are read where they are used.
+        if node not in copies:
+            assert node.op == "get_attr", f"{node} crosses a point"
+            copies[node] = graph.node_copy(node)
+        return copies[node]
+
+    for node in nodes:
+        for used in node.all_input_nodes:
+            copied(used)
+        copies[node] = graph.node_copy(node, copied)
+    graph.output(copied(output))
+    norms = [
+        node.target
+        for node in nodes
+        if node.op == "call_module" and isinstance(root.get_submodule(node.target), _BatchNorm)
+    ]
+    return Stage(_function(graph), point, pool, list(dict.fromkeys(norms)))
+
+
+def _function(graph: fx.Graph) -> Callable[[nn.Module, Tensor], Tensor]:
+    """The graph as a Python function with code of its own."""
+    code = graph.python_code("self")
+    name = f"<sdpoint stage {next(_NUMBERS)}>"
+    # For tracebacks, and for compilers that read the source.
+    linecache.cache[name] = (len(code.src), None, code.src.splitlines(True), name)
+    names = dict(code.globals)
+    exec(compile(code.src, name, "exec"), names)
+    return names["forward"]

@@ -1,0 +1,62 @@
+"""One process or many under torchrun."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of a run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    def sum(self, values: list[float]) -> list[float]:
+        """The sums over all processes."""
+        if self.size == 1:
+            return values
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor)
+        return tensor.tolist()
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leaves the group of processes."""
+        if self.size > 1:
+            dist.destroy_process_group()
+
+
+def join(device: str) -> World:
+    """Joins the group that torchrun describes in the environment, if there is one.
+
+    `device` is "auto", "cpu" or "cuda".
+    """
+    wanted = "cuda" if device == "auto" and torch.cuda.is_available() else device
+    wanted = "cpu" if wanted == "auto" else wanted
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device: use --device cpu")
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    place = int(os.environ.get("LOCAL_RANK", "0"))
+    if wanted == "cuda":
+        torch.cuda.set_device(place)
+        found = torch.device("cuda", place)
+    else:
+        found = torch.device(wanted)
+    if size > 1:
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+    return World(int(os.environ.get("RANK", "0")), size, found)

@@ -1,0 +1,452 @@
+"""A training run, from the first step to the model file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import time
+from argparse import Namespace
+from collections import Counter
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from ..calibrate import calibrate
+from ..errors import EngineError
+from ..measure import Accuracy
+from ..model_file import load, save
+from ..network import Adjustable, wrap
+from . import data
+from .distributed import World
+from .networks import build
+from .options import MACHINE
+from .recipe import RECIPES, Recipe
+
+CHECKPOINT, OPTIONS = "checkpoint.pt", "options.json"
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Run:
+    """The state of a run; `checkpoint` and `restore` carry all of it."""
+
+    def __init__(self, options: Namespace, folder: Path, world: World) -> None:
+        self.options, self.folder, self.world = options, folder, world
+        self.images = data.open_images(options.data, options.input)
+        self.recipe = recipe_of(options, self.images.small)
+        parts = world.size * options.accumulate
+        if self.recipe.batch % parts:
+            raise ValueError(f"a batch of {self.recipe.batch} cannot be cut into {parts} parts")
+        self.steps_per_epoch = len(self.images.train) // self.recipe.batch
+        if not self.steps_per_epoch:
+            raise ValueError(
+                f"{len(self.images.train)} training images do not fill a batch of "
+                f"{self.recipe.batch}: take a smaller --batch"
+            )
+        self.step = 0
+        self.sums = Sums()
+        self._build()
+
+    def _build(self) -> None:
+        options, world = self.options, self.world
+        # The same weights on all processes, whatever DistributedDataParallel sends.
+        torch.manual_seed(options.seed)
+        plain = build(options.arch, len(self.images.classes), options.pretrained)
+        if options.init:
+            load_weights(plain, options.init)
+        if options.sync_bn and world.size > 1:
+            plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        plain = plain.to(world.device, memory_format=layout)
+        ratios = [float(ratio) for ratio in options.ratios.split(",")]
+        points = options.points.split(",") if options.points else None
+        self.net = wrap(
+            plain,
+            ratios,
+            points=points,
+            draw=options.draw,
+            seed=options.seed,
+            engine=not options.no_engine,
+        )
+        self.net.name = options.arch.removeprefix("timm:")
+        self.net.checkpointing = options.checkpointing
+        if options.method == "plain":
+            self.net.instance("full")
+        self.optimizer = torch.optim.SGD(
+            groups(self.net, self.recipe),
+            self.recipe.rate,
+            self.recipe.momentum,
+            nesterov=self.recipe.nesterov,
+        )
+        self.net.follow(self.optimizer)
+        self.averaged = None
+        if options.ema:
+            average = get_ema_multi_avg_fn(options.ema)
+            self.averaged = AveragedModel(self.net, multi_avg_fn=average)
+        if options.compile:
+            self.net.compile()
+        self.model: nn.Module = self.net
+        if world.size > 1:
+            ids = [world.device.index] if world.device.type == "cuda" else None
+            self.model = DistributedDataParallel(self.net, ids)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=options.amp == "fp16")
+
+    # Steps
+
+    def train(self) -> None:
+        """Runs the steps that are left."""
+        total = self.recipe.epochs * self.steps_per_epoch
+        metrics = Metrics(self) if self.world.first else None
+        batches = iter(self._loader(range(self.step, total)))
+        self.model.train()
+        started = time.perf_counter()
+        while self.step < total:
+            self._step(batches)
+            self.step += 1
+            if self.step % self.steps_per_epoch == 0:
+                self._end_of_epoch(metrics, time.perf_counter() - started)
+                started = time.perf_counter()
+            elif self.step % self.options.checkpoint_every == 0:
+                self.checkpoint()
+        if metrics:
+            metrics.close()
+
+    def _step(self, batches) -> None:
+        options, parts = self.options, self.options.accumulate
+        rate = self.recipe.rate_at(self.step, self.steps_per_epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # Noise of dropout and the like: a function of the step.
+        torch.manual_seed(data.seed_of(options.seed, 2, self.step, self.world.rank))
+        for part in range(parts):
+            images, labels = (t.to(self.world.device, non_blocking=True) for t in next(batches))
+            if options.channels_last:
+                images = images.to(memory_format=torch.channels_last)
+            last = part == parts - 1
+            quiet = isinstance(self.model, DistributedDataParallel) and not last
+            with self.model.no_sync() if quiet else contextlib.nullcontext():
+                with self._autocast():
+                    logits = self.model(images)
+                    smoothing = self.recipe.label_smoothing
+                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+                self.scaler.scale(loss / parts).backward()
+            self.sums.add(loss.detach(), logits.detach(), labels, self.net.current)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.net)
+
+    def _autocast(self):
+        kind = DTYPES.get(self.options.amp)
+        return torch.autocast(self.world.device.type, kind, enabled=kind is not None)
+
+    def _loader(self, steps: range) -> DataLoader:
+        options, world = self.options, self.world
+        augmented = data.Augmented(
+            self.images.train, data.transforms(self.images, True), options.seed
+        )
+        keys = data.Batches(
+            len(augmented),
+            self.recipe.batch,
+            options.accumulate,
+            world.rank,
+            world.size,
+            options.seed,
+            steps,
+        )
+        return DataLoader(
+            augmented,
+            batch_sampler=keys,
+            num_workers=options.workers,
+            pin_memory=world.device.type == "cuda",
+        )
+
+    def _end_of_epoch(self, metrics: Metrics | None, seconds: float) -> None:
+        epoch = self.step // self.steps_per_epoch
+        loss, right, count = self.world.sum(self.sums.totals())
+        if not loss == loss or loss == float("inf"):
+            raise FloatingPointError(
+                "the loss is no number any more: try a lower --rate, a longer --warm-up or a "
+                "larger batch"
+            )
+        line = {
+            "epoch": epoch,
+            "step": self.step,
+            "train_loss": loss / count,
+            "train_accuracy": right / count,
+            "rate": self.recipe.rate_at(self.step - 1, self.steps_per_epoch),
+            "seconds": seconds,
+            "images_per_second": count / seconds,
+            "drawn": dict(sorted(self.sums.drawn.items())),
+        }
+        every = self.options.validate_every
+        if every and epoch % every == 0:
+            # `full` has running statistics of its own steps.
+            (row,) = self._measure(self.net, ["full"])
+            line |= {"test_loss": row.loss, "test_accuracy": row.top1}
+            self.model.train()
+        if metrics:
+            metrics.write(line)
+        self.sums = Sums()
+        self.checkpoint()
+
+    # Afterwards
+
+    def finish(self) -> list[Accuracy]:
+        """Calibrates and measures every instance; writes the model and the curve."""
+        net = self.net if self.averaged is None else self.averaged.module
+        assert isinstance(net, Adjustable)
+        calibrate(net, self._calibration_loader(), self.options.calibration_images)
+        rows = self._measure(net, net.instances)
+        if self.world.first:
+            write_curve(self.folder / "curve.csv", rows)
+            self._save(net, rows)
+        self.world.wait()
+        return rows
+
+    def _save(self, net: Adjustable, rows: list[Accuracy]) -> None:
+        about = {
+            "program": "sdpoint.torch.train",
+            "recipe": asdict(self.recipe),
+            "options": {k: v for k, v in vars(self.options).items() if v is not None},
+        }
+        try:
+            save(
+                net,
+                self.folder / "model.safetensors",
+                preprocessing=data.preprocessing(self.images),
+                classes=self.images.classes,
+                curve=rows,
+                training=about,
+            )
+        except EngineError:
+            # --no-engine: for PyTorch alone.
+            state = {"network": net.state_dict(), "sdpoint": net.sdpoint_state()}
+            write_aside(self.folder / "weights.pt", lambda path: torch.save(state, path))
+
+    def _calibration_loader(self) -> DataLoader:
+        count = min(self.options.calibration_images, len(self.images.train))
+        generator = torch.Generator().manual_seed(data.seed_of(self.options.seed, 3))
+        order = torch.randperm(len(self.images.train), generator=generator)[:count].tolist()
+        return self._evaluation_loader(self.images.train, order)
+
+    def _measure(self, net: Adjustable, instances: list[str]) -> list[Accuracy]:
+        indices = list(range(len(self.images.test)))
+        with self._autocast():
+            return net.curve(
+                self._evaluation_loader(self.images.test, indices), instances=instances
+            )
+
+    def _evaluation_loader(self, split: Any, indices: list[int]) -> DataLoader:
+        mine = indices[self.world.rank :: self.world.size]
+        batch = max(2, min(self.recipe.batch // self.world.size, 256))
+        transform = data.transforms(self.images, False)
+        return data.evaluation_loader(split, transform, mine, batch, self.options.workers)
+
+    # Going on
+
+    def checkpoint(self) -> None:
+        """Writes the state of the run, whole or not at all."""
+        if not self.world.first:
+            return
+        state = {
+            "step": self.step,
+            "network": self.net.state_dict(),
+            "sdpoint": self.net.sdpoint_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged else None,
+            "sums": self.sums.state_dict(),
+        }
+        write_aside(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
+
+    def restore(self) -> None:
+        """Goes on from the folder's checkpoint, if there is one."""
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return
+        state = torch.load(path, map_location=self.world.device, weights_only=True)
+        self.net.load_state_dict(state["network"])
+        self.net.load_sdpoint_state(state["sdpoint"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.averaged:
+            self.averaged.load_state_dict(state["averaged"])
+        self.step = state["step"]
+        # Sums are of all processes until now: the first has them.
+        if self.world.first:
+            self.sums.load_state_dict(state["sums"])
+
+
+class Sums:
+    """What an epoch's metrics are made of; on the device, to wait for nothing."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.right: Tensor | float = 0.0
+        self.count = 0
+        self.drawn: Counter[str] = Counter()
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, instance: str) -> None:
+        """A batch and the instance that it went through."""
+        self.loss = self.loss + loss.double() * len(labels)
+        self.right = self.right + (logits.argmax(1) == labels).sum().double()
+        self.count += len(labels)
+        self.drawn[instance] += 1
+
+    def totals(self) -> list[float]:
+        """Loss, right guesses and images."""
+        return [float(self.loss), float(self.right), float(self.count)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        return {"totals": self.totals(), "drawn": dict(self.drawn)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes back what `state_dict` gave."""
+        self.loss, self.right, count = state["totals"]
+        self.count, self.drawn = int(count), Counter(state["drawn"])
+
+
+class Metrics:
+    """`metrics.jsonl`, a line an epoch, and TensorBoard."""
+
+    def __init__(self, run: Run) -> None:
+        self.path = run.folder / "metrics.jsonl"
+        self._cut(run.step)
+        self.board = None
+        if run.options.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ValueError("--tensorboard needs the package tensorboard") from error
+            self.board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step)
+
+    def _cut(self, step: int) -> None:
+        """Drops lines from after the checkpoint: their epochs are run again."""
+        if self.path.exists():
+            lines = self.path.read_text().splitlines()
+            kept = [line for line in lines if line and json.loads(line)["step"] <= step]
+            self.path.write_text("".join(f"{line}\n" for line in kept))
+
+    def write(self, line: dict[str, Any]) -> None:
+        """An epoch's metrics."""
+        with open(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        test = f", test accuracy of full {line['test_accuracy']:.2%}" if "test_loss" in line else ""
+        print(
+            f"epoch {line['epoch']}: loss {line['train_loss']:.4f}, accuracy "
+            f"{line['train_accuracy']:.2%}{test}, {line['images_per_second']:.0f} images/s",
+            flush=True,
+        )
+        if self.board:
+            for name, value in line.items():
+                if isinstance(value, (int, float)):
+                    self.board.add_scalar(name, value, line["step"])
+
+    def close(self) -> None:
+        """Finishes TensorBoard's file."""
+        if self.board:
+            self.board.close()
+
+
+def recipe_of(options: Namespace, small: bool) -> Recipe:
+    """The recipe with what the command line changes."""
+    recipe = RECIPES[options.recipe or ("cifar-cosine" if small else "imagenet")]
+    if options.epochs:
+        recipe = recipe.with_epochs(options.epochs)
+    changes = {
+        name: getattr(options, name)
+        for name in ("batch", "rate", "warm_up", "weight_decay", "label_smoothing")
+        if getattr(options, name) is not None
+    }
+    return replace(recipe, decay_norms=not options.no_norm_decay, **changes)
+
+
+def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters with weight decay, and those that are spared."""
+    if recipe.decay_norms:
+        return [{"params": list(net.parameters()), "weight_decay": recipe.weight_decay}]
+    spared, decayed = [], []
+    for parameter in net.parameters():
+        (spared if parameter.dim() < 2 else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
+
+
+def load_weights(plain: nn.Module, path: str) -> None:
+    """Starts from a model file; a classifier for other classes starts afresh."""
+    state = load(path).state_dict()
+    own = plain.state_dict()
+    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
+    if len(fitting) < len(own) - 2:
+        raise ValueError(
+            f"'{path}' is of another network: {len(fitting)} of {len(own)} tensors fit"
+        )
+    plain.load_state_dict(fitting, strict=False)
+
+
+def write_curve(path: Path, rows: list[Accuracy]) -> None:
+    """`curve.csv`, in the columns that `sdpoint train` writes."""
+
+    def write(aside: Path) -> None:
+        with open(aside, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["instance", "point", "ratio", "macs", "share", "top1", "top5", "loss"])
+            for row in rows:
+                point, _, ratio = row.instance.partition("@")
+                where = ["", ""] if row.instance == "full" else [point, ratio]
+                table.writerow(
+                    [row.instance, *where, row.macs, row.share, row.top1, row.top5, row.loss]
+                )
+
+    write_aside(path, write)
+
+
+def write_aside(path: Path, write) -> None:
+    """Writes a file under another name and renames it once it is whole."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(aside)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
+    """A new run, or one that goes on; whether it goes on."""
+    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    folder = Path(options.resume or options.out or f"runs/{options.arch.replace(':', '-')}")
+    known = folder / OPTIONS
+    resuming = options.resume is not None or (restarted and known.exists())
+    if resuming:
+        if not known.exists():
+            raise ValueError(f"'{folder}' holds no run: it lacks {OPTIONS}")
+        kept = json.loads(known.read_text())
+        given = {k: v for k, v in vars(options).items() if k in MACHINE and v is not None}
+        options = Namespace(**(vars(options) | kept | given))
+    elif known.exists() and not options.overwrite:
+        raise ValueError(f"'{folder}' holds a run: --resume it, or --overwrite it")
+    world.wait()
+    if world.first and not resuming:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (CHECKPOINT, "metrics.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+        text = {k: v for k, v in vars(options).items() if k not in ("resume", "overwrite", "out")}
+        write_aside(known, lambda path: path.write_text(json.dumps(text, indent=1)))
+    world.wait()
+    run = Run(options, folder, world)
+    if resuming:
+        run.restore()
+    return run, resuming
