@@ -32,7 +32,7 @@ impl Folder {
         let network = zoo::build(network, 3).unwrap();
         let mut tensors: Vec<(String, Vec<usize>)> = network
             .parameters()
-            .into_iter()
+            .iter()
             .map(|parameter| (parameter.name.clone(), parameter.shape.clone()))
             .collect();
         for norm in network.norms() {

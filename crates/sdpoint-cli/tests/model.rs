@@ -648,7 +648,7 @@ fn data_with_other_classes_is_refused() {
     let data = format!("folder:{}", root.path().display());
     fail(
         3,
-        &["'standing'", "'upright'"],
+        &["`standing`", "`upright`"],
         &["evaluate", &t.model(), "--data", &data],
     );
 }

@@ -222,7 +222,7 @@ fn data_that_changed_is_refused() {
     fs::remove_file(bench.path("photos/train/lying/0.png")).unwrap();
     fs::remove_dir_all(bench.path("photos/train/standing")).unwrap();
     fs::remove_dir_all(bench.path("photos/test/standing")).unwrap();
-    fail(3, &["classes"], &resume);
+    fail(3, &["`lying` is the only class"], &resume);
 }
 
 #[test]

@@ -275,7 +275,7 @@ fn a_name_of_any_length_is_a_name() {
         let out = desk.at(what[0]);
         succeed(&[&["export", &model], what, &["-o", &out]].concat());
     }
-    let errors = fail(3, &["one is '0"], &["evaluate", &model, "--data", "shapes"]);
+    let errors = fail(3, &["one is `0"], &["evaluate", &model, "--data", "shapes"]);
     assert!(errors.len() < 1500, "{} bytes", errors.len());
     let long = "x".repeat(70_000);
     let errors = fail(7, &["cannot read"], &["predict", &long, &image]);
@@ -321,7 +321,7 @@ fn names_cannot_pretend_to_be_lines_or_to_run_backwards() {
 
     let output = common::run(&["evaluate", &desk.at("m.safetensors"), "--data", "shapes"]);
     let errors = stderr(&output);
-    assert!(errors.contains("'two\\nlines'"), "{errors}");
+    assert!(errors.contains("`two\\nlines`"), "{errors}");
     // Files are named by whoever made them.
     let image = desk.path("a\nerror: b\u{202e}.png");
     if fs::copy(desk.path("i.png"), &image).is_ok() {

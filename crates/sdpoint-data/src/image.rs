@@ -35,7 +35,7 @@ pub struct Orientation {
 impl Orientation {
     /// The orientation that EXIF's number, 1 to 8, means.
     pub fn from_exif(number: u32) -> Option<Orientation> {
-        (1..=8).contains(&number).then(|| Orientation {
+        (1..=8).contains(&number).then_some(Orientation {
             transposed: number >= 5,
             from_right: matches!(number, 2 | 3 | 7 | 8),
             from_bottom: matches!(number, 3 | 4 | 6 | 7),

@@ -178,7 +178,7 @@ fn values(
         values.push(all);
     }
     let mut moments = values.split_off(parameters.len()).into_iter();
-    let full = network.norms().into_iter().map_while(|_| {
+    let full = network.norms().iter().map_while(|_| {
         let (mean, var) = (moments.next()?, moments.next()?);
         Some(Moments { mean, var })
     });

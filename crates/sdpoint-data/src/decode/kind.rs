@@ -36,7 +36,7 @@ impl ImageKind {
         let is = |known: &&str| extension.eq_ignore_ascii_case(known);
         ImageKind::ALL
             .into_iter()
-            .find(|kind| kind.extensions().iter().any(|known| is(&known)))
+            .find(|kind| kind.extensions().iter().any(is))
     }
 
     /// The kind of a file, by its first bytes.

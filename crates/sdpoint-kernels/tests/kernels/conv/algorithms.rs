@@ -40,7 +40,8 @@ fn assert_runs(forced: Option<ConvAlgorithm>, algorithm: ConvAlgorithm, shape: &
         assert_eq!(ran, algorithm, "{shape:?} on {}", ctx.isa());
         let (ran, by_definition) = run(direct);
         assert_eq!(ran, Direct);
-        let other_sums = matches!(algorithm, Winograd(_) | Strassen);
+        // A few sums alone may round to the same.
+        let other_sums = matches!(algorithm, Winograd(_) | Strassen) && y.len() >= 16;
         let differs = y != by_definition;
         assert!(differs || !other_sums, "{shape:?} on {}", ctx.isa());
     }
