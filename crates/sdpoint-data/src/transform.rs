@@ -3,18 +3,17 @@
 //! Evaluation and prediction go through [`Preparer::prepare`], training
 //! through [`Preparer::augment`]; both end in the same normalisation.
 
+mod resize;
+
 use std::borrow::Cow;
 use std::ops::Range;
 
-use fast_image_resize as fir;
-use fir::images::{TypedImage, TypedImageRef};
-use fir::pixels::U8x3;
 use rand::{Rng, RngExt};
-use sdpoint_core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
+use sdpoint_core::{EvalTransform, ExifOrientation, Preprocessing, TrainTransform};
 
 use crate::error::{DataError, ImageError};
-use crate::guard::guarded;
-use crate::image::Image;
+use crate::image::{Image, MAX_PIXELS};
+use resize::{Area, Resizer, whole};
 
 /// Channels of every image.
 pub const CHANNELS: usize = 3;
@@ -46,23 +45,11 @@ pub struct Preparer {
     size: [usize; 2],
     train: TrainTransform,
     evaluate: EvalTransform,
-    /// The filter; none takes the nearest pixel.
-    filter: Option<fir::FilterType>,
+    resizer: Resizer,
     /// Whether images are turned upright.
     turn: bool,
     /// The normalised value of every byte, for each channel.
     normalised: Box<[[f32; 256]; CHANNELS]>,
-    resizer: fir::Resizer,
-    resized: Vec<u8>,
-}
-
-/// A rectangle of a source image, in pixels and parts of pixels.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Area {
-    left: f64,
-    top: f64,
-    width: f64,
-    height: f64,
 }
 
 /// Where the network's input lies on the (resized) image: its upper left
@@ -95,11 +82,9 @@ impl Preparer {
             size: preprocessing.size,
             train: preprocessing.train,
             evaluate: preprocessing.evaluate,
-            filter: filter(preprocessing.interpolation),
+            resizer: Resizer::new(preprocessing.interpolation),
             turn: preprocessing.exif_orientation == ExifOrientation::Apply,
             normalised,
-            resizer: fir::Resizer::new(),
-            resized: Vec::new(),
         })
     }
 
@@ -197,9 +182,6 @@ impl Preparer {
     /// Resizes `area` of `image` to `size` (height, width), if it is not of
     /// that size already, and normalises what the window shows of it. Outside
     /// the image there is black, as zeros are before normalisation.
-    ///
-    /// Of an oblong image, whose longer side may become millions of pixels,
-    /// only what the window shows is computed.
     fn crop(
         &mut self,
         image: &Image,
@@ -215,25 +197,13 @@ impl Preparer {
             input.fill(0.0);
             return Ok(());
         }
-        // Where `shown` begins in the window.
+        // Where what is shown begins in the window.
         let top = (rows.start as isize - window.top) as usize;
         let left = (columns.start as isize - window.left) as usize;
-        let unchanged = area == whole(image) && size == [image.height(), image.width()];
-        let (stride, first) =
-            if !unchanged && size[0] * size[1] > OBLONG * self.size[0] * self.size[1] {
-                self.resize(image, area, size, &rows, &columns)?;
-                (columns.len(), 0)
-            } else {
-                if !unchanged {
-                    self.resize(image, area, size, &(0..size[0]), &(0..size[1]))?;
-                }
-                (size[1], rows.start * size[1] + columns.start)
-            };
-        let shown = match unchanged {
-            true => image.pixels(),
-            false => &self.resized[..],
-        };
-        let (shown, _) = shown.as_chunks::<CHANNELS>();
+        let most = (OBLONG * self.size[0] * self.size[1]).min(MAX_PIXELS);
+        let shown = self
+            .resizer
+            .show(image, area, size, [rows, columns], most)?;
         let [r, g, b] = &*self.normalised;
         let normalise = |(out, &[red, green, blue]): (&mut [f32; CHANNELS], &[u8; CHANNELS])| {
             *out = [
@@ -242,66 +212,18 @@ impl Preparer {
                 b[usize::from(blue)],
             ];
         };
-        for (y, row) in input.chunks_exact_mut(self.size[1] * CHANNELS).enumerate() {
-            row.fill(0.0);
-            if !(top..top + rows.len()).contains(&y) {
-                continue;
-            }
-            let source = &shown[first + (y - top) * stride..][..columns.len()];
-            let (row, _) = row.as_chunks_mut::<CHANNELS>();
+        input.fill(0.0);
+        let lines = input.chunks_exact_mut(self.size[1] * CHANNELS).skip(top);
+        for (line, source) in lines.zip(shown.rows()) {
+            let (line, _) = line.as_chunks_mut::<CHANNELS>();
             if window.flip {
-                let row = row.iter_mut().rev().skip(left);
-                row.zip(source).for_each(normalise);
+                let line = line.iter_mut().rev().skip(left);
+                line.zip(source).for_each(normalise);
             } else {
-                row[left..].iter_mut().zip(source).for_each(normalise);
+                line[left..].iter_mut().zip(source).for_each(normalise);
             }
         }
         Ok(())
-    }
-
-    /// Resizes `area` of `image` to `size` (height, width), but computes only
-    /// the rows and columns of that which are wanted.
-    fn resize(
-        &mut self,
-        image: &Image,
-        area: Area,
-        size: [usize; 2],
-        rows: &Range<usize>,
-        columns: &Range<usize>,
-    ) -> Result<(), ImageError> {
-        self.resized
-            .resize(rows.len() * columns.len() * CHANNELS, 0);
-        let Some(filter) = self.filter else {
-            nearest(image, area, size, rows, columns, &mut self.resized);
-            return Ok(());
-        };
-        let source = TypedImageRef::<U8x3>::from_buffer(
-            image.width() as u32,
-            image.height() as u32,
-            image.pixels(),
-        );
-        let target = TypedImage::<U8x3>::from_buffer(
-            columns.len() as u32,
-            rows.len() as u32,
-            &mut self.resized,
-        );
-        let (Ok(source), Ok(mut target)) = (source, target) else {
-            return Err(ImageError::Resize);
-        };
-        let (left, width) = part(area.left, area.width, size[1], columns, image.width());
-        let (top, height) = part(area.top, area.height, size[0], rows, image.height());
-        let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(filter))
-            .crop(left, top, width, height);
-        // Of one pixel type: code for all that the crate knows takes a minute to compile.
-        let resizer = &mut self.resizer;
-        match guarded(|| resizer.resize_typed(&source, &mut target, &options)) {
-            Some(Ok(())) => Ok(()),
-            _ => {
-                self.resizer = fir::Resizer::new();
-                Err(ImageError::Resize)
-            }
-        }
     }
 }
 
@@ -309,63 +231,6 @@ impl Preparer {
 fn visible(start: isize, len: usize, side: usize) -> Range<usize> {
     let clamp = |at: isize| at.clamp(0, side as isize) as usize;
     clamp(start)..clamp(start + len as isize)
-}
-
-/// Of the source pixels `start` to `start + len`, which become `side` pixels,
-/// those that become the `wanted` ones: start and length, inside of `all`.
-fn part(start: f64, len: f64, side: usize, wanted: &Range<usize>, all: usize) -> (f64, f64) {
-    let at = |pixel: usize| start + pixel as f64 * len / side as f64;
-    let from = at(wanted.start);
-    // Rounding must not lead out of the image.
-    (from, (at(wanted.end) - from).min(all as f64 - from))
-}
-
-/// Resizing without a filter: the pixel of `area` in which the centre of a
-/// resized one lies.
-fn nearest(
-    image: &Image,
-    area: Area,
-    size: [usize; 2],
-    rows: &Range<usize>,
-    columns: &Range<usize>,
-    out: &mut [u8],
-) {
-    let place = |pixel: usize, start: f64, len: f64, side: usize, all: usize| {
-        let centre = start + (pixel as f64 + 0.5) * len / side as f64;
-        (centre as usize).min(all - 1)
-    };
-    let (pixels, _) = image.pixels().as_chunks::<CHANNELS>();
-    let (out, _) = out.as_chunks_mut::<CHANNELS>();
-    for (y, out) in rows.clone().zip(out.chunks_exact_mut(columns.len())) {
-        let y = place(y, area.top, area.height, size[0], image.height());
-        let row = &pixels[y * image.width()..][..image.width()];
-        for (x, out) in columns.clone().zip(out) {
-            *out = row[place(x, area.left, area.width, size[1], image.width())];
-        }
-    }
-}
-
-/// The resizer's filter that is Pillow's of this name; the support of all but
-/// the nearest pixel grows with the reduction, as in Pillow.
-fn filter(interpolation: Interpolation) -> Option<fir::FilterType> {
-    Some(match interpolation {
-        Interpolation::Nearest => return None,
-        Interpolation::Box => fir::FilterType::Box,
-        Interpolation::Bilinear => fir::FilterType::Bilinear,
-        Interpolation::Hamming => fir::FilterType::Hamming,
-        // Catmull and Rom's cubic has a = -0.5.
-        Interpolation::Bicubic => fir::FilterType::CatmullRom,
-        Interpolation::Lanczos => fir::FilterType::Lanczos3,
-    })
-}
-
-fn whole(image: &Image) -> Area {
-    Area {
-        left: 0.0,
-        top: 0.0,
-        width: image.width() as f64,
-        height: image.height() as f64,
-    }
 }
 
 /// Height and width with the shorter side `resize` pixels long and the longer

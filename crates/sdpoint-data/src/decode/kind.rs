@@ -33,10 +33,10 @@ impl ImageKind {
     /// and lower case are the same.
     pub fn of_name(name: &str) -> Option<ImageKind> {
         let (_, extension) = name.rsplit_once('.')?;
-        let is = |known: &&str| extension.eq_ignore_ascii_case(known);
+        let is = |known: &str| extension.eq_ignore_ascii_case(known);
         ImageKind::ALL
             .into_iter()
-            .find(|kind| kind.extensions().iter().any(is))
+            .find(|kind| kind.extensions().iter().any(|known| is(known)))
     }
 
     /// The kind of a file, by its first bytes.

@@ -2,6 +2,7 @@ use std::collections::HashSet;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use sdpoint_core::Interpolation;
 
 use super::*;
 

@@ -1,0 +1,191 @@
+//! Resizing, of a whole image or only of what is shown of it.
+
+use std::ops::Range;
+
+use fast_image_resize as fir;
+use fir::images::{TypedImage, TypedImageRef};
+use fir::pixels::U8x3;
+use sdpoint_core::Interpolation;
+
+use super::CHANNELS;
+use crate::error::ImageError;
+use crate::guard::guarded;
+use crate::image::Image;
+
+/// A rectangle of a source image, in pixels and parts of pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Area {
+    pub left: f64,
+    pub top: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+pub(super) fn whole(image: &Image) -> Area {
+    Area {
+        left: 0.0,
+        top: 0.0,
+        width: image.width() as f64,
+        height: image.height() as f64,
+    }
+}
+
+/// A filter with its buffers.
+pub(super) struct Resizer {
+    /// None takes the nearest pixel.
+    filter: Option<fir::FilterType>,
+    resizer: fir::Resizer,
+    resized: Vec<u8>,
+}
+
+/// Rows of pixels that are shown.
+pub(super) struct Shown<'a> {
+    pixels: &'a [[u8; CHANNELS]],
+    /// Pixels from one row to the next.
+    stride: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl Shown<'_> {
+    pub fn rows(&self) -> impl Iterator<Item = &[[u8; CHANNELS]]> {
+        let row = |y: usize| &self.pixels[y * self.stride..][self.columns.clone()];
+        self.rows.clone().map(row)
+    }
+}
+
+impl Resizer {
+    pub fn new(interpolation: Interpolation) -> Resizer {
+        Resizer {
+            filter: filter(interpolation),
+            resizer: fir::Resizer::new(),
+            resized: Vec::new(),
+        }
+    }
+
+    /// The given rows and columns of `area` of `image`, resized to `size`
+    /// (height, width) where it is not of that size already.
+    ///
+    /// Of an oblong image the longer side may become millions of pixels: where
+    /// there would be more than `most`, only what is shown is computed.
+    pub fn show<'a>(
+        &'a mut self,
+        image: &'a Image,
+        area: Area,
+        size: [usize; 2],
+        [rows, columns]: [Range<usize>; 2],
+        most: usize,
+    ) -> Result<Shown<'a>, ImageError> {
+        let [height, width] = size;
+        let unchanged = area == whole(image) && size == [image.height(), image.width()];
+        let (pixels, stride, rows, columns) = if unchanged {
+            (image.pixels(), width, rows, columns)
+        } else if height * width <= most {
+            self.resize(image, area, size, &(0..height), &(0..width))?;
+            (&self.resized[..], width, rows, columns)
+        } else {
+            self.resize(image, area, size, &rows, &columns)?;
+            let (rows, columns) = (0..rows.len(), 0..columns.len());
+            (&self.resized[..], columns.end, rows, columns)
+        };
+        Ok(Shown {
+            pixels: pixels.as_chunks().0,
+            stride,
+            rows,
+            columns,
+        })
+    }
+
+    /// Resizes `area` of `image` to `size` (height, width), but computes only
+    /// the rows and columns of that which are wanted.
+    fn resize(
+        &mut self,
+        image: &Image,
+        area: Area,
+        size: [usize; 2],
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+    ) -> Result<(), ImageError> {
+        self.resized
+            .resize(rows.len() * columns.len() * CHANNELS, 0);
+        let Some(filter) = self.filter else {
+            nearest(image, area, size, rows, columns, &mut self.resized);
+            return Ok(());
+        };
+        let source = TypedImageRef::<U8x3>::from_buffer(
+            image.width() as u32,
+            image.height() as u32,
+            image.pixels(),
+        );
+        let target = TypedImage::<U8x3>::from_buffer(
+            columns.len() as u32,
+            rows.len() as u32,
+            &mut self.resized,
+        );
+        let (Ok(source), Ok(mut target)) = (source, target) else {
+            return Err(ImageError::Resize);
+        };
+        let (left, width) = part(area.left, area.width, size[1], columns, image.width());
+        let (top, height) = part(area.top, area.height, size[0], rows, image.height());
+        let options = fir::ResizeOptions::new()
+            .resize_alg(fir::ResizeAlg::Convolution(filter))
+            .crop(left, top, width, height);
+        // Of one pixel type: code for all that the crate knows takes a minute to compile.
+        let resizer = &mut self.resizer;
+        match guarded(|| resizer.resize_typed(&source, &mut target, &options)) {
+            Some(Ok(())) => Ok(()),
+            _ => {
+                self.resizer = fir::Resizer::new();
+                Err(ImageError::Resize)
+            }
+        }
+    }
+}
+
+/// Of the source pixels `start` to `start + len`, which become `side` pixels,
+/// those that become the `wanted` ones: start and length, inside of `all`.
+fn part(start: f64, len: f64, side: usize, wanted: &Range<usize>, all: usize) -> (f64, f64) {
+    let at = |pixel: usize| start + pixel as f64 * len / side as f64;
+    let from = at(wanted.start);
+    // Rounding must not lead out of the image.
+    (from, (at(wanted.end) - from).min(all as f64 - from))
+}
+
+/// Resizing without a filter: the pixel of `area` in which the centre of a
+/// resized one lies.
+fn nearest(
+    image: &Image,
+    area: Area,
+    size: [usize; 2],
+    rows: &Range<usize>,
+    columns: &Range<usize>,
+    out: &mut [u8],
+) {
+    let place = |pixel: usize, start: f64, len: f64, side: usize, all: usize| {
+        let centre = start + (pixel as f64 + 0.5) * len / side as f64;
+        (centre as usize).min(all - 1)
+    };
+    let (pixels, _) = image.pixels().as_chunks::<CHANNELS>();
+    let (out, _) = out.as_chunks_mut::<CHANNELS>();
+    for (y, out) in rows.clone().zip(out.chunks_exact_mut(columns.len())) {
+        let y = place(y, area.top, area.height, size[0], image.height());
+        let row = &pixels[y * image.width()..][..image.width()];
+        for (x, out) in columns.clone().zip(out) {
+            *out = row[place(x, area.left, area.width, size[1], image.width())];
+        }
+    }
+}
+
+/// The resizer's filter that is Pillow's of this name; the support of all but
+/// the nearest pixel grows with the reduction, as in Pillow.
+fn filter(interpolation: Interpolation) -> Option<fir::FilterType> {
+    Some(match interpolation {
+        Interpolation::Nearest => return None,
+        Interpolation::Box => fir::FilterType::Box,
+        Interpolation::Bilinear => fir::FilterType::Bilinear,
+        Interpolation::Hamming => fir::FilterType::Hamming,
+        // Catmull and Rom's cubic has a = -0.5.
+        Interpolation::Bicubic => fir::FilterType::CatmullRom,
+        Interpolation::Lanczos => fir::FilterType::Lanczos3,
+    })
+}
