@@ -1,6 +1,7 @@
 //! `sdpoint import`: weights from PyTorch.
 
 mod config;
+mod locate;
 mod preprocessing;
 mod presets;
 mod report;
@@ -83,7 +84,7 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(name) = &args.network {
         zoo::input_size(name)?;
     }
-    let found = config::find(&args.checkpoint, !args.no_config)?;
+    let found = locate::find(&args.checkpoint, !args.no_config)?;
     let config = found.config.as_ref();
     let output = outputs(args, &found)?.file("-o", &args.output, Kind::Model)?;
     let name = network(args, config)?;
@@ -296,7 +297,7 @@ fn named_classes(
 }
 
 /// What must not be written to.
-fn outputs(args: &Args, found: &config::Found) -> Result<Outputs, Failure> {
+fn outputs(args: &Args, found: &locate::Found) -> Result<Outputs, Failure> {
     let mut outputs = Outputs::new(&args.replacing)
         .reads(&args.checkpoint)
         .reads(&found.weights);

@@ -7,6 +7,7 @@
 mod classifier;
 mod error;
 mod fit;
+mod layout;
 mod names;
 mod pick;
 mod recognise;
@@ -16,7 +17,8 @@ use sdpoint_core::{Instance, Moments, Network, Statistics, Weights};
 
 use crate::checkpoint::{Checkpoint, StoredTensor};
 pub use error::{ImportError, Misfit, Misshapen};
-use fit::{Fit, Layout, Source};
+use fit::{Fit, Source};
+use layout::Layout;
 pub use recognise::recognise;
 
 /// What a checkpoint gives a network.

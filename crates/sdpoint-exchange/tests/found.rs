@@ -437,3 +437,9 @@ fn messages_stay_short_whatever_the_names_are() {
     assert!(error.len() < 1500, "{}", error.len());
     assert!(error.contains("and 195 others"), "{error}");
 }
+
+#[test]
+fn what_a_file_calls_its_network_is_known() {
+    assert_eq!(opened("checkpoint.pth.tar").architecture(), Some("tiny"));
+    assert_eq!(opened("state.pkl").architecture(), None);
+}

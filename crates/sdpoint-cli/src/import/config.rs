@@ -13,12 +13,6 @@ use serde_json::{Map, Value};
 
 use crate::failure::{Class, Failure};
 
-/// What timm and the Hugging Face Hub call the file.
-const CONFIG: &str = "config.json";
-
-/// The names that weights have beside it, the safest first.
-const WEIGHTS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model.pth"];
-
 /// More than any of these files has.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -32,6 +26,9 @@ const NETWORKS: [&str; 7] = [
     "resnext50_32x4d",
     "resnext101_32x4d",
 ];
+
+/// Why no way is shown around what a configuration says.
+const WRONG: &str = "in another network than their own, the weights would give wrong answers";
 
 /// What timm's older names have before and after those of [`NETWORKS`].
 const OLD_PREFIXES: [&str; 5] = ["tv_", "gluon_", "ssl_", "swsl_", "legacy_tv_"];
@@ -75,14 +72,6 @@ const HARMLESS: [&str; 13] = [
     "zero_init_last",
 ];
 
-/// A checkpoint and what lies beside it.
-pub struct Found {
-    /// The file of weights.
-    pub weights: PathBuf,
-    /// What `config.json` says.
-    pub config: Option<Config>,
-}
-
 /// What a `config.json` says of the weights.
 pub struct Config {
     path: PathBuf,
@@ -95,61 +84,9 @@ pub struct Config {
     images: Map<String, Value>,
 }
 
-/// Finds weights and configuration, given the file or the folder.
-pub fn find(path: &Path, read_config: bool) -> Result<Found, Failure> {
-    let weights = match path.is_dir() {
-        true => in_folder(path)?,
-        false => path.to_owned(),
-    };
-    let beside = weights.with_file_name(CONFIG);
-    let config = match read_config && beside != weights && beside.is_file() {
-        true => Config::read(&beside)?,
-        false => None,
-    };
-    Ok(Found { weights, config })
-}
-
-fn in_folder(folder: &Path) -> Result<PathBuf, Failure> {
-    let usual = WEIGHTS.iter().map(|name| folder.join(name));
-    if let Some(path) = usual.into_iter().find(|path| path.is_file()) {
-        return Ok(path);
-    }
-    let cannot = |error: std::io::Error| {
-        let path = folder.display();
-        Failure::io(format!("cannot read '{path}': {error}"), error.kind())
-    };
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(cannot)? {
-        let path = entry.map_err(cannot)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if matches!(
-            extension,
-            Some("safetensors" | "pth" | "pt" | "bin" | "ckpt" | "tar")
-        ) && path.is_file()
-        {
-            found.push(path);
-        }
-    }
-    let folder = folder.display();
-    match &found[..] {
-        [one] => Ok(one.clone()),
-        [] => Err(Failure::new(
-            Class::Model,
-            format!("'{folder}' has no file of weights"),
-        )),
-        several => Err(Failure::new(
-            Class::Usage,
-            format!(
-                "'{folder}' has {} files of weights: give one of them",
-                several.len()
-            ),
-        )),
-    }
-}
-
 impl Config {
     /// Reads a configuration; none, if the file is about something else.
-    fn read(path: &Path) -> Result<Option<Self>, Failure> {
+    pub fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let mut text = String::new();
         let read =
             fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
@@ -303,15 +240,15 @@ pub fn check_architecture(path: &Path, said: &str, network: &str) -> Result<(), 
             Class::Model,
             format!("'{path}' cannot be imported: its 'arch' is {said}, {problem}"),
         )
-        .hint("in another network than their own, the weights would give wrong answers")
     };
     if let Some((_, what)) = SAME_TENSORS.iter().find(|(name, _)| said.starts_with(name)) {
-        return Err(refused(format!(
-            "which has {what}; sdpoint does not compute that"
-        )));
+        let problem = format!("which has {what}; sdpoint does not compute that");
+        return Err(refused(problem).hint(WRONG));
     }
     match network_of(said) {
-        Some(other) if other != network => Err(refused(format!("not {network}"))),
+        Some(other) if other != network => Err(refused(format!("not {network}")).hint(format!(
+            "--network {other}, or --no-config to pass over what the file says"
+        ))),
         _ => Ok(()),
     }
 }
@@ -363,8 +300,7 @@ fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
 
 fn refused(path: &Path, what: &str) -> Failure {
     let path = path.display();
-    Failure::new(Class::Model, format!("'{path}' says {what}"))
-        .hint("in another network than their own, the weights would give wrong answers")
+    Failure::new(Class::Model, format!("'{path}' says {what}")).hint(WRONG)
 }
 
 fn text_of(settings: &Map<String, Value>, name: &str) -> Option<String> {
@@ -375,4 +311,36 @@ fn text_of(settings: &Map<String, Value>, name: &str) -> Option<String> {
 /// A value in a length that can be read.
 fn brief(value: &Value) -> String {
     value.to_string().chars().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_timm_are_those_of_listed_networks_or_of_none() {
+        for (name, network) in [
+            ("resnet50.a1_in1k", Some("resnet50")),
+            ("tv_resnet34", Some("resnet34")),
+            ("gluon_resnet18_v1b", Some("resnet18")),
+            ("swsl_resnext101_32x4d", Some("resnext101_32x4d")),
+            ("resnet18d", None),
+            ("resnetblur18", None),
+            ("resnet", None),
+            ("", None),
+        ] {
+            assert_eq!(network_of(name), network, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_calls_its_network_is_no_other_one() {
+        let check = |said| check_architecture(Path::new("net.pth"), said, "resnet18");
+        for fits in ["resnet18", "tv_resnet18", "net", "preresnet20"] {
+            assert!(check(fits).is_ok(), "{fits}");
+        }
+        for other in ["resnet34", "resnetblur18", "resnetaa50"] {
+            assert!(check(other).is_err(), "{other}");
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! weights, and only a weight that comes out of an object is refused.
 
 mod call;
+mod change;
 mod machine;
 mod names;
 

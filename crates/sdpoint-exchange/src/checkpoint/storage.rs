@@ -135,7 +135,8 @@ fn problem(values: &Values<'_>, object: &Object) -> String {
             "is of a subclass of tensors without values of its own".into()
         }
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
-            "has a storage that pickle.dump wrote in an old protocol; save it with torch.save"
+            "has a storage in a form that is not read, such as pickle.dump writes in old \
+             protocols; save it with torch.save"
                 .into()
         }
         _ if module.starts_with("numpy") => {

@@ -3,7 +3,8 @@
 use std::cmp::Reverse;
 
 use super::error::ImportError;
-use super::fit::{Fit, Layout};
+use super::fit::Fit;
+use super::layout::Layout;
 use super::{Choice, OtherSet};
 use crate::checkpoint::{Checkpoint, TensorSet};
 

@@ -3,7 +3,7 @@
 use sdpoint_core::zoo;
 
 use super::Choice;
-use super::fit::Layout;
+use super::layout::Layout;
 use super::names::Names;
 use super::pick;
 use crate::checkpoint::{Checkpoint, TensorSet};

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::super::bytes::Bytes;
-use super::{Global, Id, Object, PickleFault, Value, Values};
+use super::{Id, Object, PickleFault, Value, Values};
 
 /// More values than a checkpoint describes: ResNet-152 with all of an
 /// optimiser's state takes some ten thousand. As each takes a fixed amount at
@@ -42,12 +42,12 @@ pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, I
 }
 
 pub(super) struct Machine<'m, 'a> {
-    input: &'m mut Bytes<'a>,
+    pub(super) input: &'m mut Bytes<'a>,
     pub(super) values: Vec<Value<'a>>,
-    stack: Vec<Id>,
+    pub(super) stack: Vec<Id>,
     /// Heights of the stack.
     marks: Vec<u32>,
-    memo: HashMap<u32, Id>,
+    pub(super) memo: HashMap<u32, Id>,
     steps: usize,
     /// Pairs that calls copied from lists.
     pub(super) copied: usize,
@@ -271,7 +271,7 @@ impl<'a> Machine<'_, 'a> {
     /// A value of which nothing is known, of which one is enough.
     pub(super) const OPAQUE: Id = Id(std::num::NonZeroU32::MIN.saturating_add(1));
 
-    fn push(&mut self, value: Value<'a>) -> Step<()> {
+    pub(super) fn push(&mut self, value: Value<'a>) -> Step<()> {
         let id = self.make(value)?;
         self.stack.push(id);
         Ok(())
@@ -287,7 +287,7 @@ impl<'a> Machine<'_, 'a> {
     }
 
     /// Takes the topmost value, which must lie above the last mark.
-    fn pop(&mut self) -> Step<Id> {
+    pub(super) fn pop(&mut self) -> Step<Id> {
         self.base(1)?;
         self.stack.pop().ok_or(EMPTY)
     }
@@ -312,12 +312,12 @@ impl<'a> Machine<'_, 'a> {
         &self.values[id.index()]
     }
 
-    fn top(&self) -> Step<Id> {
+    pub(super) fn top(&self) -> Step<Id> {
         self.stack.last().copied().ok_or(EMPTY)
     }
 
     /// The object on top, if it is one.
-    fn object(&mut self) -> Step<Option<&mut Object>> {
+    pub(super) fn object(&mut self) -> Step<Option<&mut Object>> {
         let top = self.top()?;
         Ok(match &mut self.values[top.index()] {
             Value::Object(object) => Some(object),
@@ -360,101 +360,15 @@ impl<'a> Machine<'_, 'a> {
         let place = self.input.place();
         self.push(Value::Bytes(place - length..place))
     }
-
-    /// Appends to the list on top.
-    fn extend(&mut self, items: Vec<Id>) -> Step<()> {
-        let mut list = self.top()?;
-        if let Some(object) = self.object()? {
-            list = match object.list {
-                Some(list) => list,
-                None => {
-                    let list = self.make(Value::List(Vec::new()))?;
-                    self.object()?.ok_or(EMPTY)?.list = Some(list);
-                    list
-                }
-            };
-        }
-        if let Value::List(list) = &mut self.values[list.index()] {
-            list.extend(items);
-        }
-        Ok(())
-    }
-
-    /// Sets keys and values in the dictionary on top.
-    fn set(&mut self, items: &[Id]) -> Step<()> {
-        let (pairs, []) = items.as_chunks::<2>() else {
-            return Err(Stop::Malformed("a key without a value"));
-        };
-        let mut dict = self.top()?;
-        if let Some(object) = self.object()? {
-            dict = match object.items {
-                Some(dict) => dict,
-                None => {
-                    let dict = self.make(Value::Dict(Vec::new()))?;
-                    self.object()?.ok_or(EMPTY)?.items = Some(dict);
-                    dict
-                }
-            };
-        }
-        if let Value::Dict(dict) = &mut self.values[dict.index()] {
-            dict.extend(pairs.iter().map(|&[key, value]| (key, value)));
-        }
-        Ok(())
-    }
-
-    /// BUILD: an object's attributes. No weight depends on those of other
-    /// values.
-    fn build(&mut self) -> Step<()> {
-        let state = self.pop()?;
-        if let Some(object) = self.object()? {
-            object.state = Some(state);
-        }
-        Ok(())
-    }
-
-    fn remember(&mut self, key: u32) -> Step<()> {
-        let top = self.top()?;
-        self.memo.insert(key, top);
-        if self.memo.len() > MAX_VALUES {
-            return Err(Stop::TooMuch);
-        }
-        Ok(())
-    }
-
-    fn recall(&mut self, key: u32) -> Step<()> {
-        let id = *self.memo.get(&key).ok_or(Stop::Malformed(
-            "a reference to a value that was not remembered",
-        ))?;
-        self.stack.push(id);
-        Ok(())
-    }
-
-    /// A name on two lines.
-    fn global(&mut self) -> Step<Id> {
-        let module = utf8(have(self.input.line())?)?;
-        let name = utf8(have(self.input.line())?)?;
-        self.named(module, name)
-    }
-
-    fn named(&mut self, module: &'a str, name: &'a str) -> Step<Id> {
-        self.make(Value::Global(Box::new(Global { module, name })))
-    }
-
-    fn instance(&mut self, class: Id, arguments: Vec<Id>) -> Step<()> {
-        let arguments = self.make(Value::Tuple(arguments))?;
-        let made = self.call(class, arguments)?;
-        self.stack.push(made);
-        Ok(())
-    }
 }
 
-const EMPTY: Stop = Stop::Malformed("an instruction that finds too few values");
+pub(super) const EMPTY: Stop = Stop::Malformed("an instruction that finds too few values");
 
-fn have<T>(value: Option<T>) -> Step<T> {
+pub(super) fn have<T>(value: Option<T>) -> Step<T> {
     value.ok_or(Stop::Truncated)
 }
 
-fn utf8(bytes: &[u8]) -> Step<&str> {
+pub(super) fn utf8(bytes: &[u8]) -> Step<&str> {
     std::str::from_utf8(bytes).map_err(|_| Stop::Malformed("a name that is no text"))
 }
 

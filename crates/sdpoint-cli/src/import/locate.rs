@@ -1,0 +1,73 @@
+//! The files of a checkpoint: weights, and the configuration beside them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::config::Config;
+use crate::failure::{Class, Failure};
+
+/// What timm and the Hugging Face Hub call the file.
+const CONFIG: &str = "config.json";
+
+/// The names that weights have beside it, the safest first.
+const WEIGHTS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model.pth"];
+
+/// A checkpoint and what lies beside it.
+pub struct Found {
+    /// The file of weights.
+    pub weights: PathBuf,
+    /// What `config.json` says.
+    pub config: Option<Config>,
+}
+
+/// Finds weights and configuration, given the file or the folder.
+pub fn find(path: &Path, read_config: bool) -> Result<Found, Failure> {
+    let weights = match path.is_dir() {
+        true => in_folder(path)?,
+        false => path.to_owned(),
+    };
+    let beside = weights.with_file_name(CONFIG);
+    let config = match read_config && beside != weights && beside.is_file() {
+        true => Config::read(&beside)?,
+        false => None,
+    };
+    Ok(Found { weights, config })
+}
+
+fn in_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let usual = WEIGHTS.iter().map(|name| folder.join(name));
+    if let Some(path) = usual.into_iter().find(|path| path.is_file()) {
+        return Ok(path);
+    }
+    let cannot = |error: std::io::Error| {
+        let path = folder.display();
+        Failure::io(format!("cannot read '{path}': {error}"), error.kind())
+    };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if matches!(
+            extension,
+            Some("safetensors" | "pth" | "pt" | "bin" | "ckpt" | "tar")
+        ) && path.is_file()
+        {
+            found.push(path);
+        }
+    }
+    let folder = folder.display();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(Failure::new(
+            Class::Model,
+            format!("'{folder}' has no file of weights"),
+        )),
+        several => Err(Failure::new(
+            Class::Usage,
+            format!(
+                "'{folder}' has {} files of weights: give one of them",
+                several.len()
+            ),
+        )),
+    }
+}
