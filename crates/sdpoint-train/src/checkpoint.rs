@@ -424,7 +424,7 @@ mod tests {
         assert!(!state.contains(r#""data":{"#), "{state}");
         let network = older.plan.trained().unwrap();
         let parameters = network.parameters();
-        let tensors = tensors(&parameters, &older.weights, &older.momentum);
+        let tensors = tensors(parameters, &older.weights, &older.momentum);
         let mut digest = Sha256::new();
         digest.update(&state);
         for (_, tensor) in &tensors {
