@@ -8,6 +8,7 @@ sdpoint.torch.calibrate(net, loader, images=5000)
 sdpoint.torch.save(net, "model.safetensors", preprocessing=dict(size=224, ...))
 """
 
+from .adapt import Adapted, adapt
 from .calibrate import calibrate
 from .draw import Draws
 from .errors import EngineError, InstanceError, ModelFileError, StatisticsError, WrapError
@@ -19,6 +20,7 @@ from .points import Point
 
 __all__ = [
     "Accuracy",
+    "Adapted",
     "Adjustable",
     "Draws",
     "EngineError",
@@ -29,6 +31,7 @@ __all__ = [
     "StatisticsError",
     "Timing",
     "WrapError",
+    "adapt",
     "calibrate",
     "load",
     "save",

@@ -72,7 +72,7 @@ def calibrate(
 
 def _add(net: Adjustable, x: Tensor, instances: list[Instance], sums: dict[str, Buffers]) -> None:
     """Runs a batch through `full`, and from each point on through its instances."""
-    stages = net._stages[False]
+    stages = net._plan.evaluation
     for place, stage in enumerate(stages):
         here = [i for i in instances if stage.point is not None and i.point == stage.point.name]
         with net._norms.bound(sums[FULL]):

@@ -43,7 +43,7 @@ def _counted(
         for instance in instances:
             with FlopCounterMode(display=False) as counter:
                 x = image
-                for stage in net._stages[False]:
+                for stage in net._plan.evaluation:
                     x = net.apply_stage(stage.run, stage, x, instance)
             found[str(instance)] = counter.get_total_flops() // 2
     return found

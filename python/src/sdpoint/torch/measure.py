@@ -94,7 +94,7 @@ def _missing_costs(net, size, chosen, known) -> dict[str, int]:
 
 def _all_logits(net: Adjustable, x: Tensor, chosen: Sequence[Instance], buffers):
     """(row, logits) of each instance; the stages before a point run once."""
-    stages = net._stages[False]
+    stages = net._plan.evaluation
     for place, stage in enumerate(stages):
         before, x = x, net._stage(stage, x, Instance())
         for row, instance in enumerate(chosen):
@@ -178,7 +178,7 @@ def _once(net: Adjustable, instance: Instance, images: Tensor, training: bool, a
         net._norms.bound(net._norms.scratch() if training else {}),
     ):
         x = images
-        for stage in net._stages[training]:
+        for stage in net._plan.stages(training):
             x = net._stage(stage, x, instance)
     if training:
         x.float().square().mean().backward()

@@ -18,10 +18,10 @@ from . import cost, lower, measure
 from .draw import Draws
 from .errors import InstanceError, WrapError
 from .instance import FULL, Instance, checked_ratios
-from .points import Point, find
-from .stages import Stage, split
+from .points import Point
+from .stages import Stage, plan
 from .statistics import InstanceStatistics, Norms
-from .trace import Traced, trace
+from .trace import Traced
 
 
 def wrap(
@@ -93,29 +93,13 @@ class Adjustable(nn.Module):
         self.requires_engine = True
         self.statistics = InstanceStatistics()
         self._chosen: Instance | None = None
-        self._names = names
         self._recent: deque[tuple[int, Instance]] = deque(maxlen=256)
         self._costs: dict[tuple[int, int], dict[str, int]] = {}
-        self._read()
+        self._plan = plan(tree, names)
+        self._points = [place.point for place in self._plan.places]
+        _check_norms(tree, self._plan.graph)
+        self._norms = Norms(tree, self._plan.norms_behind(None))
         self.register_load_state_dict_post_hook(_loaded)
-
-    def _read(self) -> None:
-        """Traces the tree in both modes and cuts it into stages."""
-        # Modules that are named are not looked into if that fails.
-        graphs = {mode: trace(self._tree, mode) for mode in (False, True)}
-        places = {mode: find(self._tree, graphs[mode], self._names) for mode in graphs}
-        found = {mode: [place.point for place in places[mode]] for mode in graphs}
-        if found[True] != found[False]:
-            raise WrapError(
-                f"{type(self._tree).__name__} has other points in training "
-                f"({_listed(found[True])}) than in evaluation ({_listed(found[False])}): name "
-                "those that are in both, wrap(..., points=[...])"
-            )
-        self._points = found[False]
-        self._graph, self._places = graphs[False], places[False]
-        self._stages = {mode: split(self._tree, graphs[mode], places[mode]) for mode in graphs}
-        _check_norms(self._tree, graphs[False])
-        self._norms = Norms(self._tree, [p for s in self._stages[False] for p in s.norms])
 
     # What there is
 
@@ -146,7 +130,7 @@ class Adjustable(nn.Module):
 
         Raises `EngineError` naming every module that the engine cannot run.
         """
-        return lower.lower(self._tree, self._graph, self._places, self.name)
+        return lower.lower(self._tree, self._plan.graph, self._plan.places, self.name)
 
     # Which instance runs
 
@@ -218,9 +202,25 @@ class Adjustable(nn.Module):
 
     # Running it
 
+    # Under `torch.compile(net)` the compiler is to see the stages and nothing around them,
+    # which would be compiled anew for each instance: functions that call stages are skipped
+    # (recursive=False), and the others run as they are, with all that they call.
+
     @torch.compiler.disable(recursive=False)
     def forward(self, x: Tensor) -> Tensor:
         """Logits of `[N, C, H, W]` images, all in one instance."""
+        instance, lent = self._begin(x)
+        borrowed = self._norms.lend(lent)
+        try:
+            for stage in self._plan.stages(self.training):
+                x = self._stage(stage, x, instance)
+        finally:
+            self._norms.take_back(borrowed)
+        return x
+
+    @torch.compiler.disable
+    def _begin(self, x: Tensor) -> tuple[Instance, Mapping[str, Mapping[str, Tensor]]]:
+        """The instance of a forward, and the buffers that its norms are lent."""
         _check_images(x)
         instance = self._choose(x)
         self.current = str(instance)
@@ -228,24 +228,17 @@ class Adjustable(nn.Module):
             if self.statistics.own:
                 self.statistics.stale = "the network was trained after"
             _warn_of_frozen_norms(self, instance)
-        return self._run(x, instance)
+            # In a recomputation the statistics have moved already.
+            other = instance.point is not None or _in_backward()
+            return instance, self._norms.scratch() if other else {}
+        if instance.point is None or not self._behind(instance):
+            return instance, {}
+        return instance, self.statistics.buffers(str(instance))
 
-    def _run(self, x: Tensor, instance: Instance) -> Tensor:
-        # In a recomputation the statistics have moved already.
-        lent: Mapping = {}
-        if self.training and (instance.point is not None or _in_backward()):
-            lent = self._norms.scratch()
-        elif not self.training and instance.point is not None and self._behind(instance):
-            lent = self.statistics.buffers(str(instance))
-        with self._norms.bound(lent):
-            for stage in self._stages[self.training]:
-                x = self._stage(stage, x, instance)
-        return x
-
+    @torch.compiler.disable(recursive=False)
     def _stage(self, stage: Stage, x: Tensor, instance: Instance) -> Tensor:
         run = stage.compiled or stage.run
-        if stage.compiled is not None:
-            _mark_sides(x)
+        _mark_sides(x)
         if self.checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(self._recomputable(run), stage, x, instance, use_reentrant=False)
         return self.apply_stage(run, stage, x, instance)
@@ -261,6 +254,7 @@ class Adjustable(nn.Module):
 
         return function
 
+    @torch.compiler.disable(recursive=False)
     def apply_stage(self, run, stage: Stage, x: Tensor, instance: Instance) -> Tensor:
         """One stage of an instance, by `run`, which is the stage's function or a compiled one."""
         try:
@@ -276,9 +270,7 @@ class Adjustable(nn.Module):
 
     def _behind(self, instance: Instance) -> list[str]:
         """Paths of the norms that see another input in an instance than in `full`."""
-        names = [stage.point.name if stage.point else None for stage in self._stages[False]]
-        first = 0 if instance.point is None else names.index(instance.point) + 1
-        return [path for stage in self._stages[False][first:] for path in stage.norms]
+        return self._plan.norms_behind(instance.point)
 
     def compile(self, **options: Any) -> Adjustable:
         """Compiles the stages between points, each once for all instances.
@@ -287,9 +279,8 @@ class Adjustable(nn.Module):
         the number of graphs does not grow with instances. `options` are those of
         `torch.compile`. `torch.compile(net)` compiles the same stages.
         """
-        for stages in self._stages.values():
-            for stage in stages:
-                stage.compile(**options)
+        for stage in (*self._plan.training, *self._plan.evaluation):
+            stage.compile(**options)
         return self
 
     # What PyTorch asks of a module
@@ -427,8 +418,9 @@ def _in_backward() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
+@torch.compiler.disable
 def _mark_sides(x: Tensor) -> None:
-    """Tells the compiler that heights and widths vary."""
+    """Tells the compiler, if one is in use, that heights and widths vary."""
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and x.dim() == 4:
         dynamo.maybe_mark_dynamic(x, (2, 3))
@@ -462,7 +454,7 @@ def _explained(
             f"{x.shape[2]}x{x.shape[3]}): train with batches of two images and more; "
             "drop_last=True in the loader drops a last one of one image"
         )
-    stages = next(chain for chain in net._stages.values() if stage in chain)
+    stages = net._plan.stages(stage in net._plan.training)
     before = [s.point.name for s in stages[: stages.index(stage)] if s.point]
     if instance.point not in before or x.dim() != 4:
         return error
@@ -472,7 +464,3 @@ def _explained(
         "becomes nn.AdaptiveAvgPool2d(1); points elsewhere are named by wrap(..., points=[...]); "
         "larger images help if the maps are too small"
     )
-
-
-def _listed(points: Sequence[Point]) -> str:
-    return ", ".join(point.module or point.name for point in points) or "none"

@@ -10,14 +10,16 @@ from __future__ import annotations
 import itertools
 import linecache
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .points import Place, Point
+from .errors import WrapError
+from .points import Place, Point, find
 from .pooling import PoolWindow, downsample, downsample_stem
-from .trace import Traced
+from .trace import Traced, trace
 
 _NUMBERS = itertools.count()
 
@@ -43,6 +45,7 @@ class Stage:
         self.norms = norms
         self.compiled: Callable[[nn.Module, Tensor], Tensor] | None = None
 
+    @torch.compiler.disable
     def downsampled(self, before: Tensor, after: Tensor, ratio: float) -> Tensor:
         """What the stage passes on with downsampling, of its input and its full output."""
         if self.pool is not None:
@@ -54,9 +57,50 @@ class Stage:
         if self.pool is None:
             self.compiled = torch.compile(self.run, **options)
 
-    def __deepcopy__(self, memo: dict) -> Stage:
-        # Nothing in it is the network's own, and compiled code is to be shared.
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is computed: its graph and points, and its stages in both modes.
+
+    Copies of a network share it: it holds no tensors, and refers to modules by path.
+    """
+
+    graph: Traced
+    places: Sequence[Place]
+    training: Sequence[Stage]
+    evaluation: Sequence[Stage]
+
+    def stages(self, training: bool) -> Sequence[Stage]:
+        """The stages in a mode."""
+        return self.training if training else self.evaluation
+
+    def norms_behind(self, point: str | None) -> list[str]:
+        """Paths of the batch norms behind a point; all of them for None."""
+        names = [stage.point.name if stage.point else None for stage in self.evaluation]
+        first = 0 if point is None else names.index(point) + 1
+        return [path for stage in self.evaluation[first:] for path in stage.norms]
+
+    def __deepcopy__(self, memo: dict) -> Plan:
         return self
+
+
+def plan(root: nn.Module, names: Sequence[str] | None = None) -> Plan:
+    """Traces a network in both modes and cuts it; raises `WrapError` if that cannot be."""
+    graphs = {training: trace(root, training) for training in (False, True)}
+    places = {training: find(root, graphs[training], names) for training in graphs}
+    found = {training: [place.point for place in places[training]] for training in graphs}
+    if found[True] != found[False]:
+        raise WrapError(
+            f"{type(root).__name__} has other points in training ({_listed(found[True])}) than in "
+            f"evaluation ({_listed(found[False])}): name those that are in both, "
+            "wrap(..., points=[...])"
+        )
+    stages = {training: split(root, graphs[training], places[training]) for training in graphs}
+    return Plan(graphs[False], places[False], stages[True], stages[False])
+
+
+def _listed(points: Sequence[Point]) -> str:
+    return ", ".join(point.module or point.name for point in points) or "none"
 
 
 def split(root: nn.Module, traced: Traced, places: Sequence[Place]) -> list[Stage]:

@@ -17,6 +17,8 @@ from .errors import StatisticsError
 
 #: Mean and variance of each channel.
 Moments = tuple[Tensor, Tensor]
+#: Dictionaries of buffers, and what they held before.
+Borrowed = list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]]
 
 
 class Norms:
@@ -46,19 +48,30 @@ class Norms:
                     }
         return self._scratch
 
+    @torch.compiler.disable
+    def lend(self, buffers: Mapping[str, Mapping[str, Tensor]]) -> Borrowed:
+        """Puts other buffers into the norms at some paths; `take_back` undoes it."""
+        kept = []
+        for path, lent in buffers.items():
+            own = self.module(path)._buffers
+            kept.append((own, {name: own[name] for name in lent}))
+            own.update(lent)
+        return kept
+
+    @torch.compiler.disable
+    def take_back(self, borrowed: Borrowed) -> None:
+        """Gives the norms the buffers back that they had."""
+        for own, before in borrowed:
+            own.update(before)
+
     @contextmanager
     def bound(self, buffers: Mapping[str, Mapping[str, Tensor]]) -> Iterator[None]:
         """Lends the norms at some paths other buffers for as long as it lasts."""
-        kept = []
+        borrowed = self.lend(buffers)
         try:
-            for path, lent in buffers.items():
-                own = self.module(path)._buffers
-                kept.append((own, {name: own[name] for name in lent}))
-                own.update(lent)
             yield
         finally:
-            for own, before in kept:
-                own.update(before)
+            self.take_back(borrowed)
 
 
 class InstanceStatistics:

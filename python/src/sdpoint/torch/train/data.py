@@ -211,5 +211,8 @@ def evaluation_loader(
 ) -> DataLoader:
     """Batches of the images at `indices`, in that order."""
     return DataLoader(
-        Evaluated(split, transform, indices), batch, num_workers=workers, pin_memory=True
+        Evaluated(split, transform, indices),
+        batch,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
     )

@@ -30,6 +30,13 @@ class World:
         dist.all_reduce(tensor)
         return tensor.tolist()
 
+    def rows(self, values: list[float]) -> list[list[float]]:
+        """The values of each process, in the order of ranks."""
+        table = [[0.0] * len(values) for _ in range(self.size)]
+        table[self.rank] = values
+        flat = self.sum([value for row in table for value in row])
+        return [flat[i : i + len(values)] for i in range(0, len(flat), len(values))]
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self.size > 1:

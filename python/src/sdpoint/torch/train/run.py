@@ -256,6 +256,7 @@ class Run:
 
     def checkpoint(self) -> None:
         """Writes the state of the run, whole or not at all."""
+        rows = self.world.rows(self.sums.totals())
         if not self.world.first:
             return
         state = {
@@ -265,7 +266,8 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "averaged": self.averaged.state_dict() if self.averaged else None,
-            "sums": self.sums.state_dict(),
+            "sums": rows,
+            "drawn": dict(self.sums.drawn),
         }
         write_aside(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
 
@@ -282,9 +284,12 @@ class Run:
         if self.averaged:
             self.averaged.load_state_dict(state["averaged"])
         self.step = state["step"]
-        # Sums are of all processes until now: the first has them.
-        if self.world.first:
-            self.sums.load_state_dict(state["sums"])
+        rows = state["sums"]
+        if len(rows) != self.world.size:
+            # Another number of processes: the first has them all.
+            rows = [[sum(column) for column in zip(*rows, strict=True)]]
+            rows += [[0.0] * 3] * (self.world.size - 1)
+        self.sums.restore(rows[self.world.rank], state["drawn"])
 
 
 class Sums:
@@ -307,14 +312,10 @@ class Sums:
         """Loss, right guesses and images."""
         return [float(self.loss), float(self.right), float(self.count)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """All of it, for a checkpoint."""
-        return {"totals": self.totals(), "drawn": dict(self.drawn)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        self.loss, self.right, count = state["totals"]
-        self.count, self.drawn = int(count), Counter(state["drawn"])
+    def restore(self, totals: list[float], drawn: dict[str, int]) -> None:
+        """Goes on from what `totals` and `drawn` were."""
+        self.loss, self.right, count = totals
+        self.count, self.drawn = int(count), Counter(drawn)
 
 
 class Metrics:

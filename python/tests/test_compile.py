@@ -1,0 +1,119 @@
+"""torch.compile: one graph a stage and mode, however many instances there are."""
+
+import pytest
+import torch
+import torch._dynamo
+import torch._dynamo.testing
+from conftest import Small, randomised
+
+import sdpoint.torch as sp
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def counted(net, how="method"):
+    """The network compiled with a backend that counts graphs and runs them as they are."""
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    if how == "method":
+        return net.compile(backend=counter), counter
+    return torch.compile(net, backend=counter), counter
+
+
+def run_all(net, wrapped, sizes=((16, 16),), rounds=1):
+    for _ in range(rounds):
+        for height, width in sizes:
+            for instance in net.instances:
+                x = torch.randn(4, 3, height, width)
+                net.instance(instance)
+                wrapped(x).sum().backward()
+
+
+@pytest.mark.parametrize("how", ["method", "function"])
+def test_graphs_do_not_grow_with_instances(how):
+    counts = []
+    for ratios in ((0.5,), (0.35, 0.5, 0.6, 0.7, 0.8, 0.9)):
+        torch._dynamo.reset()
+        net = sp.wrap(Small(), ratios).train()
+        compiled, counter = counted(net, how)
+        run_all(net, compiled, rounds=2)
+        counts.append(counter.frame_count)
+    # One for each of the four stages.
+    assert counts == [4, 4]
+
+
+def test_training_evaluating_and_other_sizes_stay_far_from_the_limit():
+    net = sp.wrap(randomised(Small()), ratios=(0.5, 0.6, 0.75)).train()
+    compiled, counter = counted(net)
+    sp.calibrate(net, [torch.randn(4, 3, 16, 16)])
+    for _ in range(3):
+        run_all(net.train(), compiled, sizes=((16, 16), (17, 15), (21, 40)))
+        sp.calibrate(net, [torch.randn(4, 3, 16, 16)])
+        net.eval()
+        with torch.no_grad():
+            for instance in net.instances:
+                net.instance(instance)(torch.randn(4, 3, 16, 16))
+    # Four stages in two modes; another size of the images is one more for the first.
+    assert counter.frame_count <= 12
+
+
+def test_compiled_is_eager():
+    torch.manual_seed(0)
+    eager = sp.wrap(randomised(Small())).train()
+    compiled = sp.wrap(randomised(Small()))
+    compiled.load_state_dict(eager.state_dict())
+    compiled.train().compile(backend="aot_eager")
+    batch = [torch.randn(4, 3, 16, 16)]
+    for _ in range(10):
+        x = torch.randn(4, 3, 16, 16)
+        left, right = eager(x), compiled(x)
+        assert eager.current == compiled.current
+        torch.testing.assert_close(left, right)
+        left.sum().backward()
+        right.sum().backward()
+    for left, right in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(left.grad, right.grad, rtol=1e-4, atol=1e-5)
+    for left, right in zip(eager.buffers(), compiled.buffers(), strict=True):
+        torch.testing.assert_close(left, right)
+    for net in (eager, compiled):
+        sp.calibrate(net, batch)
+    for instance in eager.instances:
+        with torch.no_grad():
+            outputs = [n.eval().instance(instance)(batch[0]) for n in (eager, compiled)]
+        torch.testing.assert_close(*outputs)
+
+
+@pytest.mark.slow
+def test_resnet50_compiles_in_three_times_the_plain_networks_time():
+    """With inductor: run it with `-m slow`; it takes some ten minutes on two cores."""
+    import time
+
+    models = pytest.importorskip("torchvision.models")
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    x = torch.randn(2, 3, 64, 64)
+
+    def seconds(function):
+        torch.compiler.reset()
+        started = time.perf_counter()
+        function()
+        return time.perf_counter() - started
+
+    # Without the compiler's caches on disk, which earlier runs have filled.
+    import torch._inductor.config as inductor
+
+    with inductor.patch(force_disable_caches=True):
+        plain = torch.compile(models.resnet50().train())
+        alone = seconds(lambda: plain(x).sum().backward())
+        net = sp.wrap(models.resnet50()).train()
+        counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+        net.compile(backend=counter)
+        ours = seconds(lambda: [net.instance(i)(x).sum().backward() for i in net.instances])
+    assert len(net.instances) == 35
+    stages = len([s for s in net._plan.training if s.pool is None])
+    assert counter.frame_count <= 2 * stages
+    assert ours <= 3 * alone, (ours, alone)
+    print(f"plain {alone:.0f} s, 35 instances {ours:.0f} s, {counter.frame_count} graphs")

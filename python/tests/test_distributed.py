@@ -1,0 +1,188 @@
+"""Several processes: DistributedDataParallel over gloo, and the training program."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Small
+from distributed_worker import train
+
+import sdpoint.torch as sp
+
+pytest.importorskip("torchvision")
+HERE = Path(__file__).parent
+
+
+def environment():
+    path = os.pathsep.join([str(HERE.parent / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def torchrun(*arguments, processes=2, **options):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={processes}", *map(str, arguments),
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def finished(process):
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return output
+
+
+def kill(process):
+    """Kills torchrun and its workers at once, as a machine that fails does."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = [process.pid]
+    for pid in found:
+        found += parents.get(pid, [])
+    for pid in found:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.communicate()
+
+
+def same(left, right, **tolerance):
+    assert left.keys() == right.keys()
+    for key in left:
+        torch.testing.assert_close(left[key], right[key], msg=key, **tolerance)
+
+
+def test_two_processes_do_what_one_does(tmp_path):
+    finished(torchrun(HERE / "distributed_worker.py", tmp_path))
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
+    assert first["drawn"] == second["drawn"] and len(set(first["drawn"])) > 2
+    parameters = dict(Small().named_parameters())
+    for key in parameters:
+        assert torch.equal(first["weights"][key], second["weights"][key])
+    same(first["statistics"], second["statistics"], rtol=0, atol=0)
+    assert first["loss"] == second["loss"]
+
+    # One process that accumulates both halves takes the same steps.
+    torch.manual_seed(0)
+    net = sp.wrap(Small(), ratios=(0.5,), seed=3)
+    assert train(net, net, lambda parts: parts) == first["drawn"]
+    alone = {key: net.state_dict()[key] for key in parameters}
+    same(alone, {key: first["weights"][key] for key in parameters}, rtol=1e-4, atol=1e-5)
+    # Statistics are the average over both processes' batches.
+    images = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    net.load_state_dict(first["weights"])
+    sp.calibrate(net, images.split(8), images=32)
+    same(net.statistics.state_dict(), first["statistics"], rtol=1e-4, atol=1e-5)
+    rows = net.curve([(images, torch.zeros(32, dtype=torch.long))])
+    assert [row.loss for row in rows] == pytest.approx(first["loss"], rel=1e-4)
+
+
+ARGUMENTS = [
+    "--data", "fake:192", "--arch", "preresnet8", "--epochs", "3", "--batch", "16", "--device",
+    "cpu", "--calibration-images", "64", "--checkpoint-every", "2", "--ema", "0.9",
+]  # fmt: skip
+
+
+def results(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line.pop("seconds"), line.pop("images_per_second")
+    return lines, (folder / "curve.csv").read_text()
+
+
+def trained(*arguments, processes=1):
+    command = [sys.executable, "-m", "sdpoint.torch.train", *map(str, arguments)]
+    if processes > 1:
+        return finished(torchrun("-m", "sdpoint.torch.train", *arguments, processes=processes))
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    trained(*ARGUMENTS, "--workers", 0, "--out", whole, processes=2)
+    process = torchrun("-m", "sdpoint.torch.train", *ARGUMENTS, "--workers", 1, "--out", killed)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if (killed / "metrics.jsonl").exists() or process.poll() is not None:
+            break
+    # In the middle of the second epoch, most likely.
+    time.sleep(0.5)
+    kill(process)
+    assert not (killed / "model.safetensors").exists()
+    output = trained("--resume", killed, "--workers", 0, processes=2)
+    assert "going on at step" in output
+    assert results(killed) == results(whole)
+    left, right = (sp.load(folder / "model.safetensors") for folder in (whole, killed))
+    same(left.state_dict(), right.state_dict(), rtol=0, atol=0)
+    same(left.statistics.state_dict(), right.statistics.state_dict(), rtol=0, atol=0)
+    # Going on with what is done gives the same again.
+    trained("--resume", killed, "--workers", 0, processes=2)
+    assert results(killed) == results(whole)
+
+
+def test_the_program_leaves_what_it_says(tmp_path):
+    folder = tmp_path / "run"
+    output = trained(
+        *ARGUMENTS[:-6], "--calibration-images", 32, "--out", folder, "--epochs", 1, "--workers", 0,
+        "--accumulate", 2, "--amp", "bf16", "--channels-last", "--draw", "cost:-1",
+        "--label-smoothing", 0.1, "--no-norm-decay", "--ratios", "0.6", "--checkpointing",
+    )  # fmt: skip
+    assert "4 instances" in output
+    lines, curve = results(folder)
+    assert len(lines) == 1 and lines[0]["step"] == 12
+    assert sum(lines[0]["drawn"].values()) == 24
+    assert all(count % 2 == 0 for count in lines[0]["drawn"].values())
+    assert curve.splitlines()[0] == "instance,point,ratio,macs,share,top1,top5,loss"
+    assert len(curve.splitlines()) == 5
+    net = sp.load(folder / "model.safetensors")
+    assert net.name == "preresnet8" and net.instances[1] == "0@0.6"
+    # From here on: another run from these weights, and the same folder refused.
+    again = [*ARGUMENTS[:-6], "--epochs", 1, "--workers", 0]
+    other = tmp_path / "other"
+    trained(*again, "--out", other, "--init", folder / "model.safetensors", "--method", "plain",
+            "--calibration-images", 32)  # fmt: skip
+    assert results(other)[0][0]["drawn"] == {"full": 12}
+    command = [sys.executable, "-m", "sdpoint.torch.train", *map(str, again), "--out", str(other)]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert ran.returncode == 1 and "--resume it, or --overwrite it" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--data", "fake:8"], "do not fill a batch"),
+        (["--data", "tar:x"], "is no source of images"),
+        (["--data", "folder:/nowhere"], "lacks train/"),
+        (["--data", "fake:256", "--arch", "resnet51"], "no network 'resnet51'"),
+        (["--data", "fake:256", "--arch", "preresnet21"], "depth is 6n"),
+        (["--data", "fake:256", "--arch", "vit_b_16"], "transformer"),
+        (["--data", "fake:256", "--arch", "mobilenet_v2"], "ReLU6"),
+        (["--data", "fake:256", "--batch", "6", "--accumulate", "4"], "cannot be cut into 4"),
+        (["--data", "fake:256", "--ratios", "2"], "not a ratio"),
+        (["--resume", "/nowhere"], "holds no run"),
+    ],
+)
+def test_wrong_options_are_explained(arguments, text, tmp_path, monkeypatch, capsys):
+    from sdpoint.torch.train.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--device", "cpu", "--workers", "0", "--input", "32"]) == 1
+    assert text in capsys.readouterr().err
