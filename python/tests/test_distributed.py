@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import sdpoint.torch as sp
 import torch
 from conftest import Small
 from distributed_worker import train
-
-import sdpoint.torch as sp
 
 pytest.importorskip("torchvision")
 HERE = Path(__file__).parent

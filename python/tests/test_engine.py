@@ -3,11 +3,10 @@
 import subprocess
 
 import pytest
+import sdpoint.torch as sp
 import torch
 from conftest import PROGRAMS, Small, difference, engine_logits, randomised
 from torch import nn
-
-import sdpoint.torch as sp
 
 timm = pytest.importorskip("timm")
 models = pytest.importorskip("torchvision.models")

@@ -3,14 +3,13 @@
 import copy
 
 import pytest
+import sdpoint.torch as sp
 import torch
 import torch.nn.functional as F
 from conftest import Block, Small, randomised
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
-
-import sdpoint.torch as sp
 
 
 def statistics(net):
