@@ -1,6 +1,7 @@
 """What a wrapped network is and does."""
 
 import copy
+import io
 
 import pytest
 import sdpoint.torch as sp
@@ -154,6 +155,11 @@ def test_a_copy_is_a_network_of_its_own():
     other.train().instance(None)
     other(x)
     assert net.draws.step == 0 and other.draws.step == 1
+
+
+def test_pickling_it_whole_says_what_to_save():
+    with pytest.raises(TypeError, match=r"state_dict\(\) and net.sdpoint_state"):
+        torch.save(sp.wrap(Small()), io.BytesIO())
 
 
 # Drawing

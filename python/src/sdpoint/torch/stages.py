@@ -83,6 +83,12 @@ class Plan:
     def __deepcopy__(self, memo: dict) -> Plan:
         return self
 
+    def __reduce__(self):
+        raise TypeError(
+            "a wrapped network cannot be pickled whole: save net.state_dict() and "
+            "net.sdpoint_state(), or sdpoint.torch.save(net, ...) for the engine"
+        )
+
 
 def plan(root: nn.Module, names: Sequence[str] | None = None) -> Plan:
     """Traces a network in both modes and cuts it; raises `WrapError` if that cannot be."""
