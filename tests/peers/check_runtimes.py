@@ -27,6 +27,7 @@ NETWORKS = {
     "resnet-mini-basic": [*EVEN_AND_ODD, (224, 224)],
     "resnext-mini": EVEN_AND_ODD,
     "preresnet-mini": [*EVEN_AND_ODD, (224, 224), (197, 243)],
+    "mobilenet_v2": [(65, 45)],
 }
 
 # OpenVINO computes in half precision on machines that have it, unless told otherwise.

@@ -42,27 +42,25 @@ fn compare(name: &str, size: [usize; 2]) {
     for record in &model.instances {
         let instance = record.instance;
         let graph = rten::Model::load(onnx(&model, instance).unwrap()).unwrap();
-        {
-            let batch = 2;
-            let (ours, theirs) = images(batch, size);
-            let input = Images {
-                data: &ours,
-                batch,
-                size,
-            };
-            let expected = engine.run(input, instance).unwrap();
-            let input = Value::from_shape(&[batch, 3, size[0], size[1]], theirs).unwrap();
-            let output = graph.run_one(input.into(), None).unwrap();
-            let (shape, found) = output.into_shape_vec::<f32, 2>().unwrap();
-            assert_eq!(shape, [batch, model.network.classes()], "{name} {instance}");
-            assert_eq!(found.len(), expected.len());
-            let largest = expected.iter().fold(0f32, |a, b| a.max(b.abs()));
-            for (found, expected) in std::iter::zip(found, expected) {
-                assert!(
-                    (found - expected).abs() <= 1e-4 * largest,
-                    "{name} {instance} at {size:?}, {batch} images: {found} for {expected}"
-                );
-            }
+        let batch = 2;
+        let (ours, theirs) = images(batch, size);
+        let input = Images {
+            data: &ours,
+            batch,
+            size,
+        };
+        let expected = engine.run(input, instance).unwrap();
+        let input = Value::from_shape(&[batch, 3, size[0], size[1]], theirs).unwrap();
+        let output = graph.run_one(input.into(), None).unwrap();
+        let (shape, found) = output.into_shape_vec::<f32, 2>().unwrap();
+        assert_eq!(shape, [batch, model.network.classes()], "{name} {instance}");
+        assert_eq!(found.len(), expected.len());
+        let largest = expected.iter().fold(0f32, |a, b| a.max(b.abs()));
+        for (found, expected) in std::iter::zip(found, expected) {
+            assert!(
+                (found - expected).abs() <= 1e-4 * largest,
+                "{name} {instance} at {size:?}, {batch} images: {found} for {expected}"
+            );
         }
     }
 }
