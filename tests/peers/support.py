@@ -15,7 +15,10 @@ WORK = Path(tempfile.mkdtemp(prefix="sdpoint-peers-"))
 
 def sdpoint(*arguments):
     command = [PROGRAMS / "sdpoint", *map(str, arguments)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.returncode}\n{done.stderr}")
+    return done.stdout
 
 
 def ours(model, instance, images):
