@@ -173,7 +173,7 @@ def test_the_program_leaves_what_it_says(tmp_path):
         (["--data", "fake:256", "--arch", "resnet51"], "no network 'resnet51'"),
         (["--data", "fake:256", "--arch", "preresnet21"], "depth is 6n"),
         (["--data", "fake:256", "--arch", "vit_b_16"], "transformer"),
-        (["--data", "fake:256", "--arch", "mobilenet_v2"], "ReLU6"),
+        (["--data", "fake:256", "--arch", "efficientnet_b0"], "SiLU"),
         (["--data", "fake:256", "--batch", "6", "--accumulate", "4"], "cannot be cut into 4"),
         (["--data", "fake:256", "--ratios", "2"], "not a ratio"),
         (["--resume", "/nowhere"], "holds no run"),

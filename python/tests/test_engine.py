@@ -18,6 +18,8 @@ NETWORKS = {
     "torchvision-resnet50": lambda: models.resnet50(num_classes=7),
     "torchvision-resnext50": lambda: models.resnext50_32x4d(num_classes=7),
     "torchvision-regnet": lambda: models.regnet_x_400mf(num_classes=7),
+    "torchvision-mobilenet": lambda: models.mobilenet_v2(num_classes=7),
+    "timm-mobilenet": lambda: timm.create_model("mobilenetv2_100", num_classes=7),
     "torchvision-mnasnet": lambda: models.mnasnet0_5(num_classes=7),
     "timm-resnet34": lambda: timm.create_model("resnet34", num_classes=7),
     "timm-resnet50": lambda: timm.create_model("resnet50", num_classes=7),
@@ -108,14 +110,18 @@ def test_in_place_operations_are_read_as_they_run(tmp_path):
 
 def test_what_the_engine_lacks_is_named_with_its_path():
     with pytest.raises(sp.EngineError) as error:
-        sp.wrap(models.mobilenet_v2())
-    assert "'features.0.2'" in str(error.value) and "ReLU6" in str(error.value)
-    assert "engine=False" in str(error.value)
-    net = sp.wrap(models.mobilenet_v2(), engine=False)
-    assert len(net.points) == 10 and net.cost(224)["full"] == 300_774_272
-    assert len(net.cost(224)) == 21
+        sp.wrap(models.efficientnet_b0())
+    text = str(error.value)
+    assert "'features.0.2'" in text and "SiLU" in text and "engine=False" in text
+    net = sp.wrap(models.efficientnet_b0(), engine=False)
+    assert len(net.points) == 9 and len(net.cost(224)) == 19
     with pytest.raises(sp.EngineError, match="features.0.2"):
         sp.save(net, "never.safetensors", preprocessing=IMAGENET)
+
+
+def test_mobilenets_points_are_its_sums():
+    net = sp.wrap(models.mobilenet_v2())
+    assert len(net.points) == 10 and net.cost(224)["full"] == 300_774_272
 
 
 @pytest.mark.parametrize(

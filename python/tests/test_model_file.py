@@ -131,6 +131,21 @@ def _other():
     return net
 
 
+def test_features_are_named_in_order(tmp_path):
+    net = Small()
+    net.blocks.append(torch.nn.ReLU6())
+    net = sp.wrap(net)
+    sp.calibrate(net, [torch.randn(8, 3, 16, 16)])
+    path = tmp_path / "model.safetensors"
+    turned = PREPROCESSING | {"exif_orientation": "apply", "resize": (20, 20)}
+    sp.save(net, path, preprocessing=turned)
+    about, _ = model_file.read(path)
+    assert about["features"] == ["exif_orientation", "relu6", "squash_crop"]
+    x = torch.randn(2, 3, 16, 16) * 9
+    with torch.no_grad():
+        torch.testing.assert_close(sp.load(path).eval()(x), net.eval()(x))
+
+
 def test_preprocessing_of_torchvision_and_timm():
     preset = SimpleNamespace(
         crop_size=[224],

@@ -98,6 +98,8 @@ def _module(layer: Layer) -> nn.Module:
             return nn.BatchNorm2d(n["channels"], n["eps"])
         case "relu":
             return nn.ReLU()
+        case "relu6":
+            return nn.ReLU6()
         case "max_pool":
             return nn.MaxPool2d(tuple(n["kernel"]), tuple(n["stride"]), tuple(n["padding"]))
         case "avg_pool":

@@ -65,6 +65,10 @@ class Description:
             [(point["id"], point["layer"]) for point in value["points"]],
         )
 
+    def features(self) -> list[str]:
+        """The named features of the format that the layers have."""
+        return ["relu6"] if any(layer.op == "relu6" for layer in self.layers) else []
+
     def norms_behind(self, instance: Instance) -> list[str]:
         """Names of the batch norms behind an instance's point; all of them for `full`."""
         place = -1 if instance.point is None else dict(self.points)[instance.point]

@@ -26,7 +26,6 @@ from .trace import Traced
 
 #: Layers that the engine is to get; everything else is named by its class.
 KNOWN_MISSING: dict[type, str] = {
-    nn.ReLU6: "is a ReLU6, which the engine does not have yet",
     nn.Hardswish: "is a hard swish, which the engine does not have yet",
     nn.SiLU: "is a SiLU, which the engine does not have yet",
     nn.Sigmoid: "is a sigmoid (squeeze and excitation?), which the engine does not have yet",
@@ -287,11 +286,12 @@ class Lowering:
         self.norm(node, module)
         if isinstance(module.act, nn.Identity):
             return
-        if not isinstance(module.act, nn.ReLU):
+        op = {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module.act))
+        if op is None:
             text = KNOWN_MISSING.get(type(module.act), f"ends in {type(module.act).__name__}")
             raise Refused(text)
         form = self.value(node).form
-        self._set(node, self.emit(f"{node.target}.act", "relu", (len(self.layers) - 1,)), form)
+        self._set(node, self.emit(f"{node.target}.act", op, (len(self.layers) - 1,)), form)
 
     def linear(self, node: fx.Node, module: nn.Linear) -> None:
         self.once(node, module)
@@ -313,6 +313,12 @@ class Lowering:
         named = getattr(node.target, "__name__", node.target)
         inplace = _argument(node, 1, "inplace", False) or str(named).endswith("_")
         self.unary(node, "relu", inplace=bool(inplace))
+
+    def relu6_module(self, node: fx.Node, module: nn.ReLU6) -> None:
+        self.unary(node, "relu6", inplace=module.inplace)
+
+    def relu6(self, node: fx.Node) -> None:
+        self.unary(node, "relu6", inplace=bool(_argument(node, 1, "inplace", False)))
 
     def add(self, node: fx.Node) -> None:
         if node.kwargs.get("alpha", 1) != 1:
@@ -501,6 +507,7 @@ MODULES: list[tuple[type, Callable]] = [
     (_BatchNorm, Lowering.norm),
     (nn.Linear, Lowering.linear),
     (nn.ReLU, Lowering.relu_module),
+    (nn.ReLU6, Lowering.relu6_module),
     (nn.MaxPool2d, Lowering.pool_module),
     (nn.AvgPool2d, Lowering.pool_module),
     (nn.AdaptiveAvgPool2d, Lowering.adaptive_module),
@@ -513,6 +520,7 @@ MODULES: list[tuple[type, Callable]] = [
 FUNCTIONS: dict[Any, Callable] = {
     **dict.fromkeys(ADDITIONS, Lowering.add),
     **dict.fromkeys(RELUS, Lowering.relu),
+    F.relu6: Lowering.relu6,
     torch.cat: Lowering.concat,
     torch.concat: Lowering.concat,
     torch.flatten: Lowering.flatten_call,

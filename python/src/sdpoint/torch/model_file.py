@@ -28,7 +28,7 @@ from .instance import FULL, Instance
 from .network import Adjustable, unwrapped
 
 VERSION = 3
-FEATURES = ("combinations", "exif_orientation", "interpolation", "squash_crop")
+FEATURES = ("combinations", "exif_orientation", "interpolation", "relu6", "squash_crop")
 BLANK = "0" * 64
 
 
@@ -76,7 +76,7 @@ def save(
     document = {
         "version": VERSION,
         "sha256": BLANK,
-        "features": images.features(prepared),
+        "features": sorted(images.features(prepared) + description.features()),
         "network": description.as_json(),
         "classes": names,
         "preprocessing": prepared,

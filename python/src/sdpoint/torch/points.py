@@ -46,6 +46,8 @@ class Place:
 
 ADDITIONS = {operator.add, operator.iadd, torch.add}
 RELUS = {F.relu, torch.relu, torch.relu_, F.relu_}
+#: What may close a block, and lies behind the point then.
+CLOSING = RELUS | {F.relu6}
 
 
 def is_sum(node: fx.Node) -> bool:
@@ -194,8 +196,7 @@ def _end_of(root: nn.Module, traced: Traced, cuts: list[fx.Node], name: str) -> 
         raise WrapError(f"forward does not use the module '{name}'")
     node = inside[-1]
     source = node.args[0] if node.args else None
-    # The closing ReLU of a post-activation block lies behind the point.
-    if is_relu(root, node) and isinstance(source, fx.Node) and is_sum(source):
+    if closes_block(root, node) and isinstance(source, fx.Node) and is_sum(source):
         node = source
     if node not in cuts:
         raise WrapError(
@@ -205,13 +206,13 @@ def _end_of(root: nn.Module, traced: Traced, cuts: list[fx.Node], name: str) -> 
     return node
 
 
-def is_relu(root: nn.Module, node: fx.Node) -> bool:
-    """Whether a node is a ReLU, of whatever form."""
+def closes_block(root: nn.Module, node: fx.Node) -> bool:
+    """Whether a node is a ReLU, of whatever form, as post-activation blocks end in."""
     if node.op == "call_function":
-        return node.target in RELUS
+        return node.target in CLOSING
     if node.op == "call_method":
         return node.target in ("relu", "relu_")
-    return isinstance(module_of(root, node), nn.ReLU)
+    return isinstance(module_of(root, node), (nn.ReLU, nn.ReLU6))
 
 
 def _no_blocks(root: nn.Module, traced: Traced) -> str:
