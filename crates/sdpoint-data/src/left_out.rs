@@ -11,6 +11,9 @@ pub struct LeftOut {
     /// Files that are not images of a kind that is read, by their lower-case
     /// extension; empty where they have none.
     pub other_kinds: BTreeMap<String, u64>,
+    /// Members of WebDataset samples besides the image and the class, by what
+    /// their names have after the key.
+    pub in_samples: BTreeMap<String, u64>,
     /// Hidden files and folders. Of a folder, what it holds is not counted.
     pub hidden: Count,
     /// Images that lie beside the class folders instead of in one.
@@ -72,21 +75,22 @@ impl LeftOut {
     /// Counts a file that is no image, by the extension of its name.
     pub(crate) fn other_kind(&mut self, name: &str) {
         let extension = name.rsplit_once('.').map_or("", |(_, end)| end);
-        self.other_extension(&extension.to_lowercase());
+        count(&mut self.other_kinds, &extension.to_lowercase());
     }
 
-    pub(crate) fn other_extension(&mut self, extension: &str) {
-        // Names are anyone's: no more is kept of them than a message needs.
-        let short: String = extension.chars().take(16).collect();
-        const KINDS: usize = 100;
-        let known = self.other_kinds.len() < KINDS || self.other_kinds.contains_key(&short);
-        let key = if known { short } else { "…".to_owned() };
-        *self.other_kinds.entry(key).or_default() += 1;
+    /// Counts a member of a sample, by what its name has after the key.
+    pub(crate) fn in_sample(&mut self, extension: &str) {
+        count(&mut self.in_samples, extension);
     }
 
     pub(crate) fn merge(&mut self, other: LeftOut) {
-        for (extension, number) in other.other_kinds {
-            *self.other_kinds.entry(extension).or_default() += number;
+        for (all, others) in [
+            (&mut self.other_kinds, other.other_kinds),
+            (&mut self.in_samples, other.in_samples),
+        ] {
+            for (extension, number) in others {
+                *all.entry(extension).or_default() += number;
+            }
         }
         self.hidden.merge(other.hidden);
         self.loose.merge(other.loose);
@@ -104,13 +108,23 @@ impl LeftOut {
     /// every file is an image of a class.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        let total: u64 = self.other_kinds.values().sum();
-        if total > 0 {
-            lines.push(format!(
-                "{total} {} of other kinds: {}",
-                if total == 1 { "file" } else { "files" },
-                self.kinds()
-            ));
+        for (kinds, one, many) in [
+            (
+                &self.other_kinds,
+                "file of other kinds",
+                "files of other kinds",
+            ),
+            (
+                &self.in_samples,
+                "member of a sample besides its image and class",
+                "members of samples besides image and class",
+            ),
+        ] {
+            match kinds.values().sum() {
+                0 => {}
+                1u64 => lines.push(format!("1 {one}: {}", listed(kinds))),
+                total => lines.push(format!("{total} {many}: {}", listed(kinds))),
+            }
         }
         for (count, one, many) in [
             (
@@ -188,26 +202,36 @@ impl LeftOut {
             )
         })
     }
+}
 
-    /// `8 .txt, 3 .bmp, 1 without extension`, the most frequent first.
-    fn kinds(&self) -> String {
-        const SHOWN: usize = 5;
-        let mut kinds: Vec<_> = self.other_kinds.iter().collect();
-        kinds.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        let mut shown: Vec<String> = kinds
-            .iter()
-            .take(SHOWN)
-            .map(|(extension, number)| match extension.as_str() {
-                "" => format!("{number} without extension"),
-                extension => format!("{number} .{extension}"),
-            })
-            .collect();
-        if kinds.len() > SHOWN {
-            let more: u64 = kinds[SHOWN..].iter().map(|(_, number)| **number).sum();
-            shown.push(format!("{more} others"));
-        }
-        shown.join(", ")
+/// Counts an extension. Names are anyone's: no more is kept of them than a
+/// message needs.
+fn count(kinds: &mut BTreeMap<String, u64>, extension: &str) {
+    const KINDS: usize = 100;
+    let short: String = extension.chars().take(16).collect();
+    let known = kinds.len() < KINDS || kinds.contains_key(&short);
+    let key = if known { short } else { "…".to_owned() };
+    *kinds.entry(key).or_default() += 1;
+}
+
+/// `8 .txt, 3 .bmp, 1 without extension`, the most frequent first.
+fn listed(kinds: &BTreeMap<String, u64>) -> String {
+    const SHOWN: usize = 5;
+    let mut kinds: Vec<_> = kinds.iter().collect();
+    kinds.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
+    let mut shown: Vec<String> = kinds
+        .iter()
+        .take(SHOWN)
+        .map(|(extension, number)| match extension.as_str() {
+            "" => format!("{number} without extension"),
+            extension => format!("{number} .{extension}"),
+        })
+        .collect();
+    if kinds.len() > SHOWN {
+        let more: u64 = kinds[SHOWN..].iter().map(|(_, number)| **number).sum();
+        shown.push(format!("{more} others"));
     }
+    shown.join(", ")
 }
 
 #[cfg(test)]

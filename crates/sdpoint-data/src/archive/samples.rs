@@ -98,7 +98,7 @@ impl Shard<'_> {
                     images.entry(key).or_default().push((path, file));
                 }
                 None if is_image(path) => return Err(self.no_label(path)),
-                Some(key) => tree.left_out.other_extension(&path[key.len() + 1..]),
+                Some(key) => tree.left_out.in_sample(&path[key.len() + 1..]),
                 None => tree.left_out.other_kind(path),
             }
         }
@@ -123,7 +123,7 @@ impl Shard<'_> {
                 ));
             }
             for (other, _) in candidates.iter().filter(|(other, _)| *other != path) {
-                tree.left_out.other_extension(&other[key.len() + 1..]);
+                tree.left_out.in_sample(&other[key.len() + 1..]);
             }
             let class = self.class_name(&label)?;
             tree.add_image(&class, file);

@@ -59,7 +59,7 @@ fn a_sample_has_one_image() {
     ];
     let train = of(&members, &options(None, None));
     check(&train, &[("0", RED), ("1", RED)]);
-    let kinds = &train.left_out().other_kinds;
+    let kinds = &train.left_out().in_samples;
     assert_eq!(
         (kinds["seg.png"], kinds["thumb.jpg"], kinds["json"]),
         (1, 2, 1)
