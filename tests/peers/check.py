@@ -18,8 +18,9 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from support import PROGRAMS, WORK, check, difference, ours, randomised, sdpoint
 
-VISION = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
-TIMM = [*VISION, "resnext101_32x4d"]
+RESNETS = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
+VISION = [*RESNETS, "mobilenet_v2"]
+TIMM = {name: name for name in [*RESNETS, "resnext101_32x4d"]} | {"mobilenetv2_100": "mobilenet_v2"}
 
 
 def saved(net, number):
@@ -107,7 +108,7 @@ class PreResNet(nn.Module):
 
 def check_import():
     nets = [(f"torchvision {name}", name, torchvision.models.get_model(name)) for name in VISION]
-    nets += [(f"timm {name}", name, timm.create_model(name)) for name in TIMM]
+    nets += [(f"timm {name}", listed, timm.create_model(name)) for name, listed in TIMM.items()]
     deepest = ResNet(Bottleneck, [3, 8, 36, 3], groups=32, width_per_group=4)
     nets.append(("torchvision's ResNet as resnext152_32x4d", "resnext152_32x4d", deepest))
     small = torchvision.models.resnet18(num_classes=37)
@@ -123,7 +124,8 @@ def check_import():
         path = saved(net, number)
         report = json.loads(sdpoint("import", path, "--network", name, "-o", model, "--json"))[0]
         assert report["left_over"] == [], report
-        assert report["classes"] == net.fc.out_features, report
+        head = net.get_classifier() if hasattr(net, "get_classifier") else [*net.modules()][-1]
+        assert report["classes"] == head.out_features, report
         for height, width in [(224, 224), (197, 243)]:
             images = torch.randn(2, 3, height, width)
             with torch.no_grad():

@@ -8,6 +8,7 @@ mod classifier;
 mod error;
 mod fit;
 mod layout;
+mod mobilenet;
 mod names;
 mod pick;
 mod recognise;

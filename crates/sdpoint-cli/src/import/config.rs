@@ -262,6 +262,9 @@ fn network_of(architecture: &str) -> Option<&'static str> {
         .find_map(|prefix| name.strip_prefix(prefix))
         .unwrap_or(name);
     let name = name.strip_suffix(OLD_SUFFIX).unwrap_or(name);
+    if name == "mobilenetv2_100" {
+        return Some("mobilenet_v2");
+    }
     NETWORKS.into_iter().find(|&network| network == name)
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use super::mobilenet::MobileNet;
 use crate::checkpoint::{AVERAGES, Entry, TensorSet};
 
 /// PyTorch's counter of batches, which decides nothing once a network is
@@ -46,6 +47,7 @@ impl<'c> Names<'c> {
                 entry,
             })
             .collect();
+        translate(&mut all);
         let index = |all: &[Named<'c>]| -> HashMap<String, usize> {
             let names = all.iter().map(|named| named.plain.to_string());
             names.zip(0..).collect()
@@ -86,6 +88,24 @@ impl<'c> Names<'c> {
             }
         }
         scores
+    }
+}
+
+/// Gives the tensors of networks that the description knows under other names
+/// those names.
+fn translate(all: &mut [Named<'_>]) {
+    let names = all.iter().map(|named| &*named.plain);
+    let Some(timm) = MobileNet::of(names) else {
+        return;
+    };
+    let names: Vec<Option<String>> = all
+        .iter()
+        .map(|named| timm.torchvision(&named.plain))
+        .collect();
+    for (named, name) in all.iter_mut().zip(names) {
+        if let Some(name) = name {
+            named.plain = name.into();
+        }
     }
 }
 
