@@ -3,7 +3,9 @@
 
 use sdpoint_core::LayerId;
 use sdpoint_kernels as kernels;
-use sdpoint_kernels::{Context, Epilogue, Residual, Second, elementwise, norm as batch_norm, pool};
+use sdpoint_kernels::{
+    Context, Epilogue, Residual, SecondOutput, elementwise, norm as batch_norm, pool,
+};
 
 use crate::arena::Arena;
 use crate::fuse::{ConvStep, Step};
@@ -94,7 +96,7 @@ impl<M: ForwardMode> Executor<'_, M> {
             activation: step.epilogue.activation,
             second: step.epilogue.second.map(|second| {
                 let folded = mode.norm(second.norm);
-                Second {
+                SecondOutput {
                     scale: &folded.scale,
                     shift: &folded.shift,
                     activation: second.activation,

@@ -54,7 +54,7 @@ impl Sgd {
         assert_eq!(weights.0.len(), self.decay.len(), "another network");
         let all = weights.0.iter_mut().zip(&gradients.0);
         for (((w, g), v), &decay) in all.zip(&mut self.momentum.0).zip(&self.decay) {
-            let sgd = optimizer::Sgd {
+            let sgd = optimizer::SgdStep {
                 lr: rate,
                 momentum: self.options.momentum,
                 weight_decay: decay,

@@ -80,7 +80,7 @@ fn whole_arrays(ctx: &Context, len: usize, channels: usize) {
             &mut y,
         );
     });
-    let sgd = optimizer::Sgd {
+    let sgd = optimizer::SgdStep {
         lr: 0.0,
         momentum: 0.9,
         weight_decay: 0.0,

@@ -1,12 +1,12 @@
-//! The functions that are applied to every value at the end of a layer.
+//! Activation functions and their gradients.
 
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
-/// What is applied to every value of a layer's output.
+/// An activation function, applied to every value of a layer's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
-    /// The value itself.
+    /// `x`.
     #[default]
     Identity,
     /// `max(x, 0)`.
@@ -28,8 +28,8 @@ impl Activation {
         }
     }
 
-    /// The output for `x`. NaN stays NaN, which the machine's own minimum and
-    /// maximum may not keep, so that a diverging run is noticed.
+    /// The output for `x`. NaN stays NaN, so that a diverging run is noticed;
+    /// SIMD minimum and maximum instructions may replace it by the bound.
     #[inline(always)]
     pub(crate) fn of<I: Isa>(self, isa: I, x: I::F32) -> I::F32 {
         let ops = isa.f32();
@@ -45,8 +45,8 @@ impl Activation {
     }
 
     /// The gradient with respect to the input: `dy` where the input lies
-    /// strictly between the bounds, as PyTorch has it, and 0 elsewhere. `x` is
-    /// the input or the output, which agree in that.
+    /// strictly between the bounds and 0 elsewhere, as in PyTorch. `x` may be
+    /// the input or the output, which lie between the bounds alike.
     #[inline(always)]
     pub(crate) fn gradient<I: Isa>(self, isa: I, x: I::F32, dy: I::F32) -> I::F32 {
         let ops = isa.f32();

@@ -1,4 +1,4 @@
-//! Where kernels run: the instruction set and the threads.
+//! What kernels run on: instruction set, threads and working memory.
 
 use std::error::Error;
 use std::fmt;
@@ -26,24 +26,24 @@ const CONV_VARIABLE: &str = "SDPOINT_CONV";
 /// Why a [`Context`] could not be made.
 #[derive(Debug)]
 pub enum ContextError {
-    /// `SDPOINT_ISA` names no instruction set.
+    /// The value of `SDPOINT_ISA` is not an instruction set.
     UnknownIsa(UnknownIsa),
-    /// `SDPOINT_CONV` names no algorithm.
+    /// The value of `SDPOINT_CONV` is not an algorithm.
     UnknownAlgorithm(UnknownAlgorithm),
-    /// The machine lacks the instruction set.
+    /// The machine does not have the instruction set.
     UnavailableIsa(Isa),
-    /// The operating system refused the threads.
+    /// The operating system could not start the threads.
     Threads {
         /// The number of threads.
         threads: usize,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }
 
-// Written out, not derived: with a procedural macro among its dependencies this crate,
-// the longest to compile, would start late, and be compiled again for each set of
-// packages whose other members turn on other features of the macro's parser.
+// Written by hand rather than derived. This crate takes longest to compile: with a procedural
+// macro among its dependencies it would start later, and be compiled again for each set of
+// packages that enables other features of the macro's parser.
 impl fmt::Display for ContextError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -71,9 +71,9 @@ impl Error for ContextError {
 
 /// The threads and the instruction set that kernels run on, and their working memory.
 ///
-/// One context serves any number of callers at once.
+/// One context serves any number of concurrent callers.
 pub struct Context {
-    /// One thread fewer than [`Context::threads`], for the caller works too.
+    /// One thread fewer than [`Context::threads`], as the caller works too.
     workers: Workers,
     threads: usize,
     token: Token,
@@ -92,14 +92,16 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    /// A context with `threads` threads (all that the machine offers where `None`) and the
-    /// instruction set named by the environment variable `SDPOINT_ISA`, or the best there is. If
-    /// `SDPOINT_CONV` names an algorithm, convolutions that it can compute are computed by it.
+    /// A context with `threads` threads, or one per core where `None`.
+    ///
+    /// The instruction set is that named by the environment variable `SDPOINT_ISA`, or the best
+    /// that the machine has. If `SDPOINT_CONV` names an algorithm, it computes all convolutions
+    /// that it supports.
     ///
     /// # Errors
     ///
-    /// If `SDPOINT_ISA` names no instruction set of this machine, `SDPOINT_CONV` no algorithm, or
-    /// threads cannot be started.
+    /// If `SDPOINT_ISA` is not an instruction set of this machine, `SDPOINT_CONV` is not an
+    /// algorithm, or the threads cannot be started.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<Self, ContextError> {
         let variable = |name| {
             let value = std::env::var_os(name)?;
@@ -120,11 +122,11 @@ impl Context {
         })
     }
 
-    /// A context with this instruction set, whatever the environment says.
+    /// A context with this instruction set, regardless of the environment.
     ///
     /// # Errors
     ///
-    /// If this machine has no such instruction set, or threads cannot be started.
+    /// If this machine does not have the instruction set, or the threads cannot be started.
     pub fn with_isa(threads: Option<NonZeroUsize>, isa: Isa) -> Result<Self, ContextError> {
         let token = Token::new(isa).ok_or(ContextError::UnavailableIsa(isa))?;
         let threads = threads
@@ -142,8 +144,8 @@ impl Context {
         })
     }
 
-    /// The same context, with an algorithm for all convolutions that it can compute; weights have to
-    /// be packed with it.
+    /// The same context with an algorithm forced for all convolutions that it supports. Weights
+    /// have to be packed with a context that forces the same one.
     pub fn forcing(self, algorithm: ConvAlgorithm) -> Self {
         Context {
             algorithms: self.algorithms.forcing(algorithm),
@@ -151,12 +153,12 @@ impl Context {
         }
     }
 
-    /// How algorithms are chosen.
+    /// The rule by which the algorithms of convolutions are chosen.
     pub fn algorithms(&self) -> AlgorithmChoice {
         self.algorithms
     }
 
-    /// How many threads work on a kernel, the caller's included.
+    /// The number of threads that work on a kernel, the caller's included.
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -166,7 +168,7 @@ impl Context {
         self.algorithms.isa()
     }
 
-    /// Bytes of working memory that kernels have made so far and keep for the next call.
+    /// Bytes of working memory allocated so far and kept for further calls.
     pub fn scratch_bytes(&self) -> usize {
         self.scratch.bytes()
     }
@@ -178,15 +180,15 @@ impl Context {
 
     /// Runs `op` compiled for this context's instruction set.
     ///
-    /// All that `op` calls must be `#[inline(always)]`, closures included, or it is compiled
-    /// without the instruction set.
+    /// All functions and closures that `op` calls must be `#[inline(always)]`; otherwise they are
+    /// compiled without the instruction set.
     pub(crate) fn dispatch<Op: SimdOp>(&self, op: Op) -> Op::Output {
         match self.token {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Avx512Isa` exists only where these features were found.
+            // SAFETY: an `Avx512Isa` exists only on machines with these features.
             Token::Avx512(isa) => unsafe { op.avx512(isa) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: an `Avx2Isa` exists only where these features were found.
+            // SAFETY: an `Avx2Isa` exists only on machines with these features.
             Token::Avx2(isa) => unsafe { op.avx2(isa) },
             #[cfg(target_arch = "aarch64")]
             Token::Neon(isa) => op.baseline(isa),
@@ -194,22 +196,22 @@ impl Context {
         }
     }
 
-    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads, which take neighbouring tasks
-    /// one after the other. Returns when all are done.
+    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads. A thread runs consecutive tasks
+    /// in order. Returns when all are done.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         self.parallel_with(tasks, || (), |(), task| f(task));
     }
 
-    /// As [`Context::parallel`], with a state that each thread makes once for its tasks.
+    /// As [`Context::parallel`], with a state that each thread creates once for its tasks.
     pub(crate) fn parallel_with<S>(
         &self,
         tasks: usize,
         init: impl Fn() -> S + Sync,
         f: impl Fn(&mut S, usize) + Sync,
     ) {
-        let supply = Supply::new(tasks, self.threads);
+        let queue = TaskQueue::new(tasks, self.threads);
         let work = || {
-            let mut taken = supply.tasks();
+            let mut taken = queue.tasks();
             let Some(first) = taken.next() else { return };
             let mut state = init();
             f(&mut state, first);
@@ -223,20 +225,20 @@ impl Context {
         }
     }
 
-    /// Whether a thread's own share of so many tasks ends with this one.
+    /// Whether `task` is the last of some thread's own share of `tasks` tasks.
     pub(crate) fn ends_share(&self, tasks: usize, task: usize) -> bool {
         let shares = shares(tasks, self.threads);
         (1..=shares).any(|share| share_start(tasks, shares, share) == task + 1)
     }
 
-    /// Fills working memory for `len` floats, for tests that what it held makes no difference.
+    /// Fills working memory for `len` floats, for tests that its previous content does not matter.
     #[doc(hidden)]
     pub fn fill_scratch(&self, len: usize, value: f32) {
         self.scratch(len).fill(value);
     }
 
-    /// Cuts `out` into chunks of `chunk_len` (the last may be shorter) and runs
-    /// `f(index, chunk)` for each on all threads.
+    /// Divides `out` into chunks of `chunk_len` (the last may be shorter) and runs
+    /// `f(index, chunk)` for each, on all threads.
     pub(crate) fn parallel_chunks<T: Send>(
         &self,
         out: &mut [T],
@@ -252,13 +254,13 @@ impl Context {
         });
     }
 
-    /// `len` zeros to keep weights in.
-    pub(crate) fn lasting(&self, len: usize) -> AlignedVec {
+    /// Zeroed memory for `len` floats of weights, kept until dropped.
+    pub(crate) fn persistent(&self, len: usize) -> AlignedVec {
         self.slabs.zeros(len)
     }
 
-    /// Working memory for `len` floats with unspecified content, aligned to a cache line;
-    /// kept for the next call when dropped.
+    /// Working memory for `len` floats with unspecified content, aligned to a cache line. Returned
+    /// to a pool when dropped.
     pub(crate) fn scratch(&self, len: usize) -> Scratch<'_> {
         self.scratch.take(len)
     }
@@ -266,9 +268,9 @@ impl Context {
 
 /// [`SimdOp::eval`] compiled once for each instruction set.
 ///
-/// These are default methods of a trait because the compiler puts such a method into the
-/// codegen unit of the type that it is called on. As functions of this module, all kernels
-/// of the crate would be in one codegen unit, which is compiled on one core.
+/// These are default methods of a trait because the compiler puts such a method into the codegen
+/// unit of the type that it is called on. As functions of this module, all kernels of the crate
+/// would be in one codegen unit, compiled on one core.
 trait Compiled: SimdOp + Sized {
     /// # Safety
     ///
@@ -288,7 +290,7 @@ trait Compiled: SimdOp + Sized {
         self.eval(isa)
     }
 
-    /// For an instruction set that the compilation target includes.
+    /// For an instruction set that every processor of the compilation target has.
     #[inline(never)]
     fn baseline<I: rten_simd::Isa>(self, isa: I) -> Self::Output {
         self.eval(isa)
@@ -297,35 +299,36 @@ trait Compiled: SimdOp + Sized {
 
 impl<Op: SimdOp> Compiled for Op {}
 
-/// The most threads that have a share of the tasks of their own.
+/// The most shares that tasks are divided into.
 const MOST_SHARES: usize = 64;
 
-/// Tasks in equal shares, one for each thread. A thread works through a share in order, so that
-/// what a task leaves in caches serves its next; then it helps with the others' shares.
-struct Supply {
+/// Tasks divided into equal shares of consecutive tasks, one per thread. A thread runs its share in
+/// order, so that data left in its caches serves the next task, and then steals from the others'
+/// shares.
+struct TaskQueue {
     tasks: usize,
     shares: usize,
-    /// How many threads came so far.
-    came: AtomicUsize,
+    /// Threads that have taken a share so far.
+    threads: AtomicUsize,
     /// Each share's next task.
     next: [AtomicUsize; MOST_SHARES],
 }
 
-impl Supply {
+impl TaskQueue {
     fn new(tasks: usize, threads: usize) -> Self {
         let shares = shares(tasks, threads);
         let start = |share| AtomicUsize::new(share_start(tasks, shares, share));
-        Supply {
+        TaskQueue {
             tasks,
             shares,
-            came: AtomicUsize::new(0),
+            threads: AtomicUsize::new(0),
             next: std::array::from_fn(|share| start(share.min(shares))),
         }
     }
 
-    /// The tasks that the thread which calls this is to do.
+    /// The tasks for the calling thread: its own share, then what is left of the others.
     fn tasks(&self) -> impl Iterator<Item = usize> {
-        let first = self.came.fetch_add(1, Ordering::Relaxed);
+        let first = self.threads.fetch_add(1, Ordering::Relaxed);
         (0..self.shares).flat_map(move |further| {
             let share = (first + further) % self.shares;
             let end = share_start(self.tasks, self.shares, share + 1);
@@ -348,7 +351,29 @@ fn share_start(tasks: usize, shares: usize, share: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Registers;
+    use rten_simd::ops::BitOps;
     use std::sync::atomic::AtomicU32;
+
+    struct KernelRegisters;
+
+    impl SimdOp for KernelRegisters {
+        type Output = Registers;
+
+        #[inline(always)]
+        fn eval<I: rten_simd::Isa>(self, isa: I) -> Registers {
+            assert_eq!(isa.f32().len(), Registers::of::<I>().lanes);
+            Registers::of::<I>()
+        }
+    }
+
+    #[test]
+    fn registers_are_those_that_kernels_are_compiled_for() {
+        for isa in Isa::available() {
+            let ctx = Context::with_isa(None, isa).unwrap();
+            assert_eq!(ctx.dispatch(KernelRegisters), isa.registers());
+        }
+    }
 
     fn threads(n: usize) -> Option<NonZeroUsize> {
         NonZeroUsize::new(n)

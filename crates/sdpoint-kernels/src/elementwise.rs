@@ -1,5 +1,5 @@
-//! Passes over whole arrays: ReLU, sums of branches, and joining or splitting
-//! the channels of several arrays.
+//! Element-wise operations on whole arrays, and concatenation and slicing of
+//! channels.
 
 use std::ops::Range;
 
@@ -19,8 +19,7 @@ pub fn activate(ctx: &Context, activation: Activation, x: &[f32], y: &mut [f32])
 }
 
 /// The gradient of [`activate`]: `dx = dy` where the output `y` lies strictly
-/// between the activation's bounds, else 0; with `accumulate`, that is added
-/// to `dx`.
+/// between the activation's bounds, else 0; added to `dx` if `accumulate`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -55,11 +54,11 @@ pub fn accumulate(ctx: &Context, x: &[f32], y: &mut [f32]) {
     sweep(ctx, Accumulate, [y], [x], []);
 }
 
-/// Joins arrays of the same pixels, each given with its channel count, along
-/// the channels: a pixel of `y` holds that pixel of each input in turn.
+/// Concatenates arrays along the channels. Each input is given with its number
+/// of channels; a pixel of `y` holds that pixel of each input in turn.
 ///
 /// # Panics
-/// If an input is not whole pixels or has not as many as `y`.
+/// If an input is not a whole number of pixels, or not as many as `y`.
 pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], y: &mut [f32]) {
     let channels = inputs.iter().map(|(_, channels)| channels).sum();
     let parts = inputs.iter().map(|&(x, channels)| (x.len(), channels));
@@ -82,13 +81,13 @@ pub fn concat_channels(ctx: &Context, inputs: &[(&[f32], usize)], y: &mut [f32])
     });
 }
 
-/// The channels of `x` in a range: `y` holds, for each pixel, only those; with
-/// `accumulate` they are added to it. The gradient of [`concat_channels`] with
-/// respect to one of its inputs.
+/// Copies a range of the channels of each pixel of `x` to `y`, or adds them if
+/// `accumulate`. This is the gradient of [`concat_channels`] with respect to
+/// one of its inputs.
 ///
 /// # Panics
-/// If `x` is not whole pixels of `channels`, `y` has not as many, or the range
-/// is empty or goes past the channels.
+/// If `x` is not a whole number of pixels of `channels` channels, `y` is not
+/// as many, or the range is empty or exceeds the channels.
 pub fn slice_channels(
     ctx: &Context,
     x: &[f32],
@@ -117,12 +116,15 @@ pub fn slice_channels(
     });
 }
 
-/// Pixels that a thread takes at a time.
+/// Pixels per task.
 fn task_pixels(channels: usize) -> usize {
     (32 * 1024 / channels.max(1)).max(1)
 }
 
-/// The number of pixels, if all arrays (length and channels) agree on it.
+/// The number of pixels of arrays given by length and channels.
+///
+/// # Panics
+/// If they differ in it.
 fn check_parts(arrays: impl IntoIterator<Item = (usize, usize)>) -> usize {
     let mut pixels = None;
     for (i, (len, channels)) in arrays.into_iter().enumerate() {
@@ -137,8 +139,8 @@ fn check_parts(arrays: impl IntoIterator<Item = (usize, usize)>) -> usize {
     pixels.unwrap_or(0)
 }
 
-/// Copies or adds `width` channels of each pixel; columns are the first of
-/// these channels and how many the array has.
+/// Copies or adds `width` channels of each pixel. `from_columns` and
+/// `to_columns` are the first of them and the number of channels of the array.
 struct CopyColumns<'a> {
     from: &'a [f32],
     from_columns: (usize, usize),

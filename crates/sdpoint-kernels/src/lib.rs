@@ -1,9 +1,9 @@
 //! SIMD kernels for convolutional networks on CPUs: f32, NHWC, forward and backward.
 //!
-//! Every kernel takes a [`Context`], which holds the threads and the instruction set, and
-//! slices that the caller owns. Lengths that do not fit the stated shape are programming
-//! errors and panic with a message that names the slice. No kernel's result depends on the
-//! number of threads.
+//! Every kernel takes a [`Context`], which holds the threads, the instruction set and working
+//! memory, and slices that the caller owns. A slice whose length does not fit the stated shape is a
+//! programming error: the kernel panics with a message that names the slice. No result depends on
+//! the number of threads.
 
 mod activation;
 mod context;
@@ -27,8 +27,8 @@ pub use activation::Activation;
 pub use context::{Context, ContextError};
 pub use conv::{
     AlgorithmChoice, ConvAlgorithm, ConvGeometry, ConvShape, Epilogue, PackedConv,
-    PackedConvTranspose, Residual, Second, UnknownAlgorithm, WinogradTile, conv_backward_data,
-    conv_backward_weights, conv_forward,
+    PackedConvTranspose, Residual, SecondOutput, UnknownAlgorithm, WinogradTile,
+    conv_backward_data, conv_backward_weights, conv_forward,
 };
 pub use isa::{Isa, UnknownIsa};
 pub use linear::{

@@ -1,4 +1,4 @@
-//! Fully connected layers: a 1×1 convolution of images of one pixel.
+//! Fully connected layers, computed as 1×1 convolutions of images of one pixel.
 
 use crate::context::Context;
 use crate::conv::{
@@ -17,7 +17,7 @@ fn geometry(inputs: usize, outputs: usize) -> ConvGeometry {
     }
 }
 
-/// A linear layer of a batch as the convolution that computes it.
+/// The convolution that computes a linear layer with `inputs` and `outputs` features for a batch.
 pub fn linear_shape(batch: usize, inputs: usize, outputs: usize) -> ConvShape {
     shape(geometry(inputs, outputs), batch)
 }
@@ -31,7 +31,7 @@ fn shape(geometry: ConvGeometry, batch: usize) -> ConvShape {
     }
 }
 
-/// A linear layer's weights `[outputs, inputs]`, laid out for [`linear_forward`] and
+/// A linear layer's weights `[outputs, inputs]`, packed for [`linear_forward`] and, if trained,
 /// [`linear_backward_data`].
 #[derive(Clone, Debug)]
 pub struct PackedLinear {
@@ -40,7 +40,12 @@ pub struct PackedLinear {
 }
 
 impl PackedLinear {
-    /// Packs `weights` for the forward pass and, if `trained`, for the backward pass.
+    /// Packs `weights` (`[outputs, inputs]`) for the forward pass and, if `trained`, for the
+    /// backward pass.
+    ///
+    /// # Panics
+    ///
+    /// If `inputs` or `outputs` is zero, or the number of weights is not their product.
     pub fn new(
         ctx: &Context,
         inputs: usize,
@@ -55,7 +60,7 @@ impl PackedLinear {
         }
     }
 
-    /// Replaces the weights without allocating.
+    /// Replaces the weights, reusing the packed memory.
     pub fn repack(&mut self, ctx: &Context, weights: &[f32]) {
         self.forward.repack(ctx, weights);
         if let Some(transpose) = &mut self.transpose {
@@ -63,7 +68,7 @@ impl PackedLinear {
         }
     }
 
-    /// Memory that the packed weights take.
+    /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         self.forward.bytes()
             + self
@@ -73,7 +78,7 @@ impl PackedLinear {
     }
 }
 
-/// `y[n, o] = Σ x[n, i] w[o, i] + bias[o]`.
+/// Computes `y[n, o] = Σ x[n, i] w[o, i] + bias[o]`.
 ///
 /// # Panics
 ///
@@ -100,11 +105,11 @@ pub fn linear_forward(
     );
 }
 
-/// `dx[n, i] = Σ dy[n, o] w[o, i]`, added to what `dx` holds if `accumulate`.
+/// Computes `dx[n, i] = Σ dy[n, o] w[o, i]`, or adds it to `dx` if `accumulate`.
 ///
 /// # Panics
 ///
-/// If a length does not fit the layer and `batch`, or the layer was packed as not trained.
+/// If a length does not fit the layer and `batch`, or the layer was packed without `trained`.
 pub fn linear_backward_data(
     ctx: &Context,
     batch: usize,
@@ -124,8 +129,8 @@ pub fn linear_backward_data(
     );
 }
 
-/// `dw[o, i] = Σ dy[n, o] x[n, i]` and `db[o] = Σ dy[n, o]`, added to what they hold if
-/// `accumulate`.
+/// Computes `dw[o, i] = Σ dy[n, o] x[n, i]` and `db[o] = Σ dy[n, o]`, or adds them to `dw` and `db`
+/// if `accumulate`.
 ///
 /// # Panics
 ///
@@ -150,11 +155,7 @@ pub fn linear_backward_weights(
         accumulate,
     );
     if let Some(db) = db {
-        assert_eq!(
-            db.len(),
-            outputs,
-            "bias gradient: one float for each output"
-        );
+        assert_eq!(db.len(), outputs, "bias gradient: one float per output");
         if !accumulate {
             db.fill(0.0);
         }

@@ -1,35 +1,34 @@
-//! Cross-entropy, and what is read off the logits of a classifier while training.
+//! Softmax cross-entropy, its gradient, and top-1 accuracy while training.
 //!
-//! Logits are `[rows, classes]`, a row for each image. There are few of them
-//! beside the activations that they come from, so each row is plain arithmetic
-//! in f64.
+//! Logits are `[rows, classes]`, one row per image. They are few compared to a
+//! network's activations, so they are computed in f64 without SIMD.
 
 use std::ops::Range;
 
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
-/// A batch's loss and how many of its rows were classified rightly.
+/// A batch's loss and number of correct predictions.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Classification {
     /// Mean over the rows of the cross-entropy, in nats.
     pub loss: f64,
-    /// Rows whose largest logit is the label's; of equal ones the first counts
-    /// as the largest, and a row with NaN is never right.
+    /// Rows whose argmax is the label. Of equal logits the first is the argmax;
+    /// a row with NaN is never correct.
     pub correct: usize,
 }
 
-/// Rows that a thread takes at a time.
+/// Rows per task.
 const TASK_ROWS: usize = 16;
 
-/// Cross-entropy of the softmax of `logits` with the labels, smoothed by
-/// `smoothing` in [0, 1]: the target of a row is `1 - smoothing` at its label
-/// plus `smoothing / classes` everywhere (Szegedy et al., "Rethinking the
-/// Inception Architecture", 2016, section 7). Writes the gradient of the mean
-/// loss to `dlogits` if given.
+/// Mean cross-entropy of the softmax of `logits` with `labels`, one per row,
+/// and label smoothing in [0, 1]: a row's target is `1 - smoothing` at its
+/// label plus `smoothing / classes` everywhere (Szegedy et al., "Rethinking
+/// the Inception Architecture", 2016, section 7). Writes the gradient of the
+/// mean loss to `dlogits` if given.
 ///
 /// # Panics
-/// If there are no rows, lengths do not fit, or a label is no class.
+/// If there are no rows, lengths do not fit, or a label is not below `classes`.
 pub fn softmax_cross_entropy(
     ctx: &Context,
     logits: &[f32],
@@ -44,7 +43,7 @@ pub fn softmax_cross_entropy(
         "length of logits is not rows x classes"
     );
     if let Some(label) = labels.iter().find(|&&label| label as usize >= classes) {
-        panic!("label {label} is none of {classes} classes");
+        panic!("label {label} is out of range for {classes} classes");
     }
     let everywhere = f64::from(smoothing) / classes as f64;
     let at_label = 1.0 - f64::from(smoothing) + everywhere;
@@ -63,8 +62,9 @@ pub fn softmax_cross_entropy(
     Classification { loss, correct }
 }
 
-/// Mean cross-entropy of the softmax of `logits` with `targets`, a distribution
-/// over the classes for each row. Writes its gradient to `dlogits` if given.
+/// Mean cross-entropy of the softmax of `logits` with `targets`
+/// (`[rows, classes]`), a distribution over the classes for each row. Writes
+/// its gradient to `dlogits` if given.
 ///
 /// # Panics
 /// If there are no rows or lengths do not fit.
@@ -137,7 +137,7 @@ fn cross_entropy(
             for (class, &logit) in logits.iter().enumerate() {
                 let target = target(row, class);
                 weight += target;
-                // A logit of -inf is no loss where nothing is expected.
+                // 0 * ln(0) is 0: a logit of -inf with target 0 costs nothing.
                 if target != 0.0 {
                     *loss += target * (log_sum - f64::from(logit));
                 }

@@ -1,4 +1,4 @@
-//! Memory for tensors.
+//! Aligned memory for tensors and packed weights, in huge pages where that pays off.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::fmt;
@@ -6,27 +6,27 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// A cache line, and the widest vector.
+/// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
 
-/// A large page of the usual processors.
-const LARGE_PAGE: usize = 2 << 20;
+/// Bytes of a huge page on x86-64, and on Arm with pages of 4 KiB.
+const HUGE_PAGE: usize = 2 << 20;
 
-/// Floats whose first one starts a cache line.
+/// An array of floats, aligned to a cache line.
 ///
-/// Long arrays start at large pages and ask the system for them: kernels walk through several
-/// rows and planes at once, and with small pages much of their time goes into looking up
-/// addresses (a training step of a CIFAR network took 6 % longer).
+/// Arrays of two huge pages and more are aligned to huge pages and request them. Kernels read
+/// several rows and planes at once, so that small pages cause many TLB misses: without huge pages
+/// a training step of a CIFAR network took 6 % longer.
 pub struct AlignedVec {
     start: NonNull<f32>,
     len: usize,
-    /// Floats that were allocated; with none, `start` dangles.
+    /// Floats that were allocated; if 0, `start` dangles.
     capacity: usize,
-    /// The slab that they are a part of, if they were not allocated for themselves.
+    /// The slab that contains them; `None` if they are an allocation of their own.
     slab: Option<Arc<Slab>>,
 }
 
-// SAFETY: the floats are owned, and reached by the rules of borrowing alone.
+// SAFETY: the floats are owned, and accessible only by borrowing the array.
 unsafe impl Send for AlignedVec {}
 // SAFETY: as above.
 unsafe impl Sync for AlignedVec {}
@@ -36,21 +36,21 @@ impl AlignedVec {
     ///
     /// # Panics
     ///
-    /// If no array can be that long.
+    /// If the length in bytes exceeds `isize::MAX`.
     pub fn zeros(len: usize) -> Self {
         if len == 0 {
             return Self::default();
         }
-        // SAFETY: `len` floats were allocated, and nobody else has them.
+        // SAFETY: `len` floats were just allocated with this layout.
         unsafe { Self::zeroed(allocate(layout(len)), len, None) }
     }
 
-    /// `len` floats from `start` on, as zeros.
+    /// An array of the `len` floats from `start` on, set to zero.
     ///
     /// # Safety
     ///
-    /// They must be there, for this array alone, and stay as long as the slab does; without a
-    /// slab, they must have been allocated with [`layout`].
+    /// They must be valid, belong to this array only, and live as long as `slab`; without a slab,
+    /// they must have been allocated with [`layout`].
     unsafe fn zeroed(start: NonNull<f32>, len: usize, slab: Option<Arc<Slab>>) -> Self {
         // SAFETY: the caller's promise; all-zero bytes are the float zero.
         unsafe { start.write_bytes(0, len) };
@@ -67,7 +67,7 @@ impl AlignedVec {
         self.capacity * size_of::<f32>()
     }
 
-    /// Shows `len` of the floats that were allocated, whatever they hold.
+    /// Sets the length to at most the allocated floats, whose content is unspecified.
     pub(crate) fn set_len(&mut self, len: usize) {
         assert!(len <= self.capacity, "{len} of {} floats", self.capacity);
         self.len = len;
@@ -76,9 +76,9 @@ impl AlignedVec {
 
 fn layout(len: usize) -> Layout {
     let bytes = len * size_of::<f32>();
-    // Shorter arrays would be large pages in small part.
-    let align = if bytes >= 2 * LARGE_PAGE {
-        LARGE_PAGE
+    // Shorter arrays would contain less than one whole huge page on average.
+    let align = if bytes >= 2 * HUGE_PAGE {
+        HUGE_PAGE
     } else {
         LINE
     };
@@ -91,20 +91,20 @@ fn allocate(layout: Layout) -> NonNull<f32> {
     let Some(start) = NonNull::new(start) else {
         handle_alloc_error(layout)
     };
-    if layout.align() == LARGE_PAGE {
-        ask_for_large_pages(start, layout.size());
+    if layout.align() == HUGE_PAGE {
+        request_huge_pages(start, layout.size());
     }
     start
 }
 
-/// Memory that several arrays share, so that they lie in large pages though each of them is too
-/// short for one.
+/// An allocation shared by several arrays, so that arrays too short for huge pages of their own lie
+/// in huge pages too.
 struct Slab {
     start: NonNull<f32>,
     floats: usize,
 }
 
-// SAFETY: a slab itself reads and writes nothing; its floats are those of the arrays in it.
+// SAFETY: a slab does not access its floats, which belong to the arrays in it.
 unsafe impl Send for Slab {}
 // SAFETY: as above.
 unsafe impl Sync for Slab {}
@@ -116,27 +116,27 @@ impl Drop for Slab {
     }
 }
 
-/// Where the packed weights of a network come from: many arrays, each of which is read once in
-/// every run (with small pages, ResNet-50 took 1 to 2 % longer).
+/// The allocator of packed weights: many arrays, each read once per inference. Without huge pages,
+/// ResNet-50 took 1 to 2 % longer.
 #[derive(Default)]
 pub(crate) struct Slabs {
-    /// The slab that is being filled, and how many floats of it are taken.
+    /// The slab that is being filled, and the number of its floats in use.
     filling: Mutex<Option<(Arc<Slab>, usize)>>,
 }
 
 impl Slabs {
     /// Floats of a slab.
-    const FLOATS: usize = 4 * LARGE_PAGE / size_of::<f32>();
+    const FLOATS: usize = 4 * HUGE_PAGE / size_of::<f32>();
 
     /// `len` zeros.
     pub fn zeros(&self, len: usize) -> AlignedVec {
-        let long = layout(len).align() == LARGE_PAGE;
-        // `tests/sanitizers` wants to see where each array ends.
+        let long = layout(len).align() == HUGE_PAGE;
+        // `tests/sanitizers` needs separate allocations to detect accesses beyond an array.
         if len == 0 || long || cfg!(sdpoint_own_memory) {
             return AlignedVec::zeros(len);
         }
         let needed = len.next_multiple_of(LINE / size_of::<f32>());
-        // What a panic left is whole: it is replaced, not edited.
+        // Poisoning is harmless: the value is replaced as a whole, never half changed.
         let mut filling = self.filling.lock().unwrap_or_else(PoisonError::into_inner);
         let (slab, taken) = match filling.take() {
             Some((slab, taken)) if taken + needed <= slab.floats => (slab, taken),
@@ -147,20 +147,20 @@ impl Slabs {
             }
         };
         *filling = Some((slab.clone(), taken + needed));
-        // SAFETY: the slab has `needed` floats from `taken` on, which nobody got before.
+        // SAFETY: the slab has `needed` floats from `taken` on, which no other array contains.
         unsafe { AlignedVec::zeroed(slab.start.add(taken), len, Some(slab)) }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn ask_for_large_pages(start: NonNull<f32>, bytes: usize) {
-    // SAFETY: the range was just allocated; the advice changes no content. A system without
-    // large pages refuses it, and small ones do as well.
+fn request_huge_pages(start: NonNull<f32>, bytes: usize) {
+    // SAFETY: the range was just allocated, and the advice changes no content. Where the kernel
+    // refuses it, small pages work too.
     unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(not(target_os = "linux"))]
-fn ask_for_large_pages(_: NonNull<f32>, _: usize) {}
+fn request_huge_pages(_: NonNull<f32>, _: usize) {}
 
 impl Drop for AlignedVec {
     fn drop(&mut self) {
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn arrays_in_slabs_are_their_own_and_outlive_them() {
         let slabs = Slabs::default();
-        let lens = [3, 0, 70_000, 1, 2 * LARGE_PAGE, Slabs::FLOATS / 5];
+        let lens = [3, 0, 70_000, 1, 2 * HUGE_PAGE, Slabs::FLOATS / 5];
         let mut arrays: Vec<AlignedVec> =
             (0..40).map(|i| slabs.zeros(lens[i % lens.len()])).collect();
         for (i, array) in arrays.iter_mut().enumerate() {
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     fn arrays_are_zero_aligned_and_their_own() {
-        for len in [0, 1, 100, LARGE_PAGE, LARGE_PAGE + 3] {
+        for len in [0, 1, 100, HUGE_PAGE, HUGE_PAGE + 3] {
             let mut a = AlignedVec::zeros(len);
             assert_eq!((a.len(), a.bytes()), (len, 4 * len));
             assert!(a.iter().all(|&x| x == 0.0));

@@ -1,4 +1,4 @@
-//! The optimiser's update of the weights.
+//! The update of the weights by stochastic gradient descent.
 
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
@@ -6,22 +6,21 @@ use rten_simd::ops::{BitOps, NumOps};
 use crate::context::Context;
 use crate::lanes::{Expression, sweep};
 
-/// Stochastic gradient descent with momentum, as PyTorch's `SGD` without
-/// dampening has it.
+/// The parameters of one update by stochastic gradient descent with momentum,
+/// as in PyTorch's `SGD` without dampening.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sgd {
+pub struct SgdStep {
     /// Learning rate.
     pub lr: f32,
-    /// What is kept of the momentum from step to step, in [0, 1).
+    /// Momentum, in [0, 1).
     pub momentum: f32,
-    /// Factor of the weights that is added to their gradients.
+    /// Weight decay: L2 regularisation, added to the gradients.
     pub weight_decay: f32,
-    /// Whether to step along the momentum that the next step would have
-    /// (Nesterov).
+    /// Whether to use Nesterov momentum.
     pub nesterov: bool,
 }
 
-/// One step, in one pass over memory:
+/// Updates the weights and the momentum buffer in one pass over memory:
 ///
 /// ```text
 /// g = grad + weight_decay * weight
@@ -29,21 +28,21 @@ pub struct Sgd {
 /// weight -= lr * (g + momentum * buffer if nesterov, else buffer)
 /// ```
 ///
-/// `momentum_buffer` starts as zeros.
+/// `momentum_buffer` must be zero before the first update.
 ///
 /// # Panics
 /// If the lengths differ.
 pub fn sgd_step(
     ctx: &Context,
-    sgd: Sgd,
+    parameters: SgdStep,
     weights: &mut [f32],
     grads: &[f32],
     momentum_buffer: &mut [f32],
 ) {
-    sweep(ctx, sgd, [weights, momentum_buffer], [grads], []);
+    sweep(ctx, parameters, [weights, momentum_buffer], [grads], []);
 }
 
-impl Expression<2, 1, 0> for Sgd {
+impl Expression<2, 1, 0> for SgdStep {
     #[inline(always)]
     fn eval<I: Isa>(
         self,

@@ -1,4 +1,4 @@
-//! The machine's limit, for comparison.
+//! The machine's peak, for comparison.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use rten_simd::{Isa, SimdOp};
 
 use crate::context::Context;
 
-/// Multiply-adds on registers alone, on all threads of `ctx` at once: the most that any kernel
-/// can reach, in 10⁹ floating-point operations a second. Takes about 50 ms.
+/// Measures the peak of multiply-adds on registers, on all threads of `ctx` at once, in GFLOP/s: an
+/// upper bound for any kernel. Takes about 50 ms.
 pub fn peak_gflops(ctx: &Context) -> f64 {
     const ROUNDS: usize = 1 << 16;
-    // More tasks than threads: one that starts late takes fewer.
+    // More tasks than threads, so that a thread that starts late runs fewer.
     let tasks = 16 * ctx.threads();
     (0..5)
         .map(|_| {
@@ -25,7 +25,7 @@ pub fn peak_gflops(ctx: &Context) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// Independent sums: enough to hide the latency of a multiply-add, few enough for registers.
+/// Independent sums: enough to hide the latency of a multiply-add, and they fit in 16 registers.
 const SUMS: usize = 12;
 
 struct MultiplyAdd(usize);

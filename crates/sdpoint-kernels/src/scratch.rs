@@ -1,27 +1,28 @@
-//! Working memory that kernels take for a call and give back, so that only the first call of
-//! a shape allocates.
+//! A pool of working memory: kernels borrow buffers for a call, so that only the first call of a
+//! shape allocates.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::memory::AlignedVec;
 
-/// Buffers that nobody uses at the moment.
+/// A pool of buffers.
 #[derive(Default)]
 pub(crate) struct ScratchPool {
     free: Mutex<Free>,
 }
 
+/// The buffers that are not in use.
 #[derive(Default)]
 struct Free {
     buffers: Vec<AlignedVec>,
-    /// Bytes of all buffers, those in use included.
+    /// Bytes of all buffers, including those in use.
     bytes: usize,
 }
 
 impl ScratchPool {
-    /// The smallest free buffer that holds `len` floats; where none does, the largest one
-    /// makes way for a larger one, so that the buffers settle at what the calls need.
+    /// The smallest free buffer that holds `len` floats. If none does, the largest one is replaced
+    /// by a new one, so that the pool converges to the sizes that the calls need.
     pub(crate) fn take(&self, len: usize) -> Scratch<'_> {
         let bytes = len * size_of::<f32>();
         let mut free = self.lock();
@@ -51,7 +52,7 @@ impl ScratchPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {
-        // A panic elsewhere leaves the list of buffers whole.
+        // Poisoning is harmless: no panic leaves the list of buffers inconsistent.
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,10 +1,10 @@
-//! One slice written by several threads.
+//! A mutable slice shared by threads that write disjoint parts.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A mutable slice that several threads write at once, each its own elements, for tilings
-/// that `chunks_mut` cannot express.
+/// A mutable slice that several threads write at once, each its own elements, where the elements of
+/// a thread are not one of the chunks that `chunks_mut` can express.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut<'a, T> {
     start: *mut T,
@@ -12,8 +12,8 @@ pub(crate) struct SharedMut<'a, T> {
     slice: PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: the elements are reachable only through `unsafe` methods whose callers promise that
-// no two threads hold the same one.
+// SAFETY: the elements are accessible only through `unsafe` methods and raw pointers, whose users
+// ensure that no two threads access the same element.
 unsafe impl<T: Send> Send for SharedMut<'_, T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
@@ -31,8 +31,7 @@ impl<'a, T> SharedMut<'a, T> {
     ///
     /// # Safety
     ///
-    /// While the result lives, nobody else may use an element of `range` through a copy of
-    /// `self`.
+    /// While the result lives, no element of `range` may be accessed through a copy of `self`.
     #[inline(always)]
     pub(crate) unsafe fn slice(&self, range: Range<usize>) -> &'a mut [T] {
         assert!(
@@ -51,7 +50,7 @@ impl<'a, T> SharedMut<'a, T> {
         self.len
     }
 
-    /// The slice's first element, for kernels that compute addresses themselves.
+    /// A pointer to the first element, for kernels that compute addresses themselves.
     #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut T {
         self.start

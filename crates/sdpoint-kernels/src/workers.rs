@@ -1,9 +1,9 @@
-//! Threads that help callers with their work.
+//! A thread pool whose threads help callers with their work.
 //!
-//! Rayon's scope waits until each job that it spawned was begun by a thread of the pool. Where
-//! another program holds that thread's core, the caller, long done with all the tasks by
-//! itself, waits for a time slice of the scheduler to learn that nothing is left. Here a
-//! caller takes back what nobody has begun.
+//! Rayon's scope returns only when each spawned job has been started by a thread of the pool. If
+//! another program occupies that thread's core, a caller that has already done all tasks itself
+//! waits for a time slice of the scheduler. Here, the caller withdraws a job that no thread has
+//! started.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,7 +13,7 @@ use crate::sync::{
     Arc, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, SPINS, spin_loop,
 };
 
-/// A pool of threads. Dropping it ends them.
+/// A pool of threads. Dropping it stops them.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -21,11 +21,11 @@ pub(crate) struct Workers {
 
 struct Shared {
     state: Mutex<State>,
-    /// Something was posted, or the pool is closing.
+    /// Signalled when a job is posted, or the pool closes.
     posted: Condvar,
-    /// A job has no helper any more.
+    /// Signalled when the last helper of a job has left it.
     left: Condvar,
-    /// How many jobs were posted so far, for threads that wait awake.
+    /// The number of jobs posted so far, for threads that spin.
     posts: AtomicUsize,
 }
 
@@ -45,17 +45,16 @@ struct Posted {
 /// A job on its caller's stack.
 struct Job<'a> {
     work: &'a (dyn Fn() + Sync),
-    /// Helpers at work; changed under the pool's lock alone.
+    /// Helpers at work. Changed only under the pool's lock.
     helpers: AtomicUsize,
-    /// What the first helper that panicked panicked with.
+    /// The payload of the first helper's panic.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct JobPtr(*const Job<'static>);
 
-// SAFETY: a job is shared between threads by reference alone: `work` is `Sync`, as are the
-// counter and the mutex beside it.
+// SAFETY: threads access a job by shared reference only, and all its fields are `Sync`.
 unsafe impl Send for JobPtr {}
 
 impl Workers {
@@ -80,11 +79,11 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Runs `work` on this thread and, as they come, on up to `helpers` others; returns when
-    /// all that began have returned.
+    /// Runs `work` on this thread and on up to `helpers` other threads as they become free. Returns
+    /// when all calls that were started have returned.
     ///
-    /// `work` has to take what it does from a supply that it shares with the other calls, and
-    /// to return when that is used up: nobody can tell how many calls there will be.
+    /// `work` has to take its tasks from a queue shared by all calls, and return when the queue is
+    /// empty, as the number of calls is not known in advance.
     ///
     /// # Panics
     ///
@@ -117,8 +116,7 @@ impl Drop for Workers {
     }
 }
 
-/// Keeps a job open; dropped, also by a panic, it takes the job back and waits for those who
-/// joined it.
+/// Keeps a job open. When dropped, by a panic too, withdraws the job and waits for its helpers.
 struct Posting<'a> {
     shared: &'a Shared,
     job: JobPtr,
@@ -127,7 +125,7 @@ struct Posting<'a> {
 
 impl<'a> Posting<'a> {
     fn new(shared: &'a Shared, job: &'a Job<'_>, seats: usize) -> Self {
-        // The lifetime is forgotten here, and kept by `drop`: nobody has the pointer after it.
+        // Erases the lifetime. Sound because no thread has the pointer after `drop` has returned.
         let ptr = JobPtr(std::ptr::from_ref(job).cast());
         let mut state = shared.lock();
         state.open.push(Posted { job: ptr, seats });
@@ -171,7 +169,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread of the pool does.
+    /// The loop of a thread of the pool.
     fn serve(&self) {
         while let Some(ptr) = self.join_job() {
             // SAFETY: the caller's `Posting` outlives the helpers that it counts, and this
@@ -182,7 +180,7 @@ impl Shared {
                 first.get_or_insert(panic);
             }
             let state = self.lock();
-            // From here on the job may be gone.
+            // From here on the job may no longer exist.
             if job.helpers.fetch_sub(1, Ordering::Release) == 1 {
                 self.left.notify_all();
             }
@@ -190,7 +188,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a job and takes a seat in it; nothing if the pool closes.
+    /// Waits for a job and joins it; `None` if the pool closes.
     fn join_job(&self) -> Option<JobPtr> {
         let mut spins = 0;
         let mut state = self.lock();
@@ -201,7 +199,7 @@ impl Shared {
             if let Some(index) = state.open.iter().position(|posted| posted.seats > 0) {
                 let posted = &mut state.open[index];
                 posted.seats -= 1;
-                // SAFETY: a posted job is there until its `Posting` takes it back.
+                // SAFETY: a posted job is valid until its `Posting` withdraws it.
                 let job = unsafe { &*posted.job.0 };
                 job.helpers.fetch_add(1, Ordering::Relaxed);
                 return Some(posted.job);
@@ -239,7 +237,7 @@ mod tests {
     #[test]
     fn helpers_join_the_caller() {
         let workers = Workers::new(2).unwrap();
-        // Passes only if three threads are in it at once.
+        // Passes only if three threads wait at once.
         let barrier = Barrier::new(3);
         for _ in 0..100 {
             workers.run(2, &|| {
@@ -266,12 +264,12 @@ mod tests {
         let (entered, leave) = (Barrier::new(3), Barrier::new(2));
         let caller = std::thread::current().id();
         std::thread::scope(|scope| {
-            // Keeps the only helper busy until the end.
+            // Occupies the only helper until the end.
             scope.spawn(|| {
                 let holder = std::thread::current().id();
                 workers.run(1, &|| {
-                    // The holder stays too, or it would take the job back
-                    // from a helper that is slow to come.
+                    // The holder waits too, or it would withdraw the job
+                    // before a slow helper has joined it.
                     entered.wait();
                     if std::thread::current().id() != holder {
                         leave.wait();

@@ -17,7 +17,7 @@ use sdpoint_engine::{
 };
 use sdpoint_kernels::{
     Activation, ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual,
-    Second, conv_backward_data, conv_backward_weights, conv_forward,
+    SecondOutput, conv_backward_data, conv_backward_weights, conv_forward,
 };
 
 /// A convolution on a batch of images.
@@ -168,7 +168,7 @@ fn hash_layer(ctx: &Context, layer: &Layer, lines: &mut String) {
         shift: Some(&shift),
         residual: Some(Residual::Tensor(&dy)),
         activation: Activation::Relu,
-        second: Some(Second {
+        second: Some(SecondOutput {
             scale: &scale2,
             shift: &shift2,
             activation: Activation::Identity,

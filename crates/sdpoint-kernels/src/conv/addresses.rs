@@ -1,5 +1,5 @@
-//! How the innermost loop addresses a tile's pixels with the few general-purpose registers that
-//! there are.
+//! Addressing of a tile's pixels in the innermost loop, with as few general-purpose registers as
+//! possible: x86-64 has 16, and a spilled address costs another load per multiply-add.
 
 use rten_simd::Isa;
 
@@ -7,27 +7,28 @@ use super::gather::BLOCK;
 use super::tuning::MAX_PIXELS;
 use crate::isa::Registers;
 
-/// Where the pixels of a tile lie: distances in floats.
+/// The positions of a tile's pixels; strides and offsets in floats. 16 and 32 registers are the
+/// vector registers of an instruction set.
 #[derive(Clone, Copy)]
 pub(super) enum Pixels<'a> {
-    /// Side by side, this far apart in the input and in the output. With 16 registers, in the
-    /// input always [`BLOCK`].
+    /// One row, with these strides in the input and in the output. With 16 registers, the stride
+    /// in the input is always [`BLOCK`].
     Row { input: usize, output: usize },
-    /// Side by side in two rows of equal length, [`BLOCK`] apart in the input: how far apart
-    /// rows are in the input, and rows and pixels in the output. With 32 registers.
+    /// Two rows of equal length, with a pixel stride of [`BLOCK`] in the input. Only with 32
+    /// registers.
     TwoRows {
         input_row: usize,
         output_row: usize,
         output: usize,
     },
-    /// Anywhere: how far from the tile's input and output each of them is. With 16 registers,
-    /// whose tiles are so small that those at the ends of rows would be a waste, and leave
-    /// enough registers for the addresses.
+    /// Arbitrary: the offsets of each pixel in input and output. Only with 16 registers, whose
+    /// tiles are so small that partial tiles at the ends of rows would cost too much, and leave
+    /// enough general-purpose registers for an address per pixel.
     Scattered(&'a [[usize; 2]]),
 }
 
 impl Pixels<'_> {
-    /// How far from the tile's output pixel `pixel` of `count` is.
+    /// The offset of pixel `pixel` of `count` from the tile's output.
     pub fn output(&self, pixel: usize, count: usize) -> usize {
         match *self {
             Pixels::Row { output, .. } => pixel * output,
@@ -42,35 +43,36 @@ impl Pixels<'_> {
     }
 }
 
-/// The addresses of `P` pixels, in as few registers as they need, and for what kernels with such
+/// The addresses of `P` pixels in as few registers as possible, and which kernels with this form of
 /// addresses are compiled.
 pub(super) trait Addresses<I: Isa, const P: usize>: Sized {
-    /// Whether there are kernels with such addresses.
+    /// Whether any kernels are compiled.
     const COMPILED: bool;
 
-    /// Whether they make outputs of their sums, and not only keep them.
+    /// Whether those kernels can apply the epilogue and store outputs.
     const STORES: bool = true;
 
-    /// Whether they continue other products' sums and add to them, as Strassen's algorithm does.
+    /// Whether those kernels support initial sums and addends, for Strassen's algorithm.
     const CONTINUES: bool = false;
 
-    /// For an input whose first pixel is at `first`.
+    /// The addresses for an input whose first pixel is at `first`.
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self;
 
-    /// How far from the tile's output each pixel is.
+    /// The offset of each pixel from the tile's output.
     fn outputs(pixels: &Pixels<'_>) -> [usize; P];
 
-    /// A channel of a pixel; channels come in turn.
+    /// The address of a channel of a pixel. Channels are visited in order.
     fn pixel(&self, pixel: usize, channel: usize) -> *const f32;
 
-    /// Ends a channel.
+    /// Advances to the next channel.
     #[inline(always)]
     fn next_channel(&mut self) {}
 }
 
-/// Of a row whose pixels are [`BLOCK`] floats apart: a constant, so that one address is enough.
+/// A row with a pixel stride of [`BLOCK`] floats. The stride is a constant, so that one register is
+/// enough.
 ///
-/// With 16 registers, only Winograd's algorithm has such rows.
+/// With 16 registers, used by Winograd's algorithm only.
 pub(super) struct Blocks(*const f32);
 
 impl<I: Isa, const P: usize> Addresses<I, P> for Blocks {
@@ -94,7 +96,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Blocks {
     }
 }
 
-/// Of two rows, likewise: two addresses.
+/// Two rows with a pixel stride of [`BLOCK`] floats: one register each.
 pub(super) struct TwoRows([*const f32; 2]);
 
 impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
@@ -125,8 +127,8 @@ impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
     }
 }
 
-/// Of a row whose pixels are any distance apart. An address may be a register and a small
-/// multiple of another, so that those of every third pixel and the distance are enough.
+/// A row with any pixel stride. An address may be a base register plus 1 or 2 times an index
+/// register, so that a register per three pixels and one for the stride are enough.
 pub(super) struct Strided {
     first: *const f32,
     thirds: [usize; MAX_PIXELS.div_ceil(3)],
@@ -155,7 +157,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
         row_outputs(pixels)
     }
 
-    /// Of the channel that it is at.
+    /// The address at the current channel.
     #[inline(always)]
     fn pixel(&self, pixel: usize, _: usize) -> *const f32 {
         let third = self.first.with_addr(self.thirds[pixel / 3]);
@@ -170,7 +172,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
     }
 }
 
-/// Of pixels anywhere: an address each, of which there are `P`.
+/// Arbitrary pixels: one register each; the first `P` are used.
 pub(super) struct Scattered([*const f32; 8]);
 
 impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
@@ -211,8 +213,8 @@ fn row_outputs<const P: usize>(pixels: &Pixels<'_>) -> [usize; P] {
     std::array::from_fn(|p| p * output)
 }
 
-/// The same value, hidden from the optimiser: it would keep an address for each pixel instead of
-/// what they are made from, which is more than there are registers.
+/// The same value, opaque to the optimiser, which would otherwise precompute an address per pixel,
+/// more than there are registers.
 #[inline(always)]
 fn in_register(value: usize) -> usize {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

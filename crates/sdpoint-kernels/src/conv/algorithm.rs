@@ -1,15 +1,15 @@
-//! Which algorithm computes a convolution.
+//! The choice of the algorithm that computes a convolution.
 //!
-//! The choice follows from the shape and the instruction set alone: neither the number of
-//! threads nor earlier batches change it, and so neither changes a bit of a result. All that
-//! depends on it asks the functions here. For each algorithm there is one condition for what it
-//! can compute, and one for where it is the fastest, whose numbers are in `tuning.rs`.
+//! The choice depends on the shape and the instruction set only, so that neither the number of
+//! threads nor earlier batches change a bit of a result. This file is the only place that makes
+//! it. Each algorithm has two predicates: `*_computes` for the shapes it supports, and `*_pays` for
+//! those where it is the fastest; the thresholds are in `tuning.rs`.
 
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-use super::gather::{BLOCK, Window};
+use super::gather::{BLOCK, ConvWindow};
 use super::geometry::{ConvGeometry, ConvShape};
 use super::layout::BlockedLayout;
 use super::merge::Merged;
@@ -17,21 +17,21 @@ use super::problem::{Phase, Problem};
 use super::tuning;
 use crate::isa::Isa;
 
-/// An algorithm for the products of a convolution.
+/// An algorithm that computes a convolution or one of its gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConvAlgorithm {
-    /// An implicit matrix product of as many multiplications as the definition has.
+    /// An implicit GEMM with all multiplications of the definition; computes every shape.
     Direct,
-    /// Groups of one, two, four or eight channels: vectors run over several groups.
+    /// Vectors across several groups of one (depth-wise), two, four or eight channels.
     Grouped,
-    /// Winograd's minimal filtering for 3×3 kernels of stride 1.
+    /// Winograd's minimal filtering F(m×m, 3×3), for 3×3 kernels with stride 1.
     Winograd(WinogradTile),
-    /// One level of Strassen's algorithm for 1×1 kernels.
+    /// One level of Strassen's algorithm, for 1×1 kernels.
     Strassen,
 }
 
-/// The outputs of a tile of Winograd's algorithm.
+/// The outputs of a tile of Winograd's algorithm, m×m in F(m×m, 3×3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WinogradTile {
     /// F(2×2, 3×3): 16 multiplications for 4 outputs instead of 36.
@@ -41,7 +41,7 @@ pub enum WinogradTile {
 }
 
 impl WinogradTile {
-    /// Outputs in rows and in columns.
+    /// m: the rows of outputs of a tile, and the columns.
     pub(super) const fn outputs(self) -> usize {
         match self {
             WinogradTile::Two => 2,
@@ -49,7 +49,7 @@ impl WinogradTile {
         }
     }
 
-    /// Points, each with a matrix product of its own: as many as a tile has inputs.
+    /// Interpolation points, each with a GEMM of its own: (m + 2)², as many as a tile has inputs.
     pub(super) const fn points(self) -> usize {
         let inputs = self.outputs() + 2;
         inputs * inputs
@@ -63,13 +63,13 @@ impl WinogradTile {
         }
     }
 
-    /// Tiles of all images.
+    /// Tiles that cover the outputs of all images.
     fn count(self, problem: &Problem) -> usize {
         let [rows, columns] = problem.grid.map(|size| size.div_ceil(self.outputs()));
         problem.batch * rows * columns
     }
 
-    /// Whether tiles of this size are worth their transforms.
+    /// Whether the saved multiplications outweigh the transforms.
     fn pays(self, layout: &BlockedLayout, problem: &Problem) -> bool {
         let [height, width] = problem.grid;
         let outputs = problem.batch * height * width;
@@ -82,8 +82,8 @@ impl WinogradTile {
 }
 
 impl ConvAlgorithm {
-    /// All algorithms, in the order in which they are tried: the first that can compute a shape
-    /// and pays for it is chosen.
+    /// All algorithms in order of preference: the first that supports a shape and pays off is
+    /// chosen.
     pub const ALL: [ConvAlgorithm; 5] = [
         ConvAlgorithm::Grouped,
         ConvAlgorithm::Winograd(WinogradTile::Four),
@@ -116,7 +116,7 @@ impl FromStr for ConvAlgorithm {
     }
 }
 
-/// A name that is none of the algorithms'.
+/// The error for a name that is not an algorithm's; holds the name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownAlgorithm(pub String);
 
@@ -126,7 +126,7 @@ impl fmt::Display for UnknownAlgorithm {
         let UnknownAlgorithm(name) = self;
         write!(
             f,
-            "unknown convolution algorithm '{name}'; there are {}",
+            "unknown convolution algorithm '{name}'; use one of {}",
             names.join(", ")
         )
     }
@@ -134,7 +134,8 @@ impl fmt::Display for UnknownAlgorithm {
 
 impl Error for UnknownAlgorithm {}
 
-/// How algorithms are chosen.
+/// The rule by which algorithms are chosen: for an instruction set, and possibly with one
+/// algorithm forced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlgorithmChoice {
     isa: Isa,
@@ -142,12 +143,12 @@ pub struct AlgorithmChoice {
 }
 
 impl AlgorithmChoice {
-    /// The fastest algorithm for each shape.
+    /// Chooses the fastest algorithm for each shape.
     pub fn new(isa: Isa) -> Self {
         AlgorithmChoice { isa, forced: None }
     }
 
-    /// This algorithm for all shapes that it can compute, and the fastest for the others.
+    /// Chooses `algorithm` for all shapes that it supports, and the fastest for the others.
     pub fn forcing(self, algorithm: ConvAlgorithm) -> Self {
         AlgorithmChoice {
             forced: Some(algorithm),
@@ -160,15 +161,15 @@ impl AlgorithmChoice {
         self.isa
     }
 
-    /// The algorithm of a forward pass.
+    /// The algorithm for a forward pass.
     pub fn forward(&self, shape: &ConvShape) -> ConvAlgorithm {
         let geometry = &shape.geometry;
         let layout = Merged::new(geometry).forward_layout(self.isa, geometry);
         self.of_dense_or_grouped(geometry, &layout, &Problem::forward(shape))
     }
 
-    /// The algorithms of a backward pass to data, each once: with a stride there are several
-    /// products.
+    /// The algorithms for a backward pass to data, without duplicates. With a stride above 1 there
+    /// are several GEMMs, whose algorithms may differ.
     pub fn backward_data(&self, shape: &ConvShape) -> Vec<ConvAlgorithm> {
         let geometry = &shape.geometry;
         let merged = Merged::new(geometry);
@@ -184,7 +185,7 @@ impl AlgorithmChoice {
         algorithms
     }
 
-    /// The algorithm of a backward pass to weights.
+    /// The algorithm for a backward pass to weights.
     pub fn backward_weights(&self, shape: &ConvShape) -> ConvAlgorithm {
         let geometry = &shape.geometry;
         let problem = Problem::forward(shape);
@@ -222,14 +223,13 @@ impl AlgorithmChoice {
         }
     }
 
-    /// The width of the groups of a convolution whose weights, of one of its products, are packed
-    /// for [`ConvAlgorithm::Grouped`]; none if they are packed as dense matrices. The sizes of
-    /// batch and images make no difference.
+    /// The channels per group if the weights are packed for [`ConvAlgorithm::Grouped`], or `None`
+    /// if they are packed as dense matrices. Independent of the sizes of batch and images.
     pub(super) fn group_width(
         &self,
         geometry: &ConvGeometry,
         layout: &BlockedLayout,
-        window: &Window,
+        window: &ConvWindow,
     ) -> Option<usize> {
         let width = geometry.group_width()?;
         let grouped = match self.forced {
@@ -241,7 +241,7 @@ impl AlgorithmChoice {
         grouped.then_some(width)
     }
 
-    /// The algorithm of a product whose weights are packed as dense matrices.
+    /// The algorithm for a problem whose weights are packed as dense matrices.
     pub(super) fn of_dense(&self, layout: &BlockedLayout, problem: &Problem) -> ConvAlgorithm {
         let winograd = |tile: WinogradTile| Candidate {
             algorithm: ConvAlgorithm::Winograd(tile),
@@ -259,9 +259,13 @@ impl AlgorithmChoice {
         ])
     }
 
-    /// Whether weights are transformed for tiles of 4×4 outputs when they are packed, as most
-    /// batches use them, and they are few.
-    pub(super) fn transforms_when_packed(&self, layout: &BlockedLayout, window: &Window) -> bool {
+    /// Whether F(4×4, 3×3) weights are transformed at packing time rather than by the first product
+    /// that needs them: where most batch sizes will use them and they take little memory.
+    pub(super) fn transforms_when_packed(
+        &self,
+        layout: &BlockedLayout,
+        window: &ConvWindow,
+    ) -> bool {
         let tile = WinogradTile::Four;
         let wanted = match self.forced {
             None => channels(layout) >= tile.fewest_channels(),
@@ -272,8 +276,8 @@ impl AlgorithmChoice {
             && layout.with_taps(1).len() <= tuning::WINOGRAD_EAGER_FLOATS
     }
 
-    /// The forced algorithm if it is among those that compute the shape; otherwise the first that
-    /// does and pays; otherwise the direct one, which computes everything.
+    /// The forced algorithm if it supports the shape; otherwise the first candidate that supports
+    /// it and pays off; otherwise [`ConvAlgorithm::Direct`], which supports every shape.
     fn first<const N: usize>(&self, candidates: [Candidate; N]) -> ConvAlgorithm {
         let computing = || candidates.iter().filter(|candidate| candidate.computes);
         let forced = self.forced.filter(|&forced| {
@@ -289,30 +293,30 @@ impl AlgorithmChoice {
     }
 }
 
-/// An algorithm other than the direct one.
+/// An alternative to the direct algorithm.
 struct Candidate {
     algorithm: ConvAlgorithm,
-    /// Whether it can compute the shape at all.
+    /// Whether it supports the shape.
     computes: bool,
-    /// Whether it is the fastest.
+    /// Whether it is faster than those after it.
     pays: bool,
 }
 
-/// The fewer of a group's input and output channels.
+/// The smaller of the numbers of input and output channels of a group.
 fn channels(layout: &BlockedLayout) -> usize {
     layout.group_in.min(layout.group_out)
 }
 
-/// Groups have to begin where channel blocks do.
-fn winograd_computes(window: &Window, layout: &BlockedLayout) -> bool {
+/// A group has to begin at the start of a channel block.
+fn winograd_computes(window: &ConvWindow, layout: &BlockedLayout) -> bool {
     window.kernel == [3, 3]
         && window.stride == [1, 1]
         && window.unrolled.is_none()
         && (layout.groups == 1 || layout.group_in.is_multiple_of(BLOCK))
 }
 
-/// The pixels of an image, which has more than one, are halved in the order in which they lie in
-/// memory: that of their rows.
+/// The pixels of an image are halved in memory order, so rows must be adjacent and an image must
+/// have at least two pixels.
 fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
     let pair_of_blocks = 2 * tuning::VECTORS * layout.lanes();
@@ -321,7 +325,7 @@ fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
         && layout.group_in.is_multiple_of(2 * BLOCK)
         && layout.group_out.is_multiple_of(pair_of_blocks)
         && problem.rows_are_adjacent()
-        && height * width > problem.joined
+        && height * width > problem.images_per_row
 }
 
 fn strassen_pays(problem: &Problem, layout: &BlockedLayout) -> bool {

@@ -1,7 +1,7 @@
-//! The backward pass to data: a product for each [`Phase`] of the stride.
+//! The backward pass to data: one product per [`Phase`] of the stride.
 
 use super::assert_len;
-use super::epilogue::Finish;
+use super::epilogue::TileEpilogue;
 use super::execute::execute;
 use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape, Flattened};
@@ -13,16 +13,22 @@ use super::product::Product;
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
-/// A convolution's weights, laid out for [`conv_backward_data`] on one instruction set.
+/// A convolution's weights, transposed, flipped and packed for [`conv_backward_data`] on one
+/// instruction set.
 #[derive(Clone, Debug)]
 pub struct PackedConvTranspose {
     geometry: ConvGeometry,
-    /// Each with its weights; none where it has no taps, and the gradients are zero.
+    /// Each with its weights, or `None` if it has no taps and its gradients are zero.
     phases: Vec<(Phase, Option<PackedWeights>)>,
 }
 
 impl PackedConvTranspose {
-    /// Packs `weights`, in the order output channel, input channel, row, column.
+    /// Packs `weights`, `[out_channels, in_channels / groups, kernel height, kernel width]`.
+    ///
+    /// # Panics
+    ///
+    /// If the geometry has a size of zero, its groups do not divide its channels, or the number of
+    /// weights does not fit it.
     pub fn new(ctx: &Context, geometry: ConvGeometry, weights: &[f32]) -> Self {
         geometry.assert_valid();
         let merged = Merged::new(&geometry);
@@ -41,7 +47,11 @@ impl PackedConvTranspose {
         packed
     }
 
-    /// Replaces the weights without allocating.
+    /// Replaces the weights, reusing the packed memory.
+    ///
+    /// # Panics
+    ///
+    /// If the number of weights does not fit the geometry.
     pub fn repack(&mut self, ctx: &Context, weights: &[f32]) {
         let geometry = &self.geometry;
         assert_len("weights", weights.len(), geometry.weight_len());
@@ -74,7 +84,7 @@ impl PackedConvTranspose {
         }
     }
 
-    /// The convolution whose data gradient this serves.
+    /// The convolution.
     pub fn geometry(&self) -> &ConvGeometry {
         &self.geometry
     }
@@ -85,18 +95,20 @@ impl PackedConvTranspose {
         phases.filter_map(|(phase, weights)| Some((phase, weights.as_ref()?)))
     }
 
-    /// Memory that the packed weights take.
+    /// Bytes of the packed weights, in all forms made so far.
     pub fn bytes(&self) -> usize {
         self.products().map(|(_, weights)| weights.bytes()).sum()
     }
 }
 
-/// The gradient `dx` with respect to the input, from the gradient `dy` with respect to the
-/// output; added to what `dx` holds if `accumulate`.
+/// Computes the gradient `dx` with respect to the input (of the input's shape) from the gradient
+/// `dy` with respect to the output. Adds it to the content of `dx` if `accumulate`, and replaces it
+/// otherwise.
 ///
 /// # Panics
 ///
-/// If a length does not fit `shape`, or `w` is of another geometry or instruction set.
+/// If a length does not fit `shape`, or `w` was packed for another geometry, instruction set or
+/// forced algorithm.
 pub fn conv_backward_data(
     ctx: &Context,
     shape: &ConvShape,
@@ -137,7 +149,7 @@ pub fn conv_backward_data(
             weights,
             output,
             accumulate,
-            finish: Finish::default(),
+            epilogue: TileEpilogue::default(),
         };
         execute(ctx, &product);
     }

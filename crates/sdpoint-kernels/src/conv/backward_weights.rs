@@ -9,9 +9,10 @@ use super::reduction::Reduction;
 use super::{assert_len, direct, grouped, winograd};
 use crate::context::Context;
 
-/// The gradient `dw` with respect to the weights (output channel, input channel, row, column),
-/// from the input `x` and the gradient `dy` with respect to the output; added to what `dw`
-/// holds if `accumulate`. Returns the algorithm that computed it.
+/// Computes the gradient `dw` with respect to the weights (`[out_channels, in_channels / groups,
+/// kernel height, kernel width]`) from the input `x` and the gradient `dy` with respect to the
+/// output. Adds it to the content of `dw` if `accumulate`, and replaces it otherwise. Returns the
+/// algorithm that computed it.
 ///
 /// # Panics
 ///
@@ -64,7 +65,7 @@ pub fn conv_backward_weights(
         ConvAlgorithm::Winograd(_) => {
             winograd::backward_weights::run(ctx, &reduction, dw, accumulate);
         }
-        ConvAlgorithm::Strassen => unreachable!("no gradient of weights is computed so"),
+        ConvAlgorithm::Strassen => unreachable!("Strassen's algorithm is for products only"),
     }
     algorithm
 }

@@ -1,4 +1,5 @@
-//! What happens to finished sums while they are in cache.
+//! The epilogue of the kernels: scale, shift, residual, activation and second output, applied to
+//! sums in registers.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, Simd};
@@ -6,17 +7,17 @@ use rten_simd::{Isa, Simd};
 use crate::activation::Activation;
 use crate::shared_mut::SharedMut;
 
-/// [`super::Epilogue`] in the form that tasks share.
+/// [`super::Epilogue`] in a form that can be shared by tasks: its outputs are [`SharedMut`].
 #[derive(Clone, Copy, Default)]
-pub(super) struct Finish<'a> {
+pub(super) struct TileEpilogue<'a> {
     pub scale: Option<&'a [f32]>,
     pub shift: Option<&'a [f32]>,
     pub residual: Option<Addend<'a>>,
     pub activation: Activation,
-    pub second: Option<SecondFinish<'a>>,
+    pub second: Option<SecondEpilogue<'a>>,
 }
 
-/// [`super::Residual`] in the form that tasks share.
+/// [`super::Residual`] in a form that can be shared by tasks.
 #[derive(Clone, Copy)]
 pub(super) enum Addend<'a> {
     Tensor(&'a [f32]),
@@ -33,16 +34,17 @@ impl Addend<'_> {
     }
 }
 
+/// [`super::SecondOutput`] in a form that can be shared by tasks.
 #[derive(Clone, Copy)]
-pub(super) struct SecondFinish<'a> {
+pub(super) struct SecondEpilogue<'a> {
     pub scale: &'a [f32],
     pub shift: &'a [f32],
     pub activation: Activation,
     pub out: SharedMut<'a, f32>,
 }
 
-impl Finish<'_> {
-    /// Whether the sums are the result.
+impl TileEpilogue<'_> {
+    /// Whether the result is the sums themselves.
     pub fn is_identity(&self) -> bool {
         self.scale.is_none()
             && self.shift.is_none()
@@ -51,8 +53,8 @@ impl Finish<'_> {
             && self.second.is_none()
     }
 
-    /// Stores what a vector of sums becomes at `to`, which is element `at` of the output tensor,
-    /// and the second output.
+    /// Applies the epilogue to one vector of sums and stores the result at `to`, which is element
+    /// `at` of the output tensor, and the second output. Masked, where the vector is not full.
     ///
     /// # Safety
     ///
@@ -62,7 +64,7 @@ impl Finish<'_> {
     pub unsafe fn store<I: Isa>(
         &self,
         isa: I,
-        lanes: &FinishLanes<I>,
+        lanes: &EpilogueLanes<I>,
         sum: I::F32,
         to: *mut f32,
         at: usize,
@@ -91,17 +93,17 @@ impl Finish<'_> {
         }
     }
 
-    /// The same for `N` vectors of the channels from `channel` on, which all exist; `places` says
-    /// how far from `to` each belongs. With `accumulate`, sums go on from what is there.
+    /// The same for `N` full vectors, all of the channels from `channel` on; `places` are their
+    /// offsets from `to`. With `accumulate`, the previous content is added to the sums first.
     ///
-    /// No loop here has branches, so that all is unrolled and the sums stay in registers; and
-    /// factors are loaded when they are needed, for a micro-kernel has no registers for all.
+    /// The loops contain no branches, so that they are unrolled and the sums stay in registers.
+    /// Factors are loaded when they are needed, as the micro-kernel has no registers for all.
     ///
     /// # Safety
     ///
-    /// As for [`Finish::store`].
+    /// As for [`TileEpilogue::store`].
     #[inline(always)]
-    pub unsafe fn store_whole<I: Isa, const N: usize>(
+    pub unsafe fn store_full<I: Isa, const N: usize>(
         &self,
         isa: I,
         channel: usize,
@@ -144,10 +146,10 @@ impl Finish<'_> {
         }
     }
 
-    /// What is done to one vector of channels, of which `count` exist.
+    /// The epilogue for the vector of channels at `channel`, `count` of which exist.
     #[inline(always)]
-    pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> FinishLanes<I> {
-        FinishLanes {
+    pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> EpilogueLanes<I> {
+        EpilogueLanes {
             mask: (count < isa.f32().len()).then(|| isa.f32().first_n_mask(count)),
             first: self.first(isa, channel, count),
             second: match &self.second {
@@ -157,15 +159,15 @@ impl Finish<'_> {
         }
     }
 
-    /// What makes the output of a vector of sums, of which `count` exist.
+    /// The map from sums to outputs, for the `count` channels from `channel` on.
     #[inline(always)]
     fn first<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
         Affine::new(isa, channel, count, self.scale, self.shift, self.activation)
     }
 }
 
-impl SecondFinish<'_> {
-    /// What makes the second output of a vector of outputs, of which `count` exist.
+impl SecondEpilogue<'_> {
+    /// The map from outputs to second outputs, for the `count` channels from `channel` on.
     #[inline(always)]
     fn affine<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
         let (scale, shift) = (Some(self.scale), Some(self.shift));
@@ -173,9 +175,11 @@ impl SecondFinish<'_> {
     }
 }
 
-/// Which lanes to load or store, if not all.
+/// The lanes to load or store; `None` for all.
 type Mask<I> = Option<<<I as Isa>::F32 as Simd>::Mask>;
 
+/// Loads the lanes of a mask, and zero in the others.
+///
 /// # Safety
 ///
 /// The lanes of the mask must be readable.
@@ -190,6 +194,8 @@ pub(super) unsafe fn load<I: Isa>(isa: I, from: *const f32, mask: Mask<I>) -> I:
     }
 }
 
+/// Stores the lanes of a mask.
+///
 /// # Safety
 ///
 /// The lanes of the mask must be writable.
@@ -204,14 +210,13 @@ pub(super) unsafe fn store<I: Isa>(isa: I, x: I::F32, to: *mut f32, mask: Mask<I
     }
 }
 
-/// A [`Finish`] for one vector of channels.
-pub(super) struct FinishLanes<I: Isa> {
-    /// The channels that exist; none where all do, for masks are slow where a processor has
-    /// them for memory alone.
+/// A [`TileEpilogue`] for one vector of channels.
+pub(super) struct EpilogueLanes<I: Isa> {
+    /// The channels that exist; `None` if all do, as masked loads and stores are slow with AVX2.
     pub mask: Mask<I>,
-    /// What makes the output of a sum.
+    /// The map from sums to outputs.
     pub first: Affine<I>,
-    /// What makes the second output of an output.
+    /// The map from outputs to second outputs.
     pub second: Affine<I>,
 }
 
@@ -226,7 +231,7 @@ pub(super) struct Affine<I: Isa> {
 }
 
 impl<I: Isa> Affine<I> {
-    /// Of the `count` channels from `channel` on.
+    /// For the `count` channels from `channel` on; absent factors are 1, absent summands 0.
     #[inline(always)]
     fn new(
         isa: I,
@@ -252,7 +257,7 @@ impl<I: Isa> Affine<I> {
         self.bounded(isa, ops.mul_add(x, self.scale, self.shift))
     }
 
-    /// The same with a residual, which is added before the activation.
+    /// The same with a residual, added before the activation.
     #[inline(always)]
     pub fn with(&self, isa: I, x: I::F32, residual: I::F32) -> I::F32 {
         let ops = isa.f32();
@@ -267,7 +272,7 @@ impl<I: Isa> Affine<I> {
     }
 }
 
-/// The values of `count` channels from `channel` on, or the default for all.
+/// The values of the `count` channels from `channel` on, or `default` in all lanes.
 #[inline(always)]
 fn per_channel<I: Isa>(
     isa: I,

@@ -1,11 +1,11 @@
-//! Carries out a product by the algorithm that is chosen for it.
+//! Dispatches a product to the algorithm chosen for it.
 
 use super::algorithm::ConvAlgorithm;
 use super::product::Product;
 use super::{direct, grouped, strassen, winograd};
 use crate::context::Context;
 
-/// Computes a product, and says by which algorithm.
+/// Computes a product and returns the algorithm that computed it.
 pub(super) fn execute(ctx: &Context, product: &Product<'_>) -> ConvAlgorithm {
     let Product {
         problem, weights, ..
@@ -21,7 +21,7 @@ pub(super) fn execute(ctx: &Context, product: &Product<'_>) -> ConvAlgorithm {
             winograd::product::run(ctx, product, weights.transformed(ctx, tile));
         }
         ConvAlgorithm::Strassen => {
-            strassen::product::run(ctx, product, weights.quarter_sums(ctx));
+            strassen::product::run(ctx, product, weights.quadrant_sums(ctx));
         }
     }
     algorithm

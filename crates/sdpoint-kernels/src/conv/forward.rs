@@ -1,7 +1,7 @@
 //! The forward pass.
 
 use super::algorithm::ConvAlgorithm;
-use super::epilogue::{Addend, Finish, SecondFinish};
+use super::epilogue::{Addend, SecondEpilogue, TileEpilogue};
 use super::execute::execute;
 use super::gather::Source;
 use super::geometry::{ConvGeometry, ConvShape, Flattened};
@@ -14,8 +14,8 @@ use super::{Epilogue, Residual, assert_len, direct};
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
-/// A convolution's weights, laid out for [`conv_forward`] on one instruction set; any batch
-/// and any input size use the same copy.
+/// A convolution's weights, packed for [`conv_forward`] on one instruction set. One copy serves any
+/// batch and input size.
 #[derive(Clone, Debug)]
 pub struct PackedConv {
     geometry: ConvGeometry,
@@ -23,7 +23,12 @@ pub struct PackedConv {
 }
 
 impl PackedConv {
-    /// Packs `weights`, in the order output channel, input channel, row, column.
+    /// Packs `weights`, `[out_channels, in_channels / groups, kernel height, kernel width]`.
+    ///
+    /// # Panics
+    ///
+    /// If the geometry has a size of zero, its groups do not divide its channels, or the number of
+    /// weights does not fit it.
     pub fn new(ctx: &Context, geometry: ConvGeometry, weights: &[f32]) -> Self {
         geometry.assert_valid();
         let merged = Merged::new(&geometry);
@@ -40,7 +45,11 @@ impl PackedConv {
         packed
     }
 
-    /// Replaces the weights without allocating.
+    /// Replaces the weights, reusing the packed memory.
+    ///
+    /// # Panics
+    ///
+    /// If the number of weights does not fit the geometry.
     pub fn repack(&mut self, ctx: &Context, weights: &[f32]) {
         assert_len("weights", weights.len(), self.geometry.weight_len());
         let merged = Merged::new(&self.geometry);
@@ -81,8 +90,8 @@ impl PackedConv {
         self.weights.algorithm(&Problem::forward(shape))
     }
 
-    /// Whether the output may hold the residual ([`Residual::Output`]): only where no part of
-    /// a sum waits there for the rest.
+    /// Whether the output may hold the residual ([`Residual::Output`]). Not where the output holds
+    /// partial sums in between.
     pub fn adds_in_place(&self, shape: &ConvShape) -> bool {
         match self.algorithm(shape) {
             ConvAlgorithm::Direct => direct::product::parts(&self.weights) == 1,
@@ -90,18 +99,20 @@ impl PackedConv {
         }
     }
 
-    /// Memory that the packed weights take.
+    /// Bytes of the packed weights, in all forms made so far.
     pub fn bytes(&self) -> usize {
         self.weights.bytes()
     }
 }
 
-/// Convolves `x` with `w` and stores the epilogue's result in `y`. Returns the algorithm that
-/// computed it.
+/// Convolves `x` (`[batch, in_height, in_width, in_channels]`) with `w`, applies the epilogue and
+/// stores the result in `y` (`[batch, out_height, out_width, out_channels]`). Returns the algorithm
+/// that computed it.
 ///
 /// # Panics
 ///
-/// If a length does not fit `shape`, or `w` is of another geometry or instruction set.
+/// If a length does not fit `shape`, `w` was packed for another geometry, instruction set or forced
+/// algorithm, or the residual is [`Residual::Output`] where [`PackedConv::adds_in_place`] is false.
 pub fn conv_forward(
     ctx: &Context,
     shape: &ConvShape,
@@ -126,7 +137,7 @@ pub fn conv_forward(
         assert_len("second scale", second.scale.len(), channels);
         assert_len("second shift", second.shift.len(), channels);
         assert_len("second output", second.out.len(), y.len());
-        SecondFinish {
+        SecondEpilogue {
             scale: second.scale,
             shift: second.shift,
             activation: second.activation,
@@ -144,7 +155,7 @@ pub fn conv_forward(
             Addend::Output(output)
         }
     });
-    let finish = Finish {
+    let tile_epilogue = TileEpilogue {
         scale: epilogue.scale,
         shift: epilogue.shift,
         residual,
@@ -167,7 +178,7 @@ pub fn conv_forward(
         weights: &w.weights,
         output,
         accumulate: false,
-        finish,
+        epilogue: tile_epilogue,
     };
     execute(ctx, &product)
 }

@@ -1,38 +1,40 @@
-//! Copies the part of an NHWC tensor that a band of outputs looks at into a layout in which
-//! the micro-kernels' addresses are constants.
+//! Packing of the inputs: copies the part of an NHWC tensor that a strip of outputs reads into a
+//! layout in which the micro-kernels' addresses are constant offsets.
 //!
-//! The layout is `[channel block][row phase][row][column phase][column][BLOCK]`. Padding is
-//! there as zeros, so that no kernel tests for it. Rows and columns are split by their
-//! remainder modulo the stride, so that neighbouring outputs are neighbouring columns for
-//! every tap and every stride; remainders that no tap meets are left out. A copy costs a
-//! load and a store for each channel block, which the multiplications on it (taps times
-//! output channels) outweigh by far, and it brings the data near in the order in which
-//! hardware prefetches. A kernel of one tap sees each pixel once, and reads it where it lies,
-//! if there are registers enough to find it. Of a tensor with few channels rows are copied as
-//! they are, and the kernel's rows are its taps.
+//! The layout is `[channel block][row phase][row][column phase][column][BLOCK]`. Unlike im2col it
+//! holds each input once, not once per tap. Padding is stored as zeros, so that no kernel tests for
+//! it. Rows and columns are grouped by their remainder modulo the stride (phase), so that
+//! neighbouring outputs read neighbouring columns for every tap and stride; phases that no tap
+//! reads are left out.
+//!
+//! The copy costs one load and one store per channel block, far less than the multiply-adds that
+//! use it (taps times output channels), and reads memory in the order that hardware prefetchers
+//! follow. A kernel of one tap uses each pixel only once per panel and reads it in place, where
+//! there are enough registers for the addresses. Tensors with few channels are copied row by row as
+//! they are; the columns of the kernel then count as channels, and only its rows as taps.
 
 use std::ops::Deref;
 
 use rten_simd::Isa;
 use rten_simd::ops::BitOps;
 
-/// Channels that lie together for one pixel: a cache line of them.
+/// Channels of a channel block: one cache line of a pixel.
 pub(super) const BLOCK: usize = 16;
 
-/// How a grid of outputs looks at a tensor: output `(y, x)` sees, for tap `(ky, kx)`, pixel
-/// `(y * stride + ky + origin, x * stride + kx + origin)`, zero where there is none.
+/// Which input pixels a grid of outputs reads: output `(y, x)` reads, for tap `(ky, kx)`, pixel
+/// `(y * stride + ky + origin, x * stride + kx + origin)`, or zero where there is none.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(super) struct ConvWindow {
     pub kernel: [usize; 2],
     pub stride: [usize; 2],
     pub origin: [isize; 2],
-    /// The channels of a pixel, if they are so few that the columns of the kernel are taken for
-    /// channels too: what a row of it sees is one pixel of `kernel[1]` times as many channels,
-    /// and its rows are its taps.
+    /// The channels of a pixel, if they are so few that kernel columns are treated as channels
+    /// too: a kernel row then reads one pixel of `kernel[1]` times as many channels, and only the
+    /// kernel's rows are taps.
     pub unrolled: Option<usize>,
 }
 
-/// A tensor `[batch, height, width, channels]` and the run of its channels that is looked at.
+/// An input tensor `[batch, height, width, channels]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
     pub data: &'a [f32],
@@ -43,13 +45,13 @@ pub(super) struct Source<'a> {
 
 /// A rectangle of the grid of outputs of one image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Band {
+pub(super) struct Strip {
     pub image: usize,
     pub rows: [usize; 2],
     pub columns: [usize; 2],
 }
 
-impl Band {
+impl Strip {
     pub fn height(&self) -> usize {
         self.rows[1] - self.rows[0]
     }
@@ -59,15 +61,15 @@ impl Band {
     }
 }
 
-/// Distances in the gathered copy of a band, in floats.
+/// Strides of the gathered copy of a strip, in floats.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BandLayout {
-    window: Window,
-    /// Rows and columns stored for each phase.
+pub(super) struct StripLayout {
+    window: ConvWindow,
+    /// Rows and columns stored per phase.
     stored: [usize; 2],
-    /// Channels of a block.
+    /// Channels of a channel block: [`BLOCK`], or those of a kernel row where columns are unrolled.
     pub block: usize,
-    /// Between what neighbouring outputs of a row see at a tap.
+    /// Between the inputs of neighbouring outputs of a row, at the same tap.
     pub pixel: usize,
     /// Between column phases.
     column_phase: usize,
@@ -78,15 +80,15 @@ pub(super) struct BandLayout {
     pub plane: usize,
 }
 
-impl BandLayout {
-    pub fn new(window: Window, height: usize, width: usize) -> Self {
-        let Window { kernel, stride, .. } = window;
+impl StripLayout {
+    pub fn new(window: ConvWindow, height: usize, width: usize) -> Self {
+        let ConvWindow { kernel, stride, .. } = window;
         let stored = [
             height + (kernel[0] - 1) / stride[0],
             width + (kernel[1] - 1) / stride[1],
         ];
         let phases = window.phases();
-        // What lies together, how far apart, and how long a row of it is.
+        // Contiguous floats, their stride, and the length of a row.
         let (block, pixel, column_phase) = match window.unrolled {
             Some(channels) => {
                 let seen = (width - 1) * stride[1] + kernel[1];
@@ -96,9 +98,9 @@ impl BandLayout {
         };
         let row = phases[1] * column_phase;
         let row_phase = stored[0] * row;
-        // An odd number of cache lines keeps the blocks of a pixel out of one another's sets.
+        // An odd number of cache lines, so that a pixel's channel blocks map to different sets.
         let plane = (phases[0] * row_phase) | BLOCK;
-        BandLayout {
+        StripLayout {
             window,
             stored,
             block,
@@ -110,12 +112,12 @@ impl BandLayout {
         }
     }
 
-    /// Floats for this many channels.
+    /// Floats of a strip with a number of channels.
     pub fn len(&self, channels: usize) -> usize {
         channels.div_ceil(self.block) * self.plane
     }
 
-    /// Where a tap's pixel lies, seen from the first tap's.
+    /// The offset of a tap's pixel from the first tap's.
     pub fn tap(&self, ky: usize, kx: usize) -> usize {
         let [sy, sx] = self.window.stride;
         ky % sy * self.row_phase
@@ -125,16 +127,16 @@ impl BandLayout {
     }
 }
 
-/// Where each tap's pixels lie in a gathered band, seen from the first tap's, row by row.
+/// The offset of each tap's pixels from the first tap's in a gathered strip, in row-major order.
 pub(super) struct Taps {
     count: usize,
-    /// Kernels to 8 × 8 need no memory.
+    /// Storage for kernels up to 8 × 8, which need no allocation.
     few: [usize; 64],
     many: Vec<usize>,
 }
 
 impl Taps {
-    pub fn new(layout: &BandLayout) -> Self {
+    pub fn new(layout: &StripLayout) -> Self {
         let [height, width] = layout.window.taps();
         let mut taps = Taps {
             count: height * width,
@@ -168,8 +170,8 @@ impl Deref for Taps {
     }
 }
 
-impl Window {
-    /// Whether the kernel has three columns, at which neighbouring outputs see the same inputs.
+impl ConvWindow {
+    /// Whether the kernel has three columns and neighbouring outputs share inputs.
     pub fn shares_three_columns(&self) -> bool {
         self.kernel[1] == 3 && self.stride[1] == 1
     }
@@ -182,21 +184,21 @@ impl Window {
         }
     }
 
-    /// How many remainders modulo the stride taps meet, for rows and columns.
+    /// The numbers of row phases and column phases that taps read.
     fn phases(&self) -> [usize; 2] {
         let taps = self.taps();
         [taps[0].min(self.stride[0]), taps[1].min(self.stride[1])]
     }
 }
 
-/// Copies what `band` sees of the channels from `first` on, `count` of them, into `out`.
-/// Floats beyond `count` in the last block are unspecified.
+/// Copies the inputs of `strip`, `count` channels from `first` on, into `out`. In the last channel
+/// block, floats beyond `count` are unspecified.
 #[inline(always)]
 pub(super) fn gather<I: Isa>(
     isa: I,
     source: &Source<'_>,
-    layout: &BandLayout,
-    band: &Band,
+    layout: &StripLayout,
+    strip: &Strip,
     first: usize,
     count: usize,
     out: &mut [f32],
@@ -204,22 +206,24 @@ pub(super) fn gather<I: Isa>(
     assert!(out.len() >= layout.len(count), "scratch too short");
     if let Some(channels) = layout.window.unrolled {
         assert!(channels == source.channels && first == 0 && count == layout.block);
-        return gather_rows(source, layout, band, out);
+        return gather_rows(source, layout, strip, out);
     }
     assert!(first + count <= source.channels);
-    assert!(source.data.len() >= (band.image + 1) * source.height * source.width * source.channels);
-    let Window { stride, origin, .. } = layout.window;
+    assert!(
+        source.data.len() >= (strip.image + 1) * source.height * source.width * source.channels
+    );
+    let ConvWindow { stride, origin, .. } = layout.window;
     let [row_phases, column_phases] = layout.window.phases();
     let blocks = count.div_ceil(BLOCK);
     for row_phase in 0..row_phases {
         for i in 0..layout.stored[0] {
-            let y = ((band.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
+            let y = ((strip.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
             let y_inside = y >= 0 && y < source.height as isize;
             for column_phase in 0..column_phases {
                 let at = row_phase * layout.row_phase
                     + i * layout.row
                     + column_phase * layout.column_phase;
-                let x0 = (band.columns[0] * stride[1] + column_phase) as isize + origin[1];
+                let x0 = (strip.columns[0] * stride[1] + column_phase) as isize + origin[1];
                 let stored = layout.stored[1];
                 let (lo, hi) = if y_inside {
                     inside(x0, stride[1], stored, source.width)
@@ -233,7 +237,7 @@ pub(super) fn gather<I: Isa>(
                 }
                 if lo < hi {
                     let x = (x0 + (lo * stride[1]) as isize) as usize;
-                    let pixel = (band.image * source.height + y as usize) * source.width + x;
+                    let pixel = (strip.image * source.height + y as usize) * source.width + x;
                     let from = pixel * source.channels + first;
                     let step = stride[1] * source.channels;
                     let run = hi - lo;
@@ -257,27 +261,27 @@ pub(super) fn gather<I: Isa>(
     }
 }
 
-/// [`gather`] where the kernel's columns are taken for channels.
+/// [`gather`] where kernel columns are treated as channels.
 #[inline(always)]
-fn gather_rows(source: &Source<'_>, layout: &BandLayout, band: &Band, out: &mut [f32]) {
-    let Window { stride, origin, .. } = layout.window;
+fn gather_rows(source: &Source<'_>, layout: &StripLayout, strip: &Strip, out: &mut [f32]) {
+    let ConvWindow { stride, origin, .. } = layout.window;
     let Source {
         data,
         height,
         width,
         channels,
     } = *source;
-    let x0 = (band.columns[0] * stride[1]) as isize + origin[1];
+    let x0 = (strip.columns[0] * stride[1]) as isize + origin[1];
     let (lo, hi) = inside(x0, 1, layout.row / channels, width);
     for row_phase in 0..layout.window.phases()[0] {
         for i in 0..layout.stored[0] {
-            let y = ((band.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
+            let y = ((strip.rows[0] + i) * stride[0] + row_phase) as isize + origin[0];
             let line = &mut out[row_phase * layout.row_phase + i * layout.row..][..layout.row];
             if lo == hi || y < 0 || y >= height as isize {
                 line.fill(0.0);
                 continue;
             }
-            let row = (band.image * height + y as usize) * width;
+            let row = (strip.image * height + y as usize) * width;
             let from = &data[(row + (x0 + lo as isize) as usize) * channels..];
             let (pixels, end) = line.split_at_mut(hi * channels);
             let (start, pixels) = pixels.split_at_mut(lo * channels);
@@ -305,7 +309,7 @@ fn inside(start: isize, step: usize, n: usize, size: usize) -> (usize, usize) {
     (lo.min(hi), hi)
 }
 
-/// Copies `run` pixels of `channels` floats, `step` apart, to block planes.
+/// Copies `run` pixels of `channels` floats, `step` apart, into one plane per channel block.
 ///
 /// # Safety
 ///
@@ -355,8 +359,8 @@ mod tests {
 
     struct Gather<'a>(
         &'a Source<'a>,
-        BandLayout,
-        Band,
+        StripLayout,
+        Strip,
         usize,
         usize,
         &'a mut [f32],
@@ -389,21 +393,21 @@ mod tests {
             ([1, 1], [3, 2], [0, 0]),
             ([5, 1], [2, 1], [-4, 2]),
         ] {
-            let window = Window {
+            let window = ConvWindow {
                 kernel,
                 stride,
                 origin,
                 unrolled: None,
             };
-            let band = Band {
+            let strip = Strip {
                 image: 1,
                 rows: [1, 4],
                 columns: [1, 3],
             };
-            let layout = BandLayout::new(window, band.height(), band.width());
+            let layout = StripLayout::new(window, strip.height(), strip.width());
             let (first, count) = (2, 18);
             let mut out = vec![f32::NAN; layout.len(count)];
-            ctx.dispatch(Gather(&source, layout, band, first, count, &mut out));
+            ctx.dispatch(Gather(&source, layout, strip, first, count, &mut out));
             for (y, x) in (0..3).flat_map(|y| (0..2).map(move |x| (y, x))) {
                 for (ky, kx) in (0..kernel[0]).flat_map(|y| (0..kernel[1]).map(move |x| (y, x))) {
                     for c in 0..count {

@@ -1,6 +1,6 @@
-//! What a convolution is, and the sizes that follow for an input.
+//! The parameters of a convolution, and the sizes that follow for an input.
 
-use super::gather::{BLOCK, Window};
+use super::gather::{BLOCK, ConvWindow};
 
 /// A convolution without its weights and without an input size; pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,38 +11,38 @@ pub struct ConvGeometry {
     pub out_channels: usize,
     /// Height and width of the kernel.
     pub kernel: [usize; 2],
-    /// Distance of neighbouring outputs' windows, in input pixels.
+    /// Vertical and horizontal stride, in input pixels.
     pub stride: [usize; 2],
-    /// Zeros on each of the two sides.
+    /// Zeros added above and below, and left and right.
     pub padding: [usize; 2],
-    /// Groups; input and output channels are cut into as many equal runs, and each run of
-    /// outputs sees its own run of inputs only.
+    /// Number of groups: input and output channels are divided into as many equal ranges, and each
+    /// range of output channels depends on its own range of input channels only.
     pub groups: usize,
 }
 
 impl ConvGeometry {
-    /// Weights in the order output channel, input channel of the group, row, column.
+    /// Number of weights, `[out_channels, in_channels / groups, kernel height, kernel width]`.
     pub fn weight_len(&self) -> usize {
         self.out_channels * self.group_in_channels() * self.taps()
     }
 
-    /// Input channels that one output channel sees.
+    /// Input channels of a group.
     pub(crate) fn group_in_channels(&self) -> usize {
         self.in_channels / self.groups
     }
 
-    /// Output channels of one group.
+    /// Output channels of a group.
     pub(crate) fn group_out_channels(&self) -> usize {
         self.out_channels / self.groups
     }
 
-    /// Whether output channel i sees input channel i alone.
+    /// Whether output channel i depends on input channel i only.
     pub(crate) fn is_depthwise(&self) -> bool {
         self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
     }
 
-    /// The width of equal groups that are narrow enough for vectors to run over several of them;
-    /// 1 for a depth-wise convolution.
+    /// The channels per group, if they are few enough for vectors to span several groups and as
+    /// many on both sides; 1 for a depth-wise convolution.
     pub(super) fn group_width(&self) -> Option<usize> {
         if self.is_depthwise() {
             return Some(1);
@@ -54,9 +54,9 @@ impl ConvGeometry {
         (fits && [2, 4, 8].contains(&width)).then_some(width)
     }
 
-    /// The widest groups for which that is faster than merging groups: eight channels take two
-    /// instructions to spread over more lanes than eight, which pays if neighbouring outputs use
-    /// the result.
+    /// The most channels per group for which that is faster than merging groups into dense ones.
+    /// With more than eight lanes, groups of eight need two instructions to spread an input over
+    /// the lanes, which pays off only if three kernel columns share the result.
     pub(super) fn widest_group(&self, lanes: usize) -> usize {
         if self.window().shares_three_columns() || lanes <= 8 {
             8
@@ -65,14 +65,14 @@ impl ConvGeometry {
         }
     }
 
-    /// Whether the kernel's columns are better taken for channels, as there are so few.
+    /// Whether there are so few channels that kernel columns are treated as channels.
     pub(crate) fn unrolls(&self) -> bool {
         self.groups == 1 && self.in_channels <= 4 && self.kernel[1] > 1
     }
 
-    /// How outputs look at the input.
-    pub(super) fn window(&self) -> Window {
-        Window {
+    /// Which inputs each output reads.
+    pub(super) fn window(&self) -> ConvWindow {
+        ConvWindow {
             kernel: self.kernel,
             stride: self.stride,
             origin: self.padding.map(|p| -(p as isize)),
@@ -80,7 +80,7 @@ impl ConvGeometry {
         }
     }
 
-    /// Whether each output sees one pixel, which exists.
+    /// Whether each output reads exactly one input pixel: a 1×1 kernel without padding.
     pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1] && self.padding == [0, 0]
     }
@@ -128,10 +128,10 @@ pub struct ConvShape {
 
 /// See [`ConvShape::flattened`]. Sizes are height first.
 pub(super) struct Flattened {
-    /// Images.
+    /// Images, or 1 if all are concatenated into one row.
     pub batch: usize,
-    /// Images of the shape that are one, side by side.
-    pub joined: usize,
+    /// Images concatenated into one row; 1 if they are separate.
+    pub images_per_row: usize,
     pub input: [usize; 2],
     pub output: [usize; 2],
 }
@@ -160,21 +160,21 @@ impl ConvShape {
         }
     }
 
-    /// The sizes as kernels should see them: a 1×1 convolution knows no rows, so all pixels of
-    /// the batch become one row of one image.
+    /// The sizes as kernels see them. For a 1×1 convolution with stride 1, rows and images do not
+    /// matter, so all pixels of the batch become one row of one image.
     pub(super) fn flattened(&self) -> Flattened {
         if self.geometry.is_pointwise() && self.geometry.stride == [1, 1] {
             let pixels = self.batch * self.in_height * self.in_width;
             return Flattened {
                 batch: 1,
-                joined: self.batch,
+                images_per_row: self.batch,
                 input: [1, pixels],
                 output: [1, pixels],
             };
         }
         Flattened {
             batch: self.batch,
-            joined: 1,
+            images_per_row: 1,
             input: [self.in_height, self.in_width],
             output: [self.out_height(), self.out_width()],
         }

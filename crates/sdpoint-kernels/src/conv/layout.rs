@@ -1,4 +1,5 @@
-//! The order of packed weights: panels of output channels, as the micro-kernels read them.
+//! The order of packed weights: panels of output channels, in the order in which the micro-kernels
+//! read them.
 
 use std::ops::Range;
 
@@ -6,36 +7,37 @@ use super::gather::BLOCK;
 use super::tuning::VECTORS;
 use crate::isa::Isa;
 
-/// A run of output channels of one group that a micro-kernel computes together.
+/// The output channels of a panel: those of one group that a micro-kernel computes together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutputBlock {
     /// The first channel, counted in the group.
     pub first: usize,
     pub channels: usize,
-    /// Vectors that hold them; lanes beyond the channels have zero weights.
+    /// Vectors that hold them; unused lanes have zero weights.
     pub vectors: usize,
 }
 
-/// An output block of a group and where its weights start.
+/// A panel: an output block of a group, and where its weights are.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Unit {
+pub(super) struct Panel {
     pub group: usize,
     pub block: OutputBlock,
-    /// The first of its weights, of which there are `row` for each input channel and tap.
+    /// Offset of its weights.
     pub weights: usize,
+    /// Weights per input channel and tap: vectors times lanes.
     pub row: usize,
 }
 
 /// The order of the weights of equal, dense groups:
-/// `[group][output block][channel block][tap][channel][output channel]`.
+/// `[group][panel][channel block][tap][channel][output channel]`.
 ///
-/// A unit is an output block of a group, counted through all groups.
+/// Panels are numbered through all groups.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockedLayout {
     pub groups: usize,
     pub group_in: usize,
     pub group_out: usize,
-    /// Input channels that lie together.
+    /// Input channels of a channel block.
     pub block: usize,
     pub taps: usize,
     lanes: usize,
@@ -53,18 +55,18 @@ impl BlockedLayout {
         }
     }
 
-    /// The layout with channel blocks of another size.
+    /// The same with channel blocks of another size.
     pub fn with_block(self, block: usize) -> Self {
         BlockedLayout { block, ..self }
     }
 
-    /// The layout of the same channels with another number of taps.
+    /// The same with another number of taps.
     pub fn with_taps(self, taps: usize) -> Self {
         BlockedLayout { taps, ..self }
     }
 
-    /// The layout of half the input channels and half the output channels.
-    pub fn quarter(self) -> Self {
+    /// The layout of one quadrant: half the input channels and half the output channels.
+    pub fn quadrant(self) -> Self {
         BlockedLayout {
             group_in: self.group_in / 2,
             group_out: self.group_out / 2,
@@ -85,22 +87,22 @@ impl BlockedLayout {
         self.lanes
     }
 
-    /// Output blocks of one group.
+    /// Panels of one group.
     #[inline(always)]
     pub fn blocks(&self) -> usize {
         self.group_out.div_ceil(VECTORS * self.lanes)
     }
 
-    pub fn units(&self) -> usize {
+    pub fn panels(&self) -> usize {
         self.groups * self.blocks()
     }
 
-    /// A unit's group and block.
+    /// A panel's group and output channels.
     #[inline(always)]
-    pub fn unit(&self, unit: usize) -> (usize, OutputBlock) {
+    pub fn panel(&self, panel: usize) -> (usize, OutputBlock) {
         (
-            unit / self.blocks(),
-            self.output_block(unit % self.blocks()),
+            panel / self.blocks(),
+            self.output_block(panel % self.blocks()),
         )
     }
 
@@ -109,7 +111,7 @@ impl BlockedLayout {
         group * self.group_in..(group + 1) * self.group_in
     }
 
-    /// A block of a group.
+    /// The output channels of a group's panel.
     #[inline(always)]
     fn output_block(&self, index: usize) -> OutputBlock {
         let width = VECTORS * self.lanes;
@@ -127,47 +129,47 @@ impl BlockedLayout {
         }
     }
 
-    /// The weights of a unit.
+    /// The range of a panel's weights.
     #[inline(always)]
-    pub fn range(&self, unit: usize) -> Range<usize> {
-        let (group, block) = self.unit(unit);
+    pub fn range(&self, panel: usize) -> Range<usize> {
+        let (group, block) = self.panel(panel);
         let rows = self.group_in * self.taps;
         let start = group * self.group_len() + block.first * rows;
         start..start + rows * block.vectors * self.lanes
     }
 
-    /// Neighbouring units one after the other, without the divisions of [`Self::unit`], which take
-    /// as long as the products of a small tile.
+    /// Iterates over consecutive panels without the integer divisions of [`Self::panel`], which take
+    /// as long as the multiply-adds of a small tile.
     #[inline(always)]
-    pub fn walk(self, units: Range<usize>) -> impl Iterator<Item = Unit> {
+    pub fn walk(self, panels: Range<usize>) -> impl Iterator<Item = Panel> {
         let blocks = self.blocks();
         let rows = self.group_in * self.taps;
-        let (mut group, mut index) = (units.start / blocks, units.start % blocks);
+        let (mut group, mut index) = (panels.start / blocks, panels.start % blocks);
         let mut start = group * self.group_len() + index * VECTORS * self.lanes * rows;
-        units.map(move |_| {
+        panels.map(move |_| {
             let block = self.output_block(index);
-            let unit = Unit {
+            let panel = Panel {
                 group,
                 block,
                 weights: start,
                 row: block.vectors * self.lanes,
             };
-            start += rows * unit.row;
+            start += rows * panel.row;
             index += 1;
             if index == blocks {
                 (group, index) = (group + 1, 0);
             }
-            unit
+            panel
         })
     }
 
-    /// The weights of neighbouring units.
-    pub fn range_of(&self, units: &Range<usize>) -> Range<usize> {
-        self.range(units.start).start..self.range(units.end - 1).end
+    /// The range of the weights of consecutive panels.
+    pub fn range_of(&self, panels: &Range<usize>) -> Range<usize> {
+        self.range(panels.start).start..self.range(panels.end - 1).end
     }
 
-    /// The row of a block's weights that has input channel `input` at the first tap, and how
-    /// many rows further each next tap is. A row has one weight for each output channel.
+    /// The row of a panel's weights with input channel `input` at the first tap, and the number of
+    /// rows between taps. A row has one weight per output channel.
     #[inline(always)]
     pub fn kernel_rows(&self, input: usize) -> (usize, usize) {
         let first = input / self.block * self.block;
@@ -175,7 +177,7 @@ impl BlockedLayout {
         (first * self.taps + input - first, step)
     }
 
-    /// Multiply-accumulates for one output pixel.
+    /// Multiply-accumulates per output pixel.
     pub fn macs_per_pixel(&self) -> usize {
         self.groups * self.group_in * self.group_out * self.taps
     }

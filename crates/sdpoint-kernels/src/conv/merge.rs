@@ -1,5 +1,5 @@
-//! Groups too narrow for a matrix product: neighbouring ones become one dense group whose weights
-//! between different groups are zero.
+//! Merging of groups that are too narrow for a GEMM: neighbouring groups become one dense group,
+//! with zero weights between channels of different groups.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use super::geometry::ConvGeometry;
 use super::layout::BlockedLayout;
 use crate::isa::Isa;
 
-/// How the groups of a convolution are merged.
+/// The merged groups of a convolution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Merged {
     /// Groups after merging.
@@ -22,7 +22,7 @@ pub(super) struct Merged {
 }
 
 impl Merged {
-    /// The order of the merged groups' weights for the forward pass.
+    /// The layout of the merged groups' weights for the forward pass.
     pub fn forward_layout(&self, isa: Isa, geometry: &ConvGeometry) -> BlockedLayout {
         let [height, width] = geometry.kernel;
         let layout = |group_in: usize, taps: usize| {
@@ -36,12 +36,12 @@ impl Merged {
         }
     }
 
-    /// The same for the backward pass to data, where inputs and outputs change places.
+    /// The same for the backward pass to data, where inputs and outputs are exchanged.
     pub fn backward_layout(&self, isa: Isa, taps: usize) -> BlockedLayout {
         BlockedLayout::new(isa, self.groups, self.group_out, self.group_in, taps)
     }
 
-    /// Merges as many groups as fill a channel block without rest.
+    /// Merges as many groups as fit in a channel block and divide the number of groups.
     pub fn new(geometry: &ConvGeometry) -> Self {
         let narrow = [geometry.group_in_channels(), geometry.group_out_channels()];
         let widest = narrow[0].max(narrow[1]);
@@ -57,21 +57,22 @@ impl Merged {
         }
     }
 
-    /// The input channels (of the merged group) that an output channel (of all) sees.
+    /// The input channels, counted in the merged group, of the original group of an output channel,
+    /// counted over all groups.
     pub fn inputs_of(&self, output: usize) -> Range<usize> {
         let [group_in, group_out] = self.narrow;
         let group = output % self.group_out / group_out;
         group * group_in..(group + 1) * group_in
     }
 
-    /// Where the weight between output channel `output` (of all) and input channel `input`
-    /// (of its merged group) stands in the original weights, in rows of one kernel each;
-    /// none if the two are of different groups.
+    /// The index in the original weights of the kernel between output channel `output` (counted
+    /// over all groups) and input channel `input` (counted in its merged group); `None` if they
+    /// belong to different original groups.
     #[inline(always)]
     pub fn kernel_index(&self, output: usize, input: usize) -> Option<usize> {
         let [group_in, group_out] = self.narrow;
         if group_out == self.group_out {
-            // Nothing is merged: without the divisions packing takes half the time.
+            // Nothing is merged. Skipping the divisions halves the time of packing.
             return Some(output * group_in + input);
         }
         let same = output % self.group_out / group_out == input / group_in;

@@ -1,5 +1,5 @@
-//! The innermost loops of the implicit matrix product: a tile of neighbouring pixels times a
-//! block of output channels, whose sums stay in registers over the whole reduction.
+//! The micro-kernel of the implicit GEMM: one tile of pixels times one panel of output channels,
+//! whose sums stay in registers over the whole reduction.
 
 use std::marker::PhantomData;
 
@@ -7,69 +7,71 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
-use super::epilogue::{self, Finish};
+use super::epilogue::{self, TileEpilogue};
 use super::gather::BLOCK;
 use super::prefetch::{LoopPrefetch, Prefetch, prefetch_output};
 use super::tuning::{MAX_PIXELS, VECTORS, max_pixels, unroll};
 use crate::context::Context;
 use crate::isa::Registers;
 
-/// The most floats of a vector of any instruction set.
+/// The widest vector of any instruction set, in floats.
 const MAX_LANES: usize = 16;
 
-/// One tile's addresses.
+/// The arguments of the micro-kernel for one tile; strides in floats.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
-    /// The pixel from which distances count, at the first tap in the first channel block.
+    /// The origin of `pixels`, at the first tap in the first channel block.
     pub input: *const f32,
+    /// Offsets of the pixels from `input` and from the output's `to`.
     pub pixels: Pixels<'a>,
-    /// Between channel blocks of the input.
+    /// Stride between channel blocks of the input.
     pub plane: usize,
-    /// Where each tap's pixels lie, relative to `input`.
+    /// Offset of each tap's pixels from the first tap's.
     pub taps: &'a [usize],
-    /// Channels to reduce over.
+    /// Input channels to reduce over.
     pub channels: usize,
-    /// Channels of a channel block, which lie together.
+    /// Input channels of a channel block, which are contiguous.
     pub block: usize,
     /// `[channel block][tap][channel][output channel]`, output channels padded to vectors.
     pub weights: *const f32,
     pub sums: Sums,
-    /// Where the sums become outputs, if they do.
+    /// Where to store the outputs; `None` if only the sums are wanted.
     pub output: Option<TileOutput<'a>>,
-    /// What is used soon: weights, of which there may be more, and inputs.
+    /// Memory to prefetch meanwhile: weights and inputs, in that order.
     pub prefetch: &'a [Prefetch; 2],
 }
 
-/// What else becomes of sums; all packed: `[pixel][vector]`.
+/// Buffers for sums before the epilogue; packed as `[pixel][vector]`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sums {
-    /// From which the reduction starts, and not from zero; for two vectors of channels.
+    /// Initial values of the sums; zero if `None`. Only for two vectors of channels.
     pub start: Option<*const f32>,
-    /// Where the sums are kept.
+    /// Where to store the sums.
     pub keep: Option<*mut f32>,
-    /// What is added before the sums become outputs; for two vectors of channels.
+    /// Added to the sums after `keep` and before the epilogue. Only for two vectors of channels.
     pub addend: Option<*const f32>,
 }
 
 /// The outputs of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct TileOutput<'a> {
-    /// The first output channel of the pixel from which distances count.
+    /// The origin of the output pixels, at the panel's first output channel.
     pub to: *mut f32,
-    /// Channels that exist.
+    /// Output channels that exist; fewer than the panel's lanes at the end of a group.
     pub channels: usize,
-    /// Whether the sums are added to what is there.
+    /// Whether to add the sums to the output's content, before the epilogue.
     pub accumulate: bool,
-    /// Whether the outputs are not in a core's caches and are prefetched to be overwritten.
+    /// Whether the outputs are assumed to be in no cache of the core, so that they are prefetched
+    /// for writing.
     pub is_evicted: bool,
-    pub finish: &'a Finish<'a>,
-    /// Which element of the output tensor `to` is.
+    pub epilogue: &'a TileEpilogue<'a>,
+    /// Index of `to` in the output tensor.
     pub at: usize,
-    /// Which of the output tensor's channels that is.
+    /// Output channel of `to`.
     pub channel: usize,
 }
 
-/// Computes `pixels` pixels of a tile, of `vectors` vectors of output channels.
+/// Computes a tile of `pixels` pixels times `vectors` vectors of output channels.
 ///
 /// # Safety
 ///
@@ -82,7 +84,7 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
         // SAFETY: this function's contract.
         _ => return unsafe { run_whole(ctx, pixels, vectors, tile) },
     };
-    // Kernels store whole vectors; what is left at the end of a group takes a detour.
+    // Kernels store full vectors only. At the end of a group, sums go through a buffer.
     let mut sums = [0.0; MAX_PIXELS * VECTORS * MAX_LANES];
     let whole = Tile {
         sums: Sums {
@@ -94,7 +96,7 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
     };
     // SAFETY: this function's contract, and there is room for the sums.
     unsafe { run_whole(ctx, pixels, vectors, &whole) };
-    ctx.dispatch(StorePart {
+    ctx.dispatch(StoreEdge {
         sums: &sums,
         vectors,
         pixels: &tile.pixels,
@@ -103,9 +105,9 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
     });
 }
 
-/// [`run_tile`] for tiles that make outputs of whole vectors, or none.
+/// [`run_tile`] for tiles that store outputs of full vectors, or none.
 ///
-/// The kernels are compiled once for each size and instruction set, and called from here.
+/// The only caller of the kernels, so that each is compiled once per size and instruction set.
 ///
 /// # Safety
 ///
@@ -136,7 +138,8 @@ unsafe fn run_whole(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_
     }
 }
 
-/// [`run_whole`] with its sizes, by whose contract it may be run.
+/// A tile with its sizes and form of addresses as type parameters. Made by [`run_whole`] only,
+/// whose contract it relies on.
 struct RunTile<'a, A, const P: usize, const V: usize> {
     tile: &'a Tile<'a>,
     addresses: PhantomData<A>,
@@ -158,7 +161,7 @@ macro_rules! impl_run_tile {
 
             #[inline(always)]
             fn eval<I: Isa>(self, isa: I) {
-                // A constant block, so that no code is generated for what is never called.
+                // A constant block, so that no code is generated for sizes that are never called.
                 if const {
                     P <= max_pixels(Registers::of::<I>(), V) && <$addresses as Addresses<I, P>>::COMPILED
                 } {
@@ -172,7 +175,8 @@ macro_rules! impl_run_tile {
     )*};
 }
 
-// Not generic, as the bound on an instruction set would have to hold for all of them.
+// A macro rather than one generic implementation, whose bound `Addresses<I, P>` would have to hold
+// for all `I`.
 impl_run_tile!(Blocks TwoRows Strided Scattered);
 
 #[cold]
@@ -237,8 +241,8 @@ unsafe fn tile_of<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     }
 }
 
-/// Adds the products of all channels and taps to `sums`, and prefetches what is used next, and
-/// the outputs.
+/// Adds the products of all channels and taps to `sums`. Meanwhile prefetches the tile's share of
+/// upcoming weights and inputs, and its own outputs and residual.
 ///
 /// # Safety
 ///
@@ -252,8 +256,9 @@ unsafe fn reduce<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     sums: &mut [[I::F32; V]; P],
 ) {
     let lanes = isa.f32().len();
-    let prefetched = output.filter(|output| output.finish.residual.is_some() || output.is_evicted);
-    // Pixels whose outputs are prefetched with each step, and those that have been.
+    let prefetched =
+        output.filter(|output| output.epilogue.residual.is_some() || output.is_evicted);
+    // Pixels whose outputs are prefetched per step (a channel block at a tap), and those done.
     let steps = tile.channels.div_ceil(tile.block) * tile.taps.len();
     let share = match prefetched {
         Some(_) => P.div_ceil(steps.max(1)),
@@ -274,7 +279,7 @@ unsafe fn reduce<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
                 while done < end {
                     let to = output.to.wrapping_add(outputs[done]);
                     let at = output.at + outputs[done];
-                    prefetch_output(output.finish, to, at, V * lanes);
+                    prefetch_output(output.epilogue, to, at, V * lanes);
                     done += 1;
                 }
             }
@@ -290,11 +295,10 @@ unsafe fn reduce<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     }
 }
 
-/// Stores the sums of vector `N` of each pixel, finished or added to the output, and the second
-/// output.
+/// Applies the epilogue to vector `N` of each pixel's sums and stores the results.
 ///
-/// One vector of channels after the other, as there are no registers for the factors of all;
-/// which one is a constant, so that no loop over the sums keeps them in memory.
+/// One vector of channels at a time, as the factors of two and all sums do not fit in the
+/// registers. `N` is a constant, as indexing the sums by a variable would move them to memory.
 ///
 /// # Safety
 ///
@@ -308,7 +312,7 @@ unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
 ) {
     let ops = isa.f32();
     let skipped = N * ops.len();
-    // A loop, as a closure given to an array's `map` is not inlined here.
+    // A loop, as the closure of an array's `map` is not inlined here.
     let mut vector = [ops.zero(); P];
     for p in 0..P {
         vector[p] = sums[p][N];
@@ -316,7 +320,7 @@ unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
     // SAFETY: the tile's addresses are valid by `run_tile`'s contract, and residual and second
     // output have the output's length, in which the tile lies.
     unsafe {
-        output.finish.store_whole(
+        output.epilogue.store_full(
             isa,
             output.channel + skipped,
             vector,
@@ -328,9 +332,9 @@ unsafe fn store<I: Isa, const P: usize, const V: usize, const N: usize>(
     }
 }
 
-/// Stores the sums of a tile some of whose lanes are beyond its channels. Made by [`run_tile`]
-/// alone, by whose contract the outputs may be stored.
-struct StorePart<'a> {
+/// Stores the sums of a tile whose last vector is only partly used. Made by [`run_tile`] only,
+/// whose contract it relies on.
+struct StoreEdge<'a> {
     sums: &'a [f32],
     vectors: usize,
     pixels: &'a Pixels<'a>,
@@ -338,12 +342,12 @@ struct StorePart<'a> {
     output: &'a TileOutput<'a>,
 }
 
-impl SimdOp for StorePart<'_> {
+impl SimdOp for StoreEdge<'_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let StorePart {
+        let StoreEdge {
             sums,
             vectors,
             pixels,
@@ -354,8 +358,8 @@ impl SimdOp for StorePart<'_> {
         let lanes = ops.len();
         for v in 0..vectors {
             let channels = lanes.min(output.channels - v * lanes);
-            let finish = output
-                .finish
+            let lane_epilogue = output
+                .epilogue
                 .lanes(isa, output.channel + v * lanes, channels);
             for pixel in 0..count {
                 let mut sum = ops.load(&sums[(pixel * vectors + v) * lanes..]);
@@ -364,16 +368,18 @@ impl SimdOp for StorePart<'_> {
                 unsafe {
                     let to = output.to.add(at);
                     if output.accumulate {
-                        sum = ops.add(epilogue::load(isa, to, finish.mask), sum);
+                        sum = ops.add(epilogue::load(isa, to, lane_epilogue.mask), sum);
                     }
-                    output.finish.store(isa, &finish, sum, to, output.at + at);
+                    output
+                        .epilogue
+                        .store(isa, &lane_epilogue, sum, to, output.at + at);
                 }
             }
         }
     }
 }
 
-/// Adds the products of `channels` channels at one tap to `sums`, and prefetches.
+/// Adds the products of `channels` channels at one tap to `sums`, prefetching at each iteration.
 ///
 /// # Safety
 ///
@@ -421,7 +427,7 @@ unsafe fn multiply<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     unsafe {
         let row: [I::F32; V] =
             std::array::from_fn(|v| ops.load_ptr(weights.add((channel * V + v) * ops.len())));
-        // Written out, as the compiler does not unroll a loop over so many.
+        // Unrolled by a macro, as the compiler does not unroll a loop over 14 pixels.
         macro_rules! pixels {
             ($($p:literal)*) => {$(
                 if const { $p < P } {

@@ -1,25 +1,90 @@
 //! Two-dimensional convolution: forward, backward to data, backward to weights.
 //!
 //! ```text
-//! forward.rs, backward_data.rs        backward_weights.rs      what callers see
-//!      │ a Product for each Problem        │ a Reduction
-//! execute.rs ── algorithm.rs ──────────────┤                   which algorithm
+//! forward.rs, backward_data.rs        backward_weights.rs      entry points
+//!      │ one Product per Problem           │ a Reduction
+//! execute.rs ── algorithm.rs ──────────────┤                   choice of the algorithm
 //!      │                                   │
 //! direct/  grouped/  winograd/  strassen/  (product.rs, backward_weights.rs in each)
 //!      │                                   │
 //! microkernel.rs                      reduction_kernel.rs      register blocks
 //! ```
 //!
-//! A product multiplies the pixels that a band of outputs sees, gathered into panels (`gather.rs`),
-//! with packed weights (`pack.rs`, in the order of `layout.rs`), one tile of pixels times one block
-//! of output channels at a time (`tiling.rs`), and finishes the sums in registers (`epilogue.rs`).
-//! How work is divided among threads is in `cut.rs`, what was found by measuring in `tuning.rs`.
+//! # The loop nest
+//!
+//! The direct algorithm is an implicit GEMM (Chetlur et al. 2014): the matrix of input patches
+//! that im2col would write is never formed. M counts output pixels, N output channels, and K
+//! input channels times taps. The loop nest is that of Goto and van de Geijn (2008) as refined by
+//! BLIS (Van Zee and van de Geijn 2015); the sizes in capitals and the functions on the right are
+//! in `tuning.rs`.
+//!
+//! ```text
+//! loop                                         kept in            size set by
+//! tasks: strips × ranges of panels             one per thread     TASK_MACS, TASKS_PER_THREAD
+//! └ strip of output pixels (BLIS's m_C)        gathered: L2       STRIP_FLOATS, ROW_FLOATS,
+//!   │ gather its inputs                                           STRIP_FLOATS_LARGE_WEIGHTS
+//!   └ part of the input channels (k_C)         panel: L2 or L1    part_floats
+//!     └ panel of weights (n_R channels)  ┐ *                      VECTORS × lanes
+//!       └ tile of pixels (m_R)           ┘                        max_pixels
+//!         ├ micro-kernel                       sums: registers    max_pixels × VECTORS
+//!         │ └ channel block, tap               inputs: L1         BLOCK
+//!         │   └ channel                                           unroll
+//!         │       load VECTORS vectors of weights,
+//!         │       broadcast each pixel, multiply-add
+//!         └ epilogue                           sums: registers
+//!
+//! * Swapped, so that tiles are outside, if all weights fit in L2 (WEIGHT_FLOATS): a pixel's
+//!   output channels are then written one after the other.
+//! ```
+//!
+//! Between two parts of the input channels, the partial sums of a strip are stored in the output.
+//! While a tile is computed, its share of the next panel and of the next strip's inputs is
+//! prefetched (`prefetch.rs`). Winograd's and Strassen's algorithms run the same micro-kernel on
+//! transformed operands; groups of few channels have one of their own.
+//!
+//! # Glossary
+//!
+//! - **tap**: a position (row, column) of the kernel.
+//! - **strip**: a rectangle of one image's outputs, whole rows where they fit, whose inputs are
+//!   gathered at once and stay in L2: BLIS's m_C block. A strip of Winograd's or Strassen's
+//!   algorithm is a run of Winograd tiles or of pixels.
+//! - **gather**: copy the inputs of a strip into the order in which the micro-kernel reads them,
+//!   with zeros for the padding: BLIS's packing of A (`gather.rs`).
+//! - **channel block**: [`BLOCK`](gather::BLOCK) = 16 input channels of one pixel, a cache line.
+//! - **plane**: one channel block of all gathered pixels; the stride between channel blocks.
+//! - **panel**: the packed weights of up to `VECTORS` vectors of output channels of one group, for
+//!   all of the group's input channels and taps: BLIS's micro-panel of B (`layout.rs`). Panels are
+//!   numbered through all groups.
+//! - **tile**: a register block, up to `max_pixels` pixels times the output channels of a panel
+//!   (`tiling.rs`, `microkernel.rs`). A **Winograd tile** is a square of 4×4 or 2×2 outputs.
+//! - **part**: a range of the reduction (K) whose weights fit in a cache.
+//! - **epilogue**: scale, shift, residual and activation, applied to sums while they are in
+//!   registers (`epilogue.rs`).
+//! - **phase**: the inputs or outputs whose position has one remainder modulo the stride.
+//! - **problem, product**: the sizes of one implicit GEMM, and the same with its tensors. A
+//!   forward pass is one product; a backward pass to data is one for each phase.
+//! - **reduction**: the sum over all pixels that a gradient of weights is.
+//! - **point**: an interpolation point of Winograd's algorithm, each with a GEMM of its own.
+//! - **quadrant, operand**: a quarter of a matrix in Strassen's algorithm, and the sum of
+//!   quadrants that is a factor of one of its seven products.
+//!
+//! # Papers
+//!
+//! - Goto, van de Geijn: Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008.
+//! - Van Zee, van de Geijn: BLIS: A Framework for Rapidly Instantiating BLAS Functionality, ACM
+//!   TOMS 41(3), 2015.
+//! - Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, arXiv:1410.0759, 2014.
+//! - Zhang, Franchetti, Low: High Performance Zero-Memory Overhead Direct Convolutions, ICML 2018;
+//!   like theirs, our kernels of one tap read the tensor in place.
+//! - Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016 (`winograd/`).
+//! - Strassen: Gaussian Elimination is not Optimal, Numerische Mathematik 13, 1969; Winograd: On
+//!   Multiplication of 2 × 2 Matrices, Linear Algebra and its Applications 4, 1971; Huang, Smith,
+//!   Henry, van de Geijn: Strassen's Algorithm Reloaded, SC 2016 (`strassen/`).
 
 mod addresses;
 pub(crate) mod algorithm;
 mod backward_data;
 mod backward_weights;
-mod cut;
 mod direct;
 mod epilogue;
 mod execute;
@@ -32,6 +97,7 @@ mod layout;
 mod merge;
 mod microkernel;
 mod pack;
+mod partition;
 mod prefetch;
 mod problem;
 mod product;
@@ -49,49 +115,49 @@ pub use backward_weights::conv_backward_weights;
 pub use forward::{PackedConv, conv_forward};
 pub use geometry::{ConvGeometry, ConvShape};
 
-/// What happens to a convolution's sums before they are stored:
-/// `y = activation(sum * scale + shift + residual)`, each part where given.
+/// Element-wise operations fused into a convolution, applied to its sums before they are stored:
+/// `y = activation(sum * scale + shift + residual)`. Absent parts are left out.
 #[derive(Debug, Default)]
 pub struct Epilogue<'a> {
-    /// A factor for each output channel.
+    /// One factor per output channel.
     pub scale: Option<&'a [f32]>,
-    /// A summand for each output channel: a bias, or batch norm's shift.
+    /// One summand per output channel: a bias, or batch norm's shift.
     pub shift: Option<&'a [f32]>,
-    /// A tensor of the output's shape.
+    /// A tensor of the output's shape, added before the activation.
     pub residual: Option<Residual<'a>>,
-    /// Whether negative results become zero.
+    /// The activation, applied last.
     pub activation: Activation,
-    /// A second tensor made from the finished output.
-    pub second: Option<Second<'a>>,
+    /// A second tensor computed from `y`.
+    pub second: Option<SecondOutput<'a>>,
 }
 
-/// What a convolution's result is added to.
+/// The tensor that a convolution's result is added to.
 #[derive(Clone, Copy, Debug)]
 pub enum Residual<'a> {
-    /// A tensor elsewhere.
+    /// A separate tensor.
     Tensor(&'a [f32]),
-    /// What the output holds, which saves memory and bringing its cache lines twice; for
-    /// convolutions that [`PackedConv::adds_in_place`] alone.
+    /// The previous content of the output itself, which saves a tensor and half of the memory
+    /// traffic. Only where [`PackedConv::adds_in_place`] is true.
     Output,
 }
 
-/// A second output, `out = activation(y * scale + shift)` of a convolution's finished output `y`:
-/// in pre-activation networks the sum and its normalised activation are both needed.
+/// A second output of a convolution, `out = activation(y * scale + shift)` of its first output
+/// `y`. Pre-activation networks need both a block's sum and its normalised activation.
 #[derive(Debug)]
-pub struct Second<'a> {
-    /// A factor for each output channel.
+pub struct SecondOutput<'a> {
+    /// One factor per output channel.
     pub scale: &'a [f32],
-    /// A summand for each output channel.
+    /// One summand per output channel.
     pub shift: &'a [f32],
-    /// Whether negative results become zero.
+    /// The activation, applied last.
     pub activation: Activation,
-    /// A tensor of the output's shape.
+    /// Receives the result; of the output's shape.
     pub out: &'a mut [f32],
 }
 
 fn assert_len(what: &str, len: usize, expected: usize) {
     assert_eq!(
         len, expected,
-        "{what}: {len} floats where the shape has {expected}"
+        "{what}: {len} floats where the shape needs {expected}"
     );
 }

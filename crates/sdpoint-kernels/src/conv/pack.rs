@@ -1,46 +1,47 @@
-//! The packed weights of a convolution, in the forms that its algorithms read.
+//! The packed weights of a convolution, in the forms that the algorithms need.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::algorithm::{AlgorithmChoice, ConvAlgorithm, WinogradTile};
-use super::gather::Window;
+use super::gather::ConvWindow;
 use super::geometry::ConvGeometry;
 use super::grouped::weights::GroupedWeights;
 use super::kernels::{KernelPlace, Kernels};
-use super::layout::{BlockedLayout, Unit};
+use super::layout::{BlockedLayout, Panel};
 use super::problem::Problem;
-use super::strassen::weights::QuarterSums;
+use super::strassen::weights::QuadrantSums;
 use super::winograd::weights::TransformedWeights;
 use crate::context::Context;
 use crate::isa::Isa;
 use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
-/// Packed weights of a convolution, or of a phase of its gradient.
+/// Packed weights of a convolution, or of a phase of its data gradient.
 ///
-/// Which form an image needs depends on its size, so all forms that were needed so far are kept.
+/// The algorithm, and so the form of the weights, depends on the size of the images. All forms
+/// needed so far are kept.
 #[derive(Clone, Debug)]
 pub(super) struct PackedWeights {
     pub layout: BlockedLayout,
     choice: AlgorithmChoice,
-    /// In the order of `layout`, for all algorithms but the grouped one; empty for that one.
+    /// In the order of `layout`; empty if the grouped algorithm is used, which needs no other form.
     data: AlignedVec,
     grouped: Option<GroupedWeights>,
-    /// For Winograd's algorithm with tiles of 4×4 and of 2×2 outputs; made by the first product
-    /// that is computed so, or when the weights are packed.
+    /// For F(4×4, 3×3) and F(2×2, 3×3); computed at packing time or by the first product that needs
+    /// them.
     transformed: [OnceLock<TransformedWeights>; 2],
-    /// For Strassen's algorithm; made by the first product that is computed so.
-    quarter_sums: OnceLock<QuarterSums>,
+    /// For Strassen's algorithm; computed by the first product that needs them.
+    quadrant_sums: OnceLock<QuadrantSums>,
 }
 
 impl PackedWeights {
-    /// Room for weights in the order of `layout` that are used through `window`.
+    /// Zero weights in the order of `layout`, for a product with this window.
     pub fn zeros(
         ctx: &Context,
         layout: BlockedLayout,
         geometry: &ConvGeometry,
-        window: &Window,
+        window: &ConvWindow,
     ) -> Self {
         let choice = ctx.algorithms();
         let width = choice.group_width(geometry, &layout, window);
@@ -54,28 +55,28 @@ impl PackedWeights {
         PackedWeights {
             layout,
             choice,
-            data: ctx.lasting(if width.is_some() { 0 } else { layout.len() }),
+            data: ctx.persistent(if width.is_some() { 0 } else { layout.len() }),
             grouped: width.map(|width| GroupedWeights::zeros(ctx, channels, width, layout.taps)),
             transformed,
-            quarter_sums: OnceLock::new(),
+            quadrant_sums: OnceLock::new(),
         }
     }
 
-    /// Takes the weights from where `kernels` finds them.
+    /// Packs the weights from `kernels`, and updates all forms made so far.
     pub fn fill(&mut self, ctx: &Context, kernels: &Kernels<'_, impl KernelPlace>) {
         let layout = self.layout;
         if let Some(grouped) = &mut self.grouped {
             return grouped.fill(kernels, layout.group_in);
         }
         let data = SharedMut::new(&mut self.data);
-        ctx.parallel(layout.units(), |unit| {
-            let (group, block) = layout.unit(unit);
+        ctx.parallel(layout.panels(), |panel| {
+            let (group, block) = layout.panel(panel);
             let width = block.vectors * layout.lanes();
-            // SAFETY: units have disjoint weights, and each runs once.
-            let out = unsafe { data.slice(layout.range(unit)) };
+            // SAFETY: panels have disjoint weights, and each runs once.
+            let out = unsafe { data.slice(layout.range(panel)) };
             for channel in 0..layout.group_in {
                 let (row, step) = layout.kernel_rows(channel);
-                // Lanes beyond the channels stay the zeros that they were made as.
+                // Unused lanes keep their initial zeros.
                 for i in 0..block.channels {
                     let output = group * layout.group_out + block.first + i;
                     let place = (kernels.place)(output, channel);
@@ -89,7 +90,7 @@ impl PackedWeights {
         for transformed in self.transformed.iter_mut().filter_map(OnceLock::get_mut) {
             transformed.fill(ctx, &layout, &self.data);
         }
-        if let Some(sums) = self.quarter_sums.get_mut() {
+        if let Some(sums) = self.quadrant_sums.get_mut() {
             sums.fill(ctx, &layout, &self.data);
         }
     }
@@ -99,7 +100,7 @@ impl PackedWeights {
         self.choice.isa()
     }
 
-    /// The algorithm that computes a problem with these weights.
+    /// The algorithm for a problem with these weights.
     pub fn algorithm(&self, problem: &Problem) -> ConvAlgorithm {
         if self.grouped.is_some() {
             ConvAlgorithm::Grouped
@@ -108,17 +109,17 @@ impl PackedWeights {
         }
     }
 
-    /// The weights for the grouped algorithm, if it is the one for them.
+    /// The weights for the grouped algorithm.
     ///
     /// # Panics
     ///
-    /// If it is not.
+    /// If the weights are packed for another algorithm.
     pub fn grouped(&self) -> &GroupedWeights {
         let grouped = self.grouped.as_ref();
         grouped.expect("weights are packed for groups where the grouped algorithm is chosen")
     }
 
-    /// The weights for Winograd's algorithm.
+    /// The weights for Winograd's algorithm, transformed now if they were not before.
     pub fn transformed(&self, ctx: &Context, tile: WinogradTile) -> &TransformedWeights {
         self.transformed[index(tile)].get_or_init(|| {
             let mut transformed = TransformedWeights::zeros(ctx, tile, self.layout);
@@ -127,24 +128,24 @@ impl PackedWeights {
         })
     }
 
-    /// The sums of weights for Strassen's algorithm.
-    pub fn quarter_sums(&self, ctx: &Context) -> &QuarterSums {
-        self.quarter_sums
-            .get_or_init(|| QuarterSums::new(ctx, &self.layout, &self.data))
+    /// The sums of quadrants for Strassen's algorithm, computed now if they were not before.
+    pub fn quadrant_sums(&self, ctx: &Context) -> &QuadrantSums {
+        self.quadrant_sums
+            .get_or_init(|| QuadrantSums::new(ctx, &self.layout, &self.data))
     }
 
-    /// All weights of the unit of this number.
+    /// All weights of a panel.
     #[inline(always)]
-    pub fn of_unit(&self, unit: usize) -> &[f32] {
-        &self.data[self.layout.range(unit)]
+    pub fn of_panel(&self, panel: usize) -> &[f32] {
+        &self.data[self.layout.range(panel)]
     }
 
-    /// The weights of a unit between `channels` of the group's input channels, the first a
-    /// multiple of a channel block.
+    /// A panel's weights for a range of the group's input channels, which starts at a channel
+    /// block.
     #[inline(always)]
-    pub fn of(&self, unit: &Unit, channels: Range<usize>) -> &[f32] {
-        let channel = self.layout.taps * unit.row;
-        &self.data[unit.weights + channels.start * channel..unit.weights + channels.end * channel]
+    pub fn of(&self, panel: &Panel, channels: Range<usize>) -> &[f32] {
+        let channel = self.layout.taps * panel.row;
+        &self.data[panel.weights + channels.start * channel..panel.weights + channels.end * channel]
     }
 
     pub fn bytes(&self) -> usize {
@@ -152,7 +153,7 @@ impl PackedWeights {
         size_of_val::<[f32]>(&self.data)
             + self.grouped.as_ref().map_or(0, GroupedWeights::bytes)
             + transformed.map(TransformedWeights::bytes).sum::<usize>()
-            + self.quarter_sums.get().map_or(0, QuarterSums::bytes)
+            + self.quadrant_sums.get().map_or(0, QuadrantSums::bytes)
     }
 
     /// # Panics
@@ -168,7 +169,7 @@ impl PackedWeights {
     }
 }
 
-/// The place of a tile size's transformed weights.
+/// The index of a tile size in [`PackedWeights::transformed`].
 fn index(tile: WinogradTile) -> usize {
     match tile {
         WinogradTile::Four => 0,

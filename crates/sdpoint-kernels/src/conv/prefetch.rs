@@ -1,27 +1,27 @@
-//! Software prefetches, spread over the products that come before their memory is used.
+//! Software prefetches, spread evenly over the multiply-adds that precede the use of the memory.
 //!
-//! A core has a dozen or so line-fill buffers. A burst of prefetches occupies all of them, and
-//! loads from the second-level cache then wait until memory answers. So every prefetch here is
-//! issued with a few others at most, between the multiplications of a step.
+//! A core has about a dozen line-fill buffers. A burst of prefetches occupies all of them, so that
+//! loads from L2 wait for memory. Therefore only a few prefetches are issued at a time, between
+//! multiply-adds.
 
 use std::ops::Range;
 
 use rten_simd::Isa;
 
-use super::epilogue::{Addend, Finish};
+use super::epilogue::{Addend, TileEpilogue};
 use super::gather::BLOCK;
 use super::tuning::LINE;
 use crate::isa::Registers;
 
-/// A tile's share of memory that later tiles start with.
+/// The memory that one tile prefetches for later tiles.
 ///
-/// A tile that prefetched only for itself would wait: what it needs in a second is more than a
-/// core's share of memory bandwidth. So all tiles before prefetch some of it, a few cache lines
-/// with each step of their reduction, or a line with each channel.
+/// The first tile that uses a panel needs more bandwidth than memory provides, so a prefetch just
+/// ahead of it would not hide the latency. Instead, all tiles before it prefetch a share each: a
+/// few cache lines per step of their reduction, or one line per channel.
 #[derive(Clone, Copy)]
 pub(super) struct Prefetch {
     start: *const f32,
-    /// Cache lines for each step: a block of channels at a tap.
+    /// Cache lines per step; a step is a channel block at a tap.
     lines: usize,
 }
 
@@ -31,7 +31,7 @@ impl Prefetch {
         lines: 0,
     };
 
-    /// Prefetches a step's lines.
+    /// Prefetches the lines of one step.
     #[inline(always)]
     pub fn step(&mut self) {
         self.issue(self.lines);
@@ -45,8 +45,8 @@ impl Prefetch {
         }
     }
 
-    /// What the channels of a step prefetch, at most a line each; prefetches the rest of the
-    /// step's lines at once. `cached` is as for [`LoopPrefetch::new`].
+    /// The share of one step for the loop over its channels, at most one line per channel. Lines
+    /// in excess of that are prefetched at once. `cached` is as for [`LoopPrefetch::new`].
     #[inline(always)]
     pub fn by_channel<I: Isa>(&mut self, cached: *const f32) -> LoopPrefetch {
         let lines = if prefetches_in_loops::<I>() {
@@ -64,18 +64,17 @@ impl Prefetch {
     }
 }
 
-/// Memory that an innermost loop prefetches, a share with each iteration.
+/// Memory that an innermost loop prefetches, a share per iteration.
 #[derive(Clone, Copy)]
 pub(super) struct LoopPrefetch {
     next: *const f32,
-    /// Floats, at most those of a line; a line of which there are several shares is prefetched
-    /// as often.
+    /// Floats per iteration, at most a cache line. If less, a line is prefetched several times.
     share: usize,
 }
 
 impl LoopPrefetch {
-    /// `memory`, over so many iterations. If it is empty they prefetch `cached`, which costs
-    /// nothing, so that the loop needs no branch.
+    /// `memory`, spread over a number of iterations. If it is empty, the loop prefetches `cached`
+    /// over and over, which costs nothing and saves a branch.
     #[inline(always)]
     pub fn new(memory: &[f32], iterations: usize, cached: *const f32) -> Self {
         LoopPrefetch {
@@ -88,7 +87,7 @@ impl LoopPrefetch {
         }
     }
 
-    /// What is left after so many iterations.
+    /// The remainder after a number of iterations.
     #[inline(always)]
     pub fn after(self, iterations: usize) -> Self {
         LoopPrefetch {
@@ -107,20 +106,20 @@ impl LoopPrefetch {
     }
 }
 
-/// Whether an innermost loop has a register left for the address that it prefetches.
+/// Whether the innermost loops have a general-purpose register left for a prefetch address.
 const fn prefetches_in_loops<I: Isa>() -> bool {
     Registers::are_32::<I>()
 }
 
-/// Memory that a run of tiles prefetches, each its share.
+/// Memory that a sequence of tiles prefetches, divided among them.
 pub(super) struct Prefetcher<'a> {
     rest: &'a [f32],
-    /// Cache lines with each step of a tile.
+    /// Cache lines per step of a tile.
     lines: usize,
 }
 
 impl<'a> Prefetcher<'a> {
-    /// `memory`, by tiles that have this many steps together.
+    /// `memory`, divided among tiles that have `steps` steps in total.
     #[inline(always)]
     pub fn new(memory: &'a [f32], steps: usize) -> Self {
         Prefetcher {
@@ -129,7 +128,7 @@ impl<'a> Prefetcher<'a> {
         }
     }
 
-    /// The share of the next tile, which has this many steps.
+    /// The share of the next tile, which has `steps` steps.
     #[inline(always)]
     pub fn next(&mut self, steps: usize) -> Prefetch {
         if self.rest.is_empty() {
@@ -144,13 +143,14 @@ impl<'a> Prefetcher<'a> {
     }
 }
 
-/// The parts `range` of a tensor that is cut into `count` parts of equal size.
+/// Parts `range` of a tensor divided into `count` equal parts.
 pub(super) fn part_of(tensor: &[f32], range: Range<usize>, count: usize) -> &[f32] {
     let at = |part: usize| tensor.len() * part.min(count) / count;
     &tensor[at(range.start)..at(range.end)]
 }
 
-/// The share of one of `count` steps that prefetch two runs of memory, one after the other.
+/// The memory that step `step` of `count` prefetches: the first half of the steps divide
+/// `memory[0]` among them, and the second half `memory[1]`.
 pub(super) fn share_of_step(memory: [&[f32]; 2], step: usize, count: usize) -> &[f32] {
     let firsts = count.div_ceil(2);
     match step.checked_sub(firsts) {
@@ -159,23 +159,22 @@ pub(super) fn share_of_step(memory: [&[f32]; 2], step: usize, count: usize) -> &
     }
 }
 
-/// Prefetches `floats` outputs at `to`, which is element `at` of the output tensor, those of the
-/// second output, and the residual that is added to them.
+/// Prefetches for writing the `floats` outputs at `to`, which is element `at` of the output tensor,
+/// and those of the second output; and for reading the residual that is added to them.
 #[inline(always)]
-pub(super) fn prefetch_output(finish: &Finish<'_>, to: *mut f32, at: usize, floats: usize) {
+pub(super) fn prefetch_output(epilogue: &TileEpilogue<'_>, to: *mut f32, at: usize, floats: usize) {
     for line in (0..floats).step_by(LINE) {
         prefetch::<{ hint::STORE }>(to.wrapping_add(line));
-        if let Some(second) = &finish.second {
+        if let Some(second) = &epilogue.second {
             prefetch::<{ hint::STORE }>(second.out.as_ptr().wrapping_add(at + line));
         }
-        if let Some(Addend::Tensor(tensor)) = finish.residual {
+        if let Some(Addend::Tensor(tensor)) = epilogue.residual {
             prefetch::<{ hint::L1 }>(tensor.as_ptr().wrapping_add(at + line));
         }
     }
 }
 
-/// What a cache line is prefetched for: a load from the first-level cache, a later one from the
-/// second-level cache, or a store.
+/// The purpose of a prefetch: into L1 for a load soon, into L2 for a later load, or for a store.
 #[cfg(target_arch = "x86_64")]
 mod hint {
     pub use std::arch::x86_64::{_MM_HINT_ET0 as STORE, _MM_HINT_T0 as L1, _MM_HINT_T1 as L2};
@@ -187,8 +186,8 @@ mod hint {
     pub const STORE: i32 = 2;
 }
 
-/// Prefetches the cache line at an address. It need not be valid, but an invalid one costs a
-/// search of the page tables.
+/// Prefetches the cache line at an address. An invalid address does no harm, but costs a walk of
+/// the page table.
 #[inline(always)]
 fn prefetch<const HINT: i32>(at: *const f32) {
     #[cfg(target_arch = "x86_64")]

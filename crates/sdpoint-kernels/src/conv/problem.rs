@@ -1,32 +1,35 @@
-//! The products that the passes of a convolution consist of, as sizes alone.
+//! The sizes of the implicit GEMMs that compute a forward pass or a backward pass to data.
 //!
-//! A forward pass is one product. A backward pass to data is several where the stride is not 1:
-//! the gradient of input row `i` is the sum over kernel rows `k` with `i + padding - k` divisible
-//! by the stride of row `(i + padding - k) / stride` of the output gradient times row `k` of the
-//! weights. All inputs with the same remainder of `i + padding` use the same kernel rows, and are
-//! a stride-1 convolution of the output gradient with these rows, flipped. So a stride of s × s
-//! makes s² convolutions, called phases, and no multiplication by the zeros that a dilated
-//! gradient would have.
+//! A forward pass is one GEMM. A backward pass to data with stride s × s is s² of them, one per
+//! phase. The gradient of input row `i` is the sum over those kernel rows `k` for which
+//! `i + padding - k` is divisible by the stride: row `(i + padding - k) / stride` of the output
+//! gradient times row `k` of the weights. All inputs with the same remainder of `i + padding`
+//! (a phase) use the same kernel rows, so their gradients are a stride-1 convolution of the
+//! output gradient with these rows, flipped. Unlike a convolution of the dilated output gradient,
+//! this multiplies no inserted zeros.
 
-use super::gather::{Band, Window};
+use super::gather::{ConvWindow, Strip};
 use super::geometry::{ConvGeometry, ConvShape, Flattened};
 
-/// A grid of outputs to compute for each image.
+/// A grid of outputs to compute for each image: the M dimension of an implicit GEMM, and which
+/// inputs each output reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Problem {
-    pub window: Window,
-    /// Whether the convolution is pointwise: each output sees one pixel, which exists.
+    pub window: ConvWindow,
+    /// Whether each output reads exactly one input pixel: a 1×1 kernel without padding.
     pub pointwise: bool,
+    /// Images, or 1 if all images are concatenated into one row.
     pub batch: usize,
-    /// Images that the grid's one row runs through, side by side; otherwise 1.
-    pub joined: usize,
+    /// Images concatenated into the grid's only row; 1 if they are separate.
+    pub images_per_row: usize,
     /// Rows and columns of the grid.
     pub grid: [usize; 2],
     /// Where the outputs are stored.
     pub output: OutputLayout,
 }
 
-/// Where a grid's outputs lie in the output tensor, in floats.
+/// Offset of a grid's first output in the output tensor, and the strides between images, rows and
+/// pixels, in floats.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutputLayout {
     pub offset: usize,
@@ -36,13 +39,13 @@ pub(super) struct OutputLayout {
 }
 
 impl OutputLayout {
-    /// Where a band's first output is.
+    /// The offset of a strip's first output.
     #[inline(always)]
-    pub fn of(&self, band: &Band) -> usize {
-        self.at([band.image, band.rows[0], band.columns[0]])
+    pub fn of(&self, strip: &Strip) -> usize {
+        self.at([strip.image, strip.rows[0], strip.columns[0]])
     }
 
-    /// Where the output at an image's row and column is.
+    /// The offset of the output at an image, row and column.
     #[inline(always)]
     pub fn at(&self, [image, row, column]: [usize; 3]) -> usize {
         self.offset + image * self.image + row * self.row + column * self.pixel
@@ -50,12 +53,12 @@ impl OutputLayout {
 }
 
 impl Problem {
-    /// The product that a forward pass is.
+    /// The GEMM of a forward pass.
     pub fn forward(shape: &ConvShape) -> Self {
         let geometry = &shape.geometry;
         let Flattened {
             batch,
-            joined,
+            images_per_row,
             output: grid,
             ..
         } = shape.flattened();
@@ -64,7 +67,7 @@ impl Problem {
             window: geometry.window(),
             pointwise: geometry.is_pointwise(),
             batch,
-            joined,
+            images_per_row,
             grid,
             output: OutputLayout {
                 offset: 0,
@@ -80,18 +83,19 @@ impl Problem {
         self.batch == 0 || self.grid.contains(&0)
     }
 
-    /// Whether the last output of a row and the first of the next are neighbours.
+    /// Whether the last output of a row is followed in memory by the first of the next row.
     pub fn rows_are_adjacent(&self) -> bool {
         self.grid[0] == 1 || self.output.row == self.grid[1] * self.output.pixel
     }
 }
 
-/// One of the products of a backward pass to data: that for the inputs whose position plus
-/// padding has one remainder modulo the stride.
+/// One of the GEMMs of a backward pass to data: for the inputs whose position plus padding has one
+/// remainder modulo the stride.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Phase {
     pub remainder: [usize; 2],
-    /// Kernel rows and columns that these inputs use; with none of them, the gradients are zero.
+    /// Numbers of kernel rows and columns that these inputs use. If one is 0, the gradients are
+    /// zero.
     pub kernel: [usize; 2],
 }
 
@@ -114,7 +118,7 @@ impl Phase {
         self.kernel[0] * self.kernel[1]
     }
 
-    /// The first input that has this remainder.
+    /// Row and column of the first input of the phase.
     fn first(&self, geometry: &ConvGeometry) -> [usize; 2] {
         [0, 1].map(|axis| {
             let (stride, padding) = (geometry.stride[axis], geometry.padding[axis]);
@@ -122,13 +126,13 @@ impl Phase {
         })
     }
 
-    /// How the inputs' gradients look at the output gradient.
-    pub fn window(&self, geometry: &ConvGeometry) -> Window {
+    /// Which output gradients each input gradient reads.
+    pub fn window(&self, geometry: &ConvGeometry) -> ConvWindow {
         let first = self.first(geometry);
-        Window {
+        ConvWindow {
             kernel: self.kernel,
             stride: [1, 1],
-            // Where the flipped kernel's first tap is for the first input.
+            // The position of the flipped kernel's first tap for the first input.
             origin: [0, 1].map(|axis| {
                 let last = (first[axis] + geometry.padding[axis]) / geometry.stride[axis];
                 last as isize - (self.kernel[axis] as isize - 1)
@@ -137,12 +141,12 @@ impl Phase {
         }
     }
 
-    /// The product for a shape; the phase must have taps.
+    /// The GEMM of this phase for a shape. The phase must have taps.
     pub fn problem(&self, shape: &ConvShape) -> Problem {
         let geometry = &shape.geometry;
         let Flattened {
             batch,
-            joined,
+            images_per_row,
             input: size,
             ..
         } = shape.flattened();
@@ -153,7 +157,7 @@ impl Phase {
             window: self.window(geometry),
             pointwise: geometry.is_pointwise(),
             batch,
-            joined,
+            images_per_row,
             grid: [0, 1].map(|axis| {
                 let left = size[axis].saturating_sub(first[axis]);
                 left.div_ceil(stride[axis])

@@ -1,11 +1,11 @@
-//! The reduction that a backward pass to weights is: for every tap, the matrix product of the
-//! transposed input and the output gradient, over all pixels of the batch.
+//! The backward pass to weights as a reduction: for every tap, the matrix product of the transposed
+//! input and the output gradient, with all pixels of the batch as the K dimension.
 //!
-//! The pixels are cut into parts whose number depends on the shape alone. Each part has sums of
-//! its own, which are added in the order of the parts, so that neither the number of threads nor
-//! their timing changes a bit of the result.
+//! The pixels are divided into parts whose number depends on the shape alone. Each part has partial
+//! sums of its own, which are added in the order of the parts, so that neither the number of
+//! threads nor their timing changes a bit of the result.
 
-use super::gather::{Source, Window};
+use super::gather::{ConvWindow, Source};
 use super::geometry::ConvGeometry;
 use super::layout::BlockedLayout;
 use super::problem::Problem;
@@ -13,17 +13,17 @@ use super::problem::Problem;
 /// A reduction over all outputs of a grid.
 pub(super) struct Reduction<'a> {
     pub source: Source<'a>,
-    /// With respect to the output.
+    /// The gradient with respect to the output.
     pub gradient: &'a [f32],
     pub geometry: &'a ConvGeometry,
-    /// That of the forward pass.
+    /// The sizes of the forward pass.
     pub problem: Problem,
-    /// The order of the sums.
+    /// The order of the sums: that of packed weights.
     pub layout: &'a BlockedLayout,
 }
 
 impl Reduction<'_> {
-    pub fn window(&self) -> Window {
+    pub fn window(&self) -> ConvWindow {
         self.problem.window
     }
 

@@ -1,5 +1,5 @@
-//! The innermost loops of the gradients of weights: a tile of sums, of some input channels times a
-//! block of output channels, that stays in registers while products of pixels are added.
+//! The micro-kernel of gradients of weights: a tile of sums, some input channels times the output
+//! channels of a panel, that stays in registers while the products of pixels are added.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -15,18 +15,19 @@ use crate::isa::Registers;
 pub(super) struct Run {
     /// The first pixel's first channel at the first tap.
     pub input: *const f32,
-    /// Between images, rows and pixels.
+    /// Strides between images, rows and pixels.
     pub input_strides: [usize; 3],
-    /// The first pixel's first output channel of the block.
+    /// The first pixel's first output channel of the panel.
     pub gradient: *const f32,
-    /// Between images, rows and pixels.
+    /// Strides between images, rows and pixels.
     pub gradient_strides: [usize; 3],
-    /// Images, rows, columns.
+    /// Numbers of images, rows and columns.
     pub pixels: [usize; 3],
 }
 
-/// Adds the products of a run's inputs and gradients to the sums of a block of `layout`, and
-/// prefetches `next`.
+/// Adds the products of a run's inputs and gradients to the sums of one panel of `layout`.
+/// Prefetches `next` meanwhile. `plane` is the stride between channel blocks of the input, and
+/// `taps` are the offsets of the taps' inputs.
 ///
 /// # Safety
 ///
@@ -83,18 +84,18 @@ pub(super) unsafe fn run_block(
     }
 }
 
-/// Whether all lanes of a block are channels.
+/// Whether all lanes of a panel are used.
 fn rows_are_whole(block: &OutputBlock, width: usize) -> bool {
     block.channels == width
 }
 
-/// How the channels of a block are cut into the rows of tiles.
+/// How the input channels of a channel block are divided into tiles, a row per channel.
 #[derive(Clone, Copy)]
 enum Rows {
-    /// Equal tiles of at most so many rows.
+    /// Tiles of equal size, at most this many rows.
     Equal(usize),
-    /// Tiles of so many rows as long as there are as many, then of half of it, and so on: where
-    /// some lanes are beyond the channels, there are kernels for powers of two alone.
+    /// As many tiles of this many rows as fit, then half as many rows, and so on. Kernels for
+    /// partly used vectors are compiled for powers of two only.
     Halving(usize),
 }
 
@@ -115,7 +116,7 @@ impl Rows {
         }
     }
 
-    /// The rows of a tile that begins with channel `start`.
+    /// The rows of tile number `tile`, which begins with channel `start`.
     fn of_tile(self, channels: usize, tile: usize, start: usize) -> usize {
         match self {
             Rows::Equal(most) => {
@@ -130,13 +131,13 @@ impl Rows {
     }
 }
 
-/// The most rows of tiles some of whose lanes are beyond the channels.
+/// The most rows of tiles with partly used vectors.
 const MAX_PART_ROWS: usize = 8;
 
-/// Computes a tile of `rows` input channels and `vectors` vectors of output channels, all of whose
-/// lanes are channels if `whole`.
+/// Computes a tile of `rows` input channels times `vectors` vectors of output channels, whose lanes
+/// are all used if `whole`.
 ///
-/// The kernels are compiled once for each size and instruction set, and called from here.
+/// The only caller of the kernels, so that each is compiled once per size and instruction set.
 ///
 /// # Safety
 ///
@@ -163,7 +164,7 @@ unsafe fn run_tile(ctx: &Context, rows: usize, vectors: usize, whole: bool, tile
     }
 }
 
-/// Some input channels times a block of output channels.
+/// The arguments of the micro-kernel for one tile.
 struct Tile {
     run: Run,
     /// Output channels that exist.
@@ -172,7 +173,7 @@ struct Tile {
     prefetch: LoopPrefetch,
 }
 
-/// A tile with its sizes; made by [`run_tile`] alone, by whose contract it may be run.
+/// A tile with its sizes as constants. Made by [`run_tile`] only, whose contract it relies on.
 struct RunTile<const R: usize, const V: usize, const WHOLE: bool>(Tile);
 
 impl<const R: usize, const V: usize, const WHOLE: bool> SimdOp for RunTile<R, V, WHOLE> {
@@ -180,7 +181,7 @@ impl<const R: usize, const V: usize, const WHOLE: bool> SimdOp for RunTile<R, V,
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        // A constant block, so that no code is generated for what is never called.
+        // A constant block, so that no code is generated for sizes that are never called.
         if const { R <= max_rows(Registers::of::<I>(), V) } {
             // SAFETY: the contract of `run_tile`.
             unsafe { tile_of::<I, R, V, WHOLE>(isa, self.0) };

@@ -1,54 +1,55 @@
-//! How the pixels of a band are cut into register blocks, called tiles.
+//! Divides the pixels of a strip into tiles, one register block each.
 
 use rten_simd::Isa;
 
 use super::addresses::Pixels;
-use super::gather::{BLOCK, Band};
+use super::gather::{BLOCK, Strip};
 use super::tuning::{MAX_PIXELS, VECTORS, max_pixels};
 use crate::isa::Registers;
 
-/// How a band is cut into tiles of about equal size.
+/// A division of a strip into tiles of about equal size.
 pub(super) struct Tiling {
-    /// Rows and columns of the band.
+    /// Rows and columns of the strip.
     size: [usize; 2],
-    /// How far apart rows and pixels are in the input, and in the output.
+    /// Strides between rows and between pixels, of the input and of the output.
     steps: [[usize; 2]; 2],
     /// The most pixels of a tile.
     most: usize,
-    /// From how many neighbouring rows a tile's pixels are, one or two, if not from anywhere.
+    /// Rows of a tile, one or two; `None` if a tile is any sequence of pixels across rows.
     rows: Option<usize>,
 }
 
 /// The pixels of a tile.
 pub(super) struct TilePixels {
     pub count: usize,
-    /// In how many rows they lie, if not anywhere.
+    /// Rows of the tile; `None` if its pixels are an arbitrary sequence across rows.
     rows: Option<usize>,
-    /// The first pixel's place in input and output if they lie in rows, and otherwise the
-    /// band's.
+    /// Offsets in input and output of the tile's first pixel if it has rows, and of the strip's
+    /// first pixel otherwise.
     pub first: [usize; 2],
-    /// How far from there all are, if not in rows.
+    /// Offsets of each pixel from there if the tile has no rows.
     places: [[usize; 2]; MAX_PIXELS],
 }
 
 impl Tiling {
-    /// Tiles of a band for output blocks of this many vectors; `steps` says how far apart rows
-    /// and pixels are in the input, and in the output.
+    /// Tiles of a strip for panels of `vectors` vectors. `steps` are the strides between rows and
+    /// between pixels, of the input and of the output.
     #[inline(always)]
-    pub fn new<I: Isa>(band: &Band, steps: [[usize; 2]; 2], vectors: usize) -> Self {
+    pub fn new<I: Isa>(strip: &Strip, steps: [[usize; 2]; 2], vectors: usize) -> Self {
         let most = max_pixels(Registers::of::<I>(), vectors);
         Tiling {
-            size: [band.height(), band.width()],
+            size: [strip.height(), strip.width()],
             steps,
             most,
             rows: Registers::are_32::<I>().then(|| {
-                let two = vectors == VECTORS && steps[0][1] == BLOCK && 2 * band.width() <= most;
+                let two = vectors == VECTORS && steps[0][1] == BLOCK && 2 * strip.width() <= most;
                 1 + usize::from(two)
             }),
         }
     }
 
-    /// The pixels that tiles share, those of further rows aside, and how many share them.
+    /// The length of the runs of pixels that are divided into tiles, and the number of runs. A run
+    /// is a row, a pair of rows counted once, or the whole strip.
     fn runs(&self) -> [usize; 2] {
         let [height, width] = self.size;
         match self.rows {
@@ -101,7 +102,7 @@ impl Tiling {
 }
 
 impl TilePixels {
-    /// Their addresses, by the steps of their [`Tiling`].
+    /// The form of the pixels' addresses, for the `steps` of their [`Tiling`].
     #[inline(always)]
     pub fn pixels(&self, steps: [[usize; 2]; 2]) -> Pixels<'_> {
         let [[input_row, input], [output_row, output]] = steps;

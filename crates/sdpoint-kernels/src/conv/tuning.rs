@@ -1,31 +1,30 @@
-//! Every number of the convolutions that was found by measuring rather than derived: sizes of
-//! register blocks, of what is kept in a cache, and of tasks, and from which shape on an
-//! algorithm pays.
+//! The tuning constants of the convolutions: sizes of register blocks, cache blocks and tasks, and
+//! the shapes from which an algorithm pays off. All were found by measuring.
 //!
-//! Sizes are in floats, and follow from the caches below where they are about a cache. Each
-//! constant names the entry of the log in `docs/performance.md` that it comes from, and the
-//! bench that shows what it is worth:
+//! Sizes are in floats. Those of cache blocks are fractions of the caches below. Each constant
+//! names the entry of the log in `docs/performance.md` that it comes from, and the benchmark that
+//! shows its effect:
 //!
 //! - *algorithms*: `cargo bench -p sdpoint-kernels --bench algorithms`, which fails where the
-//!   chosen algorithm is more than a tenth slower than another one
-//! - *conv_gflops*: `cargo run --release -p sdpoint-kernels --example conv_gflops`, the speed of
-//!   single layers next to the peak
-//! - *profile*: `sdpoint profile --network NETWORK --layers`, layers as a network runs them
+//!   chosen algorithm is more than 10 % slower than another
+//! - *conv_gflops*: `cargo run --release -p sdpoint-kernels --example conv_gflops`, single layers
+//!   as a share of the peak
+//! - *profile*: `sdpoint profile --network NETWORK --layers`, layers within a network
 
 use crate::isa::Registers;
 
-// The caches of a core that the sizes are made for. Larger ones do no harm.
+// The smallest caches per core that the sizes are tuned for. Larger caches do no harm.
 
-/// The first-level data cache: 32 KiB.
+/// L1 data cache: 32 KiB.
 pub const L1: usize = 32 * 1024 / size_of::<f32>();
 
-/// One way of it: addresses this far apart share a set of eight to twelve cache lines.
+/// One way of L1: addresses this far apart map to the same set, of 8 to 12 lines.
 pub const L1_WAY: usize = L1 / 8;
 
-/// The second-level cache: 1 MiB.
+/// L2 cache: 1 MiB.
 pub const L2: usize = 1024 * 1024 / size_of::<f32>();
 
-/// What a core may count on in the third-level cache, which all cores share: 8 MiB.
+/// A core's share of the L3 cache: 8 MiB.
 pub const L3: usize = 8 * 1024 * 1024 / size_of::<f32>();
 
 /// A cache line.
@@ -39,13 +38,14 @@ pub const VECTORS: usize = 2;
 /// The most pixels of a register block with any instruction set.
 pub const MAX_PIXELS: usize = 14;
 
-/// The most pixels of a register block of `vectors` vectors of output channels.
+/// The most pixels of a register block with `vectors` vectors of output channels: BLIS's m_R.
 ///
-/// With 32 registers, 14 × 2 sums leave room for two vectors of weights and a broadcast pixel,
-/// and 14 divides the rows of common maps. With 16 registers, 6 × 2 sums just hide the latency
-/// of a multiply-add. A single vector takes more pixels for that, but with 16 registers each
-/// pixel's address occupies a general-purpose register. Blocks of the portable instruction
-/// set, which is for machines without AVX2, are smaller, so that fewer kernels are compiled.
+/// With 32 registers, 14 × 2 sums leave room for two vectors of weights and one broadcast pixel,
+/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 6 × 2
+/// sums are the fewest that hide the latency of a multiply-add. A single vector needs more pixels
+/// for that, but each pixel's address takes one of 16 general-purpose registers. The blocks of the
+/// portable instruction set, meant for machines without AVX2, are smaller so that fewer kernels
+/// are compiled.
 #[inline(always)]
 pub const fn max_pixels(registers: Registers, vectors: usize) -> usize {
     match (registers.count, registers.lanes, vectors) {
@@ -56,16 +56,15 @@ pub const fn max_pixels(registers: Registers, vectors: usize) -> usize {
     }
 }
 
-/// Input channels in the body of the innermost loop: with 16 registers the body for one is so
-/// short that the loop itself takes a fifth of the time.
+/// Input channels per iteration of the innermost loop. With 16 registers the body for one channel
+/// is so short that the loop overhead would be a fifth of the time.
 #[inline(always)]
 pub const fn unroll(registers: Registers) -> usize {
     if registers.count == 32 { 1 } else { 4 }
 }
 
-/// The most input channels of a register block of a gradient of weights, for `vectors` vectors
-/// of output channels: with 32 registers half of a channel block times two vectors, or a whole
-/// one times one.
+/// The most rows (input channels) of a register block of a gradient of weights, with `vectors`
+/// vectors of output channels: with 32 registers 8 × 2 or 16 × 1.
 #[inline(always)]
 pub const fn max_rows(registers: Registers, vectors: usize) -> usize {
     match (registers.count, registers.lanes, vectors) {
@@ -76,63 +75,63 @@ pub const fn max_rows(registers: Registers, vectors: usize) -> usize {
     }
 }
 
-/// The most rows with any instruction set.
+/// The most rows of such a register block with any instruction set.
 pub const MAX_ROWS: usize = 16;
 
 // The direct algorithm.
 
-/// A band's gathered input: a quarter of the second-level cache, as the weights of an output
-/// block, the outputs and the next band's inputs want room too. *conv_gflops*; log: "tasks that
-/// threads share evenly".
-pub const BAND_FLOATS: usize = L2 / 4;
+/// Gathered inputs of a strip: a quarter of L2, which also holds a panel of weights, the outputs
+/// and the prefetched inputs of the next strip. *conv_gflops*; log: "tasks that threads share
+/// evenly".
+pub const STRIP_FLOATS: usize = L2 / 4;
 
-/// The same for a row of pixels that only one tap reads, so that nothing in it is reused.
+/// The same for a strip of a 1×1 convolution, whose inputs are each read by one tap only.
 pub const ROW_FLOATS: usize = L2 / 8;
 
-/// The same where the weights do not stay in the second-level cache from one band to the next:
-/// loading them once more costs more than inputs that come from the third-level cache.
-pub const BAND_FLOATS_LARGE_WEIGHTS: usize = L2 * 9 / 16;
+/// The same where the weights exceed [`WEIGHT_FLOATS`] and are loaded again for each strip.
+/// Loading them more often would cost more than reading inputs from L3.
+pub const STRIP_FLOATS_LARGE_WEIGHTS: usize = L2 * 9 / 16;
 
-/// Weights that stay in the second-level cache while every tile uses all of them. *profile*; log:
+/// The most weights that stay in L2 while every tile uses all of them. *profile*; log:
 /// "reduction in parts".
 pub const WEIGHT_FLOATS: usize = L2 / 4;
 
-/// Weights of one output block that all tiles of a band use before the next: with 16 registers
-/// they fit the first-level cache. With 32 a tile does twice as much with each weight, so that
-/// the second-level cache keeps pace, and more passes over the sums cost more. *conv_gflops*;
-/// log: "reduction in parts", "longer parts of the reduction".
+/// The most weights of a panel's part, which all tiles of a strip use before the next part: sets
+/// BLIS's k_C. With 16 registers they fit in L1. With 32 a tile does twice as many multiply-adds
+/// per weight, so that L2 is fast enough, and more passes over the sums would cost more.
+/// *conv_gflops*; log: "reduction in parts", "longer parts of the reduction".
 #[inline(always)]
 pub const fn part_floats(registers: Registers) -> usize {
     if registers.count == 32 { L2 / 4 } else { L1 }
 }
 
-/// Tensors that have left a core's caches between two layers, so that prefetching their outputs
-/// for writing pays. *profile*; log: "outputs prefetched from 768 KB on".
+/// The least size of a tensor that is assumed to be evicted from a core's caches between two
+/// layers, so that prefetching outputs for writing pays off. *profile*; log: "outputs prefetched
+/// from 768 KB on".
 pub const EVICTED_FLOATS: usize = L2 * 3 / 4;
 
 // Tasks. *profile* with `--threads 2`; log: "tasks that threads share evenly".
 
-/// Multiply-accumulates of a task; fewer are not worth a thread's start.
+/// The least multiply-accumulates of a task that are worth waking a thread for.
 pub const TASK_MACS: usize = 1 << 20;
 
-/// Tasks for each thread, so that threads that start late or run slower find work that is still
-/// divided.
+/// Tasks per thread. Several, so that the others can take over tasks of a thread that started late
+/// or runs slower.
 pub const TASKS_PER_THREAD: usize = 4;
 
-/// Multiply-accumulates that take as long as gathering a float.
+/// Cost of gathering one float, in multiply-accumulates.
 pub const GATHER_COST: usize = 10;
 
-/// Multiply-accumulates by which a float of weights delays a task if it comes from beyond the
-/// second-level cache.
+/// Cost of loading one float of weights from beyond L2, in multiply-accumulates.
 pub const LARGE_WEIGHTS_COST: usize = 4;
 
 // Narrow groups. *conv_gflops*; log: "inputs of narrow groups used by three kernel columns".
 
-/// Pixels of a register block: fewer sums than eight wait for one another, so that smaller
-/// blocks, which end a row, are few.
+/// Pixels of a register block, in order of preference. Fewer than eight independent sums do not
+/// hide the latency of a multiply-add, so the smaller blocks only end a row.
 pub const GROUPED_PIXELS: [usize; 6] = [14, 8, 7, 4, 2, 1];
 
-/// Whether there is a kernel for one of these.
+/// Whether a kernel for this many pixels is compiled.
 #[inline(always)]
 pub const fn has_grouped_pixels(registers: Registers, pixels: usize) -> bool {
     match (pixels, registers.count, registers.lanes) {
@@ -146,90 +145,91 @@ pub const fn has_grouped_pixels(registers: Registers, pixels: usize) -> bool {
 // Winograd's algorithm. *algorithms*; log: "Winograd's algorithm for 3×3 layers", "Winograd's
 // algorithm for 512 channels", "Winograd's tiles of 2×2 outputs".
 
-/// The fewest input and output channels for tiles of 4×4 and of 2×2 outputs: with fewer, the
-/// transforms take as long as the saved products.
+/// The fewest input and output channels for F(4×4, 3×3) and for F(2×2, 3×3). With fewer, the
+/// transforms take as long as the saved multiplications.
 pub const WINOGRAD_FEWEST_CHANNELS: [usize; 2] = [16, 32];
 
-/// The fewest tiles of a batch: fewer are a small part of a register block, and loading the
-/// transformed weights takes longer than the saved products.
+/// The fewest tiles of a batch. With fewer, register blocks are mostly empty, and loading the
+/// transformed weights takes longer than the saved multiplications.
 pub const WINOGRAD_FEWEST_TILES: usize = 16;
 
-/// How many times the outputs the tiles may cover, as a fraction.
+/// The most outputs that the tiles may cover, as a multiple (numerator, denominator) of those that
+/// exist: tiles at the border compute outputs beyond it.
 pub const WINOGRAD_MOST_COVERED: [usize; 2] = [3, 2];
 
-/// Transformed inputs at a time, which share the second-level cache with the products of one
-/// output block and the weights. *conv_gflops*.
-pub const WINOGRAD_BAND_FLOATS: usize = L2 * 9 / 32;
+/// Transformed inputs of a strip, which share L2 with the sums of one panel and the weights.
+/// *conv_gflops*.
+pub const WINOGRAD_STRIP_FLOATS: usize = L2 * 9 / 32;
 
-/// Transformed weights of one point that are made when weights are packed; larger ones are made
-/// by the first batch that uses them, as they are four times as many as the weights. Log:
-/// "Winograd's algorithm for 512 channels".
+/// The most transformed weights per point that are computed at packing time. Larger ones are
+/// computed by the first batch that uses them, as they take four times the memory of the weights.
+/// Log: "Winograd's algorithm for 512 channels".
 pub const WINOGRAD_EAGER_FLOATS: usize = L2 / 4;
 
-/// How far ahead transformed weights are prefetched. *conv_gflops*; log: "groups of 16 and 32
-/// channels by Winograd's algorithm".
+/// Prefetch distance in the transformed weights. *conv_gflops*; log: "groups of 16 and 32 channels
+/// by Winograd's algorithm".
 pub const WINOGRAD_PREFETCH_FLOATS: usize = 2048;
 
 // Strassen's algorithm. *algorithms*; log: "Strassen's algorithm product by product",
 // "Strassen's algorithm from 128 channels on".
 
-/// The fewest input and output channels. With fewer input channels, passing sums on costs what
-/// a product saves; with fewer output channels the sums of inputs are used too seldom.
+/// The fewest input and output channels. With fewer input channels, storing and reloading
+/// intermediate sums costs as much as the saved product. With fewer output channels, the sums of
+/// input quadrants are reused too rarely.
 pub const STRASSEN_FEWEST_CHANNELS: usize = 256;
 
-/// The same where input and output stay in the third-level cache from one layer to the next.
+/// The same where input and output stay in L3 between layers.
 pub const STRASSEN_FEWEST_CACHED_CHANNELS: usize = 128;
 
-/// Floats of input and output that do.
+/// The most floats of input and output together that stay in L3.
 pub const STRASSEN_CACHED_FLOATS: usize = L3;
 
-/// The fewest outputs: with fewer, loading the weights takes longer than the products, or
-/// threads that share the weights copy the same inputs.
+/// The fewest outputs. With fewer, loading the weights takes longer than the products, or several
+/// threads compute the operands of the same inputs.
 pub const STRASSEN_FEWEST_OUTPUTS: usize = 48 * 1024;
 
-/// Left sides of the seven products of a band, which share the second-level cache with the
-/// weights of two products. *conv_gflops*.
-pub const STRASSEN_BAND_FLOATS: usize = L2 * 3 / 4;
+/// Left operands of the seven products of a strip, which share L2 with the weights of two
+/// products. *conv_gflops*.
+pub const STRASSEN_STRIP_FLOATS: usize = L2 * 3 / 4;
 
 // Gradients of weights. *conv_gflops*.
 
-/// Tasks to aim at: enough for any number of threads that such small work can use. The number
-/// is fixed, as it decides in which order sums are added.
+/// The number of tasks. Fixed rather than derived from the number of threads, as it determines the
+/// order in which sums are added.
 pub const REDUCTION_TASKS: usize = 16;
 
-/// Pixels that a register block of sums is added over between loading and storing it: enough to
-/// make that cheap, few enough to keep their inputs and gradients in the first-level cache.
+/// Pixels reduced between loading and storing a register block of sums: many enough to make that
+/// cheap, few enough to keep their inputs and gradients in L1.
 pub const REDUCTION_PIXELS: usize = 128;
 
-/// Gathered input at a time.
-pub const REDUCTION_BAND_FLOATS: usize = L2 / 4;
+/// Gathered inputs of a strip.
+pub const REDUCTION_STRIP_FLOATS: usize = L2 / 4;
 
-/// Partial sums that are worth having for more parts.
+/// The most partial sums of all parts together.
 pub const REDUCTION_PARTIAL_FLOATS: usize = L2;
 
-/// Parts of the pixels of a depth-wise convolution, each with sums of its own.
+/// Parts of the pixels of a depth-wise convolution, each with partial sums of its own.
 pub const DEPTHWISE_PARTS: usize = 8;
 
 // The same by Winograd's algorithm. *algorithms*, *conv_gflops*; log: "Winograd's algorithm for
 // gradients of wide weights".
 
-/// The fewest tiles: fewer do not pay for the transform of the sums.
+/// The fewest tiles. With fewer, the transform of the sums costs more than is saved.
 pub const WINOGRAD_REDUCTION_FEWEST_TILES: usize = 96;
 
-/// Transformed inputs and gradients of a thread that works on a part of its own, in the
-/// second-level cache beside the sums, and the fewest tiles all the same, as the sums are loaded
-/// and stored once a band.
-pub const WINOGRAD_REDUCTION_BAND: [usize; 2] = [L2 * 5 / 8, 96];
+/// Strips where each task reduces a part of its own: the most transformed floats, which share L2
+/// with the sums; and the fewest tiles, whatever their size, as the sums are loaded and stored
+/// once per strip.
+pub const WINOGRAD_REDUCTION_STRIP: [usize; 2] = [L2 * 5 / 8, 96];
 
-/// Transformed inputs and gradients of all threads together, in the third-level cache, and the
-/// fewest tiles all the same.
-pub const WINOGRAD_REDUCTION_SHARED_BAND: [usize; 2] = [L3, 128];
+/// The same for strips that all threads reduce together, which stay in L3.
+pub const WINOGRAD_REDUCTION_SHARED_STRIP: [usize; 2] = [L3, 128];
 
-/// Tiles that a thread transforms at a time for all.
+/// Tiles per task while all threads transform a shared strip.
 pub const WINOGRAD_REDUCTION_TASK_TILES: usize = 16;
 
-/// Partial sums that are worth having so that each thread works on a part of its own.
+/// The most partial sums of all parts together; if that allows too few parts, threads share one.
 pub const WINOGRAD_REDUCTION_PARTIAL_FLOATS: usize = L3 / 2;
 
-/// Fewer parts than this would leave threads without work.
+/// With fewer parts than this, threads would be idle.
 pub const WINOGRAD_REDUCTION_FEWEST_PARTS: usize = 8;

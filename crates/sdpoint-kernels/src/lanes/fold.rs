@@ -1,4 +1,4 @@
-//! Sums of an expression for each channel.
+//! Per-channel sums of an expression.
 
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, Simd, SimdOp};
@@ -6,10 +6,10 @@ use rten_simd::{Isa, Simd, SimdOp};
 use super::{Expression, block};
 
 /// Sums an expression over pixels: evaluates it for every element of
-/// `streams`, one tile after another, with the accumulators (one tile long) as
-/// its outputs.
+/// `streams`, tile by tile, with the accumulators (one tile long) as its
+/// outputs.
 ///
-/// All of `streams` have one length, a multiple of the channel count.
+/// All of `streams` have the same length, a multiple of the channel count.
 pub(crate) struct Fold<'a, E, const OUT: usize, const IN: usize, const TILES: usize> {
     pub expression: E,
     pub accumulators: [&'a mut [f32]; OUT],
@@ -17,12 +17,12 @@ pub(crate) struct Fold<'a, E, const OUT: usize, const IN: usize, const TILES: us
     pub tiles: [&'a [f32]; TILES],
 }
 
-/// Vectors of a tile that [`Fold`] keeps in registers at a time: enough to
+/// Vectors of a tile that [`Fold`] accumulates in registers at once: enough to
 /// hide the latency of the additions.
 pub(super) const COLUMNS: usize = 4;
 
-/// Elements that [`Fold`] passes over with one set of registers, so that they
-/// are still in the first-level cache for the next set.
+/// Elements that [`Fold`] reads for one set of registers before it reads them
+/// again for the next set, from L1.
 const BLOCK: usize = 4096;
 
 impl<E, const OUT: usize, const IN: usize, const TILES: usize> SimdOp

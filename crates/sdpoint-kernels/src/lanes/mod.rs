@@ -1,13 +1,13 @@
-//! The loops under every kernel that is bound by memory rather than
-//! arithmetic: an expression over a few long arrays ([`sweep`]) and a sum of
-//! such expressions for each channel ([`Fold`]).
+//! The loops of the kernels that are bound by memory bandwidth: an expression
+//! over a few long arrays ([`sweep`]), and per-channel sums of an expression
+//! ([`Fold`]).
 //!
-//! Channels are the fastest axis of NHWC, so a per-channel parameter recurs
-//! with the period of the channel count, which need not be a multiple of the
-//! vector width: 3, 17 and 40 all occur. Rather than finish each pixel with a
-//! masked vector, which for 3 channels would waste most of every vector,
-//! parameters are repeated into a *tile* that holds a whole number of pixels
-//! and of vectors; the arrays are then walked tile by tile.
+//! Channels are the fastest axis of NHWC, so per-channel parameters repeat
+//! with a period of the channel count, which need not be a multiple of the
+//! vector width: 3, 17 and 40 all occur. A masked vector at the end of each
+//! pixel would waste most lanes with 3 channels. Instead, parameters are
+//! repeated into a *tile* that holds a whole number of pixels and of vectors,
+//! and arrays are processed tile by tile.
 
 mod fold;
 mod sweep;
@@ -18,36 +18,36 @@ use rten_simd::{Elem, Isa};
 pub(crate) use fold::Fold;
 pub(crate) use sweep::sweep;
 
-/// The widest vector of any instruction set, in f32 lanes. Tiles are built for
-/// it whatever set runs, so that they do not depend on the machine.
+/// The widest vector of any instruction set, in f32 lanes. All instruction
+/// sets use tiles of the same length, a multiple of it.
 const WIDEST: usize = 16;
 
-/// Length of the tile of a [`sweep`], long so that the work at a tile's end is
-/// small beside the work inside it.
+/// Length of the tile of a [`sweep`]: long, to make the loop overhead per tile
+/// small.
 pub(crate) fn sweep_tile_len(channels: usize) -> usize {
     tile_len(channels, 16 * WIDEST)
 }
 
-/// Length of the tile of a [`Fold`], short so that one set of registers holds
-/// it and the arrays are read from front to back.
+/// Length of the tile of a [`Fold`]: short, so that its accumulators fit in
+/// registers and the arrays are read sequentially.
 pub(crate) fn fold_tile_len(channels: usize) -> usize {
     tile_len(channels, fold::COLUMNS * WIDEST)
 }
 
-/// A whole number of pixels, and of vectors too unless a pixel alone is so long
-/// that its remainder does not matter.
+/// A whole number of pixels of at least `shortest` floats in total; also a
+/// whole number of vectors, unless a single pixel is that long.
 fn tile_len(channels: usize, shortest: usize) -> usize {
     if channels >= shortest {
         return channels;
     }
-    // WIDEST is a power of two, so what it shares with a number is that
-    // number's lowest set bit, up to WIDEST itself.
+    // WIDEST is a power of two, so its greatest common divisor with a number
+    // is that number's lowest set bit, at most WIDEST.
     let shared = (1 << channels.trailing_zeros()).min(WIDEST);
     let whole = channels * WIDEST / shared;
     whole * shortest.div_ceil(whole)
 }
 
-/// Repeats `parameter` (one value a channel) over `tile`.
+/// Repeats `parameter` (one value per channel) over `tile`.
 pub(crate) fn fill_tile(parameter: &[f32], tile: &mut [f32]) {
     for pixel in tile.chunks_exact_mut(parameter.len()) {
         pixel.copy_from_slice(parameter);
@@ -56,9 +56,9 @@ pub(crate) fn fill_tile(parameter: &[f32], tile: &mut [f32]) {
 
 /// An expression evaluated lane by lane.
 ///
-/// `old` holds what the outputs contain before, `streams` the inputs that are
-/// as long as the outputs, `tiles` the per-channel parameters; the result is
-/// what the outputs are to contain.
+/// `old` is the previous content of the outputs, `streams` the inputs, which
+/// are as long as the outputs, and `tiles` the per-channel parameters. Returns
+/// the new content of the outputs.
 pub(crate) trait Expression<const OUT: usize, const IN: usize, const TILES: usize>:
     Copy + Sync
 {
@@ -147,7 +147,7 @@ pub(crate) fn load_up_to<T: Elem, O: BitOps<T>>(ops: O, values: &[T]) -> O::Simd
     }
 }
 
-/// Writes `vector` to the start of `values`, as far as that reaches.
+/// Stores `vector` at the start of `values`, or as many lanes as fit.
 #[inline(always)]
 pub(crate) fn store_up_to<T: Elem, O: BitOps<T>>(ops: O, vector: O::Simd, values: &mut [T]) {
     if values.len() >= ops.len() {

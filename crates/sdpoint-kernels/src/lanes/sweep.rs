@@ -6,16 +6,16 @@ use super::{Expression, block};
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
-/// Elements of one output that a thread takes at a time.
+/// Elements of an output per task.
 const TASK: usize = 32 * 1024;
 
 /// Evaluates an expression for every element of `outputs`, on all threads.
 ///
-/// All of `outputs` and `streams` have one length; `tiles` have the length
-/// [`sweep_tile_len`].
+/// All of `outputs` and `streams` must have the same length, and all of
+/// `tiles` the length [`sweep_tile_len`].
 ///
 /// # Panics
-/// If they do not.
+/// If the lengths of `outputs` and `streams` differ.
 pub(crate) fn sweep<E, const OUT: usize, const IN: usize, const TILES: usize>(
     ctx: &Context,
     expression: E,
@@ -51,7 +51,7 @@ pub(crate) fn sweep<E, const OUT: usize, const IN: usize, const TILES: usize>(
     });
 }
 
-/// What [`sweep`] does with a part of the arrays that starts where a tile does.
+/// A task of [`sweep`]: a part of the arrays that starts at a tile.
 struct Sweep<'a, E, const OUT: usize, const IN: usize, const TILES: usize> {
     expression: E,
     outputs: [&'a mut [f32]; OUT],

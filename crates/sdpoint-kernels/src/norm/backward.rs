@@ -1,4 +1,5 @@
-//! The gradient of batch normalisation whose statistics are the batch's.
+//! The gradient of training-mode batch normalisation, which uses the batch's
+//! own statistics.
 
 use std::ops::Range;
 
@@ -14,8 +15,9 @@ use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
 /// Gradients of training-mode batch normalisation with an activation on its
 /// output.
 ///
-/// With `dz` the gradient `dy` where the activation passes it on (everywhere
-/// without one), `xhat = (x - mean) * invstd` and averages over pixels:
+/// With `dz` the gradient with respect to the activation's input (`dy` where
+/// the activation passes it, 0 elsewhere), `xhat = (x - mean) * invstd`, and
+/// averages over pixels:
 ///
 /// ```text
 /// dbeta  = sum(dz)
@@ -23,10 +25,11 @@ use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
 /// dx     = gamma * invstd * (dz - average(dz) - xhat * average(dz * xhat)) + skip_grad
 /// ```
 ///
-/// (Ioffe and Szegedy, "Batch Normalization", 2015, section 3.) Whether it
-/// does is computed anew from `x`, as [`fold`](super::fold) and
-/// [`scale_shift`](super::scale_shift) do, which costs less than reading it. `skip_grad` is the
-/// gradient that reaches `x` by another way, a residual block's shortcut.
+/// (Ioffe and Szegedy, "Batch Normalization", 2015, section 3.) The
+/// activation's input is recomputed from `x`, bit by bit as
+/// [`fold`](super::fold) and [`scale_shift`](super::scale_shift) compute it,
+/// which is faster than reading it from memory. `skip_grad` is a gradient that
+/// reaches `x` by another path, such as a residual block's shortcut.
 ///
 /// # Panics
 /// If the lengths differ or `x` is not whole pixels.
@@ -57,7 +60,7 @@ pub fn batch_norm_backward(
             ("dbeta", dbeta),
         ],
     );
-    // Scale, shift, mean, and the two coefficients of the second pass.
+    // Scale, shift and mean, and the two coefficients of the second pass.
     let mut parameters = ctx.scratch(5 * channels);
     let (scale_shift_mean, coefficients) = parameters.split_at_mut(3 * channels);
     for c in 0..channels {

@@ -1,23 +1,24 @@
-//! Sums over the pixels, in an order that does not depend on the threads.
+//! Per-channel sums over pixels, in an order that does not depend on the
+//! number of threads.
 
 use std::ops::Range;
 
 use crate::context::Context;
 use crate::lanes::fold_tile_len;
 
-/// Tiles that are summed in f32 before f64 takes over: few enough for rounding
-/// not to show, and enough for the conversion not to.
+/// Tiles that are summed in f32 before they are added in f64: few, to keep
+/// rounding errors small, but enough to make the conversion cheap.
 const CHUNK_TILES: usize = 128;
 
-/// Parts of the pixels that are summed apart and in parallel. Fixed, for the
-/// order of additions must not depend on the number of threads.
+/// Parts of the pixels that are summed in parallel. Fixed, as the order of the
+/// additions must not depend on the number of threads.
 const PARTS: usize = 32;
 
-/// Adds up `SUMS` sums for each channel over all pixels and hands the totals to
+/// Computes `SUMS` sums per channel over all pixels and passes the totals to
 /// `finish`.
 ///
-/// `add(elements, before, sums)` adds what a range of elements contributes;
-/// `before` is the number of pixels that `sums` already holds.
+/// `add(elements, before, sums)` adds the contribution of a range of elements;
+/// `before` is the number of pixels already in `sums`.
 pub(super) fn channel_sums<const SUMS: usize>(
     ctx: &Context,
     channels: usize,
@@ -49,11 +50,11 @@ pub(super) fn channel_sums<const SUMS: usize>(
     finish(split(totals, channels));
 }
 
-/// The memory of an even number of floats as half as many f64.
+/// An even number of floats reinterpreted as half as many f64.
 fn doubles(floats: &mut [f32]) -> &mut [f64] {
-    // SAFETY: an f64 has no invalid bits.
+    // SAFETY: an f64 has no invalid bit patterns.
     let (before, doubles, after) = unsafe { floats.align_to_mut() };
-    // Working memory starts a cache line.
+    // Working memory is aligned to a cache line.
     assert!(before.is_empty() && after.is_empty());
     doubles
 }
@@ -67,7 +68,7 @@ fn split<const SUMS: usize>(sums: &mut [f64], channels: usize) -> [&mut [f64]; S
     })
 }
 
-/// Adds a tile of [`crate::lanes::Fold`] to the sum of each channel.
+/// Adds the accumulators of a [`crate::lanes::Fold`] to the per-channel sums.
 pub(super) fn add_tile(tile: &[f32], sums: &mut [f64]) {
     for pixel in tile.chunks_exact(sums.len()) {
         for (sum, &value) in sums.iter_mut().zip(pixel) {

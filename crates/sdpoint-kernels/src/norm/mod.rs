@@ -1,5 +1,5 @@
-//! Batch normalisation over the pixels of an NHWC array, and the scale and
-//! shift for each channel that it is once its statistics are known.
+//! Batch normalisation of NHWC arrays. With known statistics it is a scale and
+//! a shift per channel.
 
 mod backward;
 mod channel_sums;
@@ -26,8 +26,9 @@ pub fn inverse_std(var: &[f32], eps: f32, invstd: &mut [f32]) {
     }
 }
 
-/// The scale and shift that batch normalisation is for given statistics:
-/// `scale = gamma / sqrt(var + eps)`, `shift = beta - mean * scale`.
+/// Folds batch normalisation with given statistics into a scale and a shift
+/// per channel: `scale = gamma / sqrt(var + eps)`,
+/// `shift = beta - mean * scale`.
 ///
 /// # Panics
 /// If the lengths differ.
@@ -67,11 +68,11 @@ fn fold_one(gamma: f32, beta: f32, mean: f32, invstd: f32) -> (f32, f32) {
     )
 }
 
-/// `y = activation(x * scale + shift)`; `scale` and `shift` have a value for
-/// each channel.
+/// `y = activation(x * scale + shift)`; `scale` and `shift` have one value per
+/// channel.
 ///
 /// # Panics
-/// If the lengths differ or `x` is not whole pixels.
+/// If the lengths differ or `x` is not a whole number of pixels.
 pub fn scale_shift(
     ctx: &Context,
     x: &[f32],
@@ -121,7 +122,7 @@ fn with_tiles<const N: usize>(ctx: &Context, parameters: [&[f32]; N], f: impl Fn
     f(nth_tiles(&tiles));
 }
 
-/// `tiles` cut into `N` of equal length.
+/// `tiles` divided into `N` slices of equal length.
 fn nth_tiles<const N: usize>(tiles: &[f32]) -> [&[f32]; N] {
     let len = tiles.len() / N;
     std::array::from_fn(|i| &tiles[i * len..(i + 1) * len])
@@ -146,7 +147,8 @@ impl Expression<1, 1, 2> for ScaleShift {
     }
 }
 
-/// `dy` where the activation of `x * scale + shift` passes it on.
+/// The gradient with respect to the input of the activation, which is
+/// `x * scale + shift`.
 #[inline(always)]
 fn gated<I: Isa>(
     isa: I,

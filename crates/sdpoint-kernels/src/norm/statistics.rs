@@ -1,4 +1,4 @@
-//! Mean, variance and sum of each channel.
+//! Per-channel mean, variance and sum.
 
 use std::ops::Range;
 
@@ -10,18 +10,19 @@ use super::{check_parameters, check_pixels};
 use crate::context::Context;
 use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len};
 
-/// Pixels whose mean stands in for that of what comes first.
+/// Pixels whose mean the first chunk's deviations are taken from.
 const FIRST_PIXELS: usize = 32;
 
 /// Mean and biased variance of each channel of `x`, an array of
 /// `x.len() / channels` pixels.
 ///
-/// Sums of squares are taken in f32 about the mean of the pixels before, so
-/// that a mean far from zero costs no precision, and over few pixels; f64 adds
-/// them up.
+/// Deviations are taken from the mean of the preceding pixels, so that a mean
+/// far from zero costs no precision. They and their squares are summed in f32
+/// over a chunk of pixels, and the chunks' sums in f64.
 ///
 /// # Panics
-/// If `x` is empty or not whole pixels, or `mean` or `var` is not `channels` long.
+/// If `x` is empty or not a whole number of pixels, or `mean` or `var` is not
+/// `channels` long.
 pub fn batch_statistics(
     ctx: &Context,
     x: &[f32],
@@ -73,10 +74,10 @@ pub fn batch_statistics(
     });
 }
 
-/// The sum of each channel over all pixels: the gradient of a bias.
+/// The sum of each channel of `x` over all pixels: the gradient of a bias.
 ///
 /// # Panics
-/// If `x` is not whole pixels of as many channels as `sums` is long.
+/// If `x` is not a whole number of pixels of `sums.len()` channels.
 pub fn sum_pixels(ctx: &Context, x: &[f32], sums: &mut [f32]) {
     let channels = sums.len();
     let pixels = check_pixels(x, channels);
@@ -109,8 +110,8 @@ fn average(sums: &[f64], pixels: usize, means: &mut [f32]) {
     }
 }
 
-/// Adds the sums and sums of squares of `pixels` pixels, given as those of
-/// their deviations from `about`.
+/// Adds the sums and sums of squares of `pixels` pixels, given the sums of
+/// their deviations from `about` and of the squares of those.
 fn add_moments<'a>(
     pixels: usize,
     about: &[f32],

@@ -1,39 +1,40 @@
 //! Maximum pooling.
 
-use std::ops::Range;
-
+use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, SimdOp};
 
-use super::{Gather, PoolGeometry, gather_pixel};
+use super::PoolGeometry;
+use super::walk::{CoveringOutputs, InputRows, OutputRows, PoolWindow, Reduction, Scatter};
 use crate::context::Context;
 use crate::lanes::{load_up_to, store_up_to};
 use crate::shared_mut::SharedMut;
 
-/// The largest value of each window of `x`; padding never is. NaN counts as
-/// larger than any number.
+/// The maximum of each window of `x`
+/// (`[batch, height.input(), width.input(), channels]`), without the padding.
+/// NaN counts as larger than any number.
 ///
 /// # Panics
 /// If a length does not fit the geometry.
 pub fn max_pool(ctx: &Context, geometry: &PoolGeometry, x: &[f32], y: &mut [f32]) {
     geometry.check(x.len(), y.len());
     geometry.parallel_output_rows(ctx, y, |rows, y| {
-        ctx.dispatch(Forward {
+        ctx.dispatch(OutputRows {
             geometry,
             rows,
             x,
             y,
-            indices: &mut [],
+            reduction: Max,
         });
     });
 }
 
-/// [`max_pool`] that also writes, for each output, which pixel of its image the
-/// value is from (`row * width + column`), for [`max_pool_backward`]. Of equal
-/// values the first one is chosen, row by row.
+/// [`max_pool`] that also writes the argmax of each window, of the output's
+/// shape: the number of the maximum's pixel in its image
+/// (`row * width + column`), for [`max_pool_backward`]. Of equal values the
+/// first in row-major order is chosen.
 ///
 /// # Panics
-/// If a length does not fit the geometry.
+/// If a length does not fit the geometry, or an image has 2³¹ pixels or more.
 pub fn max_pool_with_indices(
     ctx: &Context,
     geometry: &PoolGeometry,
@@ -50,20 +51,20 @@ pub fn max_pool_with_indices(
     let row_len = geometry.width.output() * geometry.channels;
     let indices = SharedMut::new(signed_mut(indices));
     geometry.parallel_output_rows(ctx, y, |rows, y| {
-        // SAFETY: every row is one call's.
+        // SAFETY: each row belongs to one call.
         let indices = unsafe { indices.slice(rows.start * row_len..rows.end * row_len) };
-        ctx.dispatch(Forward {
+        ctx.dispatch(OutputRows {
             geometry,
             rows,
             x,
             y,
-            indices,
+            reduction: ArgMax { indices },
         });
     });
 }
 
-/// The gradient of [`max_pool_with_indices`]; with `accumulate` it is added to
-/// `dx`.
+/// The gradient of [`max_pool_with_indices`] with respect to its input, added
+/// to `dx` if `accumulate`.
 ///
 /// # Panics
 /// If a length does not fit the geometry.
@@ -79,231 +80,144 @@ pub fn max_pool_backward(
     assert_eq!(indices.len(), dy.len(), "length of the pooling's indices");
     let indices = signed(indices);
     geometry.parallel_input_rows(ctx, dx, |rows, dx| {
-        ctx.dispatch(Backward {
+        ctx.dispatch(InputRows {
             geometry,
             rows,
             dy,
-            indices,
             accumulate,
             dx,
+            scatter: MaxGradient { indices },
         });
     });
 }
 
-// rten-simd computes with signed integers of 32 bits only.
+// rten-simd has vectors of signed 32-bit integers only.
 
 fn signed(values: &[u32]) -> &[i32] {
-    // SAFETY: the types have one size and alignment, and no bits are invalid.
+    // SAFETY: the types have the same size and alignment, and no invalid bit patterns.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), values.len()) }
 }
 
 fn signed_mut(values: &mut [u32]) -> &mut [i32] {
-    // SAFETY: as above; the borrow passes over to the result.
+    // SAFETY: as above; the borrow passes to the result.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
-struct Forward<'a> {
-    geometry: &'a PoolGeometry,
-    rows: Range<usize>,
-    x: &'a [f32],
-    y: &'a mut [f32],
-    /// As long as `y`, or empty where nobody asks for indices.
-    indices: &'a mut [i32],
-}
+/// The maximum of a window's pixels.
+struct Max;
 
-impl SimdOp for Forward<'_> {
-    type Output = ();
+impl Reduction for Max {
+    type Sum<I: Isa> = I::F32;
 
     #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let PoolGeometry {
-            channels,
-            height,
-            width,
-            ..
-        } = self.geometry;
-        let channels = *channels;
-        let image_len = height.input() * width.input() * channels;
-        let mut indices = self.indices.chunks_exact_mut(channels);
-        for (row, y) in self
-            .rows
-            .zip(self.y.chunks_exact_mut(width.output() * channels))
-        {
-            let image = row / height.output() * image_len;
-            for (column, y) in y.chunks_exact_mut(channels).enumerate() {
-                let window = Window {
-                    image: &self.x[image..image + image_len],
-                    width: width.input(),
-                    channels,
-                    rows: &height.windows[row % height.output()],
-                    columns: &width.windows[column],
-                };
-                match indices.next() {
-                    Some(indices) => gather_pixel(isa, WithIndices { window, indices }, y),
-                    None => gather_pixel(isa, window, y),
-                }
-            }
-        }
+    fn start<I: Isa>(&self, isa: I, _: &PoolWindow<'_>) -> I::F32 {
+        isa.f32().splat(f32::NEG_INFINITY)
     }
-}
 
-/// The input pixels of an output.
-struct Window<'a> {
-    image: &'a [f32],
-    width: usize,
-    channels: usize,
-    rows: &'a Range<usize>,
-    columns: &'a Range<usize>,
-}
-
-impl Gather for Window<'_> {
     #[inline(always)]
-    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+    fn add<I: Isa, const V: usize>(&self, isa: I, maxima: &mut [I::F32; V], x: &[f32], _: usize) {
         let ops = isa.f32();
-        let lanes = ops.len();
-        let mut largest = [ops.splat(f32::NEG_INFINITY); V];
-        for row in self.rows.clone() {
-            for column in self.columns.clone() {
-                let at = (row * self.width + column) * self.channels + channel;
-                let x = &self.image[at..at + out.len()];
-                for (v, largest) in largest.iter_mut().enumerate() {
-                    let x = load_up_to(ops, &x[v * lanes..]);
-                    *largest = ops.select(x, *largest, ops.gt(x, *largest));
-                    *largest = ops.select(*largest, x, ops.eq(x, x));
-                }
-            }
+        for (v, max) in maxima.iter_mut().enumerate() {
+            let x = load_up_to(ops, &x[v * ops.len()..]);
+            *max = ops.select(x, *max, ops.gt(x, *max));
+            *max = ops.select(*max, x, ops.eq(x, x));
         }
-        for (v, largest) in largest.into_iter().enumerate() {
-            store_up_to(ops, largest, &mut out[v * lanes..]);
+    }
+
+    #[inline(always)]
+    fn store<I: Isa, const V: usize>(
+        &mut self,
+        isa: I,
+        maxima: [I::F32; V],
+        _: &PoolWindow<'_>,
+        _: usize,
+        out: &mut [f32],
+    ) {
+        let ops = isa.f32();
+        for (v, max) in maxima.into_iter().enumerate() {
+            store_up_to(ops, max, &mut out[v * ops.len()..]);
         }
     }
 }
 
-/// A window whose largest values' pixels are written to `indices`.
-struct WithIndices<'a> {
-    window: Window<'a>,
+/// The maximum of a window's pixels, and its pixel's number.
+struct ArgMax<'a> {
+    /// As long as the outputs.
     indices: &'a mut [i32],
 }
 
-impl Gather for WithIndices<'_> {
+impl Reduction for ArgMax<'_> {
+    type Sum<I: Isa> = (I::F32, I::I32);
+
     #[inline(always)]
-    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+    fn start<I: Isa>(&self, isa: I, window: &PoolWindow<'_>) -> (I::F32, I::I32) {
+        let first = window.rows.start * window.width + window.columns.start;
+        (
+            isa.f32().splat(f32::NEG_INFINITY),
+            isa.i32().splat(first as i32),
+        )
+    }
+
+    #[inline(always)]
+    fn add<I: Isa, const V: usize>(
+        &self,
+        isa: I,
+        maxima: &mut [(I::F32, I::I32); V],
+        x: &[f32],
+        pixel: usize,
+    ) {
         let (ops, int_ops) = (isa.f32(), isa.i32());
-        let lanes = ops.len();
-        let Window {
-            image,
-            width,
-            channels,
-            rows,
-            columns,
-        } = &self.window;
-        let first = int_ops.splat((rows.start * width + columns.start) as i32);
-        let mut largest = [(ops.splat(f32::NEG_INFINITY), first); V];
-        for row in rows.start..rows.end {
-            for column in columns.start..columns.end {
-                let pixel = row * width + column;
-                let at = pixel * channels + channel;
-                let pixel = int_ops.splat(pixel as i32);
-                let x = &image[at..at + out.len()];
-                for (v, (largest, index)) in largest.iter_mut().enumerate() {
-                    let x = load_up_to(ops, &x[v * lanes..]);
-                    let (larger, number) = (ops.gt(x, *largest), ops.eq(x, x));
-                    *largest = ops.select(ops.select(x, *largest, larger), x, number);
-                    *index = int_ops.select(int_ops.select(pixel, *index, larger), pixel, number);
-                }
-            }
+        let pixel = int_ops.splat(pixel as i32);
+        for (v, (max, index)) in maxima.iter_mut().enumerate() {
+            let x = load_up_to(ops, &x[v * ops.len()..]);
+            let (larger, number) = (ops.gt(x, *max), ops.eq(x, x));
+            *max = ops.select(ops.select(x, *max, larger), x, number);
+            *index = int_ops.select(int_ops.select(pixel, *index, larger), pixel, number);
         }
-        let indices = &mut self.indices[channel..channel + out.len()];
-        for (v, (largest, index)) in largest.into_iter().enumerate() {
-            store_up_to(ops, largest, &mut out[v * lanes..]);
-            store_up_to(int_ops, index, &mut indices[v * lanes..]);
+    }
+
+    #[inline(always)]
+    fn store<I: Isa, const V: usize>(
+        &mut self,
+        isa: I,
+        maxima: [(I::F32, I::I32); V],
+        _: &PoolWindow<'_>,
+        at: usize,
+        out: &mut [f32],
+    ) {
+        let (ops, int_ops) = (isa.f32(), isa.i32());
+        let indices = &mut self.indices[at..at + out.len()];
+        for (v, (max, index)) in maxima.into_iter().enumerate() {
+            store_up_to(ops, max, &mut out[v * ops.len()..]);
+            store_up_to(int_ops, index, &mut indices[v * ops.len()..]);
         }
     }
 }
 
-struct Backward<'a> {
-    geometry: &'a PoolGeometry,
-    rows: Range<usize>,
-    dy: &'a [f32],
+/// Passes an output's gradient to the pixel that was its window's maximum.
+struct MaxGradient<'a> {
+    /// As long as the outputs' gradient.
     indices: &'a [i32],
-    accumulate: bool,
-    dx: &'a mut [f32],
 }
 
-impl SimdOp for Backward<'_> {
-    type Output = ();
-
+impl Scatter for MaxGradient<'_> {
     #[inline(always)]
-    fn eval<I: Isa>(self, isa: I) {
-        let PoolGeometry {
-            channels,
-            height,
-            width,
-            ..
-        } = self.geometry;
-        let channels = *channels;
-        let image_len = height.output() * width.output() * channels;
-        for (row, dx) in self
-            .rows
-            .zip(self.dx.chunks_exact_mut(width.input() * channels))
-        {
-            let image = row / height.input() * image_len;
-            let row = row % height.input();
-            for (column, dx) in dx.chunks_exact_mut(channels).enumerate() {
-                let covering = Covering {
-                    image: &self.dy[image..image + image_len],
-                    indices: &self.indices[image..image + image_len],
-                    width: width.output(),
-                    channels,
-                    pixel: (row * width.input() + column) as i32,
-                    rows: &height.covering[row],
-                    columns: &width.covering[column],
-                    accumulate: self.accumulate,
-                };
-                gather_pixel(isa, covering, dx);
-            }
-        }
-    }
-}
-
-/// The outputs that the input pixel numbered `pixel` may be the value of.
-struct Covering<'a> {
-    image: &'a [f32],
-    indices: &'a [i32],
-    width: usize,
-    channels: usize,
-    pixel: i32,
-    rows: &'a Range<usize>,
-    columns: &'a Range<usize>,
-    accumulate: bool,
-}
-
-impl Gather for Covering<'_> {
-    #[inline(always)]
-    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]) {
+    fn add<I: Isa, const V: usize>(
+        &self,
+        isa: I,
+        sums: &mut [I::F32; V],
+        dy: &[f32],
+        outputs: &CoveringOutputs<'_>,
+        _: [usize; 2],
+        at: usize,
+    ) {
         let (ops, int_ops) = (isa.f32(), isa.i32());
-        let lanes = ops.len();
-        let pixel = int_ops.splat(self.pixel);
-        let mut sums = [ops.zero(); V];
-        if self.accumulate {
-            for (v, sum) in sums.iter_mut().enumerate() {
-                *sum = load_up_to(ops, &out[v * lanes..]);
-            }
-        }
-        for row in self.rows.clone() {
-            for column in self.columns.clone() {
-                let at = (row * self.width + column) * self.channels + channel;
-                let dy = &self.image[at..at + out.len()];
-                let indices = &self.indices[at..at + out.len()];
-                for (v, sum) in sums.iter_mut().enumerate() {
-                    let chosen = int_ops.eq(load_up_to(int_ops, &indices[v * lanes..]), pixel);
-                    let dy = load_up_to(ops, &dy[v * lanes..]);
-                    *sum = ops.add(*sum, ops.select(dy, ops.zero(), chosen));
-                }
-            }
-        }
-        for (v, sum) in sums.into_iter().enumerate() {
-            store_up_to(ops, sum, &mut out[v * lanes..]);
+        let pixel = int_ops.splat(outputs.pixel as i32);
+        let indices = &self.indices[at..at + dy.len()];
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let is_max = int_ops.eq(load_up_to(int_ops, &indices[v * ops.len()..]), pixel);
+            let dy = load_up_to(ops, &dy[v * ops.len()..]);
+            *sum = ops.add(*sum, ops.select(dy, ops.zero(), is_max));
         }
     }
 }

@@ -1,19 +1,17 @@
-//! Maximum and average pooling over windows that slide or that divide the
-//! input evenly (adaptive pooling), both ways.
+//! Maximum and average pooling, forward and backward, over sliding windows or
+//! windows that divide the input evenly (adaptive pooling).
 //!
 //! Both directions gather: forward, an output pixel reads its window; backward,
-//! an input pixel reads the outputs whose windows hold it. No two threads ever
-//! write one pixel, and the channels of a pixel are the vectors.
+//! an input pixel reads the outputs whose windows contain it. So no two threads
+//! write the same pixel. Vectors span the channels of a pixel.
 
 mod average;
 mod max;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::ops::Range;
-
-use rten_simd::Isa;
-use rten_simd::ops::BitOps;
 
 use crate::context::Context;
 
@@ -24,23 +22,23 @@ pub use max::{max_pool, max_pool_backward, max_pool_with_indices};
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolAxis {
     input: usize,
-    /// For each output the inputs it covers, padding left out.
+    /// For each output, the inputs of its window, without padding.
     windows: Vec<Range<usize>>,
-    /// For each output the reciprocal of the length that an average divides by.
+    /// For each output, the reciprocal of the length that an average divides by.
     weights: Vec<f32>,
-    /// For each input the outputs that cover it. Windows begin and end in the
-    /// order of their outputs, so these are neighbours.
+    /// For each input, the outputs whose windows contain it: a contiguous range,
+    /// as windows start and end in the order of their outputs.
     covering: Vec<Range<usize>>,
 }
 
 impl PoolAxis {
-    /// Windows of `kernel` inputs, `stride` apart, over `input` ones with
-    /// `padding` on both sides: `(input + 2 padding - kernel) / stride + 1`
-    /// outputs. Averages count the padding, as zeros.
+    /// Windows of `kernel` inputs with a stride of `stride`, over `input` inputs
+    /// with `padding` on both sides: `(input + 2 padding - kernel) / stride + 1`
+    /// outputs. Averages include the padding, as zeros.
     ///
     /// # Panics
     /// If `kernel` or `stride` is 0, `padding` is more than half of `kernel`
-    /// (a window could lie in it altogether), or no window fits.
+    /// (a window could consist of padding only), or no window fits.
     pub fn sliding(input: usize, kernel: usize, stride: usize, padding: usize) -> Self {
         assert!(
             kernel > 0 && stride > 0,
@@ -66,7 +64,7 @@ impl PoolAxis {
 
     /// `output` windows that divide `input` evenly: window i covers
     /// `floor(i * input / output)` up to, not including,
-    /// `ceil((i + 1) * input / output)`, so that neighbours may share inputs.
+    /// `ceil((i + 1) * input / output)`, so that neighbouring windows may overlap.
     ///
     /// # Panics
     /// If either is 0.
@@ -141,14 +139,14 @@ impl PoolGeometry {
         assert_eq!(output, self.output_len(), "length of the pooling's output");
     }
 
-    /// How many of `rows` rows, input or output, a thread takes at a time:
-    /// about as many as 32768 values on the longer side.
+    /// Rows per task, when input or output has `rows` rows in all images: about
+    /// 32768 values of the larger of the two.
     fn task_rows(&self, rows: usize) -> usize {
         let row = self.input_len().max(self.output_len()) / rows.max(1);
         (32 * 1024 / row.max(1)).max(1)
     }
 
-    /// Runs `f(rows, chunk of y)` for groups of output rows, counted over all
+    /// Runs `f(rows, chunk of y)` for ranges of output rows, counted over all
     /// images, on all threads.
     fn parallel_output_rows(
         &self,
@@ -160,7 +158,7 @@ impl PoolGeometry {
         parallel_rows(ctx, y, rows, self.task_rows(rows), f);
     }
 
-    /// As [`PoolGeometry::parallel_output_rows`] for the input's rows.
+    /// As [`PoolGeometry::parallel_output_rows`], for input rows.
     fn parallel_input_rows(
         &self,
         ctx: &Context,
@@ -187,29 +185,4 @@ fn parallel_rows(
         let start = task * task_rows;
         f(start..start + chunk.len() / row_len, chunk);
     });
-}
-
-/// The vectors of one pixel, as far as they can be computed side by side.
-const GROUP: usize = 4;
-
-/// How the channels of one pixel come from pixels of another image.
-trait Gather {
-    /// Computes `V` vectors, or what of them fits in `out`, from `channel` on.
-    fn gather<I: Isa, const V: usize>(&mut self, isa: I, channel: usize, out: &mut [f32]);
-}
-
-/// Gathers all channels of the pixel `out`.
-#[inline(always)]
-fn gather_pixel<I: Isa>(isa: I, mut gather: impl Gather, out: &mut [f32]) {
-    let lanes = isa.f32().len();
-    let mut groups = out.chunks_exact_mut(GROUP * lanes);
-    let mut channel = 0;
-    for out in &mut groups {
-        gather.gather::<I, GROUP>(isa, channel, out);
-        channel += out.len();
-    }
-    for out in groups.into_remainder().chunks_mut(lanes) {
-        gather.gather::<I, 1>(isa, channel, out);
-        channel += out.len();
-    }
 }

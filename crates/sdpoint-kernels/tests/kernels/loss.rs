@@ -97,7 +97,7 @@ fn the_first_of_equal_logits_is_the_answer() {
 }
 
 #[test]
-#[should_panic(expected = "label 3 is none of 3 classes")]
+#[should_panic(expected = "label 3 is out of range for 3 classes")]
 fn a_label_outside_the_classes_is_refused() {
     let ctx = contexts(1).next().unwrap();
     softmax_cross_entropy(&ctx, &[0.0; 3], 3, &[3], 0.0, None);

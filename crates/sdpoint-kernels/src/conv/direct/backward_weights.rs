@@ -1,22 +1,22 @@
-//! The backward pass to weights by all of its multiplications.
+//! The backward pass to weights with all multiplications of the definition.
 
 use std::ops::Range;
 
 use rten_simd::{Isa, SimdOp};
 
 use crate::context::Context;
-use crate::conv::gather::{Band, BandLayout, Taps, gather};
+use crate::conv::gather::{Strip, StripLayout, Taps, gather};
 use crate::conv::merge::Merged;
 use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
 use crate::conv::reduction_kernel::{Run, run_block};
 use crate::conv::tuning::{
-    REDUCTION_BAND_FLOATS, REDUCTION_PARTIAL_FLOATS, REDUCTION_PIXELS, REDUCTION_TASKS,
+    REDUCTION_PARTIAL_FLOATS, REDUCTION_PIXELS, REDUCTION_STRIP_FLOATS, REDUCTION_TASKS,
 };
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
-/// The gradient with respect to the weights, in their own order.
+/// Computes the gradient with respect to the weights, in their unpacked order.
 pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
@@ -28,14 +28,14 @@ pub(in crate::conv) fn run(
     let (geometry, blocked) = (reduction.geometry, reduction.layout);
     let len = blocked.len();
     let taps = geometry.taps();
-    let units = blocked.units();
+    let panels = blocked.panels();
     let partial = SharedMut::new(&mut partial);
     let dw = SharedMut::new(dw);
-    ctx.parallel(units, |unit| {
-        let (group, block) = blocked.unit(unit);
-        let range = blocked.range(unit);
+    ctx.parallel(panels, |panel| {
+        let (group, block) = blocked.panel(panel);
+        let range = blocked.range(panel);
         let width = block.vectors * blocked.lanes();
-        // SAFETY: units are disjoint ranges of every part's sums, and each runs once.
+        // SAFETY: panels are disjoint ranges of every part's sums, and each runs once.
         let sums = unsafe { partial.slice(range.clone()) };
         for part in 1..partial.len() / len {
             // SAFETY: as above.
@@ -50,7 +50,7 @@ pub(in crate::conv) fn run(
                 let Some(kernel) = merged.kernel_index(output, input) else {
                     continue;
                 };
-                // SAFETY: a unit's output channels, and so their kernels, are its own.
+                // SAFETY: a panel's output channels, and so their kernels, are its own.
                 let dw = unsafe { dw.slice(kernel * taps..(kernel + 1) * taps) };
                 let row_of = |tap: usize| {
                     let (channel, tap) = if geometry.unrolls() {
@@ -71,17 +71,17 @@ pub(in crate::conv) fn run(
     });
 }
 
-/// The sums of all parts, one after the other.
+/// The partial sums of all parts, part after part.
 fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> {
     let [height, width] = reduction.grid();
     let blocked = reduction.layout;
     let (window, batch) = (reduction.window(), reduction.batch());
     let channels = blocked.groups * blocked.group_in.next_multiple_of(blocked.block);
     let fits = |rows: usize, columns: usize| {
-        BandLayout::new(window, rows, columns).len(channels) <= REDUCTION_BAND_FLOATS
+        StripLayout::new(window, rows, columns).len(channels) <= REDUCTION_STRIP_FLOATS
     };
     let columns = if height == 1 {
-        width.min((REDUCTION_BAND_FLOATS / channels).clamp(16, 2 * REDUCTION_PIXELS))
+        width.min((REDUCTION_STRIP_FLOATS / channels).clamp(16, 2 * REDUCTION_PIXELS))
     } else {
         (16..=width)
             .rev()
@@ -92,28 +92,28 @@ fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> 
         .rev()
         .find(|&rows| fits(rows, columns))
         .unwrap_or(1);
-    let layout = BandLayout::new(window, rows, columns);
+    let layout = StripLayout::new(window, rows, columns);
     let image_len = layout.len(channels);
-    // Small images are taken several at a time.
+    // A strip of small images is several whole images.
     let whole = rows == height && columns == width;
     let images = if whole {
         (REDUCTION_PIXELS / (rows * columns))
-            .min(REDUCTION_BAND_FLOATS / image_len)
+            .min(REDUCTION_STRIP_FLOATS / image_len)
             .clamp(1, batch)
     } else {
         1
     };
-    let bands = [
+    let strips = [
         batch.div_ceil(images),
         height.div_ceil(rows),
         width.div_ceil(columns),
     ];
-    let all_bands: usize = bands.iter().product();
+    let all_strips: usize = strips.iter().product();
 
     let len = blocked.len();
-    let parts = (REDUCTION_PARTIAL_FLOATS / len).clamp(1, REDUCTION_TASKS.min(all_bands));
-    let units = blocked.units();
-    let splits = REDUCTION_TASKS.div_ceil(parts).min(units);
+    let parts = (REDUCTION_PARTIAL_FLOATS / len).clamp(1, REDUCTION_TASKS.min(all_strips));
+    let panels = blocked.panels();
+    let splits = REDUCTION_TASKS.div_ceil(parts).min(panels);
     let taps = Taps::new(&layout);
     let mut partial = ctx.scratch(parts * len);
     let sums = SharedMut::new(&mut partial);
@@ -122,18 +122,18 @@ fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> 
         || ctx.scratch(images * image_len),
         |scratch, task| {
             let (part, split) = (task / splits, task % splits);
-            let units = units * split / splits..units * (split + 1) / splits;
-            let start = blocked.range_of(&units);
-            // SAFETY: tasks have disjoint parts or disjoint units of one.
+            let panels = panels * split / splits..panels * (split + 1) / splits;
+            let start = blocked.range_of(&panels);
+            // SAFETY: tasks have disjoint parts or disjoint panels of one.
             let sums = unsafe { sums.slice(part * len + start.start..part * len + start.end) };
             sums.fill(0.0);
-            for index in all_bands * part / parts..all_bands * (part + 1) / parts {
+            for index in all_strips * part / parts..all_strips * (part + 1) / parts {
                 let next = [reduction.source.data, reduction.gradient]
-                    .map(|tensor| part_of(tensor, index + 1..index + 2, all_bands));
-                let (index, column) = (index / bands[2], index % bands[2]);
-                let (image, row) = (index / bands[1], index % bands[1]);
+                    .map(|tensor| part_of(tensor, index + 1..index + 2, all_strips));
+                let (index, column) = (index / strips[2], index % strips[2]);
+                let (image, row) = (index / strips[1], index % strips[1]);
                 let span = |i: usize, size: usize, end: usize| [i * size, end.min((i + 1) * size)];
-                ctx.dispatch(ReduceBand {
+                ctx.dispatch(ReduceStrip {
                     ctx,
                     reduction,
                     layout: &layout,
@@ -142,7 +142,7 @@ fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> 
                     rows: span(row, rows, height),
                     columns: span(column, columns, width),
                     next,
-                    units: units.clone(),
+                    panels: panels.clone(),
                     first_weight: start.start,
                     scratch,
                     sums,
@@ -153,23 +153,23 @@ fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> 
     partial
 }
 
-struct ReduceBand<'a> {
+struct ReduceStrip<'a> {
     ctx: &'a Context,
     reduction: &'a Reduction<'a>,
-    layout: &'a BandLayout,
+    layout: &'a StripLayout,
     taps: &'a [usize],
     images: [usize; 2],
     rows: [usize; 2],
     columns: [usize; 2],
-    /// Inputs and gradients of the next band, to prefetch.
+    /// Inputs and gradients of the next strip, to prefetch.
     next: [&'a [f32]; 2],
-    units: Range<usize>,
+    panels: Range<usize>,
     first_weight: usize,
     scratch: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-impl SimdOp for ReduceBand<'_> {
+impl SimdOp for ReduceStrip<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -177,10 +177,11 @@ impl SimdOp for ReduceBand<'_> {
         let blocked = self.reduction.layout;
         let group_in = blocked.group_in;
         let group_len = self.layout.len(group_in);
-        let groups = self.units.start / blocked.blocks()..self.units.end.div_ceil(blocked.blocks());
+        let groups =
+            self.panels.start / blocked.blocks()..self.panels.end.div_ceil(blocked.blocks());
         let image_len = groups.len() * group_len;
         for image in self.images[0]..self.images[1] {
-            let band = Band {
+            let strip = Strip {
                 image,
                 rows: self.rows,
                 columns: self.columns,
@@ -193,7 +194,7 @@ impl SimdOp for ReduceBand<'_> {
                     isa,
                     source,
                     self.layout,
-                    &band,
+                    &strip,
                     group * group_in,
                     group_in,
                     out,
@@ -202,11 +203,11 @@ impl SimdOp for ReduceBand<'_> {
         }
         let width = self.columns[1] - self.columns[0];
         let run_rows = (REDUCTION_PIXELS / width).max(1);
-        let runs = self.units.len() * (self.rows[1] - self.rows[0]).div_ceil(run_rows);
+        let runs = self.panels.len() * (self.rows[1] - self.rows[0]).div_ceil(run_rows);
         let mut nexts = (0..runs).map(|run| share_of_step(self.next, run, runs));
-        for unit in self.units.clone() {
-            let (group, block) = blocked.unit(unit);
-            let range = blocked.range(unit);
+        for panel in self.panels.clone() {
+            let (group, block) = blocked.panel(panel);
+            let range = blocked.range(panel);
             let sums =
                 &mut self.sums[range.start - self.first_weight..range.end - self.first_weight];
             let input = &self.scratch[(group - groups.start) * group_len..];
@@ -227,7 +228,7 @@ impl SimdOp for ReduceBand<'_> {
                     ],
                     pixels: [self.images[1] - self.images[0], rows, width],
                 };
-                // SAFETY: the gathered band and the gradient hold the run's pixels, and
+                // SAFETY: the gathered strip and the gradient hold the run's pixels, and
                 // `sums` the block's weights.
                 unsafe {
                     run_block(

@@ -1,5 +1,6 @@
-//! The definition's products, as an implicit matrix product: what a band of outputs sees is copied
-//! into panels, and multiplied tile by tile with the packed weights.
+//! The direct algorithm: an implicit GEMM with all multiplications of the definition. The inputs of
+//! a strip of outputs are gathered and multiplied with the packed weights tile by tile; see
+//! [`super`] for the loop nest.
 
 pub(super) mod backward_weights;
 pub(super) mod product;

@@ -1,16 +1,16 @@
-//! A product by all of its multiplications.
+//! The loop nest of the direct algorithm around the micro-kernel.
 
 use std::ops::Range;
 
 use rten_simd::{Isa, SimdOp};
 
 use crate::context::Context;
-use crate::conv::cut::{Cut, Work};
-use crate::conv::epilogue::Finish;
-use crate::conv::gather::{BLOCK, Band, BandLayout, Source, Taps, Window, gather};
-use crate::conv::layout::Unit;
+use crate::conv::epilogue::TileEpilogue;
+use crate::conv::gather::{BLOCK, ConvWindow, Source, Strip, StripLayout, Taps, gather};
+use crate::conv::layout::Panel;
 use crate::conv::microkernel::{Sums, Tile, TileOutput, run_tile};
 use crate::conv::pack::PackedWeights;
+use crate::conv::partition::{Partition, Work};
 use crate::conv::prefetch::{Prefetch, Prefetcher};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
@@ -19,7 +19,7 @@ use crate::conv::tuning::{L1_WAY, VECTORS, WEIGHT_FLOATS, part_floats};
 use crate::isa::Registers;
 use crate::scratch::Scratch;
 
-/// Computes a product.
+/// Computes a product with the direct algorithm.
 pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
     let Problem {
         window,
@@ -28,8 +28,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
         ..
     } = product.problem;
     let weights = &product.weights.layout;
-    let units = weights.units();
-    let cut = Cut::new(
+    let panels = weights.panels();
+    let partition = Partition::new(
         &Work {
             window,
             batch,
@@ -37,22 +37,26 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
             channels: weights.groups * weights.group_in.next_multiple_of(weights.block),
             macs_per_pixel: weights.macs_per_pixel(),
             weights: weights.len(),
-            units,
+            panels,
         },
         ctx.threads(),
     );
-    let layout = BandLayout::new(window, cut.band[0], cut.band[1]);
+    let layout = StripLayout::new(window, partition.strip[0], partition.strip[1]);
     let taps = Taps::new(&layout);
-    let bands = cut.all_bands(batch);
-    let tasks = cut.tasks(batch);
+    let strips = partition.all_strips(batch);
+    let tasks = partition.tasks(batch);
     ctx.parallel_with(tasks, State::default, |state, task| {
         let ends_share = ctx.ends_share(tasks, task);
-        let task = cut.task(task, batch, units);
-        for index in task.bands {
-            let last_of_band = task.units.end == units;
-            ctx.dispatch(RunBand {
-                next: if last_of_band && index + 1 < bands {
-                    new_inputs(product, &cut.band(grid, index), &cut.band(grid, index + 1))
+        let task = partition.task(task, batch, panels);
+        for index in task.strips {
+            let last_of_strip = task.panels.end == panels;
+            ctx.dispatch(RunStrip {
+                next: if last_of_strip && index + 1 < strips {
+                    new_inputs(
+                        product,
+                        &partition.strip(grid, index),
+                        &partition.strip(grid, index + 1),
+                    )
                 } else {
                     &[]
                 },
@@ -60,8 +64,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
                 product,
                 layout: &layout,
                 taps: &taps,
-                band: cut.band(grid, index),
-                units: task.units.clone(),
+                strip: partition.strip(grid, index),
+                panels: task.panels.clone(),
                 ends_share,
                 state,
             });
@@ -69,12 +73,12 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
     });
 }
 
-/// In how many parts the sums are taken. Between parts they lie in the output, so that with
-/// several it cannot hold anything else.
+/// The number of parts of the reduction (BLIS's blocks of k_C). With several, the output holds the
+/// partial sums between them, so that it cannot hold a residual.
 pub(in crate::conv) fn parts(weights: &PackedWeights) -> usize {
     let most = part_floats(weights.isa().registers());
     let floats = weights.layout.range(0).len();
-    // A rest is not worth another pass over the sums.
+    // A part of less than half the size is not worth another pass over the sums.
     if floats <= most * 3 / 2 {
         1
     } else {
@@ -82,16 +86,22 @@ pub(in crate::conv) fn parts(weights: &PackedWeights) -> usize {
     }
 }
 
-/// The tensor's own pixels as the input of a band, counted from this group on, where a kernel of
-/// one tap sees each once, so that a copy would not pay; for instruction sets with 32 registers.
-fn in_place<'a>(product: &Product<'a>, band: &Band, first_group: usize) -> Option<BandInput<'a>> {
+/// The pixels of the tensor itself as the input of a strip, starting at a group, instead of a
+/// gathered copy. With one tap each pixel is read once per panel, so that a copy would not pay
+/// off. `None` if there are several taps or padding, or the pixels conflict in L1. For instruction
+/// sets with 32 registers.
+fn in_place<'a>(
+    product: &Product<'a>,
+    strip: &Strip,
+    first_group: usize,
+) -> Option<StripInput<'a>> {
     let Source {
         data,
         height,
         width,
         channels,
     } = product.source;
-    let Window {
+    let ConvWindow {
         kernel: [1, 1],
         stride,
         origin: [0, 0],
@@ -101,18 +111,18 @@ fn in_place<'a>(product: &Product<'a>, band: &Band, first_group: usize) -> Optio
         return None;
     };
     let pixel = stride[1] * channels;
-    // A tile's pixels would share a set of the first-level cache, which has fewer ways.
+    // All pixels of a tile would map to one set of L1, which has fewer ways than a tile pixels.
     if pixel.is_multiple_of(L1_WAY) {
         return None;
     }
     let at = |y: usize, x: usize| {
         let [y, x] = [y * stride[0], x * stride[1]];
-        (y < height && x < width).then(|| ((band.image * height + y) * width + x) * channels)
+        (y < height && x < width).then(|| ((strip.image * height + y) * width + x) * channels)
     };
-    let first = at(band.rows[0], band.columns[0])?;
-    let last = at(band.rows[1] - 1, band.columns[1] - 1)?;
+    let first = at(strip.rows[0], strip.columns[0])?;
+    let last = at(strip.rows[1] - 1, strip.columns[1] - 1)?;
     let group = product.weights.layout.group_in;
-    Some(BandInput {
+    Some(StripInput {
         data: &data[first + first_group * group..last + channels],
         group,
         plane: BLOCK,
@@ -121,9 +131,9 @@ fn in_place<'a>(product: &Product<'a>, band: &Band, first_group: usize) -> Optio
     })
 }
 
-/// The run of the source that a band sees and the one before it did not, where that is most of
-/// what it reads.
-fn new_inputs<'a>(product: &Product<'a>, before: &Band, band: &Band) -> &'a [f32] {
+/// The contiguous range of the input that a strip reads and the strip before it did not, to be
+/// prefetched. Empty where the strip's inputs are not contiguous.
+fn new_inputs<'a>(product: &Product<'a>, before: &Strip, strip: &Strip) -> &'a [f32] {
     let Source {
         data,
         height,
@@ -132,7 +142,7 @@ fn new_inputs<'a>(product: &Product<'a>, before: &Band, band: &Band) -> &'a [f32
     } = product.source;
     let Problem {
         window:
-            Window {
+            ConvWindow {
                 kernel,
                 stride,
                 origin,
@@ -141,7 +151,7 @@ fn new_inputs<'a>(product: &Product<'a>, before: &Band, band: &Band) -> &'a [f32
         grid: [grid_height, grid_width],
         ..
     } = product.problem;
-    let whole_rows = grid_height > 1 && band.width() == grid_width;
+    let whole_rows = grid_height > 1 && strip.width() == grid_width;
     if kernel[0] < stride[0] || !(whole_rows || grid_height == 1) {
         return &[];
     }
@@ -151,98 +161,98 @@ fn new_inputs<'a>(product: &Product<'a>, before: &Band, band: &Band) -> &'a [f32
         let end = ((span[1] - 1) * stride[axis] + kernel[axis]) as isize + origin[axis];
         [clamp(start), clamp(end)]
     };
-    let [mut top, bottom] = seen(0, band.rows, height);
+    let [mut top, bottom] = seen(0, strip.rows, height);
     let [left, right] = if whole_rows {
         [0, width]
     } else {
-        seen(1, band.columns, width)
+        seen(1, strip.columns, width)
     };
-    if whole_rows && before.image == band.image {
+    if whole_rows && before.image == strip.image {
         top = top.max(seen(0, before.rows, height)[1]);
     }
     if top >= bottom {
         return &[];
     }
-    let row = |y: usize| (band.image * height + y) * width;
+    let row = |y: usize| (strip.image * height + y) * width;
     &data[(row(top) + left) * channels..(row(bottom - 1) + right) * channels]
 }
 
-/// What a thread keeps from one task to the next.
+/// A thread's buffer, kept from one task to the next.
 #[derive(Default)]
 struct State<'a> {
-    /// Where pixels are gathered, if they are.
+    /// The gathered pixels; allocated when first needed.
     scratch: Option<Scratch<'a>>,
-    /// The band and groups whose pixels are there.
-    gathered: Option<(Band, [usize; 2])>,
+    /// The strip and the range of groups in `scratch`.
+    gathered: Option<(Strip, [usize; 2])>,
 }
 
-struct RunBand<'a, 'b> {
+struct RunStrip<'a, 'b> {
     ctx: &'b Context,
     product: &'a Product<'a>,
-    layout: &'a BandLayout,
+    layout: &'a StripLayout,
     taps: &'a [usize],
-    band: Band,
-    /// Which output blocks, counted over all groups.
-    units: Range<usize>,
-    /// Whether the thread's own share of the tasks ends with them.
+    strip: Strip,
+    /// The weight panels to multiply with, numbered through all groups.
+    panels: Range<usize>,
+    /// Whether this is the last task of the thread's own share, after which nothing is prefetched.
     ends_share: bool,
-    /// Inputs that the next band will gather.
+    /// Inputs of the next strip, to prefetch.
     next: &'a [f32],
     state: &'a mut State<'b>,
 }
 
-impl SimdOp for RunBand<'_, '_> {
+impl SimdOp for RunStrip<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let RunBand {
+        let RunStrip {
             ctx,
             product,
             layout,
             taps,
-            band,
-            units,
+            strip,
+            panels,
             ends_share,
             next,
             state,
         } = self;
         let weights = &product.weights.layout;
         let blocks = weights.blocks();
-        let groups = [units.start / blocks, units.end.div_ceil(blocks)];
+        let groups = [panels.start / blocks, panels.end.div_ceil(blocks)];
         let in_place = if Registers::are_32::<I>() {
-            in_place(product, &band, groups[0])
+            in_place(product, &strip, groups[0])
         } else {
             None
         };
         let input = match in_place {
             Some(input) => input,
-            None => gather_band(isa, ctx, product, layout, band, groups, state),
+            None => gather_strip(isa, ctx, product, layout, strip, groups, state),
         };
-        run_tiles::<I>(ctx, product, &input, taps, &band, units, ends_share, next);
+        run_tiles::<I>(ctx, product, &input, taps, &strip, panels, ends_share, next);
     }
 }
 
-/// Copies what the band sees of these groups, if that is not what was copied last.
+/// Gathers the inputs of a strip and a range of groups, unless they are those gathered last.
 #[inline(always)]
-fn gather_band<'a, 'b, I: Isa>(
+fn gather_strip<'a, 'b, I: Isa>(
     isa: I,
     ctx: &'b Context,
     product: &Product<'_>,
-    layout: &BandLayout,
-    band: Band,
+    layout: &StripLayout,
+    strip: Strip,
     groups: [usize; 2],
     state: &'a mut State<'b>,
-) -> BandInput<'a> {
+) -> StripInput<'a> {
     let weights = &product.weights.layout;
     let group_in = weights.group_in;
     let group = layout.len(group_in);
     let data = state
         .scratch
         .get_or_insert_with(|| ctx.scratch(weights.groups * group));
-    if state.gathered != Some((band, groups)) {
-        state.gathered = Some((band, groups));
-        // Groups that fill their channel blocks lie side by side like one.
+    if state.gathered != Some((strip, groups)) {
+        state.gathered = Some((strip, groups));
+        // Groups that are whole channel blocks are adjacent, and gathered in one call.
         let (calls, channels) = if group_in.is_multiple_of(layout.block) {
             (1, (groups[1] - groups[0]) * group_in)
         } else {
@@ -251,10 +261,10 @@ fn gather_band<'a, 'b, I: Isa>(
         for call in 0..calls {
             let first = groups[0] * group_in + call * channels;
             let out = &mut data[call * group..];
-            gather(isa, &product.source, layout, &band, first, channels, out);
+            gather(isa, &product.source, layout, &strip, first, channels, out);
         }
     }
-    BandInput {
+    StripInput {
         data,
         group,
         plane: layout.plane,
@@ -263,33 +273,34 @@ fn gather_band<'a, 'b, I: Isa>(
     }
 }
 
-/// Where the pixels that a band sees are: distances in floats.
-struct BandInput<'a> {
-    /// From the first tap's first pixel on, and the first channel of the first group.
+/// The inputs of a strip, gathered or in place; strides in floats.
+struct StripInput<'a> {
+    /// Starts with the first tap's first pixel, at the first channel of the first group.
     data: &'a [f32],
     /// Between groups.
     group: usize,
     /// Between channel blocks.
     plane: usize,
-    /// Between what neighbouring rows and pixels of the grid see.
+    /// Between the inputs of neighbouring rows of outputs.
     row: usize,
+    /// Between the inputs of neighbouring pixels of outputs.
     pixel: usize,
 }
 
-/// Computes a band's outputs of a run of units, tile by tile.
+/// Computes a strip's outputs for a range of panels, tile by tile.
 ///
-/// If all weights fit in the second-level cache, the loop over tiles is outside that over units:
-/// the outputs of a pixel are written side by side. Otherwise it is inside: all tiles use one
-/// unit's weights, and of those a part at a time that stays in cache; between parts, the output
-/// holds the sums.
+/// If all weights fit in L2, the loop over tiles is outside the loop over panels, so that all
+/// output channels of a pixel are written in sequence. Otherwise it is inside: all tiles use one
+/// panel, or a part of it that stays in cache, before the next is loaded; between parts, the output
+/// holds the partial sums.
 #[inline(always)]
 fn run_tiles<I: Isa>(
     ctx: &Context,
     product: &Product<'_>,
-    input: &BandInput<'_>,
+    input: &StripInput<'_>,
     taps: &[usize],
-    band: &Band,
-    units: Range<usize>,
+    strip: &Strip,
+    panels: Range<usize>,
     ends_share: bool,
     next_input: &[f32],
 ) {
@@ -300,93 +311,95 @@ fn run_tiles<I: Isa>(
         product,
         input,
         taps,
-        first_group: units.start / weights.blocks(),
-        origin: out.of(band),
+        first_group: panels.start / weights.blocks(),
+        origin: out.of(strip),
     };
     let steps = [[input.row, input.pixel], [out.row, out.pixel]];
-    let tiling = |vectors: usize| Tiling::new::<I>(band, steps, vectors);
-    let vectors = |unit: usize| weights.unit(unit).1.vectors;
-    let tiles_of_unit = tiling(vectors(units.start)).tiles();
+    let tiling = |vectors: usize| Tiling::new::<I>(strip, steps, vectors);
+    let vectors = |panel: usize| weights.panel(panel).1.vectors;
+    let tiles_of_panel = tiling(vectors(panels.start)).tiles();
     let blocks = weights.group_in.div_ceil(weights.block);
     let mut inputs = Prefetcher::new(
         next_input,
-        units.len() * tiles_of_unit * blocks * taps.len(),
+        panels.len() * tiles_of_panel * blocks * taps.len(),
     );
-    // Tiles of one size suit all units if those that end a group have as many vectors.
+    // One tiling serves all panels if those at the end of a group have as many vectors.
     let alike = weights.blocks() == 1 || vectors(weights.blocks() - 1) == VECTORS;
     let cached = weights.len() <= WEIGHT_FLOATS;
-    let none = Finish::default();
-    // The parts depend on the weights alone, as they decide in which order sums are added.
-    let mut parts = Part::cut(product, &none).peekable();
+    let none = TileEpilogue::default();
+    // The parts depend on the weights alone, as they determine the order of the additions.
+    let mut parts = Part::split(product, &none).peekable();
     let first_channels = parts.peek().map_or(0..0, |part| part.channels.clone());
     while let Some(part) = parts.next() {
         let steps = part.channels.len().div_ceil(weights.block) * taps.len();
         if alike && cached {
-            let tiling = tiling(vectors(units.start));
+            let tiling = tiling(vectors(panels.start));
             for number in 0..tiling.tiles() {
                 let tile = tiling.tile(number);
-                for unit in weights.walk(units.clone()) {
+                for panel in weights.walk(panels.clone()) {
                     let prefetch = [Prefetch::NOTHING, inputs.next(steps)];
-                    runner.run(&part, &unit, &tile, prefetch);
+                    runner.run(&part, &panel, &tile, prefetch);
                 }
             }
             continue;
         }
-        // What follows the last unit: the next part of the first one, or the thread's next task,
-        // which most often has the units that come next, or the first ones; if there is one.
+        // What to prefetch during the last panel: the first panel's next part, or the first panel
+        // of the thread's next task, which usually is the following one (or the first, after the
+        // last).
         let next = match parts.peek() {
-            Some(next) => Some((units.start, &next.channels)),
+            Some(next) => Some((panels.start, &next.channels)),
             None if ends_share => None,
-            None => Some((units.end % weights.units(), &first_channels)),
+            None => Some((panels.end % weights.panels(), &first_channels)),
         };
-        let after = next.and_then(|(unit, channels)| {
-            let unit = weights.walk(unit..unit + 1).next()?;
-            Some(product.weights.of(&unit, channels.clone()))
+        let after = next.and_then(|(panel, channels)| {
+            let panel = weights.walk(panel..panel + 1).next()?;
+            Some(product.weights.of(&panel, channels.clone()))
         });
         let after = after.unwrap_or(&[]);
-        let mut walk = weights.walk(units.clone()).peekable();
-        while let Some(unit) = walk.next() {
+        let mut walk = weights.walk(panels.clone()).peekable();
+        while let Some(panel) = walk.next() {
             let next = walk.peek();
             let next = next.map_or(after, |next| {
                 product.weights.of(next, part.channels.clone())
             });
-            let tiling = tiling(unit.block.vectors);
+            let tiling = tiling(panel.block.vectors);
             let tiles = tiling.tiles();
             let mut weights = Prefetcher::new(next, tiles * steps);
             for number in 0..tiles {
                 let prefetch = [weights.next(steps), inputs.next(steps)];
-                runner.run(&part, &unit, &tiling.tile(number), prefetch);
+                runner.run(&part, &panel, &tiling.tile(number), prefetch);
             }
         }
     }
 }
 
-/// What the tiles of a band have in common.
+/// The arguments of the micro-kernel that all tiles of a strip share.
 struct TileRunner<'a> {
     ctx: &'a Context,
     product: &'a Product<'a>,
-    input: &'a BandInput<'a>,
+    input: &'a StripInput<'a>,
     taps: &'a [usize],
-    /// The group that the input begins with.
+    /// The first group in `input`.
     first_group: usize,
-    /// Where the band's first output is.
+    /// Offset of the strip's first output in the output tensor.
     origin: usize,
 }
 
 impl TileRunner<'_> {
-    // Inlined, as what a call copies is stored in parts and loaded as a whole, which cannot be
-    // forwarded and waits until all outputs before it are stored.
+    // Inlined: a call would copy its arguments by narrow stores followed by wide loads. Such loads
+    // cannot be forwarded from the store buffer, and wait until all earlier stores, those of
+    // outputs included, are done.
     #[inline(always)]
-    fn run(&self, part: &Part<'_>, unit: &Unit, tile: &TilePixels, prefetch: [Prefetch; 2]) {
+    fn run(&self, part: &Part<'_>, panel: &Panel, tile: &TilePixels, prefetch: [Prefetch; 2]) {
         let TileRunner { product, input, .. } = self;
         let out = &product.problem.output;
         let weights = &product.weights.layout;
-        let Unit { group, block, .. } = *unit;
+        let Panel { group, block, .. } = *panel;
         let channel = group * weights.group_out + block.first;
         let plane = part.channels.start / weights.block;
         let data = &input.data[(group - self.first_group) * input.group + plane * input.plane..];
         let at = self.origin + tile.first[1] + channel;
-        // SAFETY: `input` has the pixels of all taps and channels of the band; the outputs are
+        // SAFETY: `input` has the pixels of all taps and channels of the strip; the outputs are
         // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
         // which residual and second output equal in length.
         unsafe {
@@ -401,14 +414,14 @@ impl TileRunner<'_> {
                     taps: self.taps,
                     channels: part.channels.len(),
                     block: weights.block,
-                    weights: product.weights.of(unit, part.channels.clone()).as_ptr(),
+                    weights: product.weights.of(panel, part.channels.clone()).as_ptr(),
                     sums: Sums::default(),
                     output: Some(TileOutput {
                         to: product.output.as_ptr().add(at),
                         channels: block.channels,
                         accumulate: product.accumulate || part.channels.start > 0,
                         is_evicted: product.output_is_evicted(),
-                        finish: part.finish,
+                        epilogue: part.epilogue,
                         at,
                         channel,
                     }),
@@ -419,17 +432,17 @@ impl TileRunner<'_> {
     }
 }
 
-/// A part of the reduction.
+/// A part of the reduction: one block of k_C.
 struct Part<'a> {
-    /// Which of the group's input channels, at all taps.
+    /// The range of the group's input channels, at all taps.
     channels: Range<usize>,
-    /// What happens to the sums after this part.
-    finish: &'a Finish<'a>,
+    /// The epilogue after this part: the identity for all but the last.
+    epilogue: &'a TileEpilogue<'a>,
 }
 
 impl<'a> Part<'a> {
-    /// Parts of equal length but for the last.
-    fn cut(product: &'a Product<'_>, none: &'a Finish<'a>) -> impl Iterator<Item = Self> {
+    /// Parts of equal length, except for the last.
+    fn split(product: &'a Product<'_>, none: &'a TileEpilogue<'a>) -> impl Iterator<Item = Self> {
         let layout = &product.weights.layout;
         let channels = layout.group_in;
         let part = channels
@@ -439,8 +452,8 @@ impl<'a> Part<'a> {
             let end = channels.min(first + part);
             Part {
                 channels: first..end,
-                finish: if end == channels {
-                    &product.finish
+                epilogue: if end == channels {
+                    &product.epilogue
                 } else {
                     none
                 },

@@ -1,5 +1,5 @@
-//! The gradient of depth-wise weights: every output channel sees one input channel, so vectors
-//! run over channels.
+//! The gradient of depth-wise weights: each output channel depends on one input channel, so vectors
+//! span channels.
 
 use std::ops::Range;
 
@@ -7,15 +7,15 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use crate::context::Context;
-use crate::conv::gather::{BLOCK, Band, BandLayout, Taps, gather};
+use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
 use crate::conv::reduction::Reduction;
 use crate::conv::tuning::DEPTHWISE_PARTS;
 use crate::shared_mut::SharedMut;
 
-/// Taps whose sums are held in registers together.
+/// Taps whose sums are held in registers at once.
 const TAPS: usize = 8;
 
-/// The gradient with respect to the weights `[channel][tap]`.
+/// Computes the gradient with respect to the weights `[channel][tap]`.
 pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
@@ -23,7 +23,7 @@ pub(in crate::conv) fn run(
     accumulate: bool,
 ) {
     let [height, width] = reduction.grid();
-    let layout = BandLayout::new(reduction.window(), 1, width);
+    let layout = StripLayout::new(reduction.window(), 1, width);
     let taps = Taps::new(&layout);
     let channels = reduction.out_channels();
     let blocks = channels.div_ceil(BLOCK);
@@ -63,14 +63,14 @@ pub(in crate::conv) fn run(
 
 struct ReduceBlock<'a> {
     reduction: &'a Reduction<'a>,
-    layout: &'a BandLayout,
+    layout: &'a StripLayout,
     taps: &'a [usize],
-    /// Rows of outputs, counted through all images.
+    /// Rows of outputs, numbered through all images.
     rows: Range<usize>,
-    /// Which channel block.
+    /// Index of the channel block.
     block: usize,
     scratch: &'a mut [f32],
-    /// `[tap][BLOCK]`.
+    /// The sums, `[tap][BLOCK]`.
     sums: &'a mut [f32],
 }
 
@@ -94,7 +94,7 @@ impl SimdOp for ReduceBlock<'_> {
         let channels = BLOCK.min(reduction.out_channels() - first);
         for index in rows {
             let (image, row) = (index / height, index % height);
-            let band = Band {
+            let strip = Strip {
                 image,
                 rows: [row, row + 1],
                 columns: [0, width],
@@ -103,7 +103,7 @@ impl SimdOp for ReduceBlock<'_> {
                 isa,
                 &reduction.source,
                 layout,
-                &band,
+                &strip,
                 first,
                 channels,
                 scratch,
@@ -138,19 +138,19 @@ impl SimdOp for ReduceBlock<'_> {
     }
 }
 
-/// A row of pixels and one vector of channels.
+/// One row of pixels and one vector of channels.
 struct Row {
-    /// The first pixel at the first tap; pixels are [`BLOCK`] floats apart.
+    /// The first pixel at the first tap. Pixels are [`BLOCK`] floats apart.
     input: *const f32,
     gradient: *const f32,
-    /// Between pixels of the gradient.
+    /// Stride between pixels of the gradient.
     step: usize,
     pixels: usize,
     /// Channels that exist.
     channels: usize,
 }
 
-/// Adds a row's products to `sums`, [`BLOCK`] floats apart for each tap.
+/// Adds a row's products to `sums`; those of neighbouring taps are [`BLOCK`] floats apart.
 ///
 /// # Safety
 ///

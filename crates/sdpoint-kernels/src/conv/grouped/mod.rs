@@ -1,5 +1,5 @@
-//! Convolutions in groups of few channels, depth-wise ones among them: vectors run over the output
-//! channels of several groups, and there is no matrix product.
+//! Convolutions with few channels per group, depth-wise ones included: a vector spans the output
+//! channels of several groups. There is too little reuse for a GEMM.
 
 pub(super) mod backward_weights;
 pub(super) mod product;

@@ -1,24 +1,24 @@
-//! A product in groups of few channels.
+//! Forward pass and data gradient with few channels per group.
 //!
-//! In groups of four, say, output channels 0 to 3 depend on input channels 0 to 3. A vector of
-//! output channels is multiplied with four vectors of inputs, of which the first has channel 0 in
-//! its lanes 0 to 3 and channel 4 in the next four, the second channels 1 and 5, and so on. Each is
-//! an instruction or two away from the vector of inputs.
+//! With groups of four, for example, output channels 0 to 3 depend on input channels 0 to 3. A
+//! vector of output channels is the sum of four products: weights times a vector with input channel
+//! 0 in lanes 0 to 3, channel 4 in lanes 4 to 7, and so on; the same with channels 1 and 5; with 2
+//! and 6; and with 3 and 7. One or two permutations make each of them from the vector of inputs.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::weights::GroupedWeights;
 use crate::context::Context;
-use crate::conv::cut::{Cut, Work};
-use crate::conv::epilogue::{self, Finish};
-use crate::conv::gather::{BLOCK, Band, BandLayout, Taps, gather};
+use crate::conv::epilogue::{self, TileEpilogue};
+use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
+use crate::conv::partition::{Partition, Work};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
 use crate::conv::tuning::{GROUPED_PIXELS, has_grouped_pixels};
 use crate::isa::Registers;
 
-/// Computes a product whose weights are packed for groups.
+/// Computes a product with the grouped algorithm.
 pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &GroupedWeights) {
     let Problem {
         window,
@@ -28,8 +28,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Group
     } = product.problem;
     let blocks = weights.channels.div_ceil(BLOCK);
     let width = weights.width;
-    // A task has one channel block, and nothing in common with the others'.
-    let cut = Cut::new(
+    // A task is one channel block of a strip; tasks share no inputs.
+    let partition = Partition::new(
         &Work {
             window,
             batch: batch * blocks,
@@ -37,15 +37,15 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Group
             channels: BLOCK,
             macs_per_pixel: weights.taps * BLOCK * width,
             weights: weights.taps * BLOCK * width,
-            units: 1,
+            panels: 1,
         },
         ctx.threads(),
     );
-    let layout = BandLayout::new(window, cut.band[0], cut.band[1]);
+    let layout = StripLayout::new(window, partition.strip[0], partition.strip[1]);
     let taps = Taps::new(&layout);
-    let bands = cut.all_bands(batch);
+    let strips = partition.all_strips(batch);
     ctx.parallel_with(
-        bands * blocks,
+        strips * blocks,
         || ctx.scratch(layout.plane),
         |gathered, task| {
             let block = Block {
@@ -53,7 +53,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Group
                 weights,
                 layout: &layout,
                 taps: &taps,
-                band: cut.band(grid, task / blocks),
+                strip: partition.strip(grid, task / blocks),
                 number: task % blocks,
                 gathered,
             };
@@ -72,20 +72,20 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Group
     );
 }
 
-/// A channel block of a band.
+/// A channel block of a strip.
 struct Block<'a> {
     product: &'a Product<'a>,
     weights: &'a GroupedWeights,
-    layout: &'a BandLayout,
+    layout: &'a StripLayout,
     taps: &'a [usize],
-    band: Band,
-    /// Which channel block.
+    strip: Strip,
+    /// Index of the channel block.
     number: usize,
-    /// Room for the inputs of a channel block, [`BLOCK`] floats a pixel.
+    /// Buffer for the gathered inputs of a channel block, [`BLOCK`] floats per pixel.
     gathered: &'a mut [f32],
 }
 
-/// Computes a block of groups of `W` channels, `C` neighbouring columns of the kernel at a time.
+/// Computes a block with `W` channels per group, `C` neighbouring kernel columns at a time.
 struct RunBlock<'a, const W: usize, const C: usize>(Block<'a>);
 
 impl<const W: usize, const C: usize> SimdOp for RunBlock<'_, W, C> {
@@ -98,7 +98,7 @@ impl<const W: usize, const C: usize> SimdOp for RunBlock<'_, W, C> {
             weights,
             layout,
             taps,
-            band,
+            strip,
             number,
             gathered,
         } = self.0;
@@ -106,30 +106,30 @@ impl<const W: usize, const C: usize> SimdOp for RunBlock<'_, W, C> {
         let first = number * BLOCK;
         let channels = BLOCK.min(weights.channels - first);
         let source = &product.source;
-        gather(isa, source, layout, &band, first, channels, gathered);
+        gather(isa, source, layout, &strip, first, channels, gathered);
         let kernels = weights.block(number);
         let out = &product.problem.output;
-        for row in 0..band.height() {
+        for row in 0..strip.height() {
             let mut start = 0;
-            while start < band.width() {
-                let pixels = pixels::<I>(band.width() - start);
-                let at = out.of(&band) + row * out.row + start * out.pixel + first;
+            while start < strip.width() {
+                let pixels = pixels::<I>(strip.width() - start);
+                let at = out.of(&strip) + row * out.row + start * out.pixel + first;
                 for lane in (0..channels).step_by(lanes) {
                     let from = row * layout.row + start * BLOCK + lane / W * W;
                     let tile = Tile {
                         input: gathered[from..].as_ptr(),
                         taps,
                         kernels: kernels[lane..].as_ptr(),
-                        // SAFETY: the band's outputs lie in the output tensor.
+                        // SAFETY: the strip's outputs lie in the output tensor.
                         output: unsafe { product.output.as_ptr().add(at + lane) },
                         step: out.pixel,
                         channels: lanes.min(channels - lane),
                         accumulate: product.accumulate,
-                        finish: &product.finish,
+                        epilogue: &product.epilogue,
                         at: at + lane,
                         channel: first + lane,
                     };
-                    // SAFETY: the gathered band holds the pixels at all taps, and the outputs
+                    // SAFETY: the gathered strip holds the pixels at all taps, and the outputs
                     // are this task's alone; residual and second output equal them in length.
                     unsafe { run_pixels::<I, W, C>(isa, pixels, &tile) };
                 }
@@ -139,7 +139,7 @@ impl<const W: usize, const C: usize> SimdOp for RunBlock<'_, W, C> {
     }
 }
 
-/// How many of the `left` pixels of a row the next tile has.
+/// The pixels of the next tile, when `left` are left of a row.
 #[inline(always)]
 fn pixels<I: Isa>(left: usize) -> usize {
     let suits = |pixels: usize| match pixels {
@@ -153,7 +153,7 @@ fn pixels<I: Isa>(left: usize) -> usize {
         .unwrap_or(1)
 }
 
-/// Computes a tile of so many pixels.
+/// Computes a tile of `pixels` pixels.
 ///
 /// # Safety
 ///
@@ -180,8 +180,8 @@ unsafe fn run_pixels<I: Isa, const W: usize, const C: usize>(
     choose!(14 8 7 4 2 1);
 }
 
-/// The vector that has channel `input` of each group of `W` in all lanes of that group, of a
-/// pixel whose first group of these is at `pixel`.
+/// A vector with channel `input` of each group of `W` channels in all lanes of that group, from
+/// the groups that start at `pixel`.
 ///
 /// # Safety
 ///
@@ -197,8 +197,7 @@ unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: 
         if W >= ops.len() {
             return ops.splat(*pixel.add(input));
         }
-        // Arrays, for which the compiler finds the instruction or two that do this in
-        // registers.
+        // The compiler turns these arrays into one or two permutations of registers.
         let mut lanes = [0.0_f32; BLOCK];
         ops.store_ptr(ops.load_ptr(pixel), lanes.as_mut_ptr());
         let spread: [f32; BLOCK] = std::array::from_fn(|lane| lanes[lane / W * W + input]);
@@ -206,29 +205,30 @@ unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: 
     }
 }
 
-/// Neighbouring pixels and one vector of channels of groups of `W`.
+/// A tile: neighbouring pixels times one vector of channels.
 struct Tile<'a> {
-    /// The first of the vector's groups, of the first pixel at the first tap; pixels are
-    /// [`BLOCK`] floats apart.
+    /// The vector's first group, of the first pixel at the first tap. Pixels are [`BLOCK`] floats
+    /// apart.
     input: *const f32,
-    /// Where each tap's pixels lie, seen from `input`.
+    /// Offset of each tap's pixels from `input`.
     taps: &'a [usize],
-    /// The channels' weights at the first tap; vectors are [`BLOCK`] floats apart.
+    /// The channels' weights at the first tap. Vectors are [`BLOCK`] floats apart.
     kernels: *const f32,
     output: *mut f32,
-    /// Between pixels of the output.
+    /// Stride between pixels of the output.
     step: usize,
     /// Channels that exist.
     channels: usize,
+    /// Whether to add to the output's content.
     accumulate: bool,
-    finish: &'a Finish<'a>,
-    /// Which element of the output tensor `output` is.
+    epilogue: &'a TileEpilogue<'a>,
+    /// Index of `output` in the output tensor.
     at: usize,
-    /// Which of the output tensor's channels that is.
+    /// Output channel of `output`.
     channel: usize,
 }
 
-/// Computes `P` pixels, `C` neighbouring columns of the kernel at a time.
+/// Computes a tile of `P` pixels, `C` neighbouring kernel columns at a time.
 ///
 /// # Safety
 ///
@@ -242,11 +242,11 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
     // SAFETY: this function's contract.
     unsafe {
         let sums = add_products::<I, W, P, C>(isa, tile);
-        // Wider groups fill channel blocks.
+        // With more than one channel per group, channel blocks are always full.
         if const { W > 1 } || tile.channels == ops.len() {
             let places = std::array::from_fn(|p| p * tile.step);
             let Tile { output, at, .. } = *tile;
-            tile.finish.store_whole(
+            tile.epilogue.store_full(
                 isa,
                 tile.channel,
                 sums,
@@ -256,7 +256,7 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
                 tile.accumulate,
             );
         } else {
-            let lanes = tile.finish.lanes(isa, tile.channel, tile.channels);
+            let lanes = tile.epilogue.lanes(isa, tile.channel, tile.channels);
             for (p, &sum) in sums.iter().enumerate() {
                 let to = tile.output.add(p * tile.step);
                 let sum = if tile.accumulate {
@@ -264,15 +264,15 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
                 } else {
                     sum
                 };
-                tile.finish
+                tile.epilogue
                     .store(isa, &lanes, sum, to, tile.at + p * tile.step);
             }
         }
     }
 }
 
-/// The sums of the products of all taps, `C` neighbouring columns of the kernel at a time: an
-/// input is multiplied with all of them before the next is spread.
+/// The sums of the products of all taps, `C` neighbouring kernel columns at a time: each spread
+/// input is multiplied with the weights of all `C` columns before the next is spread.
 ///
 /// # Safety
 ///
@@ -286,7 +286,7 @@ unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     let mut sums = [isa.f32().zero(); P];
     let mut kernels = tile.kernels;
     for &tap in tile.taps.iter().step_by(C) {
-        // Written out, as a channel has to be a constant to be spread in registers.
+        // Unrolled by a macro, as spreading in registers needs the channel as a constant.
         macro_rules! channels {
             ($($channel:literal)*) => {$(
                 if const { $channel < W } {
@@ -305,7 +305,7 @@ unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     sums
 }
 
-/// Adds the products of one input channel of each group at `C` neighbouring columns.
+/// Adds the products of one input channel of each group at `C` neighbouring kernel columns.
 ///
 /// # Safety
 ///
@@ -322,7 +322,7 @@ unsafe fn add_channel<I: Isa, const W: usize, const P: usize, const C: usize>(
     // SAFETY: the caller's promise.
     let columns: [I::F32; C] =
         std::array::from_fn(|k| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) });
-    // Written out, as the compiler does not unroll a loop over so many.
+    // Unrolled by a macro, as the compiler does not unroll a loop over 16 pixels.
     macro_rules! pixels {
         ($($q:literal)*) => {$(
             if const { $q < P + C - 1 } {

@@ -1,4 +1,4 @@
-//! Weights of groups of few channels.
+//! Packed weights of groups of few channels.
 
 use crate::context::Context;
 use crate::conv::gather::BLOCK;
@@ -18,7 +18,7 @@ pub(in crate::conv) struct GroupedWeights {
 
 impl GroupedWeights {
     pub fn zeros(ctx: &Context, channels: usize, width: usize, taps: usize) -> Self {
-        let data = ctx.lasting(channels.next_multiple_of(BLOCK) * width * taps);
+        let data = ctx.persistent(channels.next_multiple_of(BLOCK) * width * taps);
         GroupedWeights {
             channels,
             width,
@@ -27,15 +27,15 @@ impl GroupedWeights {
         }
     }
 
-    /// Takes the weights from where `kernels` finds them, which counts input channels within runs
-    /// of `merged` of them.
+    /// Packs the weights from `kernels`, which counts input channels within merged groups of
+    /// `merged` channels.
     pub fn fill(&mut self, kernels: &Kernels<'_, impl KernelPlace>, merged: usize) {
         let width = self.width;
         for channel in 0..self.channels {
             let first = channel % merged / width * width;
             for input in 0..width {
                 let place = (kernels.place)(channel, first + input);
-                let place = place.expect("a channel sees its group");
+                let place = place.expect("a kernel within a group");
                 for (tap, offset) in kernels.taps.iter().enumerate() {
                     let row = (channel / BLOCK * self.taps + tap) * width + input;
                     self.data[row * BLOCK + channel % BLOCK] = kernels.weights[place + offset];

@@ -1,10 +1,10 @@
-//! One level of Strassen's algorithm, in Winograd's form: seven products where quarters of
-//! two matrices would take eight.
+//! One level of Strassen's algorithm, in Winograd's variant with 15 additions: seven products of
+//! quadrants instead of eight.
 //!
-//! The outputs of an image are cut into two halves of its pixels, `1` and `2`, and two of the
-//! channels; the reduction into two halves of the input channels. With `Aij` half `j` of the
-//! input channels that pixels `i` see, and `Bij` the weights from half `i` of the input channels
-//! to half `j` of the output channels,
+//! The GEMM of one image has the inputs `A` (pixels × input channels), the weights `B` (input ×
+//! output channels) and the outputs `C` (pixels × output channels). Each dimension is halved: the
+//! pixels in memory order, and the channels. `Aij` are the pixels of half `i` with the input
+//! channels of half `j`; `Bij` and `Cij` likewise.
 //!
 //! ```text
 //! S1 = A21 + A22   S2 = S1 - A11   S3 = A11 - A21   S4 = A12 - S2
@@ -18,11 +18,14 @@
 //! C22 = U3 + S1 T1
 //! ```
 //!
-//! See Winograd, "On multiplication of 2 × 2 matrices" (1971). Sums that several products share are
-//! kept for each register block and its partner in the other half of the pixels.
+//! See Winograd, "On Multiplication of 2 × 2 Matrices" (1971), and Huang et al., "Strassen's
+//! Algorithm Reloaded" (2016). A strip is a range of pixels of the first half, together with its
+//! partners: the pixels as far into the second half. The left operands (`A11`, `S1`, …) are
+//! computed while a strip is gathered; the right ones (`T1`, …) once per packing (`weights.rs`);
+//! the intermediate sums (`U2`, …) are stored between products.
 //!
-//! Rounding errors of an output reach its partner's. Both are of one image, so that no image's
-//! result depends on what else is in its batch.
+//! An output's rounding errors depend on its partner. Both belong to one image, so that no image's
+//! result depends on the rest of its batch.
 
 pub(super) mod product;
 pub(super) mod weights;

@@ -1,29 +1,29 @@
-//! A product by sums of quarters.
+//! The seven products of Strassen's algorithm on the micro-kernel.
 
 use std::ops::Range;
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::weights::QuarterSums;
+use super::weights::QuadrantSums;
 use crate::context::Context;
-use crate::conv::cut::Cut;
-use crate::conv::gather::{BLOCK, Band};
+use crate::conv::gather::{BLOCK, Strip};
 use crate::conv::layout::BlockedLayout;
 use crate::conv::microkernel::{Sums, Tile, TileOutput, run_tile};
 use crate::conv::pack::PackedWeights;
+use crate::conv::partition::Partition;
 use crate::conv::prefetch::{Prefetch, Prefetcher};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
 use crate::conv::tiling::Tiling;
-use crate::conv::tuning::{MAX_PIXELS, STRASSEN_BAND_FLOATS, VECTORS};
+use crate::conv::tuning::{MAX_PIXELS, STRASSEN_STRIP_FLOATS, VECTORS};
 use crate::scratch::Scratch;
 
-/// Products of quarters.
+/// The number of products.
 const PRODUCTS: usize = 7;
 
-/// The left sides of the products, in the order in which they are computed. Their right sides
-/// are `B11`, `B21`, `T2`, `T3`, `T4`, `T1` and `B22`.
+/// The left operands of the products, in the order of computation. Their right operands are `B11`,
+/// `B21`, `T2`, `T3`, `T4`, `T1` and `B22`.
 const A11: usize = 0;
 const A12: usize = 1;
 const S2: usize = 2;
@@ -32,22 +32,22 @@ const A22: usize = 4;
 const S1: usize = 5;
 const S4: usize = 6;
 
-/// What is kept of a tile: `A11 B11`, `U2`, `U3` and `S1 T1`.
+/// The intermediate sums of a tile that are stored: `A11 B11`, `U2`, `U3` and `S1 T1`.
 const P1: usize = 0;
 const U2: usize = 1;
 const U3: usize = 2;
 const P5: usize = 3;
 const KEPT: usize = 4;
 
-/// A product and what becomes of it.
+/// One product, and how its sums are used.
 struct Step {
-    /// Of what was kept, where its sums start.
+    /// The stored sums to start from instead of zero.
     start: Option<usize>,
-    /// Where they are kept.
+    /// Where to store its sums.
     keep: Option<usize>,
-    /// Of what was kept, what makes outputs of them, if anything has to be added.
+    /// The stored sums to add before the epilogue.
     addend: Option<usize>,
-    /// The halves of the pixels and of the channels whose outputs that makes.
+    /// The halves of pixels and channels of the outputs that it completes.
     output: Option<[usize; 2]>,
 }
 
@@ -65,7 +65,7 @@ const fn step(
     }
 }
 
-/// What becomes of each product.
+/// The seven products in order.
 const STEPS: [Step; PRODUCTS] = [
     step(None, Some(P1), None, None),
     step(Some(P1), None, None, Some([0, 0])),
@@ -76,33 +76,34 @@ const STEPS: [Step; PRODUCTS] = [
     step(Some(U2), None, Some(P5), Some([0, 1])),
 ];
 
-/// The right sides of the products for a pair of units.
+/// The right operands of the products, for a panel and its partner.
 #[inline(always)]
-fn right_sides<'a>(
-    sums: &'a QuarterSums,
+fn right_operands<'a>(
+    sums: &'a QuadrantSums,
     packed: &'a PackedWeights,
-    unit: usize,
+    panel: usize,
 ) -> [&'a [f32]; PRODUCTS] {
-    let quarter = sums.quarter();
-    let len = quarter.range(0).len();
+    let quadrant = sums.quadrant();
+    let len = quadrant.range(0).len();
     let [(b11, b21), (_, b22)] =
-        [unit, unit + quarter.units()].map(|unit| packed.of_unit(unit).split_at(len));
-    let [t2, t3, t4, t1] = sums.of_unit(unit);
+        [panel, panel + quadrant.panels()].map(|panel| packed.of_panel(panel).split_at(len));
+    let [t2, t3, t4, t1] = sums.of_panel(panel);
     [b11, b21, t2, t3, t4, t1, b22]
 }
 
-/// A product of a kernel of one tap, whose pixels are counted through the rows of an image.
+/// A product with one tap, whose pixels are numbered through the rows of an image.
 struct ImagePixels<'a> {
     product: &'a Product<'a>,
     images: usize,
-    /// Pixels of an image, and of its first half: the second has one less if they are odd.
+    /// Pixels of an image.
     count: usize,
+    /// Pixels of its first half; the second has one fewer if the count is odd.
     half: usize,
-    /// Pixels of a row, if the input's are not all neighbours.
+    /// Pixels of a row.
     row: usize,
-    /// Floats between the inputs of neighbouring images, rows and pixels.
+    /// Strides between the inputs of neighbouring images, rows and pixels, in floats.
     input: [usize; 3],
-    /// Floats between the outputs of neighbouring images.
+    /// Stride between the outputs of neighbouring images, in floats.
     output: usize,
 }
 
@@ -112,28 +113,32 @@ impl<'a> ImagePixels<'a> {
         let Problem {
             window,
             batch,
-            joined,
+            images_per_row,
             grid: [height, width],
             output,
             ..
         } = product.problem;
         let channels = source.channels;
-        let count = height * width / joined;
-        let row = if joined > 1 { count } else { width };
+        let count = height * width / images_per_row;
+        let row = if images_per_row > 1 { count } else { width };
         let [row_step, pixel_step] = [window.stride[0] * source.width, window.stride[1]];
         ImagePixels {
             product,
-            images: batch * joined,
+            images: batch * images_per_row,
             count,
             half: count.div_ceil(2),
             row,
-            input: [source.height * source.width / joined, row_step, pixel_step]
-                .map(|pixels| pixels * channels),
+            input: [
+                source.height * source.width / images_per_row,
+                row_step,
+                pixel_step,
+            ]
+            .map(|pixels| pixels * channels),
             output: count * output.pixel,
         }
     }
 
-    /// What the pixel of this number in an image sees.
+    /// The input channels of a pixel of an image.
     #[inline(always)]
     fn seen(&self, image: usize, pixel: usize) -> &'a [f32] {
         let [image_step, row_step, pixel_step] = self.input;
@@ -142,21 +147,21 @@ impl<'a> ImagePixels<'a> {
         &self.product.source.data[at..at + self.product.source.channels]
     }
 
-    /// What the pixels of a band see in each half of their image, if they lie side by side.
-    fn seen_by(&self, band: &Band) -> [&'a [f32]; 2] {
+    /// The inputs of a strip's pixels and of their partners, if they are contiguous.
+    fn seen_by(&self, strip: &Strip) -> [&'a [f32]; 2] {
         let channels = self.product.source.channels;
         if self.input[1..] != [self.row * channels, channels] {
             return [&[]; 2];
         }
         let data = self.product.source.data;
         [0, self.half].map(|half| {
-            let [first, end] = band.columns.map(|pixel| self.count.min(pixel + half));
-            let image = band.image * self.input[0];
+            let [first, end] = strip.columns.map(|pixel| self.count.min(pixel + half));
+            let image = strip.image * self.input[0];
             &data[image + first * channels..image + end * channels]
         })
     }
 
-    /// Where the output of a pixel is.
+    /// The offset of a pixel's output.
     #[inline(always)]
     fn output(&self, image: usize, pixel: usize) -> usize {
         let layout = &self.product.problem.output;
@@ -164,59 +169,59 @@ impl<'a> ImagePixels<'a> {
     }
 }
 
-/// Where the left sides of the products of a band are, `[product][channel block][pixel][BLOCK]`.
+/// Strides of a strip's left operands, `[product][channel block][pixel][BLOCK]`, in floats.
 #[derive(Clone, Copy)]
-struct LeftSides {
-    /// Floats between channel blocks, an odd number of cache lines to keep those of a pixel out
-    /// of one another's sets.
+struct LeftOperands {
+    /// Between channel blocks: an odd number of cache lines, so that a pixel's channel blocks map
+    /// to different sets.
     plane: usize,
-    /// Floats between products.
-    panel: usize,
+    /// Between operands.
+    operand: usize,
 }
 
-impl LeftSides {
+impl LeftOperands {
     fn new(pixels: usize, channels: usize) -> Self {
         let plane = (pixels * BLOCK) | BLOCK;
-        LeftSides {
+        LeftOperands {
             plane,
-            panel: channels / BLOCK * plane,
+            operand: channels / BLOCK * plane,
         }
     }
 }
 
-/// Computes a product of a kernel of one tap, rows of whose outputs meet.
-pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterSums) {
-    let quarter = sums.quarter();
+/// Computes a product with Strassen's algorithm; it must have one tap, and adjacent rows of outputs.
+pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &QuadrantSums) {
+    let quadrant = sums.quadrant();
     let pixels = ImagePixels::of(product);
-    let units = quarter.units();
-    let cut = cut(&pixels, quarter, ctx.threads());
-    let band = cut.band[1];
-    let bands = cut.all_bands(pixels.images);
-    let left = LeftSides::new(band, quarter.group_in);
-    let kept = KEPT * band * VECTORS * quarter.lanes();
+    let panels = quadrant.panels();
+    let partition = partition(&pixels, quadrant, ctx.threads());
+    let strip = partition.strip[1];
+    let strips = partition.all_strips(pixels.images);
+    let left = LeftOperands::new(strip, quadrant.group_in);
+    let kept = KEPT * strip * VECTORS * quadrant.lanes();
     let state = || State {
-        scratch: ctx.scratch(PRODUCTS * left.panel + kept),
+        scratch: ctx.scratch(PRODUCTS * left.operand + kept),
         gathered: None,
     };
-    let tasks = cut.tasks(pixels.images);
+    let tasks = partition.tasks(pixels.images);
     ctx.parallel_with(tasks, state, |state, task| {
         let ends_share = ctx.ends_share(tasks, task);
-        let task = cut.task(task, pixels.images, units);
-        for index in task.bands {
-            let band = |index| cut.band([1, pixels.half], index);
-            let last = task.units.end == units && index + 1 < bands;
-            ctx.dispatch(RunBand {
+        let task = partition.task(task, pixels.images, panels);
+        for index in task.strips {
+            let strip = |index| partition.strip([1, pixels.half], index);
+            let last = task.panels.end == panels && index + 1 < strips;
+            ctx.dispatch(RunStrip {
                 ctx,
                 pixels: &pixels,
                 sums,
                 left,
-                band: band(index),
+                strip: strip(index),
                 next: if last {
-                    pixels.seen_by(&band(index + 1))
+                    pixels.seen_by(&strip(index + 1))
                 } else {
                     [&[]; 2]
                 },
-                units: task.units.clone(),
+                panels: task.panels.clone(),
                 ends_share,
                 state,
             });
@@ -224,130 +229,131 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &QuarterS
     });
 }
 
-/// Bands of the first halves of the images, as long as their left sides stay near, but of a
-/// number that threads share evenly: so few of them are copied by several threads.
-fn cut(pixels: &ImagePixels<'_>, quarter: &BlockedLayout, threads: usize) -> Cut {
+/// Divides the first halves of the images into strips whose left operands fit in L2. Prefers a
+/// number of strips that is a multiple of the number of threads, so that few strips are gathered by
+/// more than one thread.
+fn partition(pixels: &ImagePixels<'_>, quadrant: &BlockedLayout, threads: usize) -> Partition {
     let most =
-        (STRASSEN_BAND_FLOATS / (PRODUCTS * quarter.group_in)).clamp(MAX_PIXELS, 8 * MAX_PIXELS);
-    let mut bands = pixels.half.div_ceil(most);
-    let even = (bands..2 * bands.max(threads))
-        .find(|bands| (pixels.images * bands).is_multiple_of(threads));
+        (STRASSEN_STRIP_FLOATS / (PRODUCTS * quadrant.group_in)).clamp(MAX_PIXELS, 8 * MAX_PIXELS);
+    let mut strips = pixels.half.div_ceil(most);
+    let even = (strips..2 * strips.max(threads))
+        .find(|strips| (pixels.images * strips).is_multiple_of(threads));
     if let Some(even) = even
         && even * 2 * MAX_PIXELS <= pixels.half
     {
-        bands = even;
+        strips = even;
     }
-    let most_splits = |_| quarter.units();
-    Cut::of_row(pixels.half, bands, pixels.images, most_splits, threads)
+    let most_splits = |_| quadrant.panels();
+    Partition::of_row(pixels.half, strips, pixels.images, most_splits, threads)
 }
 
-/// What a thread keeps from one task to the next.
+/// A thread's buffer, kept from one task to the next.
 struct State<'a> {
-    /// The left sides of the products, and the sums that are kept.
+    /// The left operands, and behind them the intermediate sums.
     scratch: Scratch<'a>,
-    /// The band whose left sides are there.
-    gathered: Option<Band>,
+    /// The strip whose left operands are in `scratch`.
+    gathered: Option<Strip>,
 }
 
-struct RunBand<'a, 'b> {
+struct RunStrip<'a, 'b> {
     ctx: &'b Context,
     pixels: &'a ImagePixels<'a>,
-    sums: &'a QuarterSums,
-    left: LeftSides,
-    /// Of the first half of the pixels.
-    band: Band,
-    /// Inputs that the next band will copy.
+    sums: &'a QuadrantSums,
+    left: LeftOperands,
+    /// A range of the first half of the pixels.
+    strip: Strip,
+    /// Inputs of the next strip, to prefetch.
     next: [&'a [f32]; 2],
-    /// Output blocks of the first half of the channels.
-    units: Range<usize>,
-    /// Whether the thread's own share of the tasks ends with them.
+    /// Panels of the first half of the output channels.
+    panels: Range<usize>,
+    /// Whether this is the last task of the thread's own share, after which nothing is prefetched.
     ends_share: bool,
     state: &'a mut State<'b>,
 }
 
-impl SimdOp for RunBand<'_, '_> {
+impl SimdOp for RunStrip<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<I: Isa>(self, isa: I) {
-        let RunBand {
+        let RunStrip {
             ctx,
             pixels,
             sums,
             left,
-            band,
+            strip,
             next,
-            units,
+            panels,
             ends_share,
             state,
         } = self;
-        if state.gathered != Some(band) {
-            state.gathered = Some(band);
-            gather_left_sides(isa, pixels, left, &band, &mut state.scratch);
+        if state.gathered != Some(strip) {
+            state.gathered = Some(strip);
+            form_left_operands(isa, pixels, left, &strip, &mut state.scratch);
         }
         run_tiles::<I>(
             ctx,
             pixels,
             sums,
             left,
-            &band,
+            &strip,
             next,
-            units,
+            panels,
             ends_share,
             &mut state.scratch,
         );
     }
 }
 
-/// Copies the left sides of the products from what the pixels of a band and their partners see.
-/// Where there is no partner, it is zero.
+/// Computes the left operands from the inputs of a strip's pixels and of their partners. A missing
+/// partner counts as zero.
 #[inline(always)]
-fn gather_left_sides<I: Isa>(
+fn form_left_operands<I: Isa>(
     isa: I,
     pixels: &ImagePixels<'_>,
-    left: LeftSides,
-    band: &Band,
+    left: LeftOperands,
+    strip: &Strip,
     out: &mut [f32],
 ) {
     let half = pixels.product.source.channels / 2;
-    assert!(out.len() >= PRODUCTS * left.panel && left.panel >= half / BLOCK * left.plane);
-    assert!(band.width() * BLOCK <= left.plane);
-    for pixel in band.columns[0]..band.columns[1] {
-        let to = out[(pixel - band.columns[0]) * BLOCK..].as_mut_ptr();
-        let first = pixels.seen(band.image, pixel).as_ptr();
+    assert!(out.len() >= PRODUCTS * left.operand && left.operand >= half / BLOCK * left.plane);
+    assert!(strip.width() * BLOCK <= left.plane);
+    for pixel in strip.columns[0]..strip.columns[1] {
+        let to = out[(pixel - strip.columns[0]) * BLOCK..].as_mut_ptr();
+        let first = pixels.seen(strip.image, pixel).as_ptr();
         let partner = pixel + pixels.half;
         // SAFETY: both pixels have two halves of the channels; and there is room for the pixel
         // at each of the channel blocks of each product, as asserted.
         unsafe {
             if partner < pixels.count {
-                let second = pixels.seen(band.image, partner).as_ptr();
+                let second = pixels.seen(strip.image, partner).as_ptr();
                 let seen = [first, first.add(half), second, second.add(half)];
-                write_left_sides::<I, true>(isa, seen, half, to, left);
+                write_left_operands::<I, true>(isa, seen, half, to, left);
             } else {
                 let seen = [first, first.add(half), first, first];
-                write_left_sides::<I, false>(isa, seen, half, to, left);
+                write_left_operands::<I, false>(isa, seen, half, to, left);
             }
         }
     }
 }
 
-/// Writes what two pixels are in the left sides of the products, from their halves of the
-/// channels; that of the second is zero unless `PARTNER`.
+/// Computes the left operands of one pixel and its partner; `seen` are the two halves of the
+/// channels of each. The partner is zero unless `PARTNER`.
 ///
 /// # Safety
 ///
 /// `half` floats of each half must be readable, and a block of each plane of each product
 /// writable.
 #[inline(always)]
-unsafe fn write_left_sides<I: Isa, const PARTNER: bool>(
+unsafe fn write_left_operands<I: Isa, const PARTNER: bool>(
     isa: I,
     seen: [*const f32; 4],
     half: usize,
     to: *mut f32,
-    left: LeftSides,
+    left: LeftOperands,
 ) {
     let ops = isa.f32();
-    let LeftSides { plane, panel } = left;
+    let LeftOperands { plane, operand } = left;
     for block in (0..half).step_by(BLOCK) {
         for lane in (0..BLOCK).step_by(ops.len()) {
             let to = to.wrapping_add(block / BLOCK * plane + lane);
@@ -364,66 +370,66 @@ unsafe fn write_left_sides<I: Isa, const PARTNER: bool>(
                 let s2 = ops.sub(s1, a11);
                 let s3 = ops.sub(a11, a21);
                 let s4 = ops.sub(a12, s2);
-                ops.store_ptr(a11, to.add(A11 * panel));
-                ops.store_ptr(a12, to.add(A12 * panel));
-                ops.store_ptr(s2, to.add(S2 * panel));
-                ops.store_ptr(s3, to.add(S3 * panel));
-                ops.store_ptr(a22, to.add(A22 * panel));
-                ops.store_ptr(s1, to.add(S1 * panel));
-                ops.store_ptr(s4, to.add(S4 * panel));
+                ops.store_ptr(a11, to.add(A11 * operand));
+                ops.store_ptr(a12, to.add(A12 * operand));
+                ops.store_ptr(s2, to.add(S2 * operand));
+                ops.store_ptr(s3, to.add(S3 * operand));
+                ops.store_ptr(a22, to.add(A22 * operand));
+                ops.store_ptr(s1, to.add(S1 * operand));
+                ops.store_ptr(s4, to.add(S4 * operand));
             }
         }
     }
 }
 
-/// Computes the outputs of a band and its partners of pairs of units, from the left sides of the
-/// products in `scratch`, which has room for what is kept behind them.
+/// Computes the outputs of a strip and its partners for a range of pairs of panels, from the left
+/// operands in `scratch`; the intermediate sums are stored behind them.
 #[inline(always)]
 fn run_tiles<I: Isa>(
     ctx: &Context,
     pixels: &ImagePixels<'_>,
-    sums: &QuarterSums,
-    left: LeftSides,
-    band: &Band,
+    sums: &QuadrantSums,
+    left: LeftOperands,
+    strip: &Strip,
     next_inputs: [&[f32]; 2],
-    units: Range<usize>,
+    panels: Range<usize>,
     ends_share: bool,
     scratch: &mut [f32],
 ) {
-    let LeftSides { plane, panel } = left;
-    let quarter = sums.quarter();
+    let LeftOperands { plane, operand } = left;
+    let quadrant = sums.quadrant();
     let product = pixels.product;
-    let (panels, kept) = scratch.split_at_mut(PRODUCTS * panel);
-    let width = VECTORS * quarter.lanes();
-    assert!(kept.len() >= KEPT * band.width() * width);
+    let (operands, kept) = scratch.split_at_mut(PRODUCTS * operand);
+    let width = VECTORS * quadrant.lanes();
+    assert!(kept.len() >= KEPT * strip.width() * width);
     let kept = kept.as_mut_ptr();
     let kept =
-        |number: usize, pixel: usize| kept.wrapping_add((number * band.width() + pixel) * width);
+        |number: usize, pixel: usize| kept.wrapping_add((number * strip.width() + pixel) * width);
 
     let addresses = [[0, BLOCK], [0, product.problem.output.pixel]];
-    let tiling = Tiling::new::<I>(band, addresses, VECTORS);
+    let tiling = Tiling::new::<I>(strip, addresses, VECTORS);
     let tiles = tiling.tiles();
-    let [first, end] = band.columns;
+    let [first, end] = strip.columns;
     let missing = (end + pixels.half).saturating_sub(pixels.count);
-    let origins = [first, first + pixels.half].map(|pixel| pixels.output(band.image, pixel));
-    let blocks = quarter.group_in / BLOCK;
-    // Half of the products prefetch one of them, and half the other.
-    let products = PRODUCTS / 2 * units.len();
+    let origins = [first, first + pixels.half].map(|pixel| pixels.output(strip.image, pixel));
+    let blocks = quadrant.group_in / BLOCK;
+    // Products take turns in prefetching the inputs of the two halves.
+    let products = PRODUCTS / 2 * panels.len();
     let mut inputs = next_inputs.map(|next| Prefetcher::new(next, products * tiles * blocks));
-    for unit in units.clone() {
-        let right = right_sides(sums, product.weights, unit);
-        // Of this task or, most often, the thread's next one.
-        let next_unit = (unit + 1) % quarter.units();
-        let next = if ends_share && unit + 1 == units.end {
+    for panel in panels.clone() {
+        let right = right_operands(sums, product.weights, panel);
+        // The next panel of this task or, usually, the first one of the thread's next task.
+        let next_panel = (panel + 1) % quadrant.panels();
+        let next = if ends_share && panel + 1 == panels.end {
             &[]
         } else {
-            right_sides(sums, product.weights, next_unit)[0]
+            right_operands(sums, product.weights, next_panel)[0]
         };
         for (number, step) in STEPS.iter().enumerate() {
             let next = right.get(number + 1).copied().unwrap_or(next);
             let mut ahead = Prefetcher::new(next, tiles * blocks);
             let [half, channels] = step.output.unwrap_or_default();
-            let channel = channels * quarter.group_out + unit * width;
+            let channel = channels * quadrant.group_out + panel * width;
             let mut pixel = 0;
             for tile in 0..tiles {
                 let missing = if half == 1 && tile + 1 == tiles {
@@ -446,7 +452,7 @@ fn run_tiles<I: Isa>(
                     channels: width,
                     accumulate: product.accumulate,
                     is_evicted: product.output_is_evicted(),
-                    finish: &product.finish,
+                    epilogue: &product.epilogue,
                     at,
                     channel,
                 });
@@ -454,7 +460,7 @@ fn run_tiles<I: Isa>(
                     if pixels == 0 {
                         return;
                     }
-                    // SAFETY: the panels have all pixels and channels of the band; as many sums
+                    // SAFETY: the operands have all pixels and channels of the strip; as many sums
                     // are kept as asserted; the outputs are this task's alone, and `Product`'s
                     // makers assert that they lie in the output tensor, which residual and
                     // second output equal in length.
@@ -464,7 +470,7 @@ fn run_tiles<I: Isa>(
                             pixels,
                             VECTORS,
                             &Tile {
-                                input: panels[number * panel + tile.first[0]..].as_ptr(),
+                                input: operands[number * operand + tile.first[0]..].as_ptr(),
                                 pixels: tile.pixels(addresses),
                                 plane,
                                 taps: &[0],
@@ -479,10 +485,11 @@ fn run_tiles<I: Isa>(
                     }
                 };
                 let prefetch = [ahead.next(blocks), inputs[number % 2].next(blocks)];
-                let channels = quarter.group_in;
+                let channels = quadrant.group_in;
                 match step.keep {
-                    // A pixel without a partner has no output there, but what is kept of it is
-                    // needed for its own.
+                    // The last pixel has no partner, so this product makes no output for it, but
+                    // its sums are needed for the pixel's own outputs. Store the sums of all
+                    // pixels, then apply the epilogue to those with a partner.
                     Some(keep) if missing > 0 => {
                         let keep_alone = Sums {
                             addend: None,

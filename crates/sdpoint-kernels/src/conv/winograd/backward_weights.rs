@@ -1,5 +1,6 @@
-//! The backward pass to weights by Winograd's algorithm: the transposed transforms of
-//! [`super`] around 36 matrix products that are reduced over tiles.
+//! The backward pass to weights by Winograd's algorithm, the transpose of the forward pass: inputs
+//! and output gradients are transformed, reduced over all tiles by 36 GEMMs, and the sums
+//! transformed to nine taps.
 
 use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 use std::ops::Range;
@@ -7,8 +8,8 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::lines::F4;
-use super::tiles::{Tiles, TransformedLayout, gather_tiles};
+use super::tiles::{Tiles, TransformedLayout, transform_input_tiles};
+use super::transforms::F4;
 use crate::context::Context;
 use crate::conv::algorithm::WinogradTile;
 use crate::conv::gather::BLOCK;
@@ -17,21 +18,20 @@ use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
 use crate::conv::reduction_kernel::{Run, run_block};
 use crate::conv::tuning::{
-    REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_BAND, WINOGRAD_REDUCTION_FEWEST_PARTS,
-    WINOGRAD_REDUCTION_PARTIAL_FLOATS, WINOGRAD_REDUCTION_SHARED_BAND,
-    WINOGRAD_REDUCTION_TASK_TILES,
+    REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_FEWEST_PARTS, WINOGRAD_REDUCTION_PARTIAL_FLOATS,
+    WINOGRAD_REDUCTION_SHARED_STRIP, WINOGRAD_REDUCTION_STRIP, WINOGRAD_REDUCTION_TASK_TILES,
 };
 use crate::shared_mut::SharedMut;
 
 const TAPS: usize = 9;
 
-/// Outputs of a tile in rows and columns, and its inputs, each with a matrix product.
+/// Rows of outputs of a tile, rows of its inputs, and its points, each with a GEMM.
 const TILE: usize = WinogradTile::Four.outputs();
 const INPUTS: usize = TILE + 2;
 const POINTS: usize = WinogradTile::Four.points();
 
-/// The gradient with respect to the weights `[output][input][tap]` of a 3 × 3 convolution with
-/// stride 1.
+/// Computes the gradient with respect to the weights `[output][input][tap]` of a 3×3 convolution
+/// with stride 1.
 pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
@@ -46,11 +46,11 @@ pub(in crate::conv) fn run(
     };
     let count = tiles.count(reduction.batch());
     let len = POINTS * layout.len();
-    // Each part has a band at least, or nobody would set its sums.
-    let band = Band::new(layout, count, WINOGRAD_REDUCTION_BAND);
+    // At least one strip per part, as the first strip initialises the part's sums.
+    let strip = Strip::new(layout, count, WINOGRAD_REDUCTION_STRIP);
     let parts = (WINOGRAD_REDUCTION_PARTIAL_FLOATS / len)
         .min(REDUCTION_TASKS)
-        .min(count.div_ceil(band.tiles));
+        .min(count.div_ceil(strip.tiles));
     let parts = if parts < WINOGRAD_REDUCTION_FEWEST_PARTS {
         1
     } else {
@@ -64,30 +64,30 @@ pub(in crate::conv) fn run(
     let mut partial = ctx.scratch(parts * len);
     let sums = SharedMut::new(&mut partial);
     if parts > 1 {
-        reduce.in_parts(ctx, count, parts, &band, sums);
+        reduce.in_parts(ctx, count, parts, &strip, sums);
     } else {
         reduce.together(ctx, count, sums);
     }
-    let units = layout.units();
+    let panels = layout.panels();
     let dw = SharedMut::new(dw);
-    ctx.parallel(units, |unit| {
+    ctx.parallel(panels, |panel| {
         ctx.dispatch(TransformSums {
             layout,
-            unit,
+            panel,
             parts,
             sums,
         });
-        let (_, block) = layout.unit(unit);
+        let (_, block) = layout.panel(panel);
         let width = block.vectors * layout.lanes();
         for i in 0..block.channels {
             let first = (block.first + i) * layout.group_in * TAPS;
-            // SAFETY: a unit's output channels, and so their weights, are its own.
+            // SAFETY: a panel's output channels, and so their weights, are its own.
             let dw = unsafe { dw.slice(first..first + layout.group_in * TAPS) };
             for (input, dw) in dw.chunks_exact_mut(TAPS).enumerate() {
-                let row = layout.range(unit).start + layout.kernel_rows(input).0 * width + i;
+                let row = layout.range(panel).start + layout.kernel_rows(input).0 * width + i;
                 for (tap, dw) in dw.iter_mut().enumerate() {
                     let at = tap * layout.len() + row;
-                    // SAFETY: the unit's sums are its own.
+                    // SAFETY: the panel's sums are its own.
                     let sum = unsafe { sums.slice(at..at + 1)[0] };
                     *dw = if accumulate { *dw + sum } else { sum };
                 }
@@ -96,7 +96,7 @@ pub(in crate::conv) fn run(
     });
 }
 
-/// What is reduced.
+/// A reduction and the tiles that it runs over.
 struct Reduce<'a> {
     reduction: &'a Reduction<'a>,
     layout: &'a BlockedLayout,
@@ -104,28 +104,28 @@ struct Reduce<'a> {
 }
 
 impl Reduce<'_> {
-    /// Cuts the tiles into parts with sums of their own, a task each: for few channels, whose
-    /// sums are small.
+    /// Divides the tiles into parts with partial sums of their own, one task each: for few
+    /// channels, whose sums are small.
     fn in_parts(
         &self,
         ctx: &Context,
         count: usize,
         parts: usize,
-        band: &Band,
+        strip: &Strip,
         sums: SharedMut<'_, f32>,
     ) {
         let len = POINTS * self.layout.len();
-        let bands = count.div_ceil(band.tiles);
+        let strips = count.div_ceil(strip.tiles);
         ctx.parallel_with(
             parts,
-            || ctx.scratch(band.len()),
+            || ctx.scratch(strip.len()),
             |scratch, part| {
-                let (inputs, gradients) = scratch.split_at_mut(band.inputs.len());
+                let (inputs, gradients) = scratch.split_at_mut(strip.inputs.len());
                 let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
-                let first = bands * part / parts;
-                for index in first..bands * (part + 1) / parts {
+                let first = strips * part / parts;
+                for index in first..strips * (part + 1) / parts {
                     let range = |index: usize| {
-                        count.min(index * band.tiles)..count.min((index + 1) * band.tiles)
+                        count.min(index * strip.tiles)..count.min((index + 1) * strip.tiles)
                     };
                     let next = [self.reduction.source.data, self.reduction.gradient]
                         .map(|tensor| part_of(tensor, range(index + 1), count));
@@ -133,12 +133,12 @@ impl Reduce<'_> {
                     for step in [
                         Step::Inputs(0..range.len()),
                         Step::Gradients(0..range.len()),
-                        Step::Sums(0..POINTS, 0..self.layout.units()),
+                        Step::Sums(0..POINTS, 0..self.layout.panels()),
                     ] {
                         ctx.dispatch(RunStep {
                             ctx,
                             reduce: self,
-                            band,
+                            strip,
                             range: range.clone(),
                             step,
                             first: index == first,
@@ -154,22 +154,22 @@ impl Reduce<'_> {
         );
     }
 
-    /// All threads transform a band of tiles together, then share the points: for many
-    /// channels, whose sums are too large to have twice.
+    /// All threads transform a strip together and then divide its points: for many channels, whose
+    /// sums are too large for a copy per part.
     fn together(&self, ctx: &Context, count: usize, sums: SharedMut<'_, f32>) {
-        let band = Band::new(self.layout, count, WINOGRAD_REDUCTION_SHARED_BAND);
-        let mut scratch = ctx.scratch(band.len());
-        let (inputs, gradients) = scratch.split_at_mut(band.inputs.len());
+        let strip = Strip::new(self.layout, count, WINOGRAD_REDUCTION_SHARED_STRIP);
+        let mut scratch = ctx.scratch(strip.len());
+        let (inputs, gradients) = scratch.split_at_mut(strip.inputs.len());
         let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
-        let units = self.layout.units();
-        let splits = units.min(ctx.threads().div_ceil(4));
-        for start in (0..count).step_by(band.tiles) {
-            let range = start..count.min(start + band.tiles);
+        let panels = self.layout.panels();
+        let splits = panels.min(ctx.threads().div_ceil(4));
+        for start in (0..count).step_by(strip.tiles) {
+            let range = start..count.min(start + strip.tiles);
             let run = |step| {
                 ctx.dispatch(RunStep {
                     ctx,
                     reduce: self,
-                    band: &band,
+                    strip: &strip,
                     range: range.clone(),
                     step,
                     first: start == 0,
@@ -194,71 +194,71 @@ impl Reduce<'_> {
             );
             ctx.parallel(POINTS * splits, |task| {
                 let (point, split) = (task / splits, task % splits);
-                let units = units * split / splits..units * (split + 1) / splits;
-                run(Step::Sums(point..point + 1, units));
+                let panels = panels * split / splits..panels * (split + 1) / splits;
+                run(Step::Sums(point..point + 1, panels));
             });
         }
     }
 }
 
-/// Tiles that are transformed before they are reduced, and where the results lie.
-struct Band {
+/// The tiles that are transformed at once, and the layout of the results.
+struct Strip {
     tiles: usize,
     inputs: TransformedLayout,
-    /// Between points of one block's gradients `[block][point][tile][channel]`.
+    /// Stride between points of a panel's gradients `[panel][point][tile][channel]`.
     gradient_point: usize,
-    units: usize,
+    panels: usize,
 }
 
-impl Band {
-    /// Equal bands of about `floats` transformed floats, but of no fewer than `fewest` tiles.
+impl Strip {
+    /// Equal strips of about `floats` transformed floats, with at least `fewest` tiles.
     fn new(layout: &BlockedLayout, count: usize, [floats, fewest]: [usize; 2]) -> Self {
         let channels = layout.group_in.next_multiple_of(BLOCK);
         let width = VECTORS * layout.lanes();
-        let units = layout.units();
-        let most = (floats / (POINTS * (channels + units * width))).max(fewest);
+        let panels = layout.panels();
+        let most = (floats / (POINTS * (channels + panels * width))).max(fewest);
         let tiles = count.div_ceil(count.div_ceil(most));
-        Band {
+        Strip {
             tiles,
             inputs: TransformedLayout::new(POINTS, layout.group_in, tiles),
-            // An odd number of cache lines keeps the points out of one another's sets.
+            // An odd number of cache lines, so that a tile's points map to different sets.
             gradient_point: (tiles * width) | BLOCK,
-            units,
+            panels,
         }
     }
 
-    /// Floats of transformed inputs and, behind them, gradients.
+    /// Floats of the transformed inputs and gradients together.
     fn len(&self) -> usize {
-        self.inputs.len() + self.units * POINTS * self.gradient_point
+        self.inputs.len() + self.panels * POINTS * self.gradient_point
     }
 }
 
-/// A part of the work on a band.
+/// A step of the work on a strip.
 #[derive(Clone)]
 enum Step {
-    /// The inputs of these of the band's tiles are transformed.
+    /// Transform the inputs of a range of the strip's tiles.
     Inputs(Range<usize>),
-    /// The gradients of these of the band's tiles are transformed.
+    /// Transform the output gradients of a range of the strip's tiles.
     Gradients(Range<usize>),
-    /// The band is added to the sums of these points and output blocks.
+    /// Add the strip's products to the sums of a range of points and a range of panels.
     Sums(Range<usize>, Range<usize>),
 }
 
 struct RunStep<'a> {
     ctx: &'a Context,
     reduce: &'a Reduce<'a>,
-    band: &'a Band,
-    /// The band's tiles.
+    strip: &'a Strip,
+    /// The strip's tiles.
     range: Range<usize>,
     step: Step,
-    /// Whether the sums start at zero.
+    /// Whether this is the first strip of its sums, which then start from zero.
     first: bool,
     inputs: SharedMut<'a, f32>,
     gradients: SharedMut<'a, f32>,
     sums: SharedMut<'a, f32>,
-    /// Where the part's sums start.
+    /// Offset of the part's sums.
     start: usize,
-    /// Inputs and gradients to prefetch while sums are computed.
+    /// Inputs and gradients of the next strip, to prefetch while sums are computed.
     next: [&'a [f32]; 2],
 }
 
@@ -273,25 +273,25 @@ impl SimdOp for RunStep<'_> {
             tiles,
         } = *self.reduce;
         match self.step.clone() {
-            Step::Inputs(slots) => gather_tiles::<I, F4, TILE, INPUTS>(
+            Step::Inputs(slots) => transform_input_tiles::<I, F4, TILE, INPUTS>(
                 isa,
                 &reduction.source,
                 layout.inputs_of(0),
                 tiles,
                 self.range.start + slots.start..self.range.start + slots.end,
-                &self.band.inputs,
+                &self.strip.inputs,
                 slots.start,
                 self.inputs,
             ),
             Step::Gradients(slots) => {
-                for unit in 0..layout.units() {
-                    self.transform_gradients(isa, unit, slots.clone());
+                for panel in 0..layout.panels() {
+                    self.transform_gradients(isa, panel, slots.clone());
                 }
             }
-            Step::Sums(points, units) => {
+            Step::Sums(points, panels) => {
                 for point in points {
-                    for unit in units.clone() {
-                        self.add(isa, point, unit);
+                    for panel in panels.clone() {
+                        self.add(isa, point, panel);
                     }
                 }
             }
@@ -300,34 +300,34 @@ impl SimdOp for RunStep<'_> {
 }
 
 impl RunStep<'_> {
-    /// Adds the band's products at a point to the sums of an output block.
+    /// Adds the strip's products at a point to the sums of a panel.
     #[inline(always)]
-    fn add<I: Isa>(&self, isa: I, point: usize, unit: usize) {
+    fn add<I: Isa>(&self, isa: I, point: usize, panel: usize) {
         let layout = self.reduce.layout;
-        let (_, block) = layout.unit(unit);
+        let (_, block) = layout.panel(panel);
         let width = block.vectors * isa.f32().len();
         let padded = OutputBlock {
             channels: width,
             ..block
         };
         let at = self.start + point * layout.len();
-        let weights = layout.range(unit);
+        let weights = layout.range(panel);
         // SAFETY: no other task adds to this part's sums of this point and block.
         let sums = unsafe { self.sums.slice(at + weights.start..at + weights.end) };
         if self.first {
             sums.fill(0.0);
         }
-        let Band {
+        let Strip {
             inputs,
             gradient_point,
-            units,
+            panels,
             ..
-        } = self.band;
+        } = self.strip;
         let input = point * inputs.point;
-        let gradient = (unit * POINTS + point) * gradient_point;
+        let gradient = (panel * POINTS + point) * gradient_point;
         assert!(input < self.inputs.len() && gradient < self.gradients.len());
         let pixels = self.range.len();
-        // SAFETY: both transformed tensors hold the band's tiles at every point, and nobody
+        // SAFETY: both transformed tensors hold the strip's tiles at every point, and nobody
         // writes them now.
         unsafe {
             let run = Run {
@@ -345,21 +345,21 @@ impl RunStep<'_> {
                 layout,
                 &padded,
                 sums,
-                share_of_step(self.next, point * units + unit, POINTS * units),
+                share_of_step(self.next, point * panels + panel, POINTS * panels),
             );
         }
     }
 
-    /// Transforms the gradients of an output block's channels at `slots` of the band's tiles.
+    /// Transforms the gradients of a panel's output channels for tiles `slots` of the strip.
     #[inline(always)]
-    fn transform_gradients<I: Isa>(&self, isa: I, unit: usize, slots: Range<usize>) {
+    fn transform_gradients<I: Isa>(&self, isa: I, panel: usize, slots: Range<usize>) {
         let ops = isa.f32();
         let lanes = ops.len();
         let reduction = self.reduce.reduction;
-        let (_, block) = self.reduce.layout.unit(unit);
+        let (_, block) = self.reduce.layout.panel(panel);
         let width = block.vectors * lanes;
-        let point_len = self.band.gradient_point;
-        let start = unit * POINTS * point_len;
+        let point_len = self.strip.gradient_point;
+        let start = panel * POINTS * point_len;
         let [height, grid_width] = reduction.grid();
         assert!(
             start + POINTS * point_len <= self.gradients.len() && slots.end * width <= point_len
@@ -380,13 +380,13 @@ impl RunStep<'_> {
                 };
                 let mut lines = [[ops.zero(); TILE]; INPUTS];
                 for c in 0..TILE {
-                    let line = transform_line(isa, std::array::from_fn(|r| load(r, c)));
+                    let line = transform_gradient(isa, std::array::from_fn(|r| load(r, c)));
                     for r in 0..INPUTS {
                         lines[r][c] = line[r];
                     }
                 }
                 for (r, line) in lines.into_iter().enumerate() {
-                    for (c, value) in transform_line(isa, line).into_iter().enumerate() {
+                    for (c, value) in transform_gradient(isa, line).into_iter().enumerate() {
                         let at = start + (r * INPUTS + c) * point_len + slot * width + v * lanes;
                         // SAFETY: within the length asserted above, and no other task has
                         // this tile.
@@ -398,9 +398,9 @@ impl RunStep<'_> {
     }
 }
 
-/// Four gradients of a line at the points: the transpose of the outputs' transform.
+/// Four output gradients of a line at the points: `A`, the transpose of the output transform.
 #[inline(always)]
-fn transform_line<I: Isa>(isa: I, y: [I::F32; TILE]) -> [I::F32; INPUTS] {
+fn transform_gradient<I: Isa>(isa: I, y: [I::F32; TILE]) -> [I::F32; INPUTS] {
     let ops = isa.f32();
     let [half, two] = [0.5, 2.0].map(|x| ops.splat(x));
     let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
@@ -419,11 +419,11 @@ fn transform_line<I: Isa>(isa: I, y: [I::F32; TILE]) -> [I::F32; INPUTS] {
     ]
 }
 
-/// Adds a unit's sums of all parts and transforms them to the nine taps, which take the places
-/// of the first nine points of the first part.
+/// Adds a panel's partial sums of all parts and transforms them to the nine taps, which replace the
+/// first nine points of the first part.
 struct TransformSums<'a> {
     layout: &'a BlockedLayout,
-    unit: usize,
+    panel: usize,
     parts: usize,
     sums: SharedMut<'a, f32>,
 }
@@ -435,9 +435,9 @@ impl SimdOp for TransformSums<'_> {
     fn eval<I: Isa>(self, isa: I) {
         let ops = isa.f32();
         let len = self.layout.len();
-        let range = self.layout.range(self.unit);
+        let range = self.layout.range(self.panel);
         for at in range.step_by(ops.len()) {
-            // SAFETY: the unit's sums are this task's alone.
+            // SAFETY: the panel's sums are this task's alone.
             let sums = |at: usize| unsafe { self.sums.slice(at..at + ops.len()) };
             let load = |point: usize| {
                 let part = |part: usize| ops.load(sums((part * POINTS + point) * len + at));
@@ -445,13 +445,13 @@ impl SimdOp for TransformSums<'_> {
             };
             let mut lines = [[ops.zero(); INPUTS]; 3];
             for c in 0..INPUTS {
-                let line = kernel_line(isa, std::array::from_fn(|r| load(r * INPUTS + c)));
+                let line = transform_kernel(isa, std::array::from_fn(|r| load(r * INPUTS + c)));
                 for r in 0..3 {
                     lines[r][c] = line[r];
                 }
             }
             for (r, line) in lines.into_iter().enumerate() {
-                for (c, value) in kernel_line(isa, line).into_iter().enumerate() {
+                for (c, value) in transform_kernel(isa, line).into_iter().enumerate() {
                     ops.store(value, sums((r * 3 + c) * len + at));
                 }
             }
@@ -459,9 +459,9 @@ impl SimdOp for TransformSums<'_> {
     }
 }
 
-/// Three taps of a line from their sums at the points: the transpose of the kernels' transform.
+/// Three taps of a line from their sums at the points: `Gᵀ`, the transpose of the kernel transform.
 #[inline(always)]
-fn kernel_line<I: Isa>(isa: I, u: [I::F32; INPUTS]) -> [I::F32; 3] {
+fn transform_kernel<I: Isa>(isa: I, u: [I::F32; INPUTS]) -> [I::F32; 3] {
     let ops = isa.f32();
     let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
     let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));

@@ -1,17 +1,21 @@
-//! Winograd's minimal filtering, F(4×4, 3×3): 36 multiplications for 16 outputs where the
-//! direct way takes 144.
+//! Winograd's minimal filtering F(4×4, 3×3): 36 multiplications for 16 outputs instead of 144. See
+//! Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016).
 //!
-//! Tiles of 6 × 6 inputs, overlapping by two, and the 3 × 3 kernels are transformed; the
-//! products of transformed inputs and kernels, summed over channels, are 36 matrix products;
-//! a last transform makes 4 × 4 outputs of them. See Lavin and Gray, "Fast Algorithms for
-//! Convolutional Neural Networks" (2016). The interpolation points are 0, ±1/√2, ±√2 and ∞:
-//! with them, rounding errors are about a third of those with the usual 0, ±1, ±2 and ∞.
+//! - Input transform: tiles of 6×6 inputs, overlapping by two, at 36 points (`tiles.rs`).
+//! - Kernel transform: the 3×3 kernels at the same points, once per packing (`weights.rs`).
+//! - 36 GEMMs, one per point: tiles × input channels times input × output channels, by the
+//!   micro-kernel of the direct algorithm.
+//! - Output transform: the 36 sums of a tile to 4×4 outputs, followed by the epilogue
+//!   (`product.rs`).
 //!
-//! Where that would make few tiles, F(2×2, 3×3) makes four times as many, with 16
+//! The interpolation points are 0, ±1/√2, ±√2 and ∞. Rounding errors are about a third of those
+//! with the usual points 0, ±1, ±2 and ∞.
+//!
+//! Where F(4×4, 3×3) has too few tiles, F(2×2, 3×3) has four times as many, with 16
 //! multiplications for 4 outputs.
 
 pub(super) mod backward_weights;
-mod lines;
 pub(super) mod product;
 mod tiles;
+mod transforms;
 pub(super) mod weights;

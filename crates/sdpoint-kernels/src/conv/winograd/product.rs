@@ -1,31 +1,32 @@
-//! A product by transformed weights.
+//! Forward pass and data gradient by Winograd's algorithm: input transform, GEMMs, output
+//! transform.
 
 use std::ops::Range;
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::lines::{F2, F4, Filter};
-use super::tiles::{TileRows, Tiles, TransformedLayout, gather_tiles};
+use super::tiles::{TileRows, Tiles, TransformedLayout, transform_input_tiles};
+use super::transforms::{F2, F4, Transforms};
 use super::weights::TransformedWeights;
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
 use crate::conv::algorithm::WinogradTile;
-use crate::conv::cut::{Cut, wanted_tasks};
-use crate::conv::epilogue::{self, FinishLanes};
+use crate::conv::epilogue::{self, EpilogueLanes};
 use crate::conv::gather::BLOCK;
 use crate::conv::microkernel::{Sums, Tile, run_tile};
+use crate::conv::partition::{Partition, wanted_tasks};
 use crate::conv::prefetch::{Prefetcher, part_of, prefetch_output};
 use crate::conv::problem::{OutputLayout, Problem};
 use crate::conv::product::Product;
 use crate::conv::tuning::{
-    GATHER_COST, MAX_PIXELS, TASK_MACS, VECTORS, WINOGRAD_BAND_FLOATS, max_pixels,
+    GATHER_COST, MAX_PIXELS, TASK_MACS, VECTORS, WINOGRAD_STRIP_FLOATS, max_pixels,
 };
 use crate::isa::Registers;
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
-/// Computes a product whose window is 3 × 3 with stride 1, by its transformed weights.
+/// Computes a product with a 3×3 window of stride 1 by Winograd's algorithm.
 pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &TransformedWeights) {
     let Problem {
         window,
@@ -43,41 +44,42 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let count = tiles.count(batch);
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
-    // Whole rows of the micro-kernel, but no less than what makes loading the weights pay.
-    let most = (WINOGRAD_BAND_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
-    let units = layout.units();
-    // Bands share nothing but weights, which are large, and output blocks the inputs' transform:
-    // for few tiles it is better to cut the weights.
-    let bands = count
+    // As many tiles as fit in the cache, but enough to reuse the weights that are loaded.
+    let most = (WINOGRAD_STRIP_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
+    let panels = layout.panels();
+    // Tasks of different strips load the same weights, and tasks of one strip repeat its input
+    // transform. With few tiles the weights dominate, so divide the panels rather than the tiles.
+    let strips = count
         .div_ceil(most)
-        .max(wanted_tasks(threads).div_ceil(units))
+        .max(wanted_tasks(threads).div_ceil(panels))
         .min(count.div_ceil(MAX_PIXELS));
-    let most_splits = |band: usize| {
+    let most_splits = |strip: usize| {
         let transforms = GATHER_COST * layout.groups * channels;
-        let macs = points * band * (layout.macs_per_pixel() + transforms);
-        macs.div_ceil(TASK_MACS).min(units)
+        let macs = points * strip * (layout.macs_per_pixel() + transforms);
+        macs.div_ceil(TASK_MACS).min(panels)
     };
-    let cut = Cut::of_row(count, bands, 1, most_splits, threads);
-    let band = cut.band[1];
-    let transformed = TransformedLayout::new(points, layout.group_in, band);
+    let partition = Partition::of_row(count, strips, 1, most_splits, threads);
+    let strip = partition.strip[1];
+    let transformed = TransformedLayout::new(points, layout.group_in, strip);
     let width = VECTORS * layout.lanes();
     ctx.parallel_with(
-        cut.tasks(1),
+        partition.tasks(1),
         || State {
             inputs: ctx.scratch(transformed.len()),
-            products: ctx.scratch(points * (band * width + BLOCK)),
+            products: ctx.scratch(points * (strip * width + BLOCK)),
             gathered: None,
         },
         |state, task| {
-            let task = cut.task(task, 1, units);
-            let last_of_band = task.units.end == units;
-            for index in task.bands {
+            let task = partition.task(task, 1, panels);
+            let last_of_strip = task.panels.end == panels;
+            for index in task.strips {
                 let range = |index| {
-                    let [start, end] = cut.band([1, count], index).columns;
+                    let [start, end] = partition.strip([1, count], index).columns;
                     start..end
                 };
-                let next =
-                    last_of_band && product.input_is_evicted() && index + 1 < cut.all_bands(1);
+                let next = last_of_strip
+                    && product.input_is_evicted()
+                    && index + 1 < partition.all_strips(1);
                 let tiles = RunTiles {
                     ctx,
                     product,
@@ -90,7 +92,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
                         &[]
                     },
                     transformed: &transformed,
-                    units: task.units.clone(),
+                    panels: task.panels.clone(),
                     state,
                 };
                 match weights.tile() {
@@ -102,11 +104,13 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     );
 }
 
-/// What a thread keeps from one task to the next.
+/// A thread's buffers, kept from one task to the next.
 struct State<'a> {
+    /// Transformed inputs of a strip.
     inputs: Scratch<'a>,
+    /// The sums of one panel at all points, `[point][tile][output channel]`.
     products: Scratch<'a>,
-    /// The first of the tiles whose inputs are there, and of which group they are.
+    /// The first tile and the group of `inputs`.
     gathered: Option<[usize; 2]>,
 }
 
@@ -116,10 +120,10 @@ struct RunTiles<'a, 'b> {
     weights: &'a TransformedWeights,
     tiles: &'a Tiles,
     range: Range<usize>,
-    /// Inputs that the next tiles will see.
+    /// Inputs of the next strip, to prefetch.
     next: &'a [f32],
     transformed: &'a TransformedLayout,
-    units: Range<usize>,
+    panels: Range<usize>,
     state: &'a mut State<'b>,
 }
 
@@ -150,7 +154,7 @@ impl SimdOp for RunFour<'_, '_> {
 impl RunTiles<'_, '_> {
     /// `OUTPUTS` is the square of `M`.
     #[inline(always)]
-    fn run<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
+    fn run<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
         self,
         isa: I,
     ) {
@@ -162,24 +166,33 @@ impl RunTiles<'_, '_> {
             range,
             next,
             transformed,
-            units,
+            panels,
             state,
         } = self;
         let layout = weights.layout();
-        let runs = runs::<I>(&range, layout.unit(units.start).1.vectors);
+        let runs = runs::<I>(&range, layout.panel(panels.start).1.vectors);
         let steps = runs * layout.group_in.div_ceil(BLOCK);
-        let mut next_inputs = Prefetcher::new(next, units.len() * N * N * steps);
-        for unit in units {
-            let (group, _) = layout.unit(unit);
+        let mut next_inputs = Prefetcher::new(next, panels.len() * N * N * steps);
+        for panel in panels {
+            let (group, _) = layout.panel(panel);
             if state.gathered != Some([range.start, group]) {
                 state.gathered = Some([range.start, group]);
                 let out = SharedMut::new(&mut state.inputs);
                 let source = &product.source;
                 let of = layout.inputs_of(group);
                 let range = range.clone();
-                gather_tiles::<I, F, M, N>(isa, source, of, tiles, range, transformed, 0, out);
+                transform_input_tiles::<I, F, M, N>(
+                    isa,
+                    source,
+                    of,
+                    tiles,
+                    range,
+                    transformed,
+                    0,
+                    out,
+                );
             }
-            run_unit::<I, F, M, N, OUTPUTS>(
+            run_panel::<I, F, M, N, OUTPUTS>(
                 ctx,
                 isa,
                 product,
@@ -188,7 +201,7 @@ impl RunTiles<'_, '_> {
                 &range,
                 &mut next_inputs,
                 transformed,
-                unit,
+                panel,
                 state,
             );
         }
@@ -196,7 +209,7 @@ impl RunTiles<'_, '_> {
 }
 
 #[inline(always)]
-fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
+fn run_panel<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
     ctx: &Context,
     isa: I,
     product: &Product<'_>,
@@ -205,17 +218,17 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     range: &Range<usize>,
     next_inputs: &mut Prefetcher<'_>,
     transformed: &TransformedLayout,
-    unit: usize,
+    panel: usize,
     state: &mut State<'_>,
 ) {
     let ops = isa.f32();
     let lanes = ops.len();
     let layout = weights.layout();
-    let (group, block) = layout.unit(unit);
+    let (group, block) = layout.panel(panel);
     let vectors = block.vectors;
     let width = vectors * lanes;
     let first = group * layout.group_out + block.first;
-    // An odd number of cache lines keeps the points out of one another's sets.
+    // An odd number of cache lines, so that a tile's points map to different sets.
     let point_len = (range.len() * width) | BLOCK;
     let points = N * N;
     assert!(state.products.len() >= points * point_len);
@@ -228,16 +241,16 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     };
     let mut outputs = TileRows::over(tiles, evicted, points * runs);
     for point in 0..points {
-        let packed = weights.unit(point, unit);
+        let packed = weights.panel(point, panel);
         let steps = layout.group_in.div_ceil(BLOCK);
-        let mut ahead = Prefetcher::new(weights.to_prefetch(point, unit), runs * steps);
+        let mut ahead = Prefetcher::new(weights.to_prefetch(point, panel), runs * steps);
         for run in 0..runs {
             let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
             for pixel in outputs.next() {
                 prefetch_outputs::<M>(product, pixel, first, width);
             }
             // SAFETY: inputs and products are as long as asserted, and the weights are the
-            // unit's at this point.
+            // panel's at this point.
             unsafe {
                 run_tile(
                     ctx,
@@ -278,9 +291,10 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
     } = &product.problem;
     for v in 0..vectors {
         let channel = first + v * lanes;
-        let finish = product
-            .finish
-            .lanes(isa, channel, lanes.min(block.channels - v * lanes));
+        let lane_epilogue =
+            product
+                .epilogue
+                .lanes(isa, channel, lanes.min(block.channels - v * lanes));
         let mut position = tiles.position(range.start);
         for i in 0..range.len() {
             let [image, row, column] = position;
@@ -293,14 +307,14 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
                     // SAFETY: within the length asserted above.
                     unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
                 });
-                let line = F::transform_outputs(isa, line);
+                let line = F::transform_output(isa, line);
                 for r in 0..M {
                     lines[r][c] = line[r];
                 }
             }
             let mut sums = [[ops.zero(); M]; M];
             for r in 0..M {
-                sums[r] = F::transform_outputs(isa, lines[r]);
+                sums[r] = F::transform_output(isa, lines[r]);
             }
             let size = [M.min(grid[0] - row), M.min(grid[1] - column)];
             let at = out.at([image, row, column]) + channel;
@@ -308,24 +322,24 @@ fn run_unit<I: Isa, F: Filter<M, N>, const M: usize, const N: usize, const OUTPU
             // `Product`'s makers assert that they lie in the output tensor, which residual and
             // second output equal in length.
             unsafe {
-                if size == [M; 2] && finish.mask.is_none() {
+                if size == [M; 2] && lane_epilogue.mask.is_none() {
                     let places: [_; OUTPUTS] =
                         std::array::from_fn(|i| i / M * out.row + i % M * out.pixel);
                     let sums: [_; OUTPUTS] = std::array::from_fn(|i| sums[i / M][i % M]);
                     let to = product.output.as_ptr().add(at);
                     let accumulate = product.accumulate;
                     product
-                        .finish
-                        .store_whole(isa, channel, sums, &places, to, at, accumulate);
+                        .epilogue
+                        .store_full(isa, channel, sums, &places, to, at, accumulate);
                 } else {
-                    store_part(isa, product, &finish, &sums, size, at);
+                    store_edge(isa, product, &lane_epilogue, &sums, size, at);
                 }
             }
         }
     }
 }
 
-/// In how many runs of the micro-kernel the tiles of a range are multiplied.
+/// The number of calls of the micro-kernel per point and panel for the tiles of a range.
 #[inline(always)]
 fn runs<I: Isa>(range: &Range<usize>, vectors: usize) -> usize {
     range
@@ -333,8 +347,8 @@ fn runs<I: Isa>(range: &Range<usize>, vectors: usize) -> usize {
         .div_ceil(max_pixels(Registers::of::<I>(), vectors))
 }
 
-/// Prefetches the outputs of a row of a tile, if it is in the grid: so many channels from
-/// `channel` on.
+/// Prefetches the outputs of a row of a tile for writing, as far as they are in the grid:
+/// `channels` channels from `channel` on.
 #[inline(always)]
 fn prefetch_outputs<const M: usize>(
     product: &Product<'_>,
@@ -347,23 +361,23 @@ fn prefetch_outputs<const M: usize>(
         for column in column..width.min(column + M) {
             let at = product.problem.output.at([image, row, column]) + channel;
             let to = product.output.as_ptr().wrapping_add(at);
-            prefetch_output(&product.finish, to, at, channels);
+            prefetch_output(&product.epilogue, to, at, channels);
         }
     }
 }
 
-/// Stores the sums of a tile that the grid or the channels cut, its first `size` rows and
-/// columns, finished or added to the output, and the second output; the first of them is
-/// element `at` of the output tensor.
+/// Stores a tile at the edge of the grid or with a partly used vector: applies the epilogue to its
+/// first `size` rows and columns of sums, or adds them to the output. The first is element `at` of
+/// the output tensor.
 ///
 /// # Safety
 ///
-/// As for [`Finish::store`].
+/// As for [`TileEpilogue::store`].
 #[inline(always)]
-unsafe fn store_part<I: Isa, const M: usize>(
+unsafe fn store_edge<I: Isa, const M: usize>(
     isa: I,
     product: &Product<'_>,
-    lanes: &FinishLanes<I>,
+    lanes: &EpilogueLanes<I>,
     sums: &[[I::F32; M]; M],
     size: [usize; 2],
     at: usize,
@@ -379,7 +393,7 @@ unsafe fn store_part<I: Isa, const M: usize>(
                     let sum = isa.f32().add(sum, epilogue::load(isa, to, lanes.mask));
                     epilogue::store(isa, sum, to, lanes.mask);
                 } else {
-                    product.finish.store(isa, lanes, sum, to, at);
+                    product.epilogue.store(isa, lanes, sum, to, at);
                 }
             }
         }

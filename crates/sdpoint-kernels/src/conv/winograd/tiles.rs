@@ -1,22 +1,22 @@
-//! Tiles of a grid of outputs, and their transformed inputs.
+//! The tiles that cover a grid of outputs, and the input transform.
 
 use std::ops::Range;
 
 use rten_simd::Isa;
 use rten_simd::ops::BitOps;
 
-use super::lines::Filter;
+use super::transforms::Transforms;
 use crate::conv::gather::{BLOCK, Source};
 use crate::shared_mut::SharedMut;
 
-/// Where the tiles of a grid of outputs lie.
+/// The tiles that cover a grid of outputs, numbered through all images.
 #[derive(Clone, Copy)]
 pub(super) struct Tiles {
     /// Rows and columns of the grid of outputs.
     pub grid: [usize; 2],
-    /// Where the inputs of output (0, 0) start.
+    /// Row and column of the first input of output (0, 0): minus the padding.
     pub origin: [isize; 2],
-    /// Outputs of a tile, in rows and columns.
+    /// Rows of outputs of a tile, and columns.
     pub outputs: usize,
 }
 
@@ -55,12 +55,15 @@ impl Tiles {
     }
 }
 
-/// The rows of the pixels of neighbouring tiles, to be prefetched evenly over a number of steps.
+/// The rows of output pixels of consecutive tiles, divided evenly among a number of steps that
+/// prefetch them.
 pub(super) struct TileRows<'a> {
     tiles: &'a Tiles,
-    /// The first pixel of the tile, and which row of it is next.
+    /// The first pixel of the current tile.
     position: [usize; 3],
+    /// The next row of the current tile.
     row: usize,
+    /// Remaining rows and steps.
     rows: usize,
     steps: usize,
 }
@@ -77,7 +80,7 @@ impl<'a> TileRows<'a> {
         }
     }
 
-    /// The share of the next step: image, row and first column of each, which may be beyond the
+    /// The rows of the next step: image, row and first column of each, which may be beyond the
     /// image.
     #[inline(always)]
     pub fn next(&mut self) -> impl Iterator<Item = [usize; 3]> {
@@ -97,7 +100,7 @@ impl<'a> TileRows<'a> {
     }
 }
 
-/// Distances in the transformed inputs `[point][channel block][tile][BLOCK]`.
+/// Strides of the transformed inputs `[point][channel block][tile][BLOCK]`, in floats.
 #[derive(Clone, Copy)]
 pub(super) struct TransformedLayout {
     /// Between channel blocks.
@@ -110,7 +113,7 @@ pub(super) struct TransformedLayout {
 impl TransformedLayout {
     pub fn new(points: usize, channels: usize, tiles: usize) -> Self {
         let plane = tiles * BLOCK;
-        // An odd number of cache lines keeps the points out of one another's sets.
+        // An odd number of cache lines, so that a tile's points map to different sets.
         let point = (channels.div_ceil(BLOCK) * plane) | BLOCK;
         TransformedLayout {
             plane,
@@ -124,11 +127,11 @@ impl TransformedLayout {
     }
 }
 
-/// Transforms the inputs of `range` of the tiles into `out`, those channels that `of` says; the
-/// first tile into slot `slot` of the layout. In the last channel block, lanes beyond the
-/// channels are zero. No other thread may use these slots meanwhile.
+/// Transforms the channels `of` of the inputs of tiles `range` into `out`, the first tile into
+/// slot `slot` of the layout. In the last channel block, unused lanes are zero. No other thread may
+/// access these slots meanwhile.
 #[inline(always)]
-pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usize>(
+pub(super) fn transform_input_tiles<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize>(
     isa: I,
     source: &Source<'_>,
     of: Range<usize>,
@@ -160,7 +163,7 @@ pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usi
                 .as_ptr()
                 .wrapping_add(block * layout.plane + (slot + i) * BLOCK);
             if first + BLOCK <= of.end && !rows.is_empty() && !columns.is_empty() {
-                // The first and the last pixel that exist; all others lie between.
+                // From the first to the last pixel that exists.
                 let start = pixel(rows.start, columns.start) + first;
                 let end = pixel(rows.end - 1, columns.end - 1) + first + BLOCK;
                 let patch = Patch {
@@ -208,16 +211,16 @@ pub(super) fn gather_tiles<I: Isa, F: Filter<M, N>, const M: usize, const N: usi
 struct Patch {
     /// The first pixel that exists.
     start: *const f32,
-    /// Floats between rows and between pixels.
+    /// Stride between rows, in floats.
     row: usize,
+    /// Stride between pixels, in floats.
     pixel: usize,
-    /// Which rows and columns exist; the others are zero.
+    /// The rows and columns that exist; the others are padding, zero.
     rows: Range<usize>,
     columns: Range<usize>,
 }
 
-/// Transforms a patch, all of whose pixels exist if `WHOLE`, to points that are `point` floats
-/// apart.
+/// Transforms a patch; points are stored `point` floats apart. If `WHOLE`, all pixels exist.
 ///
 /// # Safety
 ///
@@ -225,7 +228,7 @@ struct Patch {
 #[inline(always)]
 unsafe fn transform_patch<
     I: Isa,
-    F: Filter<M, N>,
+    F: Transforms<M, N>,
     const M: usize,
     const N: usize,
     const WHOLE: bool,
@@ -248,13 +251,13 @@ unsafe fn transform_patch<
                     line[r] = unsafe { ops.load_ptr(patch.start.add(at)) };
                 }
             }
-            let line = F::transform_inputs(isa, line);
+            let line = F::transform_input(isa, line);
             for r in 0..N {
                 lines[r][c] = line[r];
             }
         }
         for r in 0..N {
-            let line = F::transform_inputs(isa, lines[r]);
+            let line = F::transform_input(isa, lines[r]);
             for c in 0..N {
                 let at = (r * N + c) * point + lane;
                 // SAFETY: the caller's promise.
@@ -264,7 +267,8 @@ unsafe fn transform_patch<
     }
 }
 
-/// Which of a tile's inputs from `start` on lie in an image.
+/// The range of a tile's `N` inputs that are in the image, along one axis, when the first is at
+/// `start`.
 #[inline(always)]
 fn inside<const N: usize>(start: isize, size: usize) -> Range<usize> {
     let clamp = |x: isize| x.clamp(0, N as isize) as usize;

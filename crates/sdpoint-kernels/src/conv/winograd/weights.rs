@@ -1,11 +1,11 @@
-//! Transformed kernels.
+//! The kernel transform.
 
 use std::ops::Range;
 
 use rten_simd::ops::BitOps;
 use rten_simd::{Isa, SimdOp};
 
-use super::lines::{F2, F4, Filter};
+use super::transforms::{F2, F4, Transforms};
 use crate::context::Context;
 use crate::conv::algorithm::WinogradTile;
 use crate::conv::layout::BlockedLayout;
@@ -13,8 +13,7 @@ use crate::conv::tuning::WINOGRAD_PREFETCH_FLOATS;
 use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
-/// Transformed weights: the units of `layout` one after the other, and of each unit one matrix
-/// for each of the points.
+/// Transformed weights: for each panel of `layout` in turn, one matrix per point.
 #[derive(Clone, Debug)]
 pub(in crate::conv) struct TransformedWeights {
     tile: WinogradTile,
@@ -23,10 +22,10 @@ pub(in crate::conv) struct TransformedWeights {
 }
 
 impl TransformedWeights {
-    /// Room for the weights of a layout of nine taps, transformed for tiles of this size.
+    /// Zero weights for a layout of nine taps and tiles of this size.
     pub fn zeros(ctx: &Context, tile: WinogradTile, layout: BlockedLayout) -> Self {
         let layout = layout.with_taps(1);
-        let data = ctx.lasting(tile.points() * layout.len());
+        let data = ctx.persistent(tile.points() * layout.len());
         TransformedWeights { tile, layout, data }
     }
 
@@ -34,14 +33,14 @@ impl TransformedWeights {
     pub fn fill(&mut self, ctx: &Context, packed_layout: &BlockedLayout, packed: &[f32]) {
         let layout = self.layout;
         let data = SharedMut::new(&mut self.data);
-        ctx.parallel(layout.units(), |unit| {
+        ctx.parallel(layout.panels(), |panel| {
             ctx.dispatch(TransformKernels {
                 tile: self.tile,
                 layout,
                 data,
-                unit,
+                panel,
                 packed_layout,
-                packed: &packed[packed_layout.range(unit)],
+                packed: &packed[packed_layout.range(panel)],
             });
         });
     }
@@ -58,35 +57,35 @@ impl TransformedWeights {
         size_of_val::<[f32]>(&self.data)
     }
 
-    /// A unit's matrix at a point.
-    pub(super) fn unit(&self, point: usize, unit: usize) -> &[f32] {
-        &self.data[self.range(point, unit)]
+    /// A panel's matrix at a point.
+    pub(super) fn panel(&self, point: usize, panel: usize) -> &[f32] {
+        &self.data[self.range(point, panel)]
     }
 
-    /// The weights to prefetch while a unit's matrix at a point is used: the next matrix, or what
-    /// is used when memory has answered.
-    pub(super) fn to_prefetch(&self, point: usize, unit: usize) -> &[f32] {
-        let Range { start, end } = self.range(point, unit);
+    /// The weights to prefetch while a panel's matrix at a point is used: as much as that matrix,
+    /// [`WINOGRAD_PREFETCH_FLOATS`] ahead, or the next matrix if it is larger than that.
+    pub(super) fn to_prefetch(&self, point: usize, panel: usize) -> &[f32] {
+        let Range { start, end } = self.range(point, panel);
         let len = end - start;
         let start = start + WINOGRAD_PREFETCH_FLOATS.next_multiple_of(len);
-        // After the last weights come the first, for the thread's next task.
+        // The last weights are followed by the first, for the thread's next task.
         let rest = self.data.get(start..start + len);
         rest.unwrap_or(&self.data[..len])
     }
 
-    fn range(&self, point: usize, unit: usize) -> Range<usize> {
-        let unit = self.layout.range(unit);
-        let start = unit.start * self.tile.points() + point * unit.len();
-        start..start + unit.len()
+    fn range(&self, point: usize, panel: usize) -> Range<usize> {
+        let panel = self.layout.range(panel);
+        let start = panel.start * self.tile.points() + point * panel.len();
+        start..start + panel.len()
     }
 }
 
-/// Transforms the kernels of a unit. No other thread may store into the unit meanwhile.
+/// Transforms the kernels of a panel. No other thread may access the transformed panel meanwhile.
 struct TransformKernels<'a> {
     tile: WinogradTile,
     layout: BlockedLayout,
     data: SharedMut<'a, f32>,
-    unit: usize,
+    panel: usize,
     packed_layout: &'a BlockedLayout,
     packed: &'a [f32],
 }
@@ -105,15 +104,15 @@ impl SimdOp for TransformKernels<'_> {
 
 impl TransformKernels<'_> {
     #[inline(always)]
-    fn run<I: Isa, F: Filter<M, N>, const M: usize, const N: usize>(self, isa: I) {
+    fn run<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize>(self, isa: I) {
         let ops = isa.f32();
         let lanes = ops.len();
         let TransformKernels { layout, data, .. } = self;
-        let (_, block) = layout.unit(self.unit);
+        let (_, block) = layout.panel(self.panel);
         let width = block.vectors * lanes;
-        let unit = layout.range(self.unit);
+        let panel = layout.range(self.panel);
         for input in 0..layout.group_in {
-            let row = unit.start * N * N + layout.kernel_rows(input).0 * width;
+            let row = panel.start * N * N + layout.kernel_rows(input).0 * width;
             let (packed_row, step) = self.packed_layout.kernel_rows(input);
             for v in 0..block.vectors {
                 let mut lines = [[ops.zero(); 3]; N];
@@ -122,15 +121,15 @@ impl TransformKernels<'_> {
                         let row = packed_row + (r * 3 + c) * step;
                         ops.load(&self.packed[row * width + v * lanes..])
                     };
-                    let line = F::kernel_line(isa, [tap(0), tap(1), tap(2)]);
+                    let line = F::transform_kernel(isa, [tap(0), tap(1), tap(2)]);
                     for r in 0..N {
                         lines[r][c] = line[r];
                     }
                 }
                 for (r, line) in lines.into_iter().enumerate() {
-                    for (c, value) in F::kernel_line(isa, line).into_iter().enumerate() {
-                        let at = (r * N + c) * unit.len() + row + v * lanes;
-                        // SAFETY: units have disjoint weights, and the caller has this one.
+                    for (c, value) in F::transform_kernel(isa, line).into_iter().enumerate() {
+                        let at = (r * N + c) * panel.len() + row + v * lanes;
+                        // SAFETY: panels have disjoint weights, and the caller has this one.
                         ops.store(value, unsafe { data.slice(at..at + lanes) });
                     }
                 }

@@ -164,7 +164,7 @@ fn strassen_with_halves_that_differ() {
     // Halves of an image's pixels that differ by one; a rest of channel blocks.
     check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 2, 7, 7));
     check_chosen(Strassen, shape(pointwise([288, 320], [1, 1]), 1, 11, 21));
-    // Several bands, and images of two pixels.
+    // Several strips, and images of two pixels.
     check_chosen(Strassen, shape(pointwise([256, 256], [1, 1]), 1, 19, 20));
     check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 50, 1, 2));
     // Pixels that are not side by side.

@@ -468,7 +468,7 @@ fn check_epilogue(geometry: ConvGeometry, side: usize) {
                     Residual::Tensor(&residual)
                 }),
                 activation: activation(on(3)),
-                second: on(4).then_some(Second {
+                second: on(4).then_some(SecondOutput {
                     scale: &scale2,
                     shift: &shift2,
                     activation: activation(on(0)),

@@ -1,28 +1,30 @@
-//! The transforms of one line; those of a tile are the same for its columns and then its rows.
+//! The one-dimensional transforms of F(m, 3). Those of a tile apply them to its columns and then to
+//! its rows.
 
 use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 
-/// The transforms of lines of which `INPUTS` inputs make `OUTPUTS` outputs.
-pub(super) trait Filter<const OUTPUTS: usize, const INPUTS: usize> {
-    /// Three taps of a line at the points.
-    fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS];
+/// The transforms of F(`OUTPUTS`, 3), with `INPUTS = OUTPUTS + 2` points. `A`, `B` and `G` are the
+/// matrices of Lavin and Gray.
+pub(super) trait Transforms<const OUTPUTS: usize, const INPUTS: usize> {
+    /// `G g`: the three taps of a line at the points.
+    fn transform_kernel<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS];
 
-    /// The inputs of a line at the points.
-    fn transform_inputs<I: Isa>(isa: I, d: [I::F32; INPUTS]) -> [I::F32; INPUTS];
+    /// `Bᵀ d`: the inputs of a line at the points.
+    fn transform_input<I: Isa>(isa: I, d: [I::F32; INPUTS]) -> [I::F32; INPUTS];
 
-    /// The outputs of a line from its products at the points.
-    fn transform_outputs<I: Isa>(isa: I, m: [I::F32; INPUTS]) -> [I::F32; OUTPUTS];
+    /// `Aᵀ m`: the outputs of a line from its products at the points.
+    fn transform_output<I: Isa>(isa: I, m: [I::F32; INPUTS]) -> [I::F32; OUTPUTS];
 }
 
-/// At 0, ±1 and ∞.
+/// F(2, 3) at the points 0, ±1 and ∞.
 pub(super) struct F2;
 
-impl Filter<2, 4> for F2 {
+impl Transforms<2, 4> for F2 {
     #[inline(always)]
-    fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; 4] {
+    fn transform_kernel<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; 4] {
         let ops = isa.f32();
         let half = ops.splat(0.5);
         let even = ops.mul(half, ops.add(g[0], g[2]));
@@ -31,7 +33,7 @@ impl Filter<2, 4> for F2 {
     }
 
     #[inline(always)]
-    fn transform_inputs<I: Isa>(isa: I, d: [I::F32; 4]) -> [I::F32; 4] {
+    fn transform_input<I: Isa>(isa: I, d: [I::F32; 4]) -> [I::F32; 4] {
         let ops = isa.f32();
         [
             ops.sub(d[0], d[2]),
@@ -42,7 +44,7 @@ impl Filter<2, 4> for F2 {
     }
 
     #[inline(always)]
-    fn transform_outputs<I: Isa>(isa: I, m: [I::F32; 4]) -> [I::F32; 2] {
+    fn transform_output<I: Isa>(isa: I, m: [I::F32; 4]) -> [I::F32; 2] {
         let ops = isa.f32();
         [
             ops.add(m[0], ops.add(m[1], m[2])),
@@ -51,12 +53,12 @@ impl Filter<2, 4> for F2 {
     }
 }
 
-/// At 0, ±1/√2, ±√2 and ∞.
+/// F(4, 3) at the points 0, ±1/√2, ±√2 and ∞.
 pub(super) struct F4;
 
-impl Filter<4, 6> for F4 {
+impl Transforms<4, 6> for F4 {
     #[inline(always)]
-    fn kernel_line<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; 6] {
+    fn transform_kernel<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; 6] {
         let ops = isa.f32();
         let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
         let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));
@@ -75,7 +77,7 @@ impl Filter<4, 6> for F4 {
     }
 
     #[inline(always)]
-    fn transform_inputs<I: Isa>(isa: I, d: [I::F32; 6]) -> [I::F32; 6] {
+    fn transform_input<I: Isa>(isa: I, d: [I::F32; 6]) -> [I::F32; 6] {
         let ops = isa.f32();
         let [half, two, five_halves] = [0.5, 2.0, 2.5].map(|x| ops.splat(x));
         let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
@@ -94,7 +96,7 @@ impl Filter<4, 6> for F4 {
     }
 
     #[inline(always)]
-    fn transform_outputs<I: Isa>(isa: I, m: [I::F32; 6]) -> [I::F32; 4] {
+    fn transform_output<I: Isa>(isa: I, m: [I::F32; 6]) -> [I::F32; 4] {
         let ops = isa.f32();
         let [half, two] = [0.5, 2.0].map(|x| ops.splat(x));
         let [root, half_root] = [ROOT, HALF_ROOT].map(|x| ops.splat(x));
