@@ -1,8 +1,8 @@
-//! Weights as other programs save them.
+//! Readers of checkpoints written by other programs.
 //!
-//! Files come from anywhere. Nothing in them is run; every size is compared
-//! with the file's before anything is read; and no more memory is taken than
-//! the file itself, its list of tensors, and the values that are asked for.
+//! Files are untrusted. No code in them is executed; every size is checked
+//! against the file's before anything is read; and memory is bounded by the
+//! file itself, its list of tensors, and the values that the caller requests.
 
 mod bytes;
 mod element;
@@ -27,23 +27,24 @@ use set::Content;
 pub use set::TensorSet;
 pub(crate) use set::{AVERAGES, Entry, says_averaged};
 
-/// More sides than the tensors of a network have.
+/// The most dimensions of a tensor; those of networks have fewer.
 const MAX_SIDES: usize = 8;
 
-/// What a file of weights holds: safetensors, or what `torch.save` writes.
+/// The tensors of a safetensors file or of a file of `torch.save`.
 #[derive(Debug)]
 pub struct Checkpoint {
     file: Vec<u8>,
     content: Content,
 }
 
-/// Where a tensor's elements lie in a checkpoint.
+/// A tensor in a checkpoint: its type and shape, and where its elements are in
+/// the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTensor {
     element: Element,
     shape: Vec<usize>,
     strides: Vec<usize>,
-    /// Its first element, counted from the beginning of `data`.
+    /// Index in `data` of its first element.
     offset: usize,
     /// The bytes of the file that it is a view of.
     data: Range<usize>,
@@ -52,15 +53,15 @@ pub struct StoredTensor {
 /// A checkpoint that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The file is missing or the system does not let it be read.
+    /// The file is missing or cannot be read.
     #[error("cannot read '{}': {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The file's content is at fault.
+    /// The file's content cannot be used.
     #[error("'{}' cannot be imported: {fault}", path.display())]
     Unusable {
         /// The file.
@@ -73,21 +74,21 @@ pub enum CheckpointError {
 /// What is wrong with a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The file is something else.
+    /// The format is unknown.
     #[error("it is neither a safetensors file nor one of torch.save (.pth, .pt)")]
     Unrecognised,
-    /// The file is damaged, or made to do harm.
+    /// The file is damaged or malicious.
     #[error("its {format} is damaged: {problem}")]
     Malformed {
-        /// Which layer of the file's format.
+        /// The damaged layer of the file's format.
         format: &'static str,
-        /// What is wrong there.
+        /// What is wrong with it.
         problem: String,
     },
-    /// The file is of a known kind that holds no weights of PyTorch.
+    /// The file has a known format that contains no weights of PyTorch.
     #[error("{0}")]
     Foreign(String),
-    /// A pickle describes more than any checkpoint of a network.
+    /// A pickle describes more values than any checkpoint of a network.
     #[error(
         "it holds more beside its weights than is read. \
          Save the weights alone: torch.save(model.state_dict(), path)"
@@ -99,7 +100,7 @@ pub enum Fault {
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
     TooManyTensors,
-    /// No dictionary of tensors is in it.
+    /// The file contains no dictionary of tensors.
     #[error(
         "it holds no dictionary of tensors. \
          Save the weights alone: torch.save(model.state_dict(), path)"
@@ -110,8 +111,8 @@ pub enum Fault {
     Model,
     /// The file is the state of a training run of this program.
     #[error(
-        "it is the state of a run of sdpoint: `train --resume` goes on with its folder, and what \
-         it has trained is in model.safetensors there"
+        "it is the state of a training run of sdpoint: `train --resume` continues it, and the \
+         trained model is model.safetensors in the same folder"
     )]
     Run,
 }
@@ -124,7 +125,7 @@ impl Checkpoint {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         let read = |path: &Path| {
-            // A pipe would block, and a device has no end.
+            // Reading a pipe would block, and a device may have no end.
             if !fs::metadata(path)?.is_file() {
                 return Err(io::Error::other("it is not a regular file"));
             }
@@ -161,25 +162,23 @@ impl Checkpoint {
         Ok(Self { file, content })
     }
 
-    /// The dictionaries of tensors that are in it, those nearest to the top
-    /// first.
+    /// The dictionaries of tensors, those at the outermost levels first.
     pub fn sets(&self) -> &[TensorSet] {
         &self.content.sets
     }
 
-    /// What the file calls its network, under `arch`, as training scripts
-    /// keep it.
+    /// The name of the network, which training scripts save as `arch`.
     pub fn architecture(&self) -> Option<&str> {
         self.content.architecture.as_deref()
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub(crate) fn size(&self) -> usize {
         self.file.len()
     }
 
-    /// A tensor's values in the order of its indices, the last running
-    /// fastest; `None` where its elements are no floating-point numbers.
+    /// A tensor's values in row-major order; `None` if its elements are not
+    /// floating-point numbers.
     pub fn values(&self, tensor: &StoredTensor) -> Option<Vec<f32>> {
         let read = tensor.element.reader()?;
         let size = tensor.element.size();
@@ -198,7 +197,7 @@ impl Checkpoint {
         let mut values = Vec::with_capacity(tensor.len());
         let mut index = vec![0; tensor.shape.len()];
         let mut place = tensor.offset;
-        // Every place was checked to lie within the data.
+        // `StoredTensor::new` checked that all elements are within the data.
         for _ in 0..tensor.len() {
             values.push(value(&data[place * size..][..size]));
             for side in (0..index.len()).rev() {
@@ -216,8 +215,8 @@ impl Checkpoint {
 }
 
 impl StoredTensor {
-    /// A view of elements, if all of them lie within the data and are no more
-    /// than it holds.
+    /// A strided view, if all its elements are within the data and it has no
+    /// more elements than the data.
     fn new(
         element: Element,
         shape: Vec<usize>,
@@ -241,7 +240,7 @@ impl StoredTensor {
                 ));
             }
         }
-        // A side of one element may have any stride, as it is never stepped along.
+        // The stride of a dimension of size 1 is never used, so it may be anything.
         let strides = std::iter::zip(&shape, strides)
             .map(|(&side, stride)| if side > 1 { stride } else { 0 })
             .collect();
@@ -254,7 +253,7 @@ impl StoredTensor {
         })
     }
 
-    /// A tensor that is all of the data, in the order of its indices.
+    /// A contiguous tensor of all of the data.
     fn contiguous(element: Element, shape: Vec<usize>, data: Range<usize>) -> Result<Self, String> {
         let mut strides = vec![1; shape.len()];
         for side in (1..shape.len()).rev() {
@@ -263,7 +262,7 @@ impl StoredTensor {
         Self::new(element, shape, strides, 0, data)
     }
 
-    /// Its sides.
+    /// The sizes of its dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
@@ -283,12 +282,12 @@ impl StoredTensor {
         self.element.reader().is_some()
     }
 
-    /// The name of its elements' type, such as `float16`.
+    /// The name of the type of its elements, such as `float16`.
     pub fn dtype(&self) -> String {
         self.element.to_string()
     }
 
-    /// Bytes that its elements take in the file.
+    /// Size of its elements in the file, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.len() * self.element.size()
     }

@@ -1,8 +1,8 @@
-//! Fitting a checkpoint to a network.
+//! Import of a checkpoint into a network.
 //!
-//! The dictionary of tensors, the prefix before their names and the classifier
-//! are found by what fits: names and shapes decide, and what was taken is
-//! recorded in an [`Origin`]. Within the prefix every tensor is accounted for.
+//! The dictionary of tensors, the prefix of their names and the classifier are
+//! chosen by names and shapes; the choice is recorded in an [`Origin`]. Every
+//! tensor under the prefix is either used or reported.
 
 mod classifier;
 mod error;
@@ -22,102 +22,102 @@ use fit::{Fit, Source};
 use layout::Layout;
 pub use recognise::recognise;
 
-/// What a checkpoint gives a network.
+/// The result of an import.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Imported {
-    /// The network, with as many classes as the checkpoint's classifier has,
-    /// and two where that has a single output.
+    /// The network, with the number of classes of the checkpoint's classifier;
+    /// two if that has a single output.
     pub network: Network,
     /// The values of its parameters.
     pub weights: Weights,
-    /// The batch-norm statistics of `full`, the one instance that a network
-    /// trained elsewhere has.
+    /// The batch-norm statistics of `full`, the only instance of a network
+    /// trained elsewhere.
     pub statistics: Statistics,
-    /// Tensors among those of the network that it has no place for.
+    /// Tensors under the prefix that the network does not use.
     pub left_over: Vec<String>,
     /// Where the tensors were found.
     pub origin: Origin,
 }
 
-/// Which tensors of a checkpoint to take, where it has several that fit.
+/// Which tensors of a checkpoint to import, if several sets fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The keys that lead to the dictionary, with dots between them; empty for
-    /// that at the file's top. Without it, the one that fits.
+    /// The path to the dictionary, keys joined by dots; empty for the top level
+    /// of the file. If `None`, the dictionary that fits.
     pub key: Option<String>,
-    /// What stands before the names of the network's tensors. Without it, any
+    /// The prefix of the names of the network's tensors. If `None`, the one
     /// under which they fit.
     pub prefix: Option<String>,
-    /// Whether to pass over weights that were averaged while training went on,
-    /// which are taken otherwise.
+    /// Whether to skip weights that were averaged during training (EMA, SWA).
+    /// By default, these are preferred.
     pub plain: bool,
-    /// Whether to import although tensors are left over, among those of the
-    /// network, that it has no place for.
+    /// Whether to import although there are tensors under the prefix that the
+    /// network does not use.
     pub allow_left_over: bool,
 }
 
 /// Where a network's tensors were found in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The keys that lead to their dictionary, with dots between them; empty
-    /// at the file's top.
+    /// The path to their dictionary, keys joined by dots; empty for the top
+    /// level of the file.
     pub key: String,
-    /// The class of the module that was saved whole, if one was.
+    /// The class, if a whole module was saved.
     pub module: Option<String>,
-    /// Whether they are averages over a training.
+    /// Whether they are averages over the course of training.
     pub averaged: bool,
-    /// What stands before their names.
+    /// The prefix of their names.
     pub prefix: String,
-    /// Other dictionaries with at least half of the tensors that are needed.
+    /// Other dictionaries with at least half of the required tensors.
     pub others: Vec<OtherSet>,
-    /// Tensors of the same dictionary outside of the prefix, which are not the
-    /// network's.
+    /// Tensors of the same dictionary without the prefix, which do not belong
+    /// to the network.
     pub outside: Vec<String>,
     /// The classifier, if the network ends in one.
     pub classifier: Option<ClassifierOrigin>,
 }
 
-/// A dictionary of tensors that was not taken.
+/// A dictionary of tensors that was not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherSet {
-    /// The keys that lead to it.
+    /// The path to it, keys joined by dots.
     pub key: String,
-    /// How many tensors it has.
+    /// The number of its tensors.
     pub tensors: usize,
-    /// Whether they are averages over a training.
+    /// Whether they are averages over the course of training.
     pub averaged: bool,
     /// Whether they fit the network.
     pub fits: bool,
 }
 
-/// The linear layer that tells classes apart.
+/// The linear layer that computes the logits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassifierOrigin {
     /// Its name in the checkpoint.
     pub name: String,
-    /// Whether that is another name than the network has for it.
+    /// Whether it has another name in the network.
     pub renamed: bool,
-    /// Whether it has a bias; zeros stand for one that is not there.
+    /// Whether it has a bias; if not, the bias is zero.
     pub bias: bool,
-    /// How many outputs it has. A single one `z` is imported as two, `0` and
-    /// `z`, since `softmax([0, z])` is `[1 - sigmoid(z), sigmoid(z)]`.
+    /// The number of its outputs. A single output `z` is imported as two, `0`
+    /// and `z`, since `softmax([0, z])` is `[1 - sigmoid(z), sigmoid(z)]`.
     pub outputs: usize,
 }
 
-/// Fits a checkpoint to a network by the names of parameters.
+/// Imports a checkpoint into a network by the names of parameters.
 ///
-/// The number of classes is read off the classifier's weight, so that the
-/// network may be given with any.
+/// The number of classes is that of the classifier's weight, whatever
+/// `network` has.
 ///
 /// # Errors
 /// If no dictionary in the checkpoint has exactly the tensors that the network
-/// needs, of the right shape and type and with finite values; the error says
-/// what the best one lacks, or has beyond them.
+/// needs, of the right shape and type and with finite values. The error lists
+/// what the best one lacks or has in addition.
 pub fn import(checkpoint: &Checkpoint, network: &Network) -> Result<Imported, ImportError> {
     import_chosen(checkpoint, network, &Choice::default())
 }
 
-/// As [`import()`], of a part of the checkpoint that the caller chooses.
+/// As [`import()`], from the part of the checkpoint given by `choice`.
 ///
 /// # Errors
 /// As for [`import()`], and if there is no such part.
@@ -151,7 +151,7 @@ pub fn import_chosen(
     })
 }
 
-/// The parameters of a network and its statistics.
+/// Reads the parameters and statistics of a network.
 fn values(
     checkpoint: &Checkpoint,
     network: &Network,
@@ -174,8 +174,8 @@ fn values(
             Source::Tensor { name, tensor } => finite(checkpoint, name, tensor)?,
             Source::Zeros => Vec::new(),
         };
-        // Zeros stand for a bias that is missing, and before the single row of
-        // a classifier that has one output for two classes.
+        // Missing values are zero: a bias, or the first row of a classifier that
+        // has a single output for two classes.
         let mut all = vec![0.0; length.saturating_sub(own.len())];
         all.extend(own);
         values.push(all);

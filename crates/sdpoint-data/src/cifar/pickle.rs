@@ -1,19 +1,19 @@
-//! A reader for the pickles that CIFAR's Python files are, which runs nothing.
+//! A reader of the pickles of CIFAR's Python files, which executes no code.
 //!
-//! A pickle is a program for a small machine that may call any function by
-//! name. This machine knows the instructions that dictionaries of numbers,
-//! texts and arrays are made of, and the handful of names by which numpy's
-//! arrays and Python 2's bytes are written; any other name ends the reading.
-//! Calls of those names build plain values here.
+//! A pickle is a program for a stack machine that may call any function by
+//! name. This reader supports the instructions that build dictionaries of
+//! numbers, strings and arrays, and the few functions that build NumPy's
+//! arrays and Python 2's bytes, which become plain values. Any other name is an
+//! error.
 
-mod machine;
+mod unpickler;
 
 use std::borrow::Cow;
 
-use machine::Machine;
+use unpickler::ArrayUnpickler;
 
-/// The place of a value among all of a pickle. Values refer to each other by
-/// it, so that one may hold itself without harm.
+/// The index of a value in a pickle. Values refer to each other by index, so
+/// that a value that contains itself does no harm.
 type Id = usize;
 
 /// A value that a pickle describes.
@@ -28,26 +28,26 @@ enum Value<'a> {
     Name(Name),
     Dtype(Dtype),
     Array(Option<(Vec<i64>, Dtype, Id)>),
-    /// Something that no image depends on.
+    /// A value that no image depends on.
     Opaque,
 }
 
-/// A name that CIFAR's files mention.
+/// A function or class that CIFAR's files use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Name {
-    /// Makes an empty array.
+    /// Creates an empty array.
     Reconstruct,
-    /// Makes an array of bytes, in protocol 5.
+    /// Creates an array from bytes, in protocol 5.
     FromBuffer,
-    /// Makes a number.
+    /// Creates a number.
     Scalar,
     Ndarray,
     Dtype,
-    /// Makes bytes of a text, in protocols below 3.
+    /// Converts a string to bytes, in protocols below 3.
     Encode,
 }
 
-/// What an array is made of.
+/// The type of an array's elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Dtype {
     signed: bool,
@@ -69,13 +69,14 @@ pub(super) struct Array<'a> {
 /// Reads a pickle.
 ///
 /// # Errors
-/// What is wrong with it, in words.
+/// If it is damaged or has instructions or names that CIFAR's files do not
+/// have; the message says what is wrong.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle<'_>, String> {
-    let mut machine = Machine::new(bytes);
-    while machine.step()? {}
-    let root = machine.pop()?;
+    let mut unpickler = ArrayUnpickler::new(bytes);
+    while unpickler.step()? {}
+    let root = unpickler.pop()?;
     Ok(Pickle {
-        values: machine.values,
+        values: unpickler.values,
         root,
     })
 }
@@ -90,7 +91,7 @@ impl<'a> Pickle<'a> {
         Some(found.1)
     }
 
-    /// The array of bytes under a key of the dictionary.
+    /// The array of bytes at a key of the root dictionary.
     pub fn array(&self, key: &str) -> Option<Array<'a>> {
         match &self.values[self.get(key)?] {
             Value::Array(Some((shape, Dtype { bytes: 1, .. }, data))) => Some(Array {
@@ -101,7 +102,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The integers under a key: a list, or an array of one dimension.
+    /// The integers at a key: a list, or a one-dimensional array.
     pub fn integers(&self, key: &str) -> Option<Vec<i64>> {
         match &self.values[self.get(key)?] {
             Value::List(items) | Value::Tuple(items) => {
@@ -120,7 +121,7 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// The texts under a key.
+    /// The strings at a key.
     pub fn texts(&self, key: &str) -> Option<Vec<String>> {
         let (Value::List(items) | Value::Tuple(items)) = &self.values[self.get(key)?] else {
             return None;
@@ -141,7 +142,7 @@ impl<'a> Pickle<'a> {
 }
 
 impl Dtype {
-    /// From numpy's text, such as `u1` or `i8`.
+    /// Parses NumPy's notation, such as `u1` or `i8`.
     fn parse(text: &[u8]) -> Option<Self> {
         let (signed, bytes) = match text {
             [b'u', digit] => (false, digit),

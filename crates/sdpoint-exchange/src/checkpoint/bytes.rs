@@ -1,8 +1,8 @@
-//! A walk through bytes that may end anywhere.
+//! A cursor over bytes that may be truncated.
 
 use std::ops::Range;
 
-/// Reads from a slice, front to back.
+/// A cursor over a slice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bytes<'a> {
     all: &'a [u8],
@@ -14,14 +14,14 @@ impl<'a> Bytes<'a> {
         Self { all, place: 0 }
     }
 
-    /// A walk that begins at a place, if there is such a place.
+    /// A cursor at an offset, if the slice is that long.
     pub fn at(all: &'a [u8], place: u64) -> Option<Self> {
         let place = usize::try_from(place).ok()?;
         (place <= all.len()).then_some(Self { all, place })
     }
 
-    /// A walk through a part of something, whose places count from the
-    /// beginning of the whole.
+    /// A cursor over a part of a slice, whose offsets count from the start of
+    /// the whole slice.
     pub fn within(all: &'a [u8], part: Range<usize>) -> Self {
         let end = part.end.min(all.len());
         Self {
@@ -30,12 +30,12 @@ impl<'a> Bytes<'a> {
         }
     }
 
-    /// Where it is.
+    /// The current offset.
     pub fn place(&self) -> usize {
         self.place
     }
 
-    /// The next bytes, if there are so many.
+    /// The next `count` bytes, if there are as many.
     pub fn take(&mut self, count: u64) -> Option<&'a [u8]> {
         let end = self.place.checked_add(usize::try_from(count).ok()?)?;
         let taken = self.all.get(self.place..end)?;
@@ -64,7 +64,7 @@ impl<'a> Bytes<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// The bytes up to a line feed, which is passed over.
+    /// The bytes before the next line feed, which is skipped.
     pub fn line(&mut self) -> Option<&'a [u8]> {
         let rest = &self.all[self.place..];
         let length = rest.iter().position(|&byte| byte == b'\n')?;

@@ -1,21 +1,20 @@
-//! The types of tensors' elements in files, and their values in single
-//! precision.
+//! Element types of tensors in files, and their conversion to single precision.
 
 use std::fmt;
 
-/// What a tensor's elements are in a file.
+/// The element type of a tensor in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F16,
     BF16,
     F32,
     F64,
-    /// Anything that is no weight, with its name and its size in bytes.
+    /// A type that weights do not have, with its name and its size in bytes.
     Other(&'static str, usize),
 }
 
 impl Element {
-    /// Bytes of one element.
+    /// The size of an element in bytes.
     pub fn size(self) -> usize {
         match self {
             Self::F16 | Self::BF16 => 2,
@@ -25,10 +24,9 @@ impl Element {
         }
     }
 
-    /// How to read one little-endian element, if it can be a weight.
-    ///
-    /// Single precision is what models hold: what is larger in a file becomes
-    /// infinite.
+    /// A function that converts a little-endian element to single precision;
+    /// `None` if the type is not for weights. Values too large for single
+    /// precision become infinite.
     pub fn reader(self) -> Option<fn(&[u8]) -> f32> {
         match self {
             Self::F16 => Some(|bytes| half(u16::from_le_bytes(array(bytes)))),
@@ -54,7 +52,7 @@ impl fmt::Display for Element {
     }
 }
 
-/// The bytes of one element, which the caller has cut to its size.
+/// The bytes of one element; the slice must have the element's size.
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     bytes.try_into().expect("an element's bytes")
 }

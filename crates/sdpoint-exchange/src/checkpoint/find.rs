@@ -1,35 +1,37 @@
-//! The dictionaries of tensors that a pickle holds, wherever they are.
+//! Finds the dictionaries of tensors in a pickle, at any level.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::module;
 use super::pickle::{Id, Object, Value, Values};
-use super::storage::Tensors;
+use super::storage::TensorFinder;
 use super::{Entry, Fault, TensorSet};
 
-/// More tensors than a network has, with all that an optimiser keeps.
+// Limits that no checkpoint of a network comes near, against hostile files.
+
+/// The most tensors, those of optimisers included.
 const MAX_TENSORS: usize = 1 << 16;
 
-/// More bytes than the names of so many have.
+/// The most bytes of all names together.
 const MAX_NAMES: usize = 8 << 20;
 
-/// A longer name than any tensor has: it is left out.
+/// The longest name; tensors with longer ones are skipped.
 const MAX_NAME: usize = 1024;
 
-/// More levels than a checkpoint nests.
+/// The most levels of nesting.
 const MAX_DEPTH: usize = 32;
 
-/// More members than all modules have.
+/// The most members of all modules.
 const MAX_MEMBERS: usize = 1 << 20;
 
-/// Items of a list that are looked at: checkpoints list models, not thousands.
+/// The number of items of a list that are searched.
 const MAX_ITEMS: usize = 64;
 
-/// All dictionaries of tensors, those nearest to the top first.
+/// All dictionaries of tensors, those at the outermost levels first.
 pub(super) fn sets<'f>(
     values: &Values<'f>,
     top: Id,
-    tensors: &mut Tensors<'f, '_>,
+    tensors: &mut TensorFinder<'f, '_>,
 ) -> Result<Vec<TensorSet>, Fault> {
     let mut finder = Finder {
         values,
@@ -54,16 +56,16 @@ pub(super) fn sets<'f>(
     Ok(sets)
 }
 
-/// How a value is reached from the one that holds it.
+/// How a value is reached from the one that contains it.
 #[derive(Clone, Copy)]
 enum Step {
     Key(Id),
     Index(usize),
-    /// As a part of it that has no name, such as an object's attributes.
+    /// As an unnamed part, such as an object's attributes.
     Within,
 }
 
-/// A value that may hold dictionaries of tensors.
+/// A value that may contain dictionaries of tensors.
 struct Place {
     value: Id,
     parent: Option<usize>,
@@ -73,23 +75,25 @@ struct Place {
 
 struct Finder<'v, 't, 'f, 'p> {
     values: &'v Values<'f>,
-    tensors: &'t mut Tensors<'f, 'p>,
+    tensors: &'t mut TensorFinder<'f, 'p>,
     places: Vec<Place>,
     /// Indices into `places`.
     queue: VecDeque<usize>,
-    /// Each value is looked at once, however often it is referred to.
+    /// Values that were entered. Each is visited once, however often it is
+    /// referred to.
     seen: Vec<bool>,
-    /// With the place of each.
+    /// The dictionaries found, each with the index of its place.
     sets: Vec<(usize, TensorSet)>,
-    /// Tensors of all sets, and bytes of their names.
+    /// The number of tensors of all sets.
     count: usize,
+    /// Bytes of their names.
     names: usize,
-    /// Members of modules that were looked at.
+    /// The number of members of modules visited.
     looked: usize,
 }
 
 impl Finder<'_, '_, '_, '_> {
-    /// Notes a value to be looked at, if it can hold others.
+    /// Queues a value for a visit, if it can contain others.
     fn enter(&mut self, value: Id, parent: Option<usize>, step: Step) {
         let holds = matches!(
             self.values.get(value),
@@ -151,7 +155,7 @@ impl Finder<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// Adds a tensor, or what would have become one, to a set.
+    /// Adds a value to a set if it is a tensor or would have become one.
     fn add(
         &mut self,
         set: &mut BTreeMap<String, Entry>,
@@ -180,7 +184,8 @@ impl Finder<'_, '_, '_, '_> {
     }
 
     fn keep(&mut self, place: usize, entries: BTreeMap<String, Entry>, module: Option<String>) {
-        // Options and counters beside the weights are objects, too; so many are not.
+        // Options and counters are objects, too, but a dictionary of many unreadable
+        // objects is more likely one of tensors.
         const OBJECTS: usize = 8;
         if entries.values().any(Result::is_ok) || entries.len() >= OBJECTS {
             let set = TensorSet {
@@ -193,7 +198,7 @@ impl Finder<'_, '_, '_, '_> {
         }
     }
 
-    /// The path to a place, with dots.
+    /// The path to a place, keys joined by dots.
     fn key(&self, place: usize) -> String {
         let mut parts = Vec::new();
         let mut place = Some(place);
@@ -214,8 +219,7 @@ impl Finder<'_, '_, '_, '_> {
         parts.join(".")
     }
 
-    /// The tensors of a module that was saved whole, by the paths of their
-    /// attributes, as in its state dict.
+    /// The tensors of a whole pickled module, under the names of its state dict.
     fn module(&mut self, place: usize, object: &Object) -> Result<(), Fault> {
         let values = self.values;
         let class = values.class(object);
@@ -224,7 +228,7 @@ impl Finder<'_, '_, '_, '_> {
         let mut open = vec![(*object, String::new(), 0)];
         while let Some((object, prefix, depth)) = open.pop() {
             let members = module::members(values, &object);
-            // A few modules that share each other make many paths.
+            // A few modules that refer to each other have exponentially many paths.
             self.looked += 1 + members.len();
             if self.looked > MAX_MEMBERS {
                 return Err(Fault::TooMuch);
@@ -250,8 +254,8 @@ impl Finder<'_, '_, '_, '_> {
         Ok(())
     }
 
-    /// Dictionaries that lie side by side are a network in parts, perhaps:
-    /// adds one of all, whose names begin with the keys of the parts.
+    /// Dictionaries at the same level may be the parts of one network. Adds one
+    /// set of all of them, in whose names the key of each part is the prefix.
     fn join(&mut self) -> Result<(), Fault> {
         let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, (place, _)) in self.sets.iter().enumerate() {
@@ -281,7 +285,7 @@ impl Finder<'_, '_, '_, '_> {
                     .iter()
                     .map(|(name, entry)| (format!("{own}.{name}"), entry.clone()))
                     .collect();
-                // What is too much to be joined is not joined.
+                // Joining is optional, so exceeding a limit here is no error.
                 if self.charge(named.len(), bytes).is_err() {
                     return Ok(());
                 }

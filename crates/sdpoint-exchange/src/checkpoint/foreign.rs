@@ -1,9 +1,9 @@
-//! Files that are no checkpoints, by what they are.
+//! Recognition of files that are not checkpoints, for error messages.
 
 use super::Fault;
 use super::zip::Directory;
 
-/// What a file is, if its first bytes tell.
+/// The kind of a file, by its first bytes.
 pub(super) fn file(content: &[u8]) -> Fault {
     let begins = |magic: &[u8]| content.starts_with(magic);
     let text = content.trim_ascii_start();
@@ -34,7 +34,7 @@ pub(super) fn file(content: &[u8]) -> Fault {
     Fault::Foreign(what.into())
 }
 
-/// What a zip archive is that has no `data.pkl`.
+/// The kind of a zip archive without a `data.pkl`.
 pub(super) fn archive(files: &Directory<'_>) -> Fault {
     let has = |part: &str| files.keys().any(|name| name.contains(part));
     let what = if has("archive_format") || has("models/model.json") {

@@ -1,21 +1,21 @@
-//! Modules of PyTorch that were saved whole, `torch.save(model, path)`.
+//! Whole pickled modules of PyTorch, saved by `torch.save(model, path)`.
 
 use std::collections::HashSet;
 
 use super::pickle::{Id, Object, Value, Values};
 
-/// A module's own attributes are among its first; those of its class follow.
+/// The number of attributes searched. Those set by `nn.Module` come first,
+/// followed by those of the subclass.
 const FIRST: usize = 64;
 
-/// Whether an object is a module: it has the attributes of one.
+/// Whether an object is a module, by its attributes.
 pub(super) fn is_module(values: &Values<'_>, object: &Object) -> bool {
     attribute(values, object, "_modules").is_some()
         || attribute(values, object, "_parameters").is_some()
         || is_script(values, object)
 }
 
-/// The parameters, the buffers that are saved, and the modules within a
-/// module, by name.
+/// The parameters, persistent buffers and submodules of a module, by name.
 pub(super) fn members<'a>(values: &Values<'a>, object: &Object) -> Vec<(&'a str, Id)> {
     if is_script(values, object) {
         return object
@@ -39,7 +39,7 @@ pub(super) fn members<'a>(values: &Values<'a>, object: &Object) -> Vec<(&'a str,
     all
 }
 
-/// The buffers that a state dict leaves out.
+/// The non-persistent buffers, which a state dict leaves out.
 fn passing_buffers<'a>(values: &Values<'a>, object: &Object) -> HashSet<&'a str> {
     let set = attribute(values, object, "_non_persistent_buffers_set");
     match set.map(|set| values.get(set)) {
@@ -51,8 +51,8 @@ fn passing_buffers<'a>(values: &Values<'a>, object: &Object) -> HashSet<&'a str>
     }
 }
 
-/// Whether it is a module of TorchScript, whose tensors and modules are
-/// attributes like others.
+/// Whether it is a module of TorchScript, whose tensors and submodules are
+/// ordinary attributes.
 fn is_script(values: &Values<'_>, object: &Object) -> bool {
     let class = values.class(object);
     class.is_some_and(|class| class.module.split('.').next() == Some("__torch__"))
@@ -66,7 +66,7 @@ fn attribute(values: &Values<'_>, object: &Object, name: &str) -> Option<Id> {
         .map(|&(_, value)| value)
 }
 
-/// The items of a dictionary whose keys are text.
+/// The items of a dictionary whose keys are strings.
 fn named<'a>(values: &Values<'a>, dictionary: Id) -> Vec<(&'a str, Id)> {
     let items = values.items(dictionary).unwrap_or_default().iter();
     items

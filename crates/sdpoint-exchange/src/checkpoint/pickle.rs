@@ -1,16 +1,16 @@
-//! A reader for the pickles that PyTorch writes, which runs nothing.
+//! A reader of the pickles that PyTorch writes, which executes no code.
 //!
-//! A pickle is a program for a small machine that may call any function by
-//! name. This machine follows every instruction, but looks nothing up: calls
-//! of the few names that tensors are made by become plain values, and a call
-//! of any other name becomes an [`Object`] that remembers what would have been
-//! called. So a checkpoint may hold whatever its author kept beside the
-//! weights, and only a weight that comes out of an object is refused.
+//! A pickle is a program for a stack machine that may call any function by
+//! name. This reader follows every instruction but calls nothing: calls of the
+//! few functions that create tensors become plain values, and a call of any
+//! other function becomes an [`Object`] that records the call. So a checkpoint
+//! may contain arbitrary objects beside the weights, and only a weight that is
+//! such an object is an error.
 
 mod call;
 mod change;
-mod machine;
 mod names;
+mod unpickler;
 
 use std::num::NonZeroU32;
 use std::ops::Range;
@@ -18,10 +18,10 @@ use std::ops::Range;
 use super::MAX_SIDES;
 use super::element::Element;
 
-pub(super) use machine::run;
+pub(super) use unpickler::run;
 
 /// A value that a pickle describes. Values refer to each other by [`Id`], so
-/// that a value may hold itself without harm.
+/// that a value that contains itself does no harm.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value<'a> {
     None,
@@ -29,7 +29,7 @@ pub(super) enum Value<'a> {
     /// An integer of more than 64 bits, in little-endian order.
     LongInt(&'a [u8]),
     Text(&'a str),
-    /// Bytes, by their place in the file.
+    /// Bytes, by their range in the file.
     Bytes(Range<usize>),
     Tuple(Vec<Id>),
     /// A list or a set.
@@ -37,22 +37,22 @@ pub(super) enum Value<'a> {
     Dict(Vec<(Id, Id)>),
     Global(Box<Global<'a>>),
     Storage(Storage),
-    /// A storage in a file of `torch.save` that lies within this one.
+    /// A storage in a file of `torch.save` that is embedded in this one.
     StorageFile(Range<usize>),
-    Tensor(Tensor),
+    Tensor(TensorView),
     Object(Object),
-    /// Something that no weight depends on, such as a float.
+    /// A value that no weight depends on, such as a float.
     Opaque,
 }
 
-/// The place of a value among all of a pickle.
+/// The number of a value in a pickle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Id(NonZeroU32);
 
 impl Id {
     /// The id of the value with this index.
     fn new(index: usize) -> Self {
-        // The machine makes fewer values than 32 bits count.
+        // The reader creates at most `MAX_VALUES` values.
         Self(NonZeroU32::MIN.saturating_add(index as u32))
     }
 
@@ -68,78 +68,78 @@ pub(super) struct Global<'a> {
     pub name: &'a str,
 }
 
-/// What a name means to the reader.
+/// How the reader treats a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     Dict,
     /// A list, set or tuple of the items of its argument.
     Collection,
-    /// A view of a storage; with a type of elements of its own or without.
+    /// Creates a view of a storage, possibly with another element type.
     RebuildTensor {
         typed: bool,
     },
-    /// Gives its first argument, a tensor, in another form.
+    /// Returns its first argument, a tensor, in another form.
     Wrapper,
-    /// Calls its first argument, and gives the result attributes.
+    /// Calls its first argument, and sets attributes of the result.
     RebuildFromType,
-    /// A storage from the bytes of a file of `torch.save`.
+    /// Loads a storage from the bytes of a file of `torch.save`.
     LoadFromBytes,
     /// The class of a storage.
     Storage(Element),
     /// The type of a tensor's elements.
     Dtype(Element),
-    /// A plain value, such as a date, of which no weight is made.
+    /// Creates a plain value that no weight depends on, such as a string.
     Plain,
-    /// Anything else: what comes out of it is an [`Object`].
+    /// Anything else: a call results in an [`Object`].
     Unknown,
 }
 
-/// What a call of an unknown name would have made.
+/// The result of a call of an unknown name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Object {
-    /// What would have been called.
+    /// The class or function called.
     pub class: Id,
     /// The tuple of its arguments.
     pub arguments: Id,
-    /// What it would have been given by `__setstate__`, its attributes mostly.
+    /// The argument of `__setstate__`, usually its attributes.
     pub state: Option<Id>,
-    /// The dictionary of the items that were set in it.
+    /// The dictionary of items set in it.
     pub items: Option<Id>,
-    /// The list of the items that were appended to it.
+    /// The list of items appended to it.
     pub list: Option<Id>,
 }
 
-/// A reference to a block of elements that lies outside of the pickle. Its
-/// parts stay where the pickle has them, as many storages can share them.
+/// A reference to a block of elements outside of the pickle. Holds ids of its
+/// parts rather than copies, as many storages may share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
     pub class: Id,
     pub key: Id,
-    /// In older files, of which part of the key's storage it is a view.
+    /// In older files, the part of the key's storage that it is a view of.
     pub view: Option<Id>,
 }
 
-/// What a [`Storage`] says.
+/// The decoded parts of a [`Storage`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StorageParts<'a> {
     pub element: Element,
     pub key: &'a str,
-    /// Where this storage begins within that of its key, in elements.
+    /// Offset of this storage in that of its key, in elements.
     pub start: usize,
 }
 
-/// A tensor: a strided view of a storage, in elements. Its numbers stay where
-/// the pickle has them, as many tensors can share them.
+/// A tensor: a strided view of a storage, in elements. Holds ids of its numbers
+/// rather than copies, as many tensors may share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tensor {
+pub(super) struct TensorView {
     pub storage: Id,
     pub offset: Id,
     pub shape: Id,
     pub strides: Id,
-    /// The type of its elements, where it is not the storage's.
+    /// The type of its elements, if it differs from the storage's.
     pub dtype: Option<Id>,
-    /// What else the values depend on: a dictionary that says whether they
-    /// are yet to be conjugated or negated.
+    /// A dictionary of operations that are still to be applied to the values:
+    /// conjugation and negation.
     pub pending: Option<Id>,
 }
 
@@ -164,12 +164,12 @@ impl<'a> Values<'a> {
         &self.all[id.index()]
     }
 
-    /// How many there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// All storages that are mentioned and sound.
+    /// All well-formed storages.
     pub fn storages(&self) -> impl Iterator<Item = StorageParts<'a>> {
         self.all.iter().filter_map(|value| match value {
             Value::Storage(storage) => self.parts(storage),
@@ -177,7 +177,7 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// What a storage says, if it is what a storage can say.
+    /// The decoded parts of a storage, if it is well formed.
     pub fn parts(&self, storage: &Storage) -> Option<StorageParts<'a>> {
         let (Value::Global(class), &Value::Text(key)) =
             (self.get(storage.class), self.get(storage.key))
@@ -200,7 +200,7 @@ impl<'a> Values<'a> {
         })
     }
 
-    /// The sizes of a tensor's sides, or the strides along them.
+    /// The sizes of a tensor's dimensions, or their strides.
     pub fn sizes(&self, id: Id) -> Option<Vec<usize>> {
         match self.get(id) {
             Value::Tuple(sizes) | Value::List(sizes) if sizes.len() <= MAX_SIDES => {
@@ -222,10 +222,11 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// The name that an object comes from, directly or by calls of calls.
+    /// The class or function that an object was created by, through calls of the
+    /// results of calls.
     pub fn class(&self, object: &Object) -> Option<&Global<'a>> {
         let mut class = object.class;
-        // Deeper than anything that is no riddle.
+        // Deeper than in any legitimate file.
         for _ in 0..8 {
             match self.get(class) {
                 Value::Global(global) => return Some(global),
@@ -240,8 +241,8 @@ impl<'a> Values<'a> {
 /// Why a pickle could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum PickleFault {
-    /// It is damaged or no pickle.
+    /// It is damaged or not a pickle.
     Malformed(String),
-    /// It describes more than a checkpoint holds.
+    /// It describes more values than any checkpoint.
     TooMuch,
 }

@@ -7,17 +7,16 @@ use super::StoredTensor;
 /// A tensor, or why it cannot be read.
 pub(crate) type Entry = Result<StoredTensor, String>;
 
-/// What was found in a file.
+/// The content of a file.
 #[derive(Debug)]
 pub(super) struct Content {
     pub sets: Vec<TensorSet>,
     pub big_endian: bool,
-    /// What the file calls its network, under `arch`.
+    /// The name of the network, saved as `arch`.
     pub architecture: Option<String>,
 }
 
-/// A dictionary of tensors in a file, or the tensors of a module that was
-/// saved whole.
+/// A dictionary of tensors in a file, or the tensors of a whole pickled module.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TensorSet {
     pub(super) key: String,
@@ -26,14 +25,14 @@ pub struct TensorSet {
     pub(super) joined: bool,
 }
 
-/// Words in the keys of weights that were averaged while training went on.
+/// Words in the keys of weights that were averaged during training.
 const AVERAGED: [&str; 6] = ["ema", "swa", "averaged", "average", "polyak", "shadow"];
 
 /// The counter of `torch.optim.swa_utils.AveragedModel`.
 pub(crate) const AVERAGES: &str = "n_averaged";
 
 impl TensorSet {
-    /// The tensors that are all of a file.
+    /// The tensors of a whole file.
     pub(super) fn at_top(entries: BTreeMap<String, Entry>) -> Self {
         Self {
             key: String::new(),
@@ -43,35 +42,35 @@ impl TensorSet {
         }
     }
 
-    /// The keys that lead to it from the file's top, with dots between them;
-    /// empty at the top itself.
+    /// The path to it from the file's top level, keys joined by dots; empty at
+    /// the top level.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The class of the module that it was saved as, if it was one.
+    /// The class, if it was saved as a whole module.
     pub fn module(&self) -> Option<&str> {
         self.module.as_deref()
     }
 
-    /// Whether it was made of several dictionaries, which may be a network's
-    /// parts.
+    /// Whether it was joined from several dictionaries, which may be parts of
+    /// one network.
     pub(crate) fn is_joined(&self) -> bool {
         self.joined
     }
 
-    /// Whether its weights are averages over a training, as its key or a
-    /// counter in it says.
+    /// Whether its weights are averages over the course of training (EMA, SWA),
+    /// according to its key or a counter in it.
     pub fn is_averaged(&self) -> bool {
         says_averaged(&self.key) || self.entries.contains_key(AVERAGES)
     }
 
-    /// The names of its tensors in order, those that cannot be read included.
+    /// The names of its tensors in order, including those that cannot be read.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// How many tensors it has.
+    /// The number of its tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -81,8 +80,7 @@ impl TensorSet {
         self.entries.is_empty()
     }
 
-    /// A tensor's place and shape, if it has one of that name that can be
-    /// read.
+    /// The tensor of a name, if there is one and it can be read.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.entries.get(name)?.as_ref().ok()
     }
@@ -92,7 +90,7 @@ impl TensorSet {
     }
 }
 
-/// Whether a key or a prefix names averaged weights.
+/// Whether a key or prefix indicates averaged weights.
 pub(crate) fn says_averaged(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_alphanumeric())
         .any(|word| AVERAGED.contains(&word.to_ascii_lowercase().as_str()))

@@ -1,4 +1,4 @@
-//! Where the elements of a pickle's tensors lie in the file.
+//! Finds the elements of a pickle's tensors in the file.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,20 +7,20 @@ use super::StoredTensor;
 use super::bytes::Bytes;
 use super::element::Element;
 use super::numpy;
-use super::pickle::{Global, Id, Meaning, Object, Tensor, Value, Values};
+use super::pickle::{Global, Id, Meaning, Object, TensorView, Value, Values};
 use super::torch::Legacy;
 
 /// Finds the tensors of a pickle.
-pub(super) struct Tensors<'f, 'v> {
+pub(super) struct TensorFinder<'f, 'v> {
     file: &'f [u8],
     values: &'v Values<'f>,
-    /// Where the storage of a key lies.
+    /// The range of the storage with a key in the file.
     find: &'v dyn Fn(&str) -> Option<Range<usize>>,
-    /// Storages in files within this one, by where those begin.
+    /// Storages in files embedded in this one, by the start of the embedded file.
     nested: HashMap<usize, Option<(Element, Range<usize>)>>,
 }
 
-impl<'f, 'v> Tensors<'f, 'v> {
+impl<'f, 'v> TensorFinder<'f, 'v> {
     pub fn new(
         file: &'f [u8],
         values: &'v Values<'f>,
@@ -34,8 +34,8 @@ impl<'f, 'v> Tensors<'f, 'v> {
         }
     }
 
-    /// A value as a tensor, if it is one or would have become one; or why it
-    /// cannot be read, to go on behind its name.
+    /// The tensor that a value is or would have become when unpickled, or why
+    /// it cannot be read: a predicate for an error message after its name.
     pub fn tensor(&mut self, id: Id) -> Option<Result<StoredTensor, String>> {
         let values = self.values;
         match values.get(id) {
@@ -48,7 +48,7 @@ impl<'f, 'v> Tensors<'f, 'v> {
         }
     }
 
-    fn stored(&mut self, tensor: &Tensor) -> Result<StoredTensor, String> {
+    fn stored(&mut self, tensor: &TensorView) -> Result<StoredTensor, String> {
         let values = self.values;
         let pending = tensor.pending.and_then(|id| values.items(id));
         if pending.is_some_and(|items| !items.is_empty()) {
@@ -77,8 +77,8 @@ impl<'f, 'v> Tensors<'f, 'v> {
         StoredTensor::new(element, shape, strides, offset, data)
     }
 
-    /// The type of a storage's elements, where they lie, and where among
-    /// them it begins.
+    /// The type of a storage's elements, their range in the file, and the index
+    /// among them of the storage's first element.
     fn storage(&mut self, id: Id) -> Result<(Element, Range<usize>, usize), String> {
         let values = self.values;
         match values.get(id) {
@@ -103,7 +103,7 @@ impl<'f, 'v> Tensors<'f, 'v> {
     }
 }
 
-/// The storage that is all that a file of `torch.save` within a file holds.
+/// The only storage of a file of `torch.save` that is embedded in the file.
 fn nested(file: &[u8], place: Range<usize>) -> Option<(Element, Range<usize>)> {
     let legacy = Legacy::read(&mut Bytes::within(file, place)).ok()?;
     let Value::Storage(storage) = legacy.values.get(legacy.top) else {
@@ -114,10 +114,11 @@ fn nested(file: &[u8], place: Range<usize>) -> Option<(Element, Range<usize>)> {
     (parts.start == 0).then_some((parts.element, data))
 }
 
-/// Why no tensor can be read of an object, to go on behind its name.
+/// Why an object is not a readable tensor: a predicate for an error message
+/// after its name.
 fn problem(values: &Values<'_>, object: &Object) -> String {
     let Some(&Global { module, name }) = values.class(object) else {
-        return "comes out of an object of no known class".into();
+        return "is the result of an object of no known class".into();
     };
     match (module, name) {
         ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
@@ -135,7 +136,7 @@ fn problem(values: &Values<'_>, object: &Object) -> String {
             "is of a subclass of tensors without values of its own".into()
         }
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
-            "has a storage in a form that is not read, such as pickle.dump writes in old \
+            "has a storage in an unsupported form, such as pickle.dump writes in old \
              protocols; save it with torch.save"
                 .into()
         }
@@ -143,14 +144,14 @@ fn problem(values: &Values<'_>, object: &Object) -> String {
             "is a NumPy array; save torch.from_numpy() of it".into()
         }
         _ => format!(
-            "comes out of {}.{}, which is not run",
+            "is the result of {}.{}, which is not run",
             short(module),
             short(name)
         ),
     }
 }
 
-/// A name from a file, of a length that can be read.
+/// A name from a file, shortened for messages.
 fn short(name: &str) -> String {
     const MOST: usize = 80;
     match name.char_indices().nth(MOST) {

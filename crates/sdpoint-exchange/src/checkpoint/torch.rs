@@ -1,4 +1,4 @@
-//! What `torch.save` writes: a zip archive since PyTorch 1.6, and a sequence
+//! The formats of `torch.save`: a zip archive since PyTorch 1.6, and a sequence
 //! of pickles and raw storages before.
 
 use std::collections::HashMap;
@@ -8,20 +8,20 @@ use super::bytes::Bytes;
 use super::find::sets;
 use super::foreign;
 use super::pickle::{Id, PickleFault, Value, Values, run};
-use super::storage::Tensors;
+use super::storage::TensorFinder;
 use super::zip::{self, Directory};
 use super::{Content, Fault};
 
 /// The first bytes of a zip archive.
 pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 
-/// The first instruction of a pickle, which says its version.
+/// The first instruction of a pickle, which states its protocol.
 pub(super) const PICKLE: u8 = 0x80;
 
-/// The number 0x1950a86a20f9469cfc6c, which an old file's first pickle holds.
+/// The number 0x1950a86a20f9469cfc6c, the first pickle of a legacy file.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
-/// The version of old files that was in use from PyTorch 0.1 to 1.5.
+/// The version of the legacy format, used from PyTorch 0.1 to 1.5.
 const OLD_VERSION: i64 = 1001;
 
 /// The tensors of a zip archive.
@@ -41,13 +41,13 @@ pub(super) fn zipped(file: &[u8]) -> Result<Content, Fault> {
     let (values, top) = run(&mut Bytes::within(file, pickle))?;
     let find = |key: &str| read(&format!("data/{key}"));
     Ok(Content {
-        sets: sets(&values, top, &mut Tensors::new(file, &values, &find))?,
+        sets: sets(&values, top, &mut TensorFinder::new(file, &values, &find))?,
         big_endian,
         architecture: architecture(&values, top),
     })
 }
 
-/// The folder that everything is in, and the pickle.
+/// The archive's root folder, and the range of its pickle.
 fn pickle_of<'a>(files: &Directory<'a>) -> Option<(&'a str, Range<usize>)> {
     let mut found: Vec<_> = files
         .iter()
@@ -58,8 +58,8 @@ fn pickle_of<'a>(files: &Directory<'a>) -> Option<(&'a str, Range<usize>)> {
     found.into_iter().next()
 }
 
-/// The tensors of a file that begins with a pickle: one of `torch.save` before
-/// zip archives, or what `pickle.dump` wrote.
+/// The tensors of a file that starts with a pickle: of the legacy format of
+/// `torch.save`, or written by `pickle.dump`.
 pub(super) fn pickled(file: &[u8]) -> Result<Content, Fault> {
     let mut input = Bytes::new(file);
     let (values, top) = run(&mut input)?;
@@ -75,14 +75,14 @@ pub(super) fn pickled(file: &[u8]) -> Result<Content, Fault> {
     let (values, top) = (&whole.values, whole.top);
     let find = |key: &str| whole.storages.get(key).cloned();
     Ok(Content {
-        sets: sets(values, top, &mut Tensors::new(file, values, &find))?,
-        // These files are little-endian wherever they are written.
+        sets: sets(values, top, &mut TensorFinder::new(file, values, &find))?,
+        // Legacy files are little-endian on all machines.
         big_endian: false,
         architecture: architecture(values, top),
     })
 }
 
-/// What training scripts call the network, beside the weights.
+/// The network's name, as training scripts save it beside the weights.
 fn architecture(values: &Values<'_>, top: Id) -> Option<String> {
     let is_arch = |key: Id| matches!(values.get(key), Value::Text("arch" | "architecture"));
     let mut items = values.items(top)?.iter();
@@ -97,9 +97,9 @@ fn is_magic(values: &Values<'_>, top: Id) -> bool {
     *values.get(top) == Value::LongInt(&MAGIC)
 }
 
-/// A file of `torch.save` from before zip archives: pickles with a magic
-/// number, a version, facts about the machine, the object itself and the keys
-/// of its storages, and then the storages, each behind its number of elements.
+/// A file in the legacy format of `torch.save`: five pickles (a magic number, a
+/// version, properties of the machine, the object itself, and the keys of its
+/// storages), followed by the storages, each preceded by its number of elements.
 pub(super) struct Legacy<'a> {
     pub values: Values<'a>,
     pub top: Id,
@@ -107,7 +107,7 @@ pub(super) struct Legacy<'a> {
 }
 
 impl<'a> Legacy<'a> {
-    /// Reads a file of which nothing was read.
+    /// Reads a file from its start.
     pub fn read(input: &mut Bytes<'a>) -> Result<Self, Fault> {
         let (values, magic) = run(input)?;
         if !is_magic(&values, magic) {

@@ -1,12 +1,11 @@
-//! The directory of a zip archive whose files are stored as they are, which
-//! is how PyTorch writes them.
+//! The directory of a zip archive of uncompressed files, as PyTorch writes it.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::bytes::Bytes;
 
-/// Where each file of an archive lies in it.
+/// The range of each file of an archive, by name.
 pub(super) type Directory<'a> = HashMap<&'a str, Range<usize>>;
 
 const END: &[u8; 4] = b"PK\x05\x06";
@@ -14,9 +13,9 @@ const END_64: &[u8; 4] = b"PK\x06\x06";
 const LOCATOR_64: &[u8; 4] = b"PK\x06\x07";
 const ENTRY: &[u8; 4] = b"PK\x01\x02";
 const LOCAL: &[u8; 4] = b"PK\x03\x04";
-/// The end record without its comment, which has up to 65,535 bytes.
+/// Length of the end record without its comment, which has up to 65,535 bytes.
 const END_LENGTH: usize = 22;
-/// The sizes of an entry in 64 bits are an extra field with this number.
+/// The id of the extra field with an entry's 64-bit sizes.
 const EXTRA_64: u16 = 1;
 
 /// The files of an archive (PKWARE's APPNOTE.TXT, version 6.3).
@@ -25,7 +24,7 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
     let (count, at) = list(archive, end).ok_or("its end is damaged")?;
     let mut files = HashMap::new();
     let list = Bytes::at(archive, at).ok_or("its end points outside of it")?;
-    // PyTorch can be told to leave out checksums, and then writes 0 for all.
+    // PyTorch has an option to leave out checksums, and then writes 0 for all.
     let has_checksums =
         entries(list, count).any(|(_, entry)| entry.is_some_and(|entry| entry.crc != 0));
     for (index, entry) in entries(list, count) {
@@ -33,7 +32,7 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
         let entry = entry.ok_or_else(damaged)?;
         let name = std::str::from_utf8(entry.name).map_err(|_| damaged())?;
         if entry.encrypted || entry.method != 0 {
-            // TorchScript packs its source code.
+            // TorchScript compresses its source code.
             if !needed(name) {
                 continue;
             }
@@ -57,8 +56,8 @@ pub(super) fn directory(archive: &[u8]) -> Result<Directory<'_>, String> {
     Ok(files)
 }
 
-/// The entries of a list of files with their numbers, up to the first that is
-/// none.
+/// The numbered entries of the central directory, up to the first invalid one,
+/// which is `None`.
 fn entries<'a>(mut list: Bytes<'a>, count: u64) -> impl Iterator<Item = (u64, Option<Entry<'a>>)> {
     let mut whole = true;
     (0..count).map_while(move |index| {
@@ -68,12 +67,12 @@ fn entries<'a>(mut list: Bytes<'a>, count: u64) -> impl Iterator<Item = (u64, Op
     })
 }
 
-/// Whether weights are read from a file of that name.
+/// Whether reading weights needs the file of that name.
 fn needed(name: &str) -> bool {
     name.ends_with("data.pkl") || name.starts_with("data/") || name.contains("/data/")
 }
 
-/// Where the end record is: the last place that has its signature.
+/// The offset of the end record: the last occurrence of its signature.
 fn end(archive: &[u8]) -> Option<usize> {
     let last = archive.len().checked_sub(END_LENGTH)?;
     let first = last.saturating_sub(usize::from(u16::MAX));
@@ -82,7 +81,7 @@ fn end(archive: &[u8]) -> Option<usize> {
         .find(|&place| archive[place..].starts_with(END))
 }
 
-/// The number of files and where their list begins.
+/// The number of files, and the offset of the central directory.
 fn list(archive: &[u8], end: usize) -> Option<(u64, u64)> {
     let mut record = Bytes::at(archive, end as u64 + 10)?;
     let count = record.u16()?;
@@ -106,7 +105,7 @@ fn list(archive: &[u8], end: usize) -> Option<(u64, u64)> {
     Some((count, record.u64()?))
 }
 
-/// A file in the list.
+/// An entry of the central directory.
 struct Entry<'a> {
     name: &'a [u8],
     encrypted: bool,
@@ -159,7 +158,7 @@ impl<'a> Entry<'a> {
         Some(entry)
     }
 
-    /// Where its content lies: behind a header of its own.
+    /// The range of its content, which follows a local header.
     fn data(&self, archive: &[u8]) -> Option<Range<usize>> {
         let mut local = Bytes::at(archive, self.header)?;
         if local.take(4)? != LOCAL {
@@ -175,7 +174,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The field of extra fields that holds sizes in 64 bits.
+/// The extra field with 64-bit sizes.
 fn extra_64<'a>(fields: &mut Bytes<'a>) -> Option<Bytes<'a>> {
     loop {
         let kind = fields.u16()?;

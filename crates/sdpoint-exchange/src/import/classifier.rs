@@ -1,9 +1,9 @@
-//! The classifier of a checkpoint, whatever it is called.
+//! Finds the classifier of a checkpoint, under any name.
 
 use super::names::{Named, Names};
 use crate::checkpoint::StoredTensor;
 
-/// What classifiers are called, the commonest first.
+/// Names of classifiers, the most common first.
 const USUAL: [&str; 10] = [
     "fc",
     "classifier",
@@ -17,14 +17,14 @@ const USUAL: [&str; 10] = [
     "clf",
 ];
 
-/// A linear layer that tells classes apart.
+/// The linear layer that computes the logits.
 pub(super) struct Classifier<'n, 'c> {
     pub weight: &'n Named<'c>,
     pub bias: Option<&'n Named<'c>>,
     pub outputs: usize,
 }
 
-/// Why there is no clear classifier.
+/// Why the classifier is not unambiguous.
 pub(super) enum Unclear {
     Missing,
     /// Several layers could be it.
@@ -33,9 +33,9 @@ pub(super) enum Unclear {
     Layers(Vec<String>),
 }
 
-/// Finds the classifier of a network with `features` features whose other
-/// tensors have names behind `prefix`; `own` is the name that it has in the
-/// network, and `is_body` says which names are the other tensors'.
+/// Finds the classifier for `features` input features. The other tensors have
+/// names with `prefix`, and `is_body` tells which; `own` is the classifier's
+/// name in the network.
 pub(super) fn find<'n, 'c>(
     names: &'n Names<'c>,
     prefix: &str,
@@ -69,7 +69,7 @@ fn tensor<'c>(named: &Named<'c>) -> Option<&'c StoredTensor> {
     named.entry.as_ref().ok()
 }
 
-/// The name of the linear layer that takes the features, if there is one.
+/// The name of the only linear layer whose input is the features.
 fn searched(
     names: &Names<'_>,
     prefix: &str,
@@ -84,7 +84,7 @@ fn searched(
         .filter_map(|named| named.plain.strip_suffix(".weight"))
         .collect();
     if found.len() > 1 {
-        // Of several, those with the commonest name, nearest to the network.
+        // Of several, those with the most common name, preferably with the prefix.
         let rank = |stem: &&str| {
             let within = stem.strip_prefix(prefix);
             let name = within.unwrap_or(stem);
@@ -113,8 +113,8 @@ fn searched(
     }
 }
 
-/// Whether it is the weight of a linear layer that takes so many features; a
-/// convolution of 1×1 on their mean is one.
+/// Whether it is the weight of a linear layer with `features` inputs, or of a
+/// 1×1 convolution, which is equivalent after global pooling.
 fn takes(named: &Named<'_>, features: usize) -> bool {
     tensor(named).is_some_and(|tensor| match *tensor.shape() {
         [outputs, inputs] | [outputs, inputs, 1, 1] => {
@@ -124,13 +124,12 @@ fn takes(named: &Named<'_>, features: usize) -> bool {
     })
 }
 
-/// Other tensors that belong to the classifier, so that it is more than a
-/// linear layer: those in the same container, and layers that take its
-/// outputs.
+/// Other tensors of the classifier, if it is more than a linear layer: those in
+/// the same container, and layers that take its outputs as inputs.
 fn beside(names: &Names<'_>, stem: &str, own: &str, prefix: &str, outputs: usize) -> Vec<String> {
     let root = stem.strip_prefix(prefix).unwrap_or(stem);
     let container = match root.split_once('.') {
-        // A name such as `backbone.fc` may be of anything's part.
+        // The container of a name such as `backbone.fc` is not the classifier's.
         Some((head, _)) if head == own || USUAL.contains(&head) => {
             let length = stem.len() - root.len() + head.len() + 1;
             Some(&stem[..length])

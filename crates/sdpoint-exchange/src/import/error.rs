@@ -1,17 +1,17 @@
-//! Why a checkpoint does not become a network.
+//! Errors of the import.
 
 use std::fmt;
 
 use sdpoint_core::NetworkError;
 
-/// A tensor of another shape than the network needs.
+/// A tensor of the wrong shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misshapen {
     /// Its name.
     pub name: String,
     /// Its shape in the checkpoint.
     pub found: Vec<usize>,
-    /// The shape that it should have.
+    /// The shape that the network needs.
     pub expected: Vec<usize>,
 }
 
@@ -22,22 +22,22 @@ impl fmt::Display for Misshapen {
     }
 }
 
-/// What a checkpoint lacks, or has otherwise than a network needs it.
+/// The differences between a checkpoint and the tensors that a network needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// Which tensors of the file come nearest.
+    /// The part of the file that fits best, for messages.
     pub place: String,
     /// The network's name.
     pub network: String,
-    /// How many tensors it needs.
+    /// The number of tensors that it needs.
     pub needed: usize,
-    /// Names that the checkpoint lacks.
+    /// Names of tensors that the checkpoint lacks.
     pub missing: Vec<String>,
-    /// Tensors of other shapes.
+    /// Tensors of the wrong shape.
     pub misshapen: Vec<Misshapen>,
-    /// Names that the network lacks.
+    /// Names of tensors that the network does not use.
     pub left_over: Vec<String>,
-    /// What the names say that it computes, if that is no listed network.
+    /// A feature of an unsupported network that the names indicate.
     pub sign: Option<String>,
 }
 
@@ -67,10 +67,10 @@ impl fmt::Display for Misfit {
 /// A checkpoint that does not fit a network.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ImportError {
-    /// Tensors are missing or have other shapes.
+    /// Tensors are missing or have the wrong shape.
     #[error("{0}")]
     Misfit(Box<Misfit>),
-    /// The network is there, and more.
+    /// All required tensors are there, and others that the network does not use.
     #[error(
         "{network} has no place for {} of the tensors in {place}: {}{}",
         names.len(),
@@ -78,32 +78,32 @@ pub enum ImportError {
         sign.as_ref().map_or(String::new(), |sign| format!("\n  {sign}"))
     )]
     LeftOver {
-        /// Which tensors of the file fit.
+        /// The part of the file that fits, for messages.
         place: String,
         /// The network's name.
         network: String,
-        /// The tensors that it has no place for.
+        /// The tensors that it does not use.
         names: Vec<String>,
-        /// Whether they have names like the network's own, so that they are
-        /// parts of a larger one.
+        /// Whether their names resemble the network's own, so that they are
+        /// probably parts of a larger network.
         related: bool,
-        /// What the names say that it computes, if that is no listed network.
+        /// A feature of an unsupported network that the names indicate.
         sign: Option<String>,
     },
-    /// A tensor that is needed cannot be read.
+    /// A required tensor cannot be read.
     #[error("tensor '{}' {problem}", shown(name))]
     Unreadable {
         /// The tensor.
         name: String,
-        /// Why, to go on behind the name.
+        /// Why: a predicate, shown after the name.
         problem: String,
     },
-    /// All but the classifier fits, and that is not clear.
+    /// Everything fits but the classifier, which is ambiguous.
     #[error("the classifier is not clear: {problem}: {}", listed(names))]
     Classifier {
-        /// What is unclear.
+        /// What is ambiguous.
         problem: &'static str,
-        /// The tensors that it is about.
+        /// The tensors concerned.
         names: Vec<String>,
     },
     /// The network fits under several prefixes.
@@ -112,28 +112,28 @@ pub enum ImportError {
         /// The prefixes.
         prefixes: Vec<String>,
     },
-    /// No dictionary has the keys that were asked for.
+    /// There is no dictionary at the requested path.
     #[error(
         "it has no dictionary of tensors '{}'; it has {}",
         shown(key),
         listed(keys)
     )]
     NoKey {
-        /// The keys asked for.
+        /// The requested path.
         key: String,
-        /// The keys that there are.
+        /// The paths of all dictionaries.
         keys: Vec<String>,
     },
-    /// All dictionaries are averages, which were to be passed over.
-    #[error("all weights in it are averaged ones: {}", listed(keys))]
+    /// All dictionaries are averaged weights, which were excluded.
+    #[error("it has averaged weights only: {}", listed(keys))]
     AveragedOnly {
-        /// The keys of the dictionaries.
+        /// The paths of the dictionaries.
         keys: Vec<String>,
     },
-    /// The number of classes cannot be read off the classifier.
-    #[error("the number of classes cannot be read off: {0}")]
+    /// The classifier's number of outputs is not a valid number of classes.
+    #[error("the classifier's number of outputs is not usable: {0}")]
     Classes(#[from] NetworkError),
-    /// A weight that is no floating-point number.
+    /// A weight is not of a floating-point type.
     #[error(
         "tensor '{}' holds {dtype}; weights can be float32, float16, bfloat16 or float64",
         shown(name)
@@ -144,11 +144,10 @@ pub enum ImportError {
         /// The type of its elements.
         dtype: String,
     },
-    /// A value that is infinite or no number, or too large for single
-    /// precision.
+    /// A value is infinite, NaN, or too large for single precision.
     #[error("tensor '{}' holds values that are not finite in single precision", shown(.0))]
     NotFinite(String),
-    /// Tensors that share elements, so that they are more than the file.
+    /// Tensors share elements, so that together they are larger than the file.
     #[error(
         "its tensors share their elements: in all they would have more bytes than the file; \
          clone them before they are saved"
@@ -163,7 +162,7 @@ fn line(what: &str, items: &[impl fmt::Display]) -> String {
     format!("\n  {what}: {}", listed(items))
 }
 
-/// A few of many names, and how many others there are.
+/// The first few names, and the number of others.
 pub(super) fn listed(items: &[impl fmt::Display]) -> String {
     const MOST: usize = 5;
     let first = items.iter().take(MOST);
@@ -176,7 +175,7 @@ pub(super) fn listed(items: &[impl fmt::Display]) -> String {
     text.join(", ")
 }
 
-/// A name of a length that can be read.
+/// A name, shortened for messages.
 pub(super) fn shown(name: &str) -> String {
     const MOST: usize = 90;
     match name.char_indices().nth(MOST) {

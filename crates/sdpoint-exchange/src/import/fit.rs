@@ -1,4 +1,4 @@
-//! How well one dictionary of tensors fits a network.
+//! Matches one dictionary of tensors against a network.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,24 +9,24 @@ use super::names::{Named, Names, Score, unwrapped};
 use super::{Choice, ClassifierOrigin, signs};
 use crate::checkpoint::{StoredTensor, TensorSet, says_averaged};
 
-/// Where a tensor's values come from.
+/// The source of a parameter's values.
 pub(super) enum Source<'c> {
     Tensor {
         name: &'c str,
         tensor: &'c StoredTensor,
     },
-    /// It is not in the file and has no effect.
+    /// Not in the file; zeros have the same effect.
     Zeros,
 }
 
-/// One dictionary beside a network.
+/// The match of one dictionary with a network.
 pub(super) struct Fit<'c> {
     pub set: &'c TensorSet,
     pub prefix: String,
-    /// Whether the dictionary or the prefix says that these are averages.
+    /// Whether the names of dictionary or prefix indicate averaged weights.
     pub averaged: bool,
-    /// For the network's parameters and statistics in order, where nothing is
-    /// missing.
+    /// The sources of the network's parameters and statistics in order, if none
+    /// is missing.
     pub sources: Vec<Source<'c>>,
     pub classifier: Option<ClassifierOrigin>,
     pub left_over: Vec<String>,
@@ -35,7 +35,7 @@ pub(super) struct Fit<'c> {
     problem: Option<Problem>,
 }
 
-/// Why it does not fit.
+/// Why a dictionary does not fit.
 enum Problem {
     Prefixes(Vec<String>),
     Unreadable {
@@ -132,17 +132,17 @@ impl<'c> Fit<'c> {
             }
             Err(Unclear::Several(names)) => ("several layers could be it", names),
             Err(Unclear::Layers(names)) => (
-                "it has more layers than the linear one that the network has",
+                "it has more layers than the network's single linear layer",
                 names,
             ),
         };
         self.problem = Some(Problem::Classifier { problem, names });
     }
 
-    /// Sorts the tensors that were not taken.
+    /// Sorts the unused tensors into those with the prefix and those without.
     fn account_for(&mut self, matching: &Matching<'_, 'c>) {
         for named in &matching.names.all {
-            // An object beside the weights is no tensor that was left.
+            // An unreadable object is not an unused tensor.
             if named.entry.is_err() || matching.taken.contains(named.original) {
                 continue;
             }
@@ -156,13 +156,14 @@ impl<'c> Fit<'c> {
         }
     }
 
-    /// Whether the network can be made of it.
+    /// Whether all required tensors are there.
     pub fn fits(&self) -> bool {
         self.problem.is_none()
     }
 
     /// # Errors
-    /// If the network cannot be made of it, or not of all of it.
+    /// If a required tensor is missing or unusable, or some are unused and
+    /// `choice` does not allow that.
     pub fn check(
         &self,
         network: &str,
@@ -205,22 +206,21 @@ impl<'c> Fit<'c> {
         })
     }
 
-    /// Which tensors of the file it is about.
+    /// The part of the file that was matched, for messages.
     fn place(&self) -> String {
         let prefix = match &self.prefix[..] {
             "" => String::new(),
-            prefix => format!(" behind '{prefix}'"),
+            prefix => format!(" with the prefix '{prefix}'"),
         };
         match self.set.key() {
             "" if prefix.is_empty() => "it".into(),
-            "" => format!("what it has{prefix}"),
+            "" => format!("its part{prefix}"),
             key => format!("its '{key}'{prefix}"),
         }
     }
 }
 
-/// The prefix of the network's names; and all of them where the choice is not
-/// clear.
+/// The prefix of the network's names, and all candidates if it is ambiguous.
 fn prefix(
     scores: &HashMap<&str, Score>,
     layout: &Layout,
@@ -249,7 +249,7 @@ fn prefix(
                     std::cmp::Reverse((prefix.len(), **prefix)),
                 )
             });
-            // A few names behind a prefix say nothing of it.
+            // A prefix with only a few matching names is a coincidence.
             let best = best.filter(|(_, score)| 2 * score.names > layout.body.len());
             let best = best.map_or(String::new(), |(prefix, _)| (*prefix).to_owned());
             (best, Vec::new())
@@ -262,7 +262,7 @@ fn prefix(
     }
 }
 
-/// The network's tensors, one after the other, among those of a dictionary.
+/// Matches the network's tensors one by one with those of a dictionary.
 struct Matching<'n, 'c> {
     names: &'n Names<'c>,
     prefix: String,
@@ -270,7 +270,7 @@ struct Matching<'n, 'c> {
     taken: HashSet<&'c str>,
     missing: Vec<String>,
     misshapen: Vec<Misshapen>,
-    /// Names, and why they cannot be read.
+    /// Names of unreadable tensors, and why they are.
     unreadable: Vec<(String, String)>,
 }
 
@@ -319,11 +319,11 @@ impl<'n, 'c> Matching<'n, 'c> {
         }
     }
 
-    /// Inserts the classifier's tensors at their place.
+    /// Inserts the classifier's tensors before the statistics.
     fn take_classifier(&mut self, found: &Classifier<'_, 'c>, linear: &Linear, place: usize) {
         let weight = self.source(found.weight, &[found.outputs.max(1), linear.features]);
         let bias = match found.bias {
-            // Without the weight it is not known how long it should be.
+            // Without the weight, the bias's length is unknown.
             Some(bias) if weight.is_none() => {
                 self.taken.insert(bias.original);
                 None

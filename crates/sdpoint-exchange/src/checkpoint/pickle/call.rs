@@ -1,13 +1,13 @@
-//! What calls give.
+//! The results of calls.
 
-use super::machine::{MAX_VALUES, Machine, Step, Stop};
-use super::{Id, Meaning, Object, Storage, Tensor, Value};
+use super::unpickler::{MAX_VALUES, Step, Stop, Unpickler};
+use super::{Id, Meaning, Object, Storage, TensorView, Value};
 
-/// More arguments than any name that is known takes.
+/// The most arguments of a known function.
 const MAX_ARGUMENTS: usize = 16;
 
-impl<'a> Machine<'_, 'a> {
-    /// What calling a value with a tuple of arguments gives.
+impl<'a> Unpickler<'_, 'a> {
+    /// The result of calling a value with a tuple of arguments.
     pub(super) fn call(&mut self, callee: Id, arguments: Id) -> Step<Id> {
         let meaning = self.meaning(callee);
         match self.known(meaning, arguments)? {
@@ -33,7 +33,7 @@ impl<'a> Machine<'_, 'a> {
         }))
     }
 
-    /// What a call of a known name gives, if its arguments are what it takes.
+    /// The result of calling a known name, if its arguments are well formed.
     fn known(&mut self, meaning: Meaning, arguments: Id) -> Step<Option<Id>> {
         let parts: Vec<Id> = match self.value(arguments) {
             Value::Tuple(parts) if parts.len() <= MAX_ARGUMENTS => parts.clone(),
@@ -51,7 +51,7 @@ impl<'a> Machine<'_, 'a> {
                 Some(tensor) => Value::Tensor(tensor),
                 None => return Ok(None),
             },
-            // Where it is no tensor, it is an object that says why.
+            // An object is passed on, as its class says why it is not a tensor.
             Meaning::Wrapper => {
                 let first = parts.first().copied();
                 let is_tensor =
@@ -69,8 +69,8 @@ impl<'a> Machine<'_, 'a> {
         self.make(made).map(Some)
     }
 
-    /// A tensor that has attributes, from the function that makes it, its
-    /// class, the function's arguments and the attributes.
+    /// A tensor with attributes. The arguments are the function that creates
+    /// it, its class, the function's arguments, and the attributes.
     fn with_attributes(&mut self, parts: &[Id]) -> Step<Option<Id>> {
         let &[function, _, arguments, ..] = parts else {
             return Ok(None);
@@ -80,12 +80,12 @@ impl<'a> Machine<'_, 'a> {
             Meaning::RebuildTensor { .. } | Meaning::Wrapper => self.known(meaning, arguments)?,
             _ => None,
         };
-        // The function's name says what kind of tensor it would be.
+        // The function's name tells what kind of tensor it would be.
         let tensor = made.map_or_else(|| self.object_of(function, arguments), Ok);
         tensor.map(Some)
     }
 
-    /// A dictionary from nothing, or from a list of pairs.
+    /// An empty dictionary, or one from a list of pairs.
     fn dict(&mut self, arguments: &[Id]) -> Step<Value<'a>> {
         let empty = Ok(Value::Dict(Vec::new()));
         let Some(&first) = arguments.first() else {
@@ -94,7 +94,7 @@ impl<'a> Machine<'_, 'a> {
         let Value::List(pairs) = &self.values[first.index()] else {
             return empty;
         };
-        // One list can be copied by many calls.
+        // Many calls may copy the same list, so limit the pairs in total.
         self.copied += pairs.len();
         if self.copied > MAX_VALUES {
             return Err(Stop::TooMuch);
@@ -109,9 +109,10 @@ impl<'a> Machine<'_, 'a> {
         Ok(Value::Dict(pairs.collect()))
     }
 
-    /// Storage, offset, shape, strides, whether it takes gradients, its hooks,
-    /// the type of its elements if it is given here, and what is pending.
-    fn tensor(&self, arguments: &[Id], typed: bool) -> Option<Tensor> {
+    /// The arguments are storage, offset, shape, strides, `requires_grad`,
+    /// backward hooks, the type of the elements if `typed`, and pending
+    /// operations.
+    fn tensor(&self, arguments: &[Id], typed: bool) -> Option<TensorView> {
         let &[storage, offset, shape, strides, ref rest @ ..] = arguments else {
             return None;
         };
@@ -124,7 +125,7 @@ impl<'a> Machine<'_, 'a> {
             self.value(storage),
             Value::Storage(_) | Value::StorageFile(_)
         );
-        is_storage.then_some(Tensor {
+        is_storage.then_some(TensorView {
             storage,
             offset,
             shape,
@@ -134,10 +135,10 @@ impl<'a> Machine<'_, 'a> {
         })
     }
 
-    /// What a reference to something outside of the pickle stands for:
-    /// `("storage", class, key, device, length)` and in older files a view of
-    /// another storage, `(its key, offset, length)`; or `("module", class,
-    /// its source file, its source)`.
+    /// The value of a persistent id, a reference to something outside of the
+    /// pickle: `("storage", class, key, device, length)`, in older files with a
+    /// view of another storage, `(its key, offset, length)`; or `("module",
+    /// class, its source file, its source)`.
     pub(super) fn persistent(&mut self, reference: Id) -> Step<Id> {
         let Value::Tuple(parts) = self.value(reference) else {
             return Ok(Self::OPAQUE);

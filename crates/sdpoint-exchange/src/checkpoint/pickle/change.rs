@@ -1,10 +1,10 @@
-//! Instructions that change values, remember them and name them.
+//! Instructions that modify values, memoise them, or look up names.
 
-use super::machine::{EMPTY, MAX_VALUES, Machine, Step, Stop, have, utf8};
+use super::unpickler::{EMPTY, MAX_VALUES, Step, Stop, Unpickler, have, utf8};
 use super::{Global, Id, Value};
 
-impl<'a> Machine<'_, 'a> {
-    /// Appends to the list on top.
+impl<'a> Unpickler<'_, 'a> {
+    /// Appends to the list on top of the stack.
     pub(super) fn extend(&mut self, items: Vec<Id>) -> Step<()> {
         let mut list = self.top()?;
         if let Some(object) = self.object()? {
@@ -23,7 +23,7 @@ impl<'a> Machine<'_, 'a> {
         Ok(())
     }
 
-    /// Sets keys and values in the dictionary on top.
+    /// Sets items of the dictionary on top of the stack.
     pub(super) fn set(&mut self, items: &[Id]) -> Step<()> {
         let (pairs, []) = items.as_chunks::<2>() else {
             return Err(Stop::Malformed("a key without a value"));
@@ -45,8 +45,8 @@ impl<'a> Machine<'_, 'a> {
         Ok(())
     }
 
-    /// BUILD: an object's attributes. No weight depends on those of other
-    /// values.
+    /// BUILD: sets an object's attributes. No weight depends on the attributes
+    /// of other values.
     pub(super) fn build(&mut self) -> Step<()> {
         let state = self.pop()?;
         if let Some(object) = self.object()? {

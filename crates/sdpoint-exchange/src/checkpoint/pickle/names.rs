@@ -1,10 +1,10 @@
-//! What names mean to the reader.
+//! How the reader treats the names of classes and functions.
 
 use super::super::element::Element;
 use super::{Global, Meaning};
 
 impl Global<'_> {
-    /// What it stands for.
+    /// How the reader treats it.
     pub(in super::super) fn meaning(&self) -> Meaning {
         meaning(self.module, self.name)
     }

@@ -1,23 +1,22 @@
-//! The machine that a pickle is a program for
-//! (`Lib/pickletools.py` of CPython describes its instructions).
+//! The stack machine that executes a pickle's instructions, which
+//! `Lib/pickletools.py` of CPython describes.
 
 use std::collections::HashMap;
 
 use super::super::bytes::Bytes;
 use super::{Id, Object, PickleFault, Value, Values};
 
-/// More values than a checkpoint describes: ResNet-152 with all of an
-/// optimiser's state takes some ten thousand. As each takes a fixed amount at
-/// most, they bound the memory that a pickle can ask for.
+/// The most values of a pickle. ResNet-152 with an optimiser's state has about
+/// ten thousand. As the memory per value is bounded, so is that of a pickle.
 pub(super) const MAX_VALUES: usize = 1 << 19;
 
-/// More instructions than a checkpoint has. Each takes a few bytes at most
-/// beside what values it makes.
+/// The most instructions of a pickle. Each takes a few bytes at most, besides
+/// the values that it creates.
 const MAX_STEPS: usize = 1 << 23;
 
 /// Runs one pickle to its end and returns what it describes.
 pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, Id), PickleFault> {
-    let mut machine = Machine {
+    let mut unpickler = Unpickler {
         input: pickle,
         values: vec![Value::None, Value::Opaque],
         stack: Vec::new(),
@@ -27,8 +26,8 @@ pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, I
         copied: 0,
     };
     let top = loop {
-        let place = machine.input.place();
-        let stopped = machine.step().map_err(|stop| match stop {
+        let place = unpickler.input.place();
+        let stopped = unpickler.step().map_err(|stop| match stop {
             Stop::Truncated => PickleFault::Malformed("it ends too early".into()),
             Stop::Malformed(what) => PickleFault::Malformed(format!("{what} at byte {place}")),
             Stop::TooMuch => PickleFault::TooMuch,
@@ -37,11 +36,11 @@ pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, I
             break top;
         }
     };
-    let all = machine.values;
+    let all = unpickler.values;
     Ok((Values { all }, top))
 }
 
-pub(super) struct Machine<'m, 'a> {
+pub(super) struct Unpickler<'m, 'a> {
     pub(super) input: &'m mut Bytes<'a>,
     pub(super) values: Vec<Value<'a>>,
     pub(super) stack: Vec<Id>,
@@ -49,11 +48,11 @@ pub(super) struct Machine<'m, 'a> {
     marks: Vec<u32>,
     pub(super) memo: HashMap<u32, Id>,
     steps: usize,
-    /// Pairs that calls copied from lists.
+    /// Number of pairs copied from lists by calls.
     pub(super) copied: usize,
 }
 
-/// Why the machine cannot go on.
+/// Why execution stopped.
 pub(super) enum Stop {
     Truncated,
     Malformed(&'static str),
@@ -62,8 +61,8 @@ pub(super) enum Stop {
 
 pub(super) type Step<T> = Result<T, Stop>;
 
-impl<'a> Machine<'_, 'a> {
-    /// Does one instruction. The last one gives the value of the whole.
+impl<'a> Unpickler<'_, 'a> {
+    /// Executes one instruction. The last one returns the pickle's value.
     fn step(&mut self) -> Step<Option<Id>> {
         self.steps += 1;
         if self.steps > MAX_STEPS {
@@ -213,7 +212,7 @@ impl<'a> Machine<'_, 'a> {
                         let global = self.named(module, name)?;
                         self.stack.push(global);
                     }
-                    _ => return Err(Stop::Malformed("a name that is no text")),
+                    _ => return Err(Stop::Malformed("a name that is not text")),
                 }
             }
             // EXT1, EXT2, EXT4: names by numbers that a program registers
@@ -266,9 +265,9 @@ impl<'a> Machine<'_, 'a> {
         Ok(None)
     }
 
-    /// `None`, of which one is enough.
+    /// The one `None`.
     const NONE: Id = Id(std::num::NonZeroU32::MIN);
-    /// A value of which nothing is known, of which one is enough.
+    /// The one opaque value.
     pub(super) const OPAQUE: Id = Id(std::num::NonZeroU32::MIN.saturating_add(1));
 
     pub(super) fn push(&mut self, value: Value<'a>) -> Step<()> {
@@ -286,13 +285,14 @@ impl<'a> Machine<'_, 'a> {
         Ok(Id::new(self.values.len() - 1))
     }
 
-    /// Takes the topmost value, which must lie above the last mark.
+    /// Pops the topmost value, which must be above the last mark.
     pub(super) fn pop(&mut self) -> Step<Id> {
         self.base(1)?;
         self.stack.pop().ok_or(EMPTY)
     }
 
-    /// Where the topmost `count` values begin; they lie above the last mark.
+    /// The height of the stack below the topmost `count` values, which must be
+    /// above the last mark.
     fn base(&self, count: usize) -> Step<usize> {
         let floor = self.marks.last().map_or(0, |&mark| mark as usize);
         let base = self.stack.len().checked_sub(count).ok_or(EMPTY)?;
@@ -302,7 +302,7 @@ impl<'a> Machine<'_, 'a> {
         Ok(base)
     }
 
-    /// Takes all values above the last mark, and the mark.
+    /// Pops all values above the last mark, and the mark.
     fn pop_mark(&mut self) -> Step<Vec<Id>> {
         let mark = self.marks.pop().ok_or(EMPTY)?;
         Ok(self.stack.split_off(mark as usize))
@@ -330,7 +330,7 @@ impl<'a> Machine<'_, 'a> {
         self.push(Value::Int(value))
     }
 
-    /// The bytes behind their length.
+    /// Bytes preceded by their length.
     fn counted(&mut self, read: impl FnOnce(&mut Bytes<'a>) -> Option<u64>) -> Step<&'a [u8]> {
         let length = have(read(self.input))?;
         have(self.input.take(length))
@@ -362,18 +362,18 @@ impl<'a> Machine<'_, 'a> {
     }
 }
 
-pub(super) const EMPTY: Stop = Stop::Malformed("an instruction that finds too few values");
+pub(super) const EMPTY: Stop = Stop::Malformed("an instruction with too few values on the stack");
 
 pub(super) fn have<T>(value: Option<T>) -> Step<T> {
     value.ok_or(Stop::Truncated)
 }
 
 pub(super) fn utf8(bytes: &[u8]) -> Step<&str> {
-    std::str::from_utf8(bytes).map_err(|_| Stop::Malformed("a name that is no text"))
+    std::str::from_utf8(bytes).map_err(|_| Stop::Malformed("a name that is not text"))
 }
 
 /// A key of the memo in decimal digits.
 fn key(line: &[u8]) -> Step<u32> {
     let key = utf8(line)?.parse();
-    key.map_err(|_| Stop::Malformed("a reference that is no number"))
+    key.map_err(|_| Stop::Malformed("a reference that is not a number"))
 }

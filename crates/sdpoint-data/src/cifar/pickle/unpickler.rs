@@ -1,4 +1,4 @@
-//! The machine that a pickle is a program for.
+//! The stack machine that executes a pickle's instructions.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,8 +8,8 @@ use super::{Dtype, Id, Name, Value};
 /// The most values of a pickle; CIFAR-100's largest file has some 200,000.
 const MAX_VALUES: usize = 2_000_000;
 
-/// What carries out a pickle's instructions.
-pub(super) struct Machine<'a> {
+/// Executes a pickle's instructions.
+pub(super) struct ArrayUnpickler<'a> {
     bytes: &'a [u8],
     at: usize,
     pub values: Vec<Value<'a>>,
@@ -19,7 +19,7 @@ pub(super) struct Machine<'a> {
     memo: HashMap<u64, Id>,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> ArrayUnpickler<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,
@@ -31,11 +31,11 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// Carries out an instruction. False if it was the last.
+    /// Executes one instruction. Returns false if it was the last.
     pub fn step(&mut self) -> Result<bool, String> {
         match self.take(1)?[0] {
             0x80 => drop(self.take(1)?),
-            // A frame's length is of use to streams alone.
+            // A frame's length matters for streams only.
             0x95 => drop(self.take(8)?),
             b'.' => return Ok(false),
             b'(' => self.marks.push(self.stack.len()),
@@ -136,7 +136,7 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, len: usize) -> Result<&'a [u8], String> {
         let rest = &self.bytes[self.at..];
-        let taken = rest.get(..len).ok_or("it ends early: it was cut")?;
+        let taken = rest.get(..len).ok_or("it ends early: it is truncated")?;
         self.at += len;
         Ok(taken)
     }
