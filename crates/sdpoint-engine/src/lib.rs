@@ -36,7 +36,7 @@ pub use sdpoint_kernels::{
 };
 pub use timing::{Pass, StepTime};
 pub use training::{Noise, StepOutcome, Target, TrainingEngine};
-pub use work::{InstanceWork, SharedWork};
+pub use work::{InstanceMacs, SharedMacs};
 
 /// A borrowed batch of normalised images in NHWC order.
 #[derive(Clone, Copy, Debug)]

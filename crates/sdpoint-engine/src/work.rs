@@ -1,4 +1,4 @@
-//! Work shared by several instances: the layers that they have in common are
+//! The MACs of several instances, when the layers that they have in common are
 //! computed once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,17 +49,18 @@ pub(crate) fn segments(network: &Network, instances: &[Instance]) -> Vec<Segment
     segments
 }
 
-/// Multiply-accumulates (MACs) of several instances for one image.
+/// The multiply-accumulates (MACs) of several instances for one image, with and
+/// without sharing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SharedWork {
+pub struct SharedMacs {
     /// MACs when the layers that the instances have in common are computed
     /// once.
     pub shared: u64,
-    /// MACs when each instance is computed from the images on.
+    /// MACs when each instance is computed from the image on.
     pub separate: u64,
 }
 
-impl SharedWork {
+impl SharedMacs {
     /// The fraction of the MACs that sharing saves, between 0 and 1.
     pub fn saved(&self) -> f64 {
         if self.separate == 0 {
@@ -75,12 +76,12 @@ impl SharedWork {
 /// Construction lowers the network once for each point. Build it once and
 /// reuse it; its methods only add up MACs.
 #[derive(Clone, Debug)]
-pub struct InstanceWork {
+pub struct InstanceMacs {
     exits: Vec<(PointId, LayerId)>,
     layer_macs: BTreeMap<Instance, Vec<u64>>,
 }
 
-impl InstanceWork {
+impl InstanceMacs {
     /// Computes the MACs of `instances` and of `full` on one image of
     /// `[height, width]`.
     ///
@@ -110,7 +111,7 @@ impl InstanceWork {
     /// The MACs of each layer for one image.
     ///
     /// # Panics
-    /// If the instance was not given to [`InstanceWork::new`].
+    /// If the instance was not given to [`InstanceMacs::new`].
     pub fn layer_macs(&self, instance: Instance) -> &[u64] {
         &self.layer_macs[&instance]
     }
@@ -118,7 +119,7 @@ impl InstanceWork {
     /// The MACs of an instance for one image.
     ///
     /// # Panics
-    /// If the instance was not given to [`InstanceWork::new`].
+    /// If the instance was not given to [`InstanceMacs::new`].
     pub fn macs(&self, instance: Instance) -> u64 {
         let layers = self.layer_macs(instance).iter();
         layers.copied().fold(0, u64::saturating_add)
@@ -127,8 +128,8 @@ impl InstanceWork {
     /// The MACs of computing `instances` together, and separately.
     ///
     /// # Panics
-    /// If an instance was not given to [`InstanceWork::new`].
-    pub fn shared(&self, instances: &[Instance]) -> SharedWork {
+    /// If an instance was not given to [`InstanceMacs::new`].
+    pub fn shared(&self, instances: &[Instance]) -> SharedMacs {
         let (mut branches, mut separate, mut furthest) = (0, 0, 0);
         for &instance in instances {
             let exit = self.exit(instance);
@@ -137,7 +138,7 @@ impl InstanceWork {
             furthest = furthest.max(exit);
         }
         let trunk = &self.layer_macs(Instance::Full)[..furthest];
-        SharedWork {
+        SharedMacs {
             shared: branches + trunk.iter().sum::<u64>(),
             separate,
         }
@@ -148,7 +149,7 @@ impl InstanceWork {
     /// two points are not recomputed.
     ///
     /// # Panics
-    /// If an instance was not given to [`InstanceWork::new`].
+    /// If an instance was not given to [`InstanceMacs::new`].
     pub fn cascade(&self, first: Instance, second: Instance) -> [u64; 2] {
         let macs = self.layer_macs(first);
         let common = if first == second {

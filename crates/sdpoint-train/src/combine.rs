@@ -1,7 +1,7 @@
 //! What combinations of instances give on images that all of them have seen.
 
 use sdpoint_core::{Combination, CombinedRecord, Instance};
-use sdpoint_engine::{InstanceWork, confidences, log_mean_probabilities};
+use sdpoint_engine::{InstanceMacs, confidences, log_mean_probabilities};
 
 use crate::evaluate::Score;
 
@@ -56,7 +56,7 @@ impl Tally {
     }
 
     /// What was measured; `work` is that of all members.
-    pub fn record(&self, work: &InstanceWork) -> CombinedRecord {
+    pub fn record(&self, work: &InstanceMacs) -> CombinedRecord {
         let [top1, top5, loss] = self.score.means();
         let macs = match &self.combination {
             Combination::Ensemble(members) => work.shared(members).shared,

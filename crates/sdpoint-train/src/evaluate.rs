@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sdpoint_core::{Combination, CombinedRecord, Instance, Network, Record, Statistics, Weights};
 use sdpoint_engine::{
-    Context, Images, InferenceEngine, InstanceWork, NormSource, SharedWork, cross_entropy, top_k,
+    Context, Images, InferenceEngine, InstanceMacs, NormSource, SharedMacs, cross_entropy, top_k,
 };
 
 use crate::calibrate::Feed;
@@ -25,7 +25,7 @@ pub struct Evaluation {
     pub skipped: usize,
     /// MACs of one image in all instances, and what they would have been
     /// without sharing the layers before the points.
-    pub work: SharedWork,
+    pub work: SharedMacs,
 }
 
 /// Measures some instances on all images of the feed that can be read. The
@@ -46,7 +46,7 @@ pub fn evaluate(
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, TrainError> {
     let size = feed.preprocessing.size;
-    let work = InstanceWork::new(network, size, instances.iter().copied())?;
+    let work = InstanceMacs::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let images = feed.data.len();
     let mut scores = vec![Score::default(); instances.len()];

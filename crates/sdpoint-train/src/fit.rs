@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance, Network, Statistics, Weights};
 use sdpoint_data::epoch_order;
 use sdpoint_engine::{
-    Context, Images, InferenceEngine, InstanceWork, NormSource, confidences, cross_entropy,
+    Context, Images, InferenceEngine, InstanceMacs, NormSource, confidences, cross_entropy,
     log_mean_probabilities, top_k,
 };
 
@@ -69,7 +69,7 @@ pub fn fit_combinations(
     observer: &mut dyn Observer,
 ) -> Result<Fitted, TrainError> {
     let size = feed.preprocessing.size;
-    let work = InstanceWork::new(network, size, instances.iter().copied())?;
+    let work = InstanceMacs::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let mut order = epoch_order(feed.data.len(), seed, HELD_OUT_ORDER);
     order.truncate(MOST_LOGITS / instances.len().max(1) / network.classes());
@@ -152,7 +152,7 @@ impl Outcomes {
 /// The search for combinations.
 struct Fit<'a> {
     classes: usize,
-    work: &'a InstanceWork,
+    work: &'a InstanceMacs,
     instances: &'a [Instance],
     outcomes: Outcomes,
     /// Of the images that are not fitted on.
@@ -263,10 +263,10 @@ mod tests {
     use super::*;
 
     /// The first instances of a small network, and their work.
-    fn instances(count: usize) -> (Vec<Instance>, InstanceWork) {
+    fn instances(count: usize) -> (Vec<Instance>, InstanceMacs) {
         let network = zoo::build("preresnet8", 2).unwrap();
         let instances = network.instances(&[Ratio::DEFAULT[0]])[..count].to_vec();
-        let work = InstanceWork::new(&network, [32, 32], instances.iter().copied()).unwrap();
+        let work = InstanceMacs::new(&network, [32, 32], instances.iter().copied()).unwrap();
         (instances, work)
     }
 

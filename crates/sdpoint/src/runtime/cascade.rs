@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::select::{SelectError, select_combined};
 use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance};
-use sdpoint_engine::{EngineError, Images, InstanceWork};
+use sdpoint_engine::{EngineError, Images, InstanceMacs};
 
 use super::{Engine, MOST_REMEMBERED, Predictions, RunError, lock};
 
@@ -115,7 +115,7 @@ impl Engine {
         let [cost, extra] = match known {
             Some(macs) => macs,
             None => {
-                let work = InstanceWork::new(self.network(), size, [first, second])?;
+                let work = InstanceMacs::new(self.network(), size, [first, second])?;
                 let macs = work.cascade(first, second);
                 let mut remembered = lock(&self.cascade_macs);
                 if remembered.len() >= MOST_REMEMBERED {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{Instance, Ratio};
-use sdpoint_engine::{EngineError, Images, InstanceWork};
+use sdpoint_engine::{EngineError, Images, InstanceMacs};
 
 use super::profile::LEAST_TIME;
 use super::timetable::{any_at, median, quantile};
@@ -141,7 +141,7 @@ impl Engine {
         }
         let medians = samples.medians();
         let instances = self.records.iter().map(|record| record.instance);
-        let work = InstanceWork::new(self.network(), size, instances)?;
+        let work = InstanceMacs::new(self.network(), size, instances)?;
         let by_cost = |instance| rest_by_cost(instance, &work, &medians);
         let mut factors: BTreeMap<Ratio, Vec<f64>> = BTreeMap::new();
         for (&instance, rests) in &samples.rests {
@@ -256,7 +256,7 @@ impl Engine {
 }
 
 /// The time from an instance's point on, if time were proportional to MACs.
-fn rest_by_cost(instance: Instance, work: &InstanceWork, medians: &[f64]) -> f64 {
+fn rest_by_cost(instance: Instance, work: &InstanceMacs, medians: &[f64]) -> f64 {
     let Some(first) = instance.point() else {
         return medians.last().copied().unwrap_or(0.0);
     };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sdpoint_core::{
     Cascade, EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform, select, zoo,
 };
-use sdpoint_engine::{InstanceWork, Isa, initial_weights};
+use sdpoint_engine::{InstanceMacs, Isa, initial_weights};
 
 use super::timetable::any_at;
 use super::*;
@@ -335,7 +335,7 @@ fn a_slow_layer_makes_the_same_run_downsample_later_on() {
 /// each layer of `full`: proportional to its MACs, plus a constant.
 fn layer_times(engine: &Engine) -> (Vec<usize>, Vec<f64>) {
     let instances = engine.records().iter().map(|record| record.instance);
-    let work = InstanceWork::new(engine.network(), SIZE, instances).unwrap();
+    let work = InstanceMacs::new(engine.network(), SIZE, instances).unwrap();
     let exits = work.exits().iter().map(|(_, layer)| layer.0).collect();
     let macs = work.layer_macs(Instance::Full);
     let times = macs.iter().map(|&macs| 1e-6 * macs as f64 + 1e-3);
