@@ -8,6 +8,7 @@
 pub mod atomic;
 pub mod combination;
 pub mod cost;
+pub mod digest;
 pub mod instance;
 pub mod layer;
 pub mod model;
@@ -23,6 +24,7 @@ pub mod zoo;
 pub use atomic::write_atomically;
 pub use combination::{Cascade, Combination, CombinedRecord};
 pub use cost::{Cost, format_macs};
+pub use digest::hex;
 pub use instance::{Instance, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
 pub use model::{Feature, Misfit, Model, ModelError};

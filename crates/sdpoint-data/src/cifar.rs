@@ -14,12 +14,12 @@ use std::fs;
 use std::path::Path;
 
 use crate::archive::refuse_archive;
-use crate::dataset::{Contents, Images};
+use crate::contents::{Contents, Images};
 use crate::error::{DataError, ImageError};
 use crate::file::FileError;
 use crate::image::Image;
 use crate::left_out::LeftOut;
-use crate::source::Split;
+use crate::split::Split;
 use store::{Store, Stored};
 
 const SIDE: usize = 32;

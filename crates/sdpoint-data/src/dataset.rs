@@ -1,4 +1,4 @@
-//! Labelled images behind one face, wherever they come from.
+//! Labelled images with one interface for all sources.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,41 +7,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rand::seq::SliceRandom;
 
-use crate::digest;
+use crate::contents::Contents;
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::left_out::LeftOut;
-use crate::open::OpenOptions;
 use crate::random::{Use, stream};
-use crate::sizes::Sizes;
-use crate::source::{Source, Split};
-
-/// Images by number: what a source has to offer.
-pub(crate) trait Images: Send + Sync {
-    /// The image, decoded anew.
-    fn load(&self, index: usize) -> Result<Image, ImageError>;
-
-    /// The image's name in messages.
-    fn name(&self, index: usize) -> String;
-
-    /// What tells the image from others, wherever the data set lies.
-    fn key(&self, index: usize) -> String;
-
-    /// How many bytes the image has where it is stored.
-    fn stored(&self, index: usize) -> Result<u64, DataError>;
-
-    /// Those bytes, if they can be read.
-    fn bytes(&self, index: usize) -> Option<Vec<u8>>;
-}
-
-/// What opening a source found.
-pub(crate) struct Contents {
-    pub classes: Vec<String>,
-    /// The class of each image.
-    pub labels: Vec<u32>,
-    pub left_out: LeftOut,
-    pub images: Box<dyn Images>,
-}
+use crate::source::Source;
+use crate::split::Split;
 
 /// A split of a source, or a selection of its images. Cheap to clone: clones
 /// and selections share decoded images and the record of unreadable ones.
@@ -65,6 +37,15 @@ struct Shared {
     images_of_class: Vec<usize>,
 }
 
+/// The memory and the errors that a data set allows.
+pub(crate) struct Limits {
+    /// Bytes of decoded images that are kept in memory.
+    pub cache_bytes: usize,
+    /// Unreadable images that may be skipped; by default the larger of 10 and
+    /// 1 % of the split.
+    pub skip_limit: Option<usize>,
+}
+
 /// An image with its class.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -79,7 +60,7 @@ impl Dataset {
         source: Source,
         split: Split,
         contents: Contents,
-        options: &OpenOptions,
+        limits: &Limits,
     ) -> Dataset {
         let len = contents.labels.len();
         let mut images_of_class = vec![0; contents.classes.len()];
@@ -92,8 +73,8 @@ impl Dataset {
                 split,
                 contents,
                 decoded: std::iter::repeat_with(OnceLock::new).take(len).collect(),
-                cache_left: AtomicUsize::new(options.cache_bytes),
-                skip_limit: options.skip_limit.unwrap_or((len / 100).max(10)),
+                cache_left: AtomicUsize::new(limits.cache_bytes),
+                skip_limit: limits.skip_limit.unwrap_or((len / 100).max(10)),
                 skipped: Mutex::default(),
                 images_of_class,
             }),
@@ -271,28 +252,6 @@ impl Dataset {
             }
         }
         Ok(())
-    }
-
-    /// The most frequent height and width among a sample of the images.
-    ///
-    /// # Errors
-    /// As for [`Sizes::of`].
-    pub fn native_size(&self) -> Result<[usize; 2], DataError> {
-        Ok(Sizes::of(self)?.commonest())
-    }
-
-    /// A digest of what the images are: their names below the data set's
-    /// folder or archive, their classes and their sizes in bytes, in order; and
-    /// of a data set of at most 256 MiB, whose images may well be
-    /// of equal sizes, the bytes themselves.
-    ///
-    /// Two selections with one digest have the same images, as far as can be
-    /// told without reading a large data set.
-    ///
-    /// # Errors
-    /// A file is gone.
-    pub fn digest(&self) -> Result<String, DataError> {
-        digest::digest(self)
     }
 
     /// The images of the given numbers, in that order.

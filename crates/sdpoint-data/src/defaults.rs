@@ -4,7 +4,7 @@ use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::sizes::Sizes;
+use crate::sizes::{Sizes, spread};
 use crate::source::Source;
 use crate::transform::{CHANNELS, prepare};
 
@@ -80,13 +80,6 @@ pub fn imagenet_preprocessing() -> Preprocessing {
         evaluate: EvalTransform::CenterCrop { resize: 256 },
         ..Preprocessing::new([224, 224], mean.to_vec(), std.to_vec())
     }
-}
-
-/// Up to `count` numbers below `len`, evenly spread: files come sorted by
-/// class, and all classes should have a say.
-pub(crate) fn spread(count: usize, len: usize) -> impl Iterator<Item = usize> {
-    let count = count.min(len);
-    (0..count).map(move |i| i * len / count)
 }
 
 /// Mean and standard deviation of each channel, rounded to four digits like

@@ -1,8 +1,8 @@
 //! Whether a data set is the one that it was.
 
-use std::fmt::Write;
 use std::thread;
 
+use sdpoint_core::hex;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;
@@ -15,7 +15,23 @@ const SMALL_SET: u64 = 256 << 20;
 /// Files on a server are slow to ask for their sizes, one after the other.
 const THREADS: usize = 8;
 
-pub(crate) fn digest(dataset: &Dataset) -> Result<String, DataError> {
+impl Dataset {
+    /// A digest of what the images are: their names below the data set's
+    /// folder or archive, their classes and their sizes in bytes, in order; and
+    /// of a data set of at most 256 MiB, whose images may well be
+    /// of equal sizes, the bytes themselves.
+    ///
+    /// Two selections with one digest have the same images, as far as can be
+    /// told without reading a large data set.
+    ///
+    /// # Errors
+    /// A file is gone.
+    pub fn digest(&self) -> Result<String, DataError> {
+        digest(self)
+    }
+}
+
+fn digest(dataset: &Dataset) -> Result<String, DataError> {
     let sizes = sizes(dataset)?;
     let small = sizes.iter().sum::<u64>() <= SMALL_SET;
     let mut hash = Sha256::new();
@@ -30,13 +46,7 @@ pub(crate) fn digest(dataset: &Dataset) -> Result<String, DataError> {
             hash.update(bytes);
         }
     }
-    Ok(hash
-        .finalize()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("a string takes all");
-            text
-        }))
+    Ok(hex(&hash.finalize()))
 }
 
 /// Its length goes before a text, so that no two texts run together.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::decode::kind::ImageKind;
 use crate::file::FileError;
-use crate::image::{MAX_PIXELS, MAX_SIDE};
+use crate::limits::{MAX_PIXELS, MAX_SIDE};
 use crate::names::visible;
-use crate::source::Split;
+use crate::split::Split;
 
 /// What to do with a file that has lost something.
 const RESTORE: &str = "copy or download it again";

@@ -13,6 +13,8 @@ use flate2::bufread::MultiGzDecoder;
 use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 
+use sdpoint_core::hex;
+
 use crate::cifar::{CifarKind, Form};
 use crate::error::DataError;
 
@@ -339,11 +341,7 @@ fn checksum(path: &Path) -> io::Result<String> {
         }
         digest.update(&chunk[..count]);
     }
-    Ok(digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hex(&digest.finalize()))
 }
 
 #[cfg(test)]

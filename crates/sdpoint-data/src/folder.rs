@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::archive::refuse_archive;
-use crate::dataset::{Contents, Images};
+use crate::contents::{Contents, Images};
 use crate::decode::decode;
 use crate::decode::kind::ImageKind;
 use crate::error::{DataError, ImageError};
@@ -13,7 +13,7 @@ use crate::file::read_file;
 use crate::image::Image;
 use crate::layout::{check_classes, meant};
 use crate::names::{quoted, text_of};
-use crate::source::Split;
+use crate::split::Split;
 use crate::tree::{ClassTree, Entry, EntryOf, Kind, Store, choose, is_hidden};
 
 /// Lists one split. Files are not opened: a large data set has a million.

@@ -3,12 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::ImageError;
-
-/// The longest side of an image that is read.
-pub const MAX_SIDE: usize = 1 << 15;
-
-/// The most pixels of an image that is read: 192 MiB in RGB.
-pub const MAX_PIXELS: usize = 1 << 26;
+use crate::limits::{MAX_PIXELS, MAX_SIDE};
 
 /// An RGB image: 8 bits a channel, rows from the top, channels interleaved
 /// (HWC). Neither side is ever zero.

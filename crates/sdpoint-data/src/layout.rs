@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::{is_other_name, is_tar_name};
 use crate::error::DataError;
 use crate::names::{quoted, text_of};
-use crate::source::Split;
+use crate::split::Split;
 use crate::tree::{ClassTree, is_hidden, split_name};
 
 /// How many entries of a folder are looked at for a hint.

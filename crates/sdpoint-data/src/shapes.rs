@@ -16,13 +16,13 @@ mod turn;
 
 use rand::{Rng, RngExt};
 
-use crate::dataset::{Contents, Images};
+use crate::contents::{Contents, Images};
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::left_out::LeftOut;
-use crate::open::OpenOptions;
+use crate::options::OpenOptions;
 use crate::random::{Use, stream};
-use crate::source::Split;
+use crate::split::Split;
 use canvas::{Canvas, Colour, SIDE, Texture};
 use figure::Figure;
 use turn::direction;

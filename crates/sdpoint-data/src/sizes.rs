@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::dataset::Dataset;
-use crate::defaults::spread;
 use crate::error::DataError;
 
 /// Images that are looked at.
@@ -59,4 +58,21 @@ impl Sizes {
         let most = *self.counts.keys().max_by_key(area)?;
         (self.counts.len() > 1).then_some([least, most])
     }
+}
+
+impl Dataset {
+    /// The most frequent height and width among a sample of the images.
+    ///
+    /// # Errors
+    /// As for [`Sizes::of`].
+    pub fn native_size(&self) -> Result<[usize; 2], DataError> {
+        Ok(Sizes::of(self)?.commonest())
+    }
+}
+
+/// Up to `count` numbers below `len`, evenly spread: files are usually sorted by
+/// class, and all classes should be represented.
+pub(crate) fn spread(count: usize, len: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(len);
+    (0..count).map(move |i| i * len / count)
 }

@@ -12,7 +12,8 @@ use rand::{Rng, RngExt};
 use sdpoint_core::{EvalTransform, ExifOrientation, Preprocessing, TrainTransform};
 
 use crate::error::{DataError, ImageError};
-use crate::image::{Image, MAX_PIXELS};
+use crate::image::Image;
+use crate::limits::MAX_PIXELS;
 use resize::{Area, Resizer, whole};
 
 /// Channels of every image.

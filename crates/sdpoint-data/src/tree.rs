@@ -10,7 +10,7 @@ use std::hash::Hash;
 use crate::error::DataError;
 use crate::folder::is_image;
 use crate::left_out::LeftOut;
-use crate::source::Split;
+use crate::split::Split;
 
 /// How many levels of folders are descended into.
 const MAX_DEPTH: usize = 100;

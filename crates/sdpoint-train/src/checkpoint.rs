@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
-use crate::hex;
 use crate::plan::Plan;
+use sdpoint_core::hex;
 
 /// The checkpoint's name in the folder of a run.
 pub const FILE: &str = "checkpoint.safetensors";

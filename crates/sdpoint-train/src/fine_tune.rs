@@ -5,7 +5,7 @@ use sdpoint_engine::initial_weights;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::hex;
+use sdpoint_core::hex;
 
 /// The model that a run starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -38,8 +38,3 @@ pub use observer::{Observer, Progress, Silent};
 pub use plan::{CALIBRATION_IMAGES, Plan};
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{CHECKPOINT_EVERY, Outcome, Run};
-
-/// Bytes in hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}

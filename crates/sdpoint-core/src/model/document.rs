@@ -8,7 +8,10 @@ use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
 
-/// The metadata key under which the document is.
+/// The longest header that the safetensors format allows, in bytes.
+pub(super) const MAX_HEADER: u64 = 100_000_000;
+
+/// The metadata key of the document.
 pub(super) const KEY: &str = "sdpoint";
 
 /// What the digest reads as while it is computed.

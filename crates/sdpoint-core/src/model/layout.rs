@@ -1,8 +1,7 @@
-//! Which tensors a model file holds.
+//! The tensors of a model file.
 
 use crate::instance::Instance;
-use crate::network::STATISTICS_PREFIX;
-use crate::network::{Network, Norm};
+use crate::network::{Network, STATISTICS_PREFIX};
 use crate::weights::{Moments, Statistics, Weights};
 
 /// A tensor of the file: its name and shape.
@@ -14,24 +13,20 @@ pub(super) struct Slot {
 /// Names and shapes of all tensors in the order in which they are written:
 /// parameters, then mean and variance of each norm of each instance.
 ///
-/// They come one by one, because an absurd description can ask for more of
-/// them than memory holds.
+/// An iterator, because a malicious description can require more of them than
+/// fit in memory.
 pub(super) fn slots<'a>(
     network: &'a Network,
-    norms: &'a [Norm],
     instances: &'a [Instance],
 ) -> impl Iterator<Item = Slot> + 'a {
     let parameters = network.parameters().iter().map(|parameter| Slot {
         name: parameter.name.clone(),
         shape: parameter.shape.clone(),
     });
-    let firsts: Vec<usize> = instances
-        .iter()
-        .map(|&instance| first_own(network, norms, instance))
-        .collect();
-    let statistics = std::iter::zip(instances, firsts).flat_map(move |(&instance, first)| {
+    let statistics = instances.iter().flat_map(move |&instance| {
         let prefix = prefix(instance);
-        norms[first..].iter().flat_map(move |norm| {
+        let own = network.own_norms(instance);
+        network.norms()[own].iter().flat_map(move |norm| {
             ["running_mean", "running_var"].map(|kind| Slot {
                 name: format!("{prefix}{}.{kind}", norm.name),
                 shape: vec![norm.channels],
@@ -41,7 +36,7 @@ pub(super) fn slots<'a>(
     parameters.chain(statistics)
 }
 
-/// What the names of an instance's statistics start with.
+/// The prefix of the names of an instance's statistics.
 pub(super) fn prefix(instance: Instance) -> String {
     match instance {
         Instance::Full => String::new(),
@@ -49,17 +44,7 @@ pub(super) fn prefix(instance: Instance) -> String {
     }
 }
 
-/// As [`Network::own_norms`], for norms that are at hand.
-fn first_own(network: &Network, norms: &[Norm], instance: Instance) -> usize {
-    instance
-        .point()
-        .and_then(|id| network.point(id))
-        .map_or(0, |point| {
-            norms.partition_point(|norm| norm.layer <= point.layer())
-        })
-}
-
-/// The values for [`slots`]. The statistics have been checked to be there.
+/// The values for [`slots`]. All listed instances must have statistics.
 pub(super) fn values<'a>(
     weights: &'a Weights,
     statistics: &'a Statistics,
@@ -73,17 +58,17 @@ pub(super) fn values<'a>(
     weights.0.iter().map(Vec::as_slice).chain(moments)
 }
 
-/// Puts the values of all [`slots`] back into their places.
+/// The inverse of [`values`].
 pub(super) fn assemble(
     network: &Network,
-    norms: &[Norm],
     instances: &[Instance],
     values: Vec<Vec<f32>>,
 ) -> (Weights, Statistics) {
     let mut values = values.into_iter();
     let weights = values.by_ref().take(network.parameters().len()).collect();
     let own = instances.iter().map(|&instance| {
-        let moments = (first_own(network, norms, instance)..norms.len())
+        let moments = network
+            .own_norms(instance)
             .map_while(|_| {
                 let (mean, var) = (values.next()?, values.next()?);
                 Some(Moments { mean, var })
@@ -91,6 +76,6 @@ pub(super) fn assemble(
             .collect();
         (instance, moments)
     });
-    let statistics = Statistics::from_own(norms.len(), own);
+    let statistics = Statistics::from_own(network.norms().len(), own);
     (Weights(weights), statistics)
 }

@@ -11,14 +11,11 @@ use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
-use super::document::{BLANK_DIGEST, Document, Envelope, KEY, digest_place};
+use super::document::{BLANK_DIGEST, Document, Envelope, KEY, MAX_HEADER, digest_place};
 use super::layout::{self, Slot};
-use super::write::hex;
 use super::{FORMAT_VERSION, Feature, Misfit, Model, ModelError, check, feature};
+use crate::digest::hex;
 use crate::instance::Instance;
-
-/// The longest header that the safetensors format allows, in bytes.
-pub(super) const MAX_HEADER: u64 = 100_000_000;
 
 /// A header of a safetensors file, in the order of its text.
 struct Header {
@@ -135,7 +132,7 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
             return Err(not_safetensors(format!("it has two tensors '{name}'")));
         }
     }
-    if hex(hasher) != envelope.sha256 {
+    if hex(&hasher.finalize()) != envelope.sha256 {
         return Err(altered());
     }
 
@@ -265,10 +262,9 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     } = document;
     check::description(&network, &classes, &preprocessing, &instances)?;
     check::combinations(&instances, &combinations)?;
-    let norms = network.norms();
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
-    for Slot { name, shape } in layout::slots(&network, norms, &listed) {
+    for Slot { name, shape } in layout::slots(&network, &listed) {
         let Some(tensor) = stored.get_mut(&name) else {
             return Err(missing(name, &stored, &listed));
         };
@@ -288,7 +284,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     if let Some(tensor) = stored.into_keys().min() {
         return Err(Misfit::LeftOver { tensor, count });
     }
-    let (weights, statistics) = layout::assemble(&network, norms, &listed, values);
+    let (weights, statistics) = layout::assemble(&network, &listed, values);
     Ok(Model {
         network,
         weights,

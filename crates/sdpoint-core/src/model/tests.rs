@@ -98,11 +98,10 @@ fn load_bytes(bytes: &[u8]) -> Result<Model, ModelError> {
 /// changed before it was written.
 fn forged(change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>)) -> Vec<u8> {
     let model = model();
-    let norms = model.network.norms();
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
     let mut document = serde_json::to_value(Document::of(&model)).unwrap();
     let mut tensors: Vec<(Slot, Vec<f32>)> = std::iter::zip(
-        layout::slots(&model.network, norms, &instances),
+        layout::slots(&model.network, &instances),
         layout::values(&model.weights, &model.statistics, &instances).map(<[f32]>::to_vec),
     )
     .collect();

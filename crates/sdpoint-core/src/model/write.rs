@@ -9,11 +9,11 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use super::document::{BLANK_DIGEST, Document, KEY, digest_place};
+use super::document::{BLANK_DIGEST, Document, KEY, MAX_HEADER, digest_place};
 use super::layout::{self, Slot};
-use super::read::MAX_HEADER;
 use super::{Misfit, Model, ModelError, check};
 use crate::atomic::write_atomically;
+use crate::digest::hex;
 use crate::instance::Instance;
 
 pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
@@ -30,9 +30,8 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
     .and_then(|()| check::combinations(&model.instances, &model.combinations))
     .and_then(|()| check::learnt(model))
     .map_err(misfit)?;
-    let norms = model.network.norms();
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
-    let slots: Vec<Slot> = layout::slots(&model.network, norms, &instances).collect();
+    let slots: Vec<Slot> = layout::slots(&model.network, &instances).collect();
     let values: Vec<&[f32]> =
         layout::values(&model.weights, &model.statistics, &instances).collect();
     for (slot, values) in std::iter::zip(&slots, &values) {
@@ -94,12 +93,7 @@ pub(super) fn seal(header: &mut [u8], values: &[&[f32]]) {
         .expect("a hasher takes everything");
     }
     let place = digest_place(header, BLANK_DIGEST).expect("the header has a blank digest");
-    header[place].copy_from_slice(hex(hasher).as_bytes());
-}
-
-pub(super) fn hex(hasher: Sha256) -> String {
-    let digest = hasher.finalize();
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    header[place].copy_from_slice(hex(&hasher.finalize()).as_bytes());
 }
 
 fn write(out: &mut BufWriter<File>, header: &[u8], values: &[&[f32]]) -> io::Result<()> {

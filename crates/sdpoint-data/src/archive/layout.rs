@@ -7,7 +7,7 @@ use super::members::Members;
 use crate::error::DataError;
 use crate::folder::is_image;
 use crate::names::text_of;
-use crate::source::Split;
+use crate::split::Split;
 use crate::tree::{Kind, Store, is_hidden, split_name};
 
 /// How deep folders that are named like splits are looked for.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::members::Content;
 use super::samples;
-use crate::dataset::{Contents, Images};
+use crate::contents::{Contents, Images};
 use crate::decode::decode;
 use crate::error::{DataError, ImageError};
 use crate::file::{FileError, MAX_FILE, read_at};

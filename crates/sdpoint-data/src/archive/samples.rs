@@ -13,7 +13,7 @@ use super::links::Place;
 use crate::error::DataError;
 use crate::folder::is_image;
 use crate::names::quoted;
-use crate::open::OpenOptions;
+use crate::options::OpenOptions;
 use crate::tree::ClassTree;
 
 /// The longest member with a class that is read, in bytes.

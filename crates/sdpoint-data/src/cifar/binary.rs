@@ -6,7 +6,7 @@ use std::io::{BufReader, Cursor, Read};
 use super::{CifarKind, Form, Part, Store, Stored};
 use crate::error::DataError;
 use crate::file::open_file;
-use crate::source::Split;
+use crate::split::Split;
 
 /// The longest list of class names that is read, in bytes.
 const MAX_TEXT: u64 = 1 << 16;

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::{CifarKind, Form, PLANE, Part, Store, Stored, pickle};
 use crate::error::DataError;
 use crate::file::MAX_FILE;
-use crate::source::Split;
+use crate::split::Split;
 
 /// The longest list of class names that is read, in bytes.
 const MAX_NAMES: u64 = 1 << 20;

@@ -8,7 +8,7 @@ use super::{CifarKind, Form};
 use crate::archive::read_files;
 use crate::error::DataError;
 use crate::file::{FileError, open_file, read_at, read_file_up_to};
-use crate::source::Split;
+use crate::split::Split;
 
 /// The most bytes that an archive may unpack to: the official ones have 184
 /// million.

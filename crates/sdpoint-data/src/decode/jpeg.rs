@@ -18,7 +18,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::kind::ImageKind;
 use crate::error::ImageError;
-use crate::image::{Image, MAX_PIXELS, MAX_SIDE};
+use crate::image::Image;
+use crate::limits::{MAX_PIXELS, MAX_SIDE};
 use colour::{from_ycck, inks_to_rgb};
 use frame::Frame;
 use walk::{Colours, Walked, walk};

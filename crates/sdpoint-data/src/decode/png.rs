@@ -7,7 +7,8 @@ use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
 use super::exif;
 use super::kind::ImageKind;
 use crate::error::ImageError;
-use crate::image::{Image, MAX_PIXELS, check_size};
+use crate::image::{Image, check_size};
+use crate::limits::MAX_PIXELS;
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     // What iPhone apps are shipped with; its pixels are not those of PNG.

@@ -8,7 +8,8 @@ use super::exif;
 use super::kind::ImageKind;
 use super::png::without_alpha;
 use crate::error::ImageError;
-use crate::image::{Image, MAX_PIXELS, check_size};
+use crate::image::{Image, check_size};
+use crate::limits::MAX_PIXELS;
 
 /// Bytes of the header that has the length of the rest.
 const RIFF_HEADER: usize = 8;
