@@ -1,4 +1,4 @@
-//! Files that are either wholly there or not at all.
+//! Atomic writing of files: completely or not at all.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -7,22 +7,21 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// Writes a file so that a crash, a full disk or an error at any moment
-/// leaves what was at `path` before, or everything new, and nothing between.
+/// Writes a file atomically: after a crash, a full disk or an error at any
+/// moment, `path` has either its previous content or all of the new one.
 ///
-/// The data goes to a temporary file in the same folder, which is synced and
-/// then renamed; on an error it is removed. Only a process killed in the
-/// middle leaves it behind, as `.NAME.*.tmp`. An existing file keeps its
-/// permissions, and a symbolic link stays one: the file that it points to is
-/// replaced, or created where the link leads to nothing yet.
+/// The data is written to a temporary file in the same folder, which is synced
+/// and then renamed; on an error it is removed. Only a process that is killed
+/// leaves it behind, as `.NAME.*.tmp`. An existing file keeps its permissions,
+/// and a symbolic link remains one: its target is replaced, or created if it
+/// does not exist.
 ///
-/// Pipes and character devices such as `/dev/null` have no content to keep
-/// whole: they are written to directly. Opening a named pipe waits for its
-/// reader.
+/// Pipes and character devices such as `/dev/null` are written to directly.
+/// Opening a named pipe waits for its reader.
 ///
 /// # Errors
-/// Those of `write` and of the file system, with the path added; their kind
-/// is kept. Folders, block devices and sockets are refused.
+/// Those of `write` and of the file system, with the path added to the message
+/// and the same kind. Folders, block devices and sockets are rejected.
 pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -34,12 +33,12 @@ pub fn write_atomically(
     written.map_err(|error| cannot_write(path, &error))
 }
 
-/// Checks that [`write_atomically`] can write to `path` as things stand, so
-/// that hours of work do not end with nowhere to put their result: it creates
-/// the temporary file and removes it again. What is at `path` is not touched.
+/// Checks that [`write_atomically`] could write to `path` now, to be called
+/// before hours of work: creates the temporary file and removes it. An existing
+/// file is not touched.
 ///
-/// A file without any permission to write is refused, although it could be
-/// replaced: whoever made it so wants to keep it.
+/// A read-only file is rejected, although it could be replaced, as somebody
+/// meant to protect it.
 ///
 /// # Errors
 /// As [`write_atomically`].
@@ -55,12 +54,11 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
     checked.map_err(|error| cannot_write(path, &error))
 }
 
-/// The file that writing to `path` creates or replaces, with links followed,
-/// as an absolute path. `None` if it is no regular file but a pipe or a
-/// device.
+/// The absolute path of the file that writing to `path` creates or replaces,
+/// with links resolved. `None` for a pipe or a device.
 ///
 /// # Errors
-/// If nothing can be written there: see [`write_atomically`].
+/// If `path` cannot be written to: see [`write_atomically`].
 pub fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
     match Target::of(path) {
         Ok(Target::File { path, .. }) => Ok(Some(path)),
@@ -76,9 +74,9 @@ fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
     )
 }
 
-/// What is written to.
+/// The kind of thing that is written to.
 enum Target {
-    /// A regular file, or one that is to be created; all links are resolved.
+    /// A regular file, or one that is to be created. Links are resolved.
     File {
         path: PathBuf,
         old: Option<fs::Metadata>,
@@ -122,10 +120,10 @@ fn is_stream(_: &fs::Metadata) -> bool {
     false
 }
 
-/// A file that does not exist yet: in a folder that does.
+/// A file that does not exist yet, in an existing folder.
 fn new_file(path: &Path) -> io::Result<Target> {
-    // A link that leads to nothing is filled, not replaced. Links in circles
-    // are another error than "not found", so this ends.
+    // The missing target of a link is created, and the link kept. A cycle of links
+    // is another error than "not found", so the recursion ends.
     if let Ok(next) = fs::read_link(path) {
         return Target::of(&path.parent().unwrap_or(Path::new("")).join(next));
     }
@@ -171,7 +169,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Writes without a temporary file, to what is no file.
+/// Writes directly to a pipe or a device.
 fn stream(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -188,7 +186,7 @@ fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
     prefix.push(".");
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
-    // tempfile's default hides the file from other users.
+    // By default, tempfile creates files that other users cannot read.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     builder.tempfile_in(folder_of(target))
@@ -211,7 +209,7 @@ fn replace(
     NamedTempFile::from_parts(file, temporary)
         .persist(target)
         .map_err(|error| error.error)?;
-    // The rename itself lasts only once the folder is on disk.
+    // The rename is durable only once the folder is synced.
     #[cfg(unix)]
     File::open(folder_of(target))?.sync_all()?;
     Ok(())

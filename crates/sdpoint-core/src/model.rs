@@ -1,6 +1,6 @@
-//! The model file: one safetensors file that holds a network, what it has
-//! learnt, and what is needed to use it. `docs/model-file.md` describes the
-//! format.
+//! The model file: a safetensors file with a network, its weights and
+//! statistics, and everything needed to use it. `docs/model-file.md` describes
+//! the format.
 
 mod check;
 mod document;
@@ -22,13 +22,13 @@ use crate::preprocessing::Preprocessing;
 use crate::record::Record;
 use crate::weights::{Statistics, Weights};
 
-/// The version of the format that is written. All versions up to it are read.
+/// The format version that is written. All versions up to it are read.
 ///
-/// Since version 3 a file names the [`Feature`]s that it has; what is added
-/// to the format later is another feature, not another version.
+/// Since version 3, a file lists the [`Feature`]s that it has. Additions to the
+/// format are new features, not new versions.
 pub const FORMAT_VERSION: u32 = 3;
 
-/// A trained network with everything that using it takes.
+/// A trained network with everything needed to use it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
     /// The network.
@@ -39,34 +39,34 @@ pub struct Model {
     pub statistics: Statistics,
     /// Names of the classes, in the order of the logits.
     pub classes: Vec<String>,
-    /// How images become inputs.
+    /// How images are prepared.
     pub preprocessing: Preprocessing,
-    /// Every instance that has statistics, with its cost and, once measured,
-    /// its accuracy.
+    /// All instances that have statistics, with their cost and, if measured,
+    /// their accuracy.
     pub instances: Vec<Record>,
-    /// Cascades and ensembles of its instances, as measured when they were
-    /// fitted.
+    /// Cascades and ensembles of its instances, with their cost and accuracy as
+    /// measured when they were fitted.
     pub combinations: Vec<CombinedRecord>,
-    /// Where the model comes from: method, ratios, recipe, seed. For people
-    /// to read; nothing here depends on its form.
+    /// How the model was trained: method, ratios, recipe, seed. Informative
+    /// only, of any form.
     pub training: serde_json::Value,
 }
 
 /// A model file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// The file is missing or the system does not let it be read.
+    /// The file is missing or cannot be read.
     #[error("cannot read '{}': {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// The file could not be written; what was there before is unharmed.
+    /// The file could not be written. A previous file is unharmed.
     #[error(transparent)]
     Write(io::Error),
-    /// The file is something else.
+    /// The file is not a safetensors file.
     #[error("'{}' is not a safetensors file: {problem}", path.display())]
     NotSafetensors {
         /// The file.
@@ -74,7 +74,7 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
-    /// The end of the file is missing.
+    /// The file is truncated.
     #[error(
         "'{}' is truncated: it has {size} bytes and should have {expected}; \
          copy or download it again",
@@ -85,10 +85,10 @@ pub enum ModelError {
         path: PathBuf,
         /// Its size in bytes.
         size: u64,
-        /// The size that it should have, as far as can be told.
+        /// The size that it should have at least.
         expected: u64,
     },
-    /// A safetensors file of other origin.
+    /// A safetensors file of another program.
     #[error(
         "'{}' holds tensors but no sdpoint description: \
          import it into a network instead of opening it as a model",
@@ -100,7 +100,7 @@ pub enum ModelError {
     },
     /// The file is from a later version of this program.
     #[error(
-        "'{}' has format version {version}, but this program knows versions \
+        "'{}' has format version {version}, but this program supports versions \
          up to {FORMAT_VERSION}: update it",
         path.display()
     )]
@@ -110,9 +110,9 @@ pub enum ModelError {
         /// The version of its format.
         version: u64,
     },
-    /// The file needs something that this program does not know.
+    /// The file has a feature that this program does not support.
     #[error(
-        "'{}' has {} that this program does not know: update it",
+        "'{}' has {} that this program does not support: update it",
         path.display(),
         named(features)
     )]
@@ -122,7 +122,7 @@ pub enum ModelError {
         /// The features' names.
         features: Vec<String>,
     },
-    /// The content is not what was written.
+    /// The content does not match its checksum.
     #[error(
         "'{}' was altered after it was written: its content does not match \
          its checksum; copy or download it again",
@@ -132,7 +132,7 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
     },
-    /// The description is not of the form that its version has.
+    /// The description does not have the form of its version.
     #[error("the description in '{}' is malformed: {problem}", path.display())]
     Malformed {
         /// The file.
@@ -140,17 +140,17 @@ pub enum ModelError {
         /// What is wrong.
         problem: String,
     },
-    /// The parts do not fit together.
-    #[error("the model in '{}' contradicts itself: {misfit}", path.display())]
+    /// Parts of the model are inconsistent.
+    #[error("the model in '{}' is inconsistent: {misfit}", path.display())]
     Misfit {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The inconsistency.
         misfit: Misfit,
     },
 }
 
-/// The first few of the features that a file names, quoted.
+/// The names of the first few features, quoted.
 fn named(features: &[String]) -> String {
     const SHOWN: usize = 5;
     let one = |name: &String| format!("'{}'", name.escape_debug().take(40).collect::<String>());
@@ -164,38 +164,36 @@ fn named(features: &[String]) -> String {
 }
 
 impl Model {
-    /// Reads a model file and checks it whole.
+    /// Reads a model file and checks all of it.
     ///
-    /// The file may come from anywhere: nothing larger than the file itself
-    /// is ever allocated on its word.
+    /// The file may be untrusted: sizes in it never cause an allocation larger
+    /// than the file.
     ///
     /// # Errors
-    /// If the file cannot be read, is no model file, is damaged, is of a
-    /// newer format, or contradicts itself.
+    /// If the file cannot be read, is not a model file, is damaged, has a newer
+    /// format, or is inconsistent.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
         read::load(path.as_ref())
     }
 
-    /// As [`Model::load`], from the bytes of a file, which may come from
-    /// anywhere just as well.
+    /// As [`Model::load`], from the bytes of a file, which may be untrusted, too.
     ///
     /// # Errors
-    /// As [`Model::load`]; the errors call the file `bytes in memory`.
+    /// As [`Model::load`]; the path in errors is `bytes in memory`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
         read::read(Path::new("bytes in memory"), bytes.len() as u64, bytes)
     }
 
-    /// Writes the model file, whole or not at all; see
+    /// Writes the model file atomically; see
     /// [`write_atomically`](crate::write_atomically).
     ///
     /// # Errors
-    /// If the parts of the model do not fit together or the file cannot be
-    /// written.
+    /// If the model is inconsistent or the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), ModelError> {
         write::save(self, path.as_ref())
     }
 
-    /// What is known of an instance, if the model has it.
+    /// The record of an instance, if the model has it.
     pub fn record(&self, instance: Instance) -> Option<&Record> {
         self.instances
             .iter()

@@ -1,4 +1,4 @@
-//! From a budget to an instance.
+//! Selection of the instance for a budget.
 
 mod budget;
 mod choice;
@@ -18,59 +18,60 @@ use crate::combination::CombinedRecord;
 use crate::instance::Instance;
 use crate::record::Record;
 
-/// How long each instance takes, as far as it is known.
+/// The latency of each instance, as far as it is known.
 pub type Times = BTreeMap<Instance, Duration>;
 
-/// A budget for which there is no instance.
+/// Why no instance can be selected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SelectError {
-    /// There is nothing to choose from.
+    /// The model has no instances.
     #[error("the model has no instances")]
     Empty,
-    /// No instance keeps the budget.
+    /// No instance fits the budget.
     #[error(
         "no instance fits {}: {} is {instance}, which takes a budget of {needed}",
-        budget.told_from(needed),
+        budget.distinct_from(needed),
         best_of(budget)
     )]
     NoneFits {
         /// The budget.
         budget: Budget,
-        /// The instance that comes nearest.
+        /// The instance that is closest to fitting.
         instance: Instance,
-        /// The budget, of the same kind, that would have been enough.
+        /// The least budget of the same kind that this instance fits.
         needed: Budget,
     },
-    /// The instance asked for is not among them.
+    /// The requested instance does not exist.
     #[error("the model has no instance {instance}; the nearest are {nearest}")]
     Unknown {
-        /// The instance asked for.
+        /// The requested instance.
         instance: Instance,
         /// The most similar names.
         nearest: String,
     },
-    /// An accuracy was asked for, but none was measured.
-    #[error("no instance of the model was evaluated, so none is known to be {0} right")]
+    /// An accuracy was requested, but none was measured.
+    #[error("no instance of the model was evaluated, so none is known to have an accuracy of {0}")]
     NotEvaluated(Budget),
-    /// There is no such cascade or ensemble.
+    /// There is no cascade or ensemble within the limit.
     #[error("the model has no {kind} of at most {}", combined_limit(*limit, *cheapest))]
     NoCombination {
         /// Cascade or ensemble.
         kind: &'static str,
-        /// The share that it may cost on average.
+        /// The limit on its mean cost, as a share of the most expensive
+        /// instance's.
         limit: f64,
-        /// The least share that one of the kind costs, if there is any.
+        /// The mean cost of the cheapest of the kind, if there is any.
         cheapest: Option<f64>,
     },
-    /// A time was asked for, but none is known.
+    /// A latency was requested, but none is known.
     #[error("it is not known how long any instance takes")]
     NotTimed,
 }
 
-/// The most that a combination may cost next to what the cheapest does, in
-/// as many digits as tell the two apart.
+/// The limit and the cost of the cheapest combination, with enough digits to
+/// distinguish the two.
 fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
-    let of = "of the dearest instance's cost";
+    let of = "of the most expensive instance's cost";
     let Some(cheapest) = cheapest else {
         return format!("{} {of}", percent(limit, 1));
     };
@@ -82,7 +83,7 @@ fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
     format!("{limit} {of}: the cheapest takes {cheapest} on average")
 }
 
-/// What the nearest instance is called where none fits.
+/// A description of the instance that is closest to fitting.
 fn best_of(budget: &Budget) -> &'static str {
     match budget {
         Budget::Latency(_) => "the fastest",
@@ -91,7 +92,7 @@ fn best_of(budget: &Budget) -> &'static str {
     }
 }
 
-/// The instance for a budget, where nothing is known of time; see
+/// Selects the instance for a budget when no latencies are known; see
 /// [`select_timed`].
 ///
 /// # Errors
@@ -100,32 +101,33 @@ pub fn select(records: &[Record], budget: Budget) -> Result<Choice, SelectError>
     select_timed(records, &Times::new(), budget)
 }
 
-/// The instance for a budget: the most accurate, as measured, of those that
-/// fit, and of equals the cheapest; so it always lies on the Pareto frontier
-/// of what fits. Where none that fits was measured, the dearest. For
-/// [`Budget::MinAccuracy`], the cheapest of those that are accurate enough.
+/// Selects the instance for a budget: of those that fit, the one with the
+/// highest measured accuracy, and of equally accurate ones the cheapest. So it
+/// is always on the Pareto frontier of those that fit. If none of them was
+/// measured, the most expensive. For [`Budget::MinAccuracy`], the cheapest of
+/// those that are accurate enough.
 ///
-/// "Cheap" means few multiply-accumulates, and for [`Budget::Latency`] little
-/// time; instances that `times` lacks do not fit that one.
+/// Cost is measured in multiply-accumulates, and for [`Budget::Latency`] in
+/// time; instances that are not in `times` do not fit a latency.
 ///
 /// # Errors
-/// If no instance fits, or if the one asked for does not exist.
+/// If no instance fits, or the requested one does not exist.
 pub fn select_timed(
     records: &[Record],
     times: &Times,
     budget: Budget,
 ) -> Result<Choice, SelectError> {
-    let dearest = records.iter().map(|record| record.macs).max();
-    let dearest = dearest.ok_or(SelectError::Empty)?;
+    let highest_cost = records.iter().map(|record| record.macs).max();
+    let highest_cost = highest_cost.ok_or(SelectError::Empty)?;
     let pool = Pool {
-        dearest,
+        highest_cost,
         times,
         budget,
     };
     if let Budget::Instance(instance) = budget {
         let found = records.iter().find(|record| record.instance == instance);
         return found
-            .map(|record| pool.choice(record, Reason::Asked))
+            .map(|record| pool.choice(record, Reason::Requested))
             .ok_or_else(|| SelectError::Unknown {
                 instance,
                 nearest: nearest(records, instance),
@@ -148,24 +150,24 @@ pub fn select_timed(
         .into_iter()
         .min_by(|a, b| pool.cost(b, a).then(a.instance.cmp(&b.instance)));
     if let Some(record) = unmeasured {
-        return Ok(pool.choice(record, Reason::Dearest { fitting }));
+        return Ok(pool.choice(record, Reason::MostExpensive { fitting }));
     }
     Err(pool.none(records))
 }
 
-/// What instances are compared by.
+/// What a comparison of instances depends on.
 struct Pool<'a> {
-    dearest: u64,
+    highest_cost: u64,
     times: &'a Times,
     budget: Budget,
 }
 
 impl Pool<'_> {
     fn share(&self, record: &Record) -> f64 {
-        if self.dearest == 0 {
+        if self.highest_cost == 0 {
             1.0
         } else {
-            record.macs as f64 / self.dearest as f64
+            record.macs as f64 / self.highest_cost as f64
         }
     }
 
@@ -176,7 +178,7 @@ impl Pool<'_> {
     fn fits(&self, record: &Record) -> bool {
         match self.budget {
             Budget::Instance(instance) => record.instance == instance,
-            // What was printed and read again must still fit.
+            // A share that was printed and parsed again must still fit.
             Budget::Share(limit) => self.share(record) <= limit * (1.0 + 1e-9),
             Budget::Macs(limit) => record.macs <= limit,
             Budget::Latency(limit) => self.time(record).is_some_and(|time| time <= limit),
@@ -186,7 +188,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Which of two costs less, in what the budget counts.
+    /// Compares costs in the budget's unit.
     fn cost(&self, a: &Record, b: &Record) -> Ordering {
         match self.budget {
             Budget::Latency(_) => self.time(a).cmp(&self.time(b)),
@@ -194,7 +196,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Which of two that fit and were measured comes first.
+    /// Orders two instances that fit and were measured, the better one first.
     fn compare(&self, a: &Record, b: &Record) -> Ordering {
         let accuracy = || {
             let [a, b] = [a, b].map(|r| measured(r).unwrap_or(f64::NEG_INFINITY));
@@ -218,7 +220,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Why none fits, and what would have been needed.
+    /// The error when none fits, with the budget that would be needed.
     fn none(&self, records: &[Record]) -> SelectError {
         let order = |a: &&Record, b: &&Record| self.cost(a, b).then(a.instance.cmp(&b.instance));
         let found = match self.budget {
@@ -243,8 +245,8 @@ impl Pool<'_> {
         }
     }
 
-    /// A budget that a record fits, in so few digits that it can be read and
-    /// given as it is shown.
+    /// The least budget that a record fits, rounded so that it still fits when
+    /// printed and parsed again.
     fn needed(&self, record: &Record) -> Budget {
         match self.budget {
             Budget::Share(_) => {
@@ -264,7 +266,7 @@ impl Pool<'_> {
     }
 }
 
-/// The least number of at most three digits, and zeros, that is no less.
+/// Rounds up to three significant digits.
 fn three_digits_up(number: u64) -> u64 {
     let mut unit = 1;
     while number.div_ceil(unit) > 999 {
@@ -273,24 +275,24 @@ fn three_digits_up(number: u64) -> u64 {
     number.div_ceil(unit).saturating_mul(unit)
 }
 
-/// The most accurate of some combinations that costs, on average, at most a
-/// share of the dearest instance; of equals the cheapest. All are of one
-/// `kind`.
+/// Selects the most accurate combination whose mean cost is at most `limit`, a
+/// share of the most expensive instance's cost; of equally accurate ones the
+/// cheapest. All are of one `kind`, which errors name.
 ///
 /// # Errors
-/// If none is so cheap.
+/// If none is cheap enough.
 pub fn select_combined<'a>(
     records: &[Record],
     combinations: impl IntoIterator<Item = &'a CombinedRecord>,
     kind: &'static str,
     limit: f64,
 ) -> Result<&'a CombinedRecord, SelectError> {
-    let dearest = records.iter().map(|record| record.macs).max();
-    let dearest = dearest.unwrap_or(0).max(1) as f64;
-    let share = |record: &CombinedRecord| record.macs as f64 / dearest;
+    let highest_cost = records.iter().map(|record| record.macs).max();
+    let highest_cost = highest_cost.unwrap_or(0).max(1) as f64;
+    let share = |record: &CombinedRecord| record.macs as f64 / highest_cost;
     let all: Vec<&CombinedRecord> = combinations.into_iter().collect();
     // Mean costs are rounded.
-    let most = limit * dearest * (1.0 + 1e-9) + 0.5;
+    let most = limit * highest_cost * (1.0 + 1e-9) + 0.5;
     let fits = all.iter().filter(|record| record.macs as f64 <= most);
     let best = fits.min_by(|a, b| b.top1.total_cmp(&a.top1).then(a.macs.cmp(&b.macs)));
     best.copied().ok_or_else(|| SelectError::NoCombination {
@@ -303,9 +305,9 @@ pub fn select_combined<'a>(
     })
 }
 
-/// Which of some `(cost, accuracy)` pairs lie on the Pareto frontier: no
-/// other is at least as good in both and better in one. An accuracy that is
-/// not a number is never on it.
+/// Which of some `(cost, accuracy)` pairs are on the Pareto frontier: no other
+/// pair is at least as good in both and better in one. A pair whose accuracy is
+/// NaN is not.
 pub fn pareto(points: &[(u64, f64)]) -> Vec<bool> {
     let mut order: Vec<usize> = (0..points.len())
         .filter(|&i| !points[i].1.is_nan())
@@ -378,11 +380,11 @@ mod tests {
         let choice = pick(Budget::Macs(61));
         assert_eq!(choice.instance.to_string(), "2@0.5");
         let choice = pick(Budget::Instance(Instance::Full));
-        assert_eq!((choice.macs, choice.reason), (100, Reason::Asked));
+        assert_eq!((choice.macs, choice.reason), (100, Reason::Requested));
     }
 
     #[test]
-    fn without_measurements_the_dearest_is_chosen() {
+    fn without_measurements_the_most_expensive_is_chosen() {
         let mut records = curve();
         for record in &mut records {
             record.top1 = None;
@@ -390,7 +392,7 @@ mod tests {
         records.push(Record::unmeasured("8@0.5".parse().unwrap(), 100));
         let choice = select(&records, Budget::Share(0.6)).unwrap();
         assert_eq!(choice.instance.to_string(), "2@0.5");
-        assert_eq!(choice.reason, Reason::Dearest { fitting: 2 });
+        assert_eq!(choice.reason, Reason::MostExpensive { fitting: 2 });
         let choice = select(&records, Budget::Share(1.0)).unwrap();
         assert_eq!(choice.instance, Instance::Full);
     }
@@ -462,12 +464,12 @@ mod tests {
     }
 
     /// What fits, written down once more from the meaning of each budget.
-    fn keeps(record: &Record, dearest: u64, times: &Times, budget: Budget) -> bool {
+    fn keeps(record: &Record, highest_cost: u64, times: &Times, budget: Budget) -> bool {
         match budget {
             Budget::Macs(limit) => record.macs <= limit,
             // All of nothing is all of it.
-            Budget::Share(limit) if dearest == 0 => limit >= 1.0,
-            Budget::Share(limit) => record.macs as f64 <= limit * dearest as f64,
+            Budget::Share(limit) if highest_cost == 0 => limit >= 1.0,
+            Budget::Share(limit) => record.macs as f64 <= limit * highest_cost as f64,
             Budget::Latency(limit) => times.get(&record.instance).is_some_and(|t| *t <= limit),
             Budget::MinAccuracy(least) => record.top1.is_some_and(|top1| top1 >= least),
             Budget::Instance(instance) => record.instance == instance,
@@ -485,8 +487,8 @@ mod tests {
             let times: Times = std::iter::zip(&records, times)
                 .filter_map(|(r, ms)| Some((r.instance, Duration::from_millis(ms?))))
                 .collect();
-            let dearest = records.iter().map(|r| r.macs).max().unwrap();
-            let keeps = |record: &Record, budget| keeps(record, dearest, &times, budget);
+            let highest_cost = records.iter().map(|r| r.macs).max().unwrap();
+            let keeps = |record: &Record, budget| keeps(record, highest_cost, &times, budget);
             let fits: Vec<&Record> = records.iter().filter(|r| keeps(r, budget)).collect();
             let cost = |record: &Record| match budget {
                 Budget::Latency(_) => times[&record.instance].as_millis() as u64,
@@ -497,12 +499,12 @@ mod tests {
                     let chosen = fits.iter().find(|r| r.instance == choice.instance);
                     let chosen = chosen.expect("what is chosen fits");
                     for other in &fits {
-                        let no_dearer = cost(chosen) <= cost(other);
+                        let no_costlier = cost(chosen) <= cost(other);
                         let fine = match (chosen.top1, other.top1, budget) {
                             (Some(a), Some(b), Budget::MinAccuracy(_)) => {
-                                cost(chosen) < cost(other) || no_dearer && a >= b
+                                cost(chosen) < cost(other) || no_costlier && a >= b
                             }
-                            (Some(a), Some(b), _) => a > b || a == b && no_dearer,
+                            (Some(a), Some(b), _) => a > b || a == b && no_costlier,
                             (None, None, _) => cost(chosen) >= cost(other),
                             (Some(_), None, _) => true,
                             (None, Some(_), _) => false,

@@ -1,11 +1,11 @@
 //! `tar:PATH`: images in archives, read without unpacking them to disk.
 //!
-//! Two layouts are known, told apart archive by archive: the tree of
-//! `folder:` (`train/CLASS/….jpg`), read by the same code, and WebDataset's
-//! samples (`KEY.jpg` with `KEY.cls`). What belongs to which split is said by
-//! the members' paths or by the archive's name (`train-000000.tar`). Of a
-//! plain archive only the members' places are kept in memory; a compressed one
-//! cannot be read out of order, so its images' bytes are kept.
+//! Two layouts are supported and detected per archive: the tree of `folder:`
+//! (`train/CLASS/….jpg`), read by the same code, and WebDataset's samples
+//! (`KEY.jpg` with `KEY.cls`). The split of a member follows from its path or
+//! from the archive's name (`train-000000.tar`). Of a plain archive, only the
+//! members' offsets are kept in memory. A compressed one cannot be read out of
+//! order, so its images are kept in compressed form.
 
 mod format;
 mod layout;
@@ -38,8 +38,8 @@ use pictures::{Picture, into_contents};
 use samples::Shard;
 use stream::read_passed;
 
-/// Lists one split of the archives at `paths`, each an archive, a folder that
-/// holds archives, or a pattern for several.
+/// Lists one split of the archives at `paths`, each an archive, a folder of
+/// archives, or a pattern.
 pub(crate) fn open(
     paths: &[PathBuf],
     split: Split,
@@ -117,7 +117,7 @@ pub(crate) fn open(
     Ok(into_contents(archives, tree, numbered))
 }
 
-/// The names that the split goes by, the preferred one first.
+/// The possible names of the split, the preferred one first.
 fn names_of(split: Split, parts: &[Part]) -> Vec<String> {
     let names = split.names().iter();
     let there = names.filter(|&name| parts.iter().any(|part| part.name == *name));
@@ -178,8 +178,8 @@ fn add_archives(
     Ok(())
 }
 
-/// The files of these names in the folder `folder` of an archive, or, where it
-/// has no such folder, at its top. It may unpack to `limit` bytes.
+/// The files of these names in the folder `folder` of an archive, or at its top
+/// level if it has no such folder. It may unpack to at most `limit` bytes.
 pub(crate) fn read_files(
     path: &Path,
     folder: &str,
@@ -215,7 +215,7 @@ pub(crate) fn read_files(
     Ok(files)
 }
 
-/// One archive that was listed.
+/// A listed archive.
 struct Archive<'a> {
     number: usize,
     path: &'a Path,
@@ -223,12 +223,12 @@ struct Archive<'a> {
     members: Members,
 }
 
-/// What an archive has of a split by one of its names.
+/// The part of an archive that belongs to a split, under one of its names.
 struct Part {
     name: &'static str,
-    /// Whether its classes were told by members, as in WebDataset.
+    /// Whether its classes were read from members, as in WebDataset.
     has_samples: bool,
-    /// How its images' classes might be had, where they have none.
+    /// A hint how to give its images classes, if they have none.
     hint: Option<String>,
     tree: ClassTree<Picture>,
 }
@@ -274,7 +274,7 @@ impl<'a> Archive<'a> {
         let parts = roots.map(|root| self.part(root.name, root.folder));
         let mut parts = parts.collect::<Result<Vec<Part>, _>>()?;
         if let Some(first) = parts.first_mut() {
-            // Whose members these would have been, nobody knows.
+            // It is not known which split these members would belong to.
             first.tree.left_out.merge(self.members.left_out.clone());
         }
         Ok(parts)
@@ -322,7 +322,7 @@ impl<'a> Archive<'a> {
             }
             tree
         };
-        // Samples whose classes are nowhere look like one class, or like none.
+        // Samples without classes look like a single class, or none.
         let unlabelled = tree.filled() < 2;
         let hint = if unlabelled { shard.hint() } else { None };
         left_out.merge(std::mem::take(&mut tree.left_out));
@@ -335,8 +335,8 @@ impl<'a> Archive<'a> {
         })
     }
 
-    /// The images of a tree, which are given by their numbers among the files,
-    /// with their bytes, or where these are.
+    /// The images of a tree, given by their numbers among the files, with their
+    /// bytes or the location of these.
     fn pictures(
         &self,
         tree: ClassTree<usize>,
@@ -352,7 +352,7 @@ impl<'a> Archive<'a> {
         let passed: HashSet<usize> = members.filter(is_passed).collect();
         let mut late = HashMap::new();
         if !passed.is_empty() {
-            // Links led to members whose paths did not tell that they matter.
+            // Links led to members whose own paths did not look relevant.
             late = read_passed(self.path, &mut { self.options.archive_bytes }, &passed)?;
         }
         Ok(tree.map(|file| {
@@ -369,7 +369,7 @@ impl<'a> Archive<'a> {
         }))
     }
 
-    /// The bytes of a member, if there are no more than `limit`.
+    /// The bytes of a member, if they are at most `limit`.
     fn bytes(&self, place: Place, limit: usize) -> Result<Vec<u8>, DataError> {
         let too_long = || DataError::File {
             path: self.path.to_owned(),

@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// In place of an image's class: the image is unreadable and left out.
+/// Marks an unreadable image, in place of its class.
 pub(crate) const MISSING: u32 = u32::MAX;
 
-/// Images as the network takes them, with their labels. When it is dropped,
-/// its memory goes back to the loader that made it.
+/// A batch of network inputs with their labels. Dropping it returns its memory
+/// to its loader.
 #[derive(Debug)]
 pub struct Batch {
     /// Normalised values, `images × height × width × 3` (NHWC).
@@ -18,7 +18,7 @@ pub struct Batch {
     pool: Arc<Pool>,
 }
 
-/// Memory of batches that are done with.
+/// Memory of dropped batches, for reuse.
 #[derive(Debug, Default)]
 pub(crate) struct Pool(Mutex<Vec<Vec<f32>>>);
 
@@ -41,7 +41,7 @@ impl Batch {
         }
     }
 
-    /// Moves the images together, so that those without a class are gone.
+    /// Removes the images without a class.
     pub(crate) fn close_gaps(&mut self) {
         let len = self.images.len() / self.labels.len().max(1);
         let mut kept = 0;
@@ -60,7 +60,7 @@ impl Batch {
         self.images.truncate(kept * len);
     }
 
-    /// How many images there are; at least one.
+    /// The number of images, at least one.
     #[expect(clippy::len_without_is_empty, reason = "a loader makes no empty batch")]
     pub fn len(&self) -> usize {
         self.labels.len()

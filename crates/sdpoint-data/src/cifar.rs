@@ -34,7 +34,7 @@ pub enum CifarKind {
     Cifar100,
 }
 
-/// A form in which the data sets are published.
+/// A format in which the data sets are published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Binary,
@@ -148,7 +148,7 @@ impl CifarKind {
     }
 }
 
-/// The files of a split, in whatever form they are there, with their labels.
+/// The files of a split, in whichever format is present, with their labels.
 pub(crate) fn open(kind: CifarKind, root: &Path, split: Split) -> Result<Contents, DataError> {
     let (form, store) = locate(kind, root, split)?;
     let (classes, read): (_, ReadPart) = match form {
@@ -172,8 +172,8 @@ pub(crate) fn open(kind: CifarKind, root: &Path, split: Split) -> Result<Content
 /// Reads a file of records and adds its labels.
 type ReadPart = fn(CifarKind, Split, Stored, &mut Vec<u32>) -> Result<Part, DataError>;
 
-/// Where a data set's files are, by what is there: unpacked ones before
-/// archives, binary ones before those of Python.
+/// Finds a data set's files: unpacked ones are preferred to archives, and
+/// binary ones to Python's.
 fn locate(kind: CifarKind, root: &Path, split: Split) -> Result<(Form, Store), DataError> {
     let forms = [Form::Binary, Form::Python];
     if !fs::metadata(root).map_err(DataError::io(root))?.is_dir() {
@@ -236,8 +236,7 @@ fn nothing(kind: CifarKind, root: &Path) -> DataError {
 /// A file of records.
 struct Part {
     file: Stored,
-    /// Where the first image's pixels are, and how far the next one's are from
-    /// there, in bytes.
+    /// Offset of the first image's pixels, and stride between images, in bytes.
     first: usize,
     stride: usize,
 }
@@ -275,7 +274,7 @@ impl Images for Records {
     }
 
     fn key(&self, index: usize) -> String {
-        // The same in every form in which the images are published.
+        // The same in all formats.
         index.to_string()
     }
 

@@ -15,12 +15,12 @@ use crate::random::{Use, stream};
 use crate::source::Source;
 use crate::split::Split;
 
-/// A split of a source, or a selection of its images. Cheap to clone: clones
+/// A split of a source, or a selection of its images. Cloning is cheap: clones
 /// and selections share decoded images and the record of unreadable ones.
 #[derive(Clone)]
 pub struct Dataset {
     shared: Arc<Shared>,
-    /// Numbers of the selected images; all of them where there is none.
+    /// Numbers of the selected images; `None` for all.
     selection: Option<Arc<[usize]>>,
 }
 
@@ -82,7 +82,7 @@ impl Dataset {
         }
     }
 
-    /// How many images there are; at least one.
+    /// The number of images, at least one.
     #[expect(clippy::len_without_is_empty, reason = "no source opens empty")]
     pub fn len(&self) -> usize {
         self.selection
@@ -121,10 +121,10 @@ impl Dataset {
         self.shared.contents.images.name(self.number(index))
     }
 
-    /// Image `index`, from memory where it was decoded before and kept.
+    /// Image `index`, from the cache if it was decoded before.
     ///
     /// # Errors
-    /// The image is unreadable.
+    /// If the image is unreadable.
     ///
     /// # Panics
     /// `index` is not below [`len`](Self::len).
@@ -151,13 +151,13 @@ impl Dataset {
         Ok(image)
     }
 
-    /// Image `index` with its class, for training: in place of an unreadable
-    /// image the next readable one with that one's class, so that an epoch has
-    /// as many steps as without it. The unreadable one is recorded: see
-    /// [`skipped`](Self::skipped).
+    /// Image `index` with its class, for training. An unreadable image is
+    /// replaced by the next readable one, with that one's class, so that the
+    /// number of steps of an epoch stays the same. The unreadable one is
+    /// recorded: see [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// More images were unreadable than may be skipped, or all of a class.
+    /// If more images were unreadable than may be skipped, or all of a class.
     ///
     /// # Panics
     /// `index` is not below [`len`](Self::len).
@@ -165,8 +165,8 @@ impl Dataset {
         self.sample_prepared(index, |_| Ok(()))
     }
 
-    /// As [`sample`](Self::sample), where an image that `prepare` refuses
-    /// counts as unreadable, too.
+    /// As [`sample`](Self::sample), where an image counts as unreadable, too, if
+    /// `prepare` fails.
     pub(crate) fn sample_prepared(
         &self,
         index: usize,
@@ -183,8 +183,8 @@ impl Dataset {
             .too_many_unreadable(self.len(), self.len().saturating_sub(1)))
     }
 
-    /// Image `index` with its class, for measuring: nothing if it is
-    /// unreadable, which is recorded.
+    /// Image `index` with its class, for evaluation. `None` if it is unreadable,
+    /// which is recorded.
     ///
     /// # Errors
     /// As for [`sample`](Self::sample).
@@ -195,8 +195,8 @@ impl Dataset {
         self.usable(index, |_| Ok(()))
     }
 
-    /// As [`readable`](Self::readable), where an image that `prepare` refuses
-    /// counts as unreadable, too.
+    /// As [`readable`](Self::readable), where an image counts as unreadable, too,
+    /// if `prepare` fails.
     pub(crate) fn usable(
         &self,
         index: usize,
@@ -221,8 +221,8 @@ impl Dataset {
         }
     }
 
-    /// The unreadable images found so far in the split, each with what is wrong
-    /// with it, in the split's order.
+    /// The unreadable images found so far in the split, each with the problem, in
+    /// the split's order.
     pub fn skipped(&self) -> Vec<String> {
         self.shared.skipped().values().cloned().collect()
     }
@@ -232,12 +232,11 @@ impl Dataset {
         &self.shared.contents.left_out
     }
 
-    /// Makes sure that every class has an image that can be read, before
-    /// hours of work depend on it: reads one of each, or more where the first
-    /// ones are unreadable.
+    /// Checks that every class has a readable image, to be called before hours
+    /// of work: reads one of each, or more if the first ones are unreadable.
     ///
     /// # Errors
-    /// A class has none, or more images were unreadable than may be skipped.
+    /// If a class has none, or more images were unreadable than may be skipped.
     pub fn check_classes(&self) -> Result<(), DataError> {
         let mut missing = self.classes().len();
         let mut found = vec![false; missing];
@@ -257,7 +256,7 @@ impl Dataset {
     /// The images of the given numbers, in that order.
     ///
     /// # Errors
-    /// There are none, or one is not below [`len`](Self::len).
+    /// If there are none, or one is not below [`len`](Self::len).
     pub fn select(&self, indices: &[usize]) -> Result<Dataset, DataError> {
         if let Some(index) = indices.iter().find(|&&i| i >= self.len()) {
             return Err(DataError::Option(format!(
@@ -274,12 +273,11 @@ impl Dataset {
         })
     }
 
-    /// `count` images, as many of each class as can be, chosen at random by
-    /// `seed` and kept in the data set's order; all images where `count` is
-    /// not below their number.
+    /// `count` random images, balanced over the classes as far as possible, in
+    /// the data set's order; all images if `count` is at least their number.
     ///
     /// # Errors
-    /// `count` is zero.
+    /// If `count` is zero.
     pub fn balanced(&self, count: usize, seed: u64) -> Result<Dataset, DataError> {
         if count >= self.len() {
             return Ok(self.clone());
@@ -330,7 +328,7 @@ impl fmt::Debug for Dataset {
 }
 
 impl Shared {
-    /// Takes `bytes` from what may still be kept in memory.
+    /// Reserves `bytes` of the cache, if they are free.
     fn reserve(&self, bytes: usize) -> bool {
         self.cache_left
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
@@ -348,7 +346,8 @@ impl Shared {
         let new = !skipped.contains_key(&number);
         skipped.entry(number).or_insert_with(|| error.to_string());
         let count = skipped.len();
-        // Only an image more can make a class's images all unreadable.
+        // The class can become unreadable only through an image that was not yet
+        // recorded.
         let class = self.contents.labels[number];
         let images = self.images_of_class[class as usize];
         let of_class = || {

@@ -1,8 +1,8 @@
 //! Image files to RGB.
 //!
-//! Every kind of file has a module of its own; [`kind`] tells them apart by
-//! their first bytes and lists the names that they have. A decoder that panics
-//! on a damaged file gives an error like any other.
+//! Each kind of file has a module of its own. [`kind`] detects it by the first
+//! bytes, and lists the extensions. A panic of a decoder on a damaged file
+//! becomes an ordinary error.
 
 mod exif;
 mod jpeg;
@@ -15,17 +15,18 @@ use crate::guard::guarded;
 use crate::image::Image;
 use kind::ImageKind;
 
-/// Decodes a JPEG, PNG or WebP file, told apart by its first bytes, to RGB with
-/// 8 bits a channel: grey is repeated, CMYK converted, 16 bits cut to the upper
-/// 8, transparency dropped; colour profiles are ignored, and of an animation
-/// the first frame is taken. The size is checked before memory is taken for it.
+/// Decodes a JPEG, PNG or WebP file, detected by its first bytes, to 8-bit RGB.
+/// Grey is replicated to three channels, CMYK converted, 16 bits reduced to the
+/// upper 8, and transparency dropped. Colour profiles are ignored. Of an
+/// animation, the first frame is decoded. The size is checked before memory is
+/// allocated.
 ///
-/// The pixels are those of the file; what its EXIF data says about turning them
-/// is the image's [`orientation`](Image::orientation).
+/// The pixels are in the order of the file; the rotation in its EXIF data is the
+/// image's [`orientation`](Image::orientation).
 ///
 /// # Errors
-/// Another kind of file, a damaged or truncated one, or one beyond the limits
-/// of size.
+/// If the file is of another kind, damaged, truncated, or beyond the limits of
+/// size.
 pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     let kind = ImageKind::of(bytes)?;
     let decoder = match kind {

@@ -1,4 +1,4 @@
-//! The preprocessing that a data set gets when none is asked for.
+//! The default preprocessing of a data set.
 
 use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
 
@@ -27,24 +27,24 @@ const IMAGENET: [[f32; CHANNELS]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.
 
 /// The customary preprocessing for a training split.
 ///
-/// Images of at most 64 pixels a side keep their size, or where they differ
-/// become of the commonest one, and are padded by 4, cropped and mirrored at
-/// random, the recipe for CIFAR; their statistics are CIFAR's own or measured
-/// over up to 5000 images. `shapes` is mirrored only.
-/// Larger images get the recipe for ImageNet: a random crop of 8 to 100 % of
-/// the area, resized to 224×224 and mirrored at random; for evaluation the
-/// middle 224×224 after the shorter side is resized to 256.
+/// Images of at most 64 pixels a side keep their size, or get the most common
+/// one if their sizes differ. They are padded by 4 pixels, randomly cropped and
+/// mirrored, as usual for CIFAR; mean and standard deviation are CIFAR's own, or
+/// measured over up to 5000 images. `shapes` is only mirrored.
+/// Larger images are prepared as usual for ImageNet: for training, a random crop
+/// of 8 to 100 % of the area, resized to 224×224 and randomly mirrored; for
+/// evaluation, the shorter side resized to 256 and a centre crop of 224×224.
 ///
 /// # Errors
 /// As for [`Dataset::sample`].
 pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataError> {
-    // A few images tell: the rest of a large data set need not be decoded.
+    // A sample is enough, so that a large data set need not be decoded.
     let sizes = Sizes::of(dataset)?;
     if sizes.share(|size| size.iter().any(|&side| side > SMALL)) > FEW {
         return Ok(imagenet_preprocessing());
     }
-    // Figures lie anywhere as they are drawn: shifting them adds nothing but
-    // borders, which evaluation never shows.
+    // Figures are drawn at random positions, so shifting them would only add
+    // borders, which do not occur in evaluation.
     let padding = match dataset.source() {
         Source::Shapes => 0,
         _ => 4,
@@ -66,9 +66,8 @@ pub fn default_preprocessing(dataset: &Dataset) -> Result<Preprocessing, DataErr
     Ok(preprocessing)
 }
 
-/// What networks for ImageNet are usually trained and evaluated with: crops
-/// of 224 by 224 pixels, in evaluation from the middle of images whose
-/// shorter side is 256.
+/// The usual preprocessing for ImageNet: random resized crops of 224×224 pixels
+/// in training; in evaluation, centre crops of images whose shorter side is 256.
 pub fn imagenet_preprocessing() -> Preprocessing {
     let [mean, std] = IMAGENET;
     Preprocessing {

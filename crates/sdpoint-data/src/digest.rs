@@ -1,4 +1,4 @@
-//! Whether a data set is the one that it was.
+//! A digest to detect changes of a data set.
 
 use std::thread;
 
@@ -8,11 +8,11 @@ use sha2::{Digest, Sha256};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 
-/// A data set of at most this many bytes is read as a whole: small images are
-/// often of equal sizes, whatever they show.
+/// Data sets of at most this many bytes are hashed completely, as small images
+/// often have equal sizes.
 const SMALL_SET: u64 = 256 << 20;
 
-/// Files on a server are slow to ask for their sizes, one after the other.
+/// Threads that query file sizes, which is slow on network file systems.
 const THREADS: usize = 8;
 
 impl Dataset {
@@ -49,7 +49,7 @@ fn digest(dataset: &Dataset) -> Result<String, DataError> {
     Ok(hex(&hash.finalize()))
 }
 
-/// Its length goes before a text, so that no two texts run together.
+/// Adds a text preceded by its length, so that concatenations are unambiguous.
 fn add_text(hash: &mut Sha256, text: &str) {
     hash.update((text.len() as u64).to_le_bytes());
     hash.update(text);

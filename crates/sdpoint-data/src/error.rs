@@ -1,4 +1,4 @@
-//! What can be wrong with data, said so that the user knows what to do.
+//! Errors of images and data sets, with advice for the user.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::split::Split;
 /// What to do with a file that has lost something.
 const RESTORE: &str = "copy or download it again";
 
-/// Why one image cannot be used. The file's name is for the caller to add.
+/// Why an image cannot be used. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImageError {
@@ -22,10 +22,10 @@ pub enum ImageError {
     /// There are no bytes.
     #[error("is empty; {RESTORE}")]
     Empty,
-    /// The file has nothing but zeros.
+    /// The file consists of zeros.
     #[error("has nothing but zeros; {RESTORE}")]
     Zeros,
-    /// The first bytes are of a known kind of file that is not read.
+    /// The first bytes are those of a known but unsupported kind of file.
     #[error("is {what}, which is not read; {advice}")]
     Foreign {
         /// What it is, with its article.
@@ -33,7 +33,7 @@ pub enum ImageError {
         /// What to do.
         advice: &'static str,
     },
-    /// The first bytes are of no known kind of file.
+    /// The first bytes are those of no known kind of file.
     #[error("is not an image of a kind that is read (JPEG, PNG or WebP)")]
     Format,
     /// The file ends before its picture does.
@@ -42,7 +42,7 @@ pub enum ImageError {
     /// The bytes contradict the format.
     #[error("is a damaged {0} image; {RESTORE}")]
     Damaged(ImageKind),
-    /// A sound file of a variant that is not read.
+    /// A valid file of an unsupported variant.
     #[error("is a {kind} image {what}, which is not read; save it again with an ordinary program")]
     Unsupported {
         /// The kind of file.
@@ -61,15 +61,15 @@ pub enum ImageError {
         /// Rows.
         height: usize,
     },
-    /// The image could not be brought to another size.
+    /// The image could not be resized.
     #[error("cannot be resized")]
     Resize,
-    /// The number of bytes is not that of the size.
+    /// The number of bytes does not match the size.
     #[error("has {actual} bytes of pixels where its size needs {expected}")]
     Length {
-        /// Bytes that the size needs.
+        /// Required number of bytes.
         expected: usize,
-        /// Bytes that there are.
+        /// Actual number of bytes.
         actual: usize,
     },
 }
@@ -78,7 +78,7 @@ pub enum ImageError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A source in none of the known forms.
+    /// A source of unknown form.
     #[error(
         "unknown data source `{0}`: use shapes, folder:DIR, tar:PATH, cifar10:DIR or cifar100:DIR"
     )]
@@ -88,10 +88,10 @@ pub enum DataError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         error: io::Error,
     },
-    /// Nothing in the source belongs to the split.
+    /// The source has no images of the split.
     #[error(
         "{path}: no {split} images: expected {expected}, found {found}{}",
         after_semicolon(hint),
@@ -100,16 +100,16 @@ pub enum DataError {
     NoSplit {
         /// The folder or archive.
         path: PathBuf,
-        /// The split that was asked for.
+        /// The requested split.
         split: Split,
-        /// What would have been taken.
+        /// What is accepted.
         expected: String,
         /// What is there instead.
         found: String,
-        /// What was probably meant.
+        /// A suggestion what was probably meant.
         hint: Option<String>,
     },
-    /// Class folders without a single image.
+    /// Class folders without images.
     #[error("{path}: no JPEG, PNG or WebP image for class {classes}{found}; add images or remove the folder",
         path = path.display())]
     EmptyClass {
@@ -117,10 +117,10 @@ pub enum DataError {
         path: PathBuf,
         /// The classes, quoted and separated by commas.
         classes: String,
-        /// What was left out, in brackets; empty where nothing was.
+        /// What was left out, in brackets; empty if nothing was.
         found: String,
     },
-    /// A single class, which nothing can be learnt from.
+    /// A single class.
     #[error("{path}: `{class}` is the only class, and at least two are needed{}",
         after_semicolon(hint), path = path.display())]
     OneClass {
@@ -128,10 +128,10 @@ pub enum DataError {
         path: PathBuf,
         /// The class.
         class: String,
-        /// What was probably meant.
+        /// A suggestion what was probably meant.
         hint: Option<String>,
     },
-    /// A class of which every image is unreadable.
+    /// A class whose images are all unreadable.
     #[error("{dataset}: none of the {count} images of class `{class}` can be read: {first}; \
          repair them, or remove the class", dataset = dataset)]
     UnreadableClass {
@@ -139,12 +139,12 @@ pub enum DataError {
         dataset: String,
         /// The class.
         class: String,
-        /// How many images it has.
+        /// The number of its images.
         count: usize,
-        /// The first of them, with what is wrong with it.
+        /// The first of them, with its problem.
         first: String,
     },
-    /// The two splits do not have the same classes.
+    /// The two splits have different classes.
     #[error(
         "the classes of the splits differ: {}{}{}",
         only("train", only_train),
@@ -157,7 +157,7 @@ pub enum DataError {
         /// Classes that only the test split has.
         only_test: Vec<String>,
     },
-    /// A file that is not read as it is.
+    /// A file that cannot be read.
     #[error("'{path}' {error}", path = path.display())]
     File {
         /// The file.
@@ -168,7 +168,7 @@ pub enum DataError {
     /// One image cannot be used.
     #[error("{name} {error}")]
     Image {
-        /// The image's file, or its archive and place in it.
+        /// The image's file, or its archive and path in it.
         name: String,
         /// What is wrong with it.
         error: ImageError,
@@ -184,36 +184,36 @@ pub enum DataError {
         dataset: String,
         /// Unreadable images found so far.
         count: usize,
-        /// How many may be skipped.
+        /// The number that may be skipped.
         limit: usize,
-        /// The first few, each with what is wrong.
+        /// The first few, each with its problem.
         first: Vec<String>,
     },
-    /// A file whose size is not the one its format has.
+    /// A file of the wrong size for its format.
     #[error("{path} has {actual} bytes where {expected} are expected; remove it and fetch it again",
         path = path.display())]
     FileSize {
         /// The file.
         path: PathBuf,
-        /// Bytes that it should have, in words.
+        /// The expected number of bytes, in words.
         expected: String,
-        /// Bytes that it has.
+        /// The actual number of bytes.
         actual: u64,
     },
-    /// A record whose label is no class.
+    /// A record whose label is out of range.
     #[error("{path}: record {record} has label {label}, but there are {classes} classes",
         path = path.display())]
     Label {
         /// The file.
         path: PathBuf,
-        /// Which record of the file, from 0.
+        /// Index of the record in the file.
         record: usize,
         /// The label.
         label: i64,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
-    /// A file whose content is not in the format that its name promises.
+    /// A file whose content does not have the format of its name.
     #[error("{path}: {problem}", path = path.display())]
     Malformed {
         /// The file.
@@ -221,7 +221,7 @@ pub enum DataError {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// An archive that would take more memory than is allowed.
+    /// An archive that would exceed the memory limit.
     #[error("{path}: {what} exceeds the limit of {limit} bytes; {advice}", path = path.display())]
     TooLarge {
         /// The archive.
@@ -233,16 +233,16 @@ pub enum DataError {
         /// What to do.
         advice: &'static str,
     },
-    /// Preprocessing that cannot be carried out.
+    /// Invalid preprocessing.
     #[error("the preprocessing is wrong: {0}")]
     Preprocessing(String),
-    /// An option out of its range.
+    /// An option out of range.
     #[error("{0}")]
     Option(String),
     /// A thread could not be started, or panicked.
     #[error("loading ahead failed: {0}")]
     Loader(String),
-    /// A download that did not succeed.
+    /// A failed download.
     #[cfg(feature = "fetch")]
     #[error("{url}: {problem}")]
     Download {
@@ -251,7 +251,7 @@ pub enum DataError {
         /// What is wrong, and what to do.
         problem: String,
     },
-    /// A download whose checksum is not the published one.
+    /// A download with a wrong checksum.
     #[cfg(feature = "fetch")]
     #[error(
         "{url}: the MD5 checksum is {actual}, the published one {expected}; \
@@ -268,7 +268,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    /// Why a file was not read, with its name, for `map_err`.
+    /// Adds a file's name to the error of reading it, for `map_err`.
     pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(FileError) -> DataError {
         let path = path.into();
         move |error| match error {
@@ -277,14 +277,14 @@ impl DataError {
         }
     }
 
-    /// An operation's error with the file that it was about, for `map_err`.
+    /// Adds a file's name to an I/O error, for `map_err`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> DataError {
         let path = path.into();
         move |error| DataError::Io { path, error }
     }
 }
 
-/// What classes only one split has, told apart from those that look the same.
+/// The classes that only one split has, distinguishable from similar names.
 fn only(split: &str, classes: &[String]) -> String {
     if classes.is_empty() {
         String::new()

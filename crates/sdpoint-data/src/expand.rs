@@ -1,16 +1,15 @@
-//! Paths as users write them: `~`, `shard-{000..003}.tar` and `*.tar`.
-//!
-//! Shells leave these alone behind `tar:` and inside quotes.
+//! Expansion of paths: `~`, `shard-{000..003}.tar` and `*.tar`, which shells do
+//! not expand after `tar:` and within quotes.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 
-/// The most paths that a pattern stands for.
+/// The most paths that a pattern may expand to.
 const MAX_PATHS: usize = 100_000;
 
-/// The path with the user's folder in place of a leading `~`.
+/// The path with a leading `~` replaced by the home folder.
 pub(crate) fn home(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), env::home_dir()) {
         (Ok(rest), Some(home)) if !path.exists() => home.join(rest),
@@ -18,8 +17,7 @@ pub(crate) fn home(path: &Path) -> PathBuf {
     }
 }
 
-/// The paths that a pattern stands for; a path that is there stands for
-/// itself, whatever its name.
+/// The paths that a pattern expands to. An existing path is never a pattern.
 pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
     let path = home(pattern);
     let text = match path.to_str() {
@@ -67,7 +65,7 @@ fn matching(text: &str) -> Result<Vec<PathBuf>, DataError> {
     Ok(paths)
 }
 
-/// Adds the texts that one with `{a,b}` or `{000..003}` stands for.
+/// Adds the expansions of a text with `{a,b}` or `{000..003}`.
 fn braces(text: &str, texts: &mut Vec<String>) -> Result<(), DataError> {
     let Some((before, inside, after)) = first_braces(text) else {
         texts.push(text.to_owned());
@@ -79,8 +77,7 @@ fn braces(text: &str, texts: &mut Vec<String>) -> Result<(), DataError> {
     Ok(())
 }
 
-/// What is before, in and after the first pair of braces that stands for
-/// several texts.
+/// The text before, in and after the first pair of braces that can be expanded.
 fn first_braces(text: &str) -> Option<(&str, &str, &str)> {
     let mut from = 0;
     while let Some(open) = text[from..].find('{').map(|at| from + at) {

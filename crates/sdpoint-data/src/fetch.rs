@@ -1,8 +1,8 @@
 //! Download of the official CIFAR archives.
 //!
-//! An archive is written to a `.part` file, which a later attempt goes on
-//! with; only when its checksum is the published one is it unpacked, and of
-//! its members only those that the data set consists of.
+//! An archive is downloaded to a `.part` file, which a later attempt resumes. It
+//! is unpacked only if its checksum is the published one, and only the members
+//! that belong to the data set.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
@@ -18,10 +18,10 @@ use sdpoint_core::hex;
 use crate::cifar::{CifarKind, Form};
 use crate::error::DataError;
 
-/// Where the official archives are.
+/// The address of the official archives.
 pub const OFFICIAL_ADDRESS: &str = "https://www.cs.toronto.edu/~kriz";
 
-/// How often a broken connection is taken up again before giving up.
+/// The number of times a broken connection is retried.
 const ATTEMPTS: usize = 5;
 
 /// The largest archive that is downloaded; the official ones have 170 MB.
@@ -32,7 +32,7 @@ const MAX_TEXT: u64 = 1 << 16;
 
 const CHUNK: usize = 1 << 16;
 
-/// What [`fetch`] had to do.
+/// The result of [`fetch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetched {
     /// The archive was downloaded, checked and unpacked.
@@ -41,16 +41,16 @@ pub enum Fetched {
     AlreadyThere,
 }
 
-/// Gets a data set's official files into `folder`, where
-/// [`Source::Cifar10`](crate::Source::Cifar10) finds them. Files that are
-/// there already stay; none is replaced. `address` is
-/// [`OFFICIAL_ADDRESS`] or a mirror's: the archive's name is appended to it.
-/// `progress` is told the bytes there are and, where known, all there will be.
+/// Downloads a data set's official files to `folder`, where
+/// [`Source::Cifar10`](crate::Source::Cifar10) finds them. Existing files are
+/// kept and never replaced. `address` is [`OFFICIAL_ADDRESS`] or that of a
+/// mirror; the archive's name is appended to it. `progress` is called with the
+/// number of bytes received and, if known, the total.
 ///
 /// # Errors
-/// The server cannot be reached, refuses, or breaks off too often; the
-/// checksum is not the published one; a file of another content is in the
-/// way; or a file cannot be written.
+/// If the server cannot be reached, refuses, or disconnects too often; the
+/// checksum is not the published one; a file with other content exists; or a
+/// file cannot be written.
 pub fn fetch(
     kind: CifarKind,
     folder: &Path,
@@ -74,7 +74,7 @@ pub fn fetch(
     archive.fetch(folder, address, progress)
 }
 
-/// An archive to be had from a server.
+/// An archive on a server.
 struct Archive {
     name: &'static str,
     /// The published checksum, in hexadecimal.
@@ -122,7 +122,7 @@ impl Archive {
         })
     }
 
-    /// Refuses, before a long download, what would be in the way after it.
+    /// Checks, before a long download, that no existing file would be replaced.
     fn refuse_other_files(&self, target: &Path) -> Result<(), DataError> {
         for (name, size) in &self.files {
             let path = target.join(name);
@@ -135,8 +135,8 @@ impl Archive {
         Ok(())
     }
 
-    /// Writes the files of the archive at `part` to `target`; whatever else
-    /// it holds is passed over.
+    /// Writes the data set's files from the archive at `part` to `target`; other
+    /// members are skipped.
     fn unpack(&self, part: &Path, target: &Path) -> Result<(), DataError> {
         let malformed = |problem: String| DataError::Malformed {
             path: part.to_owned(),
@@ -189,8 +189,8 @@ fn in_the_way(path: &Path) -> DataError {
     ))
 }
 
-/// Writes a file under another name and renames it when it is whole. A file
-/// that is there already has to be the same.
+/// Writes a file under a temporary name and renames it when it is complete. An
+/// existing file must have the same content.
 fn write_new(path: &Path, content: &mut impl Read) -> Result<(), DataError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".part");
@@ -209,7 +209,7 @@ fn write_new(path: &Path, content: &mut impl Read) -> Result<(), DataError> {
     if same { Ok(()) } else { Err(in_the_way(path)) }
 }
 
-/// Completes the file at `part` with what the server has beyond it.
+/// Completes the file at `part` with the bytes that it lacks.
 fn download(
     url: &str,
     part: &Path,
@@ -262,8 +262,8 @@ enum Failure {
     File(io::Error),
 }
 
-/// Appends to `file` what the server has beyond it, or starts over where the
-/// server sends the whole.
+/// Appends to `file` the bytes that it lacks, or starts over if the server sends
+/// the whole file.
 fn transfer(
     agent: &ureq::Agent,
     url: &str,
@@ -328,8 +328,8 @@ fn transfer(
     Ok(())
 }
 
-/// A file's MD5 checksum in hexadecimal. It guards against damage on the way
-/// only: MD5 is no protection against forgery, but it is what is published.
+/// A file's MD5 checksum in hexadecimal. It detects transmission errors only:
+/// MD5 does not protect against forgery, but it is what is published.
 fn checksum(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut digest = Md5::new();

@@ -1,5 +1,4 @@
-//! Reading files without being held up by them: what is no ordinary file is
-//! never opened, and no more is read than is allowed.
+//! Reading of regular files only, up to a limit of size.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -10,11 +9,11 @@ use crate::error::DataError;
 /// The largest file that [`read_file`] reads, in bytes.
 pub const MAX_FILE: u64 = 256 << 20;
 
-/// Why a file was not read. The file's name is for the caller to add.
+/// Why a file was not read. The caller adds the file's name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
-    /// The system refuses.
+    /// The operating system's error.
     #[error("cannot be read: {0}")]
     Io(#[from] io::Error),
     /// A folder, a pipe, a socket or a device.
@@ -25,11 +24,11 @@ pub enum FileError {
     TooLarge(u64),
 }
 
-/// The bytes of a file of at most [`MAX_FILE`] bytes.
+/// Reads a file of at most [`MAX_FILE`] bytes.
 ///
 /// # Errors
-/// The file is missing, larger, or not an ordinary file. A pipe would block
-/// whoever opens it, and a device has no end, so neither is opened.
+/// If the file is missing, larger, or not a regular file. Pipes and devices are
+/// not opened, as opening a pipe would block and a device may have no end.
 pub fn read_file(path: &Path) -> Result<Vec<u8>, FileError> {
     read_file_up_to(path, MAX_FILE)
 }
@@ -49,9 +48,9 @@ pub(crate) fn read_file_up_to(path: &Path, limit: u64) -> Result<Vec<u8>, FileEr
     Ok(bytes)
 }
 
-/// The `len` bytes from `offset`, which the caller has checked against the
-/// file's length. The file is opened for each piece: any number of threads
-/// may read it, and a thousand archives take no thousand open files.
+/// Reads `len` bytes from `offset`, which the caller has checked against the
+/// file's length. Opens the file on each call, so that any number of threads may
+/// read it, and many archives do not need as many open files.
 pub(crate) fn read_at(path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, FileError> {
     let (mut file, _) = open_regular(path)?;
     file.seek(SeekFrom::Start(offset))?;
@@ -60,13 +59,13 @@ pub(crate) fn read_at(path: &Path, offset: u64, len: usize) -> Result<Vec<u8>, F
     Ok(bytes)
 }
 
-/// Opens an ordinary file and gives its length.
+/// Opens a regular file and returns its length.
 pub(crate) fn open_file(path: &Path) -> Result<(File, u64), DataError> {
     open_regular(path).map_err(DataError::file(path))
 }
 
 fn open_regular(path: &Path) -> Result<(File, u64), FileError> {
-    // Opening a pipe blocks until somebody writes: look before.
+    // Opening a pipe blocks until it has a writer, so check the kind first.
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(FileError::NotAFile(kind(metadata.file_type())));

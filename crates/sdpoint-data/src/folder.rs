@@ -53,8 +53,8 @@ pub(crate) fn open(root: &Path, split: Split) -> Result<Contents, DataError> {
     })
 }
 
-/// The folders that are named like the split, the preferred name first; a
-/// name in the usual case before the same in another.
+/// The folders named like the split, in order of preference; lower-case names
+/// come first.
 fn split_folders(split: Split, found: &[EntryOf<Disk>]) -> Vec<(String, Folder)> {
     let mut folders = Vec::new();
     for wanted in split.names() {
@@ -72,14 +72,14 @@ fn split_folders(split: Split, found: &[EntryOf<Disk>]) -> Vec<(String, Folder)>
     folders
 }
 
-/// Whether a file's name says that it is an image of a kind that is read.
+/// Whether a file's extension is that of a supported kind of image.
 pub(crate) fn is_image(name: &str) -> bool {
     ImageKind::of_name(name).is_some()
 }
 
 struct Files {
     root: PathBuf,
-    /// Paths from the root, which a million of need not repeat.
+    /// Paths relative to the root, to save memory.
     files: Vec<Box<Path>>,
 }
 
@@ -150,8 +150,8 @@ impl Store for Disk {
             let kind = entry.file_type().map_err(DataError::io(entry.path()))?;
             let path = entry.path();
             let linked = kind.is_symlink();
-            // Of the many entries that are no links, the type is known
-            // without another look at the disk.
+            // Except for links, the directory entry has the type, which saves a
+            // system call per file.
             let target = linked.then(|| fs::metadata(&path));
             let kind = match target {
                 None => Some(kind),
@@ -176,7 +176,7 @@ impl Store for Disk {
             let name = entry.file_name();
             entries.push((name, linked, kind));
         }
-        // No file system's order shows.
+        // Independent of the file system's order.
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         let entries = entries.into_iter().map(|(name, linked, kind)| Entry {
             name: text_of(&name),

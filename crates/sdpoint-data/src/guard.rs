@@ -1,4 +1,4 @@
-//! Panics of other people's code on other people's files.
+//! Catching of panics in third-party decoders.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe, catch_unwind};
@@ -11,9 +11,10 @@ thread_local! {
 
 static HOOK: Once = Once::new();
 
-/// Calls `work`; none if it panicked. The panic is not reported on standard
-/// error: it becomes an error with the image's name. Panics elsewhere are
-/// reported as ever, those of other threads at the same moment included.
+/// Calls `work`; returns `None` if it panicked. The panic is not printed on
+/// standard error, as the caller turns it into an error with the image's name.
+/// Other panics, including concurrent ones of other threads, are printed as
+/// usual.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
     // While a thread unwinds, the hook cannot be replaced.
     if !thread::panicking() {

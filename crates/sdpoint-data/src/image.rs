@@ -15,8 +15,8 @@ pub struct Image {
     orientation: Orientation,
 }
 
-/// How a picture has to be turned and mirrored to be seen as the camera's owner
-/// saw it: what EXIF calls orientation. Upright by default.
+/// How a picture has to be rotated and mirrored to be upright: EXIF's
+/// orientation. Upright by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Orientation {
     /// Whether rows become columns.
@@ -28,7 +28,7 @@ pub struct Orientation {
 }
 
 impl Orientation {
-    /// The orientation that EXIF's number, 1 to 8, means.
+    /// The orientation of EXIF's number, 1 to 8.
     pub fn from_exif(number: u32) -> Option<Orientation> {
         (1..=8).contains(&number).then_some(Orientation {
             transposed: number >= 5,
@@ -42,8 +42,8 @@ impl Image {
     /// An image of `height` rows of `width` RGB pixels.
     ///
     /// # Errors
-    /// The size is zero or beyond [`MAX_SIDE`] and [`MAX_PIXELS`], or the
-    /// number of bytes is not that of the size.
+    /// If the size is zero or exceeds [`MAX_SIDE`] or [`MAX_PIXELS`], or `pixels`
+    /// does not have `width * height * 3` bytes.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Image, ImageError> {
         check_size(width, height)?;
         let expected = width * height * 3;
@@ -61,7 +61,7 @@ impl Image {
         })
     }
 
-    /// The same pixels, to be turned as `orientation` says.
+    /// The same pixels with an orientation, not yet applied.
     pub fn with_orientation(self, orientation: Orientation) -> Image {
         Image {
             orientation,
@@ -69,12 +69,12 @@ impl Image {
         }
     }
 
-    /// How the pixels have to be turned, by the file's EXIF data.
+    /// The orientation, not yet applied to the pixels.
     pub fn orientation(&self) -> Orientation {
         self.orientation
     }
 
-    /// The image turned as its orientation says.
+    /// The image with its orientation applied to the pixels.
     pub fn upright(&self) -> Cow<'_, Image> {
         let turn = self.orientation;
         if turn == Orientation::default() {
@@ -139,7 +139,7 @@ impl Image {
     }
 }
 
-/// Refuses sizes that no buffer should be made for; called before any is.
+/// Rejects sizes beyond the limits; to be called before memory is allocated.
 pub(crate) fn check_size(width: usize, height: usize) -> Result<(), ImageError> {
     let fits = width >= 1
         && height >= 1

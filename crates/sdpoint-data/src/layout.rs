@@ -1,5 +1,5 @@
-//! Whether class folders make a data set, and if not, which folder was
-//! probably meant.
+//! Checks that class folders form a data set, with a suggestion of the folder
+//! that was probably meant if they do not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,16 +10,15 @@ use crate::names::{quoted, text_of};
 use crate::split::Split;
 use crate::tree::{ClassTree, is_hidden, split_name};
 
-/// How many entries of a folder are looked at for a hint.
+/// Entries of a folder that are examined for a suggestion.
 const LOOKED_AT: usize = 200;
 
 /// Files of CIFAR's own forms.
 const CIFAR10_FILES: [&str; 2] = ["data_batch_1", "data_batch_1.bin"];
 const CIFAR100_FILES: [&str; 2] = ["train", "train.bin"];
 
-/// Refuses a split that nothing can be learnt from: without classes, with one
-/// alone, or with empty ones. `place` is the split's folder or archive, `found`
-/// tells what is in it.
+/// Rejects a split without classes, with a single class, or with empty classes.
+/// `place` is the split's folder or archive, and `found` describes its content.
 pub(crate) fn check_classes<F>(
     tree: &ClassTree<F>,
     place: &Path,
@@ -79,8 +78,8 @@ pub(crate) fn check_classes<F>(
     Ok(())
 }
 
-/// What was probably meant by the folder `root`, as a sentence: a folder
-/// above or below it that holds a data set, or CIFAR's own files.
+/// A suggestion what was probably meant by the folder `root`, as a sentence: a
+/// folder above or below it with a data set, or CIFAR's files.
 pub(crate) fn meant(root: &Path) -> Option<String> {
     let has_file = |name: &str| root.join(name).is_file();
     let cifar = |files: [&str; 2]| files.into_iter().any(has_file);

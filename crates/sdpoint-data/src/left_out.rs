@@ -1,27 +1,27 @@
-//! What a data set holds that is not read as an image of a class.
+//! Report of what a data set contains besides images of classes.
 
 use std::collections::BTreeMap;
 
 use crate::names::quoted;
 
-/// What opening a data set left out, and why. Nothing in it is an error.
+/// What was left out when a data set was opened, and why. None of it is an
+/// error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LeftOut {
-    /// Files that are not images of a kind that is read, by their lower-case
-    /// extension; empty where they have none.
+    /// Files that are not supported images, by lower-case extension; the empty
+    /// string for none.
     pub other_kinds: BTreeMap<String, u64>,
     /// Members of WebDataset samples besides the image and the class, by what
     /// their names have after the key.
     pub in_samples: BTreeMap<String, u64>,
     /// Hidden files and folders. Of a folder, what it holds is not counted.
     pub hidden: Count,
-    /// Images that lie beside the class folders instead of in one.
+    /// Images beside the class folders instead of in one.
     pub loose: Count,
     /// Pipes, sockets and devices.
     pub special: Count,
-    /// Links whose target is missing, or that lead from one to the next in a
-    /// circle.
+    /// Links whose target is missing, and cycles of links.
     pub broken_links: Count,
     /// Members of an archive that lead out of it: links, and paths with `..`.
     pub outside: Count,
@@ -41,12 +41,12 @@ pub struct LeftOut {
     pub unused: Vec<String>,
     /// The name that the split goes by, where there was a choice.
     pub taken: String,
-    /// Not left out, but worth a word: images in folders inside the class
-    /// folders, where no class has an image of its own.
+    /// Not left out, but reported: images in subfolders of the class folders, if
+    /// no class folder contains an image directly.
     pub nested: Count,
 }
 
-/// How many there are, and one of them.
+/// A number of files, and the name of one of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// How many.
@@ -72,7 +72,7 @@ impl Count {
 }
 
 impl LeftOut {
-    /// Counts a file that is no image, by the extension of its name.
+    /// Counts a file that is not an image, by extension.
     pub(crate) fn other_kind(&mut self, name: &str) {
         let extension = name.rsplit_once('.').map_or("", |(_, end)| end);
         count(&mut self.other_kinds, &extension.to_lowercase());
@@ -104,8 +104,7 @@ impl LeftOut {
         self.nested.merge(other.nested);
     }
 
-    /// What there is to report, a line each, in plain English; nothing where
-    /// every file is an image of a class.
+    /// The report, one line per kind; empty if every file is an image of a class.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (kinds, one, many) in [
@@ -204,8 +203,7 @@ impl LeftOut {
     }
 }
 
-/// Counts an extension. Names are anyone's: no more is kept of them than a
-/// message needs.
+/// Counts an extension. Names are untrusted: keep only as much as a message needs.
 fn count(kinds: &mut BTreeMap<String, u64>, extension: &str) {
     const KINDS: usize = 100;
     let short: String = extension.chars().take(16).collect();

@@ -1,9 +1,10 @@
-//! Datasets, decoding, augmentation and loading ahead of the trainer.
+//! Data sets, decoding, augmentation, and loading ahead of the trainer.
 //!
-//! A [`Source`] names where images come from; [`open`] makes a [`Dataset`] of
-//! one of its splits; a [`Loader`] turns that into batches on other threads.
-//! How images are prepared is [`Preprocessing`](sdpoint_core::Preprocessing),
-//! plain data that travels in the model file; this crate carries it out.
+//! A [`Source`] names where images come from, [`open`] returns one of its splits
+//! as a [`Dataset`], and a [`Loader`] prepares its batches on other threads. How
+//! images are prepared is described by
+//! [`Preprocessing`](sdpoint_core::Preprocessing), which is stored in the model
+//! file; this crate implements it.
 
 mod archive;
 mod batch;

@@ -1,9 +1,9 @@
-//! Batches prepared on other threads, ahead of whoever consumes them.
+//! Batches prepared by other threads, ahead of the consumer.
 //!
-//! What a batch holds depends on the seed, the epoch and the images' numbers
-//! alone: each image's augmentation is drawn from a stream of its own, and
-//! every image has its place in its batch before any thread takes it. So the
-//! number of threads, their timing and a resumed epoch change nothing.
+//! A batch depends on the seed, the epoch and the images' numbers only: each
+//! image's augmentation is drawn from a random stream of its own, and its
+//! position in the batch is fixed before any thread prepares it. So the result
+//! does not depend on the number of threads, their timing, or on resuming.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,13 +21,14 @@ use crate::image::Image;
 use crate::random::{Use, epoch_order, stream};
 use crate::transform::Preparer;
 
-/// Batches in preparation or waiting, not counting the one being consumed.
+/// The number of batches in preparation or finished, without the one being
+/// consumed.
 const AHEAD: usize = 3;
 
-/// Pixels that a thread takes at a time: one large image or many small ones.
+/// Pixels per task: one large image or many small ones.
 const PIXELS_AT_A_TIME: usize = 16 * 1024;
 
-/// Which batches of a training run are wanted.
+/// The batches of an epoch of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch {
     /// The run's seed, of the order of the images and of their augmentation.
@@ -38,13 +39,13 @@ pub struct Epoch {
     pub first_batch: usize,
 }
 
-/// An iterator over the batches of a data set. The last batch of an epoch
-/// holds what is left, be it a single image; none is dropped. In training, the
-/// next readable image stands in for an unreadable one. After an error
-/// there are no more batches. Dropping the loader stops its threads.
+/// An iterator over the batches of a data set. The last batch of an epoch has
+/// the remaining images, possibly a single one; none is dropped. In training, an
+/// unreadable image is replaced by the next readable one. After an error there
+/// are no more batches. Dropping the loader stops its threads.
 pub struct Loader {
     shared: Arc<Shared>,
-    /// Number of the batch that is yielded next.
+    /// Number of the next batch to yield.
     next: usize,
     threads: Vec<JoinHandle<()>>,
 }
@@ -56,17 +57,17 @@ struct Shared {
     /// Numbers of the images, in the order in which they are yielded.
     order: Vec<usize>,
     batch_size: usize,
-    /// Seed and epoch of the augmentation; none when evaluating.
+    /// Seed and epoch of the augmentation; `None` when evaluating.
     augmentation: Option<(u64, u64)>,
     pool: Arc<Pool>,
     queue: Mutex<Queue>,
-    /// Signalled when there is more work to take, or none any more.
+    /// Signalled when there is new work, or no more work.
     work: Condvar,
 }
 
 /// Batches in preparation.
 struct Queue {
-    /// Place in `order` of the first image that no thread has taken.
+    /// Index in `order` of the next image to prepare.
     next_image: usize,
     /// Number of the first of `batches`.
     first: usize,
@@ -77,12 +78,12 @@ struct Queue {
 /// A batch in preparation.
 struct Slot {
     filling: Mutex<Filling>,
-    /// Signalled when no image is missing any more.
+    /// Signalled when all images are prepared.
     filled: Condvar,
 }
 
 struct Filling {
-    /// None once it was yielded.
+    /// `None` after it was yielded.
     batch: Option<Batch>,
     missing: usize,
     error: Option<DataError>,
@@ -92,8 +93,8 @@ impl Loader {
     /// Shuffled and augmented batches of an epoch.
     ///
     /// # Errors
-    /// Preprocessing that cannot be carried out, a batch size of zero, or
-    /// threads that the system refuses to start.
+    /// If the preprocessing is invalid, the batch size is zero, or threads
+    /// cannot be started.
     pub fn train(
         dataset: &Dataset,
         preprocessing: &Preprocessing,
@@ -105,11 +106,11 @@ impl Loader {
         Loader::train_mixed(dataset, one, batch_size, threads, epoch)
     }
 
-    /// As [`train`](Self::train), where each batch is prepared in one of
-    /// several ways, such as in several sizes, all equally likely.
+    /// As [`train`](Self::train), with several preprocessings, such as for
+    /// several sizes, one of which is drawn uniformly for each batch.
     ///
     /// # Errors
-    /// As for [`train`](Self::train), or if there is no way to prepare images.
+    /// As for [`train`](Self::train), or if there is no preprocessing.
     pub fn train_mixed(
         dataset: &Dataset,
         preprocessings: &[Preprocessing],
@@ -131,12 +132,12 @@ impl Loader {
         )
     }
 
-    /// Batches of the images with the given numbers, in that order, prepared
-    /// as for prediction. Unreadable images are left out, so that a batch may
-    /// have fewer images; one without any does not come.
+    /// Batches of the images with the given numbers, in that order, prepared as
+    /// for prediction. Unreadable images are left out, so that a batch may have
+    /// fewer images; empty batches are skipped.
     ///
     /// # Errors
-    /// As for [`train`](Self::train), or a number that no image has.
+    /// As for [`train`](Self::train), or if a number is out of range.
     pub fn evaluate(
         dataset: &Dataset,
         preprocessing: &Preprocessing,
@@ -228,7 +229,7 @@ impl Iterator for Loader {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.left();
-        // Images may turn out unreadable, and so whole batches.
+        // Unreadable images may make whole batches disappear.
         let least = if self.shared.augmentation.is_some() {
             left
         } else {
@@ -239,7 +240,7 @@ impl Iterator for Loader {
 }
 
 impl Loader {
-    /// How many batches are still to come; when evaluating, at most.
+    /// The number of remaining batches; when evaluating, an upper bound.
     pub fn left(&self) -> usize {
         self.shared.batches().saturating_sub(self.next)
     }
@@ -313,7 +314,7 @@ impl Shared {
         })
     }
 
-    /// Which of the preprocessings a batch has.
+    /// The preprocessing of a batch.
     fn way(&self, batch: usize) -> usize {
         match (self.augmentation, self.preprocessings.len()) {
             (Some((seed, epoch)), 2..) => {
@@ -329,15 +330,14 @@ impl Shared {
         self.work.notify_all();
     }
 
-    /// A thread's life.
+    /// The loop of a worker thread.
     fn work(&self, mut preparers: Vec<Preparer>) {
         let mut inputs = Vec::new();
         let mut labels = Vec::new();
         while let Some((slot, images)) = self.take() {
             let preparer = &mut preparers[self.way(images.start / self.batch_size)];
-            // Decoders' panics have become errors of their images; a fault of
-            // ours must not leave the consumer waiting for a batch that never
-            // comes.
+            // Panics of decoders have become errors of their images. A bug of ours
+            // must not leave the consumer waiting forever.
             let prepared = catch_unwind(AssertUnwindSafe(|| {
                 self.prepare(images.clone(), preparer, &mut inputs, &mut labels)
             }))
@@ -363,8 +363,8 @@ impl Shared {
         }
     }
 
-    /// The next images to prepare, by their places in the order, with the
-    /// slot of their batch; waits while enough batches are in preparation.
+    /// The next images to prepare, as a range of `order`, and their batch. Waits
+    /// while enough batches are in preparation.
     fn take(&self) -> Option<(Arc<Slot>, Range<usize>)> {
         let mut queue = lock(&self.queue);
         loop {
@@ -410,8 +410,8 @@ impl Shared {
                 }
                 None => preparer.prepare(image, input),
             };
-            // Only training may replace an image: what is measured is
-            // counted once or not at all.
+            // Only training replaces an image. In a measurement, an image is counted
+            // once or not at all.
             let sample = match self.augmentation {
                 Some(_) => Some(self.dataset.sample_prepared(index, prepare)?),
                 None => self.dataset.usable(index, prepare)?,
@@ -422,8 +422,8 @@ impl Shared {
     }
 }
 
-/// No thread panics while it holds a lock, and what a lock guards is whole
-/// between any two statements; so a poisoned lock is as good as any.
+/// Ignores poisoning: no thread panics while it holds a lock, and the guarded
+/// state is consistent between any two statements.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

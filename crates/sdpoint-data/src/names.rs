@@ -1,4 +1,4 @@
-//! Names in messages.
+//! Names of files and classes in messages.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
@@ -23,9 +23,9 @@ pub(crate) fn quoted<S: AsRef<str>>(names: &[S]) -> String {
     text
 }
 
-/// A name for a message that must tell it from another name: after a name
-/// with characters outside ASCII, or with spaces that do not show, the same in
-/// escapes.
+/// A name for a message in which it must be distinguishable from others: a name
+/// with characters outside ASCII, or with invisible spaces, is followed by its
+/// escaped form.
 ///
 /// `é` may be one character or an `e` and an accent, which look the same;
 /// Unicode has letters of several scripts that do, and some that do not show.
@@ -69,8 +69,8 @@ pub(crate) fn visible(names: &[String]) -> String {
     text
 }
 
-/// A file's name as text. Bytes that are no text become `\xNN`, so that names
-/// that differ stay different.
+/// A file's name as text. Bytes that are not valid UTF-8 become `\xNN`, so that
+/// different names remain different.
 pub(crate) fn text_of(name: &OsStr) -> String {
     let mut text = String::new();
     for chunk in name.as_encoded_bytes().utf8_chunks() {

@@ -1,4 +1,4 @@
-//! From a source to the data set of one of its splits.
+//! Opening of the splits of a source.
 
 use crate::cifar::CifarKind;
 use crate::dataset::{Dataset, Limits};
@@ -12,7 +12,7 @@ use crate::{archive, cifar, folder, shapes};
 /// Opens one split of a source. Nothing is decoded yet.
 ///
 /// # Errors
-/// The source is missing, holds nothing for the split, has a class without
+/// If the source is missing, has no images of the split, has a class without
 /// images, or is malformed.
 pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
     let contents = match source {

@@ -1,28 +1,28 @@
 //! The options of opening a source.
 
-/// How a source is opened.
+/// Options of opening a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenOptions {
     /// Seed of the images that `shapes` draws.
     pub shapes_seed: u64,
-    /// How many training images `shapes` draws.
+    /// Number of training images that `shapes` draws.
     pub shapes_train: usize,
-    /// How many test images `shapes` draws.
+    /// Number of test images that `shapes` draws.
     pub shapes_test: usize,
-    /// How many unreadable images may be skipped in a split; by default the
-    /// larger of 10 and 1 % of its images.
+    /// Unreadable images that may be skipped in a split; by default the larger
+    /// of 10 and 1 % of its images.
     pub skip_limit: Option<usize>,
     /// Bytes of decoded images that are kept in memory, so that a small data
     /// set is decoded only once.
     pub cache_bytes: usize,
-    /// Bytes that the images of compressed archives may take in memory: they
-    /// cannot be read out of order from the file.
+    /// Bytes of memory for the images of compressed archives, which cannot be
+    /// read out of order from the file.
     pub archive_bytes: u64,
-    /// In WebDataset samples with several images, which one to read, by the
-    /// end of its name after the key: `jpg`, `image.png`.
+    /// The image to read of WebDataset samples with several images, by the part
+    /// of its name after the key: `jpg`, `image.png`.
     pub image_key: Option<String>,
-    /// In WebDataset samples, the key of `.json` members that has the class;
-    /// without it, classes are read from `.cls` members.
+    /// The key of the class in `.json` members of WebDataset samples; if `None`,
+    /// classes are read from `.cls` members.
     pub label_key: Option<String>,
 }
 

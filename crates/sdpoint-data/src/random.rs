@@ -1,11 +1,11 @@
-//! Random streams that depend on what they are for and on nothing else, so
-//! that neither the number of threads nor a resumed run changes a draw.
+//! Random streams that depend on their purpose only, so that neither the number
+//! of threads nor resuming a run changes a draw.
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-/// What a stream is for: streams of different uses never coincide.
+/// The purpose of a stream. Streams of different purposes never coincide.
 #[derive(Clone, Copy)]
 pub(crate) enum Use {
     Drawing = 1,

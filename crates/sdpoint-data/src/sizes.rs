@@ -1,22 +1,22 @@
-//! How large a data set's images are.
+//! The sizes of a data set's images.
 
 use std::collections::BTreeMap;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
 
-/// Images that are looked at.
+/// Images in the sample.
 const INSPECTED: usize = 64;
 
 /// Heights and widths of a sample of a data set's images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// How many images have each height and width; there is at least one.
+    /// The number of images of each height and width; not empty.
     counts: BTreeMap<[usize; 2], usize>,
 }
 
 impl Sizes {
-    /// Those of up to 64 images, evenly spread over the data set.
+    /// The sizes of up to 64 images, evenly spread over the data set.
     ///
     /// # Errors
     /// As for [`Dataset::sample`].

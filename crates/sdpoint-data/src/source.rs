@@ -1,4 +1,4 @@
-//! Where images come from: the forms of the `--data` option.
+//! Sources of images: the forms of the `--data` option.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ pub enum Source {
     Shapes,
     /// `folder:DIR`: class folders under `train/` and `test/` or `val/`.
     Folder(PathBuf),
-    /// `tar:PATH[,PATH…]`: the same tree in archives, or WebDataset shards.
-    /// A path may also be a folder that holds archives, or stand for several
-    /// paths: `shard-{000..003}.tar`, `*.tar`.
+    /// `tar:PATH[,PATH…]`: the same tree in archives, or WebDataset shards. A
+    /// path may also be a folder of archives, or a pattern such as
+    /// `shard-{000..003}.tar` or `*.tar`.
     Tar(Vec<PathBuf>),
-    /// `cifar10:PATH`: the official files, binary or of Python, in a folder or
-    /// in the archive that they are published in.
+    /// `cifar10:PATH`: the official files, binary or for Python, in a folder or
+    /// in the official archive.
     Cifar10(PathBuf),
-    /// `cifar100:PATH`: likewise, with the 100 fine labels.
+    /// `cifar100:PATH`: the same with the 100 fine labels.
     Cifar100(PathBuf),
 }
 
 impl Source {
-    /// What to call the data, without saying where it lies: the kind, or the
-    /// folder's or first archive's name up to a dot.
+    /// A name of the data that is independent of its location: the kind, or the
+    /// name of the folder or first archive up to a dot.
     pub fn name(&self) -> String {
         match self {
             Source::Shapes => "shapes".to_owned(),
@@ -41,7 +41,7 @@ impl Source {
     }
 }
 
-/// The parts between commas, but for commas in braces.
+/// Splits at commas, except for those in braces.
 fn paths(text: &str) -> Vec<&str> {
     let mut depth = 0usize;
     text.split(|c| {
@@ -55,8 +55,7 @@ fn paths(text: &str) -> Vec<&str> {
     .collect()
 }
 
-/// The last part of a path up to its first dot, or where it begins to stand
-/// for several names.
+/// The last component of a path up to its first dot or pattern character.
 fn stem(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy();
     let mut parts = name.split(['.', '{', '*', '?', '[', '~']);

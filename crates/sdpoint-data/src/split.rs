@@ -2,18 +2,17 @@
 
 use std::fmt;
 
-/// The part of a data set that is learnt from, or the part that is kept for
-/// measuring.
+/// The training or test part of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
-    /// Learnt from.
+    /// For training.
     Train,
-    /// Kept for measuring.
+    /// For evaluation.
     Test,
 }
 
 impl Split {
-    /// Folder and shard names that mean this split, the preferred one first.
+    /// Names of folders and shards of this split, the preferred one first.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Split::Train => &["train"],

@@ -1,4 +1,4 @@
-//! Preprocessing carried out: from an image to the network's input.
+//! Preprocessing of images: resizing, cropping, augmentation and normalisation.
 //!
 //! Evaluation and prediction go through [`Preparer::prepare`], training
 //! through [`Preparer::augment`]; both end in the same normalisation.
@@ -36,9 +36,9 @@ pub fn prepare(image: &Image, preprocessing: &Preprocessing) -> Result<Vec<f32>,
     Ok(input)
 }
 
-/// How many times as many pixels as the network's input a resized image may
-/// have for all of them to be computed. Beyond, only those that are shown are;
-/// a resizer of 16-bit weights may round those differently, by 1 or 2 of 255.
+/// If a resized image has more than this many times the pixels of the network's
+/// input, only those inside the crop are computed. The resizer's 16-bit weights
+/// may then round differently, by 1 or 2 of 255.
 const OBLONG: usize = 8;
 
 /// Preprocessing with its tables and buffers, for one thread.
@@ -47,27 +47,26 @@ pub struct Preparer {
     train: TrainTransform,
     evaluate: EvalTransform,
     resizer: Resizer,
-    /// Whether images are turned upright.
+    /// Whether the EXIF orientation is applied.
     turn: bool,
     /// The normalised value of every byte, for each channel.
     normalised: Box<[[f32; 256]; CHANNELS]>,
 }
 
-/// Where the network's input lies on the (resized) image: its upper left
-/// corner, which may be outside, and whether it is mirrored.
+/// The crop of the (resized) image that becomes the network's input: its upper
+/// left corner, which may be outside of the image, and whether it is mirrored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Window {
+struct CropWindow {
     left: isize,
     top: isize,
     flip: bool,
 }
 
 impl Preparer {
-    /// Checks the preprocessing, which may come from a file of anyone's, and
-    /// makes the tables.
+    /// Checks the preprocessing, which may be untrusted, and computes tables.
     ///
     /// # Errors
-    /// A size, statistic or range that cannot be carried out; it is named.
+    /// If a size, statistic or range is invalid; the error names it.
     pub fn new(preprocessing: &Preprocessing) -> Result<Preparer, DataError> {
         preprocessing
             .check(CHANNELS)
@@ -89,12 +88,13 @@ impl Preparer {
         })
     }
 
-    /// How many values an input has: `height × width × 3`.
+    /// The number of values of an input: `height × width × 3`.
     pub fn input_len(&self) -> usize {
         self.size[0] * self.size[1] * CHANNELS
     }
 
-    /// Writes `image` as evaluation and prediction see it to `input` (HWC).
+    /// Prepares `image` for evaluation or prediction and writes it to `input`
+    /// (HWC).
     ///
     /// # Errors
     /// The image cannot be resized.
@@ -117,7 +117,7 @@ impl Preparer {
     fn prepare_turned(&mut self, image: &Image, input: &mut [f32]) -> Result<(), ImageError> {
         match self.evaluate {
             EvalTransform::Resize => {
-                self.crop(image, whole(image), self.size, Window::default(), input)
+                self.crop(image, whole(image), self.size, CropWindow::default(), input)
             }
             EvalTransform::CenterCrop { resize } => {
                 let size = shorter_side_to(image, resize);
@@ -127,15 +127,15 @@ impl Preparer {
         }
     }
 
-    /// Resizes the whole `image` to `size` (height, width) and writes the
-    /// middle of that.
+    /// Resizes the whole `image` to `size` (height, width) and writes its centre
+    /// crop.
     fn crop_middle(
         &mut self,
         image: &Image,
         size: [usize; 2],
         input: &mut [f32],
     ) -> Result<(), ImageError> {
-        let window = Window {
+        let window = CropWindow {
             left: centred(size[1], self.size[1]),
             top: centred(size[0], self.size[0]),
             flip: false,
@@ -161,7 +161,7 @@ impl Preparer {
             TrainTransform::PadCrop { padding, flip } => {
                 let mut shift = || rng.random_range(0..=2 * padding as u32) as isize;
                 let (left, top) = (shift(), shift());
-                let window = Window {
+                let window = CropWindow {
                     left: left - padding as isize,
                     top: top - padding as isize,
                     flip: flip && rng.random(),
@@ -170,9 +170,9 @@ impl Preparer {
             }
             TrainTransform::RandomResizedCrop { area, aspect, flip } => {
                 let part = random_area(image, area, aspect, rng);
-                let window = Window {
+                let window = CropWindow {
                     flip: flip && rng.random(),
-                    ..Window::default()
+                    ..CropWindow::default()
                 };
                 self.crop(image, part, self.size, window, input)
             }
@@ -180,15 +180,15 @@ impl Preparer {
         }
     }
 
-    /// Resizes `area` of `image` to `size` (height, width), if it is not of
-    /// that size already, and normalises what the window shows of it. Outside
-    /// the image there is black, as zeros are before normalisation.
+    /// Resizes `area` of `image` to `size` (height, width), unless it has that
+    /// size, and normalises the crop. Pixels outside of the image are black, that
+    /// is, zero before normalisation.
     fn crop(
         &mut self,
         image: &Image,
         area: Area,
         size: [usize; 2],
-        window: Window,
+        window: CropWindow,
         input: &mut [f32],
     ) -> Result<(), ImageError> {
         assert_eq!(input.len(), self.input_len(), "length of the input");
@@ -256,9 +256,9 @@ fn centred(side: usize, crop: usize) -> isize {
     }
 }
 
-/// A random part of random shape, drawn as torchvision's `RandomResizedCrop`
-/// draws it: an area uniformly, an aspect uniformly in its logarithm; after
-/// ten draws that do not fit, the largest central part of an allowed shape.
+/// A random crop as drawn by torchvision's `RandomResizedCrop`: the area
+/// uniformly, the aspect ratio uniformly in its logarithm; after ten draws that
+/// do not fit, the largest centre crop of an allowed aspect ratio.
 fn random_area(image: &Image, area: [f32; 2], aspect: [f32; 2], rng: &mut impl Rng) -> Area {
     const DRAWS: usize = 10;
     let (width, height) = (image.width(), image.height());

@@ -1,8 +1,8 @@
-//! What folders and files mean in a tree of class folders.
+//! Interpretation of a tree of class folders.
 //!
-//! `folder:` and `tar:` differ in where the tree is stored, which a [`Store`]
-//! tells. What is descended into, what counts as an image of which class, and
-//! what is left out is decided here, for both.
+//! `folder:` and `tar:` store the tree in different ways, which a [`Store`]
+//! abstracts. Which folders are entered, which file is an image of which class,
+//! and what is left out is decided here for both.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::Hash;
@@ -12,12 +12,12 @@ use crate::folder::is_image;
 use crate::left_out::LeftOut;
 use crate::split::Split;
 
-/// How many levels of folders are descended into.
+/// The most levels of folders.
 const MAX_DEPTH: usize = 100;
 
-/// Folders that programs leave among images, besides those that begin with a
-/// dot: thumbnails and indices of Synology and QNAP, resource forks of macOS's
-/// archives, bins of Windows and network shares.
+/// Folders that programs create among images, besides those that start with a
+/// dot: thumbnails and indices of Synology and QNAP, resource forks in archives
+/// of macOS, recycle bins of Windows and network shares.
 const HIDDEN: [&str; 7] = [
     "@eaDir",
     "@__thumb",
@@ -34,10 +34,10 @@ pub(crate) trait Store {
     type Folder: Clone;
     /// A file.
     type File;
-    /// What tells that two folders are the same one.
+    /// The identity of a folder, for finding cycles.
     type Id: Eq + Hash;
 
-    /// What a folder holds, sorted by name.
+    /// The entries of a folder, sorted by name.
     fn entries(&self, folder: &Self::Folder) -> Result<Vec<EntryOf<Self>>, DataError>;
 
     fn id(&self, folder: &Self::Folder) -> Self::Id;
@@ -49,7 +49,7 @@ pub(crate) trait Store {
 /// A [`Store`]'s entry.
 pub(crate) type EntryOf<S> = Entry<<S as Store>::Folder, <S as Store>::File>;
 
-/// Something in a folder; of a link, what it leads to.
+/// The kind of an entry; of a link, that of its target.
 pub(crate) struct Entry<D, F> {
     pub name: String,
     pub linked: bool,
@@ -61,13 +61,13 @@ pub(crate) enum Kind<D, F> {
     File(F),
     /// A pipe, a socket or a device.
     Special,
-    /// A link to nothing, or to itself by way of others.
+    /// A link without a target, or a cycle of links.
     Broken,
     /// A link out of an archive.
     Outside,
 }
 
-/// Whether a file or folder is not for people to see.
+/// Whether a file or folder is hidden.
 pub(crate) fn is_hidden(name: &str) -> bool {
     name.starts_with('.')
         || HIDDEN
@@ -84,17 +84,17 @@ pub(crate) fn split_name(name: &str) -> Option<&'static str> {
         .find(|split| split.eq_ignore_ascii_case(name))
 }
 
-/// What is met on a walk: a folder, or a file with what reads it.
+/// A step of a walk: a folder, or a file with its handle.
 pub(crate) enum Met<F> {
     Folder,
     File(F),
 }
 
-/// Goes through all that `root` holds, in the order of names, and hands on
-/// folders and files with their paths below it. Hidden entries and what is no
-/// file are counted instead. Links to folders are followed, but never into a
-/// folder that the same folder of `root` has shown before: so no circle of
-/// links is gone through twice.
+/// Walks through everything below `root` in the order of names, and passes
+/// folders and files to a function with their paths relative to it. Hidden
+/// entries and special files are only counted. Links to folders are followed,
+/// but each folder is entered at most once per top-level folder, so that cycles
+/// end.
 pub(crate) fn walk<S: Store>(
     store: &S,
     root: &S::Folder,
@@ -203,8 +203,8 @@ impl<F> ClassTree<F> {
         Ok(tree)
     }
 
-    /// Takes in what lies at a path below the split's folder: the first part
-    /// of the path is the class, if there are more.
+    /// Adds an entry at a path relative to the split's folder. The first
+    /// component is the class, if there are several.
     pub fn add(&mut self, path: &str, met: Met<F>) {
         let mut parts = path.split('/');
         let first = parts.next().unwrap_or_default();
@@ -234,7 +234,7 @@ impl<F> ClassTree<F> {
         }
     }
 
-    /// Takes in an image whose class is known.
+    /// Adds an image of a known class.
     pub fn add_image(&mut self, class: &str, file: F) {
         match self.classes.get_mut(class) {
             Some(files) => files.push(file),
@@ -244,7 +244,7 @@ impl<F> ClassTree<F> {
         }
     }
 
-    /// Takes in the images of another tree of the same split.
+    /// Adds the images of another tree of the same split.
     pub fn merge(&mut self, other: Self) {
         for (class, files) in other.classes {
             self.classes.entry(class).or_default().extend(files);
@@ -268,7 +268,7 @@ impl<F> ClassTree<F> {
         }
     }
 
-    /// How many classes have images.
+    /// The number of classes with images.
     pub fn filled(&self) -> usize {
         self.classes.values().filter(|f| !f.is_empty()).count()
     }
@@ -288,9 +288,9 @@ impl<F> ClassTree<F> {
     }
 }
 
-/// Of the folders or archives that go by names of the split, the preferred
-/// one first, the one to read: the first with two classes or more, or else the
-/// first. What the others are is noted.
+/// Selects the folder or archive to read among those named like the split, in
+/// order of preference: the first with at least two classes, or else the first.
+/// The others are recorded as left out.
 pub(crate) fn choose<F>(
     names: &[String],
     mut read: impl FnMut(usize) -> Result<ClassTree<F>, DataError>,

@@ -1,5 +1,4 @@
-//! Whether the parts of a model fit together, before it is written and after
-//! it is read.
+//! Consistency checks of a model, before it is written and after it is read.
 
 use std::collections::HashSet;
 
@@ -12,24 +11,24 @@ use crate::record::Record;
 use crate::shapes::ShapeError;
 use crate::weights::Moments;
 
-/// Parts of a model that do not fit together.
+/// An inconsistency of a model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Misfit {
-    /// The classes are not as many as the logits.
-    #[error("it names {names} classes, but the network puts out {outputs}")]
+    /// The number of class names is not the number of logits.
+    #[error("it names {names} classes, but the network has {outputs} outputs")]
     Classes {
-        /// How many classes are named.
+        /// The number of class names.
         names: usize,
-        /// How many logits there are.
+        /// The number of logits.
         outputs: usize,
     },
-    /// The preprocessing makes no input of the network.
+    /// The preprocessing does not produce inputs of the network.
     #[error("its preprocessing is wrong: {0}")]
     Preprocessing(String),
-    /// Images of the preprocessing's size do not go through the network.
+    /// The network does not accept images of the preprocessing's size.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// There is no instance `full`, whose statistics all others share.
+    /// There is no instance `full`, which the others share statistics with.
     #[error("it lacks the instance full")]
     NoFull,
     /// An instance is listed twice.
@@ -46,60 +45,60 @@ pub enum Misfit {
     /// A listed instance has no batch-norm statistics.
     #[error("its instance {0} has no batch-norm statistics: calibrate it")]
     NoStatistics(Instance),
-    /// Statistics of an instance that is not listed.
+    /// There are statistics of an instance that is not listed.
     #[error("it has statistics of {0}, but does not list that instance")]
     Unlisted(Instance),
-    /// A measurement that cannot be.
-    #[error("the {what} of its instance {instance} is {value}, which cannot be")]
+    /// A measurement is out of range.
+    #[error("the {what} of its instance {instance} is {value}, which is impossible")]
     Measurement {
         /// The instance.
         instance: Instance,
-        /// Which measurement.
+        /// The name of the measurement.
         what: &'static str,
         /// Its value.
         value: f64,
     },
-    /// A cascade or an ensemble that cannot be.
+    /// A cascade or an ensemble is invalid.
     #[error("its combination {combination} {problem}")]
     Combination {
-        /// Which combination.
+        /// The combination.
         combination: Combination,
         /// What is wrong with it.
         problem: String,
     },
-    /// A tensor that the network needs is not there.
+    /// A tensor that the network needs is missing.
     #[error("tensor '{0}' is missing")]
     Missing(String),
-    /// Tensors that the network does not need.
-    #[error("tensor '{tensor}' belongs to nothing in the network ({count} such in all)")]
+    /// There are tensors that the network does not use.
+    #[error("tensor '{tensor}' does not belong to the network ({count} such tensors in total)")]
     LeftOver {
         /// The first by name.
         tensor: String,
-        /// How many there are.
+        /// The number of such tensors.
         count: usize,
     },
-    /// A tensor of another shape than the network needs.
+    /// A tensor has the wrong shape.
     #[error("tensor '{tensor}' has shape {found:?}, but the network needs {expected:?}")]
     TensorShape {
         /// The tensor.
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The shape that it should have.
+        /// The shape that the network needs.
         expected: Vec<usize>,
     },
-    /// A tensor with an infinite value or one that is no number.
+    /// A tensor has a value that is infinite or NaN.
     #[error("tensor '{0}' holds values that are not finite")]
     NotFinite(String),
-    /// A variance below zero.
+    /// A variance is below zero.
     #[error("tensor '{0}' holds variances below zero")]
     NegativeVariance(String),
-    /// More tensors than a safetensors file can list.
+    /// There are more tensors than a safetensors header can list.
     #[error("its {0} instances need a longer header than safetensors allows: list fewer")]
     TooManyInstances(usize),
 }
 
-/// Checks all but the values of tensors.
+/// Checks everything but weights and statistics.
 pub(super) fn description(
     network: &Network,
     classes: &[String],
@@ -152,8 +151,8 @@ pub(super) fn description(
     }
 }
 
-/// Checks that combinations are of listed instances and have measurements
-/// that can be.
+/// Checks that combinations consist of listed instances and that their
+/// measurements are in range.
 pub(super) fn combinations(
     instances: &[Record],
     combinations: &[CombinedRecord],
@@ -169,10 +168,10 @@ pub(super) fn combinations(
         };
         let members = record.combination.members();
         if members.is_empty() {
-            return refuse("is of no instances".into());
+            return refuse("has no instances".into());
         }
         if let Some(unknown) = members.iter().find(|member| !listed.contains(member)) {
-            return refuse(format!("is of {unknown}, which is not listed"));
+            return refuse(format!("has the instance {unknown}, which is not listed"));
         }
         let threshold = match &record.combination {
             Combination::Cascade(cascade) => cascade.threshold,
@@ -185,17 +184,17 @@ pub(super) fn combinations(
             ("loss", record.loss, f64::MAX),
         ] {
             if !(0.0..=most).contains(&value) {
-                return refuse(format!("has a {what} of {value}, which cannot be"));
+                return refuse(format!("has a {what} of {value}, which is impossible"));
             }
         }
     }
     Ok(())
 }
 
-/// Checks that weights and statistics are those that the network and the
-/// listed instances need. Only a model in memory can fail here; in a file,
-/// tensors are looked up by name.
-pub(super) fn learnt(model: &Model) -> Result<(), Misfit> {
+/// Checks that weights and statistics are those that the network and the listed
+/// instances need. Only a model in memory can fail this; in a file, tensors are
+/// found by name.
+pub(super) fn tensors(model: &Model) -> Result<(), Misfit> {
     let parameters = model.network.parameters();
     for (index, parameter) in parameters.iter().enumerate() {
         let name = || parameter.name.clone();

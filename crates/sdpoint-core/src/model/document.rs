@@ -14,12 +14,12 @@ pub(super) const MAX_HEADER: u64 = 100_000_000;
 /// The metadata key of the document.
 pub(super) const KEY: &str = "sdpoint";
 
-/// What the digest reads as while it is computed.
+/// The value in place of the digest while it is computed.
 pub(super) const BLANK_DIGEST: &str =
     "0000000000000000000000000000000000000000000000000000000000000000";
 
-/// The document. The digest comes before everything of free form, so that
-/// its place in the file can be found by searching.
+/// The document. The digest precedes all free text, so that its position in the
+/// file can be found by searching.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Document {
@@ -37,7 +37,7 @@ pub(super) struct Document {
     pub training: serde_json::Value,
 }
 
-/// What every version of the document has, now and later.
+/// The fields of every version of the document, including future ones.
 #[derive(Deserialize)]
 pub(super) struct Envelope {
     pub version: u64,
@@ -62,8 +62,8 @@ impl Document {
     }
 }
 
-/// The place of the digest in a header: its first occurrence as a string
-/// within the document, which is itself a string of the header's JSON.
+/// The position of the digest in a header: its first occurrence as a string in
+/// the document, which is itself a string of the header's JSON.
 pub(super) fn digest_place(header: &[u8], digest: &str) -> Option<std::ops::Range<usize>> {
     let quoted = format!("\\\"{digest}\\\"");
     let start = header

@@ -1,6 +1,6 @@
-//! What a model file may have beyond the plain form: named in the file, so
-//! that a program which does not know one of them refuses it by name instead
-//! of computing something else.
+//! Optional parts of the format. A file lists those that it has, so that a
+//! program that does not support one of them can name it in an error instead of
+//! computing something else.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,27 +9,28 @@ use crate::layer::Op;
 use crate::network::Network;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Preprocessing};
 
-/// A part of the format that a reader has to know to use a model that has it.
-/// `docs/model-file.md` lists them.
+/// An optional part of the format that a reader must support to use a file that
+/// has it. `docs/model-file.md` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Feature {
     /// Cascades and ensembles: the description's `combinations`.
     Combinations,
-    /// Images are turned upright: `exif_orientation` of the preprocessing.
+    /// Images are rotated according to EXIF: `exif_orientation` of the
+    /// preprocessing.
     ExifOrientation,
     /// A filter other than bilinear: `interpolation` of the preprocessing.
     Interpolation,
     /// Layers `relu6` in the network.
     Relu6,
-    /// Images are resized whatever their shape and then cropped:
+    /// Images are resized without keeping the aspect ratio, then cropped:
     /// `squash_crop` of the preprocessing.
     SquashCrop,
 }
 
 impl Feature {
-    /// All features that this program knows, in the order of their names.
+    /// All features that this program supports, sorted by name.
     pub const ALL: [Feature; 5] = [
         Feature::Combinations,
         Feature::ExifOrientation,
@@ -49,7 +50,7 @@ impl Feature {
         }
     }
 
-    /// The features that a model has, in the order of their names.
+    /// The features of a model, sorted by name.
     pub fn of(model: &Model) -> Vec<Feature> {
         used(
             &model.network,
@@ -58,14 +59,14 @@ impl Feature {
         )
     }
 
-    /// Whether files of `version`, from before features had names, could have
-    /// this one.
+    /// Whether files of `version`, which did not list features yet, may have this
+    /// one.
     pub(super) fn is_part_of(self, version: u32) -> bool {
         self == Feature::Combinations && version == 2
     }
 }
 
-/// The features that a model with these parts has.
+/// The features of a model with these parts.
 pub(super) fn used(
     network: &Network,
     preprocessing: &Preprocessing,

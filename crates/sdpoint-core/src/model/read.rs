@@ -1,4 +1,4 @@
-//! Reading a model file, which may be damaged or made to do harm.
+//! Reading of model files, which may be damaged or malicious.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -23,7 +23,7 @@ struct Header {
     tensors: Vec<(String, TensorInfo)>,
 }
 
-/// A tensor as the file has it.
+/// A tensor of the file.
 struct Stored {
     shape: Vec<usize>,
     values: Vec<f32>,
@@ -35,7 +35,7 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
         path: path.to_owned(),
         source,
     };
-    // A pipe would block, and a device has no end.
+    // Reading a pipe would block, and a device may have no end.
     let about = fs::metadata(path).map_err(unreadable)?;
     if !about.is_file() {
         return Err(ModelError::NotSafetensors {
@@ -145,8 +145,8 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
     })
 }
 
-/// Whether the document has no other features than it says, or than its
-/// version has.
+/// Checks that the document has only features that it lists or that its version
+/// includes.
 fn features_are_named(document: &Document) -> Result<(), String> {
     let version = document.version;
     if version == 0 {
@@ -170,11 +170,11 @@ fn features_are_named(document: &Document) -> Result<(), String> {
     }
 }
 
-/// Why no header can be read.
+/// Why the header cannot be read.
 enum HeaderFault {
-    /// The file ends before the header does; how long it should be at least.
+    /// The file ends within the header; the size that it should have at least.
     Short(u64),
-    /// What is there is no header.
+    /// The file does not start with a header.
     Foreign,
 }
 
@@ -203,8 +203,8 @@ fn read_header(file: &mut impl Read, size: u64) -> io::Result<Result<Vec<u8>, He
     Ok(Ok(start))
 }
 
-/// Sorts the tensors by their place in the file and checks that they fill it
-/// without gaps and overlaps, each with as many bytes as its shape needs.
+/// Sorts the tensors by their offset in the file, and checks that they fill it
+/// without gaps and overlaps and have the bytes that their shapes need.
 fn in_file_order(
     mut tensors: Vec<(String, TensorInfo)>,
 ) -> Result<Vec<(String, TensorInfo)>, String> {
@@ -249,7 +249,7 @@ fn read_values(
         .collect())
 }
 
-/// Puts a description and tensors together, if they fit.
+/// Assembles a model from a description and tensors, if they are consistent.
 fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model, Misfit> {
     let Document {
         network,
@@ -297,7 +297,8 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     })
 }
 
-/// Says whether one tensor is missing, or all statistics of an instance.
+/// The error for a missing tensor: whether it is the only one, or all statistics
+/// of its instance are missing.
 fn missing(name: String, stored: &HashMap<String, Stored>, listed: &[Instance]) -> Misfit {
     let without = listed.iter().find(|&&instance| {
         let prefix = layout::prefix(instance);

@@ -332,7 +332,7 @@ fn parts_that_do_not_fit_are_named() {
                     t.push((Slot { name, shape }, Vec::new()));
                 }
             },
-            "'left' belongs to nothing in the network (2 such",
+            "'left' does not belong to the network (2 such",
         ),
         (
             &|_, t| t[0].0.shape = vec![1, 2, 3, 3],

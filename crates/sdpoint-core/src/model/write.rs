@@ -28,7 +28,7 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
         &model.instances,
     )
     .and_then(|()| check::combinations(&model.instances, &model.combinations))
-    .and_then(|()| check::learnt(model))
+    .and_then(|()| check::tensors(model))
     .map_err(misfit)?;
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
     let slots: Vec<Slot> = layout::slots(&model.network, &instances).collect();
@@ -42,7 +42,7 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
         problem: problem.to_string(),
     };
     let document = serde_json::to_string(&Document::of(model)).map_err(malformed)?;
-    // Provenance nested too deeply could be written but not read.
+    // A value in `training` that is nested too deeply can be written but not read.
     serde_json::from_str::<Document>(&document).map_err(malformed)?;
 
     let mut start = header(&document, &slots).map_err(malformed)?;
@@ -74,14 +74,14 @@ pub(super) fn header(document: &str, slots: &[Slot]) -> Result<Vec<u8>, serde_js
     let metadata = Metadata::new(Some(metadata), tensors).map_err(serde::ser::Error::custom)?;
     let mut header = vec![0; 8];
     serde_json::to_writer(&mut header, &metadata)?;
-    // Data is aligned to 8 bytes, as the format asks of writers.
+    // The format requires writers to align the data to 8 bytes.
     header.resize(header.len().next_multiple_of(8), b' ');
     let length = (header.len() - 8) as u64;
     header[..8].copy_from_slice(&length.to_le_bytes());
     Ok(header)
 }
 
-/// Puts the digest of header and data in its place.
+/// Replaces the blank digest in the header by that of header and data.
 pub(super) fn seal(header: &mut [u8], values: &[&[f32]]) {
     let mut hasher = Sha256::new();
     hasher.update(&*header);
@@ -90,7 +90,7 @@ pub(super) fn seal(header: &mut [u8], values: &[&[f32]]) {
             hasher.update(bytes);
             Ok(())
         })
-        .expect("a hasher takes everything");
+        .expect("hashing cannot fail");
     }
     let place = digest_place(header, BLANK_DIGEST).expect("the header has a blank digest");
     header[place].copy_from_slice(hex(&hasher.finalize()).as_bytes());
@@ -104,7 +104,7 @@ fn write(out: &mut BufWriter<File>, header: &[u8], values: &[&[f32]]) -> io::Res
     Ok(())
 }
 
-/// The values in little-endian order, some kilobytes at a time.
+/// Passes the values to `sink` as little-endian bytes, 64 KiB at a time.
 fn in_chunks(values: &[f32], mut sink: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(1 << 16);
     for chunk in values.chunks(1 << 14) {

@@ -1,4 +1,4 @@
-//! Budgets, and how they are written.
+//! Budgets and their text form.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,21 +8,21 @@ use super::Choice;
 use crate::cost::{format_macs, format_macs_to};
 use crate::instance::Instance;
 
-/// What an inference may cost.
+/// A limit on the cost of an inference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Budget {
-    /// A share of the dearest instance's multiply-accumulates, above 0 and at
-    /// most 1.
+    /// A share of the most expensive instance's multiply-accumulates, above 0
+    /// and at most 1.
     Share(f64),
-    /// A number of multiply-accumulates.
+    /// A number of multiply-accumulates per image.
     Macs(u64),
-    /// A time on this machine.
+    /// A latency on this machine.
     Latency(Duration),
-    /// Whatever it costs to be right on this share of the test images, from
-    /// 0 to 1.
+    /// The least cost with at least this top-1 accuracy on the test images,
+    /// from 0 to 1.
     MinAccuracy(f64),
-    /// Whatever this instance costs.
+    /// The cost of this instance.
     Instance(Instance),
 }
 
@@ -38,35 +38,35 @@ impl From<&Choice> for Budget {
     }
 }
 
-/// Text that is no budget.
+/// Text that is not a valid budget; holds the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BudgetError {
-    /// Text of no known form.
+    /// The text has no known form.
     #[error(
         "'{0}' is not a budget: give a share such as 50% or 0.5, \
          multiply-accumulates such as 20M or 1.5G, a time such as 8ms, \
          an accuracy such as >=80%, or an instance such as 3@0.5"
     )]
     Form(String),
-    /// A share that is nothing or more than everything.
+    /// A share that is not above 0 and at most 1.
     #[error("'{}' is not a share: it must be above 0% and at most 100%{}", .0, suggestion(.0))]
     Share(String),
-    /// A number without a unit that is too small to count
-    /// multiply-accumulates and too large to be a share.
+    /// A number without a unit, too small for a number of multiply-accumulates
+    /// and too large for a share.
     #[error(
         "'{0}' has no unit: did you mean {0}% of the full network's cost? \
          A number of multiply-accumulates is written such as 20M or 1.5G"
     )]
     NoUnit(String),
-    /// Text that is no number of multiply-accumulates.
+    /// The text is not a number of multiply-accumulates.
     #[error("'{0}' is not a number of multiply-accumulates: give one such as 3000000, 20M or 1.5G")]
     Macs(String),
-    /// Text that is no time, or none at all.
+    /// The text is not a positive time.
     #[error("'{}' is not a time: give one such as 8ms, 500us or 0.1s{}", .0, time_suggestion(.0))]
     Duration(String),
 }
 
-/// What was probably meant by a share without its percent sign.
+/// A suggestion for a share without a percent sign.
 fn suggestion(text: &str) -> String {
     match decimal(text.trim().trim_start_matches(">=")) {
         Some(value) if value > 1.0 && value <= 100.0 => {
@@ -76,7 +76,7 @@ fn suggestion(text: &str) -> String {
     }
 }
 
-/// What was probably meant by a time without its unit.
+/// A suggestion for a time without a unit.
 fn time_suggestion(text: &str) -> String {
     match decimal(text.trim()) {
         Some(value) if value > 0.0 => format!("; did you mean {}ms?", text.trim()),
@@ -84,10 +84,10 @@ fn time_suggestion(text: &str) -> String {
     }
 }
 
-/// Reads a time with its unit: `8ms`, `500us`, `0.1s`.
+/// Parses a time with its unit: `8ms`, `500us`, `0.1s`.
 ///
 /// # Errors
-/// If the text is no such time, or nothing.
+/// If the text is not such a time, or the time is zero.
 pub fn parse_duration(text: &str) -> Result<Duration, BudgetError> {
     let bad = || BudgetError::Duration(text.to_owned());
     let trimmed = text.trim();
@@ -103,12 +103,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, BudgetError> {
         .ok_or_else(bad)
 }
 
-/// A time in three digits: `8.31 ms`.
+/// Formats a time with three significant digits: `8.31 ms`.
 pub fn format_duration(time: Duration) -> String {
     format_duration_to(time, 3)
 }
 
-/// A time in so many digits, at least three.
+/// Formats a time with `digits` significant digits, at least three.
 fn format_duration_to(time: Duration, digits: usize) -> String {
     let seconds = time.as_secs_f64();
     let (value, unit) = match seconds {
@@ -125,10 +125,10 @@ fn format_duration_to(time: Duration, digits: usize) -> String {
     format!("{value:.behind$} {unit}")
 }
 
-/// Reads an accuracy: `80%` or `0.8`.
+/// Parses an accuracy: `80%` or `0.8`.
 ///
 /// # Errors
-/// If the text is no share above 0 and at most 1.
+/// If the text is not a share above 0 and at most 1.
 pub fn parse_accuracy(text: &str) -> Result<f64, BudgetError> {
     let bad = || BudgetError::Share(text.to_owned());
     let trimmed = text.trim();
@@ -141,11 +141,11 @@ pub fn parse_accuracy(text: &str) -> Result<f64, BudgetError> {
         .ok_or_else(bad)
 }
 
-/// Reads a number of multiply-accumulates: `3000000`, `800k`, `20M`, `1.5G`,
+/// Parses a number of multiply-accumulates: `3000000`, `800k`, `20M`, `1.5G`,
 /// and any of these followed by `MACs`.
 ///
 /// # Errors
-/// If the text is no such number, or less than one.
+/// If the text is not such a number, or it is less than one.
 pub fn parse_macs(text: &str) -> Result<u64, BudgetError> {
     let bad = || BudgetError::Macs(text.to_owned());
     let trimmed = without_unit(text).unwrap_or(text).trim();
@@ -170,7 +170,7 @@ pub fn parse_macs(text: &str) -> Result<u64, BudgetError> {
     }
 }
 
-/// What stands before `MACs`.
+/// The text before a final `MACs`.
 fn without_unit(text: &str) -> Option<&str> {
     let trimmed = text.trim_end();
     let at = trimmed.len().checked_sub("MACs".len())?;
@@ -178,8 +178,8 @@ fn without_unit(text: &str) -> Option<&str> {
     unit.eq_ignore_ascii_case("MACs").then(|| &trimmed[..at])
 }
 
-/// A number in plain decimal notation, so that `inf`, `nan` and `1e9` are not
-/// taken for one.
+/// Parses a number in plain decimal notation; `inf`, `nan` and `1e9` are
+/// rejected.
 fn decimal(text: &str) -> Option<f64> {
     let plain = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     if text.bytes().all(plain) {
@@ -192,10 +192,10 @@ fn decimal(text: &str) -> Option<f64> {
 impl FromStr for Budget {
     type Err = BudgetError;
 
-    /// Reads `50%`, `0.5`, `20M`, `3000000`, `8ms`, `>=80%`, `3@0.5` or
-    /// `full`. A bare number of at most 1 is a share; one from there to 100
-    /// is refused, as it is more likely to be a percentage than a number of
-    /// multiply-accumulates, which `50 MACs` says.
+    /// Parses `50%`, `0.5`, `20M`, `3000000`, `8ms`, `>=80%`, `3@0.5` or
+    /// `full`. A bare number of at most 1 is a share. One between 1 and 100 is
+    /// rejected, as it is more likely a percentage than a number of
+    /// multiply-accumulates, which can be written as `50 MACs`.
     fn from_str(text: &str) -> Result<Self, BudgetError> {
         let text = text.trim();
         let share = |value: f64| {
@@ -246,9 +246,10 @@ impl fmt::Display for Budget {
 }
 
 impl Budget {
-    /// The budget in as few digits as tell it from another that would have
-    /// been enough: of 21.96M and 22.0M, both would otherwise read 22.0M.
-    pub(super) fn told_from(&self, enough: &Budget) -> String {
+    /// The budget with enough digits to distinguish it from `enough`, a
+    /// sufficient budget: with three digits, 21.96M and 22.0M would both read
+    /// 22.0M.
+    pub(super) fn distinct_from(&self, enough: &Budget) -> String {
         let enough = enough.to_string();
         let text = |more: usize| match self {
             Self::Share(share) => percent(*share, 2 + more),
@@ -258,7 +259,7 @@ impl Budget {
             Self::Instance(instance) => instance.to_string(),
         };
         let longer = (1..=12).map(text).find(|text| {
-            // A budget that was rounded towards what is enough could be enough.
+            // Rounding towards `enough` could make it sufficient.
             *text != enough && !text.parse().is_ok_and(|shown| self.is_less_than(&shown))
         });
         Some(text(0))

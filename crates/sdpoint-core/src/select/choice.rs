@@ -1,4 +1,4 @@
-//! What was chosen, and why.
+//! The selected instance and the reason.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use super::format_duration;
 use crate::cost::format_macs;
 use crate::instance::Instance;
 
-/// The instance chosen for a budget; displays as a sentence that says why.
+/// The instance selected for a budget. Its `Display` form gives the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {
     /// The instance.
     pub instance: Instance,
-    /// Its multiply-accumulates.
+    /// Its multiply-accumulates per image.
     pub macs: u64,
-    /// Its multiply-accumulates as a share of the dearest instance's.
+    /// Its multiply-accumulates as a share of the most expensive instance's.
     pub share: f64,
     /// Its measured top-1 accuracy, 0 to 1.
     pub top1: Option<f64>,
-    /// How long it takes, if that was known.
+    /// Its latency, if known.
     pub time: Option<Duration>,
-    /// Why it was chosen.
+    /// Why it was selected.
     pub reason: Reason,
 }
 
-/// Why an instance was chosen.
+/// Why an instance was selected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// It was asked for by name.
-    Asked,
+    /// It was requested by name.
+    Requested,
     /// Of those that fit and were measured, it is the most accurate.
     MostAccurate {
         /// How many instances fit.
@@ -40,8 +40,8 @@ pub enum Reason {
         /// How many instances are accurate enough.
         fitting: usize,
     },
-    /// None of those that fit was measured; it is the dearest.
-    Dearest {
+    /// None of those that fit was measured; it is the most expensive.
+    MostExpensive {
         /// How many instances fit.
         fitting: usize,
     },
@@ -51,7 +51,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} MACs, {:.1}% of the dearest",
+            "{}: {} MACs, {:.1}% of the most expensive",
             self.instance,
             format_macs(self.macs),
             100.0 * self.share
@@ -63,8 +63,8 @@ impl fmt::Display for Choice {
             write!(f, ", {:.2}% right on the test images", 100.0 * top1)?;
         }
         match self.reason {
-            Reason::Asked => f.write_str("; asked for by name"),
-            Reason::MostAccurate { fitting: 1 } | Reason::Dearest { fitting: 1 } => {
+            Reason::Requested => f.write_str("; requested by name"),
+            Reason::MostAccurate { fitting: 1 } | Reason::MostExpensive { fitting: 1 } => {
                 f.write_str("; the only one that fits")
             }
             Reason::Cheapest { fitting: 1 } => {
@@ -79,9 +79,9 @@ impl fmt::Display for Choice {
                     "; the cheapest of the {fitting} that are accurate enough"
                 )
             }
-            Reason::Dearest { fitting } => write!(
+            Reason::MostExpensive { fitting } => write!(
                 f,
-                "; the dearest of the {fitting} that fit, none of which was evaluated"
+                "; the most expensive of the {fitting} that fit, none of which was evaluated"
             ),
         }
     }

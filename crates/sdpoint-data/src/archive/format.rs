@@ -1,4 +1,4 @@
-//! Archives of kinds that are not read, called by their names.
+//! Recognition of unsupported kinds of archives, for error messages.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::file::open_file;
 
-/// A format of archives or compressed files that is not read.
+/// An unsupported format of archives or compressed files.
 struct Format {
     name: &'static str,
     start: &'static [u8],
-    /// How names of such files end.
+    /// The endings of such files' names.
     ends: &'static [&'static str],
     way_out: WayOut,
 }
@@ -74,7 +74,7 @@ const FORMATS: [Format; 8] = [
     },
 ];
 
-/// Whether a file's name is one of an archive that is read.
+/// Whether a file's name is that of a supported archive.
 pub(crate) fn is_tar_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     [".tar", ".tar.gz", ".tgz"]
@@ -82,7 +82,7 @@ pub(crate) fn is_tar_name(name: &str) -> bool {
         .any(|end| name.ends_with(end))
 }
 
-/// Whether a file's name is one of an archive that is not read.
+/// Whether a file's name is that of an unsupported archive.
 pub(crate) fn is_other_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     FORMATS
@@ -90,8 +90,8 @@ pub(crate) fn is_other_name(name: &str) -> bool {
         .any(|format| format.ends.iter().any(|end| name.ends_with(end)))
 }
 
-/// Refuses a file that is an archive of another kind, or, where a folder is
-/// wanted, any file, and says how to read it all the same.
+/// Rejects an archive of an unsupported kind, or any file where a folder is
+/// required, with advice how to read it.
 pub(crate) fn refuse_archive(path: &Path, folder_wanted: bool) -> Result<(), DataError> {
     if !path.exists() || path.is_dir() {
         return Ok(());

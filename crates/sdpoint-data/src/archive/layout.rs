@@ -10,17 +10,17 @@ use crate::names::text_of;
 use crate::split::Split;
 use crate::tree::{Kind, Store, is_hidden, split_name};
 
-/// How deep folders that are named like splits are looked for.
+/// The depth down to which folders named like splits are searched.
 const MAX_DEPTH: usize = 8;
 
-/// How one archive is to be read for a split.
+/// How an archive is read for a split.
 pub(super) struct Layout {
     split: Split,
-    /// The split name that the archive's own name has, if any.
+    /// The split's name in the archive's own name, if any.
     named: Option<&'static str>,
 }
 
-/// A folder of an archive that holds a split.
+/// A folder of an archive with a split.
 pub(super) struct Root {
     pub name: &'static str,
     pub folder: usize,
@@ -46,8 +46,8 @@ impl Layout {
         self.split.names().contains(&name)
     }
 
-    /// Whether a file at this path may be of use, as far as its path tells: a
-    /// link from elsewhere may still lead to one that is not.
+    /// Whether a file at this path may be relevant, judging by the path. A file
+    /// that is not may still be the target of a link.
     pub fn may_hold(&self, path: &str) -> bool {
         let mut parts = path
             .split('/')
@@ -59,9 +59,8 @@ impl Layout {
         in_split && !parts.any(is_hidden)
     }
 
-    /// The folders that hold the split: those that are named like it, at any
-    /// depth, or else, of an archive that is itself named like it, the folder
-    /// that holds everything.
+    /// The folders with the split: those named like it, at any depth; or else
+    /// the root of the data, if the archive itself is named like it.
     pub fn roots(&self, members: &Members) -> Result<Vec<Root>, DataError> {
         let mut roots = Vec::new();
         let mut seen = HashSet::from([0]);
@@ -97,8 +96,8 @@ impl Layout {
     }
 }
 
-/// The archive's top, or the only folder in it, and so on, as long as what
-/// there is are folders of folders.
+/// The archive's top level, or the only folder in it, and so on, down to the
+/// first folder that does not contain just one folder of folders.
 fn unwrapped(members: &Members) -> Result<usize, DataError> {
     let mut at = 0;
     for _ in 0..MAX_DEPTH {

@@ -4,19 +4,19 @@ use super::members::{Content, Member, Members, Node};
 use crate::error::DataError;
 use crate::tree::{Entry, EntryOf, Kind, Store};
 
-/// How many links may lead to one another, as on disk.
+/// The longest chain of links, as on disk.
 const MAX_LINKS: usize = 40;
 
 /// A file of an archive, by the numbers of members.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    /// Where it was met: of a link, the link itself.
+    /// The member at its path: of a link, the link itself.
     pub order: usize,
-    /// What holds the bytes.
+    /// The member that has the bytes.
     pub member: usize,
 }
 
-/// What a path in an archive comes to.
+/// The result of resolving a path in an archive.
 enum Target {
     Folder(usize),
     Member(usize),
@@ -80,9 +80,9 @@ impl Members {
         }
     }
 
-    /// What a member in `folder` is, or leads to by at most `links` links. They
-    /// are counted over the whole way: links whose paths are made of links
-    /// would take exponential time otherwise.
+    /// What a member in `folder` is, or leads to through at most `links` links.
+    /// Links are counted over the whole resolution, as links whose paths contain
+    /// links would take exponential time otherwise.
     fn follow(&self, folder: usize, member: usize, links: &mut usize) -> Target {
         let (from, path) = match &self.members[member] {
             Member::File(_) | Member::Special => return Target::Member(member),

@@ -1,8 +1,8 @@
 //! The members of a tar archive, plain or compressed with gzip, as a tree.
 //!
-//! The tree is what unpacking would leave on disk: of members of one path the
-//! last one counts, and links are entries of their own, which
-//! [`Members`] as a [`Store`](crate::tree::Store) resolves.
+//! The tree is what unpacking would leave on disk: of several members with the
+//! same path the last one counts, and links are entries of their own, resolved
+//! by [`Members`] as a [`Store`](crate::tree::Store).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,7 +20,7 @@ const MAX_DEPTH: usize = 128;
 /// The most folders of an archive: faces have some hundred thousand classes.
 const MAX_FOLDERS: usize = 1 << 20;
 
-/// A member's bytes, or where they are.
+/// A member's bytes, or their location.
 #[derive(Clone)]
 pub(super) enum Content {
     /// In the archive's file.
@@ -31,13 +31,13 @@ pub(super) enum Content {
     Passed { len: u64 },
 }
 
-/// What an archive holds.
+/// The members of an archive.
 pub(super) struct Members {
     /// The folder 0 is the archive itself.
     pub folders: Vec<Folder>,
     /// In the archive's order.
     pub members: Vec<Member>,
-    /// Paths that came again, where the later member counts.
+    /// Paths that occur several times, where the last member counts.
     pub replaced: BTreeSet<String>,
     pub left_out: LeftOut,
 }
@@ -48,7 +48,7 @@ pub(super) struct Folder {
     pub entries: BTreeMap<String, Node>,
 }
 
-/// What a name in a folder stands for, by its number.
+/// The entry of a name in a folder, by number.
 #[derive(Clone, Copy)]
 pub(super) enum Node {
     Folder(usize),
@@ -65,10 +65,9 @@ pub(super) enum Member {
     Special,
 }
 
-/// Lists an archive. `keep` says of which members' paths a compressed archive
-/// keeps the bytes. The bytes that it unpacks to are taken from `memory`,
-/// whether they are kept or not: so it also bounds what a small file that
-/// unpacks without end can do.
+/// Lists an archive. Of a compressed archive, the bytes of members for whose
+/// paths `keep` is true are kept. All bytes that it unpacks to are subtracted
+/// from `memory`, whether kept or not, which also stops decompression bombs.
 pub(super) fn read_members(
     path: &Path,
     memory: &mut u64,
@@ -134,7 +133,7 @@ impl Members {
         names.iter().rev().map(|name| format!("{name}/")).collect()
     }
 
-    /// Puts a member in its place. Members are numbered as they come.
+    /// Adds a member to the tree. Members are numbered in the archive's order.
     fn insert(&mut self, head: &Head, content: Content) {
         let number = self.members.len();
         self.members.push(match head.kind {
@@ -173,8 +172,7 @@ impl Members {
         }
     }
 
-    /// A path's parts, unless it leads out of the archive or is deeper than
-    /// any data set.
+    /// A path's components, unless it leads out of the archive or is too deep.
     fn parts<'a>(&mut self, path: &'a str) -> Option<Vec<&'a str>> {
         let parts: Vec<&str> = path
             .split('/')
@@ -191,7 +189,7 @@ impl Members {
         Some(parts)
     }
 
-    /// The number of the folder at a path, which is made where it is missing.
+    /// The number of the folder at a path, created if missing.
     fn folder(&mut self, parts: &[&str]) -> Option<usize> {
         let mut at = 0;
         for part in parts {

@@ -1,10 +1,9 @@
-//! WebDataset: samples whose members have a key in common, `KEY.jpg` and
-//! `KEY.cls`.
+//! WebDataset: samples whose members share a key, `KEY.jpg` and `KEY.cls`.
 //!
-//! WebDataset's own rule ends a key at the first dot of the file's name, so
-//! that of `img.001.jpg` only `img` is the key. Here the members that hold
-//! classes tell the keys: what a name has before `.cls` is a key, dots and
-//! all, and an image belongs to the longest key that its name begins with.
+//! By WebDataset's own rule, a key ends at the first dot of the file's name, so
+//! that the key of `img.001.jpg` is `img`. Here, the members with classes define
+//! the keys: everything before `.cls`, including dots, is a key, and an image
+//! belongs to the longest key that is a prefix of its name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -16,10 +15,10 @@ use crate::names::quoted;
 use crate::options::OpenOptions;
 use crate::tree::ClassTree;
 
-/// The longest member with a class that is read, in bytes.
+/// The longest member with a class, in bytes.
 const MAX_CLASS_NAME: usize = 1024;
 
-/// The longest `.json` member that is read, in bytes.
+/// The longest `.json` member, in bytes.
 const MAX_JSON: usize = 16 << 20;
 
 /// How names of members that hold a class end, whatever the options.
@@ -60,8 +59,8 @@ impl Shard<'_> {
         files.any(|(path, _)| label_key(path, self.options).is_some())
     }
 
-    /// What to say of images without classes: how labels in `.json` members
-    /// are read, if there are any.
+    /// A hint for images without classes: how to read labels from `.json`
+    /// members, if there are any.
     pub fn hint(&self) -> Option<String> {
         let (path, place) = self
             .files
@@ -191,7 +190,7 @@ impl Shard<'_> {
         Ok(Some(meant))
     }
 
-    /// What a member says: a name, or a number without leading zeros.
+    /// The class in a member: a name, or a number without leading zeros.
     fn class_name(&self, label: &Label) -> Result<String, DataError> {
         let malformed = |problem: &str| self.malformed(label.path, problem.to_owned());
         let Some(name) = &self.options.label_key else {
@@ -274,7 +273,7 @@ fn plain_class(text: &str) -> Option<String> {
     Some(number.map_or_else(|_| text.to_owned(), |number| number.to_string()))
 }
 
-/// The numbers of classes that are all numbers, so that they sort by value.
+/// The classes as numbers if all are, so that they sort by value.
 pub(super) fn numbers<'a>(
     classes: impl Iterator<Item = &'a String>,
 ) -> Option<HashMap<&'a str, u64>> {

@@ -1,4 +1,4 @@
-//! Headers and bytes of archives, as they come one after another.
+//! Sequential reading of an archive's headers and members.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -15,12 +15,12 @@ const BLOCK: u64 = 512;
 
 const GZIP_START: [u8; 2] = [0x1f, 0x8b];
 
-/// What a member's header says.
+/// A member's header.
 pub(super) struct Head {
     pub path: String,
     pub kind: tar::EntryType,
     pub size: u64,
-    /// What a link leads to.
+    /// The target of a link.
     pub target: String,
     /// Where the member's last block ends.
     pub end: u64,
@@ -66,7 +66,8 @@ pub(super) fn read_passed(
     Ok(found)
 }
 
-/// Hands on the members of a compressed archive with what reads their bytes.
+/// Passes the members of a compressed archive to a function, each with a reader
+/// of its bytes.
 pub(super) fn read_compressed(
     path: &Path,
     memory: &mut u64,
@@ -98,7 +99,8 @@ pub(super) fn read_compressed(
     listed
 }
 
-/// Hands on the members of a stream, and tells where the last one ends.
+/// Passes the members of a stream to a function, and returns the end of the
+/// last one.
 fn list(
     path: &Path,
     stream: &mut dyn Read,
@@ -146,8 +148,7 @@ pub(super) fn read_whole(
     Ok(bytes.into())
 }
 
-/// An archive ends with blocks of zeros: where there is none, what followed
-/// is gone.
+/// An archive ends with blocks of zeros. If there is none, the end is missing.
 pub(super) fn check_end(path: &Path, len: u64, end: u64) -> Result<(), DataError> {
     if len >= end.saturating_add(BLOCK) {
         return Ok(());
@@ -157,7 +158,7 @@ pub(super) fn check_end(path: &Path, len: u64, end: u64) -> Result<(), DataError
         problem: if len == 0 {
             "it is empty, not a tar archive".to_owned()
         } else {
-            "it ends without the mark that ends a tar archive: it was cut, and members may be \
+            "it ends without the end marker of a tar archive: it is truncated, and members may be \
              missing; get it again"
                 .to_owned()
         },
@@ -188,8 +189,7 @@ pub(super) fn malformed(path: &Path) -> impl Fn(io::Error) -> DataError + use<> 
     }
 }
 
-/// A decompressed stream that counts what was read, and fails once that is
-/// more than was left.
+/// A decompressed stream that fails once it exceeds a number of bytes.
 struct Counted<'a> {
     inner: MultiGzDecoder<BufReader<File>>,
     read: u64,

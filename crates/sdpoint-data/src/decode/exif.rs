@@ -1,4 +1,4 @@
-//! The one entry of EXIF data that matters here: how the picture is turned.
+//! The orientation in EXIF data, the only entry that is used.
 
 use crate::image::Orientation;
 
@@ -6,9 +6,8 @@ const ORIENTATION: u16 = 0x0112;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
 
-/// The orientation that EXIF data (a TIFF header and its first directory, with
-/// or without `Exif\0\0` before it) gives; upright where it gives none, or none
-/// that makes sense.
+/// The orientation in EXIF data (a TIFF header and its first directory, with or
+/// without `Exif\0\0` before it); upright if there is no valid one.
 pub(super) fn orientation(exif: &[u8]) -> Orientation {
     let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     read(tiff)

@@ -1,9 +1,9 @@
 //! JPEG.
 //!
-//! The file is walked over and written anew in the plainest form ([`walk`]),
-//! and given to one of two decoders. The fast one is zune-jpeg; sequential
-//! files of several scans, and samplings in which luma is not the finest or
-//! chroma differs, come out wrong from it and go to jpeg-decoder.
+//! The file's segments are parsed and rewritten in the simplest form ([`walk`]),
+//! and passed to one of two decoders. The fast one is zune-jpeg. It decodes
+//! sequential files of several scans, and samplings in which luma is not the
+//! finest or chroma components differ, incorrectly; these go to jpeg-decoder.
 
 mod colour;
 mod frame;
@@ -24,7 +24,7 @@ use colour::{from_ycck, inks_to_rgb};
 use frame::Frame;
 use walk::{Colours, Walked, walk};
 
-/// Why a file is refused.
+/// Why a file is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Arithmetic,
@@ -74,7 +74,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
 
 const END: [u8; 2] = [0xff, 0xd9];
 
-/// Decodes a file without end marker, if no pixel is missing: that is so if
+/// Decodes a file without an end marker if no pixel is missing, which is so if
 /// the pixels do not depend on what would follow.
 fn decode_unended(walked: &mut Walked, decoder: Decoder) -> Result<Vec<u8>, ImageError> {
     const FOLLOWING: [[u8; 64]; 2] = [[0; 64], [0xa7; 64]];
@@ -92,9 +92,9 @@ fn decode_unended(walked: &mut Walked, decoder: Decoder) -> Result<Vec<u8>, Imag
     }
 }
 
-/// Removes the zeros with which downloads that were cut short are filled up.
-/// The data of a whole picture seldom ends in a byte of zeros, and hardly ever
-/// in several: its last byte is filled up with ones.
+/// Removes the zeros that truncated downloads are padded with. The data of a
+/// complete picture rarely ends in a zero byte, and hardly ever in several, as
+/// its last byte is padded with ones.
 fn trim_filling(data: &mut Vec<u8>) {
     const FEW: usize = 4;
     let zeros = data.iter().rev().take_while(|b| **b == 0).count();

@@ -1,11 +1,11 @@
-//! Which kinds of files are images, by their names and by their first bytes.
-//! The one list of them: a new kind is a variant here and a module beside.
+//! The supported kinds of image files, by extension and by first bytes. This is
+//! the only list of them: a new kind is a variant here and a module beside it.
 
 use std::fmt;
 
 use crate::error::ImageError;
 
-/// A kind of image file that is read.
+/// A supported kind of image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageKind {
     /// JPEG: sequential and progressive, with Huffman codes and 8 bits.
@@ -17,10 +17,10 @@ pub enum ImageKind {
 }
 
 impl ImageKind {
-    /// All kinds that are read.
+    /// All supported kinds.
     pub const ALL: [ImageKind; 3] = [ImageKind::Jpeg, ImageKind::Png, ImageKind::WebP];
 
-    /// The endings of file names, in lower case, without the dot.
+    /// The extensions, in lower case, without the dot.
     pub fn extensions(self) -> &'static [&'static str] {
         match self {
             ImageKind::Jpeg => &["jpg", "jpeg", "jpe", "jfif"],
@@ -29,8 +29,7 @@ impl ImageKind {
         }
     }
 
-    /// The kind that a file's name promises, if it is one that is read. Upper
-    /// and lower case are the same.
+    /// The kind of a file by its extension, if supported; case-insensitive.
     pub fn of_name(name: &str) -> Option<ImageKind> {
         let (_, extension) = name.rsplit_once('.')?;
         let is = |known: &str| extension.eq_ignore_ascii_case(known);
@@ -42,8 +41,7 @@ impl ImageKind {
     /// The kind of a file, by its first bytes.
     ///
     /// # Errors
-    /// It is none that is read; the error says what it is instead, if that is
-    /// known.
+    /// If the kind is not supported; the error names it, if it is recognised.
     pub fn of(bytes: &[u8]) -> Result<ImageKind, ImageError> {
         match bytes {
             [] => Err(ImageError::Empty),
@@ -84,8 +82,8 @@ const EXTRACT: &str = "save the picture in it as JPEG or PNG";
 const DOWNLOAD: &str = "the download probably failed: fetch it again";
 const UNPACK: &str = "unpack it first";
 
-/// First bytes of other kinds of files: where they stand, what they are, what
-/// such a file is called and what to do.
+/// Signatures of unsupported kinds of files: offset, bytes, the kind's name, and
+/// advice.
 #[rustfmt::skip]
 const FOREIGN: &[(usize, &[u8], &str, &str)] = &[
     (0, b"GIF87a", "a GIF image", CONVERT),
@@ -135,10 +133,10 @@ const FOREIGN: &[(usize, &[u8], &str, &str)] = &[
     (0, b"\0\x05\x16\x07", "macOS metadata (AppleDouble)", "remove it"),
 ];
 
-/// Bytes that are looked at for text formats, which may begin with comments.
+/// Bytes that are searched for text formats, which may start with comments.
 const TEXT_START: usize = 1024;
 
-/// What a file is that is not read.
+/// The error for a file of an unsupported kind.
 fn foreign(bytes: &[u8]) -> ImageError {
     let at = |start: usize, mark: &[u8]| bytes.get(start..).is_some_and(|b| b.starts_with(mark));
     if let Some((_, _, what, advice)) = FOREIGN.iter().find(|(start, mark, _, _)| at(*start, mark))

@@ -1,4 +1,4 @@
-//! Resizing, of a whole image or only of what is shown of it.
+//! Resizing of a whole image, or of only the pixels inside a crop.
 
 use std::ops::Range;
 
@@ -32,13 +32,13 @@ pub(super) fn whole(image: &Image) -> Area {
 
 /// A filter with its buffers.
 pub(super) struct Resizer {
-    /// None takes the nearest pixel.
+    /// `None` for nearest-neighbour.
     filter: Option<fir::FilterType>,
     resizer: fir::Resizer,
     resized: Vec<u8>,
 }
 
-/// Rows of pixels that are shown.
+/// Rows of resized pixels.
 pub(super) struct Shown<'a> {
     pixels: &'a [[u8; CHANNELS]],
     /// Pixels from one row to the next.
@@ -66,8 +66,8 @@ impl Resizer {
     /// The given rows and columns of `area` of `image`, resized to `size`
     /// (height, width) where it is not of that size already.
     ///
-    /// Of an oblong image the longer side may become millions of pixels: where
-    /// there would be more than `most`, only what is shown is computed.
+    /// The longer side of a very oblong image may become millions of pixels, so
+    /// beyond `most` pixels only the requested ones are computed.
     pub fn show<'a>(
         &'a mut self,
         image: &'a Image,
@@ -176,8 +176,8 @@ fn nearest(
     }
 }
 
-/// The resizer's filter that is Pillow's of this name; the support of all but
-/// the nearest pixel grows with the reduction, as in Pillow.
+/// The resizer's filter that equals Pillow's of this name. As in Pillow, the
+/// support of all but nearest-neighbour grows with the reduction.
 fn filter(interpolation: Interpolation) -> Option<fir::FilterType> {
     Some(match interpolation {
         Interpolation::Nearest => return None,

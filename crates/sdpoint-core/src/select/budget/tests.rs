@@ -124,7 +124,7 @@ fn budgets_that_differ_little_are_shown_with_digits_that_differ() {
             "8.309999 ms",
         ),
     ] {
-        let shown = budget.told_from(&needed);
+        let shown = budget.distinct_from(&needed);
         assert_eq!(shown, text);
         assert_ne!(shown, needed.to_string());
     }

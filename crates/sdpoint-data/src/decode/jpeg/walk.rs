@@ -1,9 +1,9 @@
-//! A walk over the segments of a JPEG file, and what it finds written anew.
+//! Parses the segments of a JPEG file and rewrites them for the decoders.
 //!
-//! Decoders see only what they need, in the plainest form: no metadata, whose
-//! thumbnails have markers of their own; no padding; components numbered from
-//! 1 and one note of how colours are coded; Huffman tables where Motion JPEG
-//! left them out; and an end marker.
+//! The decoders see only what they need, in the simplest form: no metadata,
+//! whose thumbnails contain markers; no padding; components numbered from 1; one
+//! marker that states the colour space; Huffman tables, which Motion JPEG leaves
+//! out; and an end marker.
 
 use super::Refusal;
 use super::frame::Frame;
@@ -12,11 +12,11 @@ use crate::decode::exif;
 use crate::error::ImageError;
 use crate::image::Orientation;
 
-/// The most scans of a file that is read; each costs a pass over the picture.
-/// Encoders write about ten.
+/// The most scans of a file. Each costs a pass over the picture; encoders write
+/// about ten.
 const MAX_SCANS: usize = 100;
 
-/// How the components are to be taken.
+/// The colour space of the components.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colours {
     Grey,
@@ -26,16 +26,16 @@ pub(super) enum Colours {
     Ycck,
 }
 
-/// What a file has, from its start to its end marker.
+/// The content of a file, from its start to its end marker.
 pub(super) struct Walked {
     pub frame: Frame,
     pub colours: Colours,
     /// The components of each scan.
     pub scans: Vec<Vec<usize>>,
     pub orientation: Orientation,
-    /// Whether the end marker was there.
+    /// Whether there was an end marker.
     pub ended: bool,
-    /// The file written anew, without end marker.
+    /// The rewritten file, without the end marker.
     pub plain: Vec<u8>,
 }
 
@@ -76,8 +76,8 @@ const RST0: u8 = 0xd0;
 const RST7: u8 = 0xd7;
 const TEM: u8 = 0x01;
 
-/// The code of the next marker from `at` on, and where its segment begins;
-/// what lies between segments is passed over, as in other readers.
+/// The code of the next marker from `at` on, and the start of its segment. Bytes
+/// between segments are skipped, as in other readers.
 fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     let mut at = at + bytes.get(at..)?.iter().position(|&b| b == 0xff)?;
     loop {
@@ -89,7 +89,7 @@ fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// Where the segment ends whose length stands at `body`.
+/// The end of the segment whose length is at `body`.
 fn segment_end(bytes: &[u8], body: usize) -> Option<usize> {
     let length = usize::from(u16::from_be_bytes(*bytes.get(body..)?.first_chunk()?));
     let end = body + length;
@@ -102,7 +102,7 @@ struct Walk {
     scans: Vec<Vec<usize>>,
     orientation: Option<Orientation>,
     jfif: bool,
-    /// The transform that a marker of Adobe's names.
+    /// The colour transform stated by Adobe's marker.
     adobe: Option<u8>,
     /// Slots of Huffman tables that are defined, DC and AC.
     defined: [[bool; 4]; 2],
@@ -162,7 +162,7 @@ impl Walk {
         self.body.extend(segment);
     }
 
-    /// Notes which tables a DHT segment defines.
+    /// Records which tables a DHT segment defines.
     fn define(&mut self, mut segment: &[u8]) -> Result<(), ImageError> {
         while let [slot, rest @ ..] = segment {
             let (counts, rest) = rest.split_first_chunk::<16>().ok_or(Refusal::Damaged)?;
@@ -246,8 +246,8 @@ impl Walk {
             None if ended => return Err(Refusal::Damaged.into()),
             None => return Err(Refusal::Truncated.into()),
         };
-        // Every component has to have come, at least in its mean colours.
-        // A file without an end has to have come in all its detail.
+        // Every component must have been coded, at least its DC coefficients. In a
+        // file without an end marker, all bits of all coefficients must have been.
         let missing = match ended {
             true => self.coded.iter().any(|bits| bits[0] == UNCODED),
             false => self.cut || self.coded.iter().flatten().any(|&lowest| lowest != 1),
@@ -273,8 +273,8 @@ impl Walk {
     }
 }
 
-/// Copies entropy-coded data, which ends at the first marker but those of
-/// restarts; where that is.
+/// Copies entropy-coded data up to the first marker other than restart markers,
+/// and returns its position.
 fn copy_data(bytes: &[u8], start: usize, out: &mut Vec<u8>) -> usize {
     let mut at = start;
     while let Some(step) = bytes[at..].iter().position(|&b| b == 0xff) {
@@ -294,7 +294,7 @@ fn copy_data(bytes: &[u8], start: usize, out: &mut Vec<u8>) -> usize {
     bytes.len()
 }
 
-/// How colours are coded, by the rules of libjpeg, which everyone follows.
+/// The colour space, by the rules of libjpeg, which all decoders follow.
 fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
     let ids: Vec<u8> = frame.components.iter().map(|c| c.id).collect();
     match (ids.len(), adobe) {
@@ -309,7 +309,7 @@ fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
     }
 }
 
-/// Adobe's note of how colours are coded, which all decoders know.
+/// Adobe's marker of the colour transform, which all decoders support.
 fn adobe_segment(colours: Colours) -> Vec<u8> {
     let transform = match colours {
         Colours::Grey => return Vec::new(),
