@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use sdpoint_core::write_atomically;
+use sdpoint_core::atomic::write_atomically;
 use sdpoint_data::Source;
 use sdpoint_train::{Checkpoint, EpochMetrics, TrainError, folder};
 use serde::{Deserialize, Serialize};

@@ -1,6 +1,6 @@
 //! From runs to numbers: curves of series, areas under them, means over seeds.
 
-use sdpoint_core::select::pareto;
+use sdpoint_core::pareto;
 use sdpoint_train::{Kind, Mark};
 
 use crate::experiment::{Experiment, Method, Part, Series, Which};

@@ -6,34 +6,35 @@
 //! tensors.
 
 pub mod atomic;
-pub mod combination;
-pub mod cost;
+mod combination;
+mod cost;
 pub mod digest;
-pub mod instance;
-pub mod layer;
-pub mod model;
-pub mod network;
-pub mod preprocessing;
-pub mod ratio;
-pub mod record;
-pub mod select;
-pub mod shapes;
-pub mod weights;
+mod instance;
+mod layer;
+mod model;
+mod network;
+mod preprocessing;
+mod ratio;
+mod record;
+mod select;
+mod shapes;
+mod weights;
 pub mod zoo;
 
-pub use atomic::write_atomically;
 pub use combination::{Cascade, Combination, CombinedRecord};
 pub use cost::{Cost, format_macs};
-pub use digest::hex;
-pub use instance::{Instance, PointId};
+pub use instance::{Instance, InstanceError, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
-pub use model::{Feature, Misfit, Model, ModelError};
+pub use model::{FORMAT_VERSION, Feature, Misfit, Model, ModelError};
 pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point, Role};
 pub use preprocessing::{
     EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,
 };
-pub use ratio::Ratio;
+pub use ratio::{Ratio, RatioError};
 pub use record::Record;
-pub use select::{Budget, Choice, Times, select, select_combined, select_timed};
-pub use shapes::{Shape, ShapeError, Shapes};
+pub use select::{
+    Budget, BudgetError, Choice, Reason, SelectError, Times, format_duration, pareto,
+    parse_accuracy, parse_duration, parse_macs, select, select_combined, select_timed,
+};
+pub use shapes::{MAX_SIDE, Shape, ShapeError, Shapes};
 pub use weights::{Moments, Statistics, Weights};

@@ -185,7 +185,7 @@ impl Model {
     }
 
     /// Writes the model file atomically; see
-    /// [`write_atomically`](crate::write_atomically).
+    /// [`write_atomically`](crate::atomic::write_atomically).
     ///
     /// # Errors
     /// If the model is inconsistent or the file cannot be written.

@@ -13,7 +13,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors, View};
-use sdpoint_core::{Network, Parameter, Weights, write_atomically};
+use sdpoint_core::atomic::write_atomically;
+use sdpoint_core::{Network, Parameter, Weights};
 use sdpoint_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use sdpoint_core::{Instance, Model, Network, Weights, write_atomically};
+use sdpoint_core::atomic::write_atomically;
+use sdpoint_core::{Instance, Model, Network, Weights};
 use sdpoint_engine::NormSource;
 
 use crate::calibrate::{Feed, calibrate};

@@ -5,7 +5,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use sdpoint_core::{Instance, write_atomically};
+use sdpoint_core::Instance;
+use sdpoint_core::atomic::write_atomically;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;

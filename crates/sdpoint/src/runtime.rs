@@ -26,9 +26,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint_core::select::SelectError;
 use sdpoint_core::{
-    Budget, Choice, CombinedRecord, Instance, Model, Network, Preprocessing, Record, Times,
+    Budget, Choice, CombinedRecord, Instance, Model, Network, Preprocessing, Record, SelectError, Times,
     select_timed,
 };
 use sdpoint_data::Image;

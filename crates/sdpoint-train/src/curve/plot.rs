@@ -3,7 +3,7 @@
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use sdpoint_core::select::pareto;
+use sdpoint_core::pareto;
 
 use super::labels::Placer;
 use super::{Kind, Mark, Series};

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use sdpoint_core::select::{SelectError, select_combined};
-use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance};
+use sdpoint_core::{
+    Cascade, Combination, CombinedRecord, Instance, SelectError, select_combined,
+};
 use sdpoint_engine::{EngineError, Images, InstanceMacs};
 
 use super::{Engine, MOST_REMEMBERED, Predictions, RunError, lock};

@@ -1,7 +1,6 @@
 //! Errors of loading and running models.
 
-use sdpoint_core::ModelError;
-use sdpoint_core::select::SelectError;
+use sdpoint_core::{ModelError, SelectError};
 use sdpoint_data::{DataError, ImageError};
 use sdpoint_engine::{ContextError, EngineError};
 

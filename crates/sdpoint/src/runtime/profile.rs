@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use sdpoint_core::{Instance, Network, PointId, Record, write_atomically};
+use sdpoint_core::atomic::write_atomically;
+use sdpoint_core::{Instance, Network, PointId, Record};
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, Machine};
