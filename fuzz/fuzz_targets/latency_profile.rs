@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
-use sdpoint::engine::Images;
-use sdpoint::{Budget, Engine, Profile, TimeSource};
+use sdpoint::profile::{Profile, TimeSource};
+use sdpoint::{Images, Budget, Engine};
 use sdpoint_fuzz::model::CONTEXT;
 use sdpoint_fuzz::seed;
 use serde_json::Value;
@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     };
     let model = seed::small().expect("the seed is sound");
     let engine = Engine::new(CONTEXT.clone(), model).expect("the seed is sound");
-    let engine = engine.with_profile(Ok(Some(profile)));
+    let engine = engine.with_profile(profile);
     if *engine.time_source() != TimeSource::Profile {
         return;
     }

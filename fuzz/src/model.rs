@@ -4,8 +4,9 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use sdpoint::engine::{Context, Images, Isa};
-use sdpoint::{Budget, Combination, Engine, Model, Network, Record};
+use sdpoint::core::{Combination, Record};
+use sdpoint::engine::Isa;
+use sdpoint::{Context, Images, Budget, Engine, Model, Network};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;

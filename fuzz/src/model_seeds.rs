@@ -40,7 +40,7 @@ fn description(file: &[u8]) -> Result<String, Box<dyn std::error::Error>> {
 
 /// A latency profile of a model with one point.
 fn profile(model: &Model) -> Value {
-    let instance = |record: &sdpoint::Record| {
+    let instance = |record: &sdpoint::core::Record| {
         json!({
             "instance": record.instance, "macs": record.macs,
             "median": 0.003, "p90": 0.0031, "rest": 0.002,

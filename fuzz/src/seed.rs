@@ -1,11 +1,8 @@
 //! Small models to start from.
 
+use sdpoint::core::{Cascade, Combination, CombinedRecord, Conv, EvalTransform, NetworkBuilder, Op, PointId, Preprocessing, Ratio, Record, Statistics, TrainTransform, Window};
 use sdpoint::engine::initial_weights;
-use sdpoint::{
-    Cascade, Combination, CombinedRecord, Conv, EvalTransform, Instance, Model, Network,
-    NetworkBuilder, NetworkError, Op, PointId, Preprocessing, Ratio, Record, ShapeError,
-    Statistics, TrainTransform, Window,
-};
+use sdpoint::{Instance, Model, Network, NetworkError, ShapeError};
 
 type Failure = Box<dyn std::error::Error>;
 

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use sdpoint::engine::Context;
-use sdpoint::{Engine, Instance, Profile};
+use sdpoint::profile::Profile;
+use sdpoint::{Context, Engine, Instance};
 
 use crate::load::Load;
 use crate::picture::{Line, draw};
@@ -60,7 +60,7 @@ pub fn run(neighbour: Neighbour, rounds: usize, picture: Option<&Path>) -> anyho
     let file = folder.path().join("model.safetensors");
     let measured = engine.measure(1, Duration::from_millis(400))?;
     Profile::save_beside(&file, &engine, measured)?;
-    let engine = engine.with_profile(Profile::load_beside(&file));
+    let engine = engine.with_profile_beside(&file);
     engine.warm_up(1)?;
     let deadlines = deadlines(&engine)?;
     match neighbour {
@@ -145,7 +145,8 @@ fn collect(engine: &Engine, deadlines: Vec<f64>, rounds: usize, seed: u64) -> an
                 Job::By(index) => {
                     let allowed = Duration::from_secs_f64(log.deadlines[index]);
                     let answer = engine.run_by(images(&data), Instant::now() + allowed)?;
-                    log.by[index].push((answer.instance, answer.time.as_secs_f64()));
+                    let became = answer.instances.single().expect("a deadline gives one instance");
+                    log.by[index].push((became, answer.time.as_secs_f64()));
                 }
             }
         }

@@ -1,10 +1,9 @@
 //! The network that is measured: ResNet-50 at 224 with random weights. Times
 //! and memory do not depend on them; accuracies are made up, see [`accuracy`].
 
-use sdpoint::engine::{Images, initial_weights};
-use sdpoint::{
-    EvalTransform, Model, Preprocessing, Ratio, Record, Statistics, TrainTransform, zoo,
-};
+use sdpoint::core::{EvalTransform, Preprocessing, Ratio, Record, Statistics, TrainTransform};
+use sdpoint::engine::initial_weights;
+use sdpoint::{Images, Model, zoo};
 
 pub const SIZE: [usize; 2] = [224, 224];
 

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use sdpoint::engine::Context;
-use sdpoint::{Engine, Instance};
+use sdpoint::{Context, Engine, Instance};
 
 use crate::subject::{image, images, model, quantile};
 

@@ -5,10 +5,11 @@ mod combine;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sdpoint::core::{Ratio, Record};
 use sdpoint::data::{Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{CALIBRATION_IMAGES, Evaluation, Feed, calibrate, evaluate};
-use sdpoint::{Instance, Model, Ratio, Record};
+use sdpoint::{Instance, Model};
 
 use crate::data::{Reading, SOURCES, note_skipped, open_split, open_test};
 use crate::failure::{Class, Failure, Outcome};

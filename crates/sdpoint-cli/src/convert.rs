@@ -1,13 +1,12 @@
 //! Which class of failure each error of the libraries belongs to.
 
-use sdpoint::Budget;
-use sdpoint::data::DataError;
-use sdpoint::engine::{ContextError, EngineError};
 use sdpoint::exchange::{CheckpointError, ExportError};
-use sdpoint::select::SelectError;
+use sdpoint::profile::ProfileError;
 use sdpoint::train::TrainError;
 use sdpoint::zoo::ZooError;
-use sdpoint::{ModelError, ProfileError, RunError, ShapeError};
+use sdpoint::{
+    Budget, ContextError, DataError, EngineError, ModelError, RunError, SelectError, ShapeError,
+};
 
 use crate::failure::{Class, Failure};
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use sdpoint::data::{DataError, Dataset, OpenOptions, Sizes, Source, Split, open};
+use sdpoint::DataError;
+use sdpoint::data::{Dataset, OpenOptions, Sizes, Source, Split, open};
 
 use crate::failure::Failure;
 use crate::output::{note, one_line};

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
+use sdpoint::core::{Combination, Record};
 use sdpoint::data::{Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{Evaluation, Feed, Series, curve_csv, curve_svg, evaluate};
-use sdpoint::{Combination, Instance, Model, Record};
+use sdpoint::{Instance, Model};
 use serde::Serialize;
 
 use crate::data::{Reading, SOURCES, note_skipped, open_split};

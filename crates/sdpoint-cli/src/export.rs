@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use sdpoint::core::Record;
 use sdpoint::exchange::{ExportedPreprocessing, StatisticsOf, onnx, python, state_dict};
-use sdpoint::{Budget, Instance, Model, Record};
+use sdpoint::{Budget, Instance, Model};
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
@@ -140,7 +141,7 @@ pub fn run(args: &Args) -> Outcome {
 
 /// What the model knows of an instance, which it must have.
 fn record(model: &Model, instance: Instance) -> Result<&Record, Failure> {
-    let choice = sdpoint::select(&model.instances, Budget::Instance(instance))?;
+    let choice = sdpoint::core::select(&model.instances, Budget::Instance(instance))?;
     model
         .record(choice.instance)
         .ok_or_else(|| Failure::new(Class::Instance, format!("there is no instance {instance}")))
@@ -214,7 +215,7 @@ fn text(written: &[Written], out: &Path, python: bool) -> String {
         let macs = file.record.map_or(0, |record| record.macs);
         table.row([
             file.file.clone(),
-            sdpoint::format_macs(macs),
+            sdpoint::core::format_macs(macs),
             bytes(file.bytes as u64),
         ]);
     }

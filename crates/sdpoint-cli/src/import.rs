@@ -8,9 +8,10 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
-use sdpoint::data::{DataError, OpenOptions, Source, Split, open};
+use sdpoint::core::Record;
+use sdpoint::data::{OpenOptions, Source, Split, open};
 use sdpoint::exchange::{Checkpoint, Choice, ImportError, Imported, import_chosen, recognise};
-use sdpoint::{Instance, Model, Network, Record, zoo};
+use sdpoint::{DataError, Instance, Model, Network, zoo};
 
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::{plural, print, print_json};

@@ -1,6 +1,7 @@
 //! `sdpoint instances`: every instance and what it costs.
 
-use sdpoint::{Cost, Instance, Network, PointId, Ratio, format_macs, zoo};
+use sdpoint::core::{Cost, PointId, Ratio, format_macs};
+use sdpoint::{Instance, Network, zoo};
 use serde::{Serialize, Serializer};
 
 use crate::failure::{Class, Failure, Outcome};
@@ -50,7 +51,7 @@ impl Selection {
 }
 
 /// Reads `full,3@0.5` or `all`.
-pub fn parse_selection(text: &str) -> Result<Selection, sdpoint::instance::InstanceError> {
+pub fn parse_selection(text: &str) -> Result<Selection, sdpoint::InstanceError> {
     if text == "all" {
         return Ok(Selection(Vec::new()));
     }

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
-use sdpoint::engine::Context;
+use sdpoint::Context;
 
 use failure::Failure;
 

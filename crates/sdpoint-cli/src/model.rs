@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{Dataset, visible_name};
+use sdpoint::profile::TimeSource;
 use sdpoint::train::checkpoint;
 use sdpoint::train::folder::MODEL;
-use sdpoint::{Engine, Instance, Model, ModelError, Profile, TimeSource, zoo};
+use sdpoint::{Engine, Instance, Model, ModelError, zoo};
 
 use crate::Machine;
 use crate::failure::{Class, Failure};
@@ -96,8 +97,7 @@ fn something_else(file: &Path) -> Option<Failure> {
 /// A model at work, with the times that were measured on this machine, if they lie beside its
 /// file.
 pub fn engine(file: &Path, model: Model, machine: &Machine) -> Result<Engine, Failure> {
-    let engine = Engine::new(machine.context()?, model)?;
-    Ok(engine.with_profile(Profile::load_beside(file)))
+    Ok(Engine::new(machine.context()?, model)?.with_profile_beside(file))
 }
 
 /// Says where times come from, if they were not measured before.
@@ -175,7 +175,7 @@ pub fn listed(model: &Model, names: &[Instance]) -> Result<Vec<Instance>, Failur
             .collect());
     }
     for &instance in names {
-        sdpoint::select(&model.instances, sdpoint::Budget::Instance(instance))?;
+        sdpoint::core::select(&model.instances, sdpoint::Budget::Instance(instance))?;
     }
     Ok(names.to_vec())
 }

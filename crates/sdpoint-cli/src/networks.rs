@@ -1,7 +1,8 @@
 //! `sdpoint networks`: what can be trained.
 
+use sdpoint::Instance;
+use sdpoint::core::format_macs;
 use sdpoint::zoo::{self, Entry};
-use sdpoint::{Instance, format_macs};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};

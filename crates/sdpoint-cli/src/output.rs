@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::{self, Write};
 
-use sdpoint::format_macs;
+use sdpoint::core::format_macs;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};

@@ -12,10 +12,9 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use sdpoint::atomic::{check_writable, resolve};
+use sdpoint::core::atomic::{check_writable, resolve, write_atomically};
 use sdpoint::data::Source;
 use sdpoint::train::folder;
-use sdpoint::write_atomically;
 
 use crate::failure::{Class, Failure, Outcome};
 use identity::{Identity, is_printed_to};

@@ -3,12 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use sdpoint::data::{FileError, Image, decode, read_file};
-use sdpoint::select::{format_duration, parse_accuracy, parse_duration};
-use sdpoint::{
-    Answer, Budget, Combination, CombinedRecord, Engine, Inputs, Instance, Predictions, RunError,
-    format_macs,
-};
+use sdpoint::core::{Combination, format_duration, format_macs, parse_accuracy, parse_duration};
+use sdpoint::data::{FileError, decode, read_file};
+use sdpoint::{Answer, Budget, Engine, Image, Inputs, Instance, RunError};
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
@@ -103,22 +100,22 @@ impl Cost {
         self.latency.is_some() || self.deadline.is_some()
     }
 
-    /// What to do with each image, and why.
-    fn plan(&self, engine: &Engine) -> Result<(Plan, String), Failure> {
+    /// How to classify each image, and the reason in words.
+    fn strategy(&self, engine: &Engine) -> Result<(Strategy, String), Failure> {
         if let Some(allowed) = self.deadline {
             engine.warm_up(1)?;
             let why = format!(
                 "decided in flight, to end within {}",
                 format_duration(allowed)
             );
-            return Ok((Plan::InFlight(allowed), why));
+            return Ok((Strategy::Deadline(allowed), why));
         }
         let combined = match (self.cascade, self.ensemble) {
             (Some(share), _) => engine.choose_cascade(share)?,
             (_, Some(share)) => engine.choose_ensemble(share)?,
             (None, None) => {
                 let choice = engine.choose(self.budget())?;
-                return Ok((Plan::Chosen(choice.instance), choice.to_string()));
+                return Ok((Strategy::Instance(choice.instance), choice.to_string()));
             }
         };
         let why = format!(
@@ -128,7 +125,8 @@ impl Cost {
             format_macs(combined.macs),
             100.0 * combined.top1
         );
-        Ok((Plan::Combined(combined.clone()), why))
+        let strategy = Strategy::Combination(combined.combination.clone());
+        Ok((strategy, why))
     }
 }
 
@@ -161,7 +159,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     if timed {
         model::note_time_source(&engine);
     }
-    let (plan, why) = args.cost.plan(&engine)?;
+    let (strategy, why) = args.cost.strategy(&engine)?;
     let mut rows = Vec::new();
     let mut failed = Vec::new();
     for path in &args.images {
@@ -170,8 +168,8 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
                 RunError::Image { error, .. } => unusable(path, &error),
                 error => error.into(),
             })?;
-            let answer = plan.run(&engine, &inputs)?;
-            Ok(answer.row(&engine, path, args.top))
+            let (answer, met) = strategy.run(&engine, &inputs)?;
+            Ok(Row::new(&engine, path, &answer, met, args.top))
         });
         match row {
             Ok(row) => rows.push(row),
@@ -194,83 +192,60 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     last.map_or(Ok(()), Err)
 }
 
-/// What is done with each image.
-enum Plan {
-    Chosen(Instance),
-    InFlight(Duration),
-    Combined(CombinedRecord),
+/// How each image is classified.
+enum Strategy {
+    /// In one instance, chosen beforehand.
+    Instance(Instance),
+    /// By a deadline after its preprocessing, in an instance chosen during the run.
+    Deadline(Duration),
+    /// By a cascade or an ensemble.
+    Combination(Combination),
 }
 
-/// What was said of an image, and what it took.
-struct Said {
-    predictions: Predictions,
-    instance: String,
-    macs: u64,
-    time: Duration,
-    met: Option<bool>,
-}
-
-impl Plan {
-    fn run(&self, engine: &Engine, inputs: &Inputs) -> Result<Said, Failure> {
-        let single = |answer: Answer, met| Said {
-            macs: engine
-                .record(answer.instance)
-                .map_or(0, |record| record.macs),
-            instance: answer.instance.to_string(),
-            predictions: answer.predictions,
-            time: answer.time,
-            met,
-        };
+impl Strategy {
+    /// Classifies a batch. With a deadline, also says whether it was met.
+    fn run(&self, engine: &Engine, inputs: &Inputs) -> Result<(Answer, Option<bool>), Failure> {
         Ok(match self {
-            Self::Chosen(instance) => single(engine.run(inputs, *instance)?, None),
-            Self::InFlight(allowed) => {
+            Self::Instance(instance) => (engine.run(inputs, *instance)?, None),
+            Self::Deadline(allowed) => {
                 let answer = engine.run_by(inputs, Instant::now() + *allowed)?;
                 let met = answer.time <= *allowed;
-                single(answer, Some(met))
+                (answer, Some(met))
             }
-            Self::Combined(record) => match &record.combination {
-                Combination::Cascade(cascade) => {
-                    let answer = engine.run_cascade(inputs, cascade)?;
-                    Said {
-                        instance: answer.instances[0].to_string(),
-                        macs: answer.macs.round() as u64,
-                        predictions: answer.predictions,
-                        time: answer.time,
-                        met: None,
-                    }
-                }
-                Combination::Ensemble(members) => {
-                    let start = Instant::now();
-                    Said {
-                        predictions: engine.run_ensemble(inputs, members)?,
-                        instance: record.combination.to_string(),
-                        macs: record.macs,
-                        time: start.elapsed(),
-                        met: None,
-                    }
-                }
-            },
+            Self::Combination(Combination::Cascade(cascade)) => {
+                (engine.run_cascade(inputs, cascade)?, None)
+            }
+            Self::Combination(Combination::Ensemble(members)) => {
+                (engine.run_ensemble(inputs, members)?, None)
+            }
         })
     }
 }
 
-impl Said {
-    fn row(self, engine: &Engine, path: &Path, top: usize) -> Row {
-        let most = engine.records().iter().map(|record| record.macs).max();
-        let guesses = self.predictions.top(0, top).into_iter();
+impl Row {
+    fn new(
+        engine: &Engine,
+        path: &Path,
+        answer: &Answer,
+        met_deadline: Option<bool>,
+        top: usize,
+    ) -> Self {
+        let highest = engine.records().iter().map(|record| record.macs).max();
+        let guesses = answer.predictions.top(0, top).into_iter();
         let top = guesses.map(|guess| Guess {
             class: guess.class.to_owned(),
             label: guess.label,
             probability: guess.probability,
         });
-        Row {
+        let macs = answer.macs.round() as u64;
+        Self {
             image: path.display().to_string(),
             top: top.collect(),
-            instance: self.instance,
-            macs: self.macs,
-            share: self.macs as f64 / most.unwrap_or(1).max(1) as f64,
-            time_ms: 1e3 * self.time.as_secs_f64(),
-            met: self.met,
+            instance: answer.instances.to_string(),
+            macs,
+            share: macs as f64 / highest.unwrap_or(1).max(1) as f64,
+            time_ms: 1e3 * answer.time.as_secs_f64(),
+            met: met_deadline,
         }
     }
 }

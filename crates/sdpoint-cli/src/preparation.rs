@@ -2,7 +2,7 @@
 //! they set goes into the model file.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use sdpoint::{ExifOrientation, Preprocessing};
+use sdpoint::core::{ExifOrientation, Preprocessing};
 
 /// How images are prepared.
 #[derive(clap::Args)]

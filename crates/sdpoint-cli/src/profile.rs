@@ -8,8 +8,9 @@ mod work;
 
 use std::path::PathBuf;
 
+use sdpoint::core::{Cost, Op, format_macs};
 use sdpoint::engine::peak_gflops;
-use sdpoint::{Cost, Instance, Network, Op, format_macs};
+use sdpoint::{Instance, Network};
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};

@@ -1,8 +1,7 @@
 //! Cost and accuracy of instances, as tables for people.
 
-use sdpoint::select::pareto;
+use sdpoint::core::{CombinedRecord, Record, format_macs, pareto};
 use sdpoint::train::Evaluation;
-use sdpoint::{CombinedRecord, Record, format_macs};
 
 use crate::output::{Table, percent};
 

@@ -1,8 +1,6 @@
 //! Costs on the command line: shares of the full network, and
 //! multiply-accumulates. What was probably meant otherwise is asked about.
 
-use sdpoint::select;
-
 /// Fewer multiply-accumulates than any network takes.
 const FEW_MACS: u64 = 1000;
 
@@ -46,7 +44,7 @@ pub fn parse_macs(text: &str) -> Result<u64, String> {
     if text.ends_with('%') {
         return Err(format!("for a share of the cost, give --budget {text}"));
     }
-    match select::parse_macs(text) {
+    match sdpoint::core::parse_macs(text) {
         Ok(macs) if macs < FEW_MACS => Err(format!(
             "no network takes so few multiply-accumulates: did you mean {macs}M, or --budget {macs}%?"
         )),

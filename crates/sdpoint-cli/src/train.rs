@@ -7,7 +7,7 @@ mod summary;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sdpoint::Ratio;
+use sdpoint::core::Ratio;
 use sdpoint::data::Source;
 use sdpoint::train::{Draw, Outcome as RunOutcome, Preset, Run};
 

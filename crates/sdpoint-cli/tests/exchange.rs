@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use common::{fail, json, stdout, succeed, trained};
 use safetensors::SafeTensors;
-use sdpoint::engine::{Context, Images, InferenceEngine};
-use sdpoint::{Instance, Model};
+use sdpoint::engine::InferenceEngine;
+use sdpoint::{Context, Images, Instance, Model};
 use tempfile::TempDir;
 
 /// Small networks with what PyTorch computed of them.

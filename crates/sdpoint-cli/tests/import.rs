@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use common::{fail, json, succeed};
 use safetensors::tensor::{Dtype, TensorView};
-use sdpoint::{EvalTransform, Interpolation, Model, zoo};
+use sdpoint::core::{EvalTransform, Interpolation};
+use sdpoint::{Model, zoo};
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -12,8 +12,8 @@ use std::error::Error;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
-use sdpoint::engine::{Context, Images, InferenceEngine};
-use sdpoint::{Instance, Model};
+use sdpoint::engine::InferenceEngine;
+use sdpoint::{Context, Images, Instance, Model};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -4,19 +4,25 @@
 //! A network trained by stochastic downsampling (Kuen et al., CVPR 2018,
 //! arXiv 1801.09335) is many networks that share all weights: each
 //! [`Instance`] downsamples its feature map once, at one point, and costs
-//! accordingly less. This crate combines the parts:
+//! accordingly less.
 //!
-//! - at the top, networks as data, their cost, and the model file: [`Network`],
-//!   [`zoo`], [`Instance`], [`Cost`], [`Model`], [`select()`];
+//! What most programs need is at the top level: an [`Engine`] runs a [`Model`]
+//! in any instance, under a [`Budget`] or by a deadline, and returns an
+//! [`Answer`]; a [`Network`] comes from the [`zoo`]. Everything else is in a
+//! module:
+//!
+//! - [`core`]: networks as data, their cost, and what a model file holds;
 //! - [`data`]: image sources, decoding, augmentation, loading;
-//! - [`engine`]: inference, training steps and calibration on the CPU;
+//! - [`engine`]: inference, training steps and calibration, without budgets;
 //! - [`exchange`]: weights from PyTorch, networks for other runtimes;
-//! - [`train`]: training runs, checkpoints, evaluation, the curve;
-//! - [`Engine`]: runs a model file in any instance, under a budget or by a
-//!   deadline.
+//! - [`profile`]: measured latencies of a model's instances;
+//! - [`train`]: training runs, checkpoints, evaluation, the cost–accuracy curve.
+//!
+//! # Cost
 //!
 //! ```
-//! use sdpoint::{Instance, Ratio, zoo};
+//! use sdpoint::core::Ratio;
+//! use sdpoint::{Instance, zoo};
 //!
 //! let network = zoo::build("resnet50", 1000)?;
 //! let full = network.cost([224, 224], Instance::Full)?;
@@ -32,13 +38,52 @@
 mod runtime;
 
 pub use runtime::{
-    Answer, BatchProfile, CascadeAnswer, Engine, Guess, Inputs, InstanceTime, LoadError, Machine,
-    Predictions, Profile, ProfileError, RunError, StretchTime, TimeSource,
+    Answer, AnsweredBy, Engine, Guess, Inputs, LoadError, Predictions, RunError, profile,
 };
-pub use sdpoint_core::*;
-pub use sdpoint_data as data;
-pub use sdpoint_engine as engine;
+pub use sdpoint_core::{
+    Budget, BudgetError, Choice, Instance, InstanceError, Model, ModelError, Network, NetworkError,
+    SelectError, ShapeError, zoo,
+};
+pub use sdpoint_data::{DataError, Image, ImageError};
+pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
+
+// Private imports hide from the globs what the top level has already, so that
+// every item has one path.
+
+/// Networks as data, their cost, the choice of an instance, and what a model
+/// file holds; see also the top level and [`zoo`].
+#[allow(hidden_glob_reexports, unused_imports)]
+pub mod core {
+    pub use sdpoint_core::*;
+
+    use sdpoint_core::{
+        Budget, BudgetError, Choice, Instance, InstanceError, Model, ModelError, Network,
+        NetworkError, SelectError, ShapeError, zoo,
+    };
+}
+
+/// Sources of images, decoding, augmentation, and loading ahead of the trainer.
+#[allow(hidden_glob_reexports, unused_imports)]
+pub mod data {
+    pub use sdpoint_data::*;
+
+    use sdpoint_data::{DataError, Image, ImageError};
+}
+
+/// The layer below [`Engine`]: inference, training steps and calibration of
+/// batch-norm statistics for any instance of a network.
+///
+/// [`Engine`]: crate::Engine
+#[allow(hidden_glob_reexports, unused_imports)]
+pub mod engine {
+    pub use sdpoint_engine::*;
+
+    use sdpoint_engine::{Context, ContextError, EngineError, Images};
+}
+
+#[doc(inline)]
 pub use sdpoint_exchange as exchange;
+#[doc(inline)]
 pub use sdpoint_train as train;
 
 /// Compiles the examples of the README.

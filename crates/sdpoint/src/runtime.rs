@@ -1,25 +1,25 @@
 //! The inference runtime: runs any instance of a trained model under budgets
 //! and deadlines.
 
+mod answer;
 mod cascade;
 mod deadline;
 mod error;
 mod inputs;
 mod machine;
+mod macs;
 mod measure;
 mod pace;
 mod predictions;
-mod profile;
+pub mod profile;
 #[cfg(test)]
 mod tests;
 mod timetable;
 
-pub use cascade::CascadeAnswer;
+pub use answer::{Answer, AnsweredBy};
 pub use error::{LoadError, RunError};
 pub use inputs::Inputs;
-pub use machine::Machine;
 pub use predictions::{Guess, Predictions};
-pub use profile::{BatchProfile, InstanceTime, Profile, ProfileError, StretchTime, TimeSource};
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -27,13 +27,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{
-    Budget, Choice, CombinedRecord, Instance, Model, Network, Preprocessing, Record, SelectError, Times,
-    select_timed,
+    Budget, Choice, CombinedRecord, Instance, Model, Network, Preprocessing, Record, SelectError,
+    Times, select_timed,
 };
 use sdpoint_data::Image;
 use sdpoint_engine::{Context, EngineError, Images, InferenceEngine, NormSource};
 
+use macs::{Computation, MacsCache};
 use pace::Pace;
+use profile::{BatchProfile, Machine, Profile, ProfileError, TimeSource};
 use timetable::Timetable;
 
 /// A model loaded for inference in any of its instances.
@@ -66,28 +68,13 @@ pub struct Engine {
     profile: Vec<BatchProfile>,
     source: TimeSource,
     timetables: Mutex<HashMap<BatchShape, Arc<Timetable>>>,
-    /// MACs of a cascade's first instance, and those that the second adds.
-    cascade_macs: Mutex<HashMap<CascadeShape, [u64; 2]>>,
+    macs: Mutex<MacsCache>,
     /// The recent ratio of actual to expected latency.
     pace: Mutex<Pace>,
 }
 
 /// Batch size, and height and width of the images.
 type BatchShape = (usize, [usize; 2]);
-
-/// Height and width of the images, and the two instances.
-type CascadeShape = ([usize; 2], [Instance; 2]);
-
-/// The result of a run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The predicted classes of each image.
-    pub predictions: Predictions,
-    /// The instance that ran.
-    pub instance: Instance,
-    /// Wall-clock time of the run.
-    pub time: Duration,
-}
 
 impl Engine {
     /// Loads a model file, and the latency profile next to it if it was
@@ -99,7 +86,7 @@ impl Engine {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let context = Context::new(None)?;
         let engine = Self::new(Arc::new(context), Model::load(&path)?)?;
-        Ok(engine.with_profile(Profile::load_beside(path.as_ref())))
+        Ok(engine.with_profile_beside(path.as_ref()))
     }
 
     /// Creates an engine from a model, and packs its weights for the
@@ -120,24 +107,34 @@ impl Engine {
             profile: Vec::new(),
             source: TimeSource::NoProfile,
             timetables: Mutex::default(),
-            cascade_macs: Mutex::default(),
+            macs: Mutex::default(),
             pace: Mutex::default(),
         })
     }
 
-    /// Uses the latencies of this machine from a profile, if it has them. With
-    /// an unusable profile, latencies are measured as without one;
+    /// Uses the latencies of this machine from a profile, if it has them. If
+    /// the profile is of another machine or another model, latencies are
+    /// measured as without one; [`Engine::time_source`] says why.
+    pub fn with_profile(self, profile: Profile) -> Self {
+        let size = self.preprocessing.size;
+        let found = profile.for_machine(&self.machine(), self.network(), size, &self.records);
+        self.with_times(found)
+    }
+
+    /// Uses the latency profile next to a model file, as [`Engine::load`] does.
+    /// If there is none, or it cannot be used, latencies are measured;
     /// [`Engine::time_source`] says why.
-    pub fn with_profile(mut self, profile: Result<Option<Profile>, ProfileError>) -> Self {
-        let found = profile.and_then(|profile| match profile {
-            None => Ok((Vec::new(), TimeSource::NoProfile)),
-            Some(profile) => {
-                let size = self.preprocessing.size;
-                profile.for_machine(&self.machine(), self.network(), size, &self.records)
-            }
-        });
+    pub fn with_profile_beside(self, model: impl AsRef<Path>) -> Self {
+        match Profile::load_beside(model.as_ref()) {
+            Ok(Some(profile)) => self.with_profile(profile),
+            Ok(None) => self.with_times(Ok((Vec::new(), TimeSource::NoProfile))),
+            Err(error) => self.with_times(Err(error)),
+        }
+    }
+
+    fn with_times(mut self, times: Result<(Vec<BatchProfile>, TimeSource), ProfileError>) -> Self {
         (self.profile, self.source) =
-            found.unwrap_or_else(|error| (Vec::new(), TimeSource::Unusable(error.to_string())));
+            times.unwrap_or_else(|error| (Vec::new(), TimeSource::Unusable(error.to_string())));
         self.timetables = Mutex::default();
         self
     }
@@ -203,10 +200,11 @@ impl Engine {
         Inputs::prepare(images, &self.preprocessing)
     }
 
-    /// Selects the instance for a budget, with the reason; see
-    /// [`select()`](crate::select()). Without a profile, a [`Budget::Latency`]
-    /// measures some instances first, once; it applies to one image of the
-    /// preprocessing's size.
+    /// Selects the instance for a budget, with the reason; may measure latencies.
+    ///
+    /// Only a [`Budget::Latency`] without a profile measures: a few instances,
+    /// once. Such a budget applies to one image of the preprocessing's size.
+    /// [`core::select`](crate::core::select()) has the rules.
     ///
     /// # Errors
     /// [`RunError::Select`] if no instance fits the budget, or the model lacks
@@ -225,10 +223,11 @@ impl Engine {
         Ok(select_timed(&self.records, times, budget)?)
     }
 
-    /// Returns the latency of each instance on `batch` images of the
-    /// preprocessing's size: the 90th percentile on an otherwise idle machine.
-    /// Without a profile, a few instances are measured, once, and the others
-    /// estimated.
+    /// Returns the latency of each instance; may measure latencies.
+    ///
+    /// It is the 90th percentile on an otherwise idle machine, for `batch`
+    /// images of the preprocessing's size. Without a profile, a few instances
+    /// are measured, once, and the others estimated.
     ///
     /// # Errors
     /// If the batch is empty, or too large for the memory.
@@ -237,9 +236,10 @@ impl Engine {
         Ok(table.times().clone())
     }
 
-    /// Runs every instance once on a batch of test images, and measures
-    /// latencies if there is no profile. Plans and memory are allocated by the
-    /// first runs of a batch size; this moves that cost ahead of them.
+    /// Runs every instance once on synthetic images; may measure latencies.
+    ///
+    /// The first runs of a batch size build plans, allocate memory and, without
+    /// a profile, measure a few instances; this does so ahead of them.
     ///
     /// # Errors
     /// If the batch is empty, or too large for the memory.
@@ -250,13 +250,17 @@ impl Engine {
         let instances: Vec<Instance> = self.records.iter().map(|r| r.instance).collect();
         self.inference
             .run_all((&inputs).into(), &instances, NormSource::Own)?;
+        for instance in instances {
+            self.macs(size, Computation::Single(instance))?;
+        }
         Ok(())
     }
 
-    /// Classifies a batch in the instance selected by a [`Budget`], an
-    /// [`Instance`], or an earlier [`Choice`]. Without a profile, a
-    /// [`Budget::Latency`] measures some instances first, once for each batch
-    /// shape.
+    /// Classifies a batch in one instance; may measure latencies.
+    ///
+    /// A [`Budget`], an [`Instance`] or an earlier [`Choice`] selects the
+    /// instance. Only a [`Budget::Latency`] without a profile measures: a few
+    /// instances, once for each batch shape, before the run.
     ///
     /// # Errors
     /// If no instance fits the budget, or the images do not fit the network.
@@ -269,15 +273,31 @@ impl Engine {
         let choice = self.choose_for(choice.into(), (images.batch, images.size))?;
         let start = Instant::now();
         let logits = self.inference.run(images, choice.instance)?;
+        let time = start.elapsed();
+        self.answer(logits, choice.instance, images.size, time)
+    }
+
+    /// The answer of a single instance.
+    fn answer(
+        &self,
+        logits: Vec<f32>,
+        instance: Instance,
+        size: [usize; 2],
+        time: Duration,
+    ) -> Result<Answer, RunError> {
+        let [macs, _] = self.macs(size, Computation::Single(instance))?;
         Ok(Answer {
-            time: start.elapsed(),
             predictions: Predictions::new(logits, self.classes.clone()),
-            instance: choice.instance,
+            instances: AnsweredBy::Instance(instance),
+            macs: macs as f64,
+            time,
         })
     }
 
-    /// Classifies a batch by the mean probabilities of several instances. The
-    /// layers that they have in common are computed once.
+    /// Classifies a batch by the mean probabilities of several instances.
+    ///
+    /// The layers that they have in common are computed once. A fitted ensemble
+    /// comes from [`Engine::choose_ensemble`].
     ///
     /// # Errors
     /// If `instances` is empty, the model lacks one of them, or the images do
@@ -286,14 +306,22 @@ impl Engine {
         &self,
         images: impl Into<Images<'a>>,
         instances: &[Instance],
-    ) -> Result<Predictions, RunError> {
+    ) -> Result<Answer, RunError> {
         if instances.is_empty() {
             return Err(SelectError::Empty.into());
         }
-        let all = self
-            .inference
-            .run_all(images.into(), instances, NormSource::Own)?;
-        Ok(Predictions::average(&all, self.classes.clone()))
+        let images = images.into();
+        let start = Instant::now();
+        let all = self.inference.run_all(images, instances, NormSource::Own)?;
+        let predictions = Predictions::average(&all, self.classes.clone());
+        let time = start.elapsed();
+        let [macs, _] = self.macs(images.size, Computation::Ensemble(instances.to_vec()))?;
+        Ok(Answer {
+            predictions,
+            instances: AnsweredBy::Ensemble(instances.to_vec()),
+            macs: macs as f64,
+            time,
+        })
     }
 
     /// The timetable for a batch shape if it is cached or in the profile.

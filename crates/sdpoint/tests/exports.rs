@@ -6,8 +6,9 @@ mod support;
 use std::sync::Arc;
 
 use rten::Value;
-use sdpoint::engine::{Context, Images, InferenceEngine};
+use sdpoint::engine::InferenceEngine;
 use sdpoint::exchange::onnx;
+use sdpoint::{Context, Images};
 
 /// Networks of all kinds, small ones: with and without a stem, pre- and
 /// post-activation, basic blocks and bottlenecks, groups, several exits.

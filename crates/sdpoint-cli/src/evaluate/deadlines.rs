@@ -5,10 +5,10 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::{Duration, Instant as Clock};
 
+use sdpoint::Instance;
+use sdpoint::core::{format_duration, format_macs, parse_duration};
 use sdpoint::data::Dataset;
 use sdpoint::engine::{cross_entropy, top_k};
-use sdpoint::select::{format_duration, parse_duration};
-use sdpoint::{Instance, format_macs};
 use serde::Serialize;
 
 use super::Args;
@@ -139,9 +139,10 @@ pub fn run(
             tally.in_time += usize::from(in_time);
             tally.right_in_time += usize::from(right && in_time);
             tally.loss += cross_entropy(logits, &[sample.label], logits.len());
-            let record = engine.record(answer.instance);
-            tally.macs += record.map_or(0.0, |record| record.macs as f64);
-            *tally.became.entry(answer.instance).or_default() += 1;
+            tally.macs += answer.macs;
+            for &instance in answer.instances.image(0) {
+                *tally.became.entry(instance).or_default() += 1;
+            }
         }
         display.answering(index + 1, test.len());
     }

@@ -7,8 +7,8 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use sdpoint::core::{EvalTransform, Interpolation, Preprocessing};
 use sdpoint::data::imagenet_preprocessing;
-use sdpoint::{EvalTransform, Interpolation, Preprocessing};
 use serde_json::{Map, Value};
 
 use crate::failure::{Class, Failure};

@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use sdpoint::core::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
 use sdpoint::data::imagenet_preprocessing;
-use sdpoint::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
 
 use super::presets::Preset;
 use crate::failure::{Class, Failure};

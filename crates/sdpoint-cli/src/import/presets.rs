@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use sdpoint::core::{EvalTransform, Interpolation, Preprocessing};
 use sdpoint::data::imagenet_preprocessing;
-use sdpoint::{EvalTransform, Interpolation, Preprocessing};
 
 /// A published recipe's preprocessing.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use sdpoint::core::{Preprocessing, format_macs};
 use sdpoint::exchange::{Origin, OtherSet};
-use sdpoint::{Preprocessing, format_macs};
 use serde::Serialize;
 
 use super::preprocessing::described;

@@ -3,7 +3,7 @@
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-use sdpoint::atomic::resolve;
+use sdpoint::core::atomic::resolve;
 
 /// What makes two paths the same file. Symbolic links count as what they lead
 /// to; on Unix, the names of a hard-linked file are the same too.

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sdpoint::Profile;
 use sdpoint::data::{Source, Split};
+use sdpoint::profile::Profile;
 use sdpoint::train::folder::MODEL;
 
 use super::identity::Identity;

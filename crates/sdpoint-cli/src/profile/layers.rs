@@ -1,7 +1,8 @@
 //! The time of each kernel call, in the order of the network.
 
+use sdpoint::Network;
+use sdpoint::core::{LayerId, Op, Shape};
 use sdpoint::engine::{Pass, StepTime};
-use sdpoint::{LayerId, Network, Op, Shape};
 use serde::{Serialize, Serializer};
 
 use super::measure::Samples;

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sdpoint::{BatchProfile, Engine, Instance, Profile, format_macs};
+use sdpoint::core::format_macs;
+use sdpoint::profile::{BatchProfile, Profile};
+use sdpoint::{Engine, Instance};
 use serde::Serialize;
 
 use super::{Args, milliseconds};

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use sdpoint::core::{Ratio, Statistics, Weights};
 use sdpoint::engine::initial_weights;
-use sdpoint::{Instance, Network, Ratio, Statistics, Weights, zoo};
+use sdpoint::{Instance, Network, zoo};
 
 use super::Args;
 use crate::failure::Failure;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sdpoint::engine::{
-    Context, Images, InferenceEngine, Pass, Sgd, SgdOptions, StepTime, TrainingEngine,
-};
-use sdpoint::{Instance, LayerId, Weights};
+use sdpoint::core::{LayerId, Weights};
+use sdpoint::engine::{InferenceEngine, Pass, Sgd, SgdOptions, StepTime, TrainingEngine};
+use sdpoint::{Context, Images, Instance};
 
 use super::Subject;
 use crate::failure::{Class, Failure};

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use sdpoint::core::{TrainTransform, Weights};
 use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
 use sdpoint::train::folder::MODEL;
 use sdpoint::train::{Checkpoint, Init, Method, Plan, Preset, Recipe, checkpoint, fine_tune};
-use sdpoint::{Model, Network, TrainTransform, Weights, zoo};
+use sdpoint::{Model, Network, zoo};
 
 use super::method::Named;
 use super::{Args, Settings};

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sdpoint::core::{PointId, Ratio, Record, format_macs};
 use sdpoint::data::Dataset;
-use sdpoint::engine::Context;
 use sdpoint::train::folder::{CURVE_CSV, CURVE_SVG, METRICS, MODEL, exit};
 use sdpoint::train::{Finished, Method, Plan, checkpoint};
-use sdpoint::{Instance, Model, PointId, Ratio, Record, format_macs};
+use sdpoint::{Context, Instance, Model};
 
 use crate::output::{percent, plural, program};
 use crate::{report, size};

@@ -1,26 +1,12 @@
 //! Cascades and fitted ensembles.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use sdpoint_core::{
-    Cascade, Combination, CombinedRecord, Instance, SelectError, select_combined,
-};
-use sdpoint_engine::{EngineError, Images, InstanceMacs};
+use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance, SelectError, select_combined};
+use sdpoint_engine::Images;
 
-use super::{Engine, MOST_REMEMBERED, Predictions, RunError, lock};
-
-/// The result of a cascade.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CascadeAnswer {
-    /// The predicted classes of each image.
-    pub predictions: Predictions,
-    /// The instance that produced each image's prediction.
-    pub instances: Vec<Instance>,
-    /// Mean multiply-accumulates per image.
-    pub macs: f64,
-    /// Wall-clock time of the run.
-    pub time: Duration,
-}
+use super::macs::Computation;
+use super::{Answer, AnsweredBy, Engine, Predictions, RunError};
 
 impl Engine {
     /// The cascades and ensembles fitted to the model.
@@ -51,8 +37,10 @@ impl Engine {
     }
 
     /// Classifies a batch by a cascade: all images in the first instance, then
-    /// those with a confidence below the threshold in the second. The second
-    /// continues from the point where the two diverge.
+    /// those with a confidence below the threshold in the second.
+    ///
+    /// The second continues from the point where the two diverge. A fitted
+    /// cascade comes from [`Engine::choose_cascade`].
     ///
     /// # Errors
     /// If the model lacks an instance, or the images do not fit the network.
@@ -60,7 +48,7 @@ impl Engine {
         &self,
         images: impl Into<Images<'a>>,
         cascade: &Cascade,
-    ) -> Result<CascadeAnswer, RunError> {
+    ) -> Result<Answer, RunError> {
         let images = images.into();
         let Cascade { first, second, .. } = *cascade;
         let start = Instant::now();
@@ -94,39 +82,13 @@ impl Engine {
         }
         let time = start.elapsed();
         let again = unsure.len() as f64 / images.batch as f64;
-        Ok(CascadeAnswer {
+        let [cost, extra] = self.macs(images.size, Computation::Cascade([first, second]))?;
+        Ok(Answer {
             predictions,
-            instances,
-            macs: self.cascade_macs(images.size, cascade, again)?,
+            instances: AnsweredBy::Cascade(instances),
+            macs: cost as f64 + again * extra as f64,
             time,
         })
-    }
-
-    /// Mean multiply-accumulates per image if the share `again` of the images
-    /// runs the second instance.
-    fn cascade_macs(
-        &self,
-        size: [usize; 2],
-        cascade: &Cascade,
-        again: f64,
-    ) -> Result<f64, EngineError> {
-        let Cascade { first, second, .. } = *cascade;
-        let key = (size, [first, second]);
-        let known = lock(&self.cascade_macs).get(&key).copied();
-        let [cost, extra] = match known {
-            Some(macs) => macs,
-            None => {
-                let work = InstanceMacs::new(self.network(), size, [first, second])?;
-                let macs = work.cascade(first, second);
-                let mut remembered = lock(&self.cascade_macs);
-                if remembered.len() >= MOST_REMEMBERED {
-                    remembered.clear();
-                }
-                remembered.insert(key, macs);
-                macs
-            }
-        };
-        Ok(cost as f64 + again * extra as f64)
     }
 }
 

@@ -7,12 +7,14 @@ use sdpoint_engine::{EngineError, Images};
 
 use super::pace::Pace;
 use super::timetable::{Branch, Timetable};
-use super::{Answer, Engine, Predictions, RunError, lock};
+use super::{Answer, Engine, RunError, lock};
 
 impl Engine {
-    /// Classifies a batch by a deadline. Without a profile, the first run of a
-    /// batch shape measures some instances before it starts; call
-    /// [`Engine::times`] or [`Engine::warm_up`] beforehand to avoid that.
+    /// Classifies a batch by a deadline; may measure latencies.
+    ///
+    /// Without a profile, the first run of a batch shape measures a few
+    /// instances before it starts; call [`Engine::times`] or
+    /// [`Engine::warm_up`] beforehand to avoid that.
     ///
     /// Every instance is the same computation as `full` up to its point, so
     /// the run starts without a decision. At each point it compares the time
@@ -35,11 +37,8 @@ impl Engine {
         let start = Instant::now();
         let allowed = deadline.saturating_duration_since(start).as_secs_f64();
         let outcome = self.run_until(images, &table, allowed, || start.elapsed().as_secs_f64())?;
-        Ok(Answer {
-            predictions: Predictions::new(outcome.logits, self.classes.clone()),
-            instance: outcome.instance,
-            time: Duration::from_secs_f64(outcome.time),
-        })
+        let time = Duration::from_secs_f64(outcome.time);
+        self.answer(outcome.logits, outcome.instance, images.size, time)
     }
 
     /// Runs a batch by `deadline`, in seconds on the clock `now`.

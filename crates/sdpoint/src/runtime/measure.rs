@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use sdpoint_core::{Instance, Ratio};
 use sdpoint_engine::{EngineError, Images, InstanceMacs};
 
-use super::profile::LEAST_TIME;
+use super::profile::{BatchProfile, InstanceTime, LEAST_TIME, StretchTime};
 use super::timetable::{any_at, median, quantile};
-use super::{BatchProfile, Engine, Inputs, InstanceTime, StretchTime};
+use super::{Engine, Inputs};
 
 /// Timed runs of each instance that is measured when there is no profile.
 const SAMPLED_ROUNDS: usize = 5;

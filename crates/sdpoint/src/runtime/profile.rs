@@ -1,4 +1,8 @@
-//! Latency profiles, stored next to the model.
+//! Measured latencies of a model's instances, stored next to the model.
+//!
+//! [`Engine::measure`] makes a [`BatchProfile`], [`Profile::save_beside`] keeps
+//! it, and [`Engine::load`] uses it; `sdpoint profile MODEL --save` does the
+//! first two.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -9,7 +13,9 @@ use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::{Instance, Network, PointId, Record};
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Machine};
+pub use super::machine::Machine;
+
+use super::Engine;
 
 /// The version of the file format.
 const VERSION: u32 = 1;

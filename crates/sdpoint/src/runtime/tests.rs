@@ -7,6 +7,7 @@ use sdpoint_core::{
 };
 use sdpoint_engine::{InstanceMacs, Isa, initial_weights};
 
+use super::profile::{InstanceTime, StretchTime};
 use super::timetable::any_at;
 use super::*;
 
@@ -133,7 +134,8 @@ fn every_instance_agrees_with_evaluation() {
         .unwrap();
     for (&instance, expected) in std::iter::zip(&instances, &evaluated) {
         let answer = engine.run(images(&data), instance).unwrap();
-        assert_eq!(answer.instance, instance);
+        assert_eq!(answer.instances, AnsweredBy::Instance(instance));
+        assert_eq!(answer.macs, engine.record(instance).unwrap().macs as f64);
         let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
         for image in 0..3 {
             let row = &expected[10 * image..][..10];
@@ -219,8 +221,8 @@ fn budgets_choose_as_the_table_does() {
     let choice = engine.choose(Instance::Full).unwrap();
     let data = tensor(1);
     assert_eq!(
-        engine.run(images(&data), &choice).unwrap().instance,
-        Instance::Full
+        engine.run(images(&data), &choice).unwrap().instances,
+        AnsweredBy::Instance(Instance::Full)
     );
 }
 
@@ -474,10 +476,12 @@ fn deadlines_on_a_real_clock() {
     let answer = engine
         .run_by(images(&data), Instant::now() + Duration::from_secs(60))
         .unwrap();
-    assert_eq!(answer.instance, Instance::Full);
+    assert_eq!(answer.instances, AnsweredBy::Instance(Instance::Full));
     assert!(answer.time > Duration::ZERO && answer.time < Duration::from_secs(60));
     let late = engine.run_by(images(&data), Instant::now()).unwrap();
-    assert_ne!(late.instance, Instance::Full);
+    let became = late.instances.single().unwrap();
+    assert_ne!(became, Instance::Full);
+    assert_eq!(late.macs, engine.record(became).unwrap().macs as f64);
     assert_eq!(late.predictions.len(), 2);
 }
 
@@ -502,7 +506,7 @@ fn a_cascade_runs_the_second_instance_where_the_first_is_unsure() {
                 let answer = engine.run_cascade(images(&data), &cascade).unwrap();
                 for (image, &sure) in sure.iter().enumerate() {
                     let instance = if sure < threshold { second } else { first };
-                    assert_eq!(answer.instances[image], instance, "{cascade:?}");
+                    assert_eq!(answer.instances.image(image), [instance], "{cascade:?}");
                     let expected = run(instance);
                     let found = answer.predictions.probabilities(image);
                     for (a, b) in std::iter::zip(found, expected.probabilities(image)) {
@@ -526,7 +530,12 @@ fn an_ensemble_averages_probabilities() {
     let engine = engine();
     let data = tensor(2);
     let members = [Instance::Full, any_at(engine.network().points()[1].id())];
-    let both = engine.run_ensemble(images(&data), &members).unwrap();
+    let answer = engine.run_ensemble(images(&data), &members).unwrap();
+    assert_eq!(answer.instances, AnsweredBy::Ensemble(members.to_vec()));
+    let macs = members.map(|member| engine.record(member).unwrap().macs as f64);
+    assert!(answer.macs > macs[0] && answer.macs < macs[0] + macs[1]);
+    assert!(answer.time > Duration::ZERO);
+    let both = answer.predictions;
     let one = |instance| engine.run(images(&data), instance).unwrap().predictions;
     let (a, b) = (one(members[0]), one(members[1]));
     for image in 0..2 {
@@ -558,7 +567,8 @@ fn many_callers_get_what_one_gets() {
                         _ => engine.run(images(data), instances[round as usize % instances.len()]),
                     };
                     let answer = answer.unwrap();
-                    let place = instances.iter().position(|i| *i == answer.instance);
+                    let single = answer.instances.single();
+                    let place = instances.iter().position(|i| Some(*i) == single);
                     assert_eq!(answer.predictions, expected[place.unwrap()]);
                 }
             });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sdpoint_core::{Instance, PointId, Record, Times};
 
-use super::BatchProfile;
+use super::profile::{BatchProfile, InstanceTime};
 
 /// The expected times of a batch, arranged by point for decisions during a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,9 +47,8 @@ impl Timetable {
         let mut at = 0.0;
         for stretch in &profile.stretches {
             at += stretch.median;
-            let there = |time: &&super::InstanceTime| {
-                stretch.to.is_some() && time.instance.point() == stretch.to
-            };
+            let there =
+                |time: &&InstanceTime| stretch.to.is_some() && time.instance.point() == stretch.to;
             let branches: Vec<Branch> = profile
                 .instances
                 .iter()

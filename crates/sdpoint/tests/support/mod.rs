@@ -6,10 +6,9 @@ mod networks;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sdpoint::core::{Moments, Preprocessing, Ratio, Record, Role, Statistics, Weights};
 use sdpoint::engine::initial_weights;
-use sdpoint::{
-    Instance, Model, Moments, Network, Preprocessing, Ratio, Record, Role, Statistics, Weights,
-};
+use sdpoint::{Instance, Model, Network};
 
 /// A network of the zoo, or one of the small ones that results were recorded
 /// of, with ten classes. `NAME-exits` is the network that puts out the logits
