@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use sdpoint_core::hex;
+use sdpoint_core::digest::hex;
 use sha2::{Digest, Sha256};
 
 use crate::dataset::Dataset;

@@ -13,7 +13,7 @@ use flate2::bufread::MultiGzDecoder;
 use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 
-use sdpoint_core::hex;
+use sdpoint_core::digest::hex;
 
 use crate::cifar::{CifarKind, Form};
 use crate::error::DataError;

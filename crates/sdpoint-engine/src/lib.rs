@@ -29,13 +29,13 @@ use sdpoint_core::{Instance, Network, ShapeError, Weights};
 pub use calibration::Calibrator;
 pub use inference::{InferenceEngine, NormSource, PartialRun};
 pub use initial::initial_weights;
-pub use optimizer::{Sgd, SgdOptions};
+pub use optimizer::{Sgd, SgdOptions, SgdStep};
 pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
 pub use sdpoint_kernels::{
     AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
 };
 pub use timing::{Pass, StepTime};
-pub use training::{Noise, StepOutcome, Target, TrainingEngine};
+pub use training::{Noise, StepInput, StepOutcome, Target, TrainingEngine};
 pub use work::{InstanceMacs, SharedMacs};
 
 /// A borrowed batch of normalised images in NHWC order.

@@ -4,7 +4,10 @@ use sdpoint_core::{Network, Role, Weights};
 use sdpoint_kernels::{Context, optimizer};
 
 /// The hyperparameters of [`Sgd`] other than the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq)]
+///
+/// The default is plain SGD: no momentum and no weight decay.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct SgdOptions {
     /// The momentum factor.
     pub momentum: f32,
@@ -24,16 +27,31 @@ pub struct SgdOptions {
 /// v ← momentum · v + g
 /// w ← w − rate · (nesterov ? g + momentum · v : v)
 /// ```
+///
+/// Weights and momentum buffers belong to the caller, who can store them.
 #[derive(Clone, Debug)]
 pub struct Sgd {
     options: SgdOptions,
-    momentum: Weights,
     /// The weight decay of each parameter.
     decay: Vec<f32>,
 }
 
+/// What one step of [`Sgd`] reads and updates.
+#[derive(Debug)]
+pub struct SgdStep<'a> {
+    /// The weights, which are updated.
+    pub weights: &'a mut Weights,
+    /// The momentum buffer of each parameter, which is updated; zeros
+    /// ([`Weights::zeros`]) before the first step.
+    pub momentum: &'a mut Weights,
+    /// The gradients of the weights.
+    pub gradients: &'a Weights,
+    /// The learning rate.
+    pub rate: f32,
+}
+
 impl Sgd {
-    /// Creates an optimiser for `network` with zero momentum buffers.
+    /// Creates an optimiser for `network`.
     pub fn new(network: &Network, options: SgdOptions) -> Self {
         let decay = |role| match role {
             Role::NormScale | Role::NormShift if !options.decay_norms => 0.0,
@@ -41,19 +59,26 @@ impl Sgd {
         };
         Self {
             options,
-            momentum: Weights::zeros(network),
             decay: network.parameters().iter().map(|p| decay(p.role)).collect(),
         }
     }
 
-    /// Updates the weights with learning rate `rate`.
+    /// Updates the weights and the momentum.
     ///
     /// # Panics
-    /// If the weights or the gradients belong to another network.
-    pub fn step(&mut self, ctx: &Context, weights: &mut Weights, gradients: &Weights, rate: f32) {
-        assert_eq!(weights.0.len(), self.decay.len(), "another network");
+    /// If weights, momentum or gradients belong to another network.
+    pub fn step(&self, ctx: &Context, step: SgdStep<'_>) {
+        let SgdStep {
+            weights,
+            momentum,
+            gradients,
+            rate,
+        } = step;
+        for values in [&*weights, &*momentum, gradients] {
+            assert_eq!(values.0.len(), self.decay.len(), "another network");
+        }
         let all = weights.0.iter_mut().zip(&gradients.0);
-        for (((w, g), v), &decay) in all.zip(&mut self.momentum.0).zip(&self.decay) {
+        for (((w, g), v), &decay) in all.zip(&mut momentum.0).zip(&self.decay) {
             let sgd = optimizer::SgdStep {
                 lr: rate,
                 momentum: self.options.momentum,
@@ -62,24 +87,5 @@ impl Sgd {
             };
             optimizer::sgd_step(ctx, sgd, w, g, v);
         }
-    }
-
-    /// The momentum buffer of each parameter.
-    pub fn momentum(&self) -> &Weights {
-        &self.momentum
-    }
-
-    /// Restores momentum buffers saved from [`Sgd::momentum`].
-    ///
-    /// # Panics
-    /// If they belong to another network.
-    pub fn set_momentum(&mut self, momentum: Weights) {
-        let lengths = |weights: &Weights| weights.0.iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(
-            lengths(&momentum),
-            lengths(&self.momentum),
-            "another network"
-        );
-        self.momentum = momentum;
     }
 }

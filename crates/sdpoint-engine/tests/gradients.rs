@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{
     Conv, Instance, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window, zoo,
 };
-use sdpoint_engine::{Images, Noise, Target, TrainingEngine, initial_weights, softmax};
+use sdpoint_engine::{Images, Noise, StepInput, Target, TrainingEngine, initial_weights, softmax};
 use support::context;
 
 const BATCH: usize = 8;
@@ -73,7 +73,12 @@ fn check_with(network: Network, instance: &str, noise: Option<Noise>, soft: Opti
     };
     let mut loss = |weights: &Weights| {
         let outcome = engine
-            .step_towards(weights, images, target, instance)
+            .step(StepInput {
+                weights,
+                images,
+                target,
+                instance,
+            })
             .unwrap();
         (outcome.loss, engine.gradients().clone())
     };
@@ -295,7 +300,12 @@ fn a_target_is_a_mean_of_labels_and_soft_targets() {
         };
         let instance = "0@0.5".parse().unwrap();
         let outcome = engine
-            .step_towards(&weights, images, target, instance)
+            .step(StepInput {
+                weights: &weights,
+                images,
+                target,
+                instance,
+            })
             .unwrap();
         (outcome, engine.gradients().0.concat())
     };
@@ -333,7 +343,12 @@ fn step_error(targets: &[f32]) -> String {
         ..Target::labels(&[0; BATCH])
     };
     let mut engine = TrainingEngine::new(context(), network);
-    let outcome = engine.step_towards(&weights, images, target, sdpoint_core::Instance::Full);
+    let outcome = engine.step(StepInput {
+        weights: &weights,
+        images,
+        target,
+        instance: Instance::Full,
+    });
     outcome.unwrap_err().to_string()
 }
 
@@ -376,18 +391,19 @@ fn early_exits_add_up() {
     let weights = initial_weights(&joint, 3);
     let mut engine =
         TrainingEngine::new(context(), Arc::new(joint.clone())).with_classifiers(alone.len());
-    let outcome = engine
-        .step(&weights, images, &labels, Instance::Full, 0.1)
-        .unwrap();
+    let input = |weights| StepInput {
+        weights,
+        images,
+        target: Target::labels(&labels).with_smoothing(0.1),
+        instance: Instance::Full,
+    };
+    let outcome = engine.step(input(&weights)).unwrap();
     let mut sum = Weights::zeros(&joint);
     let (mut loss, names) = (0.0, joint.parameters());
     for network in &alone {
         let own = weights.select(&joint, network).unwrap();
         let mut engine = TrainingEngine::new(context(), Arc::new(network.clone()));
-        loss += engine
-            .step(&own, images, &labels, Instance::Full, 0.1)
-            .unwrap()
-            .loss;
+        loss += engine.step(input(&own)).unwrap().loss;
         for (parameter, gradient) in std::iter::zip(network.parameters(), &engine.gradients().0) {
             let place = names.iter().position(|p| p.name == parameter.name).unwrap();
             for (sum, part) in std::iter::zip(&mut sum.0[place], gradient) {

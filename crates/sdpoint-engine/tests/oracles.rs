@@ -4,7 +4,7 @@
 mod support;
 
 use sdpoint_core::{Instance, Statistics};
-use sdpoint_engine::{Calibrator, InferenceEngine, NormSource, TrainingEngine};
+use sdpoint_engine::{Calibrator, InferenceEngine, NormSource, StepInput, Target, TrainingEngine};
 use support::networks::NAMES;
 use support::{Oracle, assert_close, context, largest};
 
@@ -51,7 +51,12 @@ fn loss_and_gradients_of_a_training_step() {
         let mut engine = TrainingEngine::new(context(), oracle.network.clone());
         for instance in oracle.instances("loss") {
             let outcome = engine
-                .step(&weights, input.images(), &labels, instance, 0.0)
+                .step(StepInput {
+                    weights: &weights,
+                    images: input.images(),
+                    target: Target::labels(&labels),
+                    instance,
+                })
                 .unwrap();
             let expected = oracle.tensor(&format!("loss/{instance}"));
             let what = format!("{name} {instance} loss");

@@ -4,7 +4,7 @@
 mod support;
 
 use sdpoint_core::{Instance, Network};
-use sdpoint_engine::{InferenceEngine, Pass, StepTime, TrainingEngine};
+use sdpoint_engine::{InferenceEngine, Pass, StepInput, StepTime, Target, TrainingEngine};
 use support::networks::NAMES;
 use support::{Oracle, context};
 
@@ -76,13 +76,15 @@ fn a_training_step_reports_both_passes() {
         let mut engine = TrainingEngine::new(context(), network.clone());
         for instance in oracle.instances("loss") {
             let images = input.images();
-            let plain = engine
-                .step(&weights, images, &labels, instance, 0.0)
-                .unwrap();
+            let step = StepInput {
+                weights: &weights,
+                images,
+                target: Target::labels(&labels),
+                instance,
+            };
+            let plain = engine.step(step).unwrap();
             let gradients = engine.gradients().clone();
-            let (timed, steps) = engine
-                .step_timed(&weights, images, &labels, instance, 0.0)
-                .unwrap();
+            let (timed, steps) = engine.step_timed(step).unwrap();
             assert_eq!(timed, plain);
             assert_eq!(*engine.gradients(), gradients);
             let layers = expected(&network, input.size, input.batch, instance);

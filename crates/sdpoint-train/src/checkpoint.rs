@@ -1,10 +1,8 @@
-//! The state of a run on disk, complete enough to go on as if nothing had
-//! happened.
+//! Checkpoints: the whole state of a run, on disk.
 //!
 //! A checkpoint is one safetensors file: weights as `weights.NAME`, momentum
 //! as `momentum.NAME`, and in its metadata the plan, the counters, and a
-//! SHA-256 of all of it. A file that a crash or a disk has damaged is
-//! refused instead of trained on.
+//! SHA-256 of all of it. A damaged file is refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,51 +14,51 @@ use safetensors::{Dtype, SafeTensors, View};
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::{Network, Parameter, Weights};
 use sdpoint_data::{DataError, Dataset};
+use sdpoint_core::digest::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
-use crate::plan::Plan;
-use sdpoint_core::hex;
+use crate::folder::CHECKPOINT;
+use crate::plan::TrainPlan;
 
-/// The checkpoint's name in the folder of a run.
-pub const FILE: &str = "checkpoint.safetensors";
-
-/// The newest layout of checkpoints that this program reads, and the one
-/// that it writes. Those of version 1 have no digest of the data.
+/// The version of the layout that is written, and the newest one that is read.
+/// Version 1 has no digest of the data.
 const VERSION: u32 = 2;
 
 const STATE: &str = "sdpoint_checkpoint";
 const DIGEST: &str = "sha256";
 
-/// A run between two steps.
+/// The state of a run between two steps.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Checkpoint {
-    /// What the run is.
-    pub plan: Plan,
-    /// How far it is.
+    /// The plan of the run.
+    pub plan: TrainPlan,
+    /// The progress of the run.
     pub counters: Counters,
-    /// The parameters.
+    /// The weights.
     pub weights: Weights,
     /// The optimiser's momentum.
     pub momentum: Weights,
 }
 
-/// How far a run is, and what happened since its epoch began.
+/// The progress of a run, and sums over its current epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Counters {
     /// Steps done, over all epochs.
     pub step: u64,
-    /// Training images; a data set of another size is another data set.
+    /// The number of training images.
     pub images: usize,
-    /// What the images were when the run began; not known to runs of older
-    /// versions.
+    /// Digests of the images when the run began; `None` in checkpoints of
+    /// version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataDigest>,
     /// Steps in an epoch.
     pub steps_per_epoch: usize,
-    /// The instruction set of the steps: another one rounds differently.
+    /// The instruction set of the kernels; others round differently.
     pub isa: String,
     /// Steps in each instance since the run began, in the network's order.
     pub drawn: Vec<u64>,
@@ -68,7 +66,7 @@ pub struct Counters {
     pub epoch: EpochSums,
 }
 
-/// What tells whether images are those that they were: see
+/// Digests of both splits, which show whether images have changed; see
 /// [`Dataset::digest`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -80,10 +78,10 @@ pub struct DataDigest {
 }
 
 impl DataDigest {
-    /// The digests of both splits.
+    /// Computes the digests of both splits.
     ///
     /// # Errors
-    /// A file is gone.
+    /// If a file cannot be read.
     pub fn of(train: &Dataset, test: &Dataset) -> Result<Self, DataError> {
         Ok(Self {
             train: train.digest()?,
@@ -92,19 +90,19 @@ impl DataDigest {
     }
 }
 
-/// Sums over the steps of an epoch so far.
+/// Sums over the steps of the current epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EpochSums {
     /// Loss, over images.
     pub loss: f64,
-    /// Images classified rightly.
+    /// Images classified correctly.
     pub correct: u64,
-    /// Images.
+    /// The number of images.
     pub images: u64,
-    /// Seconds.
+    /// The duration of the steps, in seconds.
     pub seconds: f64,
-    /// Seconds that steps waited for data.
+    /// The part of it that steps waited for data.
     pub data_wait_seconds: f64,
     /// Steps in each instance, in the network's order.
     pub drawn: Vec<u64>,
@@ -114,24 +112,25 @@ pub struct EpochSums {
 #[serde(deny_unknown_fields)]
 struct State<'a> {
     version: u32,
-    plan: Cow<'a, Plan>,
+    plan: Cow<'a, TrainPlan>,
     counters: Cow<'a, Counters>,
 }
 
-/// Read first and alone, so that a newer file is called newer, not damaged.
+/// Parsed before the rest, so that the error for a newer file says that it is
+/// newer, not that it is damaged.
 #[derive(Deserialize)]
 struct Version {
     version: u32,
 }
 
 impl Checkpoint {
-    /// The checkpoint of the run in a folder.
+    /// Reads the checkpoint of the run in a folder.
     ///
     /// # Errors
-    /// If the folder has none, or if it is truncated, altered, or from a
-    /// newer version of the program.
+    /// If there is none, or it is truncated, altered, or from a newer version
+    /// of the program.
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
-        let path = folder.join(FILE);
+        let path = folder.join(CHECKPOINT);
         match fs::read(&path) {
             Ok(bytes) => {
                 Self::parse(&bytes).map_err(|problem| TrainError::Checkpoint { path, problem })
@@ -143,24 +142,17 @@ impl Checkpoint {
         }
     }
 
-    /// Writes the checkpoint into the folder of its run, in place of an
-    /// older one.
-    pub(crate) fn write(
-        folder: &Path,
-        plan: &Plan,
-        counters: &Counters,
-        weights: &Weights,
-        momentum: &Weights,
-    ) -> Result<PathBuf, TrainError> {
+    /// Writes the checkpoint into the folder of its run, replacing an older
+    /// one.
+    pub(crate) fn write(&self, folder: &Path) -> Result<PathBuf, TrainError> {
         let state = serde_json::to_string(&State {
             version: VERSION,
-            plan: Cow::Borrowed(plan),
-            counters: Cow::Borrowed(counters),
+            plan: Cow::Borrowed(&self.plan),
+            counters: Cow::Borrowed(&self.counters),
         })
         .expect("plain data has a JSON form");
-        let network = plan.trained()?;
-        let parameters = network.parameters();
-        let tensors = tensors(parameters, weights, momentum);
+        let network = self.plan.trained_network()?;
+        let tensors = tensors(network.parameters(), &self.weights, &self.momentum);
         let mut digest = Sha256::new();
         digest.update(&state);
         for (_, tensor) in &tensors {
@@ -170,7 +162,7 @@ impl Checkpoint {
             (STATE.to_owned(), state),
             (DIGEST.to_owned(), hex(&digest.finalize())),
         ]);
-        let path = folder.join(FILE);
+        let path = folder.join(CHECKPOINT);
         let bytes = safetensors::serialize(tensors, Some(metadata)).map_err(|error| {
             TrainError::Checkpoint {
                 path: path.clone(),
@@ -189,20 +181,23 @@ impl Checkpoint {
         let entry = |key| {
             metadata
                 .and_then(|entries| entries.get(key))
-                .ok_or_else(|| "it is a safetensors file, but no checkpoint".to_owned())
+                .ok_or_else(|| "it is a safetensors file, but not a checkpoint".to_owned())
         };
         let (state_text, digest) = (entry(STATE)?, entry(DIGEST)?);
         let Version { version } = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
         if !(1..=VERSION).contains(&version) {
             return Err(format!(
-                "it has version {version} where this program reads those up to {VERSION}; \
-                 use the program that wrote it"
+                "it has version {version}, but this program reads versions up to {VERSION}: use \
+                 the program that wrote it"
             ));
         }
         let state: State = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
         let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
 
-        let network = state.plan.trained().map_err(|error| error.to_string())?;
+        let network = state
+            .plan
+            .trained_network()
+            .map_err(|error| error.to_string())?;
         let mut found = Sha256::new();
         found.update(state_text);
         let mut read = |prefix| read_weights(&file, &network, prefix, &mut found);
@@ -222,14 +217,14 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Whether a run could have been in this state.
+    /// Checks that a run could have been in this state.
     fn check(&self) -> Result<(), String> {
         let Self { plan, counters, .. } = self;
         plan.check().map_err(|error| error.to_string())?;
         let an_epoch = counters.images.div_ceil(plan.recipe.batch_size);
         if an_epoch == 0 || counters.steps_per_epoch != an_epoch {
             return Err(format!(
-                "{} images do not make {} steps",
+                "{} images do not make {} steps per epoch",
                 counters.images, counters.steps_per_epoch
             ));
         }
@@ -240,13 +235,13 @@ impl Checkpoint {
         let instances = plan.network.instances(&plan.ratios).len();
         let in_epoch = counters.epoch.drawn.len();
         if counters.drawn.len() != instances || !(in_epoch == 0 || in_epoch == instances) {
-            return Err(format!("counts that are not of its {instances} instances"));
+            return Err(format!("its counts are not those of {instances} instances"));
         }
         Ok(())
     }
 }
 
-/// One parameter's values or momentum, for safetensors.
+/// The weights or the momentum of one parameter, for safetensors.
 struct Tensor<'a> {
     shape: &'a [usize],
     values: &'a [f32],
@@ -302,7 +297,7 @@ fn read_weights(
             .map_err(|_| format!("it lacks the tensor '{name}'"))?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != parameter.shape {
             return Err(format!(
-                "tensor '{name}' is {:?} {:?} where F32 {:?} is needed",
+                "tensor '{name}' is {:?} {:?}, but F32 {:?} is needed",
                 tensor.dtype(),
                 tensor.shape(),
                 parameter.shape
@@ -320,11 +315,12 @@ fn read_weights(
 
 #[cfg(test)]
 mod tests {
-    use sdpoint_core::{EvalTransform, Preprocessing, Ratio, TrainTransform, zoo};
+    use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform, zoo};
+    use sdpoint_data::{OpenOptions, Source, open_pair};
 
     use super::*;
-    use crate::draw::{Draw, Method};
-    use crate::recipe::{Preset, Recipe};
+    use crate::draw::Draw;
+    use crate::recipe::Preset;
 
     fn checkpoint() -> Checkpoint {
         let network = zoo::build("preresnet8", 3).unwrap();
@@ -339,40 +335,25 @@ mod tests {
                 .map(|w| w.iter().map(|v| -v).collect())
                 .collect(),
         );
+        let (train, _) = open_pair(&Source::Shapes, &OpenOptions::default()).unwrap();
+        let preprocessing = Preprocessing {
+            train: TrainTransform::None,
+            evaluate: EvalTransform::Resize,
+            ..Preprocessing::new(
+                [32, 32],
+                vec![0.4914, 0.4822, 0.4465],
+                vec![0.2023, 0.1994, 0.201],
+            )
+        };
+        let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing)
+            .with_recipe(Preset::Cifar.recipe().with_epochs(7))
+            .with_draw(Draw::Full { probability: 0.1 })
+            .with_seed(u64::MAX);
+        plan.classes = vec!["a".into(), "b".into(), "c".into()];
+        plan.recipe.batch_size = 10;
+        plan.calibration_images = 10;
         Checkpoint {
-            plan: Plan {
-                data: "shapes".into(),
-                train_images: None,
-                image_key: None,
-                label_key: None,
-                network,
-                init: None,
-                classes: vec!["a".into(), "b".into(), "c".into()],
-                preprocessing: Preprocessing {
-                    train: TrainTransform::None,
-                    evaluate: EvalTransform::Resize,
-                    ..Preprocessing::new(
-                        [32, 32],
-                        vec![0.4914, 0.4822, 0.4465],
-                        vec![0.2023, 0.1994, 0.201],
-                    )
-                },
-                recipe: Recipe {
-                    batch_size: 10,
-                    ..Preset::Cifar.recipe().with_epochs(7)
-                },
-                method: Method::SdPoint,
-                draw: Draw::Full { probability: 0.1 },
-                distill: 0.0,
-                dropout: 0.0,
-                stochastic_depth: 0.0,
-                scales: Vec::new(),
-                exits: false,
-                measure_every: 0,
-                ratios: Ratio::DEFAULT.to_vec(),
-                seed: u64::MAX,
-                calibration_images: 10,
-            },
+            plan,
             counters: Counters {
                 step: 12,
                 images: 100,
@@ -397,15 +378,11 @@ mod tests {
         }
     }
 
-    fn write(folder: &Path, c: &Checkpoint) -> PathBuf {
-        Checkpoint::write(folder, &c.plan, &c.counters, &c.weights, &c.momentum).unwrap()
-    }
-
     #[test]
     fn every_bit_comes_back() {
         let folder = tempfile::tempdir().unwrap();
         let written = checkpoint();
-        write(folder.path(), &written);
+        written.write(folder.path()).unwrap();
         let read = Checkpoint::read(folder.path()).unwrap();
         assert_eq!(read, written);
         assert_eq!(read.counters.epoch.loss.to_bits(), (0.1f64 + 0.2).to_bits());
@@ -417,13 +394,13 @@ mod tests {
         let mut older = checkpoint();
         older.counters.data = None;
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), &older);
+        let path = older.write(folder.path()).unwrap();
         let bytes = fs::read(&path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let state =
             header.metadata().as_ref().unwrap()[STATE].replace(r#""version":2"#, r#""version":1"#);
         assert!(!state.contains(r#""data":{"#), "{state}");
-        let network = older.plan.trained().unwrap();
+        let network = older.plan.trained_network().unwrap();
         let parameters = network.parameters();
         let tensors = tensors(parameters, &older.weights, &older.momentum);
         let mut digest = Sha256::new();
@@ -446,7 +423,7 @@ mod tests {
     #[test]
     fn damage_anywhere_is_noticed_and_the_file_named() {
         let folder = tempfile::tempdir().unwrap();
-        let path = write(folder.path(), &checkpoint());
+        let path = checkpoint().write(folder.path()).unwrap();
         let whole = fs::read(&path).unwrap();
         let refused = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
@@ -474,7 +451,7 @@ mod tests {
         let refused = |change: fn(&mut Checkpoint)| {
             let mut altered = checkpoint();
             change(&mut altered);
-            write(folder.path(), &altered);
+            altered.write(folder.path()).unwrap();
             let message = Checkpoint::read(folder.path()).unwrap_err().to_string();
             assert!(message.contains("contradicts itself"), "{message}");
         };
@@ -498,7 +475,7 @@ mod tests {
             let bytes = safetensors::serialize([("x", tensor)], metadata).unwrap();
             Checkpoint::parse(&bytes).unwrap_err()
         };
-        assert!(parse(None).contains("no checkpoint"));
+        assert!(parse(None).contains("not a checkpoint"));
         assert!(parse(Some(r#"{"version":9,"new":1}"#)).contains("version 9"));
     }
 
@@ -507,6 +484,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = Checkpoint::read(folder.path()).unwrap_err();
         assert!(matches!(error, TrainError::NoRun(_)));
-        assert!(error.to_string().contains(FILE), "{error}");
+        assert!(error.to_string().contains(CHECKPOINT), "{error}");
     }
 }

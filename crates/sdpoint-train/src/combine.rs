@@ -1,24 +1,25 @@
-//! What combinations of instances give on images that all of them have seen.
+//! Results of cascades and ensembles, from the logits of their members.
 
 use sdpoint_core::{Combination, CombinedRecord, Instance};
 use sdpoint_engine::{InstanceMacs, confidences, log_mean_probabilities};
 
 use crate::evaluate::Score;
 
-/// A combination's results so far.
+/// The running results of a combination.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     combination: Combination,
-    /// The places of its members in the list of instances.
+    /// The indices of its members in the list of instances.
     members: Vec<usize>,
     score: Score,
     images: usize,
-    /// Images that a cascade's second instance saw.
+    /// The number of images that a cascade's second instance ran on.
     again: usize,
 }
 
 impl Tally {
-    /// Tallies of those combinations whose members are all among `instances`.
+    /// Empty tallies of the combinations whose members are all among
+    /// `instances`.
     pub fn of(combinations: &[Combination], instances: &[Instance]) -> Vec<Self> {
         let place = |member| instances.iter().position(|&instance| instance == member);
         let tallies = combinations.iter().filter_map(|combination| {
@@ -55,7 +56,7 @@ impl Tally {
         self.images += labels.len();
     }
 
-    /// What was measured; `work` is that of all members.
+    /// The results; `work` must cover all members.
     pub fn record(&self, work: &InstanceMacs) -> CombinedRecord {
         let [top1, top5, loss] = self.score.means();
         let macs = match &self.combination {

@@ -1,4 +1,4 @@
-//! The cost–accuracy curve: as a table, and as a picture.
+//! The cost–accuracy curve, as a table and as a picture.
 
 mod labels;
 mod plot;
@@ -9,31 +9,32 @@ use sdpoint_core::{CombinedRecord, Instance, Record};
 
 pub use plot::curve_svg;
 
-/// The measured instances of one model, to be drawn in one colour.
+/// The measured instances of one model, drawn in one colour.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// What the legend calls it.
+    /// Its name in the legend.
     pub name: String,
-    /// Its instances.
+    /// Its instances and combinations.
     pub marks: Vec<Mark>,
 }
 
-/// One instance or combination in a picture.
+/// An instance or a combination in the picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    /// What it is called.
+    /// Its label.
     pub name: String,
-    /// What it is.
-    pub kind: Kind,
-    /// Multiply-accumulates for an image, on average.
+    /// What it stands for.
+    pub kind: MarkKind,
+    /// Mean multiply-accumulates per image.
     pub macs: u64,
-    /// Share (0 to 1) of images whose first guess is right.
+    /// Top-1 accuracy, from 0 to 1.
     pub top1: f64,
 }
 
 /// What a mark stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+#[non_exhaustive]
+pub enum MarkKind {
     /// The instance without downsampling.
     Full,
     /// Another instance.
@@ -43,11 +44,11 @@ pub enum Kind {
 }
 
 impl Series {
-    /// Those of a model's instances that were measured, and its combinations.
+    /// The measured instances of a model, and its combinations.
     pub fn new(name: impl Into<String>, records: &[Record], combined: &[CombinedRecord]) -> Self {
         let combined = combined.iter().map(|record| Mark {
             name: record.combination.to_string(),
-            kind: Kind::Combination,
+            kind: MarkKind::Combination,
             macs: record.macs,
             top1: record.top1,
         });
@@ -55,8 +56,8 @@ impl Series {
             Some(Mark {
                 name: record.instance.to_string(),
                 kind: match record.instance {
-                    Instance::Full => Kind::Full,
-                    Instance::At(..) => Kind::Instance,
+                    Instance::Full => MarkKind::Full,
+                    Instance::At(..) => MarkKind::Instance,
                 },
                 macs: record.macs,
                 top1: record.top1.filter(|top1| top1.is_finite())?,
@@ -69,11 +70,13 @@ impl Series {
     }
 }
 
-/// The curve as a table with a heading: `instance`, `point`, `ratio`, `macs`
-/// for an image, `share` of the dearest instance's MACs, `top1` and `top5`
-/// as shares from 0 to 1, and mean `loss` in nats. What does not apply or
-/// was not measured is left empty. Combinations come last, at their average
-/// cost: `0@0.5>full` is a cascade, `full+7@0.5` an ensemble.
+/// The curve as CSV with a header.
+///
+/// The columns are `instance`, `point`, `ratio`, `macs` per image, `share` of
+/// the costliest instance's MACs, `top1` and `top5` from 0 to 1, and mean `loss`
+/// in nats. Values that do not apply or were not measured are empty.
+/// Combinations come last, with their mean cost: `0@0.5>full` is a cascade,
+/// `full+7@0.5` an ensemble.
 pub fn curve_csv(records: &[Record], combined: &[CombinedRecord]) -> String {
     let most = records.iter().map(|record| record.macs).max().unwrap_or(0);
     let mut text = String::from("instance,point,ratio,macs,share,top1,top5,loss\n");
@@ -91,7 +94,7 @@ pub fn curve_csv(records: &[Record], combined: &[CombinedRecord]) -> String {
             number(record.top5),
             number(record.loss),
         ];
-        writeln!(text, "{}", fields.join(",")).expect("a string takes all");
+        writeln!(text, "{}", fields.join(",")).expect("writing to a string never fails");
     }
     for record in combined {
         let CombinedRecord {
@@ -103,7 +106,7 @@ pub fn curve_csv(records: &[Record], combined: &[CombinedRecord]) -> String {
         } = record;
         let share = *macs as f64 / most.max(1) as f64;
         writeln!(text, "{combination},,,{macs},{share},{top1},{top5},{loss}")
-            .expect("a string takes all");
+            .expect("writing to a string never fails");
     }
     text
 }
@@ -139,8 +142,8 @@ mod tests {
              full+stem@0.5,,,440,1.1,0.875,1,0.5\n"
         );
         let marks = Series::new("x", &records, &combined).marks;
-        let kinds: Vec<Kind> = marks.iter().map(|mark| mark.kind).collect();
-        assert_eq!(kinds, [Kind::Full, Kind::Combination]);
+        let kinds: Vec<MarkKind> = marks.iter().map(|mark| mark.kind).collect();
+        assert_eq!(kinds, [MarkKind::Full, MarkKind::Combination]);
     }
 
     #[test]
@@ -149,7 +152,7 @@ mod tests {
             name: "full".into(),
             macs: 400,
             top1: 0.5,
-            kind: Kind::Full,
+            kind: MarkKind::Full,
         }];
         let series = [Series {
             name: "x".into(),

@@ -1,4 +1,4 @@
-//! Which instance a training step works in.
+//! Which instances a training step trains.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,40 +9,43 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use sdpoint_core::{Instance, PointId};
 use serde::{Deserialize, Serialize};
 
-/// What is trained.
+/// Which instances a step trains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Method {
-    /// Every step in an instance drawn at random: stochastic downsampling.
+    /// One instance drawn at random: stochastic downsampling.
     #[default]
     SdPoint,
-    /// Every step in `full`: what stochastic downsampling is compared with.
+    /// `full` in every step: the baseline without stochastic downsampling.
     Plain,
-    /// Every step in `full`, in the cheapest instance and in one drawn at
-    /// random, by the mean of their gradients: the sandwich rule of Yu and
-    /// Huang, arXiv 1903.05134, section 3.1.
+    /// `full`, the cheapest instance and one drawn at random, with the mean of
+    /// their gradients: the sandwich rule of Yu and Huang, arXiv 1903.05134,
+    /// section 3.1.
     Sandwich,
 }
 
-/// How instances are drawn in [`Method::SdPoint`] and [`Method::Sandwich`].
+/// The distribution that [`Method::SdPoint`] and [`Method::Sandwich`] draw
+/// instances from.
 ///
-/// Written as `uniform`, `instances`, `cost`, `cost:POWER` and `full:P`.
+/// As text: `uniform`, `instances`, `cost`, `cost:POWER` and `full:P`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Draw {
-    /// The paper's: one of "no downsampling" and the points, all equally
-    /// likely, then a ratio, all equally likely.
+    /// The paper's distribution: first "no downsampling" or one of the points,
+    /// all equally likely, then one of the ratios, all equally likely.
     #[default]
     Uniform,
-    /// Every instance equally likely.
+    /// All instances are equally likely.
     Instances,
-    /// In proportion to the MACs of an instance to the power `power`: 1
-    /// trains the expensive instances more, −1 the cheap ones.
+    /// The probability of an instance is proportional to its MACs to the power
+    /// `power`: 1 favours costly instances, −1 cheap ones.
     Cost {
-        /// The power.
+        /// The exponent.
         power: f64,
     },
-    /// `full` with this probability; else a point, all equally likely, then
-    /// a ratio, all equally likely.
+    /// `full` with this probability; otherwise a point, all equally likely,
+    /// then a ratio, all equally likely.
     Full {
         /// The probability of `full`.
         probability: f64,
@@ -50,21 +53,23 @@ pub enum Draw {
 }
 
 impl Draw {
-    /// In proportion to the inverse of an instance's MACs: what made the cheap
-    /// instances best for the least training in `docs/results.md`.
+    /// Proportional to the inverse of an instance's MACs. In the experiments of
+    /// `docs/results.md`, it made cheap instances most accurate for the least
+    /// training.
     pub const THRIFTY: Self = Self::Cost { power: -1.0 };
 }
 
-/// Text that names no draw or no method.
+/// Text that is not a [`Draw`] or a [`Method`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DrawError {
-    /// Not a draw.
+    /// Not a distribution.
     #[error(
-        "'{0}' is not a draw: write uniform, instances, cost, cost:POWER or full:P with P from 0 to 1"
+        "'{0}' is not a distribution of instances: use uniform, instances, cost, cost:POWER or full:P with P from 0 to 1"
     )]
     Draw(String),
     /// Not a method.
-    #[error("'{0}' is not a method: write sdpoint, plain or sandwich")]
+    #[error("'{0}' is not a method: use sdpoint, plain or sandwich")]
     Method(String),
 }
 
@@ -139,20 +144,20 @@ impl<'de> Deserialize<'de> for Draw {
     }
 }
 
-/// The distribution over instances of a run, and its draws.
+/// Chooses the instances of every step of a run.
 #[derive(Clone, Debug)]
-pub struct Draws {
+pub struct InstanceSampler {
     seed: u64,
     method: Method,
     /// Each instance with its probability, in the network's order.
     probabilities: Vec<(Instance, f64)>,
-    /// The places of `full` and of the cheapest instance.
+    /// The indices of `full` and of the cheapest instance.
     ends: [usize; 2],
 }
 
-impl Draws {
-    /// The draws of a run over instances with their MACs, of which `full` is
-    /// one and each point has as many ratios as any other.
+impl InstanceSampler {
+    /// A sampler over instances, given with their MACs. `full` is one of them,
+    /// and all points have the same number of ratios.
     pub fn new(costs: &[(Instance, u64)], method: Method, draw: Draw, seed: u64) -> Self {
         let points: BTreeSet<PointId> = costs.iter().filter_map(|c| c.0.point()).collect();
         let behind = costs.len().saturating_sub(1) as f64;
@@ -192,44 +197,49 @@ impl Draws {
         &self.probabilities
     }
 
-    /// The instances alone, in the same order.
+    /// The instances, in the order of [`InstanceSampler::probabilities`].
     pub fn instances(&self) -> impl Iterator<Item = Instance> {
         self.probabilities.iter().map(|&(instance, _)| instance)
     }
 
-    /// The instances that a step trains, each once, by their places in
-    /// [`Draws::probabilities`]: `full` first where it is one of several.
+    /// The instance with this index in [`InstanceSampler::probabilities`].
+    pub(crate) fn instance(&self, index: usize) -> Instance {
+        self.probabilities[index].0
+    }
+
+    /// The instances that a step trains, each once, as indices into
+    /// [`InstanceSampler::probabilities`]; of several, `full` is the first.
     pub fn of_step(&self, step: u64) -> Vec<usize> {
-        let drawn = self.at(step);
+        let drawn = self.draw(step);
         if self.method != Method::Sandwich {
             return vec![drawn];
         }
-        let mut places = Vec::new();
-        for place in self.ends.into_iter().chain([drawn]) {
-            if !places.contains(&place) {
-                places.push(place);
+        let mut indices = Vec::new();
+        for index in self.ends.into_iter().chain([drawn]) {
+            if !indices.contains(&index) {
+                indices.push(index);
             }
         }
-        places
+        indices
     }
 
-    /// The instance drawn for a step, by its place in [`Draws::probabilities`]. It
-    /// depends on the seed and the step alone, so that a resumed run draws
-    /// what the uninterrupted one would have drawn.
-    pub fn at(&self, step: u64) -> usize {
+    /// The instance drawn for a step, as an index into
+    /// [`InstanceSampler::probabilities`]. It depends on the seed and the step
+    /// alone, so a resumed run draws the same instances.
+    pub fn draw(&self, step: u64) -> usize {
         let mut key = *b"sdpoint: instance of a step\0\0\0\0\0";
         key[24..].copy_from_slice(&self.seed.to_le_bytes());
         let mut random = ChaCha8Rng::from_seed(key);
         random.set_stream(step);
-        // 53 bits, as many as an f64 between 0 and 1 holds.
+        // Uniform in [0, 1): 53 bits, the precision of an f64.
         let mut left = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        for (place, &(_, probability)) in self.probabilities.iter().enumerate() {
+        for (index, &(_, probability)) in self.probabilities.iter().enumerate() {
             if left < probability {
-                return place;
+                return index;
             }
             left -= probability;
         }
-        // Only rounding leads here.
+        // Only rounding errors lead here.
         let possible = |&(_, probability): &(Instance, f64)| probability > 0.0;
         self.probabilities.iter().rposition(possible).unwrap_or(0)
     }
@@ -254,17 +264,17 @@ mod tests {
         .into()
     }
 
-    fn draws(method: Method, draw: &str) -> Draws {
-        Draws::new(&costs(), method, draw.parse().unwrap(), 7)
+    fn draws(method: Method, draw: &str) -> InstanceSampler {
+        InstanceSampler::new(&costs(), method, draw.parse().unwrap(), 7)
     }
 
     /// Pearson's statistic of 40,000 draws; with 6 degrees of freedom it
     /// exceeds 30 once in 25,000 times.
-    fn chi_square(draws: &Draws) -> f64 {
+    fn chi_square(draws: &InstanceSampler) -> f64 {
         let steps = 40_000;
         let mut counts = vec![0.0; draws.probabilities().len()];
         for step in 0..steps {
-            counts[draws.at(step)] += 1.0;
+            counts[draws.draw(step)] += 1.0;
         }
         std::iter::zip(&counts, draws.probabilities())
             .map(|(count, (instance, probability))| {
@@ -309,7 +319,7 @@ mod tests {
         let first = draws.probabilities()[1].0;
         assert_eq!(first.to_string(), "0@0.5");
         assert!(
-            (0..1000).any(|step| draws.at(step) == 1),
+            (0..1000).any(|step| draws.draw(step) == 1),
             "block 0 is drawn"
         );
     }
@@ -327,7 +337,7 @@ mod tests {
         let plain_draws = draws(Method::SdPoint, "uniform");
         for step in 0..200 {
             let places = sandwich.of_step(step);
-            let drawn = plain_draws.at(step);
+            let drawn = plain_draws.draw(step);
             assert_eq!(places[..2], [0, 1], "full, then 0@0.5");
             assert_eq!(places.len(), if drawn < 2 { 2 } else { 3 });
             assert!(places.contains(&drawn));
@@ -339,15 +349,17 @@ mod tests {
     fn a_network_without_points_is_always_full() {
         let only = [(Instance::Full, 10)];
         for draw in ["uniform", "instances", "cost", "full:0.5", "full:0"] {
-            let draws = Draws::new(&only, Method::SdPoint, draw.parse().unwrap(), 1);
+            let draws = InstanceSampler::new(&only, Method::SdPoint, draw.parse().unwrap(), 1);
             assert_eq!(draws.probabilities(), [(Instance::Full, 1.0)], "{draw}");
-            assert_eq!(draws.at(3), 0);
+            assert_eq!(draws.draw(3), 0);
         }
     }
 
     #[test]
     fn a_draw_depends_on_seed_and_step_alone() {
-        let draw = |seed, step| Draws::new(&costs(), Method::SdPoint, Draw::Uniform, seed).at(step);
+        let draw = |seed, step| {
+            InstanceSampler::new(&costs(), Method::SdPoint, Draw::Uniform, seed).draw(step)
+        };
         let some: Vec<usize> = (0..64).map(|step| draw(1, step)).collect();
         let again: Vec<usize> = (0..64).rev().map(|step| draw(1, step)).collect();
         assert!(some.iter().eq(again.iter().rev()));

@@ -1,4 +1,4 @@
-//! What can end a run early.
+//! Errors of training, calibration and evaluation.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,38 +9,38 @@ use sdpoint_engine::EngineError;
 
 use crate::recipe::RecipeError;
 
-/// Why a run, a calibration or an evaluation could not be done.
+/// An error of training, calibration or evaluation.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// A setting of the recipe is out of its range.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// Parts of a plan that do not fit together.
+    /// Settings of a plan that do not fit together.
     #[error("{0}")]
     Plan(String),
-    /// The network cannot take the images.
+    /// The network does not accept images of this size.
     #[error(transparent)]
     Shape(#[from] ShapeError),
-    /// The data could not be read.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The engine refused its input.
+    /// The engine does not accept its input.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The folder for a new run holds one.
+    /// The folder for a new run already holds one.
     #[error(
-        "'{folder}' already holds a run ({found}): resume it, choose another folder, or say that it may be overwritten",
+        "'{folder}' already holds a run ({found}): resume it, choose another folder, or allow overwriting it",
         folder = folder.display()
     )]
     RunExists {
         /// The folder.
         folder: PathBuf,
-        /// The file that tells.
+        /// A file of that run.
         found: String,
     },
     /// The folder of a run to resume holds none.
-    #[error("'{}' holds no run to resume: it has no {}", .0.display(), crate::checkpoint::FILE)]
+    #[error("'{}' holds no run to resume: it has no {}", .0.display(), crate::folder::CHECKPOINT)]
     NoRun(PathBuf),
     /// Another process trains in the folder.
     #[error("another process is training in '{}'; wait for it or choose another folder", .0.display())]
@@ -53,24 +53,24 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The model file could not be written.
+    /// The model file cannot be written.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// Data that is not what the run began with.
-    #[error("the run cannot go on with this data: {0}")]
+    /// The data has changed since the run began.
+    #[error("the run cannot be resumed with this data: {0}")]
     DataChanged(String),
-    /// A file could not be read or written.
+    /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The loss or a weight became infinite or undefined.
     #[error(
         "{what} is no longer finite at step {step} (epoch {epoch}, instance {instance}, learning rate {rate:.4}). \
-         The checkpoint of step {kept} is kept, but the same settings would end the same way: \
-         start again with a lower learning rate, a third of it say, or a longer warm-up",
+         The checkpoint of step {kept} is kept, but resuming it would diverge again: \
+         start over with a lower learning rate, such as a third of it, or a longer warm-up",
         epoch = epoch + 1
     )]
     Diverged {
-        /// The loss or the weights.
+        /// The loss or a weight.
         what: &'static str,
         /// The step, from zero over all epochs.
         step: u64,
@@ -83,13 +83,13 @@ pub enum TrainError {
         /// The step of the checkpoint on disk.
         kept: u64,
     },
-    /// The observer asked to stop a calibration or an evaluation.
+    /// The observer stopped a calibration or an evaluation.
     #[error("stopped")]
     Stopped,
 }
 
 impl TrainError {
-    /// An error of the file system with the path added, for `map_err`.
+    /// For `map_err`: adds the action and the path to an I/O error.
     pub(crate) fn io(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             Self::Io(io::Error::new(

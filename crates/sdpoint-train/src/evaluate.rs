@@ -1,4 +1,4 @@
-//! Accuracy of every instance.
+//! The accuracy of every instance.
 
 use std::sync::Arc;
 
@@ -12,39 +12,96 @@ use crate::combine::Tally;
 use crate::error::TrainError;
 use crate::observer::Observer;
 
-/// What an evaluation measured.
+/// A trained network: what evaluation runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Trained<'a> {
+    /// The network.
+    pub network: &'a Arc<Network>,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// The batch-norm statistics of its instances.
+    pub statistics: &'a Statistics,
+}
+
+/// What [`evaluate`] measures.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct EvaluateOptions<'a> {
+    /// The instances.
+    pub instances: &'a [Instance],
+    /// Cascades and ensembles; those with a member that is not among the
+    /// instances are skipped.
+    pub combinations: &'a [Combination],
+    /// The batch-norm statistics that the instances run with.
+    pub norms: NormSource,
+}
+
+impl<'a> EvaluateOptions<'a> {
+    /// Measures `instances` with their own statistics, and no combinations.
+    pub fn new(instances: &'a [Instance]) -> Self {
+        Self {
+            instances,
+            combinations: &[],
+            norms: NormSource::Own,
+        }
+    }
+
+    /// Measures these combinations too.
+    pub fn with_combinations(self, combinations: &'a [Combination]) -> Self {
+        Self {
+            combinations,
+            ..self
+        }
+    }
+
+    /// Sets the batch-norm statistics that the instances run with.
+    pub fn with_norms(self, norms: NormSource) -> Self {
+        Self { norms, ..self }
+    }
+}
+
+/// The results of an evaluation.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Evaluation {
-    /// Cost and accuracy of each instance, in the order asked for.
+    /// The cost and accuracy of each instance, in the order of
+    /// [`EvaluateOptions::instances`].
     pub records: Vec<Record>,
-    /// Those of the combinations whose members are all among the instances.
+    /// The mean cost and accuracy of each combination.
     pub combined: Vec<CombinedRecord>,
-    /// How many images it measured.
+    /// The number of images measured.
     pub images: usize,
-    /// How many it left out because they are unreadable.
+    /// The number of images skipped because they are unreadable.
     pub skipped: usize,
-    /// MACs of one image in all instances, and what they would have been
-    /// without sharing the layers before the points.
+    /// MACs of one image in all instances, with and without sharing the layers
+    /// before the points.
     pub work: SharedMacs,
 }
 
-/// Measures some instances on all images of the feed that can be read. The
-/// layers before a point are computed once a batch for all instances.
+/// Measures instances on all readable images of `feed`.
+///
+/// The layers before a point are computed once per batch for all instances.
 ///
 /// # Errors
 /// If the data cannot be read or does not fit the network, if an instance
 /// has no statistics, or if the observer stops it.
 pub fn evaluate(
     ctx: &Arc<Context>,
-    network: &Arc<Network>,
-    weights: &Weights,
-    statistics: &Statistics,
-    instances: &[Instance],
-    combinations: &[Combination],
-    norms: NormSource,
+    trained: Trained<'_>,
     feed: Feed<'_>,
+    options: EvaluateOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Evaluation, TrainError> {
+    let Trained {
+        network,
+        weights,
+        statistics,
+    } = trained;
+    let EvaluateOptions {
+        instances,
+        combinations,
+        norms,
+    } = options;
     let size = feed.preprocessing.size;
     let work = InstanceMacs::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
@@ -91,7 +148,7 @@ pub fn evaluate(
     })
 }
 
-/// Sums over the images of one instance.
+/// Sums of one instance over the images.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Score {
     images: u64,
@@ -124,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_and_the_first_five_guesses_are_counted() {
+    fn top_1_and_top_5_are_counted() {
         let mut score = Score::default();
         let logits = [
             [9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0],

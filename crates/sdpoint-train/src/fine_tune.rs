@@ -1,25 +1,25 @@
-//! Starting from a trained model instead of from random weights.
+//! Training that starts from a trained model.
 
 use sdpoint_core::{Model, Network, NetworkError, Weights};
 use sdpoint_engine::initial_weights;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use sdpoint_core::hex;
+use sdpoint_core::digest::hex;
 
 /// The model that a run starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Init {
-    /// The file in the user's words.
+    /// The path of the file, as the user gave it.
     pub model: String,
-    /// The SHA-256 of its weights, in hexadecimal digits: what a run gives
-    /// depends on them, and not on the file's name.
+    /// The SHA-256 of its weights, in hexadecimal digits: the result of a run
+    /// depends on them, not on the path.
     pub sha256: String,
 }
 
 impl Init {
-    /// Names a model.
+    /// Describes a model.
     pub fn new(file: impl Into<String>, model: &Model) -> Self {
         let mut digest = Sha256::new();
         for values in &model.weights.0 {
@@ -34,13 +34,29 @@ impl Init {
     }
 }
 
-/// A model's network for this many classes, with its weights to start from.
+/// A model's network for a number of classes, and weights to start from.
 ///
-/// Where the number is another than the model's, the classifier starts from
-/// random weights, as in [`initial_weights`], and all else from the model's.
+/// If the number differs from the model's, the classifier gets random weights,
+/// as from [`initial_weights`], and all other layers keep the model's.
+///
+/// ```no_run
+/// use sdpoint_core::Model;
+/// use sdpoint_data::{OpenOptions, Source, open_pair};
+/// use sdpoint_train::{Run, Silent, TrainPlan, fine_tune};
+///
+/// # let ctx = std::sync::Arc::new(sdpoint_engine::Context::new(None)?);
+/// let model = Model::load("resnet18.safetensors")?;
+/// let (train, test) = open_pair(&Source::Folder("photos".into()), &OpenOptions::default())?;
+/// let (network, weights) = fine_tune(&model, train.classes().len(), 0)?;
+/// let mut plan = TrainPlan::with_preprocessing(network, &train, model.preprocessing.clone());
+/// plan.recipe.rate = 0.01;
+/// let run = Run::new(&ctx, &train, &test, "runs/photos".as_ref());
+/// run.start_from(plan, weights, &mut Silent)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// If the network cannot have so many classes.
+/// If the network cannot have this many classes.
 pub fn fine_tune(
     model: &Model,
     classes: usize,

@@ -1,39 +1,39 @@
-//! From trained weights to results: statistics, curve, model file.
+//! The results of a run: statistics, accuracies, the curve, the model file.
 
 use std::io::Write;
 use std::sync::Arc;
 
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::{Instance, Model, Network, Weights};
-use sdpoint_engine::NormSource;
 
 use crate::calibrate::{Feed, calibrate};
 use crate::curve::{Series, curve_csv, curve_svg};
 use crate::error::TrainError;
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 use crate::folder;
 use crate::observer::Observer;
-use crate::plan::Plan;
+use crate::plan::TrainPlan;
 use crate::run::Run;
 
-/// What a run gave.
+/// The results of a run.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Finished {
-    /// The model, as it was written.
+    /// The model, as in the model file.
     pub model: Model,
-    /// Every instance on the test images.
+    /// The accuracy of every instance on the test images.
     pub evaluation: Evaluation,
-    /// The models that end at each early exit, as they were written.
+    /// The models that end at each early exit, as in their model files.
     pub exits: Vec<Model>,
-    /// Steps in each instance.
+    /// The number of training steps in each instance.
     pub drawn: Vec<(Instance, u64)>,
 }
 
-/// Calibrates and evaluates all instances of what was trained, `network`, and
-/// writes the results. Done twice, it gives the same bytes twice.
+/// Calibrates and evaluates all instances of the trained `network`, and writes
+/// the results. Repeated, it writes the same bytes.
 pub(crate) fn finish(
     run: &Run<'_>,
-    plan: &Plan,
+    plan: &TrainPlan,
     network: &Arc<Network>,
     weights: Weights,
     drawn: Vec<(Instance, u64)>,
@@ -82,7 +82,7 @@ pub(crate) fn finish(
     })
 }
 
-/// The weights of a network that is a part of the one that was trained.
+/// The weights of a network that is a part of the trained one.
 fn part(weights: &Weights, trained: &Network, network: &Network) -> Result<Weights, TrainError> {
     let part = weights.select(trained, network);
     part.ok_or_else(|| {
@@ -94,11 +94,11 @@ fn part(weights: &Weights, trained: &Network, network: &Network) -> Result<Weigh
     })
 }
 
-/// A trained network with the statistics of all instances, and what they make
-/// of the test images.
+/// A model of a trained network with the statistics and accuracies of all
+/// instances.
 fn model(
     run: &Run<'_>,
-    plan: &Plan,
+    plan: &TrainPlan,
     network: &Arc<Network>,
     weights: Weights,
     observer: &mut dyn Observer,
@@ -109,27 +109,16 @@ fn model(
         preprocessing: &plan.preprocessing,
         batch_size: plan.recipe.batch_size,
     };
-    let statistics = calibrate(
-        run.ctx,
+    let options = plan.calibrate_options(&instances);
+    let train = feed(run.train);
+    let statistics = calibrate(run.ctx, network, &weights, train, options, observer)?;
+    let trained = Trained {
         network,
-        &weights,
-        &instances,
-        feed(run.train),
-        plan.calibration_images,
-        plan.seed,
-        observer,
-    )?;
-    let evaluation = evaluate(
-        run.ctx,
-        network,
-        &weights,
-        &statistics,
-        &instances,
-        &[],
-        NormSource::Own,
-        feed(run.test),
-        observer,
-    )?;
+        weights: &weights,
+        statistics: &statistics,
+    };
+    let options = EvaluateOptions::new(&instances);
+    let evaluation = evaluate(run.ctx, trained, feed(run.test), options, observer)?;
     let model = Model {
         network: network.as_ref().clone(),
         weights,
@@ -143,9 +132,9 @@ fn model(
     Ok((model, evaluation))
 }
 
-/// What a model file says of its training. No times and no thread counts:
-/// equal runs write equal files.
-fn provenance(plan: &Plan) -> serde_json::Value {
+/// The training's settings, for the model file. It has no times and no thread
+/// counts, so equal runs write equal files.
+fn provenance(plan: &TrainPlan) -> serde_json::Value {
     let mut provenance = serde_json::json!({
         "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
         "data": plan.data,
@@ -157,7 +146,7 @@ fn provenance(plan: &Plan) -> serde_json::Value {
         "seed": plan.seed,
         "calibration_images": plan.calibration_images,
     });
-    // What few runs have is said where it is.
+    // Settings that few runs have are listed only if set.
     for (name, value) in [
         ("distill", plan.distill),
         ("dropout", plan.dropout),

@@ -1,9 +1,8 @@
-//! Cascades and ensembles for a wanted average cost, fitted on images that
-//! the network was not trained on.
+//! Cascades and ensembles for a given mean cost, fitted on held-out images.
 
 use std::sync::Arc;
 
-use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance, Network, Statistics, Weights};
+use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance};
 use sdpoint_data::epoch_order;
 use sdpoint_engine::{
     Context, Images, InferenceEngine, InstanceMacs, NormSource, confidences, cross_entropy,
@@ -13,66 +12,110 @@ use sdpoint_engine::{
 use crate::calibrate::Feed;
 use crate::combine::Tally;
 use crate::error::TrainError;
+use crate::evaluate::Trained;
 use crate::observer::Observer;
 
-/// The order of held-out images is none that an epoch has.
+/// The epoch number that seeds the order of the held-out images; no epoch of
+/// training has it.
 const HELD_OUT_ORDER: u64 = u64::MAX - 1;
 
-/// The logits of all instances are kept in at most this many floats.
-const MOST_LOGITS: usize = 1 << 27;
+/// The most logits that are kept, over all images and instances: 512 MiB.
+const MAX_LOGITS: usize = 1 << 27;
 
-/// More members than this have not been seen to help.
-const MOST_MEMBERS: usize = 6;
+/// The most members of an ensemble. In experiments, a seventh never helped.
+const MAX_MEMBERS: usize = 6;
 
-/// What combinations may cost on average, as shares of `full`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
-    /// A cascade for each.
-    pub cascades: Vec<f64>,
-    /// An ensemble for each.
-    pub ensembles: Vec<f64>,
+/// Which combinations [`fit_combinations`] looks for, and among which
+/// instances.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FitOptions<'a> {
+    /// The instances that may be combined.
+    pub instances: &'a [Instance],
+    /// The mean costs of the cascades, as shares of the cost of `full`; one
+    /// cascade is fitted for each.
+    pub cascades: &'a [f64],
+    /// The costs of the ensembles, likewise.
+    pub ensembles: &'a [f64],
+    /// The seed that splits the images into two halves.
+    pub seed: u64,
 }
 
-/// What a fit found.
+impl<'a> FitOptions<'a> {
+    /// Combines `instances`, with seed 0; no cascade and no ensemble yet.
+    pub fn new(instances: &'a [Instance]) -> Self {
+        Self {
+            instances,
+            cascades: &[],
+            ensembles: &[],
+            seed: 0,
+        }
+    }
+
+    /// Sets the mean costs of the cascades, as shares of the cost of `full`.
+    pub fn with_cascades(self, cascades: &'a [f64]) -> Self {
+        Self { cascades, ..self }
+    }
+
+    /// Sets the costs of the ensembles, as shares of the cost of `full`.
+    pub fn with_ensembles(self, ensembles: &'a [f64]) -> Self {
+        Self { ensembles, ..self }
+    }
+
+    /// Sets the seed that splits the images into two halves.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+}
+
+/// The results of [`fit_combinations`].
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Fitted {
-    /// The combinations.
+    /// The combinations, for [`Model::combinations`](sdpoint_core::Model).
     pub records: Vec<CombinedRecord>,
-    /// How many images there were, in both halves.
+    /// The number of images, in both halves.
     pub images: usize,
-    /// How many were left out because they are unreadable.
+    /// The number of images skipped because they are unreadable.
     pub skipped: usize,
 }
 
-/// Fits combinations on one half of some held-out images, chosen by `seed`,
-/// and measures them on the other half. Where no combination is cheap enough
-/// for a wanted cost, there is none for it.
+/// Fits cascades and ensembles on one half of some held-out images, and
+/// measures them on the other half. There is no result for a cost that no
+/// combination stays within.
 ///
-/// A cascade is the pair of instances, and the threshold, of the highest
-/// accuracy whose average cost keeps to what is wanted; all are tried. The
-/// cost has to keep to it on both halves, which takes no labels: so what was
-/// fitted for a cost can be had for it. An ensemble grows by the instance that lowers the loss most, as long as one
-/// does and the cost allows.
+/// For a cascade, all pairs of instances and all thresholds are tried; the
+/// most accurate one whose mean cost stays within the limit on both halves is
+/// kept. Knowing the cost on the second half takes no labels, so its labels stay
+/// unseen until the accuracy is measured. An ensemble grows greedily by the
+/// instance that lowers the loss most, until none does or the cost is reached.
 ///
 /// # Errors
 /// If the data cannot be read or does not fit the network, if an instance has
 /// no statistics, or if the observer stops it.
 pub fn fit_combinations(
     ctx: &Arc<Context>,
-    network: &Arc<Network>,
-    weights: &Weights,
-    statistics: &Statistics,
-    instances: &[Instance],
+    trained: Trained<'_>,
     feed: Feed<'_>,
-    seed: u64,
-    wanted: &Wanted,
+    options: FitOptions<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Fitted, TrainError> {
+    let Trained {
+        network,
+        weights,
+        statistics,
+    } = trained;
+    let FitOptions {
+        instances,
+        cascades,
+        ensembles,
+        seed,
+    } = options;
     let size = feed.preprocessing.size;
     let work = InstanceMacs::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let mut order = epoch_order(feed.data.len(), seed, HELD_OUT_ORDER);
-    order.truncate(MOST_LOGITS / instances.len().max(1) / network.classes());
+    order.truncate(MAX_LOGITS / instances.len().max(1) / network.classes());
     let total = order.len();
     let mut outcomes = Outcomes::default();
     for batch in feed.batches(ctx, order)? {
@@ -89,8 +132,7 @@ pub fn fit_combinations(
             return Err(TrainError::Stopped);
         }
     }
-    // Unreadable images are in neither half, so that only now the middle is
-    // known.
+    // Only now is the number of readable images known, and so the middle.
     let images = outcomes.labels.len();
     let measured_on = outcomes.split_off(images.div_ceil(2));
     let fitted_on = outcomes;
@@ -103,10 +145,10 @@ pub fn fit_combinations(
     };
     let full = work.macs(Instance::Full) as f64;
     let mut found = Vec::new();
-    for share in &wanted.cascades {
+    for share in cascades {
         found.extend(fit.cascade(share * full).map(Combination::Cascade));
     }
-    for share in &wanted.ensembles {
+    for share in ensembles {
         found.extend(fit.ensemble(share * full).map(Combination::Ensemble));
     }
     let records = Tally::of(&found, instances).into_iter().map(|mut tally| {
@@ -121,7 +163,7 @@ pub fn fit_combinations(
     })
 }
 
-/// What every instance says of some images.
+/// The logits of every instance for some images.
 #[derive(Clone, Debug, Default)]
 struct Outcomes {
     /// By instance.
@@ -138,7 +180,7 @@ impl Outcomes {
         self.labels.extend(labels);
     }
 
-    /// Takes away what is said of all but the first images.
+    /// Splits off all but the first `images` images.
     fn split_off(&mut self, images: usize) -> Self {
         let all = self.labels.len().max(1);
         let split = |logits: &mut Vec<f32>| logits.split_off(logits.len() / all * images);
@@ -154,8 +196,9 @@ struct Fit<'a> {
     classes: usize,
     work: &'a InstanceMacs,
     instances: &'a [Instance],
+    /// Of the half to fit on.
     outcomes: Outcomes,
-    /// Of the images that are not fitted on.
+    /// Of the other half, whose labels are not used.
     others: &'a Outcomes,
 }
 
@@ -182,17 +225,17 @@ impl Fit<'_> {
                     continue;
                 }
                 let affordable = (budget - cost as f64) / extra as f64;
-                // A threshold at which no more of the other images go on.
-                let dearest = others
+                // The highest threshold that stays affordable on the other half.
+                let max_threshold = others
                     .get((affordable * others.len() as f64) as usize)
                     .map_or(f64::INFINITY, |&sure| sure);
                 let most = images.min((affordable * images as f64) as usize);
-                let most = order[..most].partition_point(|&image| sure[image] < dearest);
+                let most = order[..most].partition_point(|&image| sure[image] < max_threshold);
                 let (again, hits) = best_cut(&order[..most], &right[a], &right[b]);
                 if again > 0 && best.is_none_or(|(most, _)| hits > most) {
                     let below = sure[order[again - 1]];
                     let above = order.get(again).map_or(1.0, |&image| sure[image]);
-                    let threshold = f64::midpoint(below, above).min(dearest);
+                    let threshold = f64::midpoint(below, above).min(max_threshold);
                     let cascade = Cascade {
                         first,
                         second,
@@ -210,7 +253,7 @@ impl Fit<'_> {
         let Outcomes { logits, labels } = &self.outcomes;
         let mut members: Vec<usize> = Vec::new();
         let mut least = f64::INFINITY;
-        while members.len() < MOST_MEMBERS {
+        while members.len() < MAX_MEMBERS {
             let mut best = None;
             for candidate in (0..self.instances.len()).filter(|i| !members.contains(i)) {
                 let with: Vec<usize> = members.iter().copied().chain([candidate]).collect();
@@ -236,8 +279,9 @@ impl Fit<'_> {
     }
 }
 
-/// How many of the least sure images to send on so that most are right in the
-/// end, and how many are right then. Images beyond `order` stay.
+/// The number of least confident images to run in the second instance for the
+/// most correct predictions, and the number of correct predictions then.
+/// Images beyond `order` stay with the first instance.
 fn best_cut(order: &[usize], first: &[bool], second: &[bool]) -> (usize, usize) {
     let mut right = first.iter().filter(|&&right| right).count();
     let mut best = (0, right);
@@ -270,14 +314,14 @@ mod tests {
         (instances, work)
     }
 
-    /// Logits of two classes that are right, and sure, as given.
+    /// Logits of two classes: whether each image is right, and how confidently.
     fn logits(images: &[(bool, f32)]) -> Vec<f32> {
         let row = |&(right, sure): &(bool, f32)| if right { [sure, 0.0] } else { [0.0, sure] };
         images.iter().flat_map(row).collect()
     }
 
     #[test]
-    fn the_cut_is_where_most_are_right() {
+    fn the_cut_maximises_correct_predictions() {
         let first = [false, true, false, true];
         let second = [true, true, true, false];
         assert_eq!(best_cut(&[0, 1, 2, 3], &first, &second), (3, 4));
@@ -287,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cascade_sends_on_what_pays_and_no_more_than_it_may() {
+    fn a_cascade_reruns_what_pays_within_its_budget() {
         let (instances, work) = instances(2);
         let cheap = [(true, 5.0), (false, 1.0), (true, 4.0), (false, 2.0)];
         let fit = Fit {
@@ -318,17 +362,17 @@ mod tests {
         };
         assert_eq!(sent(0.25), 1);
         assert_eq!(sent(0.5), 2);
-        assert_eq!(sent(0.6), 2, "the others are right already");
+        assert_eq!(sent(0.6), 2, "the other images are right already");
         assert_eq!(fit.cascade(0.5 * cost as f64), None);
         assert_eq!(fit.cascade(budget(0.1)), None);
     }
 
     #[test]
-    fn a_cascade_keeps_to_its_cost_on_images_that_it_was_not_fitted_on() {
+    fn a_cascade_stays_within_its_cost_on_the_other_half() {
         let (instances, work) = instances(2);
         let fitted_on = [(true, 5.0), (false, 1.0), (true, 4.0), (false, 2.0)];
         let [cost, extra] = work.cascade(instances[1], instances[0]);
-        // Images of which the first is less sure than of those of the fit.
+        // Images on which the first instance is less confident.
         for others in [
             [1.5, 1.5, 1.6, 1.7],
             [0.5, 0.6, 1.4, 1.5],
@@ -365,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ensemble_takes_in_who_knows_what_it_does_not() {
+    fn an_ensemble_combines_instances_that_complement_each_other() {
         let (instances, work) = instances(3);
         let a = [(true, 3.0), (true, 3.0), (false, 1.0)];
         let b = [(false, 1.0), (true, 3.0), (true, 3.0)];

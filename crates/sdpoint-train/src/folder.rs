@@ -3,24 +3,26 @@
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
-use crate::checkpoint;
 use crate::error::TrainError;
 
-/// One line of JSON an epoch; see [`EpochMetrics`](crate::EpochMetrics).
+/// The state that the run can be resumed from; see
+/// [`Checkpoint`](crate::Checkpoint).
+pub const CHECKPOINT: &str = "checkpoint.safetensors";
+/// One line of JSON per epoch; see [`EpochMetrics`](crate::EpochMetrics).
 pub const METRICS: &str = "metrics.jsonl";
 /// The trained model.
 pub const MODEL: &str = "model.safetensors";
-/// Cost and accuracy of every instance as a table.
+/// The cost and accuracy of every instance, as a table.
 pub const CURVE_CSV: &str = "curve.csv";
-/// Cost and accuracy of every instance as a picture.
+/// The cost and accuracy of every instance, as a picture.
 pub const CURVE_SVG: &str = "curve.svg";
 
-/// The model that ends at an early exit, counted from 1.
+/// The model that ends at an early exit; the first exit is number 1.
 pub fn exit(number: usize) -> String {
     format!("exit{number}.safetensors")
 }
 
-/// Keeps two processes from training in one folder.
+/// Locked while a process trains in the folder, so that no other one does.
 pub const LOCK: &str = ".lock";
 
 /// Whether this is the name of a file that a run writes into its folder.
@@ -28,13 +30,13 @@ pub fn is_run_file(name: &str) -> bool {
     let number = name
         .strip_prefix("exit")
         .and_then(|rest| rest.strip_suffix(".safetensors"));
-    [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG, LOCK].contains(&name)
+    [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG, LOCK].contains(&name)
         || number.is_some_and(|number| number.parse().is_ok_and(|n| name == exit(n)))
 }
 
-/// Whether a file belongs to a run that a process works on at this moment:
-/// it is named like one, and the folder that it lies in is taken.
-pub fn is_file_of_a_run_that_goes_on(path: &Path) -> bool {
+/// Whether a file belongs to a run in progress: it has the name of a run's
+/// file, and its folder is locked.
+pub fn is_in_use(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     if !name.is_some_and(is_run_file) {
         return false;
@@ -47,12 +49,11 @@ pub fn is_file_of_a_run_that_goes_on(path: &Path) -> bool {
     lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
-/// Makes the folder if need be and takes it for this process, until the
-/// result is dropped.
-pub(crate) fn take(folder: &Path) -> Result<File, TrainError> {
+/// Creates the folder if necessary, and locks it until the result is dropped.
+pub(crate) fn lock(folder: &Path) -> Result<File, TrainError> {
     fs::create_dir_all(folder).map_err(TrainError::io("create the folder", folder))?;
     let path = folder.join(LOCK);
-    // Opened, not created anew: a file of the user's of that name keeps its content.
+    // Not truncated: a user's file of that name keeps its content.
     let mut options = File::options();
     let options = options.write(true).create(true).truncate(false);
     let file = options
@@ -60,15 +61,15 @@ pub(crate) fn take(folder: &Path) -> Result<File, TrainError> {
         .map_err(TrainError::io("create", &path))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(TrainError::Busy(folder.to_owned())),
-        // Some network file systems have no locks; they go without.
+        // Some network file systems have no locks; train without one.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
-/// Makes sure that a folder holds no run, or none any more.
+/// Checks that a folder holds no run, or removes the run with `overwrite`.
 pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
-    // The checkpoint goes first: without it, what is left cannot be resumed.
-    let files = [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
+    // The checkpoint goes first: without it, the remaining files cannot be resumed.
+    let files = [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
     let files = files.into_iter().map(str::to_owned);
     let exits = (1..)
         .map(exit)
@@ -87,13 +88,13 @@ pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Removes what writers that were killed have left behind.
+/// Removes the temporary files of processes that were killed while writing.
 pub(crate) fn sweep(folder: &Path) -> Result<(), TrainError> {
     let list = fs::read_dir(folder).map_err(TrainError::io("list", folder))?;
     for entry in list.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let of_ours = [checkpoint::FILE, METRICS, MODEL, CURVE_CSV, CURVE_SVG]
+        let of_ours = [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG]
             .iter()
             .any(|file| name.starts_with(&format!(".{file}.")));
         if of_ours && name.ends_with(".tmp") {
@@ -128,18 +129,18 @@ mod tests {
         let folder = parent.path().join("runs/a");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(LOCK), "a user's").unwrap();
-        assert!(!is_file_of_a_run_that_goes_on(&folder.join(MODEL)));
-        let first = take(&folder).unwrap();
-        let error = take(&folder).unwrap_err();
+        assert!(!is_in_use(&folder.join(MODEL)));
+        let first = lock(&folder).unwrap();
+        let error = lock(&folder).unwrap_err();
         assert!(matches!(error, TrainError::Busy(_)), "{error}");
-        for name in [MODEL, checkpoint::FILE, "exit3.safetensors", LOCK] {
-            assert!(is_file_of_a_run_that_goes_on(&folder.join(name)), "{name}");
+        for name in [MODEL, CHECKPOINT, "exit3.safetensors", LOCK] {
+            assert!(is_in_use(&folder.join(name)), "{name}");
         }
         for name in ["other.onnx", "exit.safetensors", "exit03.safetensors"] {
-            assert!(!is_file_of_a_run_that_goes_on(&folder.join(name)), "{name}");
+            assert!(!is_in_use(&folder.join(name)), "{name}");
         }
         drop(first);
-        take(&folder).unwrap();
+        lock(&folder).unwrap();
         assert_eq!(fs::read(folder.join(LOCK)).unwrap(), b"a user's");
     }
 
@@ -160,7 +161,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = take(&file.join("run")).unwrap_err().to_string();
+        let error = lock(&file.join("run")).unwrap_err().to_string();
         assert!(error.contains("file/run"), "{error}");
     }
 }

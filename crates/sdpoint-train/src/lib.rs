@@ -1,12 +1,14 @@
-//! Training networks with stochastic downsampling points.
+//! Training by stochastic downsampling, calibration and evaluation.
 //!
-//! A [`Plan`] says what is trained on what and how. [`Run`] trains it, in a
-//! folder that it can be resumed from ([`Checkpoint`]), and ends with
-//! [`calibrate`] and [`evaluate`], which also work for themselves on a model
-//! that is trained already. An [`Observer`] watches.
+//! A [`TrainPlan`] says what is trained on which data and how; a [`Run`] trains
+//! it in a folder, from which it can be resumed ([`Checkpoint`]), and then
+//! calibrates and evaluates all instances. For a trained model,
+//! [`calibrate_model`] adds instances, [`evaluate`] measures them,
+//! [`fit_combinations`] finds cascades and ensembles, and [`fine_tune`] prepares
+//! further training. An [`Observer`] receives the progress of all of these.
 
 mod calibrate;
-pub mod checkpoint;
+mod checkpoint;
 mod combine;
 mod curve;
 mod draw;
@@ -24,17 +26,17 @@ mod recipe;
 mod run;
 mod trainer;
 
-pub use calibrate::{Feed, calibrate};
-pub use checkpoint::Checkpoint;
-pub use curve::{Kind, Mark, Series, curve_csv, curve_svg};
-pub use draw::{Draw, DrawError, Draws, Method};
+pub use calibrate::{CALIBRATION_IMAGES, CalibrateOptions, Feed, calibrate, calibrate_model};
+pub use checkpoint::{Checkpoint, Counters, DataDigest, EpochSums};
+pub use curve::{Mark, MarkKind, Series, curve_csv, curve_svg};
+pub use draw::{Draw, DrawError, InstanceSampler, Method};
 pub use error::TrainError;
-pub use evaluate::{Evaluation, evaluate};
+pub use evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 pub use fine_tune::{Init, fine_tune};
 pub use finish::Finished;
-pub use fit::{Fitted, Wanted, fit_combinations};
+pub use fit::{FitOptions, Fitted, fit_combinations};
 pub use metrics::{EpochMetrics, FullMetrics};
 pub use observer::{Observer, Progress, Silent};
-pub use plan::{CALIBRATION_IMAGES, Plan};
+pub use plan::TrainPlan;
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
-pub use run::{CHECKPOINT_EVERY, Outcome, Run};
+pub use run::{Outcome, Run};

@@ -1,24 +1,23 @@
-//! What `full` is worth in the middle of a run.
+//! The accuracy of `full` during a run.
 
 use std::sync::Arc;
 
 use sdpoint_core::{Instance, Network, Weights};
-use sdpoint_engine::NormSource;
 
 use crate::calibrate::{Feed, calibrate};
 use crate::error::TrainError;
-use crate::evaluate::evaluate;
+use crate::evaluate::{EvaluateOptions, Trained, evaluate};
 use crate::metrics::FullMetrics;
 use crate::observer::Silent;
-use crate::plan::Plan;
+use crate::plan::TrainPlan;
 use crate::run::Run;
 
-/// Calibrates `full` with the weights as they are, and measures it on the
-/// test images and on some training images. It takes seconds where training
-/// takes minutes, so that nobody is told and nobody can stop it.
+/// Calibrates `full` with the current weights, and measures it on the test
+/// images and on some training images. It is short next to an epoch, so it
+/// reports no progress and cannot be stopped.
 pub(crate) fn measure_full(
     run: &Run<'_>,
-    plan: &Plan,
+    plan: &TrainPlan,
     network: &Arc<Network>,
     weights: &Weights,
 ) -> Result<FullMetrics, TrainError> {
@@ -28,32 +27,20 @@ pub(crate) fn measure_full(
         batch_size: plan.recipe.batch_size,
     };
     let instances = [Instance::Full];
-    let (ctx, count) = (run.ctx, plan.calibration_images);
-    let statistics = calibrate(
-        ctx,
+    let options = plan.calibrate_options(&instances);
+    let train = feed(run.train);
+    let statistics = calibrate(run.ctx, network, weights, train, options, &mut Silent)?;
+    let trained = Trained {
         network,
         weights,
-        &instances,
-        feed(run.train),
-        count,
-        plan.seed,
-        &mut Silent,
-    )?;
-    let known = run.train.balanced(count, plan.seed)?;
-    let [train, test] = [&known, run.test].map(|data| {
-        evaluate(
-            ctx,
-            network,
-            weights,
-            &statistics,
-            &instances,
-            &[],
-            NormSource::Own,
-            feed(data),
-            &mut Silent,
-        )
+        statistics: &statistics,
+    };
+    let sample = run.train.balanced(plan.calibration_images, plan.seed)?;
+    let [train, test] = [&sample, run.test].map(|data| {
+        let options = EvaluateOptions::new(&instances);
+        evaluate(run.ctx, trained, feed(data), options, &mut Silent)
     });
-    let value = |value: Option<f64>| value.expect("evaluation measures all it is given");
+    let value = |value: Option<f64>| value.expect("evaluation measures every instance");
     let (train, test) = (train?.records.remove(0), test?.records.remove(0));
     Ok(FullMetrics {
         train_loss: value(train.loss),

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line of JSON an epoch.
+//! `metrics.jsonl`: one line of JSON per epoch.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -11,48 +11,48 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
 
-/// What happened in one epoch: a line of `metrics.jsonl`.
+/// The metrics of an epoch: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochMetrics {
     /// The epoch, counted from one.
     pub epoch: usize,
-    /// Steps done at its end, over all epochs.
+    /// The number of steps done at its end, over all epochs.
     pub step: u64,
-    /// Mean loss of its training images, each in its step's instance, or
-    /// the first of several, and with the weights that it met.
+    /// Mean loss of its training images, each in its step's instance (the
+    /// first of several) and with the weights before that step.
     pub train_loss: f64,
-    /// Share of its training images that were classified rightly, likewise.
+    /// The share of correctly classified training images, likewise.
     pub train_accuracy: f64,
     /// The learning rate of its last step.
     pub rate: f64,
-    /// Seconds that its steps took, waiting for data included.
+    /// The duration of its steps in seconds, waiting for data included.
     pub seconds: f64,
-    /// Training images a second.
+    /// Training images per second.
     pub images_per_second: f64,
     /// Seconds that its steps waited for data.
     pub data_wait_seconds: f64,
-    /// Steps in each instance.
+    /// The number of steps in each instance.
     pub drawn: BTreeMap<Instance, u64>,
-    /// What `full` was worth at its end, if that was measured.
+    /// The accuracy of `full` at its end, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<FullMetrics>,
 }
 
-/// `full` in the middle of training, under the conditions of evaluation:
-/// calibrated statistics, no augmentation, no noise.
+/// The accuracy of `full` during training, as in evaluation: with calibrated
+/// statistics, and without augmentation and noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FullMetrics {
-    /// Mean loss of some training images, as many as calibration has.
+    /// Mean loss of as many training images as calibration uses.
     pub train_loss: f64,
-    /// Share of them that are classified rightly.
+    /// The share of them that is classified correctly.
     pub train_accuracy: f64,
     /// Mean loss of the test images.
     pub test_loss: f64,
-    /// Share of them that are classified rightly.
+    /// The share of them that is classified correctly.
     pub test_accuracy: f64,
 }
 
-/// The file while a run goes on.
+/// The file, open for appending.
 #[derive(Debug)]
 pub(crate) struct MetricsLog {
     path: PathBuf,
@@ -60,16 +60,15 @@ pub(crate) struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the file to append to it, without the lines of steps behind
-    /// `step` and without lines that a crash left torn: the run will write
-    /// those again.
+    /// Opens the file for appending. Removes lines of steps after `step` and
+    /// incomplete lines that a crash left: the run writes them again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(TrainError::io("read", path)(error)),
         };
-        // A crash may leave anything in the last line.
+        // After a crash, the last line may hold any bytes.
         let text = String::from_utf8_lossy(&bytes);
         let kept: String = text
             .split_inclusive('\n')
@@ -92,7 +91,7 @@ impl MetricsLog {
         })
     }
 
-    /// Adds a line, which is on disk when this returns.
+    /// Appends a line and syncs it to disk.
     pub(crate) fn append(&mut self, metrics: &EpochMetrics) -> Result<(), TrainError> {
         let mut line = serde_json::to_string(metrics).expect("plain data has a JSON form");
         line.push('\n');
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_drops_later_and_torn_lines() {
+    fn a_resumed_run_drops_later_and_incomplete_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("metrics.jsonl");
         let mut log = MetricsLog::open(&path, 0).unwrap();

@@ -1,78 +1,102 @@
-//! All that decides what a run will give.
+//! The settings that determine the result of a run.
 
-use sdpoint_core::{Instance, Network, Preprocessing, Ratio, ShapeError};
-use sdpoint_engine::Noise;
+use sdpoint_core::{Instance, Network, Preprocessing, Ratio, ShapeError, Weights};
+use sdpoint_data::{Dataset, Source, default_preprocessing};
+use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
 
-use crate::draw::{Draw, Draws, Method};
+use crate::calibrate::{CALIBRATION_IMAGES, CalibrateOptions};
+use crate::draw::{Draw, InstanceSampler, Method};
 use crate::error::TrainError;
 use crate::fine_tune::Init;
-use crate::recipe::{Recipe, RecipeError};
+use crate::recipe::{Preset, Recipe, RecipeError};
 
-/// What is trained on what and how: two runs of one plan on the same kind of
-/// processor give the same bits, whatever the number of threads.
+/// What is trained on which data and how.
 ///
-/// The plan is part of every checkpoint, so that a resumed run needs nothing
-/// from the user but its folder.
+/// Two runs of one plan on the same instruction set give the same bits,
+/// whatever the number of threads. The plan is part of every checkpoint, so
+/// that a run can be resumed from its folder alone.
+///
+/// [`TrainPlan::new`] has a default for every setting; methods and fields
+/// change them.
+///
+/// ```
+/// use sdpoint_core::zoo;
+/// use sdpoint_data::{OpenOptions, Source, open_pair};
+/// use sdpoint_train::{Method, TrainPlan};
+///
+/// let (train, _) = open_pair(&Source::Shapes, &OpenOptions::default())?;
+/// let network = zoo::build("preresnet8", train.classes().len())?;
+/// let mut plan = TrainPlan::new(network, &train)?
+///     .with_method(Method::Sandwich)
+///     .with_epochs(4)
+///     .with_seed(1);
+/// plan.recipe.rate = 0.05;
+/// plan.check()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
-    /// The data set in the user's words, such as `shapes` or `folder:DIR`.
+#[non_exhaustive]
+pub struct TrainPlan {
+    /// The data source as text, such as `shapes` or `folder:DIR`.
     pub data: String,
-    /// How many of its training images are used, balanced over the classes;
-    /// all where `None`.
+    /// The number of training images used, balanced over the classes; all if
+    /// `None`. It records how the data was opened and selects nothing itself;
+    /// see [`Dataset::balanced`].
     pub train_images: Option<usize>,
-    /// In WebDataset samples with several images, which one is read.
+    /// The image that is read of WebDataset samples with several; see
+    /// [`OpenOptions`](sdpoint_data::OpenOptions).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_key: Option<String>,
-    /// In WebDataset samples, the key of `.json` members that has the class.
+    /// The key in `.json` members that holds the class of WebDataset samples;
+    /// see [`OpenOptions`](sdpoint_data::OpenOptions).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_key: Option<String>,
-    /// The network; it has as many outputs as there are classes.
+    /// The network, with one output per class.
     pub network: Network,
-    /// The model whose weights it starts from; random ones where `None`.
+    /// The model whose weights training starts from; random weights if `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
-    /// The classes' names in the order of their labels.
+    /// The names of the classes, in the order of their labels.
     pub classes: Vec<String>,
-    /// How images become tensors.
+    /// The preprocessing of images.
     pub preprocessing: Preprocessing,
-    /// What the optimiser does.
+    /// The hyperparameters of the optimiser.
     pub recipe: Recipe,
-    /// What is trained.
+    /// Which instances a step trains.
     pub method: Method,
-    /// How instances are drawn.
+    /// The distribution that instances are drawn from.
     pub draw: Draw,
-    /// In [`Method::Sandwich`], the share of `full`'s predictions in what the
-    /// other instances learn from; the labels make the rest.
+    /// For [`Method::Sandwich`], the share of `full`'s predictions in the
+    /// target of the other instances, from 0 to 1; the labels are the rest.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub distill: f64,
-    /// The probability of dropout in residual blocks; see [`Noise`].
+    /// The dropout probability in residual blocks; see [`Noise`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropout: f64,
-    /// The probability with which the last residual block is skipped; see
-    /// [`Noise`].
+    /// The probability of skipping the last residual block; see [`Noise`].
     #[serde(default, skip_serializing_if = "is_zero")]
     pub stochastic_depth: f64,
-    /// Input sizes that are trained on besides that of the preprocessing, a
-    /// size for each batch, all equally likely.
+    /// Image sizes to train on besides that of the preprocessing. Every batch
+    /// has one of these sizes, all equally likely.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scales: Vec<[usize; 2]>,
-    /// Whether classifiers after each stage are trained as well; see
+    /// Whether to train a classifier after each stage as well; see
     /// [`Network::with_exits`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub exits: bool,
-    /// After how many epochs each `full` is measured on training and test
-    /// images; never where it is 0.
+    /// The number of epochs between measurements of `full` on training and
+    /// test images; 0 for none.
     #[serde(default, skip_serializing_if = "is_never")]
     pub measure_every: usize,
-    /// The ratios that make the instances; for [`Method::Plain`], of those
-    /// that are calibrated and evaluated in the end.
+    /// The ratios of the instances. [`Method::Plain`] does not train them, but
+    /// they are calibrated and evaluated.
     pub ratios: Vec<Ratio>,
-    /// The seed of everything random: weights, order and augmentation of the
-    /// images, drawn instances, choice of calibration images.
+    /// The seed of everything random: initial weights, order and augmentation
+    /// of the images, instances, and the choice of calibration images.
     pub seed: u64,
-    /// How many training images the statistics of batch norms are taken from.
+    /// The number of training images for calibration.
     pub calibration_images: usize,
 }
 
@@ -84,14 +108,102 @@ fn is_never(epochs: &usize) -> bool {
     *epochs == 0
 }
 
-/// Calibration images where the user does not say otherwise.
-pub const CALIBRATION_IMAGES: usize = 5000;
+/// The number of epochs for [`Source::Shapes`]: enough to show the method, in
+/// about two minutes.
+const SHAPES_EPOCHS: usize = 12;
 
-impl Plan {
-    /// Every instance of the network with its MACs on one image.
+impl TrainPlan {
+    /// A plan to train a network on a training split by stochastic
+    /// downsampling, with the preprocessing and the recipe that are usual for
+    /// images of this size: [`default_preprocessing`] and [`Preset::for_size`].
     ///
     /// # Errors
-    /// If the network cannot take images of this size.
+    /// If the images that the defaults depend on cannot be read.
+    pub fn new(network: Network, train: &Dataset) -> Result<Self, TrainError> {
+        let preprocessing = default_preprocessing(train)?;
+        Ok(Self::with_preprocessing(network, train, preprocessing))
+    }
+
+    /// As [`TrainPlan::new`], with a given preprocessing.
+    pub fn with_preprocessing(
+        network: Network,
+        train: &Dataset,
+        preprocessing: Preprocessing,
+    ) -> Self {
+        let mut recipe = Preset::for_size(preprocessing.size).recipe();
+        if *train.source() == Source::Shapes {
+            recipe = recipe.with_epochs(SHAPES_EPOCHS);
+        }
+        Self {
+            data: train.source().to_string(),
+            train_images: None,
+            image_key: None,
+            label_key: None,
+            network,
+            init: None,
+            classes: train.classes().to_vec(),
+            preprocessing,
+            recipe,
+            method: Method::default(),
+            draw: Draw::default(),
+            distill: 0.0,
+            dropout: 0.0,
+            stochastic_depth: 0.0,
+            scales: Vec::new(),
+            exits: false,
+            measure_every: 0,
+            ratios: Ratio::DEFAULT.to_vec(),
+            seed: 0,
+            calibration_images: CALIBRATION_IMAGES,
+        }
+    }
+
+    /// Sets the hyperparameters of the optimiser.
+    pub fn with_recipe(self, recipe: Recipe) -> Self {
+        Self { recipe, ..self }
+    }
+
+    /// Sets the number of epochs; the learning rate schedule scales with it.
+    pub fn with_epochs(self, epochs: usize) -> Self {
+        let recipe = self.recipe.with_epochs(epochs);
+        Self { recipe, ..self }
+    }
+
+    /// Sets which instances a step trains. [`Method::Sandwich`] trains the
+    /// other instances on `full`'s predictions alone unless
+    /// [`TrainPlan::distill`] is changed.
+    pub fn with_method(self, method: Method) -> Self {
+        let distill = match method {
+            Method::Sandwich => 1.0,
+            Method::SdPoint | Method::Plain => 0.0,
+        };
+        Self {
+            method,
+            distill,
+            ..self
+        }
+    }
+
+    /// Sets the distribution that instances are drawn from.
+    pub fn with_draw(self, draw: Draw) -> Self {
+        Self { draw, ..self }
+    }
+
+    /// Sets the ratios of the instances.
+    pub fn with_ratios(self, ratios: impl Into<Vec<Ratio>>) -> Self {
+        let ratios = ratios.into();
+        Self { ratios, ..self }
+    }
+
+    /// Sets the seed of everything random.
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { seed, ..self }
+    }
+
+    /// Every instance of the network with its MACs for one image.
+    ///
+    /// # Errors
+    /// If the network does not accept images of this size.
     pub fn costs(&self) -> Result<Vec<(Instance, u64)>, ShapeError> {
         let size = self.preprocessing.size;
         self.network
@@ -101,20 +213,29 @@ impl Plan {
             .collect()
     }
 
-    /// The network whose weights are trained: the run's, or the one with its exits.
+    /// The network whose weights are trained: [`TrainPlan::network`], with
+    /// its exits if [`TrainPlan::exits`] is set.
     ///
     /// # Errors
     /// If the network cannot have exits.
-    pub fn trained(&self) -> Result<Network, TrainError> {
+    pub fn trained_network(&self) -> Result<Network, TrainError> {
         if !self.exits {
             return Ok(self.network.clone());
         }
         let joint = self.network.with_exits();
-        joint.map_err(|error| TrainError::Plan(format!("there can be no exits: {error}")))
+        joint.map_err(|error| TrainError::Plan(format!("the network cannot have exits: {error}")))
     }
 
-    /// What training drops at random, if anything.
-    pub fn noise(&self) -> Option<Noise> {
+    /// The random weights that training starts from.
+    ///
+    /// # Errors
+    /// If the network cannot have exits.
+    pub(crate) fn initial_weights(&self) -> Result<Weights, TrainError> {
+        Ok(initial_weights(&self.trained_network()?, self.seed))
+    }
+
+    /// Dropout and stochastic depth, if any.
+    pub(crate) fn noise(&self) -> Option<Noise> {
         let noise = Noise {
             dropout: self.dropout,
             depth: self.stochastic_depth,
@@ -122,9 +243,9 @@ impl Plan {
         (noise != Noise::default()).then_some(noise)
     }
 
-    /// How images are prepared for training: in the size of evaluation, and
-    /// in the others.
-    pub fn training_sizes(&self) -> Vec<Preprocessing> {
+    /// The preprocessing for each size that is trained on, that of evaluation
+    /// first.
+    pub(crate) fn training_sizes(&self) -> Vec<Preprocessing> {
         let others = self.scales.iter();
         let others = others.map(|&size| self.preprocessing.clone().with_size(size));
         [self.preprocessing.clone()]
@@ -133,12 +254,12 @@ impl Plan {
             .collect()
     }
 
-    /// The run's distribution over instances.
+    /// The choice of the instances of every step.
     ///
     /// # Errors
-    /// If the network cannot take images of this size.
-    pub fn draws(&self) -> Result<Draws, ShapeError> {
-        Ok(Draws::new(
+    /// If the network does not accept images of this size.
+    pub fn sampler(&self) -> Result<InstanceSampler, ShapeError> {
+        Ok(InstanceSampler::new(
             &self.costs()?,
             self.method,
             self.draw,
@@ -146,29 +267,33 @@ impl Plan {
         ))
     }
 
-    /// Whether the parts fit together.
+    /// How instances are calibrated after training.
+    pub(crate) fn calibrate_options<'a>(&self, instances: &'a [Instance]) -> CalibrateOptions<'a> {
+        CalibrateOptions::new(instances)
+            .with_images(self.calibration_images)
+            .with_seed(self.seed)
+    }
+
+    /// Checks that every setting is in range and that they fit together.
     ///
     /// # Errors
-    /// Names the first that does not.
+    /// For the first setting that does not.
     pub fn check(&self) -> Result<(), TrainError> {
         self.recipe.check()?;
+        let refuse = |problem: String| Err(TrainError::Plan(problem));
         if self.network.classes() != self.classes.len() {
-            return Err(TrainError::Plan(format!(
-                "{} tells {} classes apart, but the data has {}",
+            return refuse(format!(
+                "{} has {} outputs, but the data has {} classes",
                 self.network.name(),
                 self.network.classes(),
                 self.classes.len()
-            )));
+            ));
         }
         if self.ratios.is_empty() {
-            return Err(TrainError::Plan(
-                "no ratio is given; 0.5 and 0.75 are usual".into(),
-            ));
+            return refuse("no ratios are given; 0.5 and 0.75 are usual".into());
         }
         if self.calibration_images == 0 {
-            return Err(TrainError::Plan(
-                "calibration needs at least one image".into(),
-            ));
+            return refuse("calibration needs at least one image".into());
         }
         let probability = |setting, value: f64| match (0.0..1.0).contains(&value) {
             true => Ok(()),
@@ -181,27 +306,27 @@ impl Plan {
         probability("the dropout", self.dropout)?;
         probability("the stochastic depth", self.stochastic_depth)?;
         if !(0.0..=1.0).contains(&self.distill) {
-            return Err(TrainError::Plan(format!(
+            return refuse(format!(
                 "the share of full's predictions is {}; it must be from 0 to 1",
                 self.distill
-            )));
+            ));
         }
         if self.distill > 0.0 && self.method != Method::Sandwich {
-            return Err(TrainError::Plan(
-                "only the method sandwich trains full and others in one step, \
-                 so that they can learn from its predictions"
+            return refuse(
+                "only the method sandwich can train on full's predictions: others do not run full \
+                 and another instance in the same step"
                     .into(),
-            ));
+            );
         }
         if self.exits {
             if self.method != Method::Plain || self.init.is_some() || self.measure_every > 0 {
-                return Err(TrainError::Plan(
-                    "exits are trained by the method plain, from random weights, and are measured \
-                     in the end alone"
+                return refuse(
+                    "exits need the method plain and random initial weights, and cannot be \
+                     measured during training"
                         .into(),
-                ));
+                );
             }
-            self.trained()?;
+            self.trained_network()?;
         }
         for preprocessing in self.training_sizes() {
             for instance in self.network.instances(&self.ratios) {

@@ -1,4 +1,4 @@
-//! Optimisation recipes: what SGD does at every step, as plain data.
+//! Optimisation recipes: the hyperparameters of a run, as plain data.
 
 use std::f64::consts::PI;
 use std::fmt;
@@ -7,82 +7,85 @@ use std::str::FromStr;
 use sdpoint_engine::SgdOptions;
 use serde::{Deserialize, Serialize};
 
-/// The settings of stochastic gradient descent for a whole run.
+/// The hyperparameters of stochastic gradient descent for a whole run.
 ///
-/// A recipe goes into checkpoints and into the model file, so that a model
-/// says how it came to be.
+/// Recipes are stored in checkpoints and in model files, where they document
+/// how a model was trained. A [`Preset`] has usual values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Recipe {
-    /// Passes over the training images.
+    /// The number of passes over the training images.
     pub epochs: usize,
-    /// Images in a step.
+    /// The number of images in a step.
     pub batch_size: usize,
     /// The peak learning rate; see [`Recipe::rate_at`].
     pub rate: f64,
-    /// Momentum.
+    /// The momentum factor.
     pub momentum: f64,
-    /// Whether the momentum is Nesterov's.
+    /// Whether to use Nesterov momentum.
     pub nesterov: bool,
-    /// Weight decay, added to the gradient as PyTorch's SGD does.
+    /// The weight decay, added to the gradient as in PyTorch's `SGD`.
     pub weight_decay: f64,
-    /// Whether scales and shifts of batch norms decay as well, as in the
-    /// papers' code.
+    /// Whether weight decay applies to the scales and shifts of batch norms, as
+    /// in the papers' code.
     pub decay_norms: bool,
-    /// The part of all steps in which the rate rises to its peak.
+    /// The share of all steps in which the learning rate rises to its peak.
     pub warm_up: f64,
-    /// How the rate falls.
+    /// How the learning rate falls afterwards.
     pub schedule: Schedule,
-    /// Share of the target that is spread evenly over all classes.
+    /// Label smoothing: the share of the target that is spread evenly over all
+    /// classes.
     pub label_smoothing: f64,
 }
 
 /// How the learning rate falls from its peak.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
 pub enum Schedule {
     /// Half a cosine from the end of the warm-up to zero, step by step
     /// (Loshchilov and Hutter, arXiv 1608.03983, without restarts).
     Cosine,
     /// Multiplied by `factor` at each milestone.
     Step {
-        /// When, in epochs from the start; a part of an epoch is allowed.
+        /// The milestones, in epochs from the start; fractions are allowed.
         milestones: Vec<f64>,
-        /// What the rate is multiplied by.
+        /// The factor.
         factor: f64,
     },
 }
 
-/// A setting that no training can use.
+/// A setting that is out of range.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{setting} is {value}; it must be {range}")]
 pub struct RecipeError {
-    /// Which setting.
+    /// The setting.
     pub setting: &'static str,
-    /// What it was set to.
+    /// Its value.
     pub value: String,
-    /// What it may be.
+    /// The range of allowed values.
     pub range: &'static str,
 }
 
 impl Recipe {
-    /// What its steps do besides following the gradient.
+    /// The options for [`Sgd`](sdpoint_engine::Sgd).
     pub fn sgd_options(&self) -> SgdOptions {
-        SgdOptions {
-            momentum: self.momentum as f32,
-            nesterov: self.nesterov,
-            weight_decay: self.weight_decay as f32,
-            decay_norms: self.decay_norms,
-        }
+        let mut options = SgdOptions::default();
+        options.momentum = self.momentum as f32;
+        options.nesterov = self.nesterov;
+        options.weight_decay = self.weight_decay as f32;
+        options.decay_norms = self.decay_norms;
+        options
     }
 
     /// The learning rate of a step, counted from zero over all epochs.
     ///
-    /// With `T` steps in all and `W = round(warm_up · T)`, the rate is
-    /// `rate · (t + 1) / W` in the first `W` steps, times what the schedule
-    /// gives. The cosine gives 1 up to step `W` and then
-    /// `(1 + cos(π · (t − W) / (T − W))) / 2`; the step schedule gives
-    /// `factor` to the power of the milestones that have passed.
+    /// With `T` steps in all and `W = round(warm_up · T)`, it is the product of
+    /// the peak rate, the warm-up factor `min(1, (t + 1) / W)` and the factor of
+    /// the schedule. That of the cosine is 1 up to step `W` and then
+    /// `(1 + cos(π · (t − W) / (T − W))) / 2`; that of the step schedule is
+    /// `factor` to the power of the number of milestones passed.
     pub fn rate_at(&self, step: usize, steps_per_epoch: usize) -> f64 {
         let steps = self.epochs * steps_per_epoch;
         let warm = (self.warm_up * steps as f64).round() as usize;
@@ -105,7 +108,7 @@ impl Recipe {
         self.rate * ramp * fall
     }
 
-    /// The same recipe over another number of epochs: milestones move in
+    /// The same recipe over another number of epochs; milestones scale in
     /// proportion.
     pub fn with_epochs(mut self, epochs: usize) -> Self {
         if let Schedule::Step { milestones, .. } = &mut self.schedule {
@@ -117,10 +120,10 @@ impl Recipe {
         self
     }
 
-    /// Whether every setting is one that training can use.
+    /// Checks that every setting is in range.
     ///
     /// # Errors
-    /// Names the first that is not.
+    /// For the first setting that is not.
     pub fn check(&self) -> Result<(), RecipeError> {
         const MANY: &str = "between 1 and 1000000";
         let count = |value: usize| (1..=1_000_000).contains(&value);
@@ -193,6 +196,7 @@ impl Recipe {
 
 /// Recipes by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Preset {
     /// `cifar-cosine`: small images in few epochs. Batch 128, peak rate 0.1
     /// after a warm-up of a tenth of the run, cosine to zero, Nesterov
@@ -210,7 +214,7 @@ pub enum Preset {
     Imagenet,
 }
 
-/// A name that is no preset's.
+/// A name that is not the name of a preset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no recipe '{0}'; the recipes are cifar-cosine, cifar and imagenet")]
 pub struct UnknownPreset(String);
@@ -218,6 +222,17 @@ pub struct UnknownPreset(String);
 impl Preset {
     /// All presets.
     pub const ALL: [Preset; 3] = [Self::CifarCosine, Self::Cifar, Self::Imagenet];
+
+    /// The usual preset for images of `[height, width]`:
+    /// [`Preset::CifarCosine`] up to 64 pixels a side, [`Preset::Imagenet`] for
+    /// larger ones.
+    pub fn for_size(size: [usize; 2]) -> Self {
+        const SMALL: usize = 64;
+        match size.iter().all(|&side| side <= SMALL) {
+            true => Self::CifarCosine,
+            false => Self::Imagenet,
+        }
+    }
 
     /// The preset's name.
     pub fn name(self) -> &'static str {
@@ -228,7 +243,8 @@ impl Preset {
         }
     }
 
-    /// The preset's numbers; see [`Recipe::with_epochs`] for a shorter run.
+    /// The preset's hyperparameters; [`Recipe::with_epochs`] makes a shorter or
+    /// longer run.
     pub fn recipe(self) -> Recipe {
         let small = Recipe {
             epochs: 15,
@@ -338,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_train_is_named() {
+    fn settings_out_of_range_are_named() {
         let good = Preset::CifarCosine.recipe();
         assert_eq!(good.check(), Ok(()));
         for (recipe, name) in [

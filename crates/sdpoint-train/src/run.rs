@@ -1,4 +1,4 @@
-//! A run from its plan or its checkpoint to its results.
+//! A run, from its plan or its checkpoint to its results.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,84 +6,147 @@ use std::time::Duration;
 
 use sdpoint_core::Weights;
 use sdpoint_data::Dataset;
-use sdpoint_engine::{Context, initial_weights};
+use sdpoint_engine::Context;
 
 use crate::checkpoint::{Checkpoint, Counters, DataDigest, EpochSums};
 use crate::error::TrainError;
 use crate::finish::Finished;
 use crate::folder;
 use crate::observer::Observer;
-use crate::plan::Plan;
+use crate::plan::TrainPlan;
 use crate::trainer::Trainer;
 
-/// Where and on what a run works. None of it changes what the run gives.
+/// Trains a [`TrainPlan`] in a folder, from which the run can be resumed.
+///
+/// Nothing here affects the results; all that does is in the plan.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use sdpoint_core::zoo;
+/// use sdpoint_data::{OpenOptions, Source, open_pair};
+/// use sdpoint_engine::Context;
+/// use sdpoint_train::{Run, Silent, TrainPlan};
+///
+/// let photos = Source::Folder("photos".into());
+/// let (train, test) = open_pair(&photos, &OpenOptions::default())?;
+/// let network = zoo::build("wrn16-4", train.classes().len())?;
+/// let plan = TrainPlan::new(network, &train)?.with_epochs(60);
+///
+/// let ctx = Arc::new(Context::new(None)?);
+/// let run = Run::new(&ctx, &train, &test, "runs/photos".as_ref());
+/// let outcome = run.start(plan, &mut Silent)?;
+/// for record in outcome.finished().expect("nothing stops it").evaluation.records {
+///     println!("{}: {} MACs, top-1 {:?}", record.instance, record.macs, record.top1);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Run<'a> {
-    /// Threads and instruction set.
+    /// The threads and the instruction set.
     pub ctx: &'a Arc<Context>,
-    /// The images to learn from.
+    /// The training images.
     pub train: &'a Dataset,
-    /// The images to measure on in the end.
+    /// The test images, on which instances are evaluated after training.
     pub test: &'a Dataset,
-    /// Where checkpoints, metrics and results go.
+    /// The folder for checkpoints, metrics and results.
     pub folder: &'a Path,
-    /// How long to go at most between two checkpoints; there is one after
-    /// every epoch in any case.
+    /// The longest time between two checkpoints. There is one after every
+    /// epoch in any case.
     pub checkpoint_every: Duration,
+    /// Whether a new run replaces an earlier one in the folder.
+    pub overwrite: bool,
 }
 
-/// A usual value of [`Run::checkpoint_every`]: ten minutes.
-pub const CHECKPOINT_EVERY: Duration = Duration::from_secs(600);
-
-/// How a run ended that met no error.
+/// How a run ended without an error.
 #[derive(Debug)]
 pub enum Outcome {
-    /// The model stands, with everything in the folder.
+    /// It is finished; the model and all other results are in the folder.
     Finished(Box<Finished>),
-    /// The observer stopped it; the checkpoint holds all steps done.
+    /// The observer stopped it; the checkpoint has all steps done.
     Stopped {
-        /// Steps done.
+        /// The number of steps done.
         step: u64,
-        /// Steps in all.
+        /// The number of steps of the whole run.
         steps: u64,
     },
 }
 
-impl Run<'_> {
-    /// Trains from the beginning, then calibrates, evaluates and writes the
-    /// results.
-    ///
-    /// # Errors
-    /// If the plan is not one that can be trained on this data, if the
-    /// folder already holds a run and `overwrite` is not set, if training
-    /// diverges, or if data or folder fail.
-    pub fn start(
-        &self,
-        plan: Plan,
-        overwrite: bool,
-        observer: &mut dyn Observer,
-    ) -> Result<Outcome, TrainError> {
-        let weights = initial_weights(&plan.trained()?, plan.seed);
-        self.start_from(plan, weights, overwrite, observer)
+impl Outcome {
+    /// The results, unless the observer stopped the run.
+    pub fn finished(self) -> Option<Finished> {
+        match self {
+            Self::Finished(finished) => Some(*finished),
+            Self::Stopped { .. } => None,
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    /// A run with a checkpoint at least every ten minutes, which does not
+    /// replace an earlier run.
+    pub fn new(
+        ctx: &'a Arc<Context>,
+        train: &'a Dataset,
+        test: &'a Dataset,
+        folder: &'a Path,
+    ) -> Self {
+        Self {
+            ctx,
+            train,
+            test,
+            folder,
+            checkpoint_every: Duration::from_secs(600),
+            overwrite: false,
+        }
     }
 
-    /// As [`Run::start`], from weights that [`fine_tune`](crate::fine_tune())
-    /// took from a model.
+    /// Sets the longest time between two checkpoints.
+    pub fn with_checkpoint_every(self, checkpoint_every: Duration) -> Self {
+        Self {
+            checkpoint_every,
+            ..self
+        }
+    }
+
+    /// Sets whether a new run replaces an earlier one in the folder.
+    pub fn with_overwrite(self, overwrite: bool) -> Self {
+        Self { overwrite, ..self }
+    }
+
+    /// Trains from random weights, then calibrates and evaluates all instances
+    /// and writes the results.
     ///
     /// # Errors
-    /// If the weights are another network's, and as [`Run::start`].
+    /// If the plan is invalid or does not fit the data, if the folder already
+    /// holds a run and [`Run::overwrite`] is not set, if training diverges, or
+    /// if images cannot be read or files cannot be written.
+    pub fn start(
+        &self,
+        plan: TrainPlan,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
+        let weights = plan.initial_weights()?;
+        self.start_from(plan, weights, observer)
+    }
+
+    /// As [`Run::start`], from the weights of a model; see
+    /// [`fine_tune`](crate::fine_tune()).
+    ///
+    /// # Errors
+    /// If the weights belong to another network, and as [`Run::start`].
     pub fn start_from(
         &self,
-        plan: Plan,
+        plan: TrainPlan,
         weights: Weights,
-        overwrite: bool,
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
         plan.check()?;
-        let trained = plan.trained()?;
-        if !weights.fit(&trained) {
+        let network = plan.trained_network()?;
+        if !weights.fit(&network) {
             return Err(TrainError::Plan(format!(
-                "the weights to start from are not those of {}",
+                "the initial weights are not those of {}",
                 plan.network.name()
             )));
         }
@@ -98,28 +161,28 @@ impl Run<'_> {
         };
         let checkpoint = Checkpoint {
             weights,
-            momentum: Weights::zeros(&trained),
+            momentum: Weights::zeros(&network),
             plan,
             counters,
         };
         self.check_data(&checkpoint)?;
-        // What is wrong with test images would show when all work is done.
+        // Faults of the test images would otherwise show only after training.
         self.test.check_classes()?;
-        let lock = folder::take(self.folder)?;
-        folder::clear(self.folder, overwrite)?;
-        // A run that is killed before its first checkpoint can be resumed
-        // too, and a folder that cannot be written to shows at once.
+        let lock = folder::lock(self.folder)?;
+        folder::clear(self.folder, self.overwrite)?;
+        // A run that is killed before its first checkpoint can be resumed too,
+        // and a folder that cannot be written to shows at once.
         let mut trainer = Trainer::new(*self, checkpoint, lock)?;
         trainer.save(observer)?;
         trainer.run(observer)
     }
 
-    /// Goes on from a checkpoint of the run in the folder. What comes of it
-    /// is, bit for bit, what the run would have given without interruption.
+    /// Resumes the run in the folder from its checkpoint. The results are the
+    /// same, bit for bit, as without the interruption.
     ///
-    /// Images that are not those of the run are refused, unless the digest is
-    /// taken out of the checkpoint's counters. Runs of older versions have
-    /// none; from here on they do.
+    /// If the images have changed since the run began, it is refused, unless
+    /// [`Counters::data`] is set to `None`. Checkpoints of version 1 have no
+    /// digest of the data; resuming adds one.
     ///
     /// # Errors
     /// If the data is not the run's, and as [`Run::start`].
@@ -137,11 +200,11 @@ impl Run<'_> {
         let (then, now) = (&checkpoint.counters.isa, self.ctx.isa().to_string());
         if *then != now {
             observer.note(&format!(
-                "The run began with {then} instructions and goes on with {now}: \
-                 the result will differ in rounding from that of an uninterrupted run."
+                "The run began with {then} instructions and continues with {now}: the result will \
+                 differ in rounding from that of an uninterrupted run."
             ));
         }
-        let lock = folder::take(self.folder)?;
+        let lock = folder::lock(self.folder)?;
         Trainer::new(*self, checkpoint, lock)?.run(observer)
     }
 
@@ -150,7 +213,7 @@ impl Run<'_> {
         let changed = |what: String| Err(TrainError::DataChanged(what));
         if self.train.len() != counters.images {
             return changed(format!(
-                "it has {} training images, and had {} when the run began",
+                "it has {} training images, but had {} when the run began",
                 self.train.len(),
                 counters.images
             ));
@@ -158,7 +221,7 @@ impl Run<'_> {
         for data in [self.train, self.test] {
             if data.classes() != plan.classes {
                 return changed(format!(
-                    "the {} images' classes are not those of the run",
+                    "the classes of the {} images are not those of the run",
                     data.split()
                 ));
             }
@@ -167,7 +230,7 @@ impl Run<'_> {
     }
 }
 
-/// Whether the images are those that the run began with.
+/// Checks that the images are those that the run began with.
 fn check_digest(then: &DataDigest, now: &DataDigest) -> Result<(), TrainError> {
     let differing = match (then.train == now.train, then.test == now.test) {
         (true, true) => return Ok(()),
@@ -176,7 +239,7 @@ fn check_digest(then: &DataDigest, now: &DataDigest) -> Result<(), TrainError> {
         (false, false) => "the training and the test images",
     };
     Err(TrainError::DataChanged(format!(
-        "{differing} are not those that it began with: some were added, removed, replaced, renamed \
-         or moved to another class"
+        "{differing} have changed since it began: some were added, removed, replaced, renamed or \
+         moved to another class"
     )))
 }

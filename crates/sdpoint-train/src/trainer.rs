@@ -4,33 +4,33 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sdpoint_core::{Instance, Network, Weights};
+use sdpoint_core::{Network, Weights};
 use sdpoint_data::{Batch, Epoch, Loader};
-use sdpoint_engine::{EngineError, Images, Sgd, StepOutcome, Target, TrainingEngine, softmax};
+use sdpoint_engine::{
+    EngineError, Images, Sgd, SgdStep, StepInput, StepOutcome, Target, TrainingEngine, softmax,
+};
 
-use crate::checkpoint::{Checkpoint, Counters};
-use crate::draw::Draws;
+use crate::checkpoint::Checkpoint;
+use crate::draw::InstanceSampler;
 use crate::error::TrainError;
 use crate::finish::finish;
 use crate::folder;
 use crate::measure::measure_full;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::observer::{Observer, Progress};
-use crate::plan::Plan;
 use crate::run::{Outcome, Run};
 
-/// A run while it goes on.
+/// A run in progress.
 pub(crate) struct Trainer<'a> {
     run: Run<'a>,
-    plan: Plan,
+    /// The state between two steps, as a checkpoint holds it.
+    state: Checkpoint,
     network: Arc<Network>,
-    draws: Draws,
+    sampler: InstanceSampler,
     engine: TrainingEngine,
     sgd: Sgd,
-    weights: Weights,
-    /// The mean gradients of a step in several instances.
+    /// The mean gradients of a step that trains several instances.
     mean: Weights,
-    counters: Counters,
     log: MetricsLog,
     smooth: Smooth,
     /// Step and time of the checkpoint on disk.
@@ -39,24 +39,19 @@ pub(crate) struct Trainer<'a> {
     _lock: File,
 }
 
+/// What one step trains on.
+struct Step<'a> {
+    batch: &'a Batch,
+    /// The instances, as indices into the sampler's.
+    instances: &'a [usize],
+    rate: f64,
+}
+
 impl<'a> Trainer<'a> {
-    pub(crate) fn new(
-        run: Run<'a>,
-        checkpoint: Checkpoint,
-        lock: File,
-    ) -> Result<Self, TrainError> {
+    pub(crate) fn new(run: Run<'a>, state: Checkpoint, lock: File) -> Result<Self, TrainError> {
         folder::sweep(run.folder)?;
-        let Checkpoint {
-            plan,
-            counters,
-            weights,
-            momentum,
-        } = checkpoint;
-        let network = Arc::new(plan.trained()?);
-        let recipe = &plan.recipe;
-        let options = recipe.sgd_options();
-        let mut sgd = Sgd::new(&network, options);
-        sgd.set_momentum(momentum);
+        let plan = &state.plan;
+        let network = Arc::new(plan.trained_network()?);
         let mut engine = TrainingEngine::new(run.ctx.clone(), network.clone());
         if plan.exits {
             engine = engine.with_classifiers(network.classes() / plan.classes.len());
@@ -64,69 +59,67 @@ impl<'a> Trainer<'a> {
         if let Some(noise) = plan.noise() {
             engine = engine.with_noise(noise, plan.seed);
         }
+        let step = state.counters.step;
         Ok(Self {
-            draws: plan.draws()?,
+            sampler: plan.sampler()?,
+            sgd: Sgd::new(&network, plan.recipe.sgd_options()),
             mean: Weights::zeros(&network),
             engine,
-            log: MetricsLog::open(&run.folder.join(folder::METRICS), counters.step)?,
-            saved: (counters.step, Instant::now()),
+            log: MetricsLog::open(&run.folder.join(folder::METRICS), step)?,
+            saved: (step, Instant::now()),
             smooth: Smooth::default(),
             run,
-            plan,
             network,
-            sgd,
-            weights,
-            counters,
+            state,
             _lock: lock,
         })
     }
 
-    /// Trains to the end, unless stopped, and turns the weights into results.
+    /// Trains to the end unless stopped, and writes the results.
     pub(crate) fn run(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let steps = self.steps();
         let stopped = |step| Ok(Outcome::Stopped { step, steps });
         if !self.train(observer)? {
-            return stopped(self.counters.step);
+            return stopped(self.state.counters.step);
         }
-        let drawn = self.draws.instances().zip(self.counters.drawn).collect();
-        match finish(
-            &self.run,
-            &self.plan,
-            &self.network,
-            self.weights,
-            drawn,
-            observer,
-        ) {
+        let Checkpoint {
+            plan,
+            counters,
+            weights,
+            ..
+        } = self.state;
+        let drawn = self.sampler.instances().zip(counters.drawn).collect();
+        match finish(&self.run, &plan, &self.network, weights, drawn, observer) {
             Err(TrainError::Stopped) => stopped(steps),
             finished => Ok(Outcome::Finished(Box::new(finished?))),
         }
     }
 
-    /// Steps in all.
+    /// The number of steps of the whole run.
     fn steps(&self) -> u64 {
-        (self.plan.recipe.epochs * self.counters.steps_per_epoch) as u64
+        (self.state.plan.recipe.epochs * self.state.counters.steps_per_epoch) as u64
     }
 
     fn rate(&self, step: u64) -> f64 {
-        let recipe = &self.plan.recipe;
-        recipe.rate_at(step as usize, self.counters.steps_per_epoch)
+        let recipe = &self.state.plan.recipe;
+        recipe.rate_at(step as usize, self.state.counters.steps_per_epoch)
     }
 
-    /// The epoch of the next step, and its place there.
-    fn place(&self) -> (usize, usize) {
-        let step = self.counters.step as usize;
-        let an_epoch = self.counters.steps_per_epoch;
+    /// The epoch of the next step, and its index there.
+    fn position(&self) -> (usize, usize) {
+        let step = self.state.counters.step as usize;
+        let an_epoch = self.state.counters.steps_per_epoch;
         (step / an_epoch, step % an_epoch)
     }
 
-    /// Takes all steps that are left. False if the observer stopped it.
+    /// Takes the remaining steps. Returns false if the observer stopped it.
     fn train(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
         let mut loader = None;
-        while self.counters.step < self.steps() {
-            let (epoch, place) = self.place();
+        while self.state.counters.step < self.steps() {
+            let (epoch, index) = self.position();
             let batches = match &mut loader {
                 Some(batches) => batches,
-                None => loader.insert(self.batches(epoch, place)?),
+                None => loader.insert(self.batches(epoch, index)?),
             };
             let start = Instant::now();
             let batch = batches
@@ -136,23 +129,26 @@ impl<'a> Trainer<'a> {
             let last = batches.left() == 0;
             if last {
                 // The next epoch's first batches are prepared during the last step.
-                let more = epoch + 1 < self.plan.recipe.epochs;
+                let more = epoch + 1 < self.state.plan.recipe.epochs;
                 loader = more.then(|| self.batches(epoch + 1, 0)).transpose()?;
             }
-            let drawn = self.draws.of_step(self.counters.step);
-            let (instance, _) = self.draws.probabilities()[drawn[0]];
-            let rate = self.rate(self.counters.step);
-            let outcome = self.step(&batch, &drawn, rate as f32)?;
+            let instances = self.sampler.of_step(self.state.counters.step);
+            let step = Step {
+                batch: &batch,
+                instances: &instances,
+                rate: self.rate(self.state.counters.step),
+            };
+            let outcome = self.step(&step)?;
             if !outcome.loss.is_finite() {
-                return Err(self.diverged("the loss", self.counters.step));
+                return Err(self.diverged("the loss", self.state.counters.step));
             }
-            self.count(&outcome, batch.len(), &drawn, [start.elapsed(), waited]);
-            observer.step(&self.progress(epoch, instance, rate, outcome.loss));
+            self.count(&step, &outcome, [start.elapsed(), waited]);
+            observer.step(&self.progress(&step, epoch, outcome.loss));
 
             let stop = observer.stop_requested();
             if last {
                 self.check_weights()?;
-                self.end_epoch(epoch, rate, observer)?;
+                self.end_epoch(epoch, step.rate, observer)?;
             }
             if last || stop || self.saved.1.elapsed() >= self.run.checkpoint_every {
                 self.save(observer)?;
@@ -164,42 +160,47 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
-    /// Moves the weights by a batch in these instances. Of several, the first
-    /// learns from the labels and the others from its predictions, as far as
-    /// the plan says, and the mean of their gradients counts.
+    /// Updates the weights. Of several instances, the first learns from the
+    /// labels and the others from a mixture of labels and its predictions; the
+    /// update follows the mean of their gradients.
     ///
-    /// Gives what came of the first instance, or of the first whose loss is
-    /// not finite; the weights stay as they are then.
-    fn step(
-        &mut self,
-        batch: &Batch,
-        places: &[usize],
-        rate: f32,
-    ) -> Result<StepOutcome, EngineError> {
+    /// Returns the outcome of the first instance, or of the first whose loss is
+    /// not finite, in which case the weights are unchanged.
+    fn step(&mut self, step: &Step<'_>) -> Result<StepOutcome, EngineError> {
+        let Checkpoint {
+            plan,
+            counters,
+            weights,
+            momentum,
+        } = &mut self.state;
         let images = Images {
-            data: &batch.images,
-            batch: batch.len(),
-            size: batch.size,
+            data: &step.batch.images,
+            batch: step.batch.len(),
+            size: step.batch.size,
         };
-        self.engine.set_noise_step(self.counters.step);
+        let distill = plan.distill as f32;
+        self.engine.set_noise_step(counters.step);
         let mut first = None;
         let mut predictions = Vec::new();
-        for &place in places {
-            let (instance, _) = self.draws.probabilities()[place];
-            let distill = self.plan.distill as f32;
+        for &index in step.instances {
             let target = Target {
-                labels: &batch.labels,
-                smoothing: self.plan.recipe.label_smoothing as f32,
+                labels: &step.batch.labels,
+                smoothing: plan.recipe.label_smoothing as f32,
                 soft: (first.is_some() && distill > 0.0).then_some((&predictions[..], distill)),
             };
-            let outcome = self
-                .engine
-                .step_towards(&self.weights, images, target, instance)?;
+            let outcome = self.engine.step(StepInput {
+                weights,
+                images,
+                target,
+                instance: self.sampler.instance(index),
+            })?;
             if !outcome.loss.is_finite() {
                 return Ok(outcome);
             }
-            if places.len() > 1 {
-                self.add_to_mean(first.is_none(), places.len());
+            if step.instances.len() > 1 {
+                let share = 1.0 / step.instances.len() as f32;
+                let gradients = self.engine.gradients();
+                add_to_mean(&mut self.mean, gradients, share, first.is_none());
             }
             if first.is_none() {
                 predictions = self.engine.logits().to_vec();
@@ -207,54 +208,46 @@ impl<'a> Trainer<'a> {
                 first = Some(outcome);
             }
         }
-        let gradients = match places.len() {
+        let gradients = match step.instances.len() {
             1 => self.engine.gradients(),
             _ => &self.mean,
         };
-        self.sgd
-            .step(self.run.ctx, &mut self.weights, gradients, rate);
-        Ok(first.expect("a step has at least one instance"))
-    }
-
-    /// Makes the last gradients a part of the mean of `count`, the first part
-    /// of a new mean if `fresh`.
-    fn add_to_mean(&mut self, fresh: bool, count: usize) {
-        let part = 1.0 / count as f32;
-        let all = std::iter::zip(&mut self.mean.0, &self.engine.gradients().0);
-        for (mean, gradient) in all.flat_map(|(mean, gradient)| std::iter::zip(mean, gradient)) {
-            *mean = part * gradient + if fresh { 0.0 } else { *mean };
-        }
+        let update = SgdStep {
+            weights,
+            momentum,
+            gradients,
+            rate: step.rate as f32,
+        };
+        self.sgd.step(self.run.ctx, update);
+        Ok(first.expect("a step trains at least one instance"))
     }
 
     fn batches(&self, epoch: usize, first_batch: usize) -> Result<Loader, TrainError> {
         let which = Epoch {
-            seed: self.plan.seed,
+            seed: self.state.plan.seed,
             number: epoch as u64,
             first_batch,
         };
         Ok(Loader::train_mixed(
             self.run.train,
-            &self.plan.training_sizes(),
-            self.plan.recipe.batch_size,
+            &self.state.plan.training_sizes(),
+            self.state.plan.recipe.batch_size,
             self.run.ctx.threads(),
             which,
         )?)
     }
 
-    /// Notes a step that was done.
-    fn count(
-        &mut self,
-        outcome: &StepOutcome,
-        images: usize,
-        drawn: &[usize],
-        times: [Duration; 2],
-    ) {
-        self.counters.step += 1;
-        let sums = &mut self.counters.epoch;
-        sums.drawn.resize(self.counters.drawn.len(), 0);
-        for &place in drawn {
-            self.counters.drawn[place] += 1;
-            sums.drawn[place] += 1;
+    /// Counts a finished step, which took `times[0]` in all, `times[1]` of that
+    /// waiting for data.
+    fn count(&mut self, step: &Step<'_>, outcome: &StepOutcome, times: [Duration; 2]) {
+        let images = step.batch.len();
+        let counters = &mut self.state.counters;
+        counters.step += 1;
+        let sums = &mut counters.epoch;
+        sums.drawn.resize(counters.drawn.len(), 0);
+        for &index in step.instances {
+            counters.drawn[index] += 1;
+            sums.drawn[index] += 1;
         }
         sums.images += images as u64;
         sums.loss += outcome.loss * images as f64;
@@ -265,15 +258,15 @@ impl<'a> Trainer<'a> {
             .add(outcome.loss, outcome.correct as f64 / images as f64);
     }
 
-    fn progress(&self, epoch: usize, instance: Instance, rate: f64, loss: f64) -> Progress {
-        let sums = &self.counters.epoch;
+    fn progress(&self, step: &Step<'_>, epoch: usize, loss: f64) -> Progress {
+        let sums = &self.state.counters.epoch;
         Progress {
             epoch,
-            epochs: self.plan.recipe.epochs,
-            step: self.counters.step,
+            epochs: self.state.plan.recipe.epochs,
+            step: self.state.counters.step,
             steps: self.steps(),
-            instance,
-            rate,
+            instance: self.sampler.instance(step.instances[0]),
+            rate: step.rate,
             loss,
             smooth_loss: self.smooth.loss,
             smooth_accuracy: self.smooth.accuracy,
@@ -282,29 +275,30 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Writes the epoch's line of metrics and starts new sums.
+    /// Writes the epoch's metrics and resets its sums.
     fn end_epoch(
         &mut self,
         epoch: usize,
         rate: f64,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let every = self.plan.measure_every;
+        let every = self.state.plan.measure_every;
         let due = every > 0 && (epoch + 1).is_multiple_of(every);
-        let measure = || measure_full(&self.run, &self.plan, &self.network, &self.weights);
+        let Checkpoint { plan, weights, .. } = &self.state;
+        let measure = || measure_full(&self.run, plan, &self.network, weights);
         let full = due.then(measure).transpose()?;
-        let sums = std::mem::take(&mut self.counters.epoch);
+        let sums = std::mem::take(&mut self.state.counters.epoch);
         let images = sums.images as f64;
         let metrics = EpochMetrics {
             epoch: epoch + 1,
-            step: self.counters.step,
+            step: self.state.counters.step,
             train_loss: sums.loss / images,
             train_accuracy: sums.correct as f64 / images,
             rate,
             seconds: sums.seconds,
             images_per_second: images / sums.seconds,
             data_wait_seconds: sums.data_wait_seconds,
-            drawn: self.draws.instances().zip(sums.drawn).collect(),
+            drawn: self.sampler.instances().zip(sums.drawn).collect(),
             full,
         };
         self.log.append(&metrics)?;
@@ -312,30 +306,27 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Writes a checkpoint, if the weights are worth it.
+    /// Writes a checkpoint.
+    ///
+    /// # Errors
+    /// If a weight is not finite, and if the file cannot be written.
     pub(crate) fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.check_weights()?;
-        Checkpoint::write(
-            self.run.folder,
-            &self.plan,
-            &self.counters,
-            &self.weights,
-            self.sgd.momentum(),
-        )?;
-        self.saved = (self.counters.step, Instant::now());
-        observer.checkpoint(self.counters.step);
+        self.state.write(self.run.folder)?;
+        self.saved = (self.state.counters.step, Instant::now());
+        observer.checkpoint(self.state.counters.step);
         Ok(())
     }
 
-    /// The loss is taken before the step, so that the last step may have
-    /// ruined the weights unseen.
+    /// Checks that the weights are finite: the loss is computed before the
+    /// update, so it does not show what the last update did.
     fn check_weights(&self) -> Result<(), TrainError> {
         let finite = |weights: &Weights| weights.0.iter().flatten().all(|v| v.is_finite());
-        if finite(&self.weights) && finite(self.sgd.momentum()) {
+        if finite(&self.state.weights) && finite(&self.state.momentum) {
             Ok(())
         } else {
-            // What the last step did; at step 0, what was given.
-            Err(self.diverged("a weight", self.counters.step.saturating_sub(1)))
+            // The fault of the last step, or at step 0 of the initial weights.
+            Err(self.diverged("a weight", self.state.counters.step.saturating_sub(1)))
         }
     }
 
@@ -343,15 +334,23 @@ impl<'a> Trainer<'a> {
         TrainError::Diverged {
             what,
             step,
-            epoch: step as usize / self.counters.steps_per_epoch,
-            instance: self.draws.probabilities()[self.draws.at(step)].0,
+            epoch: step as usize / self.state.counters.steps_per_epoch,
+            instance: self.sampler.instance(self.sampler.draw(step)),
             rate: self.rate(step),
             kept: self.saved.0,
         }
     }
 }
 
-/// Running means that follow the last fifty steps or so.
+/// Adds a share of gradients to a mean, which starts anew with the first.
+fn add_to_mean(mean: &mut Weights, gradients: &Weights, share: f32, first: bool) {
+    let all = std::iter::zip(&mut mean.0, &gradients.0);
+    for (mean, gradient) in all.flat_map(|(mean, gradient)| std::iter::zip(mean, gradient)) {
+        *mean = share * gradient + if first { 0.0 } else { *mean };
+    }
+}
+
+/// Running means over about the last fifty steps.
 #[derive(Debug, Default)]
 struct Smooth {
     steps: f64,

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sdpoint_core::{Instance, Model, Preprocessing, Ratio, TrainTransform, zoo};
+use sdpoint_core::{
+    Combination, Instance, Model, Preprocessing, Ratio, TrainTransform, Weights, zoo,
+};
 use sdpoint_data::{Dataset, Epoch, Loader, OpenOptions, Source, open_pair};
 use sdpoint_engine::{
-    Context, Images, NormSource, Sgd, Target, TrainingEngine, initial_weights, softmax,
+    Context, Images, NormSource, Sgd, SgdStep, StepInput, Target, TrainingEngine, initial_weights,
+    softmax,
 };
 use sdpoint_train::{
-    CHECKPOINT_EVERY, Checkpoint, Draw, EpochMetrics, Feed, Finished, Method, Observer, Outcome,
-    Plan, Preset, Progress, Recipe, Run, Silent, TrainError, calibrate, evaluate, folder,
+    CalibrateOptions, Checkpoint, EpochMetrics, EvaluateOptions, Feed, Finished, FitOptions, Init,
+    Method, Observer, Outcome, Preset, Progress, Run, Silent, TrainError, TrainPlan, Trained,
+    calibrate, calibrate_model, evaluate, fine_tune, fit_combinations, folder,
 };
 
 /// Steps in an epoch of [`plan`] on [`data`]: six full ones and a rest.
@@ -28,39 +32,27 @@ fn data() -> (Dataset, Dataset) {
     open_pair(&Source::Shapes, &options).unwrap()
 }
 
-fn plan(data: &Dataset) -> Plan {
-    let recipe = Preset::CifarCosine.recipe().with_epochs(3);
-    Plan {
-        data: "shapes".into(),
-        train_images: None,
-        image_key: None,
-        label_key: None,
-        network: zoo::build("preresnet8", data.classes().len()).unwrap(),
-        init: None,
-        classes: data.classes().to_vec(),
-        preprocessing: Preprocessing {
-            train: TrainTransform::PadCrop {
-                padding: 2,
-                flip: true,
-            },
-            ..Preprocessing::new([16, 16], vec![0.5; 3], vec![0.25; 3])
+fn plan(data: &Dataset) -> TrainPlan {
+    let network = zoo::build("preresnet8", data.classes().len()).unwrap();
+    let preprocessing = Preprocessing {
+        train: TrainTransform::PadCrop {
+            padding: 2,
+            flip: true,
         },
-        recipe: Recipe {
-            batch_size: 16,
-            ..recipe
-        },
-        method: Method::SdPoint,
-        draw: Draw::Uniform,
-        distill: 0.0,
-        dropout: 0.0,
-        stochastic_depth: 0.0,
-        scales: Vec::new(),
-        exits: false,
-        measure_every: 0,
-        ratios: Ratio::DEFAULT.to_vec(),
-        seed: 5,
-        calibration_images: 48,
-    }
+        ..Preprocessing::new([16, 16], vec![0.5; 3], vec![0.25; 3])
+    };
+    let mut plan = TrainPlan::with_preprocessing(network, data, preprocessing)
+        .with_recipe(Preset::CifarCosine.recipe().with_epochs(3))
+        .with_seed(5);
+    plan.recipe.batch_size = 16;
+    plan.calibration_images = 48;
+    plan
+}
+
+/// A plan with another setting or two.
+fn changed(mut plan: TrainPlan, change: impl FnOnce(&mut TrainPlan)) -> TrainPlan {
+    change(&mut plan);
+    plan
 }
 
 fn context(threads: usize) -> Arc<Context> {
@@ -85,22 +77,16 @@ impl Bench {
     }
 
     fn run<'a>(&'a self, folder: &'a Path) -> Run<'a> {
-        Run {
-            ctx: &self.ctx,
-            train: &self.train,
-            test: &self.test,
-            folder,
-            checkpoint_every: CHECKPOINT_EVERY,
-        }
+        Run::new(&self.ctx, &self.train, &self.test, folder)
     }
 
-    fn plan(&self) -> Plan {
+    fn plan(&self) -> TrainPlan {
         plan(&self.train)
     }
 
     /// A run from beginning to end.
-    fn finish(&self, plan: Plan, folder: &Path) -> Finished {
-        finished(self.run(folder).start(plan, false, &mut Silent))
+    fn finish(&self, plan: TrainPlan, folder: &Path) -> Finished {
+        finished(self.run(folder).start(plan, &mut Silent))
     }
 }
 
@@ -228,11 +214,7 @@ fn neither_threads_nor_repetition_change_a_bit() {
     }
     let bench = Bench::new(1);
     let folder = tempfile::tempdir().unwrap();
-    let other = Plan {
-        seed: 6,
-        ..bench.plan()
-    };
-    bench.finish(other, folder.path());
+    bench.finish(bench.plan().with_seed(6), folder.path());
     assert!(first.unwrap() != results(folder.path()), "another seed");
 }
 
@@ -244,7 +226,7 @@ fn a_run_stopped_anywhere_goes_on_as_if_nothing_had_happened() {
 
     let folder = tempfile::tempdir().unwrap();
     let run = bench.run(folder.path());
-    let mut outcome = run.start(bench.plan(), false, &mut StopAt::step(1));
+    let mut outcome = run.start(bench.plan(), &mut StopAt::step(1));
     for (at, next) in [
         (1, 4),
         (4, AN_EPOCH),
@@ -281,7 +263,7 @@ fn a_crash_costs_the_steps_since_the_checkpoint_and_nothing_else() {
     // third on disk and half a file written aside.
     let other = tempfile::tempdir().unwrap();
     let run = bench.run(other.path());
-    run.start(bench.plan(), false, &mut StopAt::step(AN_EPOCH + 2))
+    run.start(bench.plan(), &mut StopAt::step(AN_EPOCH + 2))
         .unwrap();
     let lines = fs::read_to_string(folder.path().join(folder::METRICS)).unwrap();
     fs::write(
@@ -307,11 +289,10 @@ fn divergence_stops_the_run_and_spares_the_checkpoint() {
     let mut plan = bench.plan();
     plan.recipe.rate = 1e30;
     plan.recipe.warm_up = 0.0;
-    let run = Run {
-        checkpoint_every: Duration::ZERO,
-        ..bench.run(folder.path())
-    };
-    let error = run.start(plan, false, &mut Silent).unwrap_err();
+    let run = bench
+        .run(folder.path())
+        .with_checkpoint_every(Duration::ZERO);
+    let error = run.start(plan, &mut Silent).unwrap_err();
     let TrainError::Diverged { step, kept, .. } = error else {
         panic!("{error}");
     };
@@ -350,14 +331,11 @@ fn checkpoints_come_as_often_as_asked() {
         (Duration::MAX, vec![0, 7]),
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run {
-            checkpoint_every: every,
-            ..bench.run(folder.path())
-        };
+        let run = bench.run(folder.path()).with_checkpoint_every(every);
         let mut plan = bench.plan();
         plan.recipe = plan.recipe.with_epochs(1);
         let mut count = Count(Vec::new());
-        finished(run.start(plan, false, &mut count));
+        finished(run.start(plan, &mut count));
         assert_eq!(count.0, expected);
     }
 }
@@ -367,12 +345,13 @@ fn a_folder_with_a_run_is_not_overwritten_by_accident() {
     let bench = Bench::new(2);
     let folder = tempfile::tempdir().unwrap();
     let run = bench.run(folder.path());
-    run.start(bench.plan(), false, &mut StopAt::step(1))
-        .unwrap();
-    let error = run.start(bench.plan(), false, &mut Silent).unwrap_err();
+    run.start(bench.plan(), &mut StopAt::step(1)).unwrap();
+    let error = run.start(bench.plan(), &mut Silent).unwrap_err();
     assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
     assert_eq!(Checkpoint::read(folder.path()).unwrap().counters.step, 1);
-    run.start(bench.plan(), true, &mut StopAt::step(2)).unwrap();
+    run.with_overwrite(true)
+        .start(bench.plan(), &mut StopAt::step(2))
+        .unwrap();
     assert_eq!(Checkpoint::read(folder.path()).unwrap().counters.step, 2);
 }
 
@@ -381,13 +360,9 @@ fn a_run_does_not_go_on_with_other_data() {
     let bench = Bench::new(2);
     let folder = tempfile::tempdir().unwrap();
     let run = bench.run(folder.path());
-    run.start(bench.plan(), false, &mut StopAt::step(1))
-        .unwrap();
+    run.start(bench.plan(), &mut StopAt::step(1)).unwrap();
     let fewer = bench.train.select(&(0..90).collect::<Vec<_>>()).unwrap();
-    let other = Run {
-        train: &fewer,
-        ..run
-    };
+    let other = Run::new(&bench.ctx, &fewer, &bench.test, folder.path());
     let checkpoint = Checkpoint::read(folder.path()).unwrap();
     let error = other.resume(checkpoint, &mut Silent).unwrap_err();
     assert!(
@@ -397,26 +372,22 @@ fn a_run_does_not_go_on_with_other_data() {
 }
 
 /// Everything that a plan can ask for at once.
-fn elaborate(bench: &Bench) -> Plan {
-    Plan {
-        method: Method::Sandwich,
-        distill: 0.75,
-        dropout: 0.2,
-        stochastic_depth: 0.3,
-        scales: vec![[12, 12]],
-        measure_every: 2,
-        ..bench.plan()
-    }
+fn elaborate(bench: &Bench) -> TrainPlan {
+    let mut plan = bench.plan().with_method(Method::Sandwich);
+    plan.distill = 0.75;
+    plan.dropout = 0.2;
+    plan.stochastic_depth = 0.3;
+    plan.scales = vec![[12, 12]];
+    plan.measure_every = 2;
+    plan
 }
 
 #[test]
 fn early_exits_leave_models_that_share_their_layers() {
     let bench = Bench::new(2);
-    let plan = Plan {
-        method: Method::Plain,
-        exits: true,
-        ..bench.plan()
-    };
+    let plan = changed(bench.plan().with_method(Method::Plain), |plan| {
+        plan.exits = true
+    });
     let whole = tempfile::tempdir().unwrap();
     let trained = bench.finish(plan.clone(), whole.path());
     assert_eq!(trained.model.network, plan.network);
@@ -439,8 +410,7 @@ fn early_exits_leave_models_that_share_their_layers() {
 
     let folder = tempfile::tempdir().unwrap();
     let run = bench.run(folder.path());
-    run.start(plan.clone(), false, &mut StopAt::step(10))
-        .unwrap();
+    run.start(plan.clone(), &mut StopAt::step(10)).unwrap();
     let checkpoint = Checkpoint::read(folder.path()).unwrap();
     finished_run(
         run.resume(checkpoint, &mut Silent),
@@ -448,25 +418,16 @@ fn early_exits_leave_models_that_share_their_layers() {
         folder.path(),
     );
     // Another run in the folder leaves no exit of this one.
-    let other = bench.run(folder.path());
-    let plain = Plan {
-        exits: false,
-        ..plan.clone()
-    };
-    finished(other.start(plain, true, &mut Silent));
+    let other = bench.run(folder.path()).with_overwrite(true);
+    let plain = changed(plan.clone(), |plan| plan.exits = false);
+    finished(other.start(plain, &mut Silent));
     assert!(!folder.path().join(folder::exit(1)).exists());
 
     for refused in [
-        Plan {
-            method: Method::SdPoint,
-            ..plan.clone()
-        },
-        Plan {
-            measure_every: 1,
-            ..plan
-        },
+        plan.clone().with_method(Method::SdPoint),
+        changed(plan, |plan| plan.measure_every = 1),
     ] {
-        let error = run.start(refused, true, &mut Silent).unwrap_err();
+        let error = other.start(refused, &mut Silent).unwrap_err();
         assert!(error.to_string().contains("exits"), "{error}");
     }
 }
@@ -491,8 +452,7 @@ fn variants_of_training_depend_on_their_plan_alone() {
     let bench = Bench::new(3);
     let folder = tempfile::tempdir().unwrap();
     let run = bench.run(folder.path());
-    run.start(elaborate(&bench), false, &mut StopAt::step(10))
-        .unwrap();
+    run.start(elaborate(&bench), &mut StopAt::step(10)).unwrap();
     let checkpoint = Checkpoint::read(folder.path()).unwrap();
     assert_eq!(checkpoint.plan, elaborate(&bench));
     finished_run(
@@ -503,7 +463,7 @@ fn variants_of_training_depend_on_their_plan_alone() {
 
     // Each of them changes the run.
     let whole = results(whole.path());
-    let without: [fn(&mut Plan); 5] = [
+    let without: [fn(&mut TrainPlan); 5] = [
         |plan| (plan.method, plan.distill) = (Method::SdPoint, 0.0),
         |plan| plan.distill = 0.0,
         |plan| plan.dropout = 0.0,
@@ -529,11 +489,12 @@ fn finished_run(outcome: Result<Outcome, TrainError>, expected: &Path, folder: &
 fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
     let bench = Bench::new(1);
     let mut plan = bench.plan();
-    (plan.method, plan.distill) = (Method::Sandwich, 1.0);
+    plan = plan.with_method(Method::Sandwich);
+    assert_eq!(plan.distill, 1.0);
     let folder = tempfile::tempdir().unwrap();
     bench
         .run(folder.path())
-        .start(plan.clone(), false, &mut StopAt::step(1))
+        .start(plan.clone(), &mut StopAt::step(1))
         .unwrap();
 
     let first = Epoch {
@@ -551,17 +512,21 @@ fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
     let network = Arc::new(plan.network.clone());
     let mut engine = TrainingEngine::new(bench.ctx.clone(), network.clone());
     let mut weights = initial_weights(&network, plan.seed);
-    let draws = plan.draws().unwrap();
-    let instances: Vec<Instance> = draws
+    let sampler = plan.sampler().unwrap();
+    let instances: Vec<Instance> = sampler
         .of_step(0)
         .iter()
-        .map(|&place| draws.probabilities()[place].0)
+        .map(|&index| sampler.probabilities()[index].0)
         .collect();
     assert!(instances.len() >= 2 && instances[0] == Instance::Full);
     let labels = Target::labels(&batch.labels);
-    engine
-        .step_towards(&weights, images, labels, Instance::Full)
-        .unwrap();
+    let step = StepInput {
+        weights: &weights,
+        images,
+        target: labels,
+        instance: Instance::Full,
+    };
+    engine.step(step).unwrap();
     let mut teacher = engine.logits().to_vec();
     softmax(&mut teacher, network.classes());
     let mut mean = engine.gradients().clone();
@@ -570,9 +535,12 @@ fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
             soft: Some((&teacher, 1.0)),
             ..labels
         };
-        engine
-            .step_towards(&weights, images, target, instance)
-            .unwrap();
+        let step = StepInput {
+            target,
+            instance,
+            ..step
+        };
+        engine.step(step).unwrap();
         for (mean, gradient) in mean.0.iter_mut().zip(&engine.gradients().0) {
             for (mean, gradient) in mean.iter_mut().zip(gradient) {
                 *mean += gradient;
@@ -585,7 +553,13 @@ fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
     let recipe = &plan.recipe;
     let options = recipe.sgd_options();
     let rate = recipe.rate_at(0, AN_EPOCH as usize) as f32;
-    Sgd::new(&network, options).step(&bench.ctx, &mut weights, &mean, rate);
+    let step = SgdStep {
+        weights: &mut weights,
+        momentum: &mut Weights::zeros(&network),
+        gradients: &mean,
+        rate,
+    };
+    Sgd::new(&network, options).step(&bench.ctx, step);
     let trained = Checkpoint::read(folder.path()).unwrap().weights;
     for (got, expected) in trained.0.iter().flatten().zip(weights.0.iter().flatten()) {
         assert!(
@@ -601,37 +575,19 @@ fn plans_whose_parts_do_not_fit_are_refused_before_anything_is_written() {
     let parent = tempfile::tempdir().unwrap();
     let folder = parent.path().join("run");
     let plan = bench.plan();
-    let classes = Plan {
-        network: zoo::build("preresnet8", 7).unwrap(),
-        ..plan.clone()
-    };
-    let names = Plan {
-        classes: vec!["x".into(); 10],
-        ..plan.clone()
-    };
-    let with = |change: &dyn Fn(&mut Plan)| {
-        let mut plan = plan.clone();
-        change(&mut plan);
-        plan
-    };
-    let mut size = plan.clone();
-    size.preprocessing.size = [0, 16];
-    let mut epochs = plan.clone();
-    epochs.recipe.epochs = 0;
+    let with = |change: &dyn Fn(&mut TrainPlan)| changed(plan.clone(), change);
+    let seven = zoo::build("preresnet8", 7).unwrap();
     for (plan, word) in [
-        (classes, "7"),
-        (names, "classes"),
-        (size, "0×16"),
-        (epochs, "epochs"),
+        (with(&|plan| plan.network = seven.clone()), "7"),
+        (with(&|plan| plan.classes = vec!["x".into(); 10]), "classes"),
+        (with(&|plan| plan.preprocessing.size = [0, 16]), "0×16"),
+        (with(&|plan| plan.recipe.epochs = 0), "epochs"),
         (with(&|plan| plan.dropout = 1.0), "dropout"),
         (with(&|plan| plan.stochastic_depth = f64::NAN), "depth"),
         (with(&|plan| plan.distill = 0.5), "sandwich"),
         (with(&|plan| plan.scales = vec![[16, 0]]), "16×0"),
     ] {
-        let error = bench
-            .run(&folder)
-            .start(plan, false, &mut Silent)
-            .unwrap_err();
+        let error = bench.run(&folder).start(plan, &mut Silent).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
     }
     assert!(!folder.exists());
@@ -686,32 +642,20 @@ fn a_trained_model_gets_new_instances_without_training() {
         batch_size: 16,
     };
     let (ctx, weights) = (&bench.ctx, &model.weights);
-    let statistics = calibrate(
-        ctx,
-        &network,
-        weights,
-        &instances,
-        feed(&bench.train),
-        48,
-        5,
-        &mut Silent,
-    )
-    .unwrap();
+    let options = CalibrateOptions::new(&instances)
+        .with_images(48)
+        .with_seed(5);
+    let train = feed(&bench.train);
+    let statistics = calibrate(ctx, &network, weights, train, options, &mut Silent).unwrap();
     assert!(statistics.own(Instance::Full) == model.statistics.own(Instance::Full));
+    let trained = Trained {
+        network: &network,
+        weights,
+        statistics: &statistics,
+    };
     let evaluated = |norms| {
-        let feed = feed(&bench.test);
-        evaluate(
-            ctx,
-            &network,
-            weights,
-            &statistics,
-            &instances,
-            &[],
-            norms,
-            feed,
-            &mut Silent,
-        )
-        .unwrap()
+        let options = EvaluateOptions::new(&instances).with_norms(norms);
+        evaluate(ctx, trained, feed(&bench.test), options, &mut Silent).unwrap()
     };
     let own = evaluated(NormSource::Own);
     assert_eq!(own.images, 40);
@@ -728,8 +672,7 @@ fn other_images_are_refused_when_a_run_goes_on() {
     let bench = Bench::new(2);
     let folder = tempfile::tempdir().unwrap();
     let run = bench.run(folder.path());
-    run.start(bench.plan(), false, &mut StopAt::step(3))
-        .unwrap();
+    run.start(bench.plan(), &mut StopAt::step(3)).unwrap();
     let checkpoint = || Checkpoint::read(folder.path()).unwrap();
 
     let options = |seed, test| OpenOptions {
@@ -744,11 +687,7 @@ fn other_images_are_refused_when_a_run_goes_on() {
         ((other(1, 40).0, other(0, 40).1), "the training images"),
         ((other(0, 40).0, other(0, 50).1), "the test images"),
     ] {
-        let run = Run {
-            train: &changed.0,
-            test: &changed.1,
-            ..run
-        };
+        let run = Run::new(&bench.ctx, &changed.0, &changed.1, folder.path());
         let error = run.resume(checkpoint(), &mut Silent).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, TrainError::DataChanged(_)), "{text}");
@@ -756,14 +695,125 @@ fn other_images_are_refused_when_a_run_goes_on() {
     }
     // A run of an older version has no digest; once it went on, it has one.
     let changed = other(1, 40);
-    let other = Run {
-        train: &changed.0,
-        test: &changed.1,
-        ..run
-    };
+    let other = Run::new(&bench.ctx, &changed.0, &changed.1, folder.path());
     let mut older = checkpoint();
     older.counters.data = None;
     other.resume(older, &mut StopAt::step(4)).unwrap();
     assert!(run.resume(checkpoint(), &mut Silent).is_err());
     assert!(other.resume(checkpoint(), &mut Silent).is_ok());
+}
+
+#[test]
+fn a_plan_has_the_usual_settings_for_its_data() {
+    let (train, _) = data();
+    let network = zoo::build("preresnet8", train.classes().len()).unwrap();
+    let plan = TrainPlan::new(network.clone(), &train).unwrap();
+    plan.check().unwrap();
+    assert_eq!(plan.data, "shapes");
+    assert_eq!(plan.classes, train.classes());
+    assert_eq!(plan.preprocessing.size, [32, 32]);
+    assert_eq!(plan.recipe, Preset::CifarCosine.recipe().with_epochs(12));
+    assert_eq!(plan.ratios, Ratio::DEFAULT);
+    assert_eq!((plan.method, plan.seed), (Method::SdPoint, 0));
+
+    let large = plan.preprocessing.clone().with_size([224, 224]);
+    let plan = TrainPlan::with_preprocessing(network, &train, large);
+    assert_eq!(plan.recipe, Preset::Imagenet.recipe().with_epochs(12));
+    let plan = plan.with_method(Method::Sandwich);
+    assert_eq!(plan.distill, 1.0);
+    assert_eq!(plan.with_method(Method::Plain).distill, 0.0);
+}
+
+#[test]
+fn a_model_keeps_what_calibrating_other_instances_does_not_touch() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let plan = bench.plan().with_epochs(1);
+    let trained = bench.finish(plan, folder.path()).model;
+    let mut model = trained.clone();
+
+    // A combination fitted to the instances that are there.
+    let members: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
+    let network = Arc::new(model.network.clone());
+    let feed = Feed::for_model(&model, &bench.test).unwrap();
+    assert!(feed.batch_size >= 1 && feed.batch_size <= 128);
+    let options = FitOptions::new(&members)
+        .with_ensembles(&[9.0])
+        .with_seed(1);
+    let view = Trained {
+        network: &network,
+        weights: &model.weights,
+        statistics: &model.statistics,
+    };
+    let fitted = fit_combinations(&bench.ctx, view, feed, options, &mut Silent).unwrap();
+    assert_eq!((fitted.images, fitted.skipped), (40, 0));
+    model.combinations = fitted.records;
+    let combined = model.combinations.clone();
+
+    let calibrated = |mut model: Model, instances: &[Instance]| {
+        let options = CalibrateOptions::new(instances).with_images(48);
+        calibrate_model(&bench.ctx, &mut model, &bench.train, options, &mut Silent).unwrap();
+        model
+    };
+    let new = model.network.instances(&["0.35".parse().unwrap()]);
+    let added = calibrated(model.clone(), &new[1..]);
+    assert_eq!(added.combinations, combined);
+    for record in &trained.instances {
+        assert_eq!(added.record(record.instance), Some(record));
+        let own = |model: &Model| model.statistics.own(record.instance).unwrap().1.to_vec();
+        assert_eq!(own(&added), own(&trained));
+    }
+    for &instance in &new[1..] {
+        let record = added.record(instance).unwrap();
+        assert!(record.top1.is_none() && record.macs > 0);
+        assert!(added.statistics.contains(instance));
+    }
+    assert!(added.instances.is_sorted_by_key(|record| record.instance));
+
+    // Calibrating an instance anew makes its accuracy and its combinations void.
+    let again = calibrated(model.clone(), &members[1..2]);
+    assert_eq!(again.record(members[1]).unwrap().top1, None);
+    assert_eq!(again.record(members[2]), trained.record(members[2]));
+    let has = |c: &Combination| c.members().contains(&members[1]);
+    assert!(
+        !again
+            .combinations
+            .iter()
+            .any(|record| has(&record.combination))
+    );
+
+    // An error leaves the model as it was.
+    let absent: Instance = "9@0.5".parse().unwrap();
+    let mut same = model.clone();
+    let options = CalibrateOptions::new(std::slice::from_ref(&absent));
+    let result = calibrate_model(&bench.ctx, &mut same, &bench.train, options, &mut Silent);
+    assert!(matches!(result, Err(TrainError::Shape(_))), "{result:?}");
+    assert_eq!(same, model);
+}
+
+#[test]
+fn a_run_can_start_from_a_model() {
+    let bench = Bench::new(2);
+    let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let model = bench
+        .finish(bench.plan().with_epochs(1), first.path())
+        .model;
+    let (network, weights) = fine_tune(&model, model.classes.len(), 0).unwrap();
+    let mut plan =
+        TrainPlan::with_preprocessing(network, &bench.train, model.preprocessing.clone())
+            .with_epochs(1);
+    plan.recipe.batch_size = 16;
+    plan.init = Some(Init::new("model.safetensors", &model));
+    let run = bench.run(second.path());
+    let outcome = run.start_from(plan.clone(), weights, &mut Silent).unwrap();
+    let finished = outcome.finished().expect("nothing stopped it");
+    assert_eq!(
+        finished.model.training["init"]["model"],
+        "model.safetensors"
+    );
+
+    let other = initial_weights(&zoo::build("preresnet8", 7).unwrap(), 0);
+    let run = run.with_overwrite(true);
+    let error = run.start_from(plan, other, &mut Silent).unwrap_err();
+    assert!(error.to_string().contains("initial weights"), "{error}");
 }

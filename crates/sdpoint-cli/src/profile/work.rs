@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sdpoint::core::{LayerId, Weights};
-use sdpoint::engine::{InferenceEngine, Pass, Sgd, SgdOptions, StepTime, TrainingEngine};
+use sdpoint::engine::{
+    InferenceEngine, Pass, Sgd, SgdOptions, SgdStep, StepInput, StepTime, Target, TrainingEngine,
+};
 use sdpoint::{Context, Images, Instance};
 
 use super::Subject;
@@ -28,6 +30,7 @@ struct Training {
     engine: TrainingEngine,
     sgd: Sgd,
     weights: Weights,
+    momentum: Weights,
     labels: Vec<u32>,
     last: LayerId,
 }
@@ -43,17 +46,17 @@ impl Work {
             network, weights, ..
         } = subject;
         let engine = if train {
-            let options = SgdOptions {
-                momentum: 0.9,
-                nesterov: true,
-                weight_decay: 5e-4,
-                decay_norms: true,
-            };
+            let mut options = SgdOptions::default();
+            options.momentum = 0.9;
+            options.nesterov = true;
+            options.weight_decay = 5e-4;
+            options.decay_norms = true;
             let classes = network.classes() as u32;
             Engine::Training(Box::new(Training {
                 engine: TrainingEngine::new(ctx.clone(), network.clone()),
                 sgd: Sgd::new(network, options),
                 weights: weights.clone(),
+                momentum: Weights::zeros(network),
                 labels: (0..batch as u32).map(|image| image % classes).collect(),
                 last: LayerId(network.layers().len() - 1),
             }))
@@ -122,22 +125,35 @@ impl Training {
         instance: Instance,
         layers: bool,
     ) -> Result<Vec<StepTime>, Failure> {
-        // The images mean nothing, so nothing is to be learnt from them.
+        // The images are arbitrary: the weights should not learn from them.
         const RATE: f32 = 0.0;
         let Self {
             engine,
             weights,
+            momentum,
             labels,
             ..
         } = self;
+        let input = StepInput {
+            weights,
+            images,
+            target: Target::labels(labels),
+            instance,
+        };
         let mut steps = Vec::new();
         if layers {
-            steps = engine.step_timed(weights, images, labels, instance, 0.0)?.1;
+            steps = engine.step_timed(input)?.1;
         } else {
-            engine.step(weights, images, labels, instance, 0.0)?;
+            engine.step(input)?;
         }
         let start = Instant::now();
-        self.sgd.step(ctx, weights, engine.gradients(), RATE);
+        let step = SgdStep {
+            weights,
+            momentum,
+            gradients: engine.gradients(),
+            rate: RATE,
+        };
+        self.sgd.step(ctx, step);
         if layers {
             steps.push(StepTime {
                 layer: self.last,

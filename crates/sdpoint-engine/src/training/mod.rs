@@ -57,6 +57,19 @@ pub struct Target<'a> {
     pub soft: Option<(&'a [f32], f32)>,
 }
 
+/// What a training step computes gradients of.
+#[derive(Clone, Copy, Debug)]
+pub struct StepInput<'a> {
+    /// The weights of the network.
+    pub weights: &'a Weights,
+    /// The batch.
+    pub images: Images<'a>,
+    /// The target of the loss for each image.
+    pub target: Target<'a>,
+    /// The instance that is trained.
+    pub instance: Instance,
+}
+
 impl<'a> Target<'a> {
     /// A target of hard labels without smoothing.
     pub fn labels(labels: &'a [u32]) -> Self {
@@ -65,6 +78,11 @@ impl<'a> Target<'a> {
             smoothing: 0.0,
             soft: None,
         }
+    }
+
+    /// The same target with label smoothing.
+    pub fn with_smoothing(self, smoothing: f32) -> Self {
+        Self { smoothing, ..self }
     }
 
     fn check(&self, batch: usize, classes: usize) -> Result<(), EngineError> {
@@ -171,51 +189,28 @@ impl TrainingEngine {
     /// Runs the forward pass, the loss and the backward pass of a batch in an
     /// instance.
     ///
-    /// The loss is the mean cross-entropy, in nats, with label smoothing
-    /// `label_smoothing` from 0 to 1. [`TrainingEngine::gradients`] holds the
-    /// gradients afterwards.
+    /// The loss is the mean cross-entropy, in nats.
+    /// [`TrainingEngine::gradients`] holds the gradients afterwards.
     ///
     /// # Errors
     /// If images, labels or weights do not fit the network, or it lacks the
     /// instance's point.
-    pub fn step(
-        &mut self,
-        weights: &Weights,
-        images: Images<'_>,
-        labels: &[u32],
-        instance: Instance,
-        label_smoothing: f32,
-    ) -> Result<StepOutcome, EngineError> {
-        let target = Target {
-            smoothing: label_smoothing,
-            ..Target::labels(labels)
-        };
-        self.step_towards(weights, images, target, instance)
-    }
-
-    /// As [`TrainingEngine::step`], with any target.
-    ///
-    /// # Errors
-    /// As [`TrainingEngine::step`].
-    pub fn step_towards(
-        &mut self,
-        weights: &Weights,
-        images: Images<'_>,
-        target: Target<'_>,
-        instance: Instance,
-    ) -> Result<StepOutcome, EngineError> {
-        self.step_with_events(weights, images, target, instance, |_| {})
+    pub fn step(&mut self, input: StepInput<'_>) -> Result<StepOutcome, EngineError> {
+        self.step_with_events(input, |_| {})
     }
 
     /// Runs a step; calls `on_event` after each of its parts.
     fn step_with_events(
         &mut self,
-        weights: &Weights,
-        images: Images<'_>,
-        target: Target<'_>,
-        instance: Instance,
+        input: StepInput<'_>,
         mut on_event: impl FnMut(StepEvent<'_>),
     ) -> Result<StepOutcome, EngineError> {
+        let StepInput {
+            weights,
+            images,
+            target,
+            instance,
+        } = input;
         let network = self.pass.base.network.clone();
         images.check(&network)?;
         target.check(images.batch, self.classes())?;

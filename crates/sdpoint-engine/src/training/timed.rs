@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use sdpoint_core::{Instance, LayerId, Network, Weights};
+use sdpoint_core::{LayerId, Network};
 use sdpoint_kernels::AlgorithmChoice;
 
 use super::plan::StepPlan;
-use super::{StepOutcome, Target, TrainingEngine};
+use super::{StepInput, StepOutcome, TrainingEngine};
+use crate::EngineError;
 use crate::lower::Node;
 use crate::timing::{Pass, StepTime, StepTimer, node_time};
-use crate::{EngineError, Images};
 
 /// The part of a training step that has just finished.
 pub(super) enum StepEvent<'a> {
@@ -35,20 +35,12 @@ impl TrainingEngine {
     /// As [`TrainingEngine::step`].
     pub fn step_timed(
         &mut self,
-        weights: &Weights,
-        images: Images<'_>,
-        labels: &[u32],
-        instance: Instance,
-        label_smoothing: f32,
+        input: StepInput<'_>,
     ) -> Result<(StepOutcome, Vec<StepTime>), EngineError> {
         let network = self.pass.base.network.clone();
         let choice = self.pass.base.ctx.algorithms();
         let mut timer = StepTimer::start();
-        let target = Target {
-            smoothing: label_smoothing,
-            ..Target::labels(labels)
-        };
-        let outcome = self.step_with_events(weights, images, target, instance, |event| {
+        let outcome = self.step_with_events(input, |event| {
             timer.lap(|time| event.step_time(&network, choice, time))
         })?;
         Ok((outcome, timer.finish()))

@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use sdpoint_core::{Instance, Network, Ratio, Statistics, Weights};
 use sdpoint_engine::{
-    Calibrator, Context, Images, InferenceEngine, Isa, TrainingEngine, initial_weights,
+    Calibrator, Context, Images, InferenceEngine, Isa, StepInput, Target, TrainingEngine,
+    initial_weights,
 };
 use sdpoint_kernels::{
     Activation, ConvGeometry, ConvShape, Epilogue, PackedConv, PackedConvTranspose, Residual,
@@ -225,7 +226,12 @@ fn hash_network(
     for instance in instances {
         let logits = inference.run(images, instance).expect("a run");
         let outcome = training
-            .step(&weights, images, &labels, instance, 0.1)
+            .step(StepInput {
+                weights: &weights,
+                images,
+                target: Target::labels(&labels).with_smoothing(0.1),
+                instance,
+            })
             .expect("a step");
         let gradients = training.gradients().0.iter();
         let gradients = gradients.fold(0_u64, |all, one| all.rotate_left(1) ^ hash(one));

@@ -1,26 +1,26 @@
-//! Where labels go in a picture so that they cover nothing.
+//! Placement of labels so that they do not overlap.
 
 /// A box in pixels: left, top, right, bottom.
 pub(super) type Box = [f64; 4];
 
-/// Space between a label and what it names.
+/// The gap between a label and its mark.
 const GAP: f64 = 7.0;
 
-/// Space between labels in a row.
+/// The gap between labels in a row.
 const SPACE: f64 = 4.0;
 
-/// Finds places for labels next to their marks.
+/// Places labels next to their marks.
 #[derive(Debug)]
 pub(super) struct Placer {
     bounds: Box,
-    /// Labels, and what no label may cover.
+    /// Boxes that no label may overlap, those of placed labels included.
     taken: Vec<Box>,
-    /// Points of lines, which a label had better not cover.
+    /// Points of lines, which labels avoid if possible.
     lines: Vec<[f64; 2]>,
 }
 
 impl Placer {
-    /// A placer for labels inside of `bounds`.
+    /// A placer for labels inside `bounds`.
     pub(super) fn new(bounds: Box) -> Self {
         Self {
             bounds,
@@ -34,7 +34,7 @@ impl Placer {
         self.taken.push(taken);
     }
 
-    /// Keeps labels off a line where that is possible.
+    /// Keeps labels off a line if possible.
     pub(super) fn avoid_line(&mut self, from: [f64; 2], to: [f64; 2]) {
         let parts = ((to[0] - from[0]).hypot(to[1] - from[1]) / 4.0)
             .ceil()
@@ -48,8 +48,8 @@ impl Placer {
         }
     }
 
-    /// The upper left corner for a label of `[width, height]` that names the
-    /// mark at `at`; none where every place would cover something.
+    /// The upper left corner for a label of `[width, height]` of the mark at
+    /// `at`, or `None` if it would overlap something everywhere.
     pub(super) fn place(&mut self, at: [f64; 2], size: [f64; 2]) -> Option<[f64; 2]> {
         let [x, y] = at;
         let [w, h] = size;

@@ -6,7 +6,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use sdpoint_core::pareto;
 
 use super::labels::Placer;
-use super::{Kind, Mark, Series};
+use super::{Mark, MarkKind, Series};
 
 const SIZE: (u32, u32) = (860, 540);
 const FONT: &str = "sans-serif";
@@ -14,13 +14,13 @@ const FONT: &str = "sans-serif";
 const SMALL: f64 = 15.0;
 const MIDDLE: f64 = 18.0;
 const LARGE: f64 = 23.0;
-/// Generous width of a small character, in pixels.
+/// An upper bound on the width of a small character, in pixels.
 const CHARACTER: f64 = 8.0;
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
-/// Okabe and Ito's colours, which the colour-blind tell apart, in the order
-/// of their contrast on white.
+/// Okabe and Ito's palette, which is safe for colour-blind readers, by contrast
+/// on white.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -30,23 +30,22 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(86, 180, 233),
 ];
 
-/// Something that draws into a string never fails.
-const INFALLIBLE: &str = "a string takes all";
+/// Drawing into a string never fails.
+const INFALLIBLE: &str = "drawing into a string never fails";
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Pixel = [f64; 2];
 
 /// Draws top-1 accuracy over multiply-accumulates as an SVG image.
 ///
-/// The instances on the Pareto frontier of their series are filled, joined by
-/// a line and, as far as there is room, named; `full` is a diamond. Several
-/// series differ in colour. The text is in whatever sans-serif font the
-/// viewer has.
+/// Instances on the Pareto frontier of their series are filled, connected by a
+/// line and, where there is room, labelled; `full` is a diamond. Series differ
+/// in colour. Text is in the viewer's sans-serif font.
 pub fn curve_svg(title: &str, series: &[Series]) -> String {
     let mut svg = String::new();
     let canvas = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
     canvas.fill(&WHITE).expect(INFALLIBLE);
-    // Folders may be called anything; XML has no control characters.
+    // The name of a folder may have control characters, which XML forbids.
     let title = title.replace(char::is_control, " ");
     let axes = Axes::draw(&canvas, &title, series);
     draw(&canvas, &axes, series);
@@ -89,12 +88,12 @@ fn draw_line(canvas: &Canvas<'_>, line: &[Pixel], colour: RGBColor) {
 fn draw_marks(canvas: &Canvas<'_>, axes: &Axes, series: &Series, colour: RGBColor) {
     let frontier = frontier(series);
     let mut marks = series.marks.clone();
-    // What says most lies on top.
-    marks.sort_by_key(|mark| (mark.kind == Kind::Full, frontier.contains(mark)));
+    // The most informative marks are drawn last, on top.
+    marks.sort_by_key(|mark| (mark.kind == MarkKind::Full, frontier.contains(mark)));
     for mark in marks {
         let symbol = match (mark.kind, frontier.contains(&mark)) {
-            (Kind::Full, best) => Symbol::Diamond { filled: best },
-            (Kind::Combination, best) => Symbol::Triangle { filled: best },
+            (MarkKind::Full, best) => Symbol::Diamond { filled: best },
+            (MarkKind::Combination, best) => Symbol::Triangle { filled: best },
             (_, true) => Symbol::Disc,
             (_, false) => Symbol::Ring,
         };
@@ -102,7 +101,7 @@ fn draw_marks(canvas: &Canvas<'_>, axes: &Axes, series: &Series, colour: RGBColo
     }
 }
 
-/// Names `full` and the instances of the frontier, as far as there is room.
+/// Labels `full` and the instances of the frontier, where there is room.
 fn draw_labels(
     canvas: &Canvas<'_>,
     axes: &Axes,
@@ -113,11 +112,11 @@ fn draw_labels(
     let full = series
         .marks
         .iter()
-        .filter(|mark| mark.kind == Kind::Full)
+        .filter(|mark| mark.kind == MarkKind::Full)
         .cloned();
     let rest = frontier(series)
         .into_iter()
-        .filter(|mark| mark.kind != Kind::Full);
+        .filter(|mark| mark.kind != MarkKind::Full);
     for mark in full.chain(rest) {
         let text = mark.name.clone();
         let size = [text.len() as f64 * CHARACTER, SMALL];
@@ -128,8 +127,7 @@ fn draw_labels(
     }
 }
 
-/// Explains colours and symbols in the corner with the fewest marks, and
-/// returns the box that it takes.
+/// Draws the legend in the corner with the fewest marks, and returns its box.
 fn draw_legend(canvas: &Canvas<'_>, axes: &Axes, series: &[Series], marks: &[Pixel]) -> [f64; 4] {
     const LINE: f64 = 19.0;
     const KEY: f64 = 34.0;
@@ -148,7 +146,11 @@ fn draw_legend(canvas: &Canvas<'_>, axes: &Axes, series: &[Series], marks: &[Pix
             "full: no downsampling",
         ),
     ]);
-    let combined = |one: &Series| one.marks.iter().any(|mark| mark.kind == Kind::Combination);
+    let combined = |one: &Series| {
+        one.marks
+            .iter()
+            .any(|mark| mark.kind == MarkKind::Combination)
+    };
     if series.iter().any(combined) {
         let symbol = Symbol::Triangle { filled: false };
         lines.push((Key::Symbol(symbol), "cascade (>) or ensemble (+)"));
@@ -193,13 +195,13 @@ fn draw_legend(canvas: &Canvas<'_>, axes: &Axes, series: &[Series], marks: &[Pix
     [x, y, x + width, y + height]
 }
 
-/// What a line of the legend begins with.
+/// The key of a line of the legend.
 enum Key {
     Line(RGBColor),
     Symbol(Symbol),
 }
 
-/// What stands for an instance.
+/// The symbol of an instance.
 #[derive(Clone, Copy, Debug)]
 enum Symbol {
     Disc,
@@ -231,7 +233,7 @@ impl Symbol {
     }
 }
 
-/// A closed line around `at`, filled with its colour or with white.
+/// Draws a polygon around `at`, filled with its colour or with white.
 fn draw_polygon(
     canvas: &Canvas<'_>,
     at: (i32, i32),
@@ -259,13 +261,13 @@ fn whole([x, y]: Pixel) -> (i32, i32) {
     (x.round() as i32, y.round() as i32)
 }
 
-/// From marks to pixels.
+/// Maps marks to pixels.
 #[derive(Debug)]
 struct Axes {
     unit: Unit,
     x: Range,
     y: Range,
-    /// Left, top, right and bottom of what the axes enclose, in pixels.
+    /// Left, top, right and bottom of the plotting area, in pixels.
     area: [f64; 4],
 }
 
@@ -313,7 +315,7 @@ impl Axes {
     }
 }
 
-/// The marks on a series' Pareto frontier, by cost; of equal ones the first.
+/// The marks on a series' Pareto frontier by cost, without duplicates.
 fn frontier(series: &Series) -> Vec<Mark> {
     let points: Vec<(u64, f64)> = series.marks.iter().map(|m| (m.macs, m.top1)).collect();
     let on = pareto(&points);
@@ -330,12 +332,13 @@ fn colour(index: usize) -> RGBColor {
     COLOURS[index % COLOURS.len()]
 }
 
-/// Where a mark is on the axes: in units of MACs, and in per cent.
+/// The coordinates of a mark: cost in the unit of the axis, accuracy in per
+/// cent.
 fn place(mark: &Mark, unit: Unit) -> (f64, f64) {
     (mark.macs as f64 / unit.size, 100.0 * mark.top1)
 }
 
-/// What MACs are counted in.
+/// The unit of the cost axis.
 #[derive(Clone, Copy, Debug)]
 struct Unit {
     size: f64,
@@ -357,7 +360,7 @@ impl Unit {
 
 type Range = std::ops::Range<f64>;
 
-/// What the axes show: all marks with a margin, costs from zero.
+/// The ranges of the axes: all marks with a margin, and costs from zero.
 fn ranges(series: &[Series], unit: Unit) -> (Range, Range) {
     let places: Vec<(f64, f64)> = series
         .iter()

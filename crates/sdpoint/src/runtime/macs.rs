@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use sdpoint_core::Instance;
-use sdpoint_engine::{EngineError, InstanceWork};
+use sdpoint_engine::{EngineError, InstanceMacs};
 
 use super::{Engine, MOST_REMEMBERED, lock};
 
@@ -33,7 +33,7 @@ impl Engine {
             return Ok(macs);
         }
         let work = |instances: &[Instance]| {
-            InstanceWork::new(self.network(), size, instances.iter().copied())
+            InstanceMacs::new(self.network(), size, instances.iter().copied())
         };
         let macs = match &key.1 {
             Computation::Single(instance) => [self.network().cost(size, *instance)?.macs, 0],
