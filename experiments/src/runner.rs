@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use sdpoint_train::{checkpoint, folder};
+use sdpoint_train::folder;
 
 use crate::experiment::{Experiment, Measure, Method, OWN};
 use crate::results::{self, Results, ResultsError, Run, read_curve};
@@ -141,7 +141,7 @@ impl Runner {
 
     fn train(&self, out: &Path, arguments: &[String]) -> Result<(), RunError> {
         let note = out.join(ARGUMENTS);
-        let holds_a_run = out.join(checkpoint::FILE).exists();
+        let holds_a_run = out.join(folder::CHECKPOINT).exists();
         if holds_a_run {
             let found = fs::read_to_string(&note).unwrap_or_default();
             let found: Vec<String> = serde_json::from_str(&found).unwrap_or_default();
@@ -316,7 +316,7 @@ mod tests {
         );
         assert_eq!(called, expected);
 
-        fs::write(out.join(checkpoint::FILE), "").unwrap();
+        fs::write(out.join(folder::CHECKPOINT), "").unwrap();
         let (error, called) = call("3");
         assert!(error.to_string().contains("exit status: 3"), "{error}");
         let expected = format!("train --data shapes --resume {} --threads 2", out.display());

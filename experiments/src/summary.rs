@@ -1,7 +1,7 @@
 //! From runs to numbers: curves of series, areas under them, means over seeds.
 
 use sdpoint_core::pareto;
-use sdpoint_train::{Kind, Mark};
+use sdpoint_train::{Mark, MarkKind};
 
 use crate::experiment::{Experiment, Method, Part, Series, Which};
 use crate::results::{Measured, Results, Run};
@@ -150,9 +150,9 @@ fn marks(part: &Part, alone: bool, measured: &[Measured]) -> Vec<Mark> {
                 full && (alone || part.instances == Which::All),
                 one.instance.contains(['>', '+']),
             ) {
-                (true, _) => Kind::Full,
-                (_, true) => Kind::Combination,
-                _ => Kind::Instance,
+                (true, _) => MarkKind::Full,
+                (_, true) => MarkKind::Combination,
+                _ => MarkKind::Instance,
             },
             macs: one.macs,
             top1: one.top1,
@@ -202,7 +202,7 @@ mod tests {
     fn mark(macs: u64, top1: f64) -> Mark {
         Mark {
             name: String::new(),
-            kind: Kind::Instance,
+            kind: MarkKind::Instance,
             macs,
             top1,
         }
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(plain.at(50.0).unwrap().text(100.0, 0), "62 ± 3");
         assert_eq!(plain.at(40.0), None);
         assert!((plain.mean()[0].top1 - 0.81).abs() < 1e-12);
-        assert_eq!(plain.mean()[0].kind, Kind::Full);
+        assert_eq!(plain.mean()[0].kind, MarkKind::Full);
 
         let smaller = Curves::of(&results, &experiment, &experiment.series[1]);
         assert_eq!(smaller.seeds.len(), 1);

@@ -23,7 +23,7 @@ Data sources:
 
 /// Options of how data is read.
 #[derive(clap::Args)]
-pub struct Reading {
+pub struct DataArgs {
     /// Unreadable images to skip in a split before giving up [default: 1 % of them, at least 10]
     #[arg(long, value_name = "N")]
     skip_unreadable: Option<usize>,
@@ -37,7 +37,7 @@ pub struct Reading {
     pub label_key: Option<String>,
 }
 
-impl Reading {
+impl DataArgs {
     /// What [`open`] takes.
     pub fn options(&self) -> OpenOptions {
         OpenOptions {

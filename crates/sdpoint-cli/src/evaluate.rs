@@ -3,24 +3,23 @@
 mod deadlines;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use clap::ValueEnum;
 use sdpoint::core::{Combination, Record};
 use sdpoint::data::{Source, Split};
 use sdpoint::engine::NormSource;
-use sdpoint::train::{Evaluation, Feed, Series, curve_csv, curve_svg, evaluate};
+use sdpoint::train::{EvaluateOptions, Evaluation, Feed, Series, curve_csv, curve_svg};
 use sdpoint::{Instance, Model};
 use serde::Serialize;
 
-use crate::data::{Reading, SOURCES, note_skipped, open_split};
+use crate::data::{DataArgs, SOURCES, note_skipped, open_split};
 use crate::failure::{Failure, Outcome};
 use crate::instances::{Description, Selection, parse_selection};
 use crate::interrupt::Interrupt;
 use crate::output::{print, print_json};
-use crate::output_file::{Kind, Output, Outputs, Replacing};
+use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
-use crate::{Machine, model, report};
+use crate::{MachineArgs, model, report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,44 +28,44 @@ Examples:
   sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg
   sdpoint evaluate model.safetensors --data folder:DIR --deadline 5ms,8ms,60%
 
-With --deadline, each image is run alone and decided in flight, as `predict --deadline` does; \
-measure on a machine that does what it will do when it matters.";
+With --deadline, every image runs alone and its instance is chosen during the run, as by \
+`predict --deadline`; measure on a machine under the load of real use.";
 
 /// Measure the accuracy of a model's instances on test images
 ///
-/// All instances are measured in one pass: the layers before a point are computed once a batch.
+/// All instances are measured in one pass: the layers before a point are computed once per batch.
 #[derive(clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
 pub struct Args {
-    /// A model file, or the folder of a run
+    /// Model file, or folder of a run
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Where the test images come from; see below
+    /// Source of the test images; see below
     #[arg(long, value_name = "SRC")]
     data: Source,
-    /// Batch-norm statistics: each instance's own, or those of full for all
+    /// Batch-norm statistics: each instance's own, or those of full for all instances
     #[arg(long, value_name = "WHOSE", default_value = "own")]
     bn: Norms,
-    /// The instances to measure
+    /// Instances to measure
     #[arg(long, value_name = "A,B|all", default_value = "all", value_parser = parse_selection)]
     instances: Selection,
-    /// Instead of instances, measure the answers that are there by these deadlines, times or shares
-    /// of what full takes: 8ms, 60%
+    /// Measure the answers given by these deadlines instead of instances: times, or shares of the
+    /// time of full, such as 8ms or 60%
     #[arg(long, value_name = "T,T", value_delimiter = ',', conflicts_with_all = ["instances", "bn", "svg"])]
     deadline: Vec<deadlines::Deadline>,
     /// Print an array of JSON objects instead of a table
     #[arg(long)]
     json: bool,
-    /// Write accuracy over cost as a picture
+    /// Write accuracy over cost as an SVG picture
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Write accuracy over cost as a table
+    /// Write accuracy over cost as a CSV table
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
     #[command(flatten)]
-    replacing: Replacing,
+    replacing: OverwriteArgs,
     #[command(flatten)]
-    reading: Reading,
+    reading: DataArgs,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -84,7 +83,7 @@ struct Row {
     loss: Option<f64>,
 }
 
-/// What is said of a combination.
+/// A combination in the JSON output.
 #[derive(Serialize)]
 struct CombinedRow {
     combination: String,
@@ -106,12 +105,12 @@ enum Measured {
 struct Line {
     #[serde(flatten)]
     measured: Measured,
-    /// How many images were measured, and how many are unreadable.
+    /// The number of images measured, and of unreadable ones.
     images: usize,
     skipped: usize,
 }
 
-/// The files that are to be written.
+/// The files to write.
 struct Files {
     svg: Option<Output>,
     csv: Option<Output>,
@@ -134,7 +133,7 @@ impl Files {
     }
 }
 
-pub fn run(args: &Args, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let files = Files::prepare(args)?;
     let test = || open_split(&args.data, Split::Test, &args.reading.options());
     if !args.deadline.is_empty() {
@@ -144,8 +143,8 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let instances = model::listed(&model, args.instances.names())?;
     let test = test()?;
     model::check_classes(&model, &test)?;
-    let batch_size = model::batch_size(&model)?;
-    // Thresholds hold for an instance's own statistics.
+    let batch_size = Feed::for_model(&model, &test)?.batch_size;
+    // Combinations were fitted with the instances' own statistics.
     let combinations: Vec<Combination> = match args.bn {
         Norms::Own => model.combinations.iter(),
         Norms::Shared => [].iter(),
@@ -157,25 +156,14 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         Norms::Own => NormSource::Own,
         Norms::Shared => NormSource::Shared,
     };
-    let evaluation = evaluate(
-        &machine.context()?,
-        &Arc::new(model.network.clone()),
-        &model.weights,
-        &model.statistics,
-        &instances,
-        &combinations,
-        norms,
-        Feed {
-            data: &test,
-            preprocessing: &model.preprocessing,
-            batch_size,
-        },
-        &mut display,
-    );
+    let options = EvaluateOptions::new(&instances)
+        .with_combinations(&combinations)
+        .with_norms(norms);
+    let evaluation = model::evaluate(&machine.context()?, &model, &test, options, &mut display);
     display.finish();
     let evaluation = evaluation?;
     note_skipped(&[&test]);
-    // Where a file cannot be written after all, the results are printed still.
+    // Results are printed even if a file cannot be written.
     let written = write(&files, args, &model, &evaluation);
     show(args, &model, &evaluation)?;
     written

@@ -14,7 +14,7 @@ use crate::failure::{Class, Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
 use crate::model;
 use crate::output::{Table, bytes, plural, print, print_json};
-use crate::output_file::{Kind, Output, Outputs, Replacing};
+use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +53,7 @@ pub struct Args {
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
-    replacing: Replacing,
+    replacing: OverwriteArgs,
     /// Print JSON objects, one a file, instead of text
     #[arg(long)]
     json: bool,

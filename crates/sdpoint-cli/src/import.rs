@@ -15,7 +15,7 @@ use sdpoint::{DataError, Instance, Model, Network, zoo};
 
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::{plural, print, print_json};
-use crate::output_file::{Kind, Outputs, Replacing};
+use crate::output_file::{Kind, Outputs, OverwriteArgs};
 use crate::{classes, model};
 use config::Config;
 use report::{Report, Taken};
@@ -74,7 +74,7 @@ pub struct Args {
     #[arg(long)]
     allow_left_over: bool,
     #[command(flatten)]
-    replacing: Replacing,
+    replacing: OverwriteArgs,
     /// Print an array of one JSON object instead of text
     #[arg(long)]
     json: bool,

@@ -16,7 +16,7 @@ mod networks;
 mod output;
 mod output_file;
 mod predict;
-mod preparation;
+mod preprocessing;
 mod profile;
 mod progress;
 mod report;
@@ -50,12 +50,12 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    machine: Machine,
+    machine: MachineArgs,
 }
 
 /// What the work runs on.
 #[derive(clap::Args)]
-pub struct Machine {
+pub struct MachineArgs {
     /// Threads to compute with [default: all that the machine offers]
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
@@ -77,7 +77,7 @@ fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
         })
 }
 
-impl Machine {
+impl MachineArgs {
     /// The threads and instruction set that the user asked for.
     pub fn context(&self) -> Result<Arc<Context>, Failure> {
         Ok(Arc::new(Context::new(self.threads)?))

@@ -1,27 +1,27 @@
-//! Model files that the user names.
+//! Model files on the command line.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sdpoint::data::{Dataset, visible_name};
 use sdpoint::profile::TimeSource;
-use sdpoint::train::checkpoint;
-use sdpoint::train::folder::MODEL;
-use sdpoint::{Engine, Instance, Model, ModelError, zoo};
+use sdpoint::train::folder::{CHECKPOINT, MODEL};
+use sdpoint::train::{self, EvaluateOptions, Evaluation, Feed, Observer, Trained};
+use sdpoint::{Context, Engine, Instance, Model, ModelError, zoo};
 
-use crate::Machine;
+use crate::MachineArgs;
 use crate::failure::{Class, Failure};
 use crate::output::note;
 use crate::output_file::Kind;
 
-/// Whether an argument that may be a network's name is a file's instead.
+/// Whether an argument is a file, not the name of a network.
 pub fn is_file(argument: &str) -> bool {
     argument.ends_with(".safetensors")
         || argument.contains(std::path::is_separator)
         || (zoo::input_size(argument).is_err() && Path::new(argument).exists())
 }
 
-/// The model file that an argument names; a run's folder stands for the
-/// model in it.
+/// The model file of an argument, which may be the folder of a run.
 pub fn file(path: &Path) -> PathBuf {
     if path.is_dir() {
         path.join(MODEL)
@@ -43,28 +43,29 @@ pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
     })
 }
 
-/// What to say of a folder without a model, if that is why a file is missing.
+/// The failure of a run or a folder without a model, if a file is missing for
+/// that reason.
 fn no_model(file: &Path) -> Option<Failure> {
     let folder = file.parent().filter(|folder| folder.is_dir())?;
     if file.file_name() != Some(MODEL.as_ref()) || file.exists() {
         return None;
     }
     let shown = folder.display();
-    if folder.join(checkpoint::FILE).exists() {
+    if folder.join(CHECKPOINT).exists() {
         let message = format!("the run in '{shown}' has no model yet: it is not finished");
         let failure = Failure::new(Class::Files, message);
-        return Some(failure.hint(format!("`sdpoint train --resume {shown}` goes on with it")));
+        return Some(failure.hint(format!("`sdpoint train --resume {shown}` continues it")));
     }
     let message = format!("the folder '{shown}' holds no model: it has no {MODEL}");
     let failure = Failure::new(Class::Files, message);
-    Some(failure.hint("name a model file, or the folder of a run"))
+    Some(failure.hint("give a model file, or the folder of a run"))
 }
 
-/// What to say of a file that is no model, if it is known what it is.
+/// The failure of a file that is not a model, if its kind is known.
 fn something_else(file: &Path) -> Option<Failure> {
     let kind = Kind::of(file).ok()?;
     let shown = file.display();
-    let import = format!("`sdpoint import {shown} --network NAME -o MODEL` makes a model of it");
+    let import = format!("`sdpoint import {shown} --network NAME -o MODEL` converts it to a model");
     let hint = match kind {
         Kind::Checkpoint => {
             let folder = file.parent().unwrap_or(Path::new("."));
@@ -73,7 +74,7 @@ fn something_else(file: &Path) -> Option<Failure> {
                 format!("the run's model is {}", model.display())
             } else {
                 format!(
-                    "`sdpoint train --resume {}` finishes the run, which then has a model",
+                    "`sdpoint train --resume {}` finishes the run, which writes the model",
                     folder.display()
                 )
             }
@@ -81,7 +82,7 @@ fn something_else(file: &Path) -> Option<Failure> {
         Kind::StateDict => format!("give the model that they were exported from, or {import}"),
         Kind::Safetensors | Kind::Torch => import,
         Kind::Onnx | Kind::ForeignOnnx => {
-            "sdpoint writes ONNX files and does not read them; give the model, or the weights to \
+            "sdpoint writes ONNX files but does not read them; give the model, or the weights to \
              `sdpoint import`"
                 .into()
         }
@@ -94,37 +95,43 @@ fn something_else(file: &Path) -> Option<Failure> {
     Some(Failure::new(Class::Model, message).hint(hint))
 }
 
-/// A model at work, with the times that were measured on this machine, if they lie beside its
-/// file.
-pub fn engine(file: &Path, model: Model, machine: &Machine) -> Result<Engine, Failure> {
+/// Loads a model for inference, with the latency profile next to its file.
+pub fn engine(file: &Path, model: Model, machine: &MachineArgs) -> Result<Engine, Failure> {
     Ok(Engine::new(machine.context()?, model)?.with_profile_beside(file))
 }
 
-/// Says where times come from, if they were not measured before.
+/// Prints the source of latencies, unless it is a profile of this machine.
 pub fn note_time_source(engine: &Engine) {
     if *engine.time_source() != TimeSource::Profile {
         note(&format!("{}.", engine.time_source()));
     }
 }
 
-/// How many images to run at once: no more than half a gigabyte of feature
-/// maps, and no more than training usually takes.
-pub fn batch_size(model: &Model) -> Result<usize, Failure> {
-    const BYTES: u64 = 1 << 29;
-    let cost = model
-        .network
-        .cost(model.preprocessing.size, Instance::Full)?;
-    Ok((BYTES / cost.peak_bytes.max(1)).clamp(1, 128) as usize)
+/// Measures a model on test images.
+pub fn evaluate(
+    ctx: &Arc<Context>,
+    model: &Model,
+    test: &Dataset,
+    options: EvaluateOptions<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Evaluation, Failure> {
+    let trained = Trained {
+        network: &Arc::new(model.network.clone()),
+        weights: &model.weights,
+        statistics: &model.statistics,
+    };
+    let feed = Feed::for_model(model, test)?;
+    Ok(train::evaluate(ctx, trained, feed, options, observer)?)
 }
 
-/// Names of classes that nobody has named.
+/// Numbers as names, for classes without names.
 pub fn numbered(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|class| class.to_string())
 }
 
-/// Refuses data with other classes than the model's: labels would mean
-/// something else. A model whose classes are only numbered, as an imported
-/// one may be, takes data with as many.
+/// Refuses data whose classes are not the model's: its labels would have
+/// another meaning. If the model's classes are only numbered, as after an
+/// import, their number must match.
 pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
     if model.classes == data.classes() || only_numbered(model, data) {
         return Ok(());
@@ -134,7 +141,7 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
     let how = match differing {
         Some((one, other)) if ours.len() == theirs.len() => {
             format!(
-                "one is {} in the model and {} in the data",
+                "one is {} in the model but {} in the data",
                 visible_name(one),
                 visible_name(other)
             )
@@ -148,24 +155,24 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
             data.source()
         ),
     );
-    Err(failure.hint("`sdpoint train --init MODEL` teaches a model other classes"))
+    Err(failure.hint("`sdpoint train --init MODEL` trains a model for other classes"))
 }
 
-/// Takes the data's names where the model's classes are only numbered.
+/// Names the model's classes after the data's if they are only numbered.
 pub fn name_classes(model: &mut Model, data: &Dataset) {
     if only_numbered(model, data) {
         model.classes = data.classes().to_vec();
     }
 }
 
-/// Whether the model's classes have no names and are as many as the data's.
+/// Whether the model's classes are only numbered, and match the data's in
+/// number.
 fn only_numbered(model: &Model, data: &Dataset) -> bool {
     let count = data.classes().len();
     model.classes.len() == count && model.classes.iter().cloned().eq(numbered(count))
 }
 
-/// The instances that the user listed, or all; `full` always comes first in
-/// a model.
+/// The instances that the user listed, or all of the model, `full` first.
 pub fn listed(model: &Model, names: &[Instance]) -> Result<Vec<Instance>, Failure> {
     if names.is_empty() {
         return Ok(model

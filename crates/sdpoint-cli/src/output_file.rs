@@ -23,7 +23,7 @@ pub use kind::Kind;
 
 /// The option that lets files of other kinds be replaced.
 #[derive(clap::Args)]
-pub struct Replacing {
+pub struct OverwriteArgs {
     /// Replace an existing file even if it is of another kind than the one to be written
     #[arg(long)]
     force: bool,
@@ -59,7 +59,7 @@ impl Output {
 
 impl Outputs {
     /// No inputs and no outputs yet.
-    pub fn new(replacing: &Replacing) -> Self {
+    pub fn new(replacing: &OverwriteArgs) -> Self {
         Self {
             force: replacing.force,
             inputs: Inputs::default(),
@@ -70,7 +70,7 @@ impl Outputs {
     /// As [`Outputs::new`], for commands that never replace a file of another
     /// kind.
     pub fn without_force() -> Self {
-        Self::new(&Replacing { force: false })
+        Self::new(&OverwriteArgs { force: false })
     }
 
     /// Nothing is written to this file, or to the files in this folder.
@@ -220,7 +220,7 @@ impl Outputs {
             )
             .hint("name two files"));
         }
-        if folder::is_file_of_a_run_that_goes_on(&target) {
+        if folder::is_in_use(&target) {
             return Err(Failure::new(
                 Class::Usage,
                 format!("'{}' belongs to a run that is going on", path.display()),
@@ -300,7 +300,7 @@ fn run_files(path: &Path) -> impl Iterator<Item = (String, Kind)> {
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter_map(|name| {
         let kind = match &*name {
-            sdpoint::train::checkpoint::FILE => Kind::Checkpoint,
+            folder::CHECKPOINT => Kind::Checkpoint,
             folder::METRICS => Kind::Metrics,
             folder::CURVE_CSV => Kind::Table,
             folder::CURVE_SVG => Kind::Picture,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::{Table, name, print, print_json};
 use crate::shares::{parse_cascade, parse_ensemble, parse_macs};
-use crate::{Machine, model};
+use crate::{MachineArgs, model};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -152,7 +152,7 @@ struct Guess {
     probability: f32,
 }
 
-pub fn run(args: &Args, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let file = model::file(&args.model);
     let engine = model::engine(&file, model::load(&file)?, machine)?;
     let timed = args.cost.timed();

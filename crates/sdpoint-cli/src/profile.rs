@@ -16,8 +16,8 @@ use serde::Serialize;
 use crate::failure::{Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
 use crate::output::{Table, bytes, percent, print, print_json};
-use crate::output_file::Replacing;
-use crate::{Machine, size};
+use crate::output_file::OverwriteArgs;
+use crate::{MachineArgs, size};
 use layers::LayerTime;
 use subject::Subject;
 use work::Work;
@@ -77,7 +77,7 @@ pub struct Args {
           conflicts_with_all = ["network", "input", "instances", "train", "layers"])]
     save: bool,
     #[command(flatten)]
-    replacing: Replacing,
+    replacing: OverwriteArgs,
     /// Seconds to measure each instance for; each runs at least five times
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
     seconds: f64,
@@ -122,7 +122,7 @@ struct Row {
     layers: Option<Vec<LayerTime>>,
 }
 
-pub fn run(args: &Args, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     if let (true, Some(path)) = (args.save, &args.which.model) {
         return save::run(args, path, machine);
     }

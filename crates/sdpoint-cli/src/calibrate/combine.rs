@@ -1,10 +1,10 @@
-//! Cascades and ensembles for a trained model.
+//! `sdpoint calibrate --cascade --ensemble`: fits combinations of instances.
 
 use std::sync::Arc;
 
 use sdpoint::Model;
 use sdpoint::data::Split;
-use sdpoint::train::{Feed, Wanted, fit_combinations};
+use sdpoint::train::{Feed, FitOptions, Trained, fit_combinations};
 
 use super::Args;
 use crate::data::{note_skipped, open_split};
@@ -13,38 +13,32 @@ use crate::interrupt::Interrupt;
 use crate::output::{plural, print};
 use crate::output_file::Output;
 use crate::progress::Display;
-use crate::{Machine, model, report};
+use crate::{MachineArgs, model, report};
 
-pub fn run(args: &Args, mut model: Model, out: &Output, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -> Outcome {
     let held_out = open_split(&args.data, Split::Test, &args.reading.options())?;
     model::check_classes(&model, &held_out)?;
-    let batch_size = model::batch_size(&model)?;
-    let mut display = Display::new(Interrupt::install()?, batch_size);
-    let wanted = Wanted {
-        cascades: args.cascade.clone(),
-        ensembles: args.ensemble.clone(),
+    let feed = Feed::for_model(&model, &held_out)?;
+    let mut display = Display::new(Interrupt::install()?, feed.batch_size);
+    let instances = model::listed(&model, &[])?;
+    let options = FitOptions::new(&instances)
+        .with_cascades(&args.cascade)
+        .with_ensembles(&args.ensemble)
+        .with_seed(args.seed);
+    let network = Arc::new(model.network.clone());
+    let trained = Trained {
+        network: &network,
+        weights: &model.weights,
+        statistics: &model.statistics,
     };
-    let fitted = fit_combinations(
-        &machine.context()?,
-        &Arc::new(model.network.clone()),
-        &model.weights,
-        &model.statistics,
-        &model::listed(&model, &[])?,
-        Feed {
-            data: &held_out,
-            preprocessing: &model.preprocessing,
-            batch_size,
-        },
-        args.seed,
-        &wanted,
-        &mut display,
-    );
+    let ctx = machine.context()?;
+    let fitted = fit_combinations(&ctx, trained, feed, options, &mut display);
     display.finish();
     let fitted = fitted?;
     note_skipped(&[&held_out]);
     if fitted.records.is_empty() {
-        let problem = "no combination of the model's instances is better than a single one \
-                       at such a cost";
+        let problem = "no combination of the model's instances is more accurate than a single \
+                       instance at this cost";
         return Err(Failure::new(Class::Instance, problem)
             .hint("allow a higher cost, or add instances with `sdpoint calibrate --ratios`"));
     }

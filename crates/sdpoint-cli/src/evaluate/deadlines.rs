@@ -19,7 +19,7 @@ use crate::output::{Table, percent, print, print_json};
 use crate::output_file::Output;
 use crate::progress::Display;
 use crate::shares::parse_share;
-use crate::{Machine, model, report};
+use crate::{MachineArgs, model, report};
 
 /// When answers have to be there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,7 +98,7 @@ pub fn run(
     test: &Dataset,
     deadlines: &[Deadline],
     csv: Option<&Output>,
-    machine: &Machine,
+    machine: &MachineArgs,
 ) -> Outcome {
     let file = model::file(&args.model);
     let loaded = model::load(&file)?;

@@ -7,7 +7,7 @@ use sdpoint::data::imagenet_preprocessing;
 
 use super::presets::Preset;
 use crate::failure::{Class, Failure};
-use crate::preparation::Preparation;
+use crate::preprocessing::PreprocessingArgs;
 use crate::size;
 
 /// Options that say how images are prepared.
@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
     std: Option<Numbers>,
     #[command(flatten)]
-    preparation: Preparation,
+    preparation: PreprocessingArgs,
 }
 
 /// What becomes of an image's shape.

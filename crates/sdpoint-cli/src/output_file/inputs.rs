@@ -46,7 +46,7 @@ impl Inputs {
         self.add(&file);
         self.add(&Profile::path(&file));
         if let Some(folder) = file.parent() {
-            self.add(&folder.join(sdpoint::train::checkpoint::FILE));
+            self.add(&folder.join(sdpoint::train::folder::CHECKPOINT));
             self.add(&folder.join(sdpoint::train::folder::METRICS));
         }
     }

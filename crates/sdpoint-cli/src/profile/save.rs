@@ -12,7 +12,7 @@ use super::{Args, milliseconds};
 use crate::failure::Outcome;
 use crate::output::{Table, note, percent, plural, print, print_json, span};
 use crate::output_file::{Kind, Outputs};
-use crate::{Machine, model};
+use crate::{MachineArgs, model};
 
 /// What is said of an instance.
 #[derive(Serialize)]
@@ -25,7 +25,7 @@ struct Row {
     macs: u64,
 }
 
-pub fn run(args: &Args, path: &Path, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, path: &Path, machine: &MachineArgs) -> Outcome {
     let file = model::file(path);
     Outputs::new(&args.replacing).reads(&file).file(
         "--save",

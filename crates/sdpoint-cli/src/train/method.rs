@@ -1,17 +1,17 @@
-//! Methods by name: the library's, and what is recommended besides.
+//! Training methods by name: those of the library, and `thrifty`.
 
 use std::str::FromStr;
 
 use sdpoint::train::{Draw, Method};
 
-/// A method, and how it draws instances unless told otherwise.
+/// A method, and its default distribution of instances.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Named {
+pub struct NamedMethod {
     pub method: Method,
     pub draw: Draw,
 }
 
-impl FromStr for Named {
+impl FromStr for NamedMethod {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -22,7 +22,7 @@ impl FromStr for Named {
             });
         }
         let method = text.parse().map_err(|_| {
-            format!("'{text}' is not a method: write sdpoint, thrifty, plain or sandwich")
+            format!("'{text}' is not a method: use sdpoint, thrifty, plain or sandwich")
         })?;
         Ok(Self {
             method,

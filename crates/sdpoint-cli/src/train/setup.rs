@@ -1,21 +1,21 @@
-//! From the command line to data and a plan.
+//! The data and the plan of a run, from the command line.
 
 use std::path::{Path, PathBuf};
 
 use sdpoint::core::{TrainTransform, Weights};
 use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
-use sdpoint::train::folder::MODEL;
-use sdpoint::train::{Checkpoint, Init, Method, Plan, Preset, Recipe, checkpoint, fine_tune};
+use sdpoint::train::folder::{CHECKPOINT, MODEL};
+use sdpoint::train::{Checkpoint, Init, TrainPlan, fine_tune};
 use sdpoint::{Model, Network, zoo};
 
-use super::method::Named;
-use super::{Args, Settings};
+use super::method::NamedMethod;
+use super::{Args, TrainingArgs};
 use crate::data::{note_left_out, note_sizes};
 use crate::failure::{Class, Failure};
 use crate::model;
 use crate::output_file::Outputs;
 
-/// All that a run needs.
+/// The inputs of a run.
 pub struct Setup {
     pub folder: PathBuf,
     pub train: Dataset,
@@ -23,28 +23,27 @@ pub struct Setup {
     pub start: Start,
 }
 
-/// Whether the run is new.
+/// Where a run starts.
 pub enum Start {
-    /// With weights, where it does not start from random ones.
-    New(Box<Plan>, Option<Weights>),
+    /// A new run, with its initial weights unless they are random.
+    New(Box<TrainPlan>, Option<Weights>),
+    /// From a checkpoint.
     Resume(Box<Checkpoint>),
 }
 
-/// The built-in images are trained on long enough to show the method and
-/// short enough to wait for.
+/// The default network for the built-in images.
 const SHAPES_NETWORK: &str = "preresnet8";
-const SHAPES_EPOCHS: usize = 12;
 
-/// The longest side of images that the networks for small images take by
-/// default.
+/// The longest side of small images, for which the default network is one for
+/// CIFAR.
 const SMALL: usize = 64;
 
-/// A new run.
+/// Sets up a new run.
 pub fn start(args: &Args) -> Result<Setup, Failure> {
     let source = args.data.clone().unwrap_or(Source::Shapes);
-    let settings = &args.settings;
+    let settings = &args.training;
     if let Some(name) = &settings.network {
-        // A misspelt network shows before the data is looked through.
+        // Reports a misspelt name before the data is scanned.
         zoo::input_size(name)?;
     }
     let init = match &settings.init {
@@ -66,7 +65,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         Some((_, model)) => model.preprocessing.clone(),
         None => default_preprocessing(&train)?,
     };
-    args.preparation.set(&mut preprocessing);
+    args.preprocessing.set(&mut preprocessing);
     if let Some(size) = settings.input {
         preprocessing = preprocessing.with_size(size);
     } else if init.is_none() && preprocessing.size.iter().all(|&side| side <= SMALL) {
@@ -89,32 +88,11 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         }
         None => (zoo::build(name, classes.len())?, None),
     };
-    let Named { method, draw } = settings.method;
-    let plan = Plan {
-        data: source.to_string(),
-        train_images: settings.train_images,
-        image_key: args.reading.image_key.clone(),
-        label_key: args.reading.label_key.clone(),
-        network,
-        init: init.map(|(path, model)| Init::new(path.display().to_string(), &model)),
-        classes,
-        preprocessing,
-        recipe: recipe(settings, &source, small),
-        method,
-        draw: settings.draw.unwrap_or(draw),
-        distill: settings.distill.unwrap_or(match method {
-            Method::Sandwich => 1.0,
-            Method::SdPoint | Method::Plain => 0.0,
-        }),
-        dropout: settings.dropout,
-        stochastic_depth: settings.stochastic_depth,
-        scales: settings.scales.clone(),
-        exits: settings.exits,
-        measure_every: settings.measure_every,
-        ratios: settings.ratios.clone(),
-        seed: settings.seed,
-        calibration_images: settings.calibration_images,
-    };
+    let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing);
+    settings.apply(&mut plan);
+    plan.init = init.map(|(path, model)| Init::new(path.display().to_string(), &model));
+    plan.image_key = args.reading.image_key.clone();
+    plan.label_key = args.reading.label_key.clone();
     Ok(Setup {
         folder,
         train,
@@ -123,7 +101,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     })
 }
 
-/// The same augmentation, but for mirroring.
+/// Removes mirroring from the augmentation.
 fn without_flip(transform: &mut TrainTransform) {
     match transform {
         TrainTransform::PadCrop { flip, .. } | TrainTransform::RandomResizedCrop { flip, .. } => {
@@ -133,12 +111,12 @@ fn without_flip(transform: &mut TrainTransform) {
     }
 }
 
-/// A model's network and weights for this many classes.
+/// A model's network and weights for a number of classes.
 fn start_from(model: &Model, classes: usize, seed: u64) -> Result<(Network, Weights), Failure> {
     fine_tune(model, classes, seed).map_err(|error| Failure::from_error(Class::Usage, &error))
 }
 
-/// A run that goes on.
+/// Sets up the resumption of a run.
 pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
     let mut checkpoint = Checkpoint::read(folder)?;
     if args.accept_changed_data {
@@ -165,9 +143,9 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
     })
 }
 
-/// Refuses to finish a run once more whose model has become another since:
-/// what `calibrate` has added would be lost.
-fn keep_calibrated(folder: &Path, plan: &Plan) -> Result<(), Failure> {
+/// Refuses to resume a finished run whose model was changed since: instances
+/// that `calibrate` added would be lost.
+fn keep_calibrated(folder: &Path, plan: &TrainPlan) -> Result<(), Failure> {
     let path = folder.join(MODEL);
     let Ok(model) = Model::load(&path) else {
         return Ok(());
@@ -181,14 +159,14 @@ fn keep_calibrated(folder: &Path, plan: &Plan) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "'{}' was changed after the run was finished, by `calibrate` perhaps: resuming would \
-         replace it",
+        "'{}' was changed after the run finished, perhaps by `calibrate`: resuming would replace it",
         path.display()
     );
-    Err(Failure::new(Class::Usage, message).hint("move it away first, if the run is to go on"))
+    Err(Failure::new(Class::Usage, message)
+        .hint("to resume the run anyway, move that file away first"))
 }
 
-/// Opens both splits, the training split with as many images as are wanted.
+/// Opens both splits; the training split with at most `images` images.
 fn open_data(
     source: &Source,
     mut options: OpenOptions,
@@ -201,7 +179,7 @@ fn open_data(
             "training needs at least one image",
         ));
     }
-    // The built-in images are drawn, so that there are as many as one likes.
+    // The program draws any number of built-in images.
     if *source == Source::Shapes {
         options.shapes_train = images.unwrap_or(options.shapes_train);
     }
@@ -214,32 +192,50 @@ fn open_data(
     Ok((train, test))
 }
 
-fn recipe(settings: &Settings, source: &Source, small: bool) -> Recipe {
-    let usual = if small {
-        Preset::CifarCosine
-    } else {
-        Preset::Imagenet
-    };
-    let mut recipe = settings.recipe.unwrap_or(usual).recipe();
-    let few = (*source == Source::Shapes && settings.recipe.is_none()).then_some(SHAPES_EPOCHS);
-    if let Some(epochs) = settings.epochs.or(few) {
-        recipe = recipe.with_epochs(epochs);
+impl TrainingArgs {
+    /// Changes the settings of a plan to those that were given.
+    fn apply(&self, plan: &mut TrainPlan) {
+        let NamedMethod { method, draw } = self.method;
+        if let Some(preset) = self.recipe {
+            plan.recipe = preset.recipe();
+        }
+        *plan = plan.clone().with_method(method);
+        if let Some(epochs) = self.epochs {
+            plan.recipe = plan.recipe.clone().with_epochs(epochs);
+        }
+        let recipe = &mut plan.recipe;
+        set(&mut recipe.batch_size, self.batch);
+        set(&mut recipe.rate, self.rate);
+        set(&mut recipe.warm_up, self.warm_up);
+        set(&mut recipe.weight_decay, self.weight_decay);
+        set(&mut recipe.label_smoothing, self.label_smoothing);
+        recipe.decay_norms = !self.no_norm_decay;
+        set(&mut plan.distill, self.distill);
+        plan.draw = self.draw.unwrap_or(draw);
+        plan.train_images = self.train_images;
+        plan.dropout = self.dropout;
+        plan.stochastic_depth = self.stochastic_depth;
+        plan.scales.clone_from(&self.scales);
+        plan.exits = self.exits;
+        plan.measure_every = self.measure_every;
+        plan.ratios.clone_from(&self.ratios);
+        plan.seed = self.seed;
+        plan.calibration_images = self.calibration_images;
     }
-    let set = |to: &mut f64, value: Option<f64>| *to = value.unwrap_or(*to);
-    recipe.batch_size = settings.batch.unwrap_or(recipe.batch_size);
-    set(&mut recipe.rate, settings.rate);
-    set(&mut recipe.warm_up, settings.warm_up);
-    set(&mut recipe.weight_decay, settings.weight_decay);
-    set(&mut recipe.label_smoothing, settings.label_smoothing);
-    recipe.decay_norms = !settings.no_norm_decay;
-    recipe
 }
 
-/// `runs/shapes`, `runs/photos-wrn16-4`; numbered where a run is there.
+fn set<T>(setting: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *setting = value;
+    }
+}
+
+/// The default folder: `runs/shapes` or `runs/photos-wrn16-4`, with a number if
+/// it already holds a run.
 fn free_folder(source: &Source, network: Option<&str>, overwrite: bool) -> PathBuf {
     let data = source.name();
     let name = network.map_or(data.clone(), |network| format!("{data}-{network}"));
-    let taken = |folder: &Path| folder.join(checkpoint::FILE).exists();
+    let taken = |folder: &Path| folder.join(CHECKPOINT).exists();
     let first = Path::new("runs").join(&name);
     if overwrite || !taken(&first) {
         return first;
@@ -247,5 +243,5 @@ fn free_folder(source: &Source, network: Option<&str>, overwrite: bool) -> PathB
     (2..)
         .map(|number| Path::new("runs").join(format!("{name}-{number}")))
         .find(|folder| !taken(folder))
-        .expect("numbers do not end")
+        .expect("there are infinitely many numbers")
 }

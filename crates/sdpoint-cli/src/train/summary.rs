@@ -1,20 +1,20 @@
-//! What a run tells its user before it starts and when it is done.
+//! The summaries of a run before training and after it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use sdpoint::core::{PointId, Ratio, Record, format_macs};
 use sdpoint::data::Dataset;
-use sdpoint::train::folder::{CURVE_CSV, CURVE_SVG, METRICS, MODEL, exit};
-use sdpoint::train::{Finished, Method, Plan, checkpoint};
+use sdpoint::train::folder::{CHECKPOINT, CURVE_CSV, CURVE_SVG, METRICS, MODEL, exit};
+use sdpoint::train::{Finished, Method, TrainPlan};
 use sdpoint::{Context, Instance, Model};
 
 use crate::output::{percent, plural, program};
 use crate::{report, size};
 
-/// What is going to be trained.
+/// The summary before training.
 pub fn introduction(
-    plan: &Plan,
+    plan: &TrainPlan,
     train: &Dataset,
     test: &Dataset,
     ctx: &Context,
@@ -23,12 +23,12 @@ pub fn introduction(
     let recipe = &plan.recipe;
     let parameters: usize = plan.network.parameters().iter().map(|p| p.len()).sum();
     let drawn = match plan.method {
-        Method::SdPoint => format!("instances drawn: {}", plan.draw),
-        Method::Plain => "every step in full".to_owned(),
+        Method::Plain => "every step trains full".to_owned(),
         Method::Sandwich => format!(
-            "every step in full, the cheapest instance and one drawn: {}",
+            "every step trains full, the cheapest instance and one drawn by {}",
             plan.draw
         ),
+        _ => format!("instances drawn by {}", plan.draw),
     };
     let mut extras = String::new();
     for (what, probability) in [
@@ -40,20 +40,20 @@ pub fn introduction(
         }
     }
     if plan.exits {
-        extras.push_str("; with classifiers after each stage");
+        extras.push_str("; with a classifier after each stage");
     }
     if !plan.scales.is_empty() {
         let sizes: Vec<String> = plan.scales.iter().map(|&size| size::text(size)).collect();
-        extras.push_str(&format!("; also in {} pixels", sizes.join(", ")));
+        extras.push_str(&format!("; also at {} pixels", sizes.join(", ")));
     }
     let init = match &plan.init {
-        Some(init) => format!("; it starts from {}", init.model),
+        Some(init) => format!("; starting from {}", init.model),
         None => String::new(),
     };
     format!(
         "{}: {} parameters, {}; {drawn}{init}{extras}\n\
-         {}: {} to learn from and {} to measure on, {}, input {} pixels\n\
-         {}, batch {}, rate {}, weight decay {}; seed {}; {}, {}\n\
+         {}: {} for training and {} for testing, {}, input {} pixels\n\
+         {}, batch {}, learning rate {}, weight decay {}; seed {}; {}, {}\n\
          folder: {}",
         plan.network.name(),
         format_macs(parameters as u64),
@@ -78,7 +78,7 @@ pub fn introduction(
     )
 }
 
-/// What came of the run, and what to do with it.
+/// The summary after training: results, files, and what to do next.
 pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
     let evaluation = &finished.evaluation;
     format!(
@@ -95,8 +95,8 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
     )
 }
 
-/// In plain words, what was drawn how often. With several instances a step,
-/// it is passes that are counted.
+/// How often each point and each ratio was trained. If a step trains `several`
+/// instances, each counts as a pass.
 fn draws(drawn: &[(Instance, u64)], several: bool) -> String {
     let what = if several { "passes" } else { "steps" };
     let mut full = 0;
@@ -114,14 +114,14 @@ fn draws(drawn: &[(Instance, u64)], several: bool) -> String {
     let steps = full + points.values().sum::<u64>();
     if full == steps {
         return format!(
-            "All {steps} steps trained the full network; its instances were never trained.\n"
+            "All {steps} steps trained the full network; no other instance was trained.\n"
         );
     }
     let share = |part: u64| percent(part as f64 / steps.max(1) as f64);
     let list = |counts: Vec<String>| counts.join(", ");
     format!(
-        "Of {steps} {what}, {full} ({}) trained the full network. Those that downsampled at each \
-         point: {}. With each ratio: {}.\n",
+        "Of {steps} {what}, {full} ({}) trained the full network. Downsampled at each point: {}. \
+         With each ratio: {}.\n",
         share(full),
         list(
             points
@@ -138,7 +138,7 @@ fn draws(drawn: &[(Instance, u64)], several: bool) -> String {
     )
 }
 
-/// What each early exit costs and is worth.
+/// The cost and accuracy of each early exit.
 fn exits(models: &[Model]) -> String {
     let mut text = String::new();
     for (index, model) in models.iter().enumerate() {
@@ -162,13 +162,10 @@ fn files(folder: &Path, exits: usize) -> String {
             MODEL,
             "the model: weights, statistics, preprocessing, accuracies",
         ),
-        (CURVE_SVG, "accuracy over cost, as a picture"),
+        (CURVE_SVG, "accuracy over cost as a picture"),
         (CURVE_CSV, "the table above, in full precision"),
         (METRICS, "loss and accuracy of each epoch"),
-        (
-            checkpoint::FILE,
-            "the state of the run; only --resume needs it",
-        ),
+        (CHECKPOINT, "the state of the run, needed only by --resume"),
     ];
     let exits: Vec<String> = (1..=exits).map(exit).collect();
     let exits = exits
@@ -195,12 +192,12 @@ fn next(data: &str, folder: &Path, records: &[Record]) -> String {
     )
 }
 
-/// Half of the cost in per cent, or, where no instance is that cheap, the
-/// next multiple of five that one meets.
+/// A budget in per cent: 50, or if no instance is that cheap, the next multiple
+/// of five that one meets.
 fn budget(records: &[Record]) -> u64 {
     let costs = || records.iter().map(|record| record.macs);
-    let (cheapest, dearest) = (costs().min().unwrap_or(0), costs().max().unwrap_or(1));
-    let percent = (100 * u128::from(cheapest)).div_ceil(u128::from(dearest.max(1))) as u64;
+    let (lowest, highest) = (costs().min().unwrap_or(0), costs().max().unwrap_or(1));
+    let percent = (100 * u128::from(lowest)).div_ceil(u128::from(highest.max(1))) as u64;
     percent.max(50).next_multiple_of(5)
 }
 
