@@ -1,4 +1,4 @@
-//! Names of classes from a file: a line each, or JSON.
+//! Class names from a file: one per line, or JSON.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,23 +9,23 @@ use serde::Deserialize;
 
 use crate::failure::{Class, Failure};
 
-/// The largest file of names that is read, in bytes.
+/// The maximum size of a file of names, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 
-/// What JSON there is of class names.
+/// The JSON forms of class names.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Names {
     /// `["cat", "dog"]`
     List(Vec<String>),
-    /// `{"0": "cat", "1": "dog"}`, as `id2label` is.
+    /// `{"0": "cat", "1": "dog"}`, like `id2label`.
     ById(BTreeMap<String, String>),
 }
 
-/// The names in a file, in the order of the logits.
+/// Reads the names in a file, in the order of the logits.
 ///
 /// # Errors
-/// If the file cannot be read or is of none of the forms.
+/// If the file cannot be read or has none of these forms.
 pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
     let unreadable = |error: std::io::Error| {
         let message = format!("cannot read '{}': {error}", path.display());
@@ -46,11 +46,11 @@ pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
     if bytes.len() as u64 > MAX_FILE {
         return Err(refuse("it is too large"));
     }
-    let text = text(&bytes).ok_or_else(|| refuse("it is not text in UTF-8"))?;
+    let text = text(&bytes).ok_or_else(|| refuse("it is not UTF-8 text"))?;
     parse(&text).map_err(|problem| refuse(&problem))
 }
 
-/// UTF-8, or UTF-16 with a byte-order mark, as some editors save it.
+/// Decodes UTF-8, or UTF-16 with a byte-order mark, as some editors write it.
 fn text(bytes: &[u8]) -> Option<String> {
     let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
         let (units, odd) = rest.as_chunks::<2>();
@@ -69,7 +69,7 @@ fn parse(text: &str) -> Result<Vec<String>, String> {
     let text = text.trim();
     if text.starts_with(['[', '{']) {
         let names = serde_json::from_str(text).map_err(|_| {
-            "it starts like JSON; then it must be a list of texts, or an object with a text for \
+            "it starts like JSON, but is neither a list of strings nor an object with a string for \
              each of 0, 1, 2 and so on"
         })?;
         return match names {
@@ -78,7 +78,7 @@ fn parse(text: &str) -> Result<Vec<String>, String> {
         };
     }
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-    // A class of no name is more likely a line too many.
+    // An empty line is more likely a mistake than a class without a name.
     match names.iter().position(String::is_empty) {
         Some(line) => Err(format!("line {} is empty", line + 1)),
         None => Ok(names),
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_read_as_editors_and_programs_write_them() {
+    fn names_are_read_in_every_common_form() {
         let utf16: Vec<u8> = "\u{feff}cat\r\ndog, big"
             .encode_utf16()
             .flat_map(u16::to_le_bytes)
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_names_is_refused() {
+    fn other_content_is_refused() {
         for (bytes, words) in [
             (&b"cat\n\ndog"[..], "line 2 is empty"),
             (b"[\"cat\", 1]", "list of texts"),

@@ -1,4 +1,4 @@
-//! Which class of failure each error of the libraries belongs to.
+//! The failure class, and so the exit code, of each library error.
 
 use sdpoint::exchange::{CheckpointError, ExportError};
 use sdpoint::profile::ProfileError;
@@ -12,7 +12,7 @@ use crate::failure::{Class, Failure};
 
 impl From<ZooError> for Failure {
     fn from(error: ZooError) -> Self {
-        Self::from_error(Class::Usage, &error).hint("`sdpoint networks` lists them all")
+        Self::from_error(Class::Usage, &error).hint("`sdpoint networks` lists all networks")
     }
 }
 
@@ -30,7 +30,9 @@ impl From<ContextError> for Failure {
     fn from(error: ContextError) -> Self {
         let failure = Self::from_error(Class::Usage, &error);
         match error {
-            ContextError::Threads { .. } => failure.hint("give fewer with --threads"),
+            ContextError::Threads { .. } | ContextError::TooManyThreads { .. } => {
+                failure.hint("give a lower number with --threads")
+            }
             _ => failure,
         }
     }
@@ -72,12 +74,12 @@ impl From<SelectError> for Failure {
             SelectError::NoneFits {
                 budget: Budget::MinAccuracy(_),
                 ..
-            } => failure.hint("`sdpoint evaluate MODEL` shows how accurate each instance is"),
+            } => failure.hint("`sdpoint evaluate MODEL --data SRC` shows the accuracy of each instance"),
             SelectError::NoneFits { .. } => failure.hint(
                 "raise the budget, or add cheaper instances with `sdpoint calibrate --ratios`",
             ),
             SelectError::Unknown { .. } => failure.hint(
-                "`sdpoint instances MODEL` lists them all, and `sdpoint calibrate MODEL --data SRC \
+                "`sdpoint instances MODEL` lists all instances, and `sdpoint calibrate MODEL --data SRC \
                  --ratios R` adds those of other ratios",
             ),
             SelectError::NotEvaluated(_) => {
@@ -101,7 +103,7 @@ impl From<DataError> for Failure {
                 Self::from_error(Class::Files, &error)
             }
             DataError::TooManyUnreadable { .. } => Self::from_error(Class::Data, &error)
-                .hint("`--skip-unreadable N` lets up to N images be skipped"),
+                .hint("`--skip-unreadable N` allows skipping up to N images"),
             _ => Self::from_error(Class::Data, &error),
         }
     }
@@ -150,13 +152,13 @@ impl From<TrainError> for Failure {
             TrainError::Io(error) => Self::io(error.to_string(), error.kind()),
             TrainError::Checkpoint { .. } => Self::from_error(Class::Model, &error),
             TrainError::DataChanged(_) => Self::from_error(Class::Data, &error).hint(
-                "put the images back as they were; or, if there are as many, \
-                 --accept-changed-data goes on with these",
+                "restore the images; or, if their number is the same, continue with these by \
+                 --accept-changed-data",
             ),
             TrainError::Diverged { .. } => Self::from_error(Class::Diverged, &error),
             TrainError::RunExists { ref folder, .. } => {
                 let hint = format!(
-                    "`train --resume {}` goes on with it, --overwrite throws it away",
+                    "`train --resume {}` continues it, --overwrite replaces it",
                     folder.display()
                 );
                 Self::from_error(Class::Usage, &error).hint(hint)

@@ -1,4 +1,4 @@
-//! Where images come from, as all commands take it.
+//! Data sources on the command line.
 
 use std::collections::BTreeSet;
 
@@ -9,36 +9,36 @@ use crate::failure::Failure;
 use crate::output::{note, one_line};
 use crate::size;
 
-/// The forms of a source, for the help texts of the commands.
+/// The forms of a data source, for the help of the commands.
 pub const SOURCES: &str = "\
 Data sources:
-  shapes          drawn by the program itself: 32x32 pixels, 10 classes
-  folder:DIR      JPEG, PNG and WebP files in a folder for each class, under DIR/train and
-                  DIR/test (or DIR/val)
-  tar:PATH        the same tree in a .tar or .tar.gz, or WebDataset shards (.jpg with .cls); a
-                  folder of archives, several separated by commas, or 'shard-{000..015}.tar'
-  cifar10:PATH    the official files, binary or of Python, unpacked or as .tar.gz; `sdpoint fetch
-                  cifar10 DIR` downloads them
-  cifar100:PATH   likewise, with the 100 fine classes";
+  shapes          built-in images: simple shapes of 32x32 pixels in 10 classes
+  folder:DIR      JPEG, PNG and WebP files, one folder per class under DIR/train and DIR/test (or
+                  DIR/val)
+  tar:PATH        the same tree in a .tar or .tar.gz file, or WebDataset shards (.jpg with .cls);
+                  also a folder of archives, a list separated by commas, or 'shard-{000..015}.tar'
+  cifar10:PATH    the official files, binary or Python version, extracted or as .tar.gz;
+                  `sdpoint fetch cifar10 DIR` downloads them
+  cifar100:PATH   the same for CIFAR-100, with the 100 fine classes";
 
-/// Options of how data is read.
+/// Options for reading data.
 #[derive(clap::Args)]
 pub struct DataArgs {
-    /// Unreadable images to skip in a split before giving up [default: 1 % of them, at least 10]
+    /// Maximum number of unreadable images to skip per split [default: 1 % of the split, at least 10]
     #[arg(long, value_name = "N")]
     skip_unreadable: Option<usize>,
-    /// In WebDataset samples with several images, the one to read, by the end of its name: jpg,
+    /// For WebDataset samples with several images, the file name extension of the one to read: jpg,
     /// image.png
     #[arg(long, value_name = "EXT")]
     pub image_key: Option<String>,
-    /// In WebDataset samples, take the class from this key of the .json members [default: .cls
-    /// members]
+    /// For WebDataset samples, the key of the .json members that holds the class [default: read
+    /// .cls members]
     #[arg(long, value_name = "NAME")]
     pub label_key: Option<String>,
 }
 
 impl DataArgs {
-    /// What [`open`] takes.
+    /// The options for [`open`].
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
             skip_limit: self.skip_unreadable,
@@ -49,7 +49,7 @@ impl DataArgs {
     }
 }
 
-/// Opens a split, and tells what of it is not read.
+/// Opens a split, and reports files that are not read.
 pub fn open_split(
     source: &Source,
     split: Split,
@@ -72,7 +72,7 @@ pub fn open_test(source: &Source, options: &OpenOptions) -> Result<Option<Datase
     }
 }
 
-/// Tells what a split holds that is not read, a line for each reason.
+/// Reports the files of a split that are not read, one line per reason.
 pub fn note_left_out(data: &Dataset) {
     for line in data.left_out().lines() {
         note(&format!("Not read of the {} images: {line}", data.split()));
@@ -82,13 +82,13 @@ pub fn note_left_out(data: &Dataset) {
     }
 }
 
-/// Tells that images are of several sizes where all are brought to the commonest one.
+/// Reports that images differ in size if all are resized to the most common size.
 pub fn note_sizes(data: &Dataset) -> Result<(), Failure> {
     let sizes = Sizes::of(data)?;
     if let Some([least, most]) = sizes.range() {
         note(&format!(
-            "Images are of several sizes, {} to {} pixels; all become {}, the commonest; --input \
-             takes another.",
+            "Images are of several sizes, {} to {} pixels; all become {}, the most common one; \
+             --input sets another.",
             size::text(least),
             size::text(most),
             size::text(sizes.commonest()),
@@ -97,7 +97,7 @@ pub fn note_sizes(data: &Dataset) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names the images that were skipped because they are unreadable.
+/// Lists images that were skipped because they are unreadable.
 pub fn note_skipped(data: &[&Dataset]) {
     const SHOWN: usize = 10;
     let skipped: BTreeSet<String> = data.iter().flat_map(|data| data.skipped()).collect();

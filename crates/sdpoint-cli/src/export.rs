@@ -1,4 +1,4 @@
-//! `sdpoint export`: a model for other programs.
+//! `sdpoint export`: writes a model for other programs.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,47 +19,48 @@ use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 const EXAMPLES: &str = "\
 Examples:
   sdpoint export model.safetensors --instance 3@0.5 -o half.onnx
-  sdpoint export model.safetensors --instances all -o onnx/           a file each, and manifest.json
+  sdpoint export model.safetensors --instances all -o onnx/           one file each, and manifest.json
   sdpoint export model.safetensors --format safetensors --instance full -o full.safetensors
   sdpoint export model.safetensors --format safetensors --instances all -o weights.safetensors
   sdpoint export model.safetensors --python -o net.py
 
-ONNX: opset 17, batch norms folded into convolutions, images of the model's input size, any number \
-of them. The metadata names network, instance, MACs, classes and preprocessing. safetensors: what \
-load_state_dict takes; with --instances all, what the module of --python takes. See docs/export.md.";
+ONNX files use opset 17, with batch norms folded into convolutions, for the model's image size and \
+any batch size. Their metadata has network, instance, MACs, classes and preprocessing. safetensors \
+files are for load_state_dict; with --instances all, for the module that --python writes. See \
+docs/export.md.";
 
 /// Write a model for other runtimes and for PyTorch
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
 pub struct Args {
-    /// A model file, or the folder of a run
+    /// Model file, or folder of a run
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// Write this instance to a file: full, or POINT@RATIO
+    /// Export this instance to a file: full, or POINT@RATIO
     #[arg(long, value_name = "INSTANCE", group = "what")]
     instance: Option<Instance>,
-    /// Write these instances, separated by commas, or all: in ONNX to a folder, in safetensors all
-    /// to one file
+    /// Export these instances, separated by commas, or all: as ONNX to a folder, as safetensors to
+    /// one file (all only)
     #[arg(long, value_name = "A,B|all", group = "what", value_parser = parse_selection)]
     instances: Option<Selection>,
-    /// Write a PyTorch module that takes the weights of --format safetensors --instances all
+    /// Export a PyTorch module for the weights of --format safetensors --instances all
     #[arg(long, group = "what", conflicts_with = "format")]
     python: bool,
-    /// The form of the file
+    /// File format
     #[arg(long, value_enum, default_value_t = Format::Onnx)]
     format: Format,
-    /// The file, or the folder for several
+    /// Output file, or folder for several files
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
     replacing: OverwriteArgs,
-    /// Print JSON objects, one a file, instead of text
+    /// Print a JSON object per file instead of text
     #[arg(long)]
     json: bool,
 }
 
-/// What files are written.
+/// The format of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// A graph for other runtimes
@@ -77,17 +78,17 @@ impl Format {
     }
 }
 
-/// A file that was written.
+/// A written file.
 #[derive(Serialize)]
 struct Written<'a> {
-    /// Within the folder, where there is one.
+    /// The name of the file.
     file: String,
     bytes: usize,
     #[serde(flatten)]
     record: Option<&'a Record>,
 }
 
-/// What the folder of several ONNX files tells of them.
+/// The contents of `manifest.json`.
 #[derive(Serialize)]
 struct Manifest<'a> {
     network: &'a str,
@@ -97,7 +98,7 @@ struct Manifest<'a> {
     instances: &'a [Written<'a>],
 }
 
-/// The manifest's name.
+/// The file name of the manifest.
 const MANIFEST: &str = "manifest.json";
 
 pub fn run(args: &Args) -> Outcome {
@@ -115,7 +116,7 @@ pub fn run(args: &Args) -> Outcome {
         (Some(_), _, Format::Safetensors) => {
             return Err(Failure::new(
                 Class::Usage,
-                "a safetensors file has the statistics of one instance or of all",
+                "a safetensors file can hold the statistics of one instance or of all",
             )
             .hint("give --instance INSTANCE or --instances all"));
         }
@@ -139,7 +140,7 @@ pub fn run(args: &Args) -> Outcome {
     print(&text(&written, out, args.python))
 }
 
-/// What the model knows of an instance, which it must have.
+/// The model's record of an instance.
 fn record(model: &Model, instance: Instance) -> Result<&Record, Failure> {
     let choice = sdpoint::core::select(&model.instances, Budget::Instance(instance))?;
     model
@@ -147,7 +148,7 @@ fn record(model: &Model, instance: Instance) -> Result<&Record, Failure> {
         .ok_or_else(|| Failure::new(Class::Instance, format!("there is no instance {instance}")))
 }
 
-/// An ONNX file for each instance, and a manifest of them.
+/// Writes an ONNX file for each instance, and a manifest.
 fn folder<'a>(
     model: &'a Model,
     several: &Selection,
@@ -155,7 +156,7 @@ fn folder<'a>(
     mut outputs: Outputs,
 ) -> Result<Vec<Written<'a>>, Failure> {
     let mut instances = model::listed(model, several.names())?;
-    // A name given twice is one file.
+    // An instance listed twice is one file.
     let mut seen = HashSet::new();
     instances.retain(|instance| seen.insert(*instance));
     outputs.folder(out)?;
@@ -169,7 +170,7 @@ fn folder<'a>(
         .collect::<Result<_, Failure>>()?;
     let manifest_file = file(MANIFEST, Kind::Manifest)?;
     fs::create_dir_all(out).map_err(|error| {
-        let message = format!("cannot make the folder '{}': {error}", out.display());
+        let message = format!("cannot create the folder '{}': {error}", out.display());
         Failure::io(message, error.kind())
     })?;
     let mut written = Vec::new();

@@ -1,11 +1,11 @@
-//! Why a command failed: the message, what to do about it, and the exit code.
+//! Failures of commands: a message, a hint, and the exit code.
 
 use std::error::Error;
 use std::io;
 
 use crate::output::{note, one_line};
 
-/// What a command comes to.
+/// The result of a command.
 pub type Outcome = Result<(), Failure>;
 
 /// The class of a failure, which decides the exit code.
@@ -14,33 +14,33 @@ pub type Outcome = Result<(), Failure>;
 /// rely on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The command line asks for what cannot be.
+    /// An invalid command line.
     Usage = 2,
     /// Images, class folders or data files that cannot be used.
     Data = 3,
     /// A model file or a checkpoint that cannot be used.
     Model = 4,
-    /// An instance that is not there, or a budget that none meets.
+    /// An instance that does not exist, or a budget that none meets.
     Instance = 5,
-    /// The loss is no longer a number.
+    /// The loss is no longer finite.
     Diverged = 6,
     /// A file that cannot be read or written, or a transfer that failed.
     Files = 7,
-    /// Stopped by the user; what is needed to go on was saved.
+    /// Stopped by the user, with a checkpoint to resume from.
     Interrupted = 130,
 }
 
-/// A failure as the user sees it.
+/// A failure, as shown to the user.
 #[derive(Debug)]
 pub struct Failure {
     class: Class,
-    /// `None` where whoever read our output went away, which is no news.
+    /// `None` if the reader of our output has closed it: nothing to report.
     message: Option<String>,
     hint: Option<String>,
 }
 
 impl Failure {
-    /// A failure with a message of its own.
+    /// A failure with this message.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -49,13 +49,13 @@ impl Failure {
         }
     }
 
-    /// A failure that an error explains, together with what caused it.
+    /// A failure with the message of an error and of its sources.
     pub fn from_error(class: Class, error: &dyn Error) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
             let cause_text = cause.to_string();
-            // Some errors already quote their cause.
+            // Some messages include that of their source already.
             if !message.contains(&cause_text) {
                 message = format!("{message}: {cause_text}");
             }
@@ -64,27 +64,27 @@ impl Failure {
         Self::new(class, message)
     }
 
-    /// Adds what the user can do.
+    /// Adds advice for the user.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The failure to read or write a file, which the message names.
+    /// A failure to read or write a file; the message has its name.
     pub fn io(message: impl Into<String>, kind: io::ErrorKind) -> Self {
         let failure = Self::new(Class::Files, message);
         match kind {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
             | io::ErrorKind::FileTooLarge => {
-                failure.hint("make room, then go on; files written before are intact")
+                failure.hint("free some space and try again; existing files are intact")
             }
             _ => failure,
         }
     }
 
-    /// The failure to write to standard output. A pipe that was closed, as
-    /// `head` does, ends the command without a word.
+    /// A failure to write to standard output. A closed pipe, as by `head`, ends
+    /// the command silently.
     pub fn output(error: &io::Error) -> Self {
         let mut failure = Self::io(format!("standard output: {error}"), error.kind());
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -93,7 +93,7 @@ impl Failure {
         failure
     }
 
-    /// Tells the user, and returns the exit code.
+    /// Prints the failure, and returns the exit code.
     pub fn report(&self) -> u8 {
         let Some(message) = &self.message else {
             return 0;
@@ -106,9 +106,9 @@ impl Failure {
     }
 }
 
-/// A message of bounded length on one line, or with further lines that are
-/// indented: what is quoted in it comes from files and from the command line,
-/// may be anything, and must not look like a message of ours.
+/// Bounds the length of a message, and escapes line breaks except before
+/// indented lines: text quoted from files or the command line must not look
+/// like another message.
 fn bounded(message: &str) -> String {
     const LONGEST: usize = 1400;
     const LONGEST_LINE: usize = 400;
@@ -126,7 +126,7 @@ fn bounded(message: &str) -> String {
     cut(&lines.join(INDENTED), LONGEST)
 }
 
-/// So many characters of a text.
+/// The first `longest` characters of a text.
 fn cut(text: &str, longest: usize) -> String {
     match text.char_indices().nth(longest) {
         None => text.to_owned(),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_once() {
+    fn a_cause_is_printed_once() {
         for quotes in [true, false] {
             let inner = io::Error::other("inner");
             let failure = Failure::from_error(Class::Data, &Outer { quotes, inner });
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_bounded_and_cannot_be_taken_for_several() {
+    fn messages_are_bounded_and_cannot_imitate_others() {
         let mixed = "in\u{202e}'a\nerror: b': bad\n";
         assert_eq!(bounded(mixed), "in\\u{202e}'a\\nerror: b': bad");
         assert_eq!(bounded("it lacks:\n  a\n  b"), "it lacks:\n  a\n  b");

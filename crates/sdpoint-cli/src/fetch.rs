@@ -1,4 +1,4 @@
-//! `sdpoint fetch`: the official data sets.
+//! `sdpoint fetch`: downloads the official data sets.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -15,20 +15,20 @@ Examples:
   sdpoint fetch cifar10 data
   sdpoint train --data cifar10:data --network preresnet20
 
-A download that broke off is gone on with. The archive's checksum is compared with the published \
-one before anything is unpacked.";
+An interrupted download is resumed. The checksum of the archive is compared with the published one \
+before anything is extracted.";
 
-/// Download CIFAR-10 or CIFAR-100 from their official address
+/// Download CIFAR-10 or CIFAR-100 from the official site
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Which data set; 170 MB either
+    /// Data set; each is 170 MB
     #[arg(value_name = "NAME")]
     name: Name,
-    /// The folder to put it into
+    /// Destination folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// The address of a mirror, without the archive's name
+    /// URL of a mirror, without the name of the archive
     #[arg(long, value_name = "URL", default_value = OFFICIAL_ADDRESS)]
     from: String,
 }
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Outcome {
     };
     let bar = bar();
     if bar.is_none() {
-        note(&format!("fetching {name} from {}", args.from));
+        note(&format!("downloading {name} from {}", args.from));
     }
     let fetched = fetch(kind, &args.folder, &args.from, |done, all| {
         if let Some(bar) = &bar {
@@ -61,8 +61,8 @@ pub fn run(args: &Args) -> Outcome {
     }
     let folder = args.folder.display();
     let what = match fetched? {
-        Fetched::Downloaded => format!("{name} is in {folder}, its checksum is right."),
-        Fetched::AlreadyThere => format!("{name} is in {folder} already."),
+        Fetched::Downloaded => format!("{name} is in {folder}; its checksum is correct."),
+        Fetched::AlreadyThere => format!("{name} is already in {folder}."),
     };
     print(&format!(
         "{what}\nNext:\n  {} train --data {name}:{folder} --network preresnet20\n",
@@ -70,11 +70,11 @@ pub fn run(args: &Args) -> Outcome {
     ))
 }
 
-/// A bar on a terminal.
+/// A progress bar, on a terminal only.
 fn bar() -> Option<ProgressBar> {
     std::io::stderr().is_terminal().then(|| {
         let template = "{bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        let style = ProgressStyle::with_template(template).expect("the template is sound");
+        let style = ProgressStyle::with_template(template).expect("the template is valid");
         ProgressBar::new(0).with_style(style)
     })
 }

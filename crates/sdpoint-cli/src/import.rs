@@ -1,4 +1,4 @@
-//! `sdpoint import`: weights from PyTorch.
+//! `sdpoint import`: converts weights from PyTorch.
 
 mod config;
 mod locate;
@@ -28,49 +28,49 @@ Examples:
   sdpoint import resnet50.pth --network resnet50 --preset torchvision-v2 -o resnet50.safetensors
   sdpoint import checkpoint.pth.tar --network preresnet101-imagenet --classes folder:DIR -o m.safetensors
 
-CHECKPOINT is a safetensors file, what torch.save wrote, or a folder of timm. The dictionary of tensors is \
-found wherever it is, and so is the prefix before their names; the text says which were taken, --key and \
---prefix choose others. Averaged weights are taken where there are some. Nothing in the file is run. Names \
-are torchvision's, timm's and those of the authors of stochastic downsampling, which agree. Values in \
-float16, bfloat16 and float64 are converted to float32. See docs/import.md.";
+CHECKPOINT is a safetensors file, a file written by torch.save, or a folder of timm. The dictionary of \
+tensors and the prefix of their names are found automatically; the output says which were used, and --key \
+and --prefix override them. Averaged weights are preferred. No code in the file is run. Tensor names are those \
+of torchvision, timm and the authors of stochastic downsampling, which agree. Values in float16, bfloat16 and \
+float64 are converted to float32. See docs/import.md.";
 
-/// Make a model of weights that PyTorch saved
+/// Convert weights saved by PyTorch to a model
 ///
-/// The number of classes is read off the weights. Every tensor of the network is accounted for: those
-/// missing, left over or of another shape are named. The model has the one instance full; `calibrate
-/// --ratios` adds cheaper ones, and `train --init` trains it on.
+/// The number of classes is that of the weights. Missing tensors, unused ones and those of another
+/// shape are listed. The model has the single instance full; `calibrate --ratios` adds cheaper ones,
+/// and `train --init` fine-tunes it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .safetensors, .pth, .pt or .ckpt file, or the folder that timm saved
+    /// A .safetensors, .pth, .pt or .ckpt file, or a folder saved by timm
     #[arg(value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// What the weights are of; `sdpoint networks` lists them [default: what config.json says]
+    /// Network of the weights; `sdpoint networks` lists all [default: that of config.json]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
-    /// Where the model goes
+    /// Output file
     #[arg(short, long, value_name = "MODEL")]
     output: PathBuf,
-    /// Take the tensors under these keys of the file, such as model.state_dict; '.' is the file's top
+    /// Use the tensors under these keys of the file, such as model.state_dict; '.' for the top level
     /// [default: those that fit]
     #[arg(long, value_name = "KEYS")]
     key: Option<String>,
-    /// Take the tensors whose names begin so, such as backbone. [default: any under which they fit]
+    /// Use the tensors with this name prefix, such as backbone. [default: the prefix that fits]
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<String>,
-    /// Skip weights that were averaged during training, and take the plain ones
+    /// Use the plain weights, not those averaged during training
     #[arg(long)]
     no_ema: bool,
-    /// Names of the classes in the order of the logits: a text file with one a line, a JSON
-    /// list, or a data source that has them, such as folder:DIR [default: 0, 1, 2 and so on]
+    /// Class names in the order of the logits: a text file with one per line, a JSON list, or a data
+    /// source with these classes, such as folder:DIR [default: 0, 1, 2 and so on]
     #[arg(long, value_name = "FILE|SRC")]
     classes: Option<String>,
     #[command(flatten)]
     images: preprocessing::Options,
-    /// Pass over a config.json beside the weights, and over what the file calls its network
+    /// Ignore config.json next to the weights, and the name of the network in the file
     #[arg(long)]
     no_config: bool,
-    /// Import although tensors are left over that the network has no place for
+    /// Import even if the network does not use all tensors
     #[arg(long)]
     allow_left_over: bool,
     #[command(flatten)]
@@ -81,7 +81,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Outcome {
-    // A misspelt network shows before a large file is read.
+    // Reports a misspelt network before reading a large file.
     if let Some(name) = &args.network {
         zoo::input_size(name)?;
     }
@@ -148,7 +148,7 @@ pub fn run(args: &Args) -> Outcome {
     print(&report.text())
 }
 
-/// The network's name: what the user says, and what the configuration says.
+/// The name of the network, from the user or the configuration.
 fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Failure> {
     match (&args.network, config) {
         (Some(name), Some(config)) if name != config.network => Err(Failure::new(
@@ -160,16 +160,16 @@ fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Fa
             ),
         )
         .hint(format!(
-            "--network {}, or --no-config to pass over that file",
+            "give --network {}, or --no-config to ignore that file",
             config.network
         ))),
         (Some(name), _) => Ok(name),
         (None, Some(config)) => Ok(config.network),
         (None, None) => Err(Failure::new(
             Class::Usage,
-            "--network is missing, and no config.json of timm beside the weights says it",
+            "--network is missing, and there is no config.json of timm next to the weights",
         )
-        .hint("`sdpoint networks` lists them all")),
+        .hint("`sdpoint networks` lists all networks")),
     }
 }
 
@@ -190,7 +190,7 @@ fn imported(
     };
     import_chosen(checkpoint, network, &choice)
         .and_then(|imported| {
-            // A part of another listed network is no network by itself.
+            // The unused tensors belong to another listed network.
             if imported.left_over.is_empty() || recognise(checkpoint, &choice).is_none() {
                 return Ok(imported);
             }
@@ -203,7 +203,7 @@ fn imported(
         .map_err(|error| unusable(path, checkpoint, &choice, error))
 }
 
-/// What is wrong with a checkpoint, and what to do.
+/// The failure of a checkpoint that cannot be imported, with a hint.
 fn unusable(
     path: &Path,
     checkpoint: &Checkpoint,
@@ -235,7 +235,7 @@ fn unusable(
     }
 }
 
-/// What names say of a network matters where it is none that is listed.
+/// Removes the hint at an unlisted network from an error: the network is listed.
 fn forget_sign(error: &mut ImportError) {
     match error {
         ImportError::Misfit(misfit) => misfit.sign = None,
@@ -244,9 +244,9 @@ fn forget_sign(error: &mut ImportError) {
     }
 }
 
-/// What to do about tensors that are of no listed network.
+/// A hint for tensors that belong to no listed network.
 fn way_out(error: &ImportError) -> Option<String> {
-    /// More than a few.
+    /// The most tensors that may be ignored.
     const FEW: usize = 16;
     let ImportError::LeftOver {
         names,
@@ -261,14 +261,13 @@ fn way_out(error: &ImportError) -> Option<String> {
         return Some("--allow-left-over imports the others".into());
     }
     Some(
-        "they belong to a network that computes something else: without them it would not be \
-         the one that was trained"
+        "they belong to a network that computes something else: without them, it would not be \
+         the network that was trained"
             .into(),
     )
 }
 
-/// The names of the classes: what the user says, what the configuration says,
-/// or numbers.
+/// The names of the classes: from the user, from the configuration, or numbers.
 fn named_classes(
     args: &Args,
     config: Option<&Config>,
@@ -287,7 +286,7 @@ fn named_classes(
                 config.path().display()
             ),
         )
-        .hint("--no-config imports the weights without what this file says"));
+        .hint("--no-config imports the weights without this file"));
     }
     match config {
         Some(config) if args.classes.is_none() && config.labels.len() == count => {
@@ -297,7 +296,7 @@ fn named_classes(
     }
 }
 
-/// What must not be written to.
+/// The outputs, which must not replace these inputs.
 fn outputs(args: &Args, found: &locate::Found) -> Result<Outputs, Failure> {
     let mut outputs = Outputs::new(&args.replacing)
         .reads(&args.checkpoint)
@@ -312,7 +311,7 @@ fn outputs(args: &Args, found: &locate::Found) -> Result<Outputs, Failure> {
     })
 }
 
-/// What has the names of classes.
+/// A source of class names.
 enum Named<'a> {
     File(&'a Path),
     Source(Source),
@@ -325,14 +324,14 @@ fn named(from: &str) -> Result<Named<'_>, Failure> {
     }
     from.parse().map(Named::Source).map_err(|_| {
         let message =
-            format!("'{from}' has no names of classes: it is neither a file nor a data source");
+            format!("'{from}' has no class names: it is neither a file nor a data source");
         Failure::new(Class::Usage, message).hint(
-            "give a text file with a name a line, a JSON list, or a source such as folder:DIR",
+            "give a text file with one name per line, a JSON list, or a source such as folder:DIR",
         )
     })
 }
 
-/// The names of so many classes.
+/// The names of `count` classes.
 fn class_names(from: Option<&str>, count: usize) -> Result<Vec<String>, Failure> {
     let Some(from) = from else {
         return Ok(model::numbered(count).collect());
@@ -347,7 +346,7 @@ fn class_names(from: Option<&str>, count: usize) -> Result<Vec<String>, Failure>
     Err(Failure::new(
         Class::Usage,
         format!(
-            "'{from}' names {}, but the weights tell {count} apart",
+            "'{from}' has {}, but the weights have {count}",
             plural(names.len(), "class", "classes")
         ),
     ))

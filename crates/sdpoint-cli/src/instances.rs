@@ -1,4 +1,4 @@
-//! `sdpoint instances`: every instance and what it costs.
+//! `sdpoint instances`: lists every instance and its cost.
 
 use sdpoint::core::{Cost, PointId, Ratio, format_macs};
 use sdpoint::{Instance, Network, zoo};
@@ -15,23 +15,23 @@ Examples:
   sdpoint instances runs/shapes/model.safetensors
   sdpoint instances resnet18 --input 224x320 --json
 
-An instance is full, or POINT@RATIO: 3@0.5 keeps half of each side at the end of block 3, \
-stem@0.75 three quarters at the stem's max pool.";
+An instance is full, or POINT@RATIO: 3@0.5 downsamples each side of the feature map to half at the \
+end of block 3, stem@0.75 to three quarters at the stem's max pool.";
 
-/// List every instance of a network and what it costs
+/// List every instance of a network and its cost
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A network's name, or a model file
+    /// Network name, or model file
     #[arg(value_name = "NETWORK|MODEL")]
     network: String,
-    /// Side of the images in pixels, or HxW [default: the network's or the model's own]
+    /// Side of the images in pixels, or HxW [default: that of the network or the model]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
-    /// Number of classes [default: the network's or the model's own]
+    /// Number of classes [default: that of the network or the model]
     #[arg(long, value_name = "C")]
     classes: Option<usize>,
-    /// What may be kept of each side [default: 0.5,0.75, or the model's own]
+    /// Downsampling ratios [default: 0.5,0.75, or those of the model]
     #[arg(long, value_name = "R,R", value_delimiter = ',')]
     ratios: Vec<Ratio>,
     /// Print an array of JSON objects instead of a table
@@ -39,18 +39,18 @@ pub struct Args {
     json: bool,
 }
 
-/// Instances that the user names, or all.
+/// A selection of instances: a list, or all.
 #[derive(Clone)]
 pub struct Selection(Vec<Instance>);
 
 impl Selection {
-    /// The names; none stands for all.
+    /// The instances; empty for all.
     pub fn names(&self) -> &[Instance] {
         &self.0
     }
 }
 
-/// Reads `full,3@0.5` or `all`.
+/// Parses `full,3@0.5` or `all`.
 pub fn parse_selection(text: &str) -> Result<Selection, sdpoint::InstanceError> {
     if text == "all" {
         return Ok(Selection(Vec::new()));
@@ -59,12 +59,13 @@ pub fn parse_selection(text: &str) -> Result<Selection, sdpoint::InstanceError> 
     Ok(Selection(names))
 }
 
-/// How many classes networks for images of such a side were published for.
+/// The usual number of classes of networks for images with this side: those of
+/// ImageNet or CIFAR-10.
 pub fn usual_classes(side: usize) -> usize {
     if side > 32 { 1000 } else { 10 }
 }
 
-/// An instance as JSON says it; other commands add to it.
+/// An instance in JSON output; commands add more fields.
 #[derive(Serialize)]
 pub struct Description {
     instance: Instance,
@@ -76,7 +77,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// `macs` of an instance next to those of `full`.
+    /// Describes an instance with `macs`; `full` is the MACs of the full network.
     pub fn new(instance: Instance, macs: u64, full: u64) -> Self {
         Self {
             instance,
@@ -88,7 +89,7 @@ impl Description {
     }
 }
 
-/// Blocks are numbers, the stem is a word.
+/// A block is a number, the stem is the string `stem`.
 fn point_or_null<S: Serializer>(point: &Option<PointId>, serializer: S) -> Result<S::Ok, S::Error> {
     match point {
         None => serializer.serialize_none(),
@@ -104,7 +105,7 @@ struct Row {
     peak_memory_bytes: u64,
 }
 
-/// What is to be listed.
+/// What to list.
 struct Subject {
     network: Network,
     input: [usize; 2],

@@ -1,4 +1,5 @@
-//! Ctrl-C: the first one asks for an orderly stop, the second one stops.
+//! Ctrl-C: the first one requests an orderly stop, the second one ends the
+//! process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,26 +7,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::failure::{Class, Failure};
 use crate::output::note;
 
-/// Whether the user wants to stop.
+/// Whether the user has requested a stop.
 #[derive(Clone, Debug)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes over Ctrl-C and SIGTERM for the rest of the process.
+    /// Handles Ctrl-C and SIGTERM from now on.
     pub fn install() -> Result<Self, Failure> {
-        let asked = Arc::new(AtomicBool::new(false));
-        let flag = asked.clone();
+        let requested = Arc::new(AtomicBool::new(false));
+        let flag = requested.clone();
         ctrlc::set_handler(move || {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(Class::Interrupted as i32);
             }
-            note("\nStopping after this step; once more to stop at once.");
+            note("\nStopping after this step; press Ctrl-C again to stop immediately.");
         })
         .map_err(|error| Failure::from_error(Class::Files, &error))?;
-        Ok(Self(asked))
+        Ok(Self(requested))
     }
 
-    /// Whether a stop was asked for.
+    /// Whether a stop was requested.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }

@@ -35,15 +35,15 @@ use sdpoint::Context;
 use failure::Failure;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 2 usage, 3 data, 4 model file or checkpoint, 5 no such instance or budget too \
-small, 6 training diverged, 7 files and disk, 130 interrupted. Errors and progress go to standard \
-error, results to standard output.";
+Exit codes: 0 success, 2 usage, 3 data, 4 model file or checkpoint, 5 no such instance or budget \
+too small, 6 training diverged, 7 files and disk, 130 interrupted. Results go to standard output, \
+errors and progress to standard error.";
 
-/// Train one network, choose its cost at run time.
+/// Train one network and choose its inference cost at run time.
 ///
 /// A network trained by stochastic downsampling is many networks in one file:
-/// full, and instances such as 3@0.5, which shrink their feature map to half
-/// of each side at the end of block 3 and cost accordingly less.
+/// full, and cheaper instances such as 3@0.5, which halves each side of the
+/// feature map at the end of block 3.
 #[derive(Parser)]
 #[command(name = "sdpoint", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
@@ -53,32 +53,29 @@ struct Cli {
     machine: MachineArgs,
 }
 
-/// What the work runs on.
+/// Options for the kernels, common to all commands.
 #[derive(clap::Args)]
 pub struct MachineArgs {
-    /// Threads to compute with [default: all that the machine offers]
+    /// Number of threads [default: all that the machine offers]
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
     threads: Option<NonZeroUsize>,
 }
 
-/// More threads than any machine of today has cores. Tens of thousands end
-/// the process: systems refuse what each needs while it starts.
-const MAX_THREADS: usize = 1024;
-
 fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
+    const MAX_THREADS: usize = Context::MAX_THREADS;
     let threads = text.trim().parse::<NonZeroUsize>().ok();
     threads
         .filter(|threads| threads.get() <= MAX_THREADS)
         .ok_or_else(|| {
             format!(
-                "give a number from 1 to {MAX_THREADS}; without --threads, all that the machine \
-                 offers are used"
+                "give a number from 1 to {MAX_THREADS}, or omit --threads to use all threads of the \
+                 machine"
             )
         })
 }
 
 impl MachineArgs {
-    /// The threads and instruction set that the user asked for.
+    /// The context with these options.
     pub fn context(&self) -> Result<Arc<Context>, Failure> {
         Ok(Arc::new(Context::new(self.threads)?))
     }
@@ -98,11 +95,11 @@ enum Command {
     Fetch(fetch::Args),
 }
 
-/// Runs the command with these arguments, the program's name first, and
+/// Runs the command with the given arguments, the program's name first, and
 /// returns its exit code. Results go to standard output, everything else to
 /// standard error.
 ///
-/// Help, version and errors of usage end the process, as clap does it.
+/// `--help`, `--version` and usage errors end the process.
 ///
 /// ```no_run
 /// sdpoint_cli::run(["sdpoint", "networks"]);

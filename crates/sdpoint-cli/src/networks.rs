@@ -1,4 +1,4 @@
-//! `sdpoint networks`: what can be trained.
+//! `sdpoint networks`: lists the networks that can be trained.
 
 use sdpoint::Instance;
 use sdpoint::core::format_macs;
@@ -12,7 +12,7 @@ const EXAMPLES: &str = "\
 Examples:
   sdpoint networks
   sdpoint networks --json
-  sdpoint instances wrn28-10        what the instances of one of them cost";
+  sdpoint instances wrn28-10        the instances of one of them and their cost";
 
 /// List the networks with their size and cost
 #[derive(clap::Args)]
@@ -27,7 +27,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct Row {
     name: &'static str,
-    /// The names of the family that it belongs to.
+    /// The name pattern of its family.
     #[serde(skip_serializing_if = "Option::is_none")]
     family: Option<&'static str>,
     parameters: u64,
@@ -80,11 +80,11 @@ pub fn run(args: &Args) -> Outcome {
     let mut families: Vec<&str> = rows.iter().filter_map(|row| row.family).collect();
     families.dedup();
     let mut text = table.text();
-    text.push_str("\nFamilies, of which the list shows some members:\n");
+    text.push_str("\nFamilies, of which the table shows some members:\n");
     for family in families {
         text.push_str(&format!("  {family}\n"));
     }
-    text.push_str("\nMACs are those of one image of the given input size. Any other size and\n");
-    text.push_str("number of classes can be had.\n");
+    text.push_str("\nMACs are those of one image of the given input size. Other input sizes and\n");
+    text.push_str("numbers of classes are possible.\n");
     print(&text)
 }

@@ -1,4 +1,4 @@
-//! What commands print: tables and numbers for people, JSON for programs.
+//! Output of commands: text for people, JSON for programs.
 
 use std::borrow::Cow;
 use std::io::{self, Write};
@@ -21,26 +21,26 @@ fn write(text: &str) -> Outcome {
         .map_err(|error| Failure::output(&error))
 }
 
-/// Writes a line to standard error. A closed standard error stops nothing.
+/// Writes a line to standard error; errors of that are ignored.
 pub fn note(text: &str) {
     let _ = io::stderr()
         .lock()
         .write_all(format!("{}\n", printable(text)).as_bytes());
 }
 
-/// Text without characters that steer the terminal: names of tensors and
-/// classes come from files of anyone's.
+/// Escapes characters that control the terminal: names of tensors and classes
+/// come from untrusted files.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    escaped(text, |c| steers(c) && c != '\n' && c != '\t')
+    escaped(text, |c| is_control(c) && c != '\n' && c != '\t')
 }
 
-/// As [`printable`], for a text that belongs on one line.
+/// As [`printable`], for text on one line.
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    escaped(text, steers)
+    escaped(text, is_control)
 }
 
-/// A name from a file, such as a class's, on one line and not too long for
-/// one; the whole of it is in JSON.
+/// A name from a file, such as that of a class, shortened to fit on a line. JSON
+/// output has the whole name.
 pub fn name(text: &str) -> Cow<'_, str> {
     const SHOWN: usize = 100;
     match text.char_indices().nth(SHOWN) {
@@ -49,10 +49,10 @@ pub fn name(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Whether a character does something else than be seen: control characters
-/// and ends of lines, marks that turn the direction of writing, and those
-/// without any width, which make different names look the same.
-fn steers(c: char) -> bool {
+/// Whether a character is not simply visible: control characters, line breaks,
+/// marks that change the direction of text, and characters of zero width, which
+/// make different names look the same.
+fn is_control(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -75,7 +75,7 @@ fn escaped(text: &str, bad: impl Fn(char) -> bool) -> Cow<'_, str> {
     plain.into()
 }
 
-/// Writes a value as JSON to standard output, an array's elements a line each.
+/// Writes a JSON array to standard output, one element per line.
 pub fn print_json<T: Serialize>(rows: &[T]) -> Outcome {
     let lines: Result<Vec<String>, _> = rows.iter().map(serde_json::to_string).collect();
     let lines = lines.map_err(|error| Failure::output(&error.into()))?;
@@ -85,8 +85,7 @@ pub fn print_json<T: Serialize>(rows: &[T]) -> Outcome {
 
 /// Rows of text in aligned columns.
 ///
-/// The first column is aligned to the left, the others, numbers mostly, to
-/// the right.
+/// The first column is aligned to the left, the others to the right.
 pub struct Table {
     rows: Vec<Vec<String>>,
 }
@@ -105,9 +104,9 @@ impl Table {
             .push(cells.map(|cell| one_line(&cell).into_owned()).into());
     }
 
-    /// The text, a line a row.
+    /// The text, one line per row.
     pub fn text(&self) -> String {
-        // Cells that are longer than any line stick out.
+        // Longer cells stick out instead of widening their column.
         const WIDEST: usize = 120;
         let length = |cell: &String| cell.chars().count();
         let width = |column: usize| {
@@ -151,7 +150,7 @@ pub fn plural(number: usize, one: &str, many: &str) -> String {
     format!("{number} {noun}")
 }
 
-/// A span of time for people: `48 s`, `3 min 20 s`, `2 h 5 min`.
+/// A duration: `48 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn span(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -161,7 +160,7 @@ pub fn span(seconds: f64) -> String {
     }
 }
 
-/// The program as the user called it, for commands to copy.
+/// The program as the user invoked it, for commands to copy.
 pub fn program() -> String {
     std::env::args().next().unwrap_or_else(|| "sdpoint".into())
 }
@@ -171,14 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_are_told_in_two_units() {
+    fn durations_have_two_units() {
         assert_eq!(span(0.4), "0 s");
         assert_eq!(span(59.6), "1 min 0 s");
         assert_eq!(span(7500.0), "2 h 5 min");
     }
 
     #[test]
-    fn text_does_not_steer_the_terminal() {
+    fn text_does_not_control_the_terminal() {
         let text = "a name\tof two\nlines: é 猫";
         assert!(matches!(printable(text), Cow::Borrowed(same) if same == text));
         assert_eq!(
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_on_their_line_whatever_is_in_them() {
+    fn names_stay_on_one_line() {
         assert_eq!(name("猫 é"), "猫 é");
         assert_eq!(name("a\nb\tc"), "a\\nb\\tc");
         for mark in [

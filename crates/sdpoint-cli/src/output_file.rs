@@ -1,8 +1,8 @@
-//! Files that commands write: checked before any work begins, so that nothing
-//! of the user's is destroyed and hours of work do not end in "no such folder".
+//! Output files, checked before any work begins, so that no file of the user is
+//! destroyed and hours of work do not end in "no such folder".
 //!
-//! A command names what it reads, then prepares each [`Output`], then works,
-//! then writes. `docs/command-line.md` has the rules for users.
+//! A command lists its inputs, prepares each [`Output`], does its work, and
+//! writes. `docs/command-line.md` has the rules for users.
 
 mod identity;
 mod inputs;
@@ -21,36 +21,36 @@ use identity::{Identity, is_printed_to};
 use inputs::Inputs;
 pub use kind::Kind;
 
-/// The option that lets files of other kinds be replaced.
+/// The option to replace files of other kinds.
 #[derive(clap::Args)]
 pub struct OverwriteArgs {
-    /// Replace an existing file even if it is of another kind than the one to be written
+    /// Replace an existing file even if it is of another kind
     #[arg(long)]
     force: bool,
 }
 
-/// What a command reads and writes.
+/// The inputs and outputs of a command.
 pub struct Outputs {
     force: bool,
     inputs: Inputs,
-    /// What is written so far, and what it is called on the command line.
+    /// The outputs so far, with their names on the command line.
     taken: Vec<(Identity, String)>,
 }
 
-/// A file to be written, to which nothing stands in the way.
+/// A file that can be written safely.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
 }
 
 impl Output {
-    /// Where it is, for writers of their own. They have to keep what is there
-    /// until the new file is complete, as [`write_atomically`] does.
+    /// The path, for code that writes the file itself. It must keep an existing
+    /// file until the new one is complete, as [`write_atomically`] does.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file atomically.
     pub fn write(&self, content: &[u8]) -> Outcome {
         write_atomically(&self.path, |out| out.write_all(content))
             .map_err(|error| Failure::io(error.to_string(), error.kind()))
@@ -67,25 +67,24 @@ impl Outputs {
         }
     }
 
-    /// As [`Outputs::new`], for commands that never replace a file of another
-    /// kind.
+    /// As [`Outputs::new`], for commands that never replace files of another kind.
     pub fn without_force() -> Self {
         Self::new(&OverwriteArgs { force: false })
     }
 
-    /// Nothing is written to this file, or to the files in this folder.
+    /// Adds an input file, or the files in a folder.
     pub fn reads(mut self, path: &Path) -> Self {
         self.inputs.add(path);
         self
     }
 
-    /// Nothing is written to this model or to what belongs to it.
+    /// Adds an input model and the files that belong to it.
     pub fn reads_model(mut self, path: &Path) -> Self {
         self.inputs.add_model(path);
         self
     }
 
-    /// Nothing is written to the files of this data source.
+    /// Adds the files of an input data source.
     pub fn reads_data(mut self, source: &Source) -> Self {
         self.inputs.add_data(source);
         self
@@ -94,13 +93,13 @@ impl Outputs {
     /// Prepares a file that the user named by `option`.
     ///
     /// # Errors
-    /// If it is an input or another output, belongs to a run that is going
-    /// on, holds something of another kind, or cannot be written.
+    /// If it is an input or another output, belongs to a run in progress, is a
+    /// file of another kind, or cannot be written.
     pub fn file(&mut self, option: &str, path: &Path, kind: Kind) -> Result<Output, Failure> {
         self.prepare(option, path, kind, None)
     }
 
-    /// As [`Outputs::file`], where the file may be this input.
+    /// As [`Outputs::file`], but the file may be this input.
     ///
     /// # Errors
     /// As [`Outputs::file`].
@@ -114,7 +113,7 @@ impl Outputs {
         self.prepare(option, path, kind, Identity::of(input))
     }
 
-    /// Prepares a file in a folder that was prepared and may not be there yet.
+    /// Prepares a file in a prepared folder, which may not exist yet.
     ///
     /// # Errors
     /// As [`Outputs::file`].
@@ -126,21 +125,20 @@ impl Outputs {
         }
     }
 
-    /// Prepares a folder for several files, to be made when the first is
-    /// written.
+    /// Prepares a folder for several files. It is created with the first file.
     ///
     /// # Errors
-    /// If something else is there, or no folder can be made.
+    /// If the path is a file, or the folder cannot be created.
     pub fn folder(&mut self, path: &Path) -> Outcome {
         if path.exists() && !path.is_dir() {
             return Err(Failure::new(
                 Class::Files,
                 format!(
-                    "'{}' is a file, but several are to be written",
+                    "'{}' is a file, but several files are to be written",
                     path.display()
                 ),
             )
-            .hint("name a folder, which need not exist"));
+            .hint("give a folder, which need not exist"));
         }
         let there = existing_ancestor(path);
         if self.inputs.surround(&there) {
@@ -154,12 +152,12 @@ impl Outputs {
         })
     }
 
-    /// Prepares the folder of a run. Where files of the run that it holds are
-    /// to be `replaced`, they have to be some.
+    /// Prepares the folder of a run. With `replaced`, the files of an earlier run
+    /// in it are to be replaced.
     ///
     /// # Errors
-    /// As [`Outputs::folder`], or if one of its files is an input or, though
-    /// named like a run's, none of a run's.
+    /// As [`Outputs::folder`], or if one of its files is an input, or has the
+    /// name of a run's file but is something else.
     pub fn run_folder(&mut self, path: &Path, replaced: bool) -> Outcome {
         self.folder(path)?;
         for (name, kind) in run_files(path) {
@@ -190,12 +188,12 @@ impl Outputs {
             return Err(Failure::new(
                 Class::Usage,
                 format!(
-                    "'{}' is where the command prints to: {option} needs a file of its own",
+                    "the command prints to '{}': {option} needs a separate file",
                     path.display()
                 ),
             ));
         }
-        // Pipes and devices hold nothing that could be lost.
+        // Pipes and devices have no content to lose.
         let Some(target) = resolve(path).map_err(unwritable)? else {
             return Ok(Output {
                 path: path.to_owned(),
@@ -218,18 +216,18 @@ impl Outputs {
                     path.display()
                 ),
             )
-            .hint("name two files"));
+            .hint("give two different files"));
         }
         if folder::is_in_use(&target) {
             return Err(Failure::new(
                 Class::Usage,
-                format!("'{}' belongs to a run that is going on", path.display()),
+                format!("'{}' belongs to a run in progress", path.display()),
             )
-            .hint("wait for its end, or name another file"));
+            .hint("wait until it ends, or give another file"));
         }
         if target.exists() {
             self.refuse_other_kind(&target, kind).map_err(|failure| {
-                failure.hint("name another file, or add --force to replace it")
+                failure.hint("give another file, or add --force to replace it")
             })?;
         }
         check_writable(&target).map_err(unwritable)?;
@@ -240,16 +238,16 @@ impl Outputs {
         })
     }
 
-    /// Keeps what is no file of this kind, unless the user insists.
+    /// Refuses to replace a file of another kind, unless with `--force`.
     fn refuse_other_kind(&self, path: &Path, kind: Kind) -> Outcome {
         let found = Kind::of(path).map_err(|error| {
-            // What cannot be read is not known to be of no value.
+            // An unreadable file may be valuable.
             Failure::io(
-                format!("cannot look at '{}': {error}", path.display()),
+                format!("cannot examine '{}': {error}", path.display()),
                 error.kind(),
             )
         })?;
-        if found.gives_way_to(kind) {
+        if found.may_become(kind) {
             return Ok(());
         }
         if self.force {
@@ -261,7 +259,7 @@ impl Outputs {
         Err(Failure::new(
             Class::Usage,
             format!(
-                "'{}' exists and is {found}: it is not replaced by {kind}",
+                "'{}' exists and is {found}: refusing to replace it by {kind}",
                 path.display()
             ),
         ))
@@ -269,23 +267,23 @@ impl Outputs {
 
     fn is_input(&self, path: &Path) -> Failure {
         let message = format!(
-            "'{}' is, or belongs to, what this command reads: it is not written to",
+            "'{}' is, or belongs to, an input of this command: refusing to write to it",
             path.display()
         );
-        Failure::new(Class::Usage, message).hint("name another place")
+        Failure::new(Class::Usage, message).hint("give another path")
     }
 }
 
-/// The name of a file that is made and removed again to see whether one can be.
+/// The name of a file that is created and removed to check that one can be.
 const PROBE: &str = "sdpoint-check";
 
-/// The file that a path leads to, or would.
+/// The file that a path leads to, with links resolved.
 fn target(path: &Path) -> Result<PathBuf, Failure> {
     let resolved = resolve(path).map_err(|error| Failure::io(error.to_string(), error.kind()))?;
     Ok(resolved.unwrap_or_else(|| path.to_owned()))
 }
 
-/// The nearest folder that is there, of one that need not be, without links.
+/// The nearest existing ancestor of a path, with links resolved.
 fn existing_ancestor(path: &Path) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let absolute = here.join(path);
@@ -294,7 +292,8 @@ fn existing_ancestor(path: &Path) -> PathBuf {
     there.unwrap_or(here)
 }
 
-/// The files of a run that are in a folder, and what they should be.
+/// The files in a folder that have names of a run, with the kinds they should
+/// be.
 fn run_files(path: &Path) -> impl Iterator<Item = (String, Kind)> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -304,7 +303,7 @@ fn run_files(path: &Path) -> impl Iterator<Item = (String, Kind)> {
             folder::METRICS => Kind::Metrics,
             folder::CURVE_CSV => Kind::Table,
             folder::CURVE_SVG => Kind::Picture,
-            // It is never removed.
+            // The lock is never removed.
             folder::LOCK => return None,
             name if folder::is_run_file(name) => Kind::Model,
             _ => return None,

@@ -1,4 +1,4 @@
-//! `sdpoint predict`: what is on an image, at a chosen cost.
+//! `sdpoint predict`: classifies images at a chosen cost.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -24,22 +24,22 @@ Examples:
   sdpoint predict model.safetensors *.jpg --cascade 40%
   sdpoint predict model.safetensors photo.jpg --instance 3@0.5 --json
 
-The instance for a budget is the most accurate, as measured on the test images, of those that \
-cost no more. Without a budget it is the most accurate of all, and of equals the cheapest.
+A budget selects the most accurate instance, as measured on test images, among those that cost no \
+more. Without a budget it is the most accurate instance of all. Ties go to the cheapest.
 
---latency chooses before the run, by the times that `sdpoint profile MODEL --save` has measured on \
-this machine; without them, a few instances are measured first. --deadline chooses in flight: the \
-run begins in full and downsamples at the point where it has to, given how fast it is going. Both \
-count from when the image is decoded.
+--latency selects the instance before the run, by latencies that `sdpoint profile MODEL --save` \
+measured on this machine; without a profile, a few instances are measured first. --deadline selects \
+it during the run, which starts at full resolution and downsamples at the point where the remaining \
+time requires it. Both count the time from the decoded image on.
 
---cascade and --ensemble need combinations that `sdpoint calibrate MODEL --data SRC --cascade 40%` \
-has fitted.";
+--cascade and --ensemble need combinations fitted by `sdpoint calibrate MODEL --data SRC --cascade \
+40%`.";
 
-/// Tell the classes of images, at a chosen cost
+/// Classify images at a chosen cost
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A model file, or the folder of a run
+    /// Model file, or folder of a run
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// JPEG, PNG or WebP files
@@ -47,7 +47,7 @@ pub struct Args {
     images: Vec<PathBuf>,
     #[command(flatten)]
     cost: Cost,
-    /// How many classes to name
+    /// Number of classes to print
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
     /// Print an array of JSON objects instead of text
@@ -58,28 +58,29 @@ pub struct Args {
 #[derive(clap::Args)]
 #[group(multiple = false)]
 struct Cost {
-    /// What an image may cost as a share of the full network: 50% or 0.5
+    /// Maximum cost as a share of the full network: 50% or 0.5
     #[arg(long, value_name = "SHARE")]
     budget: Option<Budget>,
-    /// What an image may cost in multiply-accumulates: 20M, 1.5G
+    /// Maximum cost in multiply-accumulates (MACs): 20M, 1.5G
     #[arg(long, value_name = "MACS", value_parser = parse_macs)]
     macs: Option<u64>,
-    /// How long an image may take on this machine, undisturbed: 8ms, 500us
+    /// Maximum latency on this machine when it is otherwise idle: 8ms, 500us
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     latency: Option<Duration>,
-    /// When the answer has to be there, whatever else the machine does: 8ms
+    /// Deadline for each image, also when the machine is under load: 8ms
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     deadline: Option<Duration>,
-    /// How accurate the instance has to be, at the least cost: 80% or 0.8
+    /// Minimum accuracy; selects the cheapest such instance: 80% or 0.8
     #[arg(long, value_name = "SHARE", value_parser = parse_accuracy)]
     min_accuracy: Option<f64>,
-    /// A cheap instance, and a dearer one where it is unsure, for this cost on average: 40%
+    /// Cascade of a cheap instance, and a costlier one where it is unsure, with at most this mean
+    /// cost: 40%
     #[arg(long, value_name = "SHARE", value_parser = parse_cascade)]
     cascade: Option<f64>,
-    /// Average several instances, for at most this cost: 150%
+    /// Ensemble: average several instances, at no more than this cost: 150%
     #[arg(long, value_name = "SHARE", value_parser = parse_ensemble)]
     ensemble: Option<f64>,
-    /// The instance to use: full, 3@0.5, stem@0.75
+    /// Instance to run: full, 3@0.5, stem@0.75
     #[arg(long, value_name = "INSTANCE")]
     instance: Option<Instance>,
 }
@@ -95,7 +96,7 @@ impl Cost {
         budget.unwrap_or(Budget::Share(1.0))
     }
 
-    /// Whether time matters.
+    /// Whether latencies are needed.
     fn timed(&self) -> bool {
         self.latency.is_some() || self.deadline.is_some()
     }
@@ -105,7 +106,7 @@ impl Cost {
         if let Some(allowed) = self.deadline {
             engine.warm_up(1)?;
             let why = format!(
-                "decided in flight, to end within {}",
+                "instance chosen during the run, to finish within {}",
                 format_duration(allowed)
             );
             return Ok((Strategy::Deadline(allowed), why));
@@ -119,8 +120,8 @@ impl Cost {
             }
         };
         let why = format!(
-            "{}: {} MACs on average, {:.2}% right on held-out images; the most accurate of those \
-             that were fitted and cost no more",
+            "{}: {} MACs on average, {:.2}% accurate on held-out images; the most accurate fitted \
+             combination within this cost",
             combined.combination,
             format_macs(combined.macs),
             100.0 * combined.top1
@@ -130,16 +131,16 @@ impl Cost {
     }
 }
 
-/// What is said of an image.
+/// The result for an image, as in the JSON output.
 #[derive(Serialize)]
 struct Row {
     image: String,
-    /// The instance whose answer it is, or the ensemble.
+    /// The instance that made the prediction, or the members of the ensemble.
     instance: String,
     macs: u64,
     share: f64,
     time_ms: f64,
-    /// Whether the answer was there in time, if there was a deadline.
+    /// Whether the deadline was met, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     met: Option<bool>,
     top: Vec<Guess>,
@@ -184,7 +185,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
             print(&text(row, &engine, timed || args.cost.cascade.is_some()))?;
         }
     }
-    // Images that can be read are answered; the rest is told of at the end.
+    // Readable images are classified; errors of the others come last.
     let last = failed.pop();
     for failure in failed {
         failure.report();
@@ -265,7 +266,7 @@ fn unusable(path: &Path, problem: &dyn std::fmt::Display) -> Failure {
     Failure::new(Class::Data, format!("'{}' {problem}", path.display()))
 }
 
-fn text(row: &Row, engine: &Engine, told: bool) -> String {
+fn text(row: &Row, engine: &Engine, with_instance: bool) -> String {
     let mut table = Table::new([&*row.image, ""]);
     for guess in &row.top {
         table.row([
@@ -274,32 +275,32 @@ fn text(row: &Row, engine: &Engine, told: bool) -> String {
         ]);
     }
     let mut text = format!("\n{}", table.text());
-    if told {
+    if with_instance {
         let time = format_duration(Duration::from_secs_f64(row.time_ms / 1e3));
         text.push_str(&format!("  {} in {time}", row.instance));
-        // What was chosen before the run has been told.
+        // An instance chosen before the run has been explained already.
         if let Some(met) = row.met {
-            text.push_str(&became(row, engine, met));
+            text.push_str(&explanation(row, engine, met));
         }
         text.push('\n');
     }
     text
 }
 
-/// What a run by a deadline became, and why.
-fn became(row: &Row, engine: &Engine, met: bool) -> String {
+/// Why a run by a deadline chose its instance.
+fn explanation(row: &Row, engine: &Engine, met: bool) -> String {
     let instance: Option<Instance> = row.instance.parse().ok();
     let top1 = instance.and_then(|instance| engine.record(instance)?.top1);
-    let right = top1.map_or(String::new(), |top1| {
-        format!(", {:.2}% right on the test images", 100.0 * top1)
+    let accuracy = top1.map_or(String::new(), |top1| {
+        format!(", {:.2}% accurate on the test images", 100.0 * top1)
     });
     let why = match (met, instance) {
         (false, _) => "too late",
-        (true, Some(Instance::Full)) => "there was time for all of it",
+        (true, Some(Instance::Full)) => "there was time for the full network",
         (true, _) => "the most accurate that there was time for",
     };
     format!(
-        ": {} MACs, {:.1}% of the dearest{right}; {why}",
+        ": {} MACs, {:.1}% of the costliest{accuracy}; {why}",
         format_macs(row.macs),
         100.0 * row.share
     )

@@ -1,4 +1,4 @@
-//! `sdpoint profile`: how fast instances run on this machine.
+//! `sdpoint profile`: measures the latency of instances on this machine.
 
 mod layers;
 mod measure;
@@ -30,55 +30,53 @@ Examples:
   sdpoint profile --network wrn16-4 --batch 128 --train --json
   sdpoint profile MODEL --save
 
-What is timed is one run of a batch that lies in memory: inference, or with --train a training \
-step, which is forward, loss, backward and the optimiser's update. Weights, images and labels are \
-arbitrary where no model is given; time does not depend on them. Every instance runs twice \
-unmeasured; then all take turns until the time is up, so that other work on the machine disturbs \
-all alike.
+Measured is one run of a batch in memory: inference, or with --train a training step, which is \
+forward pass, loss, backward pass and the optimiser's update. Without a model, weights, images and \
+labels are arbitrary; time does not depend on them. After two warm-up runs each, all instances run \
+in turns until the time is up, so that other load on the machine affects all equally.
 
-MACs are those of one image; a training step's are those of the outputs, of the gradients with \
-respect to the weights, and of those with respect to the inputs, except the images. GFLOP/s is \
-2 · MACs · batch over the median, so an algorithm that saves multiplications can pass the peak, \
-which is what this machine reaches with multiply-adds on registers alone. Memory is what the \
-packed weights, the batch's tensors and the kernels' working memory take, and in training the \
-weights, gradients and momentum too.
+MACs are those of one image; those of a training step include the gradients with respect to the \
+weights and to all inputs but the images. GFLOP/s is 2 · MACs · batch divided by the median, so \
+algorithms that save multiplications can exceed the peak, which this machine reaches with \
+multiply-adds on registers. Memory includes packed weights, the batch's tensors and the kernels' \
+scratch memory; in training also weights, gradients and momentum.
 
---save times all instances, from point to point, and keeps the times beside the model, in \
-MODEL.profile.json, for this processor, instruction set and number of threads; another --batch or \
---threads adds to the file. Latency budgets and deadlines go by them.";
+--save measures all instances from point to point, and stores the times next to the model in \
+MODEL.profile.json, for this processor, instruction set and number of threads; other values of \
+--batch and --threads add to the file. Latency budgets and deadlines use them.";
 
-/// Time the instances of a model or of a network by name
+/// Measure the latency of the instances of a model or a network
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     #[command(flatten)]
     which: Which,
-    /// Side of the images in pixels, or HxW [default: the network's or the model's own]
+    /// Side of the images in pixels, or HxW [default: that of the network or the model]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
-    /// Number of classes [default: the network's own]
+    /// Number of classes [default: that of the network]
     #[arg(long, value_name = "C", conflicts_with = "model")]
     classes: Option<usize>,
-    /// Images in a batch
+    /// Batch size
     #[arg(long, value_name = "B", default_value_t = 1,
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=1 << 16))]
     batch: usize,
-    /// The instances to time
+    /// Instances to measure
     #[arg(long, value_name = "A,B|all", default_value = "full", value_parser = parse_selection)]
     instances: Selection,
-    /// Time training steps instead of inference
+    /// Measure training steps instead of inference
     #[arg(long)]
     train: bool,
-    /// Time each kernel call too
+    /// Also measure each kernel call
     #[arg(long)]
     layers: bool,
-    /// Time all instances and keep the times beside the model
+    /// Measure all instances and store the times next to the model
     #[arg(long, requires = "model",
           conflicts_with_all = ["network", "input", "instances", "train", "layers"])]
     save: bool,
     #[command(flatten)]
     replacing: OverwriteArgs,
-    /// Seconds to measure each instance for; each runs at least five times
+    /// Seconds per instance; each runs at least five times
     #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = parse_seconds)]
     seconds: f64,
     /// Print an array of JSON objects instead of tables
@@ -89,10 +87,10 @@ pub struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
 struct Which {
-    /// A model file, or the folder of a run
+    /// Model file, or folder of a run
     #[arg(value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// A network by name, with random weights
+    /// Network by name, with random weights
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
 }
@@ -102,10 +100,10 @@ fn parse_seconds(text: &str) -> Result<f64, String> {
     let day = 86400.0;
     seconds
         .filter(|seconds| (0.0..=day).contains(seconds))
-        .ok_or_else(|| format!("give a number of seconds between 0 and {day}"))
+        .ok_or_else(|| format!("give a number of seconds from 0 to {day}"))
 }
 
-/// What is said of an instance.
+/// The result for an instance, as in the JSON output.
 #[derive(Serialize)]
 struct Row {
     instance: Instance,
@@ -128,7 +126,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     }
     let ctx = machine.context()?;
     let subject = Subject::new(args)?;
-    // An instance that cannot be is told of before anything runs.
+    // Reports an invalid instance before anything runs.
     let costs: Result<Vec<Cost>, Failure> = subject
         .instances
         .iter()
@@ -210,9 +208,9 @@ fn table(rows: &[Row]) -> Table {
     table
 }
 
-/// Multiply-accumulates of a training step for one image: each layer's
-/// forward, again for the gradient of its weights, and again for that of its
-/// input unless that is the images.
+/// Multiply-accumulates of a training step for one image: those of the forward
+/// pass once for each layer's output, once for the gradient of its weights, and
+/// once for that of its input unless the input is the images.
 fn training_macs(network: &Network, forward: &Cost) -> u64 {
     let layers = network.layers().iter().zip(&forward.layer_macs);
     layers
@@ -226,12 +224,12 @@ fn training_macs(network: &Network, forward: &Cost) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
-/// Floating-point operations in 10⁹ a second.
+/// 10⁹ floating-point operations per second.
 fn gflops(macs: u64, milliseconds: f64) -> f64 {
     2e-6 * macs as f64 / milliseconds
 }
 
-/// A time with three digits or more.
+/// A time with at least three significant digits.
 pub fn milliseconds(value: f64) -> String {
     let digits = match value {
         v if v < 1.0 => 3,

@@ -1,4 +1,4 @@
-//! How far a run is: a bar on a terminal, plain lines anywhere else.
+//! Progress: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use sdpoint::train::{EpochMetrics, Observer, Progress};
 use crate::interrupt::Interrupt;
 use crate::output::{note, percent, span};
 
-/// How often a plain line is written where epochs are long.
+/// The time between plain lines during long epochs.
 const LINE_EVERY: Duration = Duration::from_secs(60);
 
-/// Shows a run to the user, and stops it on Ctrl-C.
+/// Shows the progress of a run, and stops it on Ctrl-C.
 pub struct Display {
     interrupt: Interrupt,
-    /// Images in a step, to tell the time that is left.
+    /// The number of images in a step, to estimate the remaining time.
     batch_size: usize,
     bar: Option<ProgressBar>,
     phase: Option<Phase>,
@@ -45,7 +45,7 @@ impl Display {
         }
     }
 
-    /// Takes the bar away, before results are printed.
+    /// Removes the bar, before results are printed.
     pub fn finish(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -68,24 +68,24 @@ impl Display {
             Phase::Training => "training",
             Phase::Calibrating => "calibrating",
             Phase::Evaluating => "evaluating",
-            Phase::Answering => "answering",
+            Phase::Answering => "classifying",
         };
         let Some(bar) = &self.bar else {
             match phase {
                 Phase::Training => {}
                 Phase::Calibrating | Phase::Evaluating => note(&format!("{name} all instances")),
-                Phase::Answering => note("answering by each deadline"),
+                Phase::Answering => note("classifying by each deadline"),
             }
             return;
         };
         let template = "{prefix:>11} {bar:24} {pos}/{len} {msg}";
-        bar.set_style(ProgressStyle::with_template(template).expect("the template is sound"));
+        bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
         bar.reset();
         bar.set_length(steps);
         bar.set_prefix(name);
     }
 
-    /// So many images were answered by each deadline.
+    /// `done` images were classified by each deadline.
     pub fn answering(&mut self, done: usize, images: usize) {
         self.images(Phase::Answering, done, images);
     }

@@ -1,11 +1,11 @@
-//! Cost and accuracy of instances, as tables for people.
+//! The cost and accuracy of instances, as text.
 
 use sdpoint::core::{CombinedRecord, Record, format_macs, pareto};
 use sdpoint::train::Evaluation;
 
 use crate::output::{Table, percent};
 
-/// The evaluated instances and combinations, those on the Pareto frontier
+/// A table of instances and combinations, with those on the Pareto frontier
 /// marked.
 pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String {
     let points: Vec<(u64, f64)> = records
@@ -14,7 +14,7 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
         .chain(combined.iter().map(|record| (record.macs, record.top1)))
         .collect();
     let frontier = pareto(&points);
-    let full = records.iter().map(|record| record.macs).max().unwrap_or(1);
+    let highest = records.iter().map(|record| record.macs).max().unwrap_or(1);
     let mut table = Table::new([
         "instance", "MACs", "share", "top-1", "top-5", "loss", "frontier",
     ]);
@@ -24,7 +24,7 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
         table.row([
             name,
             format_macs(macs),
-            percent(macs as f64 / full as f64),
+            percent(macs as f64 / highest as f64),
             accuracy(top1),
             accuracy(top5),
             loss.map_or("-".into(), |loss| format!("{loss:.4}")),
@@ -46,11 +46,11 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
     )
 }
 
-/// What computing all instances together saved.
+/// The work that computing all instances together saved.
 pub fn sharing(evaluation: &Evaluation) -> String {
     format!(
         "Measured on {} images{}. The layers before a point were computed once for all instances, \
-         which saved {} of the work: {} MACs an image instead of {}.\n",
+         which saved {} of the work: {} MACs per image instead of {}.\n",
         evaluation.images,
         skipped(evaluation.skipped),
         percent(evaluation.work.saved()),
@@ -59,11 +59,11 @@ pub fn sharing(evaluation: &Evaluation) -> String {
     )
 }
 
-/// What is said of images that were left out because they are unreadable.
+/// A remark about images that were skipped because they are unreadable.
 pub fn skipped(images: usize) -> String {
     match images {
         0 => String::new(),
-        1 => " (1 unreadable one was left out)".to_owned(),
-        _ => format!(" ({images} unreadable ones were left out)"),
+        1 => " (1 unreadable one was skipped)".to_owned(),
+        _ => format!(" ({images} unreadable ones were skipped)"),
     }
 }

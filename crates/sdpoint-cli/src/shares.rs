@@ -1,7 +1,7 @@
 //! Costs on the command line: shares of the full network, and
-//! multiply-accumulates. What was probably meant otherwise is asked about.
+//! multiply-accumulates. Errors for likely mistakes suggest what was meant.
 
-/// Fewer multiply-accumulates than any network takes.
+/// A number of multiply-accumulates below that of any network.
 const FEW_MACS: u64 = 1000;
 
 /// A share above 0, such as `150%` or `1.5`.
@@ -9,19 +9,19 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
     parse(text, f64::INFINITY)
 }
 
-/// The share that a cascade may cost. It is for costs below that of the full
-/// network, so that `40` is hardly forty times as much.
+/// The cost of a cascade as a share. Useful values are below 1, so `40` probably
+/// means 40 %.
 pub fn parse_cascade(text: &str) -> Result<f64, String> {
     parse(text, 1.0)
 }
 
-/// The share that an ensemble may cost, which may be several times that of
-/// the full network.
+/// The cost of an ensemble as a share, which may be a multiple of the full
+/// network's.
 pub fn parse_ensemble(text: &str) -> Result<f64, String> {
     parse(text, 10.0)
 }
 
-/// Reads a share; a number above `most` without a percent sign is refused.
+/// Parses a share. Numbers above `most` without a percent sign are refused.
 fn parse(text: &str, most: f64) -> Result<f64, String> {
     let text = text.trim();
     let (number, unit) = match text.strip_suffix('%') {
@@ -38,7 +38,7 @@ fn parse(text: &str, most: f64) -> Result<f64, String> {
     }
 }
 
-/// Reads a number of multiply-accumulates such as `20M`.
+/// Parses a number of multiply-accumulates such as `20M`.
 pub fn parse_macs(text: &str) -> Result<u64, String> {
     let text = text.trim();
     if text.ends_with('%') {
@@ -46,7 +46,7 @@ pub fn parse_macs(text: &str) -> Result<u64, String> {
     }
     match sdpoint::core::parse_macs(text) {
         Ok(macs) if macs < FEW_MACS => Err(format!(
-            "no network takes so few multiply-accumulates: did you mean {macs}M, or --budget {macs}%?"
+            "no network has so few multiply-accumulates: did you mean {macs}M, or --budget {macs}%?"
         )),
         other => other.map_err(|error| error.to_string()),
     }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_percentage_without_its_sign_is_asked_about() {
+    fn a_percentage_without_its_sign_gets_a_suggestion() {
         for (error, meant) in [
             (parse_cascade("40").unwrap_err(), "40%"),
             (parse_cascade("1.5").unwrap_err(), "1.5%"),

@@ -1,6 +1,6 @@
 //! Image sizes on the command line: `224`, or `HxW` such as `224x320`.
 
-/// Reads a height and a width in pixels.
+/// Parses a height and a width in pixels.
 pub fn parse(text: &str) -> Result<[usize; 2], String> {
     let side = |text: &str| text.parse::<usize>().ok().filter(|&side| side > 0);
     let sides = match text.split_once(['x', '×']) {
@@ -13,7 +13,7 @@ pub fn parse(text: &str) -> Result<[usize; 2], String> {
     }
 }
 
-/// Writes a size as [`parse`] reads it.
+/// Formats a size as [`parse`] accepts it.
 pub fn text([height, width]: [usize; 2]) -> String {
     if height == width {
         height.to_string()

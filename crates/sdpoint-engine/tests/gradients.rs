@@ -391,19 +391,20 @@ fn early_exits_add_up() {
     let weights = initial_weights(&joint, 3);
     let mut engine =
         TrainingEngine::new(context(), Arc::new(joint.clone())).with_classifiers(alone.len());
-    let input = |weights| StepInput {
-        weights,
+    let step = StepInput {
+        weights: &weights,
         images,
         target: Target::labels(&labels).with_smoothing(0.1),
         instance: Instance::Full,
     };
-    let outcome = engine.step(input(&weights)).unwrap();
+    let outcome = engine.step(step).unwrap();
     let mut sum = Weights::zeros(&joint);
     let (mut loss, names) = (0.0, joint.parameters());
     for network in &alone {
         let own = weights.select(&joint, network).unwrap();
         let mut engine = TrainingEngine::new(context(), Arc::new(network.clone()));
-        loss += engine.step(input(&own)).unwrap().loss;
+        let weights = &own;
+        loss += engine.step(StepInput { weights, ..step }).unwrap().loss;
         for (parameter, gradient) in std::iter::zip(network.parameters(), &engine.gradients().0) {
             let place = names.iter().position(|p| p.name == parameter.name).unwrap();
             for (sum, part) in std::iter::zip(&mut sum.0[place], gradient) {

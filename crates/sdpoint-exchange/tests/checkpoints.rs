@@ -2,7 +2,7 @@
 
 mod support;
 
-use sdpoint_core::{Instance, NetworkBuilder, layer::Conv, zoo};
+use sdpoint_core::{Conv, Instance, NetworkBuilder, zoo};
 use sdpoint_exchange::{
     Checkpoint, CheckpointError, Choice, ImportError, Imported, import, import_chosen,
 };

@@ -4,8 +4,7 @@ mod support;
 
 use safetensors::SafeTensors;
 use sdpoint_core::{
-    EvalTransform, ExifOrientation, Instance, Interpolation, Model, NetworkBuilder, Norm,
-    layer::Conv,
+    Conv, EvalTransform, ExifOrientation, Instance, Interpolation, Model, NetworkBuilder, Norm,
 };
 use sdpoint_exchange::{Checkpoint, ExportError, StatisticsOf, import, python, state_dict};
 use support::oracle::Oracle;

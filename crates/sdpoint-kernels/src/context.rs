@@ -25,6 +25,7 @@ const CONV_VARIABLE: &str = "SDPOINT_CONV";
 
 /// Why a [`Context`] could not be made.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ContextError {
     /// The value of `SDPOINT_ISA` is not an instruction set.
     UnknownIsa(UnknownIsa),
@@ -32,7 +33,12 @@ pub enum ContextError {
     UnknownAlgorithm(UnknownAlgorithm),
     /// The machine does not have the instruction set.
     UnavailableIsa(Isa),
-    /// The operating system could not start the threads.
+    /// More threads than [`Context::MAX_THREADS`].
+    TooManyThreads {
+        /// The number of threads.
+        threads: usize,
+    },
+    /// The operating system refused the threads.
     Threads {
         /// The number of threads.
         threads: usize,
@@ -53,6 +59,10 @@ impl fmt::Display for ContextError {
                 let names = available_names();
                 write!(f, "this machine has no {isa}; it has {names}")
             }
+            ContextError::TooManyThreads { threads } => {
+                let max = Context::MAX_THREADS;
+                write!(f, "{threads} threads are too many: the maximum is {max}")
+            }
             ContextError::Threads { threads, .. } => write!(f, "cannot start {threads} threads"),
         }
     }
@@ -64,7 +74,8 @@ impl Error for ContextError {
             ContextError::Threads { source, .. } => Some(source),
             ContextError::UnknownIsa(_)
             | ContextError::UnknownAlgorithm(_)
-            | ContextError::UnavailableIsa(_) => None,
+            | ContextError::UnavailableIsa(_)
+            | ContextError::TooManyThreads { .. } => None,
         }
     }
 }
@@ -92,16 +103,18 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    /// A context with `threads` threads, or one per core where `None`.
-    ///
-    /// The instruction set is that named by the environment variable `SDPOINT_ISA`, or the best
-    /// that the machine has. If `SDPOINT_CONV` names an algorithm, it computes all convolutions
-    /// that it supports.
+    /// The maximum number of threads, more than machines have cores. With tens of thousands, the
+    /// system refuses what a new thread allocates as it starts, and the process aborts.
+    pub const MAX_THREADS: usize = 1024;
+
+    /// A context with `threads` threads (all that the machine offers where `None`) and the
+    /// instruction set named by the environment variable `SDPOINT_ISA`, or the best there is. If
+    /// `SDPOINT_CONV` names an algorithm, convolutions that it can compute are computed by it.
     ///
     /// # Errors
     ///
-    /// If `SDPOINT_ISA` is not an instruction set of this machine, `SDPOINT_CONV` is not an
-    /// algorithm, or the threads cannot be started.
+    /// If `SDPOINT_ISA` names no instruction set of this machine, `SDPOINT_CONV` no algorithm,
+    /// there are more threads than [`Context::MAX_THREADS`], or threads cannot be started.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<Self, ContextError> {
         let variable = |name| {
             let value = std::env::var_os(name)?;
@@ -126,12 +139,19 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// If this machine does not have the instruction set, or the threads cannot be started.
+    /// If this machine has no such instruction set, there are more threads than
+    /// [`Context::MAX_THREADS`], or threads cannot be started.
     pub fn with_isa(threads: Option<NonZeroUsize>, isa: Isa) -> Result<Self, ContextError> {
         let token = Token::new(isa).ok_or(ContextError::UnavailableIsa(isa))?;
-        let threads = threads
-            .or_else(|| std::thread::available_parallelism().ok())
-            .map_or(1, NonZeroUsize::get);
+        let threads = match threads {
+            Some(threads) => threads.get(),
+            None => std::thread::available_parallelism()
+                .map_or(1, NonZeroUsize::get)
+                .min(Self::MAX_THREADS),
+        };
+        if threads > Self::MAX_THREADS {
+            return Err(ContextError::TooManyThreads { threads });
+        }
         let workers = Workers::new(threads - 1)
             .map_err(|source| ContextError::Threads { threads, source })?;
         Ok(Context {
@@ -393,6 +413,36 @@ mod tests {
             message.contains(&other.to_string()) && message.contains("portable"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn more_threads_than_the_system_can_start_are_an_error() {
+        for n in [Context::MAX_THREADS + 1, 20_000, usize::MAX] {
+            let error = Context::with_isa(threads(n), Isa::Portable).unwrap_err();
+            assert!(matches!(error, ContextError::TooManyThreads { threads } if threads == n));
+            let message = error.to_string();
+            assert!(message.contains("1024"), "{message}");
+        }
+    }
+
+    #[test]
+    fn errors_are_messages_for_users() {
+        let error = ContextError::UnknownIsa("sse9".parse::<Isa>().unwrap_err());
+        let message = error.to_string();
+        let names = available_names();
+        assert_eq!(
+            message,
+            format!("SDPOINT_ISA: unknown instruction set 'sse9'; this machine has {names}")
+        );
+        let error = ContextError::UnknownAlgorithm("fft".parse::<ConvAlgorithm>().unwrap_err());
+        assert!(
+            error
+                .to_string()
+                .starts_with("SDPOINT_CONV: unknown convolution algorithm 'fft'")
+        );
+        for message in [message, error.to_string()] {
+            assert!(!message.contains(['"', '(', '{']), "{message}");
+        }
     }
 
     #[test]

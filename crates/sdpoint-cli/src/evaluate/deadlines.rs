@@ -1,4 +1,4 @@
-//! `sdpoint evaluate --deadline`: how right the answers are that are there in time.
+//! `sdpoint evaluate --deadline`: the accuracy of answers given by a deadline.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
@@ -21,12 +21,12 @@ use crate::progress::Display;
 use crate::shares::parse_share;
 use crate::{MachineArgs, model, report};
 
-/// When answers have to be there.
+/// A deadline for answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Deadline {
-    /// So long after they begin.
+    /// A time after the start of the run.
     Time(Duration),
-    /// After this share of what `full` takes on this machine.
+    /// A share of the time of `full` on this machine.
     Share(f64),
 }
 
@@ -36,7 +36,7 @@ impl FromStr for Deadline {
     fn from_str(text: &str) -> Result<Self, String> {
         let shown = |_| {
             format!(
-                "'{text}' is no deadline: write a time such as 8ms, or a share of full's such as 60%"
+                "'{text}' is not a deadline: give a time such as 8ms, or a share of full's such as 60%"
             )
         };
         if text.trim().ends_with('%') {
@@ -53,13 +53,13 @@ impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Time(time) => f.pad(&format_duration(time)),
-            // Digits that are noise are not shown: 0.07 is 7.000000000000001 %.
+            // Without rounding errors: 0.07 is 7.000000000000001 %.
             Self::Share(share) => f.pad(&format!("{}%", (share * 1e8).round() / 1e6)),
         }
     }
 }
 
-/// What became of the test images under one deadline.
+/// Sums over the test images for one deadline.
 #[derive(Default)]
 struct Tally {
     images: usize,
@@ -75,24 +75,24 @@ struct Tally {
 struct Row {
     deadline: String,
     deadline_ms: f64,
-    /// The share of images whose answer was there in time.
+    /// The share of images answered in time.
     in_time: f64,
-    /// The mean over all images, and the share of it in what the dearest instance costs.
+    /// Mean MACs, and their share of the MACs of the costliest instance.
     macs: u64,
     share: f64,
-    /// The share of images whose answer was right and in time.
+    /// The share of images answered correctly and in time.
     top1: f64,
-    /// Whether it was in time or not.
+    /// The share of images answered correctly, in time or not.
     top1_if_late: f64,
     loss: f64,
-    /// How many images were answered, and how many are unreadable.
+    /// The number of images answered, and of unreadable ones.
     images: usize,
     skipped: usize,
-    /// How many images each instance answered.
+    /// The number of images that each instance answered.
     instances: BTreeMap<String, usize>,
 }
 
-/// Answers each test image alone by each of the deadlines.
+/// Classifies each test image alone by each of the deadlines.
 pub fn run(
     args: &Args,
     test: &Dataset,
@@ -148,17 +148,17 @@ pub fn run(
     }
     display.finish();
     note_skipped(&[test]);
-    let dearest = engine.records().iter().map(|record| record.macs).max();
+    let highest = engine.records().iter().map(|record| record.macs).max();
     let rows: Vec<Row> = deadlines
         .iter()
         .zip(times)
         .zip(tallies)
         .map(|((deadline, time), tally)| {
             let skipped = test.len() - tally.images;
-            tally.row(deadline, time, skipped, dearest.unwrap_or(1).max(1))
+            tally.row(deadline, time, skipped, highest.unwrap_or(1).max(1))
         })
         .collect();
-    // Where the file cannot be written after all, the results are printed still.
+    // Results are printed even if the file cannot be written.
     let written = csv.map_or(Ok(()), |csv| csv.write(table(&rows).as_bytes()));
     if args.json {
         print_json(&rows)?;
@@ -169,7 +169,7 @@ pub fn run(
 }
 
 impl Tally {
-    fn row(self, deadline: &Deadline, time: Duration, skipped: usize, dearest: u64) -> Row {
+    fn row(self, deadline: &Deadline, time: Duration, skipped: usize, highest: u64) -> Row {
         let images = self.images.max(1) as f64;
         let macs = self.macs / images;
         Row {
@@ -177,7 +177,7 @@ impl Tally {
             deadline_ms: 1e3 * time.as_secs_f64(),
             in_time: self.in_time as f64 / images,
             macs: macs.round() as u64,
-            share: macs / dearest as f64,
+            share: macs / highest as f64,
             top1: self.right_in_time as f64 / images,
             top1_if_late: self.right as f64 / images,
             loss: self.loss / images,
@@ -214,8 +214,8 @@ fn text(rows: &[Row], full: Duration) -> String {
         ]);
     }
     format!(
-        "{}Each of {images} images alone{}, decided in flight; full takes {}. MACs are the mean of \
-         what was spent. An answer that came too late counts as wrong in top-1, and as what it is \
+        "{}Each of {images} images ran alone{}, with its instance chosen during the run; full takes \
+         {}. MACs are the mean of those computed. Late answers count as wrong in top-1, but not \
          under 'if late'.\n",
         table.text(),
         report::skipped(skipped),
@@ -223,7 +223,7 @@ fn text(rows: &[Row], full: Duration) -> String {
     )
 }
 
-/// The columns of a curve that a deadline has, and its own.
+/// The CSV table: columns of the curve that apply to deadlines, and others.
 fn table(rows: &[Row]) -> String {
     let mut text = String::from("instance,macs,share,top1,loss,deadline_ms,in_time,top1_if_late\n");
     for row in rows {
@@ -239,7 +239,7 @@ fn table(rows: &[Row]) -> String {
             row.in_time,
             row.top1_if_late
         )
-        .expect("a string takes all");
+        .expect("writing to a string never fails");
     }
     text
 }

@@ -1,7 +1,7 @@
-//! The `config.json` that timm keeps beside the weights.
+//! The `config.json` that timm stores next to the weights.
 //!
-//! Names and shapes of tensors do not show all that a network computes: this
-//! file does, so that a network which sdpoint cannot compute is refused.
+//! Names and shapes of tensors do not determine what a network computes. This
+//! file does, so networks that sdpoint cannot compute are refused.
 
 use std::fs;
 use std::io::Read;
@@ -13,10 +13,10 @@ use serde_json::{Map, Value};
 
 use crate::failure::{Class, Failure};
 
-/// More than any of these files has.
+/// The maximum size of a configuration, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
 
-/// Networks of timm that sdpoint computes, under the same names.
+/// The networks of timm that sdpoint computes, with the same names.
 const NETWORKS: [&str; 7] = [
     "resnet18",
     "resnet34",
@@ -27,15 +27,15 @@ const NETWORKS: [&str; 7] = [
     "resnext101_32x4d",
 ];
 
-/// Why no way is shown around what a configuration says.
-const WRONG: &str = "in another network than their own, the weights would give wrong answers";
+/// The hint for weights of another network: there is no way around it.
+const WRONG: &str = "in a different network, the weights would give wrong predictions";
 
-/// What timm's older names have before and after those of [`NETWORKS`].
+/// Prefixes and a suffix of older names that timm gave to [`NETWORKS`].
 const OLD_PREFIXES: [&str; 5] = ["tv_", "gluon_", "ssl_", "swsl_", "legacy_tv_"];
 const OLD_SUFFIX: &str = "_v1b";
 
-/// Settings that change what a network computes, each with the values under
-/// which it computes what sdpoint does; without values, none does.
+/// Settings that change what a network computes, each with the values that
+/// sdpoint supports, if any.
 #[rustfmt::skip]
 const COMPUTATION: [(&str, &[&str]); 14] = [
     ("aa_layer", &[]),
@@ -54,8 +54,7 @@ const COMPUTATION: [(&str, &[&str]); 14] = [
     ("stem_type", &[]),
 ];
 
-/// Settings of a network that matter in training alone, or that its tensors
-/// show.
+/// Settings that affect only training, or that the tensors show.
 const HARMLESS: [&str; 13] = [
     "base_width",
     "cardinality",
@@ -72,20 +71,20 @@ const HARMLESS: [&str; 13] = [
     "zero_init_last",
 ];
 
-/// What a `config.json` says of the weights.
+/// The contents of a `config.json`.
 pub struct Config {
     path: PathBuf,
-    /// The listed network that it names.
+    /// The network, as listed.
     pub network: &'static str,
-    /// How many classes there are.
+    /// The number of classes.
     pub classes: Option<u64>,
-    /// The classes' names in the order of the logits.
+    /// The names of the classes, in the order of the logits.
     pub labels: Vec<String>,
     images: Map<String, Value>,
 }
 
 impl Config {
-    /// Reads a configuration; none, if the file is about something else.
+    /// Reads a configuration; `None` if the file is something else.
     pub fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let mut text = String::new();
         let read =
@@ -103,13 +102,13 @@ impl Config {
             refused(
                 path,
                 &format!(
-                    "that the network is timm's {architecture}, which is none that sdpoint computes"
+                    "that the network is timm's {architecture}, which sdpoint does not support"
                 ),
             )
         })?;
         let images = match all.remove("pretrained_cfg") {
             Some(Value::Object(images)) => images,
-            // Older files have it all in one.
+            // Older files have all settings in one object.
             _ => all.clone(),
         };
         let arguments = match all.remove("model_args") {
@@ -145,17 +144,17 @@ impl Config {
         }))
     }
 
-    /// Where it was read.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How images are prepared, as far as it says; `resized` is whether the
-    /// user said how they get their size.
+    /// The preprocessing, with defaults for missing settings. `resized` is whether
+    /// the user has set how images are resized.
     pub fn preprocessing(&self, resized: bool) -> Result<Preprocessing, Failure> {
         let mut preprocessing = imagenet_preprocessing();
         let images = &self.images;
-        let wrong = |name: &str| refused(&self.path, &format!("a '{name}' that it cannot have"));
+        let wrong = |name: &str| refused(&self.path, &format!("an invalid '{name}'"));
         if let Some(size) = images.get("input_size") {
             let sides: Option<Vec<usize>> = size.as_array().map(|sides| {
                 let sides = sides.iter().filter_map(Value::as_u64);
@@ -183,7 +182,7 @@ impl Config {
             let found = filters.find(|known| known.name() == filter);
             preprocessing.interpolation = found.ok_or_else(|| wrong("interpolation"))?;
         } else {
-            // What timm takes where nothing is said.
+            // The default of timm.
             preprocessing.interpolation = Interpolation::Bicubic;
         }
         if !resized {
@@ -194,12 +193,12 @@ impl Config {
 
     /// timm resizes to `floor(input / crop_pct)` before the crop.
     fn crop(&self, size: [usize; 2]) -> Result<EvalTransform, Failure> {
-        /// What timm takes where nothing is said.
+        /// The default of timm.
         const USUAL: f64 = 0.875;
         let part = self.images.get("crop_pct").and_then(Value::as_f64);
         let part = part.unwrap_or(USUAL);
         if !(part > 0.0 && part <= 1.0) {
-            let what = format!("a crop_pct of {part}, which is no part of an image");
+            let what = format!("a crop_pct of {part}, which is not between 0 and 1");
             return Err(refused(&self.path, &what));
         }
         let resize = size.map(|side| (side as f64 / part).floor() as usize);
@@ -212,27 +211,27 @@ impl Config {
             "squash" => Ok(EvalTransform::SquashCrop { resize }),
             "" | "center" => Err(refused(
                 &self.path,
-                "an input that is no square, for which timm resizes in a way of its own",
+                "an input that is not square, for which timm has a special way of resizing",
             )
-            .hint("say how with --resize-mode and --resize")),
+            .hint("set it with --resize-mode and --resize")),
             mode => Err(refused(
                 &self.path,
-                &format!("the crop_mode '{mode}', which sdpoint does not do"),
+                &format!("the crop_mode '{mode}', which sdpoint does not support"),
             )
-            .hint("--resize-mode squash or short-side takes another")),
+            .hint("--resize-mode squash or short-side sets another")),
         }
     }
 }
 
-/// Networks of timm whose tensors have the names and shapes of a listed one,
-/// and what they compute otherwise.
+/// Networks of timm with the tensor names and shapes of a listed one, and how
+/// their computation differs.
 const SAME_TENSORS: [(&str, &str); 2] = [
     ("resnetblur", "blur pooling"),
     ("resnetaa", "average pooling against aliasing"),
 ];
 
-/// Refuses a checkpoint that calls its network by a name of timm's which
-/// stands for another computation than that of the network asked for.
+/// Refuses a checkpoint whose own name of its network, if it is one of timm's,
+/// contradicts the requested network.
 pub fn check_architecture(path: &Path, said: &str, network: &str) -> Result<(), Failure> {
     let refused = |problem: String| {
         let path = path.display();
@@ -242,20 +241,20 @@ pub fn check_architecture(path: &Path, said: &str, network: &str) -> Result<(), 
         )
     };
     if let Some((_, what)) = SAME_TENSORS.iter().find(|(name, _)| said.starts_with(name)) {
-        let problem = format!("which has {what}; sdpoint does not compute that");
+        let problem = format!("which has {what}; sdpoint does not support it");
         return Err(refused(problem).hint(WRONG));
     }
     match network_of(said) {
         Some(other) if other != network => Err(refused(format!("not {network}")).hint(format!(
-            "--network {other}, or --no-config to pass over what the file says"
+            "give --network {other}, or --no-config to ignore the name in the file"
         ))),
         _ => Ok(()),
     }
 }
 
-/// The listed network that an architecture of timm is.
+/// The listed network of an architecture of timm.
 fn network_of(architecture: &str) -> Option<&'static str> {
-    // A tag of the weights may follow.
+    // Drop the tag of the weights.
     let name = architecture.split('.').next()?;
     let name = OLD_PREFIXES
         .iter()
@@ -268,7 +267,7 @@ fn network_of(architecture: &str) -> Option<&'static str> {
     NETWORKS.into_iter().find(|&network| network == name)
 }
 
-/// Refuses the configuration of another library's network.
+/// Refuses the configuration of a network of Hugging Face transformers.
 fn refuse_transformers(path: &Path, all: &Map<String, Value>) -> Result<(), Failure> {
     const WRAPPER: &str = "timm_wrapper";
     match text_of(all, "model_type") {
@@ -276,12 +275,12 @@ fn refuse_transformers(path: &Path, all: &Map<String, Value>) -> Result<(), Fail
             path,
             &format!("that this is a '{kind}' of Hugging Face transformers"),
         )
-        .hint("timm and torchvision have ResNets whose weights are imported")),
+        .hint("weights of ResNets from timm and torchvision can be imported")),
         _ => Ok(()),
     }
 }
 
-/// Refuses settings under which the network computes something else.
+/// Refuses settings that sdpoint does not support.
 fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
     for (name, allowed) in COMPUTATION {
         let Some(value) = settings.get(name) else {
@@ -294,7 +293,7 @@ fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
             value => value.to_string(),
         };
         if !allowed.contains(&&text[..]) {
-            let what = format!("{name}: {}, which sdpoint does not compute", brief(value));
+            let what = format!("{name}: {}, which sdpoint does not support", brief(value));
             return Err(refused(path, &what));
         }
     }
@@ -311,7 +310,7 @@ fn text_of(settings: &Map<String, Value>, name: &str) -> Option<String> {
     Some(text.chars().take(80).collect())
 }
 
-/// A value in a length that can be read.
+/// A value, shortened.
 fn brief(value: &Value) -> String {
     value.to_string().chars().take(60).collect()
 }
@@ -321,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_timm_are_those_of_listed_networks_or_of_none() {
+    fn architectures_of_timm_map_to_listed_networks() {
         for (name, network) in [
             ("resnet50.a1_in1k", Some("resnet50")),
             ("tv_resnet34", Some("resnet34")),
@@ -337,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_calls_its_network_is_no_other_one() {
+    fn another_name_in_the_file_is_refused() {
         let check = |said| check_architecture(Path::new("net.pth"), said, "resnet18");
         for fits in ["resnet18", "tv_resnet18", "net", "preresnet20"] {
             assert!(check(fits).is_ok(), "{fits}");

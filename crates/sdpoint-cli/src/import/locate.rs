@@ -1,4 +1,4 @@
-//! The files of a checkpoint: weights, and the configuration beside them.
+//! The files of a checkpoint: weights, and the configuration next to them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use super::config::Config;
 use crate::failure::{Class, Failure};
 
-/// What timm and the Hugging Face Hub call the file.
+/// The name of the configuration of timm and the Hugging Face Hub.
 const CONFIG: &str = "config.json";
 
-/// The names that weights have beside it, the safest first.
+/// The names of weights next to it, in order of preference.
 const WEIGHTS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model.pth"];
 
-/// A checkpoint and what lies beside it.
+/// A checkpoint and its configuration.
 pub struct Found {
     /// The file of weights.
     pub weights: PathBuf,
-    /// What `config.json` says.
+    /// The contents of `config.json`.
     pub config: Option<Config>,
 }
 
@@ -60,12 +60,12 @@ fn in_folder(folder: &Path) -> Result<PathBuf, Failure> {
         [one] => Ok(one.clone()),
         [] => Err(Failure::new(
             Class::Model,
-            format!("'{folder}' has no file of weights"),
+            format!("'{folder}' holds no weights"),
         )),
         several => Err(Failure::new(
             Class::Usage,
             format!(
-                "'{folder}' has {} files of weights: give one of them",
+                "'{folder}' holds {} files of weights: give one of them",
                 several.len()
             ),
         )),

@@ -1,4 +1,4 @@
-//! How images were prepared for weights from elsewhere.
+//! The preprocessing of images for imported weights.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -10,46 +10,46 @@ use crate::failure::{Class, Failure};
 use crate::preprocessing::PreprocessingArgs;
 use crate::size;
 
-/// Options that say how images are prepared.
+/// Options for the preprocessing.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Prepare images as a published recipe does; other options change parts of it
+    /// Preprocessing of a published recipe; other options override parts of it
     #[arg(long, value_name = "RECIPE", value_enum)]
     preset: Option<&'static Preset>,
-    /// Input size: 224, or HxW [default: what the network was published for]
+    /// Input size: 224, or HxW [default: that of the published network]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     input: Option<[usize; 2]>,
-    /// Whether images keep their shape before the middle is cut out, or are squashed into that of
-    /// the input [default: short-side; squash for networks for small images]
+    /// Whether to keep the aspect ratio and crop the centre (short-side), or to squash images into
+    /// the shape of the input [default: short-side; squash for networks for small images]
     #[arg(long, value_name = "MODE", value_enum)]
     resize_mode: Option<ResizeMode>,
-    /// Resize the shorter side of images to this many pixels and use the middle [default: 256 for
-    /// an input of 224, others in proportion; with squash, the input's]
+    /// Resize the shorter side of images to this many pixels before the centre crop [default: 256 for
+    /// an input of 224, others in proportion; with squash, the input size]
     #[arg(long, value_name = "PIXELS")]
     resize: Option<usize>,
-    /// The filter that resizes [default: bilinear]
+    /// Resampling filter [default: bilinear]
     #[arg(long, value_name = "FILTER", value_enum)]
     interpolation: Option<Filter>,
-    /// Mean of each colour, for values from 0 to 1 [default: ImageNet's]
+    /// Mean of each channel, for values from 0 to 1 [default: ImageNet's]
     #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
     mean: Option<Numbers>,
-    /// Standard deviation of each colour [default: ImageNet's]
+    /// Standard deviation of each channel [default: ImageNet's]
     #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
     std: Option<Numbers>,
     #[command(flatten)]
     preparation: PreprocessingArgs,
 }
 
-/// What becomes of an image's shape.
+/// How images are resized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ResizeMode {
-    /// The shorter side is resized and the middle cut out.
+    /// Resize the shorter side and crop the centre.
     ShortSide,
-    /// Both sides are resized, whatever the shape.
+    /// Resize both sides, ignoring the aspect ratio.
     Squash,
 }
 
-/// A filter by its name in model files.
+/// A filter, by its name in model files.
 #[derive(Clone, Copy, Debug)]
 struct Filter(Interpolation);
 
@@ -74,13 +74,13 @@ impl ValueEnum for Filter {
 #[derive(Clone, Debug)]
 struct Numbers(Vec<f32>);
 
-/// Numbers with commas between them, as Python and JSON write lists, too.
+/// Parses numbers separated by commas, also as lists of Python and JSON.
 fn numbers(text: &str) -> Result<Numbers, String> {
     let inner = text.trim().trim_matches(['(', ')', '[', ']']);
     let number = |part: &str| {
         let part = part.trim();
         part.parse::<f32>()
-            .map_err(|_| format!("'{part}' is no number"))
+            .map_err(|_| format!("'{part}' is not a number"))
     };
     let parts = inner.split(',').filter(|part| !part.trim().is_empty());
     let numbers: Result<Vec<f32>, String> = parts.map(number).collect();
@@ -88,20 +88,20 @@ fn numbers(text: &str) -> Result<Numbers, String> {
 }
 
 impl Options {
-    /// Whether nothing of it is the default: what a checkpoint's own
-    /// configuration says of images does not matter then.
+    /// Whether a preset replaces the preprocessing of the checkpoint's
+    /// configuration.
     pub fn has_preset(&self) -> bool {
         self.preset.is_some()
     }
 
-    /// Whether the user said how images get their size.
+    /// Whether the user has set how images are resized.
     pub fn has_resize(&self) -> bool {
         self.preset.is_some() || self.resize_mode.is_some()
     }
 
-    /// The preprocessing of a network for images of `side` pixels: that of
-    /// the preset, of the checkpoint's own configuration, or ImageNet's, with
-    /// what the user set.
+    /// The preprocessing of a network for images of `side` pixels: that of the
+    /// preset, of the checkpoint's configuration, or ImageNet's, with the
+    /// options applied.
     pub fn preprocessing(
         &self,
         side: usize,
@@ -160,7 +160,7 @@ impl Options {
     }
 }
 
-/// ImageNet's preprocessing. Networks for small images take the whole image.
+/// ImageNet's preprocessing; for networks for small images, without cropping.
 fn usual(side: usize) -> Preprocessing {
     let mut preprocessing = imagenet_preprocessing();
     if side < preprocessing.size[0] {
@@ -174,18 +174,18 @@ fn usual(side: usize) -> Preprocessing {
     preprocessing
 }
 
-/// Standard deviations of colours from 0 to 1 are within these.
+/// The plausible standard deviations of values from 0 to 1.
 const STD: std::ops::RangeInclusive<f32> = 1e-3..=10.0;
 
-/// The largest value of a colour in a file.
+/// The largest value of a channel in a file.
 const BYTE: f32 = 255.0;
 
-/// Refuses numbers that nobody means, with those that were probably meant.
+/// Refuses implausible numbers, with a hint at the probable intention.
 fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
     let refuse = |problem: String| {
         Failure::new(
             Class::Usage,
-            format!("the preprocessing is wrong: {problem}"),
+            format!("the preprocessing is invalid: {problem}"),
         )
     };
     preprocessing.check(3).map_err(refuse)?;

@@ -1,4 +1,4 @@
-//! Preprocessing of published recipes, by the names that they have there.
+//! The preprocessing of published training recipes.
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
@@ -9,19 +9,18 @@ use sdpoint::data::imagenet_preprocessing;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preset {
     name: &'static str,
-    /// Side of the input, and of the image's shorter side before the crop.
+    /// The side of the input, and the shorter side of the image before the crop.
     input: usize,
     resize: usize,
     interpolation: Interpolation,
-    /// Mean and standard deviation of all colours, where they are not
-    /// ImageNet's.
+    /// Mean and standard deviation of all channels, if not those of ImageNet.
     normalise: Option<[f32; 2]>,
     help: &'static str,
 }
 
-/// torchvision: `ImageClassification` as each `ResNet*_Weights` sets it. timm:
-/// `default_cfgs` in `models/resnet.py`, where the shorter side becomes
-/// `floor(input / crop_pct)`.
+/// torchvision: `ImageClassification` with the parameters of each
+/// `ResNet*_Weights`. timm: `default_cfgs` in `models/resnet.py`, where the
+/// shorter side becomes `floor(input / crop_pct)`.
 #[rustfmt::skip]
 static ALL: [Preset; 7] = {
     use Interpolation::{Bicubic, Bilinear};
@@ -35,7 +34,7 @@ static ALL: [Preset; 7] = {
         Preset { name: "timm-a2", input: 224, resize: 235, interpolation: Bicubic, normalise: None,
             help: "timm's a2_in1k" },
         Preset { name: "timm-a3", input: 160, resize: 168, interpolation: Bicubic, normalise: None,
-            help: "timm's a3_in1k, at the size that it was trained for" },
+            help: "timm's a3_in1k, at its training size" },
         Preset { name: "timm-ra", input: 224, resize: 256, interpolation: Bicubic, normalise: None,
             help: "timm's ra_in1k, ram_in1k, am_in1k, bt_in1k and gluon_in1k" },
         Preset { name: "timm-ra4", input: 224, resize: 248, interpolation: Bicubic, normalise: Some([0.5, 0.5]),
@@ -57,7 +56,7 @@ impl ValueEnum for &'static Preset {
 }
 
 impl Preset {
-    /// What it does to images.
+    /// The preprocessing.
     pub fn preprocessing(&self) -> Preprocessing {
         let mut preprocessing = Preprocessing {
             size: [self.input; 2],

@@ -1,4 +1,4 @@
-//! What is said of an import.
+//! The report of an import.
 
 use std::path::Path;
 
@@ -9,36 +9,36 @@ use serde::Serialize;
 use super::preprocessing::described;
 use crate::output::{plural, program};
 
-/// What was imported.
+/// The report, as in the JSON output.
 #[derive(Serialize)]
 pub struct Report<'a> {
     pub model: &'a Path,
     pub network: &'a str,
     pub classes: usize,
     pub parameters: usize,
-    /// Tensors that the network needs, all of which were there.
+    /// The number of tensors of the network.
     pub tensors: usize,
-    /// What the file calls its network.
+    /// The name of the network in the file.
     pub architecture: Option<&'a str>,
-    /// Where they were found.
+    /// Where the tensors were found.
     #[serde(flatten)]
     pub from: Taken<'a>,
     pub left_over: &'a [String],
-    /// The configuration beside the weights, if one was read.
+    /// The configuration next to the weights, if one was read.
     pub config: Option<&'a Path>,
     pub preprocessing: &'a Preprocessing,
     pub macs: u64,
 }
 
-/// Where tensors were found.
+/// Where the tensors were found.
 #[derive(Serialize)]
 pub struct Taken<'a> {
     key: &'a str,
     averaged: bool,
     prefix: &'a str,
-    /// Other dictionaries that could be meant.
+    /// Other dictionaries with tensors of a network.
     others: Vec<Other<'a>>,
-    /// Tensors outside of the prefix.
+    /// Tensors without the prefix.
     outside: &'a [String],
     classifier: Option<Classifier<'a>>,
     #[serde(skip)]
@@ -87,7 +87,7 @@ impl<'a> Taken<'a> {
         }
     }
 
-    /// Lines of text, none where all is as one would expect.
+    /// Lines of text about everything that is unusual.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut taken = match (self.key, self.module) {
@@ -98,7 +98,7 @@ impl<'a> Taken<'a> {
         };
         if !self.prefix.is_empty() {
             taken += &format!(
-                "{} names behind '{}'",
+                "{} names with the prefix '{}'",
                 if taken.is_empty() { "" } else { "," },
                 shown(self.prefix)
             );
@@ -107,19 +107,19 @@ impl<'a> Taken<'a> {
             taken += if taken.is_empty() { "" } else { "," };
             taken += " averaged weights";
             if self.others.iter().any(|other| !other.averaged) {
-                taken += " (--no-ema takes the others)";
+                taken += " (--no-ema uses the others)";
             }
         }
         if !taken.is_empty() {
-            lines.push(format!("Taken: {}.", taken.trim_start()));
+            lines.push(format!("Used: {}.", taken.trim_start()));
         }
         if !self.others.is_empty() {
             let others: Vec<String> = self.others.iter().map(Other::text).collect();
-            lines.push(format!("Not taken: {}; --key chooses.", few(&others)));
+            lines.push(format!("Not used: {}; --key selects them.", few(&others)));
         }
         if !self.outside.is_empty() {
             lines.push(format!(
-                "Outside of the prefix, not taken: {}: {}.",
+                "Without the prefix, not used: {}: {}.",
                 plural(self.outside.len(), "tensor", "tensors"),
                 few(self.outside)
             ));
@@ -132,7 +132,7 @@ impl<'a> Taken<'a> {
 impl Other<'_> {
     fn text(&self) -> String {
         let key = match self.key {
-            "" => "the file's top, '.'".to_owned(),
+            "" => "the top level, '.'".to_owned(),
             key => format!("'{}'", shown(key)),
         };
         let averaged = if self.averaged { ", averaged" } else { "" };
@@ -155,12 +155,12 @@ impl Classifier<'_> {
             notes.push(format!("it is '{}'", shown(self.name)));
         }
         if !self.bias {
-            notes.push("it has no bias, so that zeros stand for one".into());
+            notes.push("it has no bias; zeros were added".into());
         }
         if self.outputs == 1 {
             notes.push(
-                "its one output is taken for two classes: the second one's probability is its \
-                 sigmoid"
+                "its single output becomes two classes: its sigmoid is the probability of the \
+                 second"
                     .into(),
             );
         }
@@ -168,19 +168,19 @@ impl Classifier<'_> {
     }
 }
 
-/// What weights do not show.
-const ASSUMED: &str = "Computed with ReLU, max pooling without blur, strides in the 3x3 \
-                       convolutions and an epsilon of 1e-5; weights do not show it \
+/// Properties that the weights do not show.
+const ASSUMED: &str = "Assumed: ReLU, max pooling without blur, strides in the 3x3 convolutions \
+                       and an epsilon of 1e-5, which the weights do not show \
                        (docs/import.md).";
 
 impl Report<'_> {
-    /// The report for people.
+    /// The report as text.
     pub fn text(&self) -> String {
         let program = program();
         let model = self.model.display();
         let mut lines = self.from.lines();
         if !self.left_over.is_empty() {
-            lines.push(format!("Left over: {}.", few(self.left_over)));
+            lines.push(format!("Not used by the network: {}.", few(self.left_over)));
         }
         if let Some(said) = self.architecture.filter(|said| *said != self.network) {
             lines.push(format!("The file calls its network '{}'.", shown(said)));
@@ -191,9 +191,9 @@ impl Report<'_> {
         lines.push(format!("Images: {}.", described(self.preprocessing)));
         lines.push(ASSUMED.to_owned());
         format!(
-            "{}: all of its {} tensors were there, {} parameters, {}; {} MACs an image.\n\
+            "{}: all {} tensors found, {} parameters, {}; {} MACs per image.\n\
              {}\n\
-             The model is in {model}, with the one instance full.\n\
+             The model is in {model}, with the single instance full.\n\
              Next:\n  \
              {program} predict {model} IMAGE\n  \
              {program} calibrate {model} --data folder:DIR --ratios 0.5,0.75\n  \
@@ -208,7 +208,7 @@ impl Report<'_> {
     }
 }
 
-/// A few of many names, and how many others there are.
+/// The first few names, and the number of others.
 fn few(names: &[String]) -> String {
     const MOST: usize = 5;
     let mut text: Vec<String> = names.iter().take(MOST).map(|name| shown(name)).collect();
@@ -220,7 +220,7 @@ fn few(names: &[String]) -> String {
     text.join(", ")
 }
 
-/// A name of a length that can be read.
+/// A name, shortened if very long.
 fn shown(name: &str) -> String {
     const MOST: usize = 90;
     match name.char_indices().nth(MOST) {

@@ -1,25 +1,25 @@
-//! Which file a path leads to, whatever it is called.
+//! The identity of a file, independent of its path.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
 use sdpoint::core::atomic::resolve;
 
-/// What makes two paths the same file. Symbolic links count as what they lead
-/// to; on Unix, the names of a hard-linked file are the same too.
+/// Identifies a file: two paths with equal identities are the same file.
+/// Symbolic links are followed; on Unix, hard links are equal too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
     /// Device and inode.
     #[cfg(unix)]
     Inode(u64, u64),
-    /// The absolute path without links, of a file that is yet to be, or where
-    /// the system has nothing better.
+    /// The absolute path without links, for a file that does not exist yet and on
+    /// other systems.
     Path(PathBuf),
 }
 
 impl Identity {
-    /// The identity of what is at a path, or of the file that writing there
-    /// would create. `None` where nothing is or can be.
+    /// The identity of the file at a path, or of the file that writing there
+    /// would create; `None` if there is none and cannot be one.
     pub fn of(path: &Path) -> Option<Self> {
         match std::fs::metadata(path) {
             Ok(about) => Self::existing(&about, path),
@@ -39,8 +39,8 @@ impl Identity {
     }
 }
 
-/// Whether a path leads where this process prints to, `/dev/null` aside:
-/// replacing or writing to it would mix files with text, or lose either.
+/// Whether a path is the standard output or error of this process, except for
+/// `/dev/null`: writing a file there would mix it with text.
 #[cfg(unix)]
 pub fn is_printed_to(path: &Path) -> bool {
     use std::fs::File;

@@ -1,4 +1,4 @@
-//! What a command reads, and therefore never writes to.
+//! The inputs of a command, which it never writes to.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,16 @@ use super::kind::Kind;
 #[derive(Default)]
 pub struct Inputs {
     files: Vec<Identity>,
-    /// Folders of which everything beneath is read, and whatever would be
-    /// added would be read the next time.
+    /// Folders that are read as a whole; a file added to them would be read the
+    /// next time.
     trees: Vec<PathBuf>,
-    /// Folders of data files, in which `sdpoint`'s own results may lie too.
+    /// Folders of data files that may also hold results of `sdpoint`.
     shared: Vec<PathBuf>,
 }
 
 impl Inputs {
-    /// A file, or all files in a folder. One that is not there will be told
-    /// of by whoever reads it.
+    /// Adds a file, or all files in a folder. Missing files are ignored here;
+    /// reading them reports an error.
     pub fn add(&mut self, path: &Path) {
         if path.is_dir() {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -35,8 +35,8 @@ impl Inputs {
         }
     }
 
-    /// A model file or the folder of a run, with what commands look for
-    /// beside a model, and what else a run needs.
+    /// Adds a model file or the folder of a run, with its latency profile and
+    /// the other files of the run.
     pub fn add_model(&mut self, path: &Path) {
         let file = if path.is_dir() {
             path.join(MODEL)
@@ -51,7 +51,7 @@ impl Inputs {
         }
     }
 
-    /// The files of a data source.
+    /// Adds the files of a data source.
     pub fn add_data(&mut self, source: &Source) {
         match source {
             Source::Folder(folder) => {
@@ -83,34 +83,34 @@ impl Inputs {
                     self.trees.extend(folder.join(name).canonicalize().ok());
                 }
             }
-            // There may be sources without files of their own.
+            // Sources without files.
             _ => {}
         }
     }
 
-    /// Whether writing to `target`, which has all links resolved, would
-    /// replace something that is read, or add to it.
+    /// Whether writing to `target`, with links resolved, would replace an input
+    /// or add to one.
     pub fn contain(&self, target: &Path) -> bool {
         self.surround(target)
             || Identity::of(target).is_some_and(|identity| self.files.contains(&identity))
             || self.is_data(target)
     }
 
-    /// Whether a folder lies within one that is read as a whole.
+    /// Whether a folder is inside one that is read as a whole.
     pub fn surround(&self, folder: &Path) -> bool {
         self.trees.iter().any(|tree| folder.starts_with(tree))
     }
 
-    /// Whether a file lies in a folder of data files and is no result of
-    /// `sdpoint`'s.
+    /// Whether a file is in a folder of data files and is not a result of
+    /// `sdpoint`.
     fn is_data(&self, target: &Path) -> bool {
         let folder = target.parent();
         let shared = self.shared.iter().any(|shared| Some(&**shared) == folder);
         shared && Kind::of(target).is_ok_and(|kind| !kind.is_ours() && kind != Kind::Empty)
     }
 
-    /// Whether a file is one of a data set's under another name. It takes a
-    /// walk through the whole set.
+    /// Whether a file is a hard link to a file of the data set. Walks through
+    /// the whole set.
     pub fn contain_by_link(&self, target: &Path) -> bool {
         let Some(identity) = Identity::of(target) else {
             return false;
@@ -118,7 +118,7 @@ impl Inputs {
         let mut folders: Vec<PathBuf> = self.trees.clone();
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                // Links to folders are not followed: they may lead in circles.
+                // Links to folders are not followed: they may form cycles.
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     folders.push(entry.path());
                 } else if Identity::of(&entry.path()).as_ref() == Some(&identity) {

@@ -1,4 +1,4 @@
-//! What a file is, by its first bytes.
+//! The kind of a file, by its first bytes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,15 +9,15 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-/// What a file is. Of formats that others write too, `sdpoint`'s own files
-/// are told apart: those can be made again.
+/// The kind of a file. In formats that other programs write too, files written
+/// by `sdpoint` are distinguished, because they can be reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A model file.
     Model,
     /// The checkpoint of a run.
     Checkpoint,
-    /// A line of metrics an epoch, of a run.
+    /// The metrics of a run.
     Metrics,
     /// A state dict that `export` wrote.
     StateDict,
@@ -31,15 +31,15 @@ pub enum Kind {
     Table,
     /// Accuracy over cost as a picture.
     Picture,
-    /// The times of a model's instances.
+    /// The latency profile of a model.
     Profile,
-    /// Nothing at all.
+    /// An empty file.
     Empty,
-    /// A safetensors file of other origin.
+    /// A safetensors file that `sdpoint` did not write.
     Safetensors,
-    /// What `torch.save` wrote.
+    /// A file written by `torch.save`.
     Torch,
-    /// An ONNX file of other origin.
+    /// An ONNX file that `sdpoint` did not write.
     ForeignOnnx,
     /// An image in this format.
     Image(&'static str),
@@ -51,17 +51,17 @@ pub enum Kind {
     Other,
 }
 
-/// How much of a file is looked at, but for the header of a safetensors file.
+/// The number of bytes that are read, except for safetensors headers.
 const START: u64 = 1 << 16;
 
 /// The longest header that the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
 impl Kind {
-    /// What the file at a path is.
+    /// The kind of the file at a path.
     ///
     /// # Errors
-    /// If it cannot be read, or is no regular file: a pipe would block.
+    /// If it cannot be read, or is not a regular file: a pipe would block.
     pub fn of(path: &Path) -> io::Result<Self> {
         if !fs::metadata(path)?.is_file() {
             return Err(io::Error::new(
@@ -77,9 +77,9 @@ impl Kind {
         })
     }
 
-    /// Whether one file of this kind may give way to one of another: it is of
-    /// the same kind, or there is nothing in it.
-    pub fn gives_way_to(self, new: Self) -> bool {
+    /// Whether a file of this kind may be replaced by one of kind `new`: it is of
+    /// the same kind, or empty.
+    pub fn may_become(self, new: Self) -> bool {
         self == new || self == Self::Empty
     }
 
@@ -109,7 +109,7 @@ impl Kind {
 }
 
 impl fmt::Display for Kind {
-    /// With its article: `a trained model`.
+    /// With an article: `a model file`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Model => "a model file",
@@ -204,7 +204,7 @@ fn of_start(start: &[u8]) -> Kind {
     }
 }
 
-/// The start of a file as text, if it is some. The last character may be cut.
+/// The start of a file as text, if it is UTF-8. The last character may be cut.
 fn text(start: &[u8]) -> Option<&str> {
     let text = match std::str::from_utf8(start) {
         Ok(text) => text,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_known_by_their_content() {
+    fn kinds_are_recognised_by_content() {
         for (content, expected) in [
             (&b""[..], Kind::Empty),
             (b"\x08\x08\x12\x07sdpoint\x1a", Kind::Onnx),
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn safetensors_files_are_told_apart_by_their_metadata() {
+    fn safetensors_files_are_distinguished_by_their_metadata() {
         for (header, expected) in [
             (r#"{"__metadata__":{"sdpoint":"{}"}}"#, Kind::Model),
             (

@@ -9,7 +9,7 @@ use super::measure::Samples;
 use super::{gflops, milliseconds};
 use crate::output::{Table, percent};
 
-/// A kernel call as JSON tells of it.
+/// The result for a kernel call, as in the JSON output.
 #[derive(Serialize)]
 pub struct LayerTime {
     #[serde(skip)]
@@ -24,14 +24,14 @@ pub struct LayerTime {
     output: Option<[usize; 3]>,
     /// For one image.
     macs: u64,
-    /// Of a convolution or linear layer; several are joined by plus signs.
+    /// The algorithms of a convolution or linear layer, separated by plus signs.
     #[serde(skip_serializing_if = "String::is_empty")]
     algorithm: String,
     median_ms: f64,
     gflops: f64,
 }
 
-/// The parts of an instance's runs, those of a layer side by side.
+/// The kernel calls of an instance, grouped by layer.
 pub fn times(samples: &Samples, batch: usize) -> Vec<LayerTime> {
     let sides = |shape: Shape| [shape.height, shape.width, shape.channels];
     let mut layers: Vec<LayerTime> = samples
@@ -48,12 +48,13 @@ pub fn times(samples: &Samples, batch: usize) -> Vec<LayerTime> {
             gflops: gflops(step.macs, median_ms),
         })
         .collect();
-    // A training step ends with the first layer; what belongs together is read together.
+    // A backward pass visits layers in reverse; group the passes of each layer.
     layers.sort_by_key(|time| time.layer);
     layers
 }
 
-/// The kernel calls with their share of the time and of the peak, and totals.
+/// A table of the kernel calls, with their shares of the time and of the peak,
+/// and totals.
 pub fn table(network: &Network, layers: &[LayerTime], peak: f64) -> Table {
     let all: f64 = layers.iter().map(|time| time.median_ms).sum();
     let mut table = Table::new([
@@ -92,7 +93,7 @@ pub fn table(network: &Network, layers: &[LayerTime], peak: f64) -> Table {
                 .filter(|time| pass.is_none_or(|p| p == time.pass))
         };
         let milli: f64 = of_pass().map(|time| time.median_ms).sum();
-        // What each call did in its time, so that the batch need not be known here.
+        // In 10⁶ operations, for the whole batch.
         let work: f64 = of_pass().map(|time| time.gflops * time.median_ms).sum();
         table.row([
             "total".into(),
@@ -117,7 +118,7 @@ fn shape(time: &LayerTime) -> String {
     }
 }
 
-/// A convolution's kernel: `3x3/2 g32`.
+/// The kernel of a convolution, its stride and its groups: `3x3/2 g32`.
 fn kernel(network: &Network, time: &LayerTime) -> String {
     let Op::Conv(conv) = network.layer(time.layer).op else {
         return String::new();
@@ -137,7 +138,7 @@ fn algorithm(step: &StepTime) -> String {
     names.join("+")
 }
 
-/// Only convolutions and linear layers have work that is counted.
+/// GFLOP/s; empty for layers without MACs.
 fn speed(gflops: f64) -> String {
     if gflops > 0.0 {
         format!("{gflops:.1}")

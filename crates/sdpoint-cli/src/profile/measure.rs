@@ -1,4 +1,4 @@
-//! Runs instances in turns and keeps their times.
+//! Measures instances in turns.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ const MIN_ROUNDS: usize = 5;
 pub struct Samples {
     /// Whole runs, from the shortest to the longest.
     runs: Vec<f64>,
-    /// A run's parts, as the last run told of them.
+    /// The parts of a run, from the last run.
     pub steps: Vec<StepTime>,
     /// The times of each part.
     step_times: Vec<Vec<f64>>,
@@ -48,7 +48,7 @@ impl Samples {
         }
     }
 
-    /// How often the instance ran.
+    /// The number of runs.
     pub fn runs(&self) -> usize {
         self.runs.len()
     }
@@ -57,7 +57,7 @@ impl Samples {
         median(&self.runs)
     }
 
-    /// The shortest time that 99 % of the runs did not exceed.
+    /// The 99th percentile.
     pub fn p99_ms(&self) -> f64 {
         self.runs[(self.runs.len() * 99).div_ceil(100) - 1]
     }
@@ -69,7 +69,7 @@ impl Samples {
     }
 }
 
-/// Times every instance for about `seconds`, all of them in turns.
+/// Measures every instance for about `seconds`, all of them in turns.
 pub fn measure(
     work: &mut Work,
     instances: &[Instance],
@@ -105,7 +105,7 @@ pub fn measure(
     Ok(samples)
 }
 
-/// A bar of milliseconds on a terminal, a line elsewhere.
+/// A progress bar on a terminal; otherwise prints a line.
 fn bar(instances: usize, budget: f64) -> Option<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         let instances = plural(instances, "instance", "instances");
@@ -115,7 +115,7 @@ fn bar(instances: usize, budget: f64) -> Option<ProgressBar> {
     let milliseconds = (1e3 * budget) as u64;
     let bar = ProgressBar::with_draw_target(Some(milliseconds), ProgressDrawTarget::stderr());
     let template = "{prefix:>11} {bar:24} {percent}% {msg}";
-    bar.set_style(ProgressStyle::with_template(template).expect("the template is sound"));
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is valid"));
     bar.set_prefix("timing");
     Some(bar)
 }

@@ -1,4 +1,4 @@
-//! Keeps the times of a model's instances beside it.
+//! `sdpoint profile --save`: writes the latency profile of a model.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::output::{Table, note, percent, plural, print, print_json, span};
 use crate::output_file::{Kind, Outputs};
 use crate::{MachineArgs, model};
 
-/// What is said of an instance.
+/// The result for an instance, as in the JSON output.
 #[derive(Serialize)]
 struct Row {
     instance: Instance,
@@ -48,7 +48,7 @@ pub fn run(args: &Args, path: &Path, machine: &MachineArgs) -> Outcome {
         return print_json(&rows);
     }
     print(&format!(
-        "{}\nBatch {} on {}; kept in {}.\n",
+        "{}\nBatch {} on {}; saved in {}.\n",
         table(&rows).text(),
         args.batch,
         engine.machine(),

@@ -1,4 +1,4 @@
-//! What is timed: a network with weights and statistics.
+//! The network to measure, with weights and statistics.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::model;
 pub struct Subject {
     pub network: Arc<Network>,
     pub weights: Weights,
-    /// Of every instance to be timed, and of `full`.
+    /// The batch-norm statistics of the instances to measure, and of `full`.
     pub statistics: Statistics,
     pub input: [usize; 2],
     pub instances: Vec<Instance>,

@@ -1,4 +1,4 @@
-//! One run of an instance: inference or a training step.
+//! One measured run of an instance: inference or a training step.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,8 +79,8 @@ impl Work {
         })
     }
 
-    /// Runs an instance once, and returns how long it took, and with `layers`
-    /// also how long each part of it took.
+    /// Runs an instance once. Returns its time, and with `layers` also the time
+    /// of each part.
     pub fn run(
         &mut self,
         instance: Instance,
@@ -103,7 +103,7 @@ impl Work {
         Ok((start.elapsed(), steps))
     }
 
-    /// What the engine takes for runs of an instance.
+    /// The memory that runs of an instance need, in bytes.
     pub fn memory_bytes(&mut self, instance: Instance) -> Result<usize, Failure> {
         let (size, batch) = (self.size, self.batch);
         let engine = match &mut self.engine {
@@ -178,7 +178,7 @@ fn images(subject: &Subject, batch: usize) -> Result<Vec<f32>, Failure> {
     let mut images: Vec<f32> = Vec::new();
     let room = len.filter(|&len| images.try_reserve_exact(len).is_ok());
     let Some(len) = room else {
-        let problem = format!("no memory for a batch of {batch} such images");
+        let problem = format!("a batch of {batch} such images does not fit into memory");
         return Err(Failure::new(Class::Usage, problem));
     };
     images.extend((0..len).map(|i| (i * 7919 % 1999) as f32 / 999.0 - 1.0));

@@ -7,7 +7,7 @@ pub mod oracle;
 
 use std::path::{Path, PathBuf};
 
-use sdpoint_core::{LayerId, Network, NetworkBuilder, Op, PointId, Window, layer::Conv};
+use sdpoint_core::{Conv, LayerId, Network, NetworkBuilder, Op, PointId, Window};
 
 /// The recorded network in each format.
 pub const CHECKPOINTS: [&str; 6] = [
