@@ -65,20 +65,22 @@ fn whole_arrays(ctx: &Context, len: usize, channels: usize) {
     });
     let dy = values(len);
     report("batch norm backward", 6 * len, || {
-        norm::batch_norm_backward(
-            ctx,
-            &x,
-            &dy,
-            &ones,
-            &ones,
-            &ones,
-            &ones,
-            Activation::Relu,
-            Some(&dy),
-            &mut a,
-            &mut b,
-            &mut y,
-        );
+        let inputs = norm::BackwardInputs {
+            x: &x,
+            dy: &dy,
+            gamma: &ones,
+            beta: &ones,
+            mean: &ones,
+            invstd: &ones,
+            activation: Activation::Relu,
+            skip_grad: Some(&dy),
+        };
+        let gradients = norm::BackwardGradients {
+            dgamma: &mut a,
+            dbeta: &mut b,
+            dx: &mut y,
+        };
+        norm::batch_norm_backward(ctx, inputs, gradients);
     });
     let sgd = optimizer::SgdStep {
         lr: 0.0,

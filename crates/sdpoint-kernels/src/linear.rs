@@ -134,26 +134,18 @@ pub fn linear_backward_data(
 ///
 /// # Panics
 ///
-/// If a length does not fit `batch`, `inputs` and `outputs`.
+/// If a length does not fit `shape`, which [`linear_shape`] makes.
 pub fn linear_backward_weights(
     ctx: &Context,
-    batch: usize,
-    inputs: usize,
-    outputs: usize,
+    shape: &ConvShape,
     x: &[f32],
     dy: &[f32],
     dw: &mut [f32],
     db: Option<&mut [f32]>,
     accumulate: bool,
 ) {
-    conv_backward_weights(
-        ctx,
-        &linear_shape(batch, inputs, outputs),
-        x,
-        dy,
-        dw,
-        accumulate,
-    );
+    conv_backward_weights(ctx, shape, x, dy, dw, accumulate);
+    let outputs = shape.geometry.out_channels;
     if let Some(db) = db {
         assert_eq!(db.len(), outputs, "bias gradient: one float per output");
         if !accumulate {

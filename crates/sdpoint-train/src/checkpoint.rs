@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors, View};
 use sdpoint_core::atomic::write_atomically;
+use sdpoint_core::digest::hex;
 use sdpoint_core::{Network, Parameter, Weights};
 use sdpoint_data::{DataError, Dataset};
-use sdpoint_core::digest::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 

@@ -104,17 +104,8 @@ impl NodeStep<'_> {
                 let inputs = placement.channels(self.node.inputs[0]);
                 let outputs = placement.channels(self.node.output);
                 let (dw, db) = weight_and_bias(&pass.table, gradients, layer);
-                kernels::linear_backward_weights(
-                    ctx,
-                    placement.batch,
-                    inputs,
-                    outputs,
-                    x,
-                    dy,
-                    dw,
-                    db,
-                    false,
-                );
+                let shape = kernels::linear_shape(placement.batch, inputs, outputs);
+                kernels::linear_backward_weights(ctx, &shape, x, dy, dw, db, false);
             }
             NodeOp::Norm { .. }
             | NodeOp::Activation(_)
@@ -213,20 +204,22 @@ impl NodeStep<'_> {
         let (reader, dx) = pass.arena.write(place);
         let (tensors, x) = self.tensors(reader);
         let state = &pass.saved.norms[norm];
-        batch_norm::batch_norm_backward(
-            &pass.base.ctx,
+        let inputs = batch_norm::BackwardInputs {
             x,
-            tensors.get(self.dy),
+            dy: tensors.get(self.dy),
             gamma,
             beta,
-            &state.mean,
-            &state.inverse_std,
+            mean: &state.mean,
+            invstd: &state.inverse_std,
             activation,
-            gradient.skip.map(|skip| tensors.get(skip)),
+            skip_grad: gradient.skip.map(|skip| tensors.get(skip)),
+        };
+        let gradients = batch_norm::BackwardGradients {
             dgamma,
-            dbeta.expect("every norm has a shift"),
+            dbeta: dbeta.expect("every norm has a shift"),
             dx,
-        );
+        };
+        batch_norm::batch_norm_backward(&pass.base.ctx, inputs, gradients);
     }
 }
 

@@ -102,6 +102,10 @@ impl TileEpilogue<'_> {
     /// # Safety
     ///
     /// As for [`TileEpilogue::store`].
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the innermost loop keeps all of them in registers"
+    )]
     #[inline(always)]
     pub unsafe fn store_full<I: Isa, const N: usize>(
         &self,

@@ -25,9 +25,17 @@ pub(super) struct Run {
     pub pixels: [usize; 3],
 }
 
+/// Where the inputs of a run's taps and channels are, as distances in floats from [`Run::input`].
+#[derive(Clone, Copy)]
+pub(super) struct RunInputs<'a> {
+    /// Between channel blocks.
+    pub plane: usize,
+    /// From the first tap to each.
+    pub taps: &'a [usize],
+}
+
 /// Adds the products of a run's inputs and gradients to the sums of one panel of `layout`.
-/// Prefetches `next` meanwhile. `plane` is the stride between channel blocks of the input, and
-/// `taps` are the offsets of the taps' inputs.
+/// Prefetches `next` meanwhile.
 ///
 /// # Safety
 ///
@@ -35,13 +43,13 @@ pub(super) struct Run {
 pub(super) unsafe fn run_block(
     ctx: &Context,
     run: &Run,
-    plane: usize,
-    taps: &[usize],
+    inputs: RunInputs<'_>,
     layout: &BlockedLayout,
     block: &OutputBlock,
     sums: &mut [f32],
     next: &[f32],
 ) {
+    let RunInputs { plane, taps } = inputs;
     let registers = ctx.isa().registers();
     let width = block.vectors * registers.lanes;
     let group_in = layout.group_in;

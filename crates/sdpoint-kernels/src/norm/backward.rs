@@ -12,6 +12,39 @@ use crate::activation::Activation;
 use crate::context::Context;
 use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
 
+/// What [`batch_norm_backward`] reads.
+#[derive(Clone, Copy, Debug)]
+pub struct BackwardInputs<'a> {
+    /// The input of the forward pass.
+    pub x: &'a [f32],
+    /// The gradient with respect to the output.
+    pub dy: &'a [f32],
+    /// The scale of each channel.
+    pub gamma: &'a [f32],
+    /// The shift of each channel.
+    pub beta: &'a [f32],
+    /// The mean of each channel over the batch.
+    pub mean: &'a [f32],
+    /// The inverse standard deviation of each channel.
+    pub invstd: &'a [f32],
+    /// The activation on the output.
+    pub activation: Activation,
+    /// The gradient that reaches `x` by another path, a residual block's
+    /// shortcut.
+    pub skip_grad: Option<&'a [f32]>,
+}
+
+/// What [`batch_norm_backward`] writes.
+#[derive(Debug)]
+pub struct BackwardGradients<'a> {
+    /// The gradient with respect to each scale.
+    pub dgamma: &'a mut [f32],
+    /// The gradient with respect to each shift.
+    pub dbeta: &'a mut [f32],
+    /// The gradient with respect to the input.
+    pub dx: &'a mut [f32],
+}
+
 /// Gradients of training-mode batch normalisation with an activation on its
 /// output.
 ///
@@ -28,25 +61,26 @@ use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
 /// (Ioffe and Szegedy, "Batch Normalization", 2015, section 3.) The
 /// activation's input is recomputed from `x`, bit by bit as
 /// [`fold`](super::fold) and [`scale_shift`](super::scale_shift) compute it,
-/// which is faster than reading it from memory. `skip_grad` is a gradient that
-/// reaches `x` by another path, such as a residual block's shortcut.
+/// which is faster than reading it from memory.
 ///
 /// # Panics
 /// If the lengths differ or `x` is not whole pixels.
 pub fn batch_norm_backward(
     ctx: &Context,
-    x: &[f32],
-    dy: &[f32],
-    gamma: &[f32],
-    beta: &[f32],
-    mean: &[f32],
-    invstd: &[f32],
-    activation: Activation,
-    skip_grad: Option<&[f32]>,
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
-    dx: &mut [f32],
+    inputs: BackwardInputs<'_>,
+    gradients: BackwardGradients<'_>,
 ) {
+    let BackwardInputs {
+        x,
+        dy,
+        gamma,
+        beta,
+        mean,
+        invstd,
+        activation,
+        skip_grad,
+    } = inputs;
+    let BackwardGradients { dgamma, dbeta, dx } = gradients;
     let channels = gamma.len();
     let pixels = check_pixels(x, channels);
     assert_eq!(dy.len(), x.len(), "length of dy is not that of x");

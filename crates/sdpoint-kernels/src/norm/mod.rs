@@ -12,7 +12,7 @@ use crate::activation::Activation;
 use crate::context::Context;
 use crate::lanes::{Expression, fill_tile, sweep, sweep_tile_len};
 
-pub use backward::batch_norm_backward;
+pub use backward::{BackwardGradients, BackwardInputs, batch_norm_backward};
 pub use statistics::{batch_statistics, sum_pixels};
 
 /// `1 / sqrt(var + eps)`.

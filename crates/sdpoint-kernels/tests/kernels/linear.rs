@@ -42,7 +42,8 @@ fn backward_is_the_transpose() {
     linear_backward_data(&ctx, 2, &dy, &w, &mut dx, false);
     assert_eq!(dx, [5.0, 2.0, 0.0, 7.0, 4.0, 3.0]);
     let (mut dw, mut db) = ([1.0; 6], [1.0; 2]);
-    linear_backward_weights(&ctx, 2, 3, 2, &X, &dy, &mut dw, Some(&mut db), true);
+    let shape = linear_shape(2, 3, 2);
+    linear_backward_weights(&ctx, &shape, &X, &dy, &mut dw, Some(&mut db), true);
     assert_eq!(dw, [3.0, 2.5, 0.0, -1.0, 7.0, 23.0]);
     assert_eq!(db, [1.0, 7.0]);
 }

@@ -157,20 +157,22 @@ fn backward(
     let mut dx = vec![9.0; x.len()];
     batch_statistics(ctx, x, channels, &mut mean, &mut var);
     inverse_std(&var, EPS, &mut invstd);
-    batch_norm_backward(
-        ctx,
+    let inputs = BackwardInputs {
         x,
         dy,
         gamma,
         beta,
-        &mean,
-        &invstd,
+        mean: &mean,
+        invstd: &invstd,
         activation,
-        skip,
-        &mut dgamma,
-        &mut dbeta,
-        &mut dx,
-    );
+        skip_grad: skip,
+    };
+    let gradients = BackwardGradients {
+        dgamma: &mut dgamma,
+        dbeta: &mut dbeta,
+        dx: &mut dx,
+    };
+    batch_norm_backward(ctx, inputs, gradients);
     [dgamma, dbeta, dx]
 }
 

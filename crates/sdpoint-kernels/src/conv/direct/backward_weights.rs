@@ -9,7 +9,7 @@ use crate::conv::gather::{Strip, StripLayout, Taps, gather};
 use crate::conv::merge::Merged;
 use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
-use crate::conv::reduction_kernel::{Run, run_block};
+use crate::conv::reduction_kernel::{Run, RunInputs, run_block};
 use crate::conv::tuning::{
     REDUCTION_PARTIAL_FLOATS, REDUCTION_PIXELS, REDUCTION_STRIP_FLOATS, REDUCTION_TASKS,
 };
@@ -228,14 +228,17 @@ impl SimdOp for ReduceStrip<'_> {
                     ],
                     pixels: [self.images[1] - self.images[0], rows, width],
                 };
+                let inputs = RunInputs {
+                    plane: self.layout.plane,
+                    taps: self.taps,
+                };
                 // SAFETY: the gathered strip and the gradient hold the run's pixels, and
                 // `sums` the block's weights.
                 unsafe {
                     run_block(
                         self.ctx,
                         &run,
-                        self.layout.plane,
-                        self.taps,
+                        inputs,
                         blocked,
                         &block,
                         sums,

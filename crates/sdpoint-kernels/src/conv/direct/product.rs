@@ -229,7 +229,13 @@ impl SimdOp for RunStrip<'_, '_> {
             Some(input) => input,
             None => gather_strip(isa, ctx, product, layout, strip, groups, state),
         };
-        run_tiles::<I>(ctx, product, &input, taps, &strip, panels, ends_share, next);
+        let work = StripWork {
+            strip: &strip,
+            panels,
+            ends_share,
+            next_input: next,
+        };
+        run_tiles::<I>(ctx, product, &input, taps, work);
     }
 }
 
@@ -287,6 +293,16 @@ struct StripInput<'a> {
     pixel: usize,
 }
 
+/// The part of a product that [`run_tiles`] computes.
+struct StripWork<'a> {
+    strip: &'a Strip,
+    panels: Range<usize>,
+    /// Whether the thread's own share of the tasks ends with them.
+    ends_share: bool,
+    /// Inputs to prefetch for the next strip.
+    next_input: &'a [f32],
+}
+
 /// Computes a strip's outputs for a range of panels, tile by tile.
 ///
 /// If all weights fit in L2, the loop over tiles is outside the loop over panels, so that all
@@ -299,11 +315,14 @@ fn run_tiles<I: Isa>(
     product: &Product<'_>,
     input: &StripInput<'_>,
     taps: &[usize],
-    strip: &Strip,
-    panels: Range<usize>,
-    ends_share: bool,
-    next_input: &[f32],
+    work: StripWork<'_>,
 ) {
+    let StripWork {
+        strip,
+        panels,
+        ends_share,
+        next_input,
+    } = work;
     let weights = &product.weights.layout;
     let out = &product.problem.output;
     let runner = TileRunner {

@@ -291,17 +291,13 @@ impl SimdOp for RunStrip<'_, '_> {
             state.gathered = Some(strip);
             form_left_operands(isa, pixels, left, &strip, &mut state.scratch);
         }
-        run_tiles::<I>(
-            ctx,
-            pixels,
-            sums,
-            left,
-            &strip,
-            next,
+        let work = StripWork {
+            strip: &strip,
             panels,
             ends_share,
-            &mut state.scratch,
-        );
+            next_inputs: next,
+        };
+        run_tiles::<I>(ctx, pixels, sums, left, work, &mut state.scratch);
     }
 }
 
@@ -382,6 +378,16 @@ unsafe fn write_left_operands<I: Isa, const PARTNER: bool>(
     }
 }
 
+/// The part of a product that [`run_tiles`] computes.
+struct StripWork<'a> {
+    strip: &'a Strip,
+    panels: Range<usize>,
+    /// Whether the thread's own share of the tasks ends with them.
+    ends_share: bool,
+    /// Inputs to prefetch for the next strip.
+    next_inputs: [&'a [f32]; 2],
+}
+
 /// Computes the outputs of a strip and its partners for a range of pairs of panels, from the left
 /// operands in `scratch`; the intermediate sums are stored behind them.
 #[inline(always)]
@@ -390,12 +396,15 @@ fn run_tiles<I: Isa>(
     pixels: &ImagePixels<'_>,
     sums: &QuadrantSums,
     left: LeftOperands,
-    strip: &Strip,
-    next_inputs: [&[f32]; 2],
-    panels: Range<usize>,
-    ends_share: bool,
+    work: StripWork<'_>,
     scratch: &mut [f32],
 ) {
+    let StripWork {
+        strip,
+        panels,
+        ends_share,
+        next_inputs,
+    } = work;
     let LeftOperands { plane, operand } = left;
     let quadrant = sums.quadrant();
     let product = pixels.product;

@@ -8,7 +8,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, FloatOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::tiles::{Tiles, TransformedLayout, transform_input_tiles};
+use super::tiles::{Slots, Tiles, TransformedLayout, transform_input_tiles};
 use super::transforms::F4;
 use crate::context::Context;
 use crate::conv::algorithm::WinogradTile;
@@ -16,7 +16,7 @@ use crate::conv::gather::BLOCK;
 use crate::conv::layout::{BlockedLayout, OutputBlock};
 use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
-use crate::conv::reduction_kernel::{Run, run_block};
+use crate::conv::reduction_kernel::{Run, RunInputs, run_block};
 use crate::conv::tuning::{
     REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_FEWEST_PARTS, WINOGRAD_REDUCTION_PARTIAL_FLOATS,
     WINOGRAD_REDUCTION_SHARED_STRIP, WINOGRAD_REDUCTION_STRIP, WINOGRAD_REDUCTION_TASK_TILES,
@@ -279,9 +279,11 @@ impl SimdOp for RunStep<'_> {
                 layout.inputs_of(0),
                 tiles,
                 self.range.start + slots.start..self.range.start + slots.end,
-                &self.strip.inputs,
-                slots.start,
-                self.inputs,
+                Slots {
+                    layout: &self.strip.inputs,
+                    first: slots.start,
+                    out: self.inputs,
+                },
             ),
             Step::Gradients(slots) => {
                 for panel in 0..layout.panels() {
@@ -337,11 +339,14 @@ impl RunStep<'_> {
                 gradient_strides: [0, 0, width],
                 pixels: [1, 1, pixels],
             };
+            let inputs = RunInputs {
+                plane: inputs.plane,
+                taps: &[0],
+            };
             run_block(
                 self.ctx,
                 &run,
-                inputs.plane,
-                &[0],
+                inputs,
                 layout,
                 &padded,
                 sums,

@@ -6,7 +6,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
-use super::tiles::{TileRows, Tiles, TransformedLayout, transform_input_tiles};
+use super::tiles::{Slots, TileRows, Tiles, TransformedLayout, transform_input_tiles};
 use super::transforms::{F2, F4, Transforms};
 use super::weights::TransformedWeights;
 use crate::context::Context;
@@ -177,162 +177,171 @@ impl RunTiles<'_, '_> {
             let (group, _) = layout.panel(panel);
             if state.gathered != Some([range.start, group]) {
                 state.gathered = Some([range.start, group]);
-                let out = SharedMut::new(&mut state.inputs);
+                let slots = Slots {
+                    layout: transformed,
+                    first: 0,
+                    out: SharedMut::new(&mut state.inputs),
+                };
                 let source = &product.source;
                 let of = layout.inputs_of(group);
                 let range = range.clone();
-                transform_input_tiles::<I, F, M, N>(
-                    isa,
-                    source,
-                    of,
-                    tiles,
-                    range,
-                    transformed,
-                    0,
-                    out,
-                );
+                transform_input_tiles::<I, F, M, N>(isa, source, of, tiles, range, slots);
             }
-            run_panel::<I, F, M, N, OUTPUTS>(
+            let run = PanelRun {
                 ctx,
-                isa,
                 product,
                 weights,
                 tiles,
-                &range,
-                &mut next_inputs,
+                range: &range,
                 transformed,
-                panel,
-                state,
-            );
+            };
+            run.run::<I, F, M, N, OUTPUTS>(isa, panel, &mut next_inputs, state);
         }
     }
 }
 
-#[inline(always)]
-fn run_panel<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
-    ctx: &Context,
-    isa: I,
-    product: &Product<'_>,
-    weights: &TransformedWeights,
-    tiles: &Tiles,
-    range: &Range<usize>,
-    next_inputs: &mut Prefetcher<'_>,
-    transformed: &TransformedLayout,
-    panel: usize,
-    state: &mut State<'_>,
-) {
-    let ops = isa.f32();
-    let lanes = ops.len();
-    let layout = weights.layout();
-    let (group, block) = layout.panel(panel);
-    let vectors = block.vectors;
-    let width = vectors * lanes;
-    let first = group * layout.group_out + block.first;
-    // An odd number of cache lines, so that a tile's points map to different sets.
-    let point_len = (range.len() * width) | BLOCK;
-    let points = N * N;
-    assert!(state.products.len() >= points * point_len);
-    assert!(state.inputs.len() >= transformed.len());
-    let runs = runs::<I>(range, vectors);
-    let evicted = if product.output_is_evicted() {
-        range.clone()
-    } else {
-        0..0
-    };
-    let mut outputs = TileRows::over(tiles, evicted, points * runs);
-    for point in 0..points {
-        let packed = weights.panel(point, panel);
-        let steps = layout.group_in.div_ceil(BLOCK);
-        let mut ahead = Prefetcher::new(weights.to_prefetch(point, panel), runs * steps);
-        for run in 0..runs {
-            let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
-            for pixel in outputs.next() {
-                prefetch_outputs::<M>(product, pixel, first, width);
-            }
-            // SAFETY: inputs and products are as long as asserted, and the weights are the
-            // panel's at this point.
-            unsafe {
-                run_tile(
-                    ctx,
-                    end - start,
-                    vectors,
-                    &Tile {
-                        input: state
-                            .inputs
-                            .as_ptr()
-                            .add(point * transformed.point + start * BLOCK),
-                        pixels: Pixels::Row {
-                            input: BLOCK,
-                            output: width,
+/// The tiles of a range, for every panel of the weights.
+struct PanelRun<'a> {
+    ctx: &'a Context,
+    product: &'a Product<'a>,
+    weights: &'a TransformedWeights,
+    tiles: &'a Tiles,
+    range: &'a Range<usize>,
+    transformed: &'a TransformedLayout,
+}
+
+impl PanelRun<'_> {
+    /// Multiplies the transformed inputs by a panel of the weights, and transforms the products to
+    /// outputs.
+    #[inline(always)]
+    fn run<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize, const OUTPUTS: usize>(
+        &self,
+        isa: I,
+        panel: usize,
+        next_inputs: &mut Prefetcher<'_>,
+        state: &mut State<'_>,
+    ) {
+        let PanelRun {
+            ctx,
+            product,
+            weights,
+            tiles,
+            range,
+            transformed,
+        } = *self;
+        let ops = isa.f32();
+        let lanes = ops.len();
+        let layout = weights.layout();
+        let (group, block) = layout.panel(panel);
+        let vectors = block.vectors;
+        let width = vectors * lanes;
+        let first = group * layout.group_out + block.first;
+        // An odd number of cache lines, so that a tile's points map to different sets.
+        let point_len = (range.len() * width) | BLOCK;
+        let points = N * N;
+        assert!(state.products.len() >= points * point_len);
+        assert!(state.inputs.len() >= transformed.len());
+        let runs = runs::<I>(range, vectors);
+        let evicted = if product.output_is_evicted() {
+            range.clone()
+        } else {
+            0..0
+        };
+        let mut outputs = TileRows::over(tiles, evicted, points * runs);
+        for point in 0..points {
+            let packed = weights.panel(point, panel);
+            let steps = layout.group_in.div_ceil(BLOCK);
+            let mut ahead = Prefetcher::new(weights.to_prefetch(point, panel), runs * steps);
+            for run in 0..runs {
+                let [start, end] = [run, run + 1].map(|r| range.len() * r / runs);
+                for pixel in outputs.next() {
+                    prefetch_outputs::<M>(product, pixel, first, width);
+                }
+                // SAFETY: inputs and products are as long as asserted, and the weights are the
+                // panel's at this point.
+                unsafe {
+                    run_tile(
+                        ctx,
+                        end - start,
+                        vectors,
+                        &Tile {
+                            input: state
+                                .inputs
+                                .as_ptr()
+                                .add(point * transformed.point + start * BLOCK),
+                            pixels: Pixels::Row {
+                                input: BLOCK,
+                                output: width,
+                            },
+                            plane: transformed.plane,
+                            taps: &[0],
+                            channels: layout.group_in,
+                            block: BLOCK,
+                            weights: packed.as_ptr(),
+                            sums: Sums {
+                                keep: Some(
+                                    state
+                                        .products
+                                        .as_mut_ptr()
+                                        .add(point * point_len + start * width),
+                                ),
+                                ..Sums::default()
+                            },
+                            output: None,
+                            prefetch: &[ahead.next(steps), next_inputs.next(steps)],
                         },
-                        plane: transformed.plane,
-                        taps: &[0],
-                        channels: layout.group_in,
-                        block: BLOCK,
-                        weights: packed.as_ptr(),
-                        sums: Sums {
-                            keep: Some(
-                                state
-                                    .products
-                                    .as_mut_ptr()
-                                    .add(point * point_len + start * width),
-                            ),
-                            ..Sums::default()
-                        },
-                        output: None,
-                        prefetch: &[ahead.next(steps), next_inputs.next(steps)],
-                    },
-                );
-            }
-        }
-    }
-    let Problem {
-        grid, output: out, ..
-    } = &product.problem;
-    for v in 0..vectors {
-        let channel = first + v * lanes;
-        let lane_epilogue =
-            product
-                .epilogue
-                .lanes(isa, channel, lanes.min(block.channels - v * lanes));
-        let mut position = tiles.position(range.start);
-        for i in 0..range.len() {
-            let [image, row, column] = position;
-            position = tiles.after(position);
-            let from = i * width + v * lanes;
-            let mut lines = [[ops.zero(); N]; M];
-            for c in 0..N {
-                let line = std::array::from_fn(|r| {
-                    let at = (r * N + c) * point_len + from;
-                    // SAFETY: within the length asserted above.
-                    unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
-                });
-                let line = F::transform_output(isa, line);
-                for r in 0..M {
-                    lines[r][c] = line[r];
+                    );
                 }
             }
-            let mut sums = [[ops.zero(); M]; M];
-            for r in 0..M {
-                sums[r] = F::transform_output(isa, lines[r]);
-            }
-            let size = [M.min(grid[0] - row), M.min(grid[1] - column)];
-            let at = out.at([image, row, column]) + channel;
-            // SAFETY: the outputs of a tile within the grid are this task's alone;
-            // `Product`'s makers assert that they lie in the output tensor, which residual and
-            // second output equal in length.
-            unsafe {
-                if size == [M; 2] && lane_epilogue.mask.is_none() {
-                    let places: [_; OUTPUTS] =
-                        std::array::from_fn(|i| i / M * out.row + i % M * out.pixel);
-                    let sums: [_; OUTPUTS] = std::array::from_fn(|i| sums[i / M][i % M]);
-                    let to = product.output.as_ptr().add(at);
-                    let accumulate = product.accumulate;
-                    product
-                        .epilogue
-                        .store_full(isa, channel, sums, &places, to, at, accumulate);
-                } else {
-                    store_edge(isa, product, &lane_epilogue, &sums, size, at);
+        }
+        let Problem {
+            grid, output: out, ..
+        } = &product.problem;
+        for v in 0..vectors {
+            let channel = first + v * lanes;
+            let lane_epilogue =
+                product
+                    .epilogue
+                    .lanes(isa, channel, lanes.min(block.channels - v * lanes));
+            let mut position = tiles.position(range.start);
+            for i in 0..range.len() {
+                let [image, row, column] = position;
+                position = tiles.after(position);
+                let from = i * width + v * lanes;
+                let mut lines = [[ops.zero(); N]; M];
+                for c in 0..N {
+                    let line = std::array::from_fn(|r| {
+                        let at = (r * N + c) * point_len + from;
+                        // SAFETY: within the length asserted above.
+                        unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
+                    });
+                    let line = F::transform_output(isa, line);
+                    for r in 0..M {
+                        lines[r][c] = line[r];
+                    }
+                }
+                let mut sums = [[ops.zero(); M]; M];
+                for r in 0..M {
+                    sums[r] = F::transform_output(isa, lines[r]);
+                }
+                let size = [M.min(grid[0] - row), M.min(grid[1] - column)];
+                let at = out.at([image, row, column]) + channel;
+                // SAFETY: the outputs of a tile within the grid are this task's alone;
+                // `Product`'s makers assert that they lie in the output tensor, which residual and
+                // second output equal in length.
+                unsafe {
+                    if size == [M; 2] && lane_epilogue.mask.is_none() {
+                        let places: [_; OUTPUTS] =
+                            std::array::from_fn(|i| i / M * out.row + i % M * out.pixel);
+                        let sums: [_; OUTPUTS] = std::array::from_fn(|i| sums[i / M][i % M]);
+                        let to = product.output.as_ptr().add(at);
+                        let accumulate = product.accumulate;
+                        product
+                            .epilogue
+                            .store_full(isa, channel, sums, &places, to, at, accumulate);
+                    } else {
+                        store_edge(isa, product, &lane_epilogue, &sums, size, at);
+                    }
                 }
             }
         }

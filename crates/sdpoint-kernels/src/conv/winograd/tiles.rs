@@ -127,9 +127,16 @@ impl TransformedLayout {
     }
 }
 
-/// Transforms the channels `of` of the inputs of tiles `range` into `out`, the first tile into
-/// slot `slot` of the layout. In the last channel block, unused lanes are zero. No other thread may
-/// access these slots meanwhile.
+/// Where [`transform_input_tiles`] stores transformed tiles.
+pub(super) struct Slots<'a> {
+    pub layout: &'a TransformedLayout,
+    /// The slot of the first tile.
+    pub first: usize,
+    pub out: SharedMut<'a, f32>,
+}
+
+/// Transforms the channels `of` of the inputs of tiles `range` into `slots`. In the last channel
+/// block, unused lanes are zero. No other thread may access these slots meanwhile.
 #[inline(always)]
 pub(super) fn transform_input_tiles<I: Isa, F: Transforms<M, N>, const M: usize, const N: usize>(
     isa: I,
@@ -137,10 +144,13 @@ pub(super) fn transform_input_tiles<I: Isa, F: Transforms<M, N>, const M: usize,
     of: Range<usize>,
     tiles: &Tiles,
     range: Range<usize>,
-    layout: &TransformedLayout,
-    slot: usize,
-    out: SharedMut<'_, f32>,
+    slots: Slots<'_>,
 ) {
+    let Slots {
+        layout,
+        first: slot,
+        out,
+    } = slots;
     let channels = source.channels;
     assert!(tiles.outputs == M && layout.points == N * N);
     assert!(out.len() >= layout.len() && (slot + range.len()) * BLOCK <= layout.plane);
