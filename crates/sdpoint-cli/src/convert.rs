@@ -52,7 +52,7 @@ impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
         match &error {
             CheckpointError::Read { source, .. } => Self::io(error.to_string(), source.kind()),
-            CheckpointError::Unusable { .. } => Self::from_error(Class::Model, &error),
+            _ => Self::from_error(Class::Model, &error),
         }
     }
 }
@@ -89,7 +89,7 @@ impl From<SelectError> for Failure {
                 "`sdpoint calibrate MODEL --data SRC --{kind} {}` fits one",
                 Budget::Share(limit)
             )),
-            SelectError::Empty | SelectError::NotTimed => failure,
+            _ => failure,
         }
     }
 }
@@ -127,7 +127,7 @@ impl From<RunError> for Failure {
             RunError::Select(error) => error.into(),
             RunError::Data(error) => error.into(),
             RunError::Engine(error) => error.into(),
-            RunError::Image { .. } => Self::from_error(Class::Data, &error),
+            _ => Self::from_error(Class::Data, &error),
         }
     }
 }

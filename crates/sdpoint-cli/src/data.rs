@@ -40,12 +40,11 @@ pub struct DataArgs {
 impl DataArgs {
     /// The options for [`open`].
     pub fn options(&self) -> OpenOptions {
-        OpenOptions {
-            skip_limit: self.skip_unreadable,
-            image_key: self.image_key.clone(),
-            label_key: self.label_key.clone(),
-            ..OpenOptions::default()
-        }
+        let mut options = OpenOptions::default();
+        options.skip_limit = self.skip_unreadable;
+        options.image_key.clone_from(&self.image_key);
+        options.label_key.clone_from(&self.label_key);
+        options
     }
 }
 

@@ -114,6 +114,7 @@ pub fn run(args: &Args) -> Outcome {
         statistics,
         left_over,
         origin,
+        ..
     } = imported;
     let model = Model {
         network,
@@ -179,25 +180,20 @@ fn imported(
     checkpoint: &Checkpoint,
     network: &Network,
 ) -> Result<Imported, Failure> {
-    let choice = Choice {
-        key: args
-            .key
-            .as_deref()
-            .map(|key| key.trim_matches('.').to_owned()),
-        prefix: args.prefix.clone(),
-        plain: args.no_ema,
-        allow_left_over: args.allow_left_over,
-    };
+    let mut choice = Choice::default();
+    let key = args.key.as_deref();
+    choice.key = key.map(|key| key.trim_matches('.').to_owned());
+    choice.prefix.clone_from(&args.prefix);
+    choice.plain = args.no_ema;
+    choice.allow_left_over = args.allow_left_over;
     import_chosen(checkpoint, network, &choice)
         .and_then(|imported| {
             // The unused tensors belong to another listed network.
             if imported.left_over.is_empty() || recognise(checkpoint, &choice).is_none() {
                 return Ok(imported);
             }
-            let strict = Choice {
-                allow_left_over: false,
-                ..choice.clone()
-            };
+            let mut strict = choice.clone();
+            strict.allow_left_over = false;
             import_chosen(checkpoint, network, &strict)
         })
         .map_err(|error| unusable(path, checkpoint, &choice, error))

@@ -9,6 +9,7 @@ use crate::shapes::{Shape, ShapeError, Shapes};
 ///
 /// All numbers saturate at `u64::MAX` instead of overflowing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Cost {
     /// Multiply-accumulates of all convolutions and linear layers, the number
     /// usually quoted (4.09 G for ResNet-50 at 224×224). Biases, norms,

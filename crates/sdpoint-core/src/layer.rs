@@ -23,6 +23,8 @@ pub struct Layer {
 /// The operation of a layer. Pairs of sizes are height, then width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+// Not `non_exhaustive`: every reader of networks, in several crates, matches all operations, so that
+// the compiler lists what a new one needs (docs/adding-an-operation.md).
 pub enum Op {
     /// The input images. A network has exactly one, as its first layer.
     Input {

@@ -54,6 +54,7 @@ pub struct Model {
 
 /// A model file that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
     /// The file is missing or cannot be read.
     #[error("cannot read '{}': {source}", path.display())]

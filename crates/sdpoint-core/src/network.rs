@@ -105,6 +105,7 @@ pub struct Norm {
 
 /// An error in the description of a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NetworkError {
     /// There are no layers, the first is not the input, or there are several
     /// inputs.

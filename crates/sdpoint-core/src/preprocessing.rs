@@ -36,6 +36,7 @@ pub struct Preprocessing {
 /// which antialiases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+// Not `non_exhaustive`: decoding and export match all variants.
 pub enum Interpolation {
     /// The nearest pixel.
     Nearest,
@@ -96,6 +97,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// The augmentation of training images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+// Not `non_exhaustive`: decoding and export match all variants.
 pub enum TrainTransform {
     /// Resize to the input size if different, pad, and crop at random: the usual
     /// augmentation for CIFAR. Padding is zero after normalisation, which is
@@ -123,6 +125,7 @@ pub enum TrainTransform {
 /// The transform of images for evaluation and prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+// Not `non_exhaustive`: decoding and export match all variants.
 pub enum EvalTransform {
     /// Resize to the input size, without preserving the aspect ratio.
     Resize,

@@ -23,6 +23,7 @@ pub type Times = BTreeMap<Instance, Duration>;
 
 /// Why no instance can be selected.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SelectError {
     /// The model has no instances.
     #[error("the model has no instances")]

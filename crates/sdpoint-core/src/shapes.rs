@@ -36,6 +36,7 @@ pub struct Shapes {
 
 /// The error for an input size or an instance that a network does not accept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ShapeError {
     /// A feature map is smaller than a kernel.
     #[error(

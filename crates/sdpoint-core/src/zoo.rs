@@ -14,6 +14,7 @@ use crate::network::{Network, NetworkError};
 
 /// A network of the zoo, or a representative of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// The name, for [`build`].
     pub name: &'static str,
@@ -27,6 +28,7 @@ pub struct Entry {
 
 /// An error of building a network by name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ZooError {
     /// No network has this name.
     #[error("there is no network '{name}'; the nearest are {nearest}. Families: {families}")]

@@ -8,6 +8,7 @@ pub(crate) const MISSING: u32 = u32::MAX;
 /// A batch of network inputs with their labels. Dropping it returns its memory
 /// to its loader.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Batch {
     /// Normalised values, `images × height × width × 3` (NHWC).
     pub images: Vec<f32>,

@@ -48,6 +48,7 @@ pub(crate) struct Limits {
 
 /// An image with its class.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Sample {
     /// The image.
     pub image: Arc<Image>,

@@ -2,6 +2,7 @@
 
 /// Options of opening a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OpenOptions {
     /// Seed of the images that `shapes` draws.
     pub shapes_seed: u64,

@@ -8,6 +8,7 @@ use crate::error::DataError;
 
 /// A source of labelled images.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Source {
     /// `shapes`: images drawn by the program itself.
     Shapes,

@@ -51,6 +51,7 @@ pub struct Images<'a> {
 
 /// An error of the engine: invalid arguments, or too little memory.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EngineError {
     /// The network does not accept images of this size, or lacks the
     /// instance's point.

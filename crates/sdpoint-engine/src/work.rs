@@ -52,6 +52,7 @@ pub(crate) fn segments(network: &Network, instances: &[Instance]) -> Vec<Segment
 /// The multiply-accumulates (MACs) of several instances for one image, with and
 /// without sharing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SharedMacs {
     /// MACs when the layers that the instances have in common are computed
     /// once.

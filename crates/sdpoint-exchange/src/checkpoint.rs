@@ -52,6 +52,7 @@ pub struct StoredTensor {
 
 /// A checkpoint that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum CheckpointError {
     /// The file is missing or cannot be read.
     #[error("cannot read '{}': {source}", path.display())]
@@ -73,6 +74,7 @@ pub enum CheckpointError {
 
 /// What is wrong with a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Fault {
     /// The format is unknown.
     #[error("it is neither a safetensors file nor one of torch.save (.pth, .pt)")]

@@ -4,6 +4,7 @@ use sdpoint_core::{Instance, ShapeError};
 
 /// A model that cannot be written in another program's form.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ExportError {
     /// The model lacks the instance.
     #[error("the model has no instance {0}")]

@@ -24,6 +24,7 @@ pub use recognise::recognise;
 
 /// The result of an import.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Imported {
     /// The network, with the number of classes of the checkpoint's classifier;
     /// two if that has a single output.
@@ -41,6 +42,7 @@ pub struct Imported {
 
 /// Which tensors of a checkpoint to import, if several sets fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Choice {
     /// The path to the dictionary, keys joined by dots; empty for the top level
     /// of the file. If `None`, the dictionary that fits.
@@ -58,6 +60,7 @@ pub struct Choice {
 
 /// Where a network's tensors were found in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Origin {
     /// The path to their dictionary, keys joined by dots; empty for the top
     /// level of the file.
@@ -79,6 +82,7 @@ pub struct Origin {
 
 /// A dictionary of tensors that was not imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OtherSet {
     /// The path to it, keys joined by dots.
     pub key: String,
@@ -92,6 +96,7 @@ pub struct OtherSet {
 
 /// The linear layer that computes the logits.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClassifierOrigin {
     /// Its name in the checkpoint.
     pub name: String,

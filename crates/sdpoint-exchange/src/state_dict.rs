@@ -11,6 +11,7 @@ use crate::preprocessing::ExportedPreprocessing;
 
 /// Whose batch-norm statistics a state dict has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum StatisticsOf {
     /// One instance's, as an ordinary network has them.
     One(Instance),

@@ -160,23 +160,17 @@ fn averages_come_first_unless_they_are_passed_over() {
     };
     assert!(other.key == "model" && other.fits && !other.averaged);
 
-    let plain = Choice {
-        plain: true,
-        ..Choice::default()
-    };
+    let mut plain = Choice::default();
+    plain.plain = true;
     let imported = import_chosen(&checkpoint, &tiny(), &plain).unwrap();
     assert_eq!(imported.origin.key, "model");
     assert!(values(&imported).iter().all(|&value| value == 0.0));
-    let by_key = Choice {
-        key: Some("model".into()),
-        ..Choice::default()
-    };
+    let mut by_key = Choice::default();
+    by_key.key = Some("model".into());
     let imported = import_chosen(&checkpoint, &tiny(), &by_key).unwrap();
     assert_eq!(imported.origin.key, "model");
-    let none = Choice {
-        key: Some("ema".into()),
-        ..Choice::default()
-    };
+    let mut none = Choice::default();
+    none.key = Some("ema".into());
     let error = import_chosen(&checkpoint, &tiny(), &none)
         .unwrap_err()
         .to_string();
@@ -241,10 +235,8 @@ fn two_networks_in_one_dictionary_are_not_guessed_between() {
         .and(Tensors::recorded().behind("encoder_k."));
     let error = two.import().unwrap_err();
     assert!(matches!(error, ImportError::Prefixes { .. }), "{error}");
-    let choice = Choice {
-        prefix: Some("encoder_k".into()),
-        ..Choice::default()
-    };
+    let mut choice = Choice::default();
+    choice.prefix = Some("encoder_k".into());
     let imported = import_chosen(&two.checkpoint(), &tiny(), &choice).unwrap();
     is_recorded(&imported);
     // Averages among them are no riddle.

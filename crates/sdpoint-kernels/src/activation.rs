@@ -5,6 +5,7 @@ use rten_simd::ops::{BitOps, NumOps};
 
 /// An activation function, applied to every value of a layer's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+// Not `non_exhaustive`: the engine and the exporters match all activations.
 pub enum Activation {
     /// `x`.
     #[default]

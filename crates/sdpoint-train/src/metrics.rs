@@ -13,6 +13,7 @@ use crate::error::TrainError;
 
 /// The metrics of an epoch: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct EpochMetrics {
     /// The epoch, counted from one.
     pub epoch: usize,
@@ -41,6 +42,7 @@ pub struct EpochMetrics {
 /// The accuracy of `full` during training, as in evaluation: with calibrated
 /// statistics, and without augmentation and noise.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct FullMetrics {
     /// Mean loss of as many training images as calibration uses.
     pub train_loss: f64,

@@ -24,11 +24,9 @@ use sdpoint_train::{
 const AN_EPOCH: u64 = 7;
 
 fn data() -> (Dataset, Dataset) {
-    let options = OpenOptions {
-        shapes_train: 104,
-        shapes_test: 40,
-        ..OpenOptions::default()
-    };
+    let mut options = OpenOptions::default();
+    options.shapes_train = 104;
+    options.shapes_test = 40;
     open_pair(&Source::Shapes, &options).unwrap()
 }
 
@@ -109,11 +107,11 @@ fn metrics(folder: &Path) -> Vec<EpochMetrics> {
 fn results(folder: &Path) -> (Vec<Vec<u8>>, Vec<EpochMetrics>) {
     let files = [folder::MODEL, folder::CURVE_CSV, folder::CURVE_SVG];
     let bytes = files.map(|file| fs::read(folder.join(file)).unwrap());
-    let without_times = metrics(folder).into_iter().map(|metrics| EpochMetrics {
-        seconds: 0.0,
-        images_per_second: 0.0,
-        data_wait_seconds: 0.0,
-        ..metrics
+    let without_times = metrics(folder).into_iter().map(|mut metrics| {
+        metrics.seconds = 0.0;
+        metrics.images_per_second = 0.0;
+        metrics.data_wait_seconds = 0.0;
+        metrics
     });
     (bytes.into(), without_times.collect())
 }
@@ -675,11 +673,12 @@ fn other_images_are_refused_when_a_run_goes_on() {
     run.start(bench.plan(), &mut StopAt::step(3)).unwrap();
     let checkpoint = || Checkpoint::read(folder.path()).unwrap();
 
-    let options = |seed, test| OpenOptions {
-        shapes_seed: seed,
-        shapes_train: 104,
-        shapes_test: test,
-        ..OpenOptions::default()
+    let options = |seed, test| {
+        let mut options = OpenOptions::default();
+        options.shapes_seed = seed;
+        options.shapes_train = 104;
+        options.shapes_test = test;
+        options
     };
     let other = |seed, test| open_pair(&Source::Shapes, &options(seed, test)).unwrap();
     for (changed, what) in [

@@ -13,6 +13,7 @@ use crate::weights::Moments;
 
 /// An inconsistency of a model.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Misfit {
     /// The number of class names is not the number of logits.
     #[error("it names {names} classes, but the network has {outputs} outputs")]

@@ -40,6 +40,7 @@ impl From<&Choice> for Budget {
 
 /// Text that is not a valid budget; holds the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum BudgetError {
     /// The text has no known form.
     #[error(

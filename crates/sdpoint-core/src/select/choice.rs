@@ -9,6 +9,7 @@ use crate::instance::Instance;
 
 /// The instance selected for a budget. Its `Display` form gives the reason.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Choice {
     /// The instance.
     pub instance: Instance,

@@ -214,10 +214,8 @@ fn a_decompression_bomb_stops_at_the_limit() {
         let bomb = gzip(&tar(&[(member, &zeros)]));
         assert!(bomb.len() < 100_000);
         let path = written(&folder, "bomb.tar.gz", bomb);
-        let options = OpenOptions {
-            archive_bytes: 1 << 20,
-            ..OpenOptions::default()
-        };
+        let mut options = OpenOptions::default();
+        options.archive_bytes = 1 << 20;
         let text = open(&source(&path), Split::Train, &options)
             .unwrap_err()
             .to_string();

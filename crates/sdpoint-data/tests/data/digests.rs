@@ -73,11 +73,9 @@ fn archives_and_drawn_images_have_one_too() {
     assert_ne!(of(RED), of(BLUE));
 
     let shapes = |seed, count| {
-        let options = OpenOptions {
-            shapes_seed: seed,
-            shapes_train: count,
-            ..OpenOptions::default()
-        };
+        let mut options = OpenOptions::default();
+        options.shapes_seed = seed;
+        options.shapes_train = count;
         let data = open(&Source::Shapes, Split::Train, &options).unwrap();
         data.digest().unwrap()
     };

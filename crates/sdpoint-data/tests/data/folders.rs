@@ -154,10 +154,8 @@ fn more_unreadable_images_than_allowed_are_an_error() {
     for i in [0, 2, 3] {
         write(root.path(), &format!("train/red/{i:03}.jpg"), "broken");
     }
-    let options = OpenOptions {
-        skip_limit: Some(2),
-        ..OpenOptions::default()
-    };
+    let mut options = OpenOptions::default();
+    options.skip_limit = Some(2);
     let train = open(&source(&root), Split::Train, &options).unwrap();
     assert!(train.sample(4).is_ok());
     let text = train.sample(6).unwrap_err().to_string();

@@ -10,10 +10,8 @@ use tempfile::TempDir;
 use crate::common::{jpeg, write};
 
 fn shapes(count: usize) -> Dataset {
-    let options = OpenOptions {
-        shapes_train: count,
-        ..OpenOptions::default()
-    };
+    let mut options = OpenOptions::default();
+    options.shapes_train = count;
     open(&Source::Shapes, Split::Train, &options).unwrap()
 }
 

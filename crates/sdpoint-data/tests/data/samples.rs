@@ -8,11 +8,10 @@ use tempfile::TempDir;
 use crate::common::{BLUE, RED, check, gzip, jpeg, tar, write};
 
 fn options(image_key: Option<&str>, label_key: Option<&str>) -> OpenOptions {
-    OpenOptions {
-        image_key: image_key.map(str::to_owned),
-        label_key: label_key.map(str::to_owned),
-        ..OpenOptions::default()
-    }
+    let mut options = OpenOptions::default();
+    options.image_key = image_key.map(str::to_owned);
+    options.label_key = label_key.map(str::to_owned);
+    options
 }
 
 fn shard(

@@ -22,10 +22,8 @@ fn data(root: &TempDir, unreadable: &[usize], limit: usize) -> Dataset {
         };
         write(root.path(), &path, image);
     }
-    let options = OpenOptions {
-        skip_limit: Some(limit),
-        ..OpenOptions::default()
-    };
+    let mut options = OpenOptions::default();
+    options.skip_limit = Some(limit);
     let source = Source::Folder(root.path().to_owned());
     open(&source, Split::Test, &options).unwrap()
 }

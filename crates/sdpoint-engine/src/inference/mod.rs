@@ -45,6 +45,7 @@ pub struct InferenceEngine {
 
 /// The batch-norm statistics that an instance runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NormSource {
     /// The instance's own.
     Own,

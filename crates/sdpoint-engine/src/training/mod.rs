@@ -111,6 +111,7 @@ impl<'a> Target<'a> {
 
 /// The results of a training step other than gradients.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct StepOutcome {
     /// Mean loss of the batch.
     pub loss: f64,

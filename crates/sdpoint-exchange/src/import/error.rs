@@ -24,6 +24,7 @@ impl fmt::Display for Misshapen {
 
 /// The differences between a checkpoint and the tensors that a network needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Misfit {
     /// The part of the file that fits best, for messages.
     pub place: String,
@@ -66,6 +67,7 @@ impl fmt::Display for Misfit {
 
 /// A checkpoint that does not fit a network.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ImportError {
     /// Tensors are missing or have the wrong shape.
     #[error("{0}")]

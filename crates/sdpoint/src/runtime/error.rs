@@ -6,6 +6,7 @@ use sdpoint_engine::{ContextError, EngineError};
 
 /// An error of loading a model.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum LoadError {
     /// The model file cannot be read or is invalid.
     #[error(transparent)]
@@ -20,6 +21,7 @@ pub enum LoadError {
 
 /// An error of classifying images.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RunError {
     /// No instance fits the budget.
     #[error(transparent)]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// machine that it was measured on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Machine {
     /// The name of the processor, as reported by the system.
     pub processor: String,

@@ -51,6 +51,7 @@ struct Measured {
 /// machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct BatchProfile {
     /// The number of images in a batch.
     pub batch: usize,
@@ -64,6 +65,7 @@ pub struct BatchProfile {
 /// The time from one point to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct StretchTime {
     /// The point at which the stretch ends, none for the logits. The exact end
     /// is the kernel call at which the point's instances diverge from `full`.
@@ -75,6 +77,7 @@ pub struct StretchTime {
 /// The times of an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct InstanceTime {
     /// The instance.
     pub instance: Instance,
@@ -108,6 +111,7 @@ pub enum TimeSource {
 
 /// A latency profile that cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProfileError {
     /// The file cannot be read.
     #[error("cannot read '{}': {source}", path.display())]
