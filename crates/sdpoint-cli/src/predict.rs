@@ -213,12 +213,7 @@ impl Strategy {
                 let met = answer.time <= *allowed;
                 (answer, Some(met))
             }
-            Self::Combination(Combination::Cascade(cascade)) => {
-                (engine.run_cascade(inputs, cascade)?, None)
-            }
-            Self::Combination(Combination::Ensemble(members)) => {
-                (engine.run_ensemble(inputs, members)?, None)
-            }
+            Self::Combination(combination) => (engine.run_combination(inputs, combination)?, None),
         })
     }
 }

@@ -34,6 +34,142 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! # Training
+//!
+//! A [`TrainPlan`](train::TrainPlan) has a default for every setting. The run
+//! can be resumed from its folder, which also gets the model file.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use sdpoint::data::{OpenOptions, Source, open_pair};
+//! use sdpoint::train::{Run, Silent, TrainPlan};
+//! use sdpoint::{Context, zoo};
+//!
+//! let photos = Source::Folder("photos".into());
+//! let (train, test) = open_pair(&photos, &OpenOptions::default())?;
+//! let network = zoo::build("wrn16-4", train.classes().len())?;
+//! let plan = TrainPlan::new(network, &train)?.with_epochs(60).with_seed(1);
+//!
+//! let ctx = Arc::new(Context::new(None)?);
+//! let run = Run::new(&ctx, &train, &test, "runs/photos".as_ref());
+//! let finished = run.start(plan, &mut Silent)?.finished();
+//! for record in finished.expect("nothing stops it").model.instances {
+//!     println!("{}: {} MACs, top-1 {:?}", record.instance, record.macs, record.top1);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Calibration
+//!
+//! A trained model gets instances for other ratios without training: each needs
+//! batch-norm statistics from some training images.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use sdpoint::core::Ratio;
+//! use sdpoint::data::{OpenOptions, Source, Split, open};
+//! use sdpoint::train::{CalibrateOptions, Silent, calibrate_model};
+//! use sdpoint::{Context, Model};
+//!
+//! let mut model = Model::load("model.safetensors")?;
+//! let photos = Source::Folder("photos".into());
+//! let images = open(&photos, Split::Train, &OpenOptions::default())?;
+//!
+//! let mut instances = model.network.instances(&[Ratio::new(0.35)?, Ratio::new(0.6)?]);
+//! instances.retain(|&instance| model.record(instance).is_none());
+//! let ctx = Arc::new(Context::new(None)?);
+//! let options = CalibrateOptions::new(&instances);
+//! calibrate_model(&ctx, &mut model, &images, options, &mut Silent)?;
+//! model.save("model.safetensors")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Cascades
+//!
+//! A cascade runs a cheap instance on all images, and a costlier one on those
+//! that the first is unsure of. [`train::fit_combinations`] and
+//! `sdpoint calibrate --cascade` fit cascades and store them in the model.
+//!
+//! ```no_run
+//! use sdpoint::Engine;
+//! use sdpoint::core::Cascade;
+//!
+//! let engine = Engine::load("model.safetensors")?;
+//! let photos = ["a.jpg", "b.jpg"].map(std::fs::read);
+//! let photos = engine.decode(photos.into_iter().collect::<Result<Vec<_>, _>>()?)?;
+//!
+//! // The fitted cascade for a mean cost of 40 % of the full network,
+//! let fitted = engine.choose_cascade(0.4)?;
+//! let answer = engine.run_combination(&photos, &fitted.combination)?;
+//! for image in 0..answer.predictions.len() {
+//!     let best = &answer.predictions.top(image, 1)[0];
+//!     println!("{} by {}", best.class, answer.instances.image(image)[0]);
+//! }
+//! println!("{:.0} MACs per image in {:?}", answer.macs, answer.time);
+//!
+//! // or one of your own.
+//! let cascade = Cascade {
+//!     first: "0@0.5".parse()?,
+//!     second: "full".parse()?,
+//!     threshold: 0.8,
+//! };
+//! println!("{}", engine.run_cascade(&photos, &cascade)?.instances);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # A network of your own
+//!
+//! A network is a list of layers with PyTorch's parameter names. A point may be
+//! at any layer through whose output alone later layers see earlier ones.
+//!
+//! ```
+//! use sdpoint::core::{Conv, NetworkBuilder, Op, PointId, Ratio};
+//! use sdpoint::Instance;
+//!
+//! let mut b = NetworkBuilder::new("tiny", 3);
+//! let x = b.conv("conv1", b.input(), Conv::square(3, 16, 3, 1));
+//! let x = b.batch_norm("bn1", x, 16);
+//! let mut x = b.relu("relu1", x);
+//! for block in 0..2 {
+//!     let name = |layer: &str| format!("blocks.{block}.{layer}");
+//!     let y = b.conv(name("conv"), x, Conv::square(16, 16, 3, 1));
+//!     let y = b.batch_norm(name("bn"), y, 16);
+//!     x = b.add(name("add"), x, y);
+//!     b.point(PointId::Block(block), x);
+//!     x = b.relu(name("relu"), x);
+//! }
+//! let x = b.layer("pool", Op::GlobalAvgPool, &[x]);
+//! let linear = Op::Linear { in_features: 16, out_features: 10, bias: true };
+//! b.layer("fc", linear, &[x]);
+//! let network = b.finish()?;
+//!
+//! let half = "0@0.5".parse()?;
+//! assert!(network.instances(&Ratio::DEFAULT).contains(&half));
+//! let [full, half] = [Instance::Full, half].map(|i| network.cost([32, 32], i).unwrap());
+//! assert!(half.macs < full.macs);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Tensors of your own
+//!
+//! [`Images`] borrows a batch of f32 values in NHWC order, normalised as the
+//! model's preprocessing says. The height and the width need not be those of
+//! the preprocessing.
+//!
+//! ```no_run
+//! use sdpoint::{Engine, Images, Instance};
+//!
+//! let engine = Engine::load("model.safetensors")?;
+//! let (batch, size) = (2, [48, 64]);
+//! let pixels = vec![0.0; batch * size[0] * size[1] * engine.network().input_channels()];
+//! let images = Images { data: &pixels, batch, size };
+//! let answer = engine.run(images, Instance::Full)?;
+//! assert_eq!(answer.predictions.logits(1).len(), engine.classes().len());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod runtime;
 

@@ -36,6 +36,22 @@ impl Engine {
         select_combined(&self.records, ensembles, "ensemble", share)
     }
 
+    /// Classifies a batch by a cascade or an ensemble, such as one that
+    /// [`Engine::choose_cascade`] or [`Engine::choose_ensemble`] selected.
+    ///
+    /// # Errors
+    /// As [`Engine::run_cascade`] and [`Engine::run_ensemble`].
+    pub fn run_combination<'a>(
+        &self,
+        images: impl Into<Images<'a>>,
+        combination: &Combination,
+    ) -> Result<Answer, RunError> {
+        match combination {
+            Combination::Cascade(cascade) => self.run_cascade(images, cascade),
+            Combination::Ensemble(members) => self.run_ensemble(images, members),
+        }
+    }
+
     /// Classifies a batch by a cascade: all images in the first instance, then
     /// those with a confidence below the threshold in the second.
     ///

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{
-    Cascade, EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform, select, zoo,
+    Cascade, Combination, EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform,
+    select, zoo,
 };
 use sdpoint_engine::{InstanceMacs, Isa, initial_weights};
 
@@ -504,6 +505,9 @@ fn a_cascade_runs_the_second_instance_where_the_first_is_unsure() {
                     threshold,
                 };
                 let answer = engine.run_cascade(images(&data), &cascade).unwrap();
+                let combination = Combination::Cascade(cascade);
+                let again = engine.run_combination(images(&data), &combination);
+                assert_eq!(again.unwrap().predictions, answer.predictions);
                 for (image, &sure) in sure.iter().enumerate() {
                     let instance = if sure < threshold { second } else { first };
                     assert_eq!(answer.instances.image(image), [instance], "{cascade:?}");
@@ -535,6 +539,12 @@ fn an_ensemble_averages_probabilities() {
     let macs = members.map(|member| engine.record(member).unwrap().macs as f64);
     assert!(answer.macs > macs[0] && answer.macs < macs[0] + macs[1]);
     assert!(answer.time > Duration::ZERO);
+    let combination = Combination::Ensemble(members.to_vec());
+    let again = engine.run_combination(images(&data), &combination).unwrap();
+    assert_eq!(
+        (again.predictions, again.macs),
+        (answer.predictions.clone(), answer.macs)
+    );
     let both = answer.predictions;
     let one = |instance| engine.run(images(&data), instance).unwrap().predictions;
     let (a, b) = (one(members[0]), one(members[1]));
