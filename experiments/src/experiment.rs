@@ -1,4 +1,4 @@
-//! What an experiment is: one TOML file, read and checked.
+//! Experiments: one TOML file each, parsed and checked.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-/// The measure that every run has: what `curve.csv` says, every instance with
-/// statistics of its own.
+/// The measure of every run: `curve.csv`, where every instance has its own
+/// statistics.
 pub const OWN: &str = "own";
 
-/// One experiment: methods that are trained alike, and how their results are
-/// set side by side.
+/// An experiment: methods that are trained alike, and the comparison of their
+/// results.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// The name of its file, without the ending.
+    /// The name of its file, without the extension.
     #[serde(skip)]
     pub name: String,
-    /// The heading of its part of the page.
+    /// The heading of its section.
     pub title: String,
-    /// What it asks and how, in Markdown.
+    /// Its question and method, in Markdown.
     pub about: String,
     /// The network, as `sdpoint train --network` takes it.
     pub network: String,
@@ -31,8 +31,8 @@ pub struct Experiment {
     pub arguments: Vec<String>,
     /// The short version on the built-in images.
     pub quick: Quick,
-    /// The costs over which areas are taken, from and to, as shares of the
-    /// cost of the full network.
+    /// The range of costs for areas under curves, as shares of the full network's
+    /// cost.
     pub area: [f64; 2],
     /// Costs at which accuracies are listed, as shares likewise.
     pub budgets: Vec<f64>,
@@ -48,14 +48,14 @@ pub struct Experiment {
     /// The pictures.
     #[serde(default, rename = "picture")]
     pub pictures: Vec<Picture>,
-    /// What the results say, in Markdown, once they say something.
+    /// Conclusions from the results, in Markdown.
     pub findings: Option<String>,
-    /// What the page should have and no method here stands for yet.
+    /// Results that the page should have but no method here provides yet.
     #[serde(default)]
     pub missing: Vec<String>,
 }
 
-/// What the short version replaces.
+/// The settings of the short version.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quick {
@@ -65,16 +65,16 @@ pub struct Quick {
     pub arguments: Vec<String>,
 }
 
-/// A way to train, with the seeds that it is tried with.
+/// A training method, with the seeds that it is run with.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Method {
     pub name: String,
     /// What it is, in a few words.
     pub about: String,
-    /// Another network; `{network}` in it stands for the experiment's.
+    /// Another network; `{network}` in it is replaced by the experiment's.
     pub network: Option<String>,
-    /// Another number of epochs, where a step costs more or less.
+    /// Another number of epochs, if a step costs more or less.
     pub epochs: Option<usize>,
     pub seeds: Vec<u64>,
     /// Arguments of `sdpoint train` that make the method.
@@ -143,7 +143,7 @@ pub struct Picture {
     pub series: Vec<String>,
 }
 
-/// A file that is no experiment.
+/// An invalid experiment file.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct ExperimentError {
@@ -155,7 +155,7 @@ impl Experiment {
     /// All experiments of a folder, by name.
     ///
     /// # Errors
-    /// If the folder cannot be read, or holds a file that is no experiment.
+    /// If the folder cannot be read, or contains an invalid experiment file.
     pub fn read_all(folder: &Path) -> Result<Vec<Self>, ExperimentError> {
         let io = |path: &Path| {
             let path = path.to_owned();
@@ -214,8 +214,8 @@ impl Experiment {
         self.methods.iter().find(|method| method.name == name)
     }
 
-    /// The arguments of `sdpoint train` for a method and a seed, without
-    /// those that say where data and results are.
+    /// The arguments of `sdpoint train` for a method and a seed, without the
+    /// locations of data and results.
     pub fn train_arguments(&self, method: &Method, seed: u64) -> Vec<String> {
         let network = match &method.network {
             Some(network) => network.replace("{network}", &self.network),

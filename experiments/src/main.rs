@@ -31,7 +31,7 @@ Examples:
 
 Exit codes: 0 done, 1 a run failed, 2 usage, 130 interrupted.";
 
-/// Run what is missing of the experiments, and write docs/results.md
+/// Run the missing experiments and write docs/results.md
 #[derive(Parser)]
 #[command(name = "experiments/run", after_help = NOTES, max_term_width = 100)]
 struct Args {
@@ -41,25 +41,25 @@ struct Args {
     /// Only this experiment, or this method of it
     #[arg(long, value_name = "NAME[/METHOD]")]
     only: Option<String>,
-    /// At most so many runs, then the page
+    /// Do at most N runs, then write the page
     #[arg(long, value_name = "N")]
     most: Option<usize>,
-    /// Small networks on the built-in images: shows that all of it works, in minutes
+    /// Small networks on the built-in images, to test everything in minutes
     #[arg(long)]
     quick: bool,
-    /// Show what is done and what is left, and do nothing
+    /// List finished and missing runs, and exit
     #[arg(long, conflicts_with = "page")]
     list: bool,
-    /// Write the page and do nothing else
+    /// Write the page and exit
     #[arg(long)]
     page: bool,
-    /// Threads to compute with [default: all that the machine offers]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// The folder of the experiments
     #[arg(long, value_name = "DIR", default_value = "experiments")]
     experiments: PathBuf,
-    /// Where runs go [default: runs/experiments; with --quick, runs/quick]
+    /// Folder of the runs [default: runs/experiments; with --quick, runs/quick]
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     /// The file of results [default: results.jsonl beside the experiments; with --quick, in its runs]
@@ -122,7 +122,7 @@ fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     Ok(code)
 }
 
-/// The runs that `--only` leaves.
+/// The runs selected by `--only`.
 fn wanted<'a>(experiments: &'a [Experiment], only: Option<&str>) -> Result<Vec<Job<'a>>, String> {
     let mut jobs = Job::all(experiments);
     if let Some(only) = only {
@@ -154,8 +154,8 @@ fn program(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
     Ok(std::env::current_exe()?.with_file_name(name))
 }
 
-/// Does what is left of some runs; each is in the file of results as soon as
-/// it is done.
+/// Does the missing runs; each is added to the file of results when it is
+/// finished.
 fn work(
     runner: &Runner,
     jobs: &[Job<'_>],
@@ -163,8 +163,8 @@ fn work(
     results: &mut Results,
     file: &Path,
 ) -> Result<ExitCode, Box<dyn Error>> {
-    // A terminal interrupts the command too, which then leaves a checkpoint
-    // and says so; this program stays to hear it.
+    // The terminal also interrupts the command, which then writes a checkpoint;
+    // this program waits for it.
     ctrlc::set_handler(|| {})?;
     let mut failed = Vec::new();
     let mut left: Vec<Job> = jobs
@@ -238,7 +238,7 @@ fn write_page(
     Ok(())
 }
 
-/// Seconds for people.
+/// Formats seconds for display.
 fn span(seconds: f64) -> String {
     match seconds {
         ..90.0 => format!("{seconds:.0} s"),

@@ -1,5 +1,5 @@
-//! `docs/results.md`: nothing on it is written by hand but what the
-//! experiments say of themselves.
+//! Generates `docs/results.md`. The only hand-written text on it is in the
+//! experiments' files.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,7 +13,7 @@ use crate::results::{Results, Run, Watched};
 use crate::runner::{Job, seconds_left};
 use crate::summary::{Curves, Value, runs};
 
-/// The page and its pictures, each with its place beside the page.
+/// The page and its pictures, each with its path relative to the page.
 #[derive(Debug, PartialEq)]
 pub struct Page {
     pub text: String,
@@ -46,7 +46,7 @@ instance meets counts as zero. It is one number for a whole curve, and larger is
 better.
 ";
 
-/// Makes the page.
+/// Generates the page.
 pub fn page(experiments: &[Experiment], results: &Results) -> Page {
     let mut page = Page {
         text: INTRODUCTION.to_owned(),
@@ -177,8 +177,7 @@ fn costs(text: &mut String, experiment: &Experiment, results: &Results, referenc
     );
 }
 
-/// The full network of each method that has a run, and how far it is from
-/// knowing its training images by heart.
+/// The full network of each method that has a run, and how far it overfits.
 fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) {
     let methods = experiment.methods.iter();
     let all = methods.map(|method| (method, runs(results, experiment, method)));
@@ -219,8 +218,8 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
     }
 }
 
-/// How far the full network's loss on test images is from that on training
-/// images while training goes on.
+/// The gap between the full network's losses on test and training images during
+/// training.
 fn gaps(text: &mut String, experiment: &Experiment, results: &Results) {
     let mut rows: BTreeMap<(usize, &str), Vec<&Watched>> = BTreeMap::new();
     for method in &experiment.methods {
@@ -301,7 +300,7 @@ fn seeds(count: usize) -> String {
     }
 }
 
-/// What each method's runs call, for whoever wants one of them alone.
+/// The commands of each method's runs.
 fn commands(text: &mut String, experiment: &Experiment) {
     put!(
         text,
@@ -342,7 +341,7 @@ fn commands(text: &mut String, experiment: &Experiment) {
     put!(text, "```\n\n</details>");
 }
 
-/// Runs that were not done yet, and what no run here stands for.
+/// Missing runs, and results that no run here provides.
 fn missing(text: &mut String, experiment: &Experiment, results: &Results) {
     let jobs = Job::all(std::slice::from_ref(experiment));
     let left: Vec<Job> = jobs

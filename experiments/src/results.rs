@@ -1,5 +1,5 @@
-//! What runs gave: a small file, a line of JSON a run, from which the page is
-//! made.
+//! The results of runs: a small file with one line of JSON per run, from which
+//! the page is generated.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use sdpoint_data::Source;
 use sdpoint_train::{Checkpoint, EpochMetrics, TrainError, folder};
 use serde::{Deserialize, Serialize};
 
-/// All runs that were done.
+/// All finished runs.
 #[derive(Debug, Default, PartialEq)]
 pub struct Results {
     pub runs: Vec<Run>,
@@ -24,22 +24,22 @@ pub struct Run {
     pub experiment: String,
     pub method: String,
     pub seed: u64,
-    /// What `sdpoint train` was given, without places.
+    /// The arguments of `sdpoint train`, without locations.
     pub arguments: Vec<String>,
     /// The data set's name.
     pub data: String,
     /// Program and version.
     pub program: String,
-    /// The instruction set, on which the last bits depend.
+    /// The instruction set, which affects rounding.
     pub isa: String,
-    /// Seconds of all training steps, on whatever machine it was.
+    /// Seconds of all training steps; depends on the machine.
     pub seconds: f64,
     /// By epoch, as `metrics.jsonl` has it: mean loss of the steps, each in
     /// its instance and on augmented images.
     pub train_loss: Vec<f64>,
-    /// Likewise, the share of images that were classified rightly.
+    /// Likewise, the training accuracy.
     pub train_accuracy: Vec<f64>,
-    /// The full network while training went on, where it was measured.
+    /// The full network during training, if it was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub full: Vec<Watched>,
     /// By the measure's name.
@@ -87,10 +87,10 @@ pub enum ResultsError {
 }
 
 impl Results {
-    /// What a file holds; nothing, if there is none yet.
+    /// Reads a file; empty if there is none yet.
     ///
     /// # Errors
-    /// If the file cannot be read, or a line is none of ours.
+    /// If the file cannot be read, or a line is invalid.
     pub fn read(path: &Path) -> Result<Self, ResultsError> {
         let text = match fs::read_to_string(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
@@ -109,8 +109,7 @@ impl Results {
         })
     }
 
-    /// Adds a run, in place of an older one of the same name, and writes the
-    /// file.
+    /// Adds a run, replacing an older one of the same name, and writes the file.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -143,8 +142,8 @@ impl Results {
 }
 
 impl Run {
-    /// Sums up what a finished run left in its folder; its measures are added
-    /// by the caller.
+    /// Summarises the files in a finished run's folder; the caller adds its
+    /// measures.
     ///
     /// # Errors
     /// If a file is missing or damaged.
@@ -207,7 +206,7 @@ impl Run {
 /// Reads a `curve.csv`: instances and combinations with cost and accuracy.
 ///
 /// # Errors
-/// If it cannot be read, or is no such table.
+/// If it cannot be read, or is not such a table.
 pub fn read_curve(path: &Path) -> Result<Vec<Measured>, ResultsError> {
     let text = fs::read_to_string(path).map_err(|error| io(path, error))?;
     let mut lines = text.lines();
@@ -245,7 +244,7 @@ pub fn read_curve(path: &Path) -> Result<Vec<Measured>, ResultsError> {
     Ok(rows)
 }
 
-/// Writes a text file, whole or not at all.
+/// Writes a text file atomically.
 ///
 /// # Errors
 /// If it cannot be written.

@@ -1,5 +1,5 @@
-//! Runs that are still missing, one after another, by the command `sdpoint`
-//! as a user would call it.
+//! Does the missing runs one after another, by calling the command `sdpoint` as
+//! a user would.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use sdpoint_train::folder;
 use crate::experiment::{Experiment, Measure, Method, OWN};
 use crate::results::{self, Results, ResultsError, Run, read_curve};
 
-/// In the folder of a run: what it was started with. A folder whose run has
-/// other arguments is not gone on with.
+/// The file with a run's arguments, in its folder. A run with other arguments is
+/// not resumed.
 const ARGUMENTS: &str = "arguments.json";
 
-/// Where things are.
+/// The locations of the command, the data and the runs.
 #[derive(Debug)]
 pub struct Runner {
     /// The command `sdpoint`.
@@ -34,10 +34,10 @@ pub struct Job<'a> {
     pub seed: u64,
 }
 
-/// Why there is no result.
+/// Why a run has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The command was interrupted; it left a checkpoint.
+    /// The command was interrupted and has written a checkpoint.
     #[error("interrupted")]
     Interrupted,
     #[error("`sdpoint {command}` ended with {status}")]
@@ -62,8 +62,8 @@ pub enum RunError {
 }
 
 impl<'a> Job<'a> {
-    /// All runs of some experiments in the order in which they are worth
-    /// most: each method's first seed comes before any second one.
+    /// All runs of some experiments in order of priority: the first seed of each
+    /// method comes before any second one.
     pub fn all(experiments: &'a [Experiment]) -> Vec<Self> {
         let mut jobs = Vec::new();
         for experiment in experiments {
@@ -82,7 +82,7 @@ impl<'a> Job<'a> {
         jobs
     }
 
-    /// The run's name, which is also its folder's.
+    /// The name of the run and its folder.
     pub fn name(&self) -> String {
         format!(
             "{}/{}-{}",
@@ -94,7 +94,7 @@ impl<'a> Job<'a> {
         self.experiment.train_arguments(self.method, self.seed)
     }
 
-    /// What was recorded of the run, if it is the run that is wanted.
+    /// The recorded result of the run, if its arguments are the same.
     pub fn done<'r>(&self, results: &'r Results) -> Option<&'r Run> {
         let (experiment, method) = (&self.experiment.name, &self.method.name);
         results.find(experiment, method, self.seed, &self.arguments())
@@ -109,10 +109,10 @@ impl<'a> Job<'a> {
 }
 
 impl Runner {
-    /// Trains, or goes on training, and measures what is not measured yet.
+    /// Trains or resumes, and does the missing measurements.
     ///
     /// # Errors
-    /// If the command fails or is interrupted, or leaves what cannot be read.
+    /// If the command fails or is interrupted, or its files cannot be read.
     pub fn run(&self, job: Job<'_>, results: &Results) -> Result<Run, RunError> {
         let out = self.runs.join(job.name());
         let arguments = job.arguments();
@@ -170,7 +170,7 @@ impl Runner {
         self.sdpoint(&command, &out.join("train.txt"))
     }
 
-    /// Measures a trained model in another way than training did in its end.
+    /// Does an additional measurement of a trained model.
     fn measure(&self, out: &Path, measure: &Measure) -> Result<Vec<results::Measured>, RunError> {
         let file = |ending: &str| out.join(format!("{}.{ending}", measure.name));
         let text = |path: PathBuf| path.display().to_string();
@@ -191,7 +191,7 @@ impl Runner {
         Ok(read_curve(&file("csv"))?)
     }
 
-    /// Calls the command; what it prints goes to a file, progress and errors
+    /// Calls the command, with standard output to a file, and progress and errors
     /// to the terminal.
     fn sdpoint(&self, arguments: &[&str], log: &Path) -> Result<(), RunError> {
         let start = |error| RunError::Start {
@@ -226,8 +226,8 @@ impl Runner {
     }
 }
 
-/// Seconds that the runs which are left will take, as far as other runs of
-/// their experiment tell: those of the same method, else the mean of all.
+/// Estimated seconds of the missing runs, from the finished runs of the same
+/// method, or otherwise from the mean of their experiment.
 pub fn seconds_left(left: &[Job<'_>], results: &Results) -> Option<f64> {
     let mean = |method: Option<&str>, job: &Job<'_>| {
         let seconds: Vec<f64> = results
@@ -275,8 +275,8 @@ mod tests {
         assert_eq!(seconds_left(&[jobs[0]], &Results::default()), None);
     }
 
-    /// A stand-in for `sdpoint` that notes how it was called and fails with
-    /// the code that a file says.
+    /// A replacement of `sdpoint` that records its arguments and exits with the
+    /// code in a file.
     fn program(folder: &Path) -> PathBuf {
         let path = folder.join("sdpoint");
         let script = "#!/bin/sh\necho \"$*\" >> \"$(dirname \"$0\")/calls\"\n\

@@ -1,4 +1,4 @@
-//! From runs to numbers: curves of series, areas under them, means over seeds.
+//! Summaries of runs: curves of series, areas under them, means over seeds.
 
 use sdpoint_core::pareto;
 use sdpoint_train::{Mark, MarkKind};
@@ -6,16 +6,16 @@ use sdpoint_train::{Mark, MarkKind};
 use crate::experiment::{Experiment, Method, Part, Series, Which};
 use crate::results::{Measured, Results, Run};
 
-/// A mean over seeds, and how far they spread.
+/// A mean over seeds, and its spread.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
     pub mean: f64,
-    /// The sample standard deviation; none of a single seed.
+    /// The sample standard deviation; `None` for a single seed.
     pub spread: Option<f64>,
 }
 
 impl Value {
-    /// Of some values; none of nothing.
+    /// The mean of some values; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let count = values.len() as f64;
         if values.is_empty() {
@@ -29,7 +29,7 @@ impl Value {
         })
     }
 
-    /// In units of which one is `unit` times as much, with so many digits.
+    /// Formats the values divided by `unit`, with a number of digits.
     pub fn text(self, unit: f64, digits: usize) -> String {
         let mean = format!("{:.digits$}", self.mean * unit);
         match self.spread {
@@ -39,7 +39,7 @@ impl Value {
     }
 }
 
-/// The runs of a method that were done, seed by seed.
+/// The finished runs of a method, seed by seed.
 pub fn runs<'a>(results: &'a Results, experiment: &Experiment, method: &Method) -> Vec<&'a Run> {
     let run = |&seed: &u64| {
         let arguments = experiment.train_arguments(method, seed);
@@ -88,7 +88,7 @@ impl Curves {
         }
     }
 
-    /// What the most accurate instance gives that costs at most `budget`.
+    /// The accuracy of the most accurate instance that costs at most `budget`.
     pub fn at(&self, budget: f64) -> Option<Value> {
         let best = self.seeds.iter().map(|marks| best(marks, budget));
         Value::of(&best.collect::<Option<Vec<_>>>()?)
@@ -100,7 +100,7 @@ impl Curves {
         Value::of(&areas)
     }
 
-    /// The cost of the dearest instance.
+    /// The cost of the most expensive instance.
     pub fn most(&self) -> Option<u64> {
         self.seeds.first()?.iter().map(|mark| mark.macs).max()
     }
@@ -121,7 +121,7 @@ impl Curves {
                 all.iter().map(|m| value(m)).sum::<f64>() / all.len() as f64
             };
             Mark {
-                // Cascades cost what their images need.
+                // The cost of a cascade depends on the images.
                 macs: of(|m| m.macs as f64).round() as u64,
                 top1: of(|m| m.top1),
                 ..mark.clone()
@@ -170,10 +170,10 @@ fn best(marks: &[Mark], budget: f64) -> Option<f64> {
     affordable.map(|mark| mark.top1).max_by(f64::total_cmp)
 }
 
-/// The mean accuracy over all budgets of a range of MACs, all equally likely,
-/// where each is met by the most accurate instance that costs no more; a
-/// budget that none meets counts as never right. This is the area under the
-/// steps that the Pareto frontier makes, divided by the range.
+/// The mean accuracy over budgets that are uniformly distributed in a range of
+/// MACs, each with the most accurate instance that costs no more; without such
+/// an instance, the accuracy is zero. This is the area under the Pareto frontier
+/// as a step function, divided by the range.
 pub fn area(marks: &[Mark], [from, to]: [f64; 2]) -> f64 {
     let points: Vec<(u64, f64)> = marks.iter().map(|mark| (mark.macs, mark.top1)).collect();
     let on = pareto(&points);
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn the_area_is_that_under_the_steps_of_the_frontier() {
-        // 0.5 from 40, 0.8 from 60; what is dearer and worse does not count.
+        // 0.5 from 40, 0.8 from 60; dominated instances do not count.
         let marks = [mark(60, 0.8), mark(40, 0.5), mark(70, 0.1), mark(100, 0.8)];
         let close = |range, expected: f64| (area(&marks, range) - expected).abs() < 1e-12;
         assert!(close([40.0, 100.0], (0.5 * 20.0 + 0.8 * 40.0) / 60.0));

@@ -1,4 +1,4 @@
-//! Runs by a deadline against every fixed instance, idle and under load.
+//! Runs with a deadline compared with every fixed instance, idle and under load.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,24 +19,24 @@ use crate::subject::{image, images, mean, model, quantile};
 /// An instance counts as fitting a deadline if it met it this often.
 const RELIABLE: f64 = 0.99;
 
-/// A run was disturbed if it took this many times what is usual: the margin that a run by a
-/// deadline keeps.
+/// A run counts as disturbed if it took this many times the median: the margin of runs with a
+/// deadline.
 const DISTURBED: f64 = 1.1;
 
 /// Deadlines between the cheapest instance's time and 1.2 × that of `full`.
 const DEADLINES: usize = 9;
 
-/// Rounds where none are asked for: enough for a hundredth to be seen.
+/// The default number of rounds, enough to resolve 1 %.
 pub const ROUNDS: usize = 60;
 
-/// Runs by each deadline in a round, for one of each fixed instance: they are
-/// few, and each deadline is judged by its own.
+/// Runs with each deadline per round, for one of each fixed instance. More, as each deadline is
+/// judged by its own runs.
 const RUNS_BY: usize = 2;
 
-/// Runs of the cheapest instance that tell the first deadline.
+/// Runs of the cheapest instance that determine the first deadline.
 const FIRST_LOOK: usize = 200;
 
-/// What goes on besides.
+/// The load during the measurement.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Neighbour {
     /// Nothing.
@@ -45,12 +45,12 @@ pub enum Neighbour {
     Bursts,
 }
 
-/// Everything that was run, in seconds.
+/// The results of all runs, in seconds.
 struct Log {
     deadlines: Vec<f64>,
     /// Times of each fixed instance.
     fixed: BTreeMap<Instance, Vec<f64>>,
-    /// By deadline: what each run became, and its time.
+    /// For each deadline, the instance and time of each run.
     by: Vec<Vec<(Instance, f64)>>,
 }
 
@@ -82,8 +82,8 @@ pub fn run(neighbour: Neighbour, rounds: usize, picture: Option<&Path>) -> anyho
     Ok(())
 }
 
-/// From what the cheapest instance meets in 99 of 100 runs, with nothing
-/// beside it, to 1.2 × what `full` takes.
+/// Deadlines from the 99th percentile of the cheapest instance, without load, to 1.2 times the
+/// time of `full`.
 fn deadlines(engine: &Engine) -> anyhow::Result<Vec<f64>> {
     let times = engine.times(1)?;
     let cheapest = times.iter().min_by_key(|(_, time)| **time);
@@ -95,7 +95,7 @@ fn deadlines(engine: &Engine) -> anyhow::Result<Vec<f64>> {
     Ok((0..DEADLINES).map(|i| first + i as f64 * step).collect())
 }
 
-/// What a run that may still become anything costs over one that is `full`.
+/// The overhead of a run that is undecided until the last point, compared with `full`.
 fn overhead(engine: &Engine, rounds: usize) -> anyhow::Result<String> {
     let data = image();
     let far = Duration::from_secs(3600);
@@ -113,7 +113,7 @@ fn overhead(engine: &Engine, rounds: usize) -> anyhow::Result<String> {
     ))
 }
 
-/// Runs everything `rounds` times, in an order that is drawn anew each time.
+/// Runs everything `rounds` times, in a new random order each time.
 fn collect(engine: &Engine, deadlines: Vec<f64>, rounds: usize, seed: u64) -> anyhow::Result<Log> {
     #[derive(Clone, Copy)]
     enum Job {
@@ -170,8 +170,8 @@ fn met(times: impl IntoIterator<Item = f64>, deadline: f64) -> f64 {
     )
 }
 
-/// Share met and mean accuracy of the runs by a deadline, and how many
-/// different instances they became.
+/// Share of met deadlines, mean accuracy, and number of different instances of the runs with a
+/// deadline.
 fn ours(engine: &Engine, runs: &[(Instance, f64)], deadline: f64) -> (f64, f64, usize) {
     let mut became: Vec<Instance> = runs.iter().map(|(instance, _)| *instance).collect();
     became.sort();
@@ -244,7 +244,7 @@ fn idle_table(engine: &Engine, log: &Log) -> String {
     text
 }
 
-/// The share of runs of fixed instances that something disturbed.
+/// The share of disturbed runs of fixed instances.
 fn disturbed(log: &Log) -> f64 {
     let runs = log.fixed.values().flat_map(|times| {
         let usual = quantile(times, 0.5);
@@ -262,7 +262,7 @@ fn fastest(log: &Log) -> Instance {
     *best.expect("there are instances").0
 }
 
-/// A fixed instance beside the runs by one deadline, or by all of them.
+/// A fixed instance, compared with the runs with one deadline or with all of them.
 struct Rival {
     instance: Instance,
     accuracy: f64,

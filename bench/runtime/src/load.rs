@@ -1,4 +1,4 @@
-//! Another process that takes a core in bursts.
+//! A process that occupies a core in bursts.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Computes for 0.1 to 0.6 s, rests as long, and so on until it is killed.
+/// Computes for 0.1 to 0.6 s, sleeps as long, and repeats until it is killed.
 pub fn burn(seed: u64) -> anyhow::Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut sum = 0u64;

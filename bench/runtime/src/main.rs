@@ -1,5 +1,5 @@
-//! Measures the run-time library: deadlines idle and under load, memory, and
-//! what switching between instances costs.
+//! Measures the run-time library: deadlines idle and under load, memory, and the cost of
+//! switching between instances.
 //!
 //! `cargo run --release -- deadlines`, `deadlines-under-load`, `memory` or
 //! `switching`.

@@ -7,9 +7,9 @@ use sdpoint::{Images, Model, zoo};
 
 pub const SIZE: [usize; 2] = [224, 224];
 
-/// What an instance of a share of the cost is said to be worth: a synthetic
-/// curve that rises with the cost and flattens, from 64 % at no cost to 76 %.
-/// Only its order and its steepness matter here.
+/// The synthetic accuracy of an instance with a share of the cost: a curve that
+/// rises and flattens, from 64 % at no cost to 76 %. Only its order and slope
+/// matter here.
 fn accuracy(share: f64) -> f64 {
     0.76 - 0.12 * (1.0 - share).powi(2)
 }
@@ -60,7 +60,7 @@ pub fn images(data: &[f32]) -> Images<'_> {
     }
 }
 
-/// The number below which a share of the numbers lies.
+/// A quantile of the numbers.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

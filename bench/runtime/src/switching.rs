@@ -1,4 +1,4 @@
-//! What it costs to run another instance than before.
+//! The cost of switching to another instance.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub fn run() -> anyhow::Result<()> {
     for (instance, first) in first.into_iter().step_by(4) {
         let mut same = Vec::new();
         let mut turns = Vec::new();
-        // In groups, so that both meet the same disturbances.
+        // In groups, so that disturbances affect both alike.
         for _ in 0..ROUNDS / 4 {
             time(instance)?;
             for _ in 0..4 {

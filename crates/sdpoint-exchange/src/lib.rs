@@ -1,12 +1,11 @@
-//! Networks in and out of other programs' files.
+//! Import and export of networks.
 //!
-//! - In: a [`Checkpoint`] is what PyTorch or safetensors saved, read without
-//!   running anything that is in it; [`import()`] fits it to a network and
-//!   accounts for every tensor.
-//! - Out: [`onnx()`] writes one instance for other runtimes, [`state_dict()`]
-//!   weights for PyTorch, and [`python()`] the PyTorch module that takes them.
+//! - Import: a [`Checkpoint`] reads files of PyTorch and safetensors without
+//!   executing code in them; [`import()`] matches its tensors with a network.
+//! - Export: [`onnx()`] writes one instance for other runtimes, [`state_dict()`]
+//!   weights for PyTorch, and [`python()`] the PyTorch module that loads them.
 //!
-//! No tensor is computed here beyond folding batch norms into convolutions.
+//! Except for folding batch norms into convolutions, no tensors are computed.
 
 mod checkpoint;
 mod error;

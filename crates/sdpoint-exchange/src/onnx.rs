@@ -1,8 +1,8 @@
 //! One instance of a network as an ONNX model.
 //!
-//! Batch norms behind a convolution are folded into it; the others stay batch
-//! norms. The size of images is that of the model's preprocessing, their
-//! number is left open. Only operators that every runtime has are used.
+//! Batch norms after a convolution are folded into it; the others remain batch
+//! norms. The size of images is that of the model's preprocessing; the batch
+//! size is dynamic. Only operators that every runtime supports are used.
 
 mod fold;
 mod graph;
@@ -16,7 +16,7 @@ use crate::error::ExportError;
 use crate::preprocessing::ExportedPreprocessing;
 use proto::{Message, entry};
 
-/// The version of ONNX's operators, that of ONNX 1.12 of the year 2022.
+/// The opset version, that of ONNX 1.12 (2022).
 const OPSET: u64 = 17;
 
 /// The version of the format that came with [`OPSET`].
@@ -28,12 +28,12 @@ pub const ONNX_INPUT: &str = "images";
 /// The name of the output: logits, `[batch, classes]`.
 pub const ONNX_OUTPUT: &str = "logits";
 
-/// What protocol buffers can hold.
+/// The size limit of protocol buffers.
 const MAX_BYTES: usize = i32::MAX as usize;
 
 /// An instance of a model as the bytes of an ONNX file.
 ///
-/// The metadata has, as JSON where it is no plain text: `network`,
+/// The metadata has, as JSON unless it is plain text: `network`,
 /// `instance`, `macs`, `classes` in the order of the logits, and
 /// `preprocessing` as [`ExportedPreprocessing`].
 ///

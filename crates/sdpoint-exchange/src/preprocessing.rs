@@ -1,10 +1,10 @@
-//! Preprocessing in the words of exported files.
+//! The form of the preprocessing in exported files.
 
 use sdpoint_core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use serde::Serialize;
 
-/// Preprocessing as exported files have it: as in a model file, but with every
-/// field, so that no reader has to know what a missing one means.
+/// The preprocessing in exported files: as in a model file, but with all fields,
+/// so that readers need not know the defaults.
 ///
 /// ```
 /// use sdpoint_core::Preprocessing;
@@ -28,7 +28,7 @@ pub struct ExportedPreprocessing<'a> {
 
 impl<'a> From<&'a Preprocessing> for ExportedPreprocessing<'a> {
     fn from(preprocessing: &'a Preprocessing) -> Self {
-        // Without `..`, so that a new field is not forgotten here.
+        // Without `..`, so that a new field cannot be forgotten here.
         let Preprocessing {
             size,
             mean,
@@ -50,8 +50,8 @@ impl<'a> From<&'a Preprocessing> for ExportedPreprocessing<'a> {
     }
 }
 
-/// What evaluation does to an image before it is normalised, a sentence a
-/// line; sizes are height×width.
+/// A description of the preprocessing of evaluation before normalisation, one
+/// sentence per line; sizes are height×width.
 pub(crate) fn in_words(preprocessing: &Preprocessing) -> [String; 3] {
     let orientation = match preprocessing.exif_orientation {
         ExifOrientation::Ignore => "Pixels are taken as stored: EXIF orientation is ignored.",

@@ -1,8 +1,8 @@
-//! A network as a PyTorch module, to go on with in Python.
+//! Export of a network as the source of a PyTorch module.
 //!
-//! The module is written for the network at hand: its blocks become classes,
-//! blocks of the same layers share one, and the numbers in which they differ
-//! become its arguments. Members are named as in the state dict.
+//! The code is generated for the network: blocks become classes, blocks with the
+//! same layers share one, and numbers in which they differ become arguments.
+//! Members are named as in the state dict.
 
 mod class;
 mod module;
@@ -17,15 +17,15 @@ use class::Classes;
 use module::{Body, body, member};
 use structure::items;
 
-/// What all networks have in common.
+/// The code that all exported modules share.
 const PARTS: &str = include_str!("python/parts.py");
 
-/// The source of a PyTorch module that computes what the model does, in any
-/// of its instances, and that [`state_dict`](crate::state_dict()) fits.
+/// The source of a PyTorch module that computes all instances of the model, and
+/// loads the output of [`state_dict`](crate::state_dict()).
 ///
 /// # Errors
-/// If the network has a layer whose name or place Python has no form for;
-/// none of the zoo has.
+/// If the network has a layer whose name or position cannot be expressed in
+/// Python. This cannot happen for networks of the zoo.
 pub fn python(model: &Model) -> Result<String, ExportError> {
     let network = &model.network;
     let all = 0..network.layers().len();
@@ -61,7 +61,7 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
 }
 
 fn docstring(network: &Network) -> String {
-    // The name comes from a file: only what is surely plain text goes in.
+    // The name comes from a file: insert only characters that are plain text.
     let plain = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
     let name: String = network.name().chars().filter(plain).collect();
     format!(
@@ -80,7 +80,7 @@ fn numbers(values: &[impl ToString]) -> String {
     format!("[{}]", texts.join(", "))
 }
 
-/// A list of texts, a few a line.
+/// A list of strings, a few per line.
 fn list(names: &[String]) -> Result<String, ExportError> {
     let quoted: Vec<String> = names
         .iter()

@@ -1,4 +1,4 @@
-//! Weights and statistics as PyTorch's `load_state_dict` takes them.
+//! Export of weights and statistics for PyTorch's `load_state_dict`.
 
 use std::collections::HashMap;
 
@@ -9,16 +9,16 @@ use sdpoint_core::{Instance, Model, Moments};
 use crate::error::ExportError;
 use crate::preprocessing::ExportedPreprocessing;
 
-/// Whose batch-norm statistics a state dict has.
+/// The batch-norm statistics in a state dict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StatisticsOf {
-    /// One instance's, as an ordinary network has them.
+    /// Those of one instance, as in an ordinary network.
     One(Instance),
-    /// All instances', as the module that [`python`](crate::python()) writes
-    /// has them: beside those of `full`, each batch norm `X` has
-    /// `X.instance_mean` and `X.instance_var` with a row for each instance
-    /// whose point lies before it, in the order of points and ratios.
+    /// Those of all instances, for the module that [`python`](crate::python())
+    /// writes: in addition to those of `full`, each batch norm `X` has
+    /// `X.instance_mean` and `X.instance_var` with one row for each instance
+    /// whose point precedes it, in the order of points and ratios.
     All,
 }
 
@@ -31,11 +31,11 @@ pub(crate) fn instances(model: &Model) -> Vec<Instance> {
     instances
 }
 
-/// A model's parameters and statistics as a safetensors file of PyTorch's
+/// A model's parameters and statistics as a safetensors file with PyTorch's
 /// names and shapes.
 ///
-/// The metadata has, as JSON where it is no plain text: `network`,
-/// `instances` whose statistics there are, `classes`, and `preprocessing`.
+/// The metadata has, as JSON unless it is plain text: `network`, the `instances`
+/// whose statistics are included, `classes`, and `preprocessing`.
 ///
 /// # Errors
 /// If the model does not have the instance.

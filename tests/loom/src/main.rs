@@ -1,6 +1,6 @@
-//! The thread pool of `sdpoint-kernels`, source file and all, on loom: every order in which
-//! its threads can come, up to a number of preemptions, is tried. Loom finds data that two
-//! threads may touch at once, and threads that wait for ever.
+//! The thread pool of `sdpoint-kernels`, compiled from its source file, under loom: all
+//! interleavings of its threads up to a number of preemptions are explored. Loom finds data
+//! races and deadlocks.
 //!
 //! `cargo run --release`
 
@@ -15,14 +15,14 @@ use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use workers::Workers;
 
-/// Switches away from a thread that could have gone on, in one order. Almost all faults take
-/// no more (Musuvathi and Qadeer, "Iterative Context Bounding", PLDI 2007).
+/// The most preemptions per interleaving. Almost all concurrency bugs need no more (Musuvathi
+/// and Qadeer, "Iterative Context Bounding", PLDI 2007).
 const PREEMPTIONS: usize = 3;
 
-/// What tasks write, each to its own place, without any synchronisation but the pool's.
+/// The memory that tasks write, each its own element, with no synchronisation but the pool's.
 struct Results(Vec<UnsafeCell<usize>>);
 
-// SAFETY: loom reports two threads that touch one place without an order between them.
+// SAFETY: loom reports unsynchronised accesses of two threads to one element.
 unsafe impl Sync for Results {}
 unsafe impl Send for Results {}
 
@@ -37,12 +37,12 @@ fn run(pool: &Workers, helpers: usize, tasks: usize) {
             let Some(place) = results.0.get(task) else {
                 break;
             };
-            // SAFETY: the counter gives each place to one thread.
+            // SAFETY: the counter assigns each element to one thread.
             place.with_mut(|value| unsafe { *value += task + 1 });
         }
     });
     for (task, place) in results.0.iter().enumerate() {
-        // SAFETY: what the pool promises, and what is under test: all have returned.
+        // SAFETY: all calls have returned, which is the pool's guarantee under test.
         place.with(|value| assert_eq!(unsafe { *value }, task + 1));
     }
 }
@@ -84,8 +84,8 @@ fn main() {
         run(&pool, 1, 1);
         caller.join().expect("no panic");
     });
-    // Not one of the caller's own: loom runs all threads on one, whose unwinding would poison
-    // the locks of the others.
+    // Not a panic of the caller: loom runs all threads on one, whose unwinding would poison the
+    // locks of the others.
     model("a helper's panic reaches the caller", || {
         let pool = Workers::new(1).expect("a thread");
         let caller = loom::thread::current().id();
@@ -94,7 +94,7 @@ fn main() {
             pool.run(1, &|| {
                 if loom::thread::current().id() != caller {
                     came.fetch_add(1, Ordering::Relaxed);
-                    // Not `panic!`, whose message would be printed for every order.
+                    // Not `panic!`, whose message would be printed for every interleaving.
                     std::panic::resume_unwind(Box::new("wanted"));
                 }
             });

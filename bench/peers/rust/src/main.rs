@@ -7,9 +7,9 @@
 //!
 //! `sdpoint-peers rten|tract MODEL BATCH SIDE THREADS`
 //!
-//! Speaks the protocol of `compare.py`: for each line on standard input, which is a number of
-//! seconds, it runs the model for so long and prints the median time of a run in milliseconds.
-//! Between lines it waits without computing.
+//! Implements the protocol of `compare.py`: each line on standard input is a number of seconds,
+//! for which it runs the model, and then prints the median time of a run in milliseconds. It
+//! sleeps between lines.
 
 use std::io::{self, BufRead, Read, Write};
 use std::time::Instant;
@@ -55,7 +55,7 @@ fn logits(peer: &str, shape: [usize; 4], models: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A model at work: each call returns the logits of all images.
+/// A loaded model: each call returns the logits of all images.
 type Runner = Box<dyn FnMut() -> Result<Vec<f32>>>;
 
 fn runner(

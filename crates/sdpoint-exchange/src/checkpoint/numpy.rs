@@ -1,4 +1,4 @@
-//! Arrays of NumPy in pickles.
+//! NumPy arrays in pickles.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use super::StoredTensor;
 use super::element::Element;
 use super::pickle::{Id, Object, Value, Values};
 
-/// An array whose elements lie in the pickle as they are.
+/// An array whose elements are contiguous in the pickle.
 pub(super) struct Array {
     element: Element,
     shape: Vec<usize>,
-    /// Whether the first index runs fastest.
+    /// Whether it is in column-major (Fortran) order.
     fortran: bool,
     data: Range<usize>,
 }
@@ -34,7 +34,7 @@ impl Array {
 }
 
 /// An object as an array of numbers, if it is one that can be read. Old
-/// protocols have an array's bytes as text, which cannot.
+/// protocols encode an array's bytes as text, which is not supported.
 pub(super) fn array(values: &Values<'_>, object: &Object) -> Option<Array> {
     let class = values.class(object)?;
     if !class.module.starts_with("numpy.") {

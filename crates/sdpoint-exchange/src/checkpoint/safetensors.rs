@@ -1,4 +1,4 @@
-//! Tensors of a safetensors file.
+//! The tensors of a safetensors file.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use super::bytes::Bytes;
 use super::element::Element;
 use super::{Entry, Fault, MAX_SIDES, StoredTensor};
 
-/// A longer header than the tensors of any network need. Reading one takes
-/// some twenty times its length.
+/// The longest header; those of networks are shorter. Parsing a header takes
+/// about twenty times its length in memory.
 const MAX_HEADER: u64 = 2 << 20;
 
-/// The metadata keys of sdpoint's own models and of the states of its runs.
+/// The metadata keys of sdpoint's own models and training runs.
 const MODEL: &str = "sdpoint";
 const RUN: &str = "sdpoint_checkpoint";
 
@@ -36,7 +36,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
     if about.is_some_and(|about| about.contains_key(RUN)) {
         return Err(Fault::Run);
     }
-    // The length of the header stands in eight bytes before it.
+    // The header is preceded by its length in eight bytes.
     let start = header + 8;
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {

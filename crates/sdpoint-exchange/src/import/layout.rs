@@ -10,7 +10,7 @@ use super::names::unwrapped;
 pub(super) struct Layout {
     /// Parameters and then statistics, each with its name and shape.
     pub body: Vec<(String, Vec<usize>)>,
-    /// How many of them are parameters.
+    /// The number of parameters among them.
     pub parameters: usize,
     pub classifier: Option<Linear>,
 }
@@ -55,7 +55,7 @@ impl Layout {
         }
     }
 
-    /// How many tensors it has.
+    /// The number of tensors.
     pub fn len(&self) -> usize {
         let classifier = self.classifier.as_ref();
         self.body.len() + classifier.map_or(0, |c| 1 + usize::from(c.bias))
@@ -67,7 +67,7 @@ impl Layout {
         body.map(|(name, shape)| (&name[..], &shape[..])).collect()
     }
 
-    /// The first parts of the names of its tensors.
+    /// The first components of the names of its tensors.
     fn roots(&self) -> HashSet<&str> {
         let root = |name: &'_ str| name.split('.').next().map(str::len);
         let names = self.body.iter();
@@ -77,8 +77,8 @@ impl Layout {
             .collect()
     }
 
-    /// Whether tensors of these names could be the network's, or of more of
-    /// its kind.
+    /// Whether the names of tensors resemble the network's, so that they may be
+    /// parts of a larger network of its kind.
     pub fn related(&self, names: &[String], prefix: &str) -> bool {
         let roots = self.roots();
         let related = |name: &String| {

@@ -1,4 +1,4 @@
-//! The names of a dictionary's tensors, without what wrappers add to them.
+//! The names of a dictionary's tensors, without the parts added by wrappers.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -6,12 +6,11 @@ use std::collections::HashMap;
 use super::mobilenet::MobileNet;
 use crate::checkpoint::{AVERAGES, Entry, TensorSet};
 
-/// PyTorch's counter of batches, which decides nothing once a network is
-/// trained.
+/// PyTorch's counter of batches, which has no effect on a trained network.
 const COUNTER: &str = "num_batches_tracked";
 
-/// What `torch.compile`, FSDP, activation checkpointing and Lightning's Fabric
-/// put into the names of modules that they wrap, wherever those are.
+/// The components that `torch.compile`, FSDP, activation checkpointing and
+/// Lightning's Fabric insert into the names of wrapped modules, at any level.
 const WRAPPERS: [&str; 4] = [
     "_orig_mod.",
     "_fsdp_wrapped_module.",
@@ -19,17 +18,17 @@ const WRAPPERS: [&str; 4] = [
     "_forward_module.",
 ];
 
-/// More modules than stand before a network.
+/// The most components of a prefix.
 const MAX_PREFIX: usize = 8;
 
-/// A tensor by the name that it would have without wrappers.
+/// A tensor and its name without wrappers.
 pub(super) struct Named<'c> {
     pub plain: Cow<'c, str>,
     pub original: &'c str,
     pub entry: &'c Entry,
 }
 
-/// The tensors of a dictionary, but for counters.
+/// The tensors of a dictionary, except for counters.
 pub(super) struct Names<'c> {
     pub all: Vec<Named<'c>>,
     by_name: HashMap<String, usize>,
@@ -53,7 +52,7 @@ impl<'c> Names<'c> {
             names.zip(0..).collect()
         };
         let mut by_name = index(&all);
-        // Where that makes two names the same, wrappers are parts of names.
+        // If that makes two names equal, keep the wrappers' components.
         if by_name.len() < all.len() {
             for named in &mut all {
                 named.plain = named.original.into();
@@ -67,8 +66,8 @@ impl<'c> Names<'c> {
         self.by_name.get(name).map(|&index| &self.all[index])
     }
 
-    /// How well the names behind each prefix are those of a network, given the
-    /// shapes of its tensors by name.
+    /// For each prefix, how well the names under it match those of a network,
+    /// given the shapes of its tensors by name.
     pub fn prefixes<'n>(&'n self, needed: &HashMap<&str, &[usize]>) -> HashMap<&'n str, Score> {
         let mut scores: HashMap<&str, Score> = HashMap::new();
         for named in &self.all {
@@ -109,7 +108,7 @@ fn translate(all: &mut [Named<'_>]) {
     }
 }
 
-/// How many tensors of a network are there.
+/// The number of matching tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Score {
     /// With their shapes.
@@ -118,7 +117,7 @@ pub(super) struct Score {
     pub names: usize,
 }
 
-/// A name without the parts that wrappers put into it.
+/// A name without the components inserted by wrappers.
 pub(super) fn unwrapped(name: &str) -> Cow<'_, str> {
     if !WRAPPERS.iter().any(|wrapper| name.contains(wrapper)) {
         return name.into();

@@ -1,4 +1,4 @@
-//! Which of a file's dictionaries becomes the network.
+//! Selects the dictionary that becomes the network.
 
 use std::cmp::Reverse;
 
@@ -8,7 +8,7 @@ use super::layout::Layout;
 use super::{Choice, OtherSet};
 use crate::checkpoint::{Checkpoint, TensorSet};
 
-/// Where training scripts put the weights, the commonest first.
+/// Keys under which training scripts save the weights, the most common first.
 const USUAL: [&str; 8] = [
     "state_dict",
     "model_state_dict",
@@ -20,14 +20,14 @@ const USUAL: [&str; 8] = [
     "params",
 ];
 
-/// As many of the largest dictionaries as are looked at closely.
+/// The number of dictionaries, the largest ones, that are matched in detail.
 const MOST: usize = 32;
 
-/// The dictionary that fits best, and what else could be meant.
+/// The dictionary that fits best, and the alternatives.
 ///
-/// Of those that fit, averaged weights come first unless they are to be passed
-/// over, as in timm's `load_state_dict`; then the usual keys, and then those
-/// nearest to the top.
+/// Of those that fit, averaged weights are preferred unless they are excluded,
+/// as in timm's `load_state_dict`; then the usual keys, and then those at the
+/// outermost level.
 pub(super) fn best<'c>(
     checkpoint: &'c Checkpoint,
     layout: &Layout,
@@ -42,7 +42,7 @@ pub(super) fn best<'c>(
         .collect();
     fits.sort_by_key(|fit| order(fit, choice));
     let mut fits = fits.into_iter();
-    // At least one dictionary is in every checkpoint.
+    // Every checkpoint has at least one dictionary.
     let best = fits
         .next()
         .ok_or(ImportError::AveragedOnly { keys: vec![] })?;
@@ -93,7 +93,7 @@ fn chosen<'c>(
     Ok(found)
 }
 
-/// What comes first is taken.
+/// The order of preference; the least key is selected.
 fn order(fit: &Fit<'_>, choice: &Choice) -> impl Ord + use<> {
     let key = fit.set.key();
     let last = key.rsplit('.').next().unwrap_or(key);

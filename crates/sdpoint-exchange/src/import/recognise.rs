@@ -1,4 +1,4 @@
-//! The network that a checkpoint is of.
+//! Recognises the network of a checkpoint.
 
 use sdpoint_core::zoo;
 
@@ -24,8 +24,8 @@ pub fn recognise(checkpoint: &Checkpoint, choice: &Choice) -> Option<String> {
     })
 }
 
-/// Names of families' members with as many blocks and channels as a dictionary
-/// has.
+/// Names of members of families with the numbers of blocks and channels of a
+/// dictionary.
 fn members(set: &TensorSet) -> Vec<String> {
     let names = Names::of(set);
     let shape = |name: &str| Some(names.get(name)?.entry.as_ref().ok()?.shape().to_vec());

@@ -1,9 +1,9 @@
-//! What names of tensors reveal about the computation that they are for.
+//! Features of unsupported networks that the names of tensors indicate.
 
 use super::error::shown;
 use crate::checkpoint::TensorSet;
 
-/// A part of a name, and what has tensors of such names.
+/// A part of a name, and the feature that it indicates.
 struct Sign {
     is: fn(&str) -> bool,
     what: &'static str,
@@ -32,7 +32,7 @@ const SIGNS: [Sign; 19] = [
     Sign { is: |n| n.ends_with("layer1.0.conv3.weight"), what: "a ResNet of bottlenecks; of those that are listed, none has its widths, depth and layers" },
 ];
 
-/// Whether one of a name's parts is this.
+/// Whether one of a name's components is `part`.
 fn has(name: &str, part: &str) -> bool {
     name.split('.').any(|own| own == part)
 }
@@ -43,7 +43,7 @@ fn under(name: &str, own: &str) -> bool {
         .is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
 }
 
-/// What it means if nothing is missing but statistics.
+/// What it indicates if only statistics are missing.
 pub(super) fn of_missing(missing: &[String]) -> Option<String> {
     let is_statistic = |name: &String| name.contains("running_");
     let only = !missing.is_empty() && missing.iter().all(is_statistic);
@@ -54,7 +54,7 @@ pub(super) fn of_missing(missing: &[String]) -> Option<String> {
     })
 }
 
-/// What the names of a dictionary say that no listed network has.
+/// The unsupported feature that the names of a dictionary indicate.
 pub(super) fn of(set: &TensorSet) -> Option<String> {
     SIGNS.iter().find_map(|sign| {
         let name = set.names().find(|name| (sign.is)(name))?;

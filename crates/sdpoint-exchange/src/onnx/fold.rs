@@ -1,4 +1,4 @@
-//! Batch norms as part of the convolutions before them.
+//! Folding of batch norms into the convolutions before them.
 
 use sdpoint_core::Moments;
 
@@ -10,10 +10,10 @@ pub(super) struct BatchNorm<'a> {
     pub eps: f32,
 }
 
-/// The weight and bias of a convolution that does what it and the batch norm
-/// behind it do: with `f = scale / √(var + eps)`, weights times `f` and
-/// `shift + f · (bias − mean)`, for each output channel. An empty bias is
-/// none. Computed in double precision.
+/// The weight and bias of a convolution that is equivalent to a convolution
+/// followed by a batch norm: with `f = scale / √(var + eps)`, weights times `f`,
+/// and `shift + f · (bias − mean)`, per output channel. An empty bias is zero.
+/// Computed in double precision.
 pub(super) fn folded(weight: &[f32], bias: &[f32], norm: &BatchNorm<'_>) -> (Vec<f32>, Vec<f32>) {
     let channels = norm.scale.len();
     let an_output = weight.len() / channels;

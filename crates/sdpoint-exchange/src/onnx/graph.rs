@@ -35,8 +35,8 @@ impl Graph {
         name
     }
 
-    /// Gives the graph its name, its input and its output, whose sides are
-    /// those of one image's tensor.
+    /// Completes the graph with its name, input and output; shapes are those for
+    /// one image.
     pub fn finish(
         mut self,
         name: &str,

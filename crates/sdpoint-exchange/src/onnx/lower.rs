@@ -1,4 +1,4 @@
-//! Layers as operators, one after another.
+//! Lowering of layers to operators.
 
 use sdpoint_core::{Conv, Instance, LayerId, Model, Op, PointId, Role, Shape, Shapes, Window};
 
@@ -8,7 +8,7 @@ use super::proto::Attribute::{self, Float, Int, Ints};
 use super::{ONNX_INPUT, ONNX_OUTPUT, pool};
 use crate::error::ExportError;
 
-/// The operators of an instance that the model has.
+/// The graph of an instance of the model.
 pub(super) fn graph(model: &Model, instance: Instance) -> Result<Graph, ExportError> {
     let mut lowering = Lowering::new(model, instance)?;
     for index in 0..model.network.layers().len() {
@@ -22,11 +22,10 @@ struct Lowering<'a> {
     model: &'a Model,
     instance: Instance,
     shapes: Shapes,
-    /// Weight and bias of each layer, or scale and shift; empty where it has
-    /// none.
+    /// Weight and bias of each layer, or scale and shift; empty if it has none.
     values: Vec<[&'a [f32]; 2]>,
     graph: Graph,
-    /// The name of the tensor that each layer passes on.
+    /// The name of each layer's output, after downsampling.
     tensors: Vec<String>,
 }
 
@@ -51,11 +50,11 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// Adds a layer and the downsampling behind it; returns the name of what
-    /// it passes on.
+    /// Adds a layer and the downsampling after it; returns the name of its
+    /// output.
     fn layer(&mut self, id: LayerId) -> Result<String, ExportError> {
         let last = id.0 + 1 == self.model.network.layers().len();
-        // Tensors begin with a slash, so that none is taken for a parameter.
+        // Names of tensors start with a slash, so that none equals a parameter's.
         let name = &if last {
             ONNX_OUTPUT.to_owned()
         } else {
@@ -79,13 +78,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// The instance's point, if a layer has it.
+    /// The instance's point, if it is at this layer.
     fn point_at(&self, id: LayerId) -> Option<PointId> {
         let point = self.model.network.point(self.instance.point()?)?;
         (point.layer() == id).then(|| point.id())
     }
 
-    /// Adds what a layer computes; returns the name of its output.
+    /// Adds a layer's operators; returns the name of their output.
     fn operator(&mut self, id: LayerId, output: &str) -> Result<String, ExportError> {
         let layer = self.model.network.layer(id);
         let inputs: Vec<String> = layer
@@ -100,7 +99,7 @@ impl<'a> Lowering<'a> {
             Op::Conv(conv) => self.convolution(id, conv, inputs[0], output)?,
             Op::BatchNorm { eps, .. } => {
                 if self.norm_behind(layer.inputs[0]) == Some(id) {
-                    // The convolution before it has done its work.
+                    // It is folded into the convolution before it.
                     return Ok(inputs[0].to_owned());
                 }
                 self.batch_norm(id, *eps, inputs[0], output)?
@@ -129,7 +128,7 @@ impl<'a> Lowering<'a> {
         })
     }
 
-    /// A convolution, with the batch norm behind it if it can be folded.
+    /// A convolution, including the batch norm after it if that can be folded.
     fn convolution(
         &mut self,
         id: LayerId,
@@ -168,7 +167,7 @@ impl<'a> Lowering<'a> {
         Ok(self.graph.node("Conv", &inputs, output, &attributes))
     }
 
-    /// The batch norm that is all that uses a convolution's output, unless
+    /// The batch norm that is the only user of a convolution's output, unless
     /// the instance downsamples between them.
     fn norm_behind(&self, id: LayerId) -> Option<LayerId> {
         let layers = self.model.network.layers();
@@ -179,7 +178,7 @@ impl<'a> Lowering<'a> {
         let (Some(user), None) = (users.next(), users.next()) else {
             return None;
         };
-        // The output of the whole has a name of its own.
+        // The graph's output has a name of its own.
         let inner = user + 1 < layers.len();
         (inner && matches!(layers[user].op, Op::BatchNorm { .. })).then_some(LayerId(user))
     }
@@ -256,7 +255,7 @@ fn sides(shape: Shape) -> [usize; 2] {
     [shape.height, shape.width]
 }
 
-/// A window's numbers as ONNX has them.
+/// A window's parameters in ONNX's order.
 struct Windowed {
     kernel: [i64; 2],
     strides: [i64; 2],

@@ -1,32 +1,33 @@
-//! Adaptive pooling for a fixed size, in operators that every runtime has.
+//! Adaptive pooling for a fixed size, with operators that every runtime
+//! supports.
 //!
-//! ONNX has no adaptive pooling. Output cell i of m covers inputs ⌊i·n/m⌋ up
-//! to, not including, ⌈(i+1)·n/m⌉. Where m divides n, that is ordinary
-//! pooling. Else the windows differ in length, by one at most.
+//! ONNX has no adaptive pooling. Output i of m covers inputs ⌊i·n/m⌋ up to, but
+//! not including, ⌈(i+1)·n/m⌉. If m divides n, that is ordinary pooling.
+//! Otherwise the windows differ in length, by at most one.
 
 use super::graph::Graph;
 use super::proto::Attribute::{Int, Ints};
 
-/// The inputs that each output covers: first, and one past the last.
+/// The inputs that each output covers: the first, and one past the last.
 fn windows(inputs: usize, outputs: usize) -> Vec<(usize, usize)> {
     (0..outputs)
         .map(|i| (i * inputs / outputs, ((i + 1) * inputs).div_ceil(outputs)))
         .collect()
 }
 
-/// Pools `input` of sides `from` to sides `to` by the mean.
+/// Average pooling of `input` from height and width `from` to `to`.
 ///
-/// Unequal windows become two products with constant matrices, one for each
-/// side: the work is small, and products are what runtimes do best.
+/// Unequal windows become two products with constant matrices, one per side: the
+/// work is small, and runtimes are fast at products.
 ///
 /// The product over columns comes last, so that the right operand of the last
 /// product is a constant. A batch norm often follows, and OpenVINO moves its
-/// scale through a product to the right operand. A constant takes the scale
-/// correctly. The other order has the result of the first product there, into
-/// which OpenVINO's CPU plugin (seen in 2026.4) then fuses the scale along the
-/// last axis, instead of along the channels: it refuses to compile the model,
-/// or, where the width happens to equal the number of channels, computes
-/// something else without an error.
+/// scale through a product to the right operand, which is correct for a
+/// constant. In the other order, the right operand is the result of the first
+/// product, and OpenVINO's CPU plugin (seen in 2026.4) fuses the scale along the
+/// last axis instead of the channels: it fails to compile the model, or, if the
+/// width happens to equal the number of channels, silently computes wrong
+/// results.
 pub(super) fn average(
     graph: &mut Graph,
     input: &str,
@@ -54,11 +55,11 @@ pub(super) fn average(
     graph.node("MatMul", &[&low, &right], output, &[])
 }
 
-/// Pools `input` of sides `from` to sides `to` by the maximum.
+/// Max pooling of `input` from height and width `from` to `to`.
 ///
-/// Unequal windows are covered by two of equal length each: one from the
-/// window's beginning, one up to its end. The maxima at all places are taken
-/// once, and the right rows and columns of them are gathered.
+/// Each of the unequal windows is the union of two of equal length: one from the
+/// window's start, one up to its end. The maxima at all positions are computed
+/// once, and the required rows and columns are gathered.
 pub(super) fn maximum(
     graph: &mut Graph,
     input: &str,
@@ -104,7 +105,7 @@ fn larger(
     graph.node("Max", &[&first, &last], output, &[])
 }
 
-/// Ordinary pooling by `operator`, if it does the same.
+/// Ordinary pooling with `operator`, if it is equivalent.
 fn ordinary(
     graph: &mut Graph,
     operator: &str,
@@ -126,7 +127,7 @@ mod tests {
     use super::*;
     use crate::onnx::proto::node;
 
-    /// What OpenVINO needs, which these tests cannot run; see [`average`].
+    /// A requirement of OpenVINO, which these tests cannot run; see [`average`].
     #[test]
     fn the_last_product_has_a_constant_on_its_right() {
         let mut graph = Graph::default();

@@ -1,8 +1,8 @@
-//! The few messages of ONNX that a network needs, as bytes in the encoding of
-//! protocol buffers.
+//! The few ONNX messages that a network needs, in the encoding of protocol
+//! buffers.
 //!
-//! Field numbers are those of `onnx.proto3` (ONNX 1.12). A general protobuf
-//! library would compile longer than this file is.
+//! Field numbers are those of `onnx.proto3` (ONNX 1.12). A protobuf library would
+//! cost more build time than these few lines are worth.
 
 /// A message under construction.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +30,7 @@ impl Message {
         self.0.push(value as u8);
     }
 
-    /// An integer field; a negative one takes the form of 64 bits.
+    /// An integer field; negative values are encoded with 64 bits.
     pub fn int(&mut self, field: u64, value: u64) {
         self.varint(field << 3);
         self.varint(value);
@@ -139,8 +139,8 @@ fn tensor(name: &str, shape: &[usize], data_type: u64, bytes: &[u8]) -> Message 
     message
 }
 
-/// `ValueInfoProto` of a tensor in single precision whose first side is the
-/// number of images, which is left open.
+/// `ValueInfoProto` of a tensor in single precision whose first dimension is the
+/// dynamic batch size.
 pub(super) fn batch_of(name: &str, sides: &[usize]) -> Message {
     let mut shape = Message::default();
     let mut batch = Message::default();

@@ -1,4 +1,4 @@
-//! Blocks as classes: one for all that consist of the same layers.
+//! Classes for blocks: blocks with the same layers share one.
 
 use sdpoint_core::{LayerId, Network};
 
@@ -12,10 +12,10 @@ pub(super) struct Classes {
     kinds: Vec<Kind>,
 }
 
-/// Blocks that differ in numbers alone.
+/// Blocks that differ in numbers only.
 #[derive(Debug)]
 struct Kind {
-    /// The code of the first; only its numbers are not those of all.
+    /// The code of the first, from which the others differ in numbers only.
     body: Body,
     /// The numbers of each block in the order of the code.
     blocks: Vec<Vec<usize>>,
@@ -24,13 +24,13 @@ struct Kind {
 }
 
 impl Classes {
-    /// Takes a block and returns what stands for it until all are known.
+    /// Adds a block and returns a placeholder for its code, which is generated
+    /// once all blocks are known.
     pub fn add(&mut self, network: &Network, child: &Child) -> Result<Code, ExportError> {
         let first = child.layers.start;
         let input = network.layers()[first].inputs.first().copied();
         let input = input.ok_or_else(|| refuse(network, first, "it has no input"))?;
-        // The names of its members stand behind those of a container and of
-        // its own.
+        // The names of its members follow those of its container and itself.
         let items = items(network, child.layers.clone(), 2)?;
         let body = body(network, &items, input, &mut |inner| {
             if inner.is_block {
@@ -99,8 +99,8 @@ impl Classes {
     }
 }
 
-/// Calls of classes for a sequence of blocks. Several in a row that differ in
-/// their point alone become one line.
+/// Calls of classes for a sequence of blocks. Consecutive ones that differ in
+/// their point only become one line.
 fn calls(
     codes: &[Code],
     parameters: &[Parameters],
@@ -146,23 +146,23 @@ fn calls(
     calls
 }
 
-/// What a downsampling point's number is called.
+/// The parameter name for a downsampling point's number.
 const POINT: &str = "point";
 
 /// The arguments of a class.
 #[derive(Debug)]
 struct Parameters {
     names: Vec<String>,
-    /// Of each parameter, the first number that it stands for.
+    /// For each parameter, the first number that it replaces.
     firsts: Vec<usize>,
-    /// Of each number, the parameter that stands for it; `None` where it is
-    /// the same in all blocks.
+    /// For each number, the parameter that replaces it; `None` if it is the same
+    /// in all blocks.
     places: Vec<Option<usize>>,
 }
 
 impl Parameters {
-    /// Numbers that differ between blocks become parameters; those that
-    /// always agree become one.
+    /// Numbers that differ between blocks become parameters; numbers that are
+    /// equal in each block share one.
     fn of(kind: &Kind) -> Self {
         let mut parameters = Self {
             names: Vec::new(),
@@ -199,7 +199,7 @@ impl Parameters {
         self.firsts.iter().map(|&first| numbers[first]).collect()
     }
 
-    /// What stands in the code for each number.
+    /// The code for each number.
     fn texts(&self, numbers: &[usize]) -> Vec<String> {
         let text = |(place, number): (&Option<usize>, &usize)| match place {
             Some(parameter) => self.names[*parameter].clone(),

@@ -1,4 +1,4 @@
-//! The body of one module: what it consists of, and what it does.
+//! The body of a module: its members and its `forward`.
 
 use std::collections::HashMap;
 
@@ -7,15 +7,15 @@ use sdpoint_core::{Conv, LayerId, Network, Op, Point, PointId, Window};
 use super::structure::{Child, Item, refuse};
 use crate::error::ExportError;
 
-/// A module's members, each a piece of code behind `self.NAME = `, and the
-/// statements of its `forward`, whose argument is `x`.
+/// A module's members, each the code after `self.NAME = `, and the statements of
+/// its `forward`, whose argument is `x`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Body {
     pub members: Vec<(String, Member)>,
     pub forward: Vec<String>,
 }
 
-/// What a module has under a name.
+/// A member of a module.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Member {
     Module(Code),
@@ -29,7 +29,7 @@ pub(super) struct Code(pub Vec<Piece>);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Piece {
     Text(String),
-    /// A number, and what a parameter for it would be called.
+    /// A number, and the name of a parameter for it.
     Number(&'static str, usize),
     /// A call of the class of a kind of blocks, with the numbers of one.
     Block {
@@ -72,7 +72,7 @@ impl Body {
         })
     }
 
-    /// The numbers in the code, each with what a parameter would be called.
+    /// The numbers in the code, each with the name of a parameter for it.
     pub fn numbers(&self) -> impl Iterator<Item = (&'static str, usize)> {
         let pieces = self.codes().flat_map(|code| &code.0);
         pieces.filter_map(|piece| match piece {
@@ -81,7 +81,7 @@ impl Body {
         })
     }
 
-    /// Whether another body is this one but for its numbers.
+    /// Whether another body differs in numbers only.
     pub fn differs_in_numbers_alone(&self, other: &Self) -> bool {
         let zeroed = |body: &Self| {
             let text = body.members_text(&mut |_| "0".into());
@@ -90,7 +90,7 @@ impl Body {
         zeroed(self) == zeroed(other)
     }
 
-    /// The lines of `__init__` that make the members.
+    /// The lines of `__init__` that create the members.
     pub fn members_text(&self, number: &mut dyn FnMut(usize) -> String) -> String {
         let mut text = String::new();
         for (name, member) in &self.members {
@@ -119,8 +119,8 @@ impl Body {
 
 /// Writes the body of a module of these items.
 ///
-/// `input` is what its argument stands for, and `sequence` gives the code of
-/// a sequence's member.
+/// `input` is the layer that its argument is the output of, and `sequence`
+/// generates the code of a sequence's member.
 pub(super) fn body(
     network: &Network,
     items: &[Item],
@@ -136,7 +136,7 @@ pub(super) fn body(
                 let member = Member::Sequence(codes.collect::<Result<_, _>>()?);
                 let name = children.name.clone();
                 writer.body.members.push((name.clone(), member));
-                // A line for each sequence, so that the stages stand out.
+                // One line per sequence, so that the stages are visible.
                 writer.name_pending();
                 let argument = writer.operand(children.source);
                 writer.value(children.output(), format!("self.{name}({argument})"));
@@ -167,24 +167,24 @@ pub(super) fn member(network: &Network, id: LayerId) -> Result<Code, ExportError
     }
 }
 
-/// Statements are put together from expressions: a tensor that is used once,
-/// by what comes next, gets no name.
+/// Builds statements from expressions: a tensor that is used only once, by the
+/// next layer, gets no variable.
 struct Writer<'a> {
     network: &'a Network,
     body: Body,
-    /// How often each tensor is still used.
+    /// The remaining uses of each tensor.
     left: HashMap<LayerId, usize>,
     /// The variables that hold tensors.
     variables: HashMap<LayerId, String>,
     /// The newest tensor, while it is an expression.
     pending: Option<(LayerId, String)>,
-    /// Variables whose tensors nobody needs any more.
+    /// Variables whose tensors are no longer used.
     free: Vec<String>,
-    /// How many block points the module has.
+    /// The number of block points in the module.
     points: usize,
 }
 
-/// The longest expression that is not given a name.
+/// The longest expression that does not get a variable.
 const LONGEST: usize = 60;
 
 impl<'a> Writer<'a> {
@@ -214,7 +214,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The code for a tensor that is used once more now.
+    /// The code for one use of a tensor.
     fn operand(&mut self, id: LayerId) -> String {
         let left = self.left.entry(id).or_insert(1);
         *left -= 1;
@@ -234,7 +234,7 @@ impl<'a> Writer<'a> {
         variable
     }
 
-    /// Gives the newest tensor a variable.
+    /// Assigns the newest tensor to a variable.
     fn name_pending(&mut self) {
         let Some((id, expression)) = self.pending.take() else {
             return;
@@ -252,7 +252,7 @@ impl<'a> Writer<'a> {
         self.variables.insert(id, variable);
     }
 
-    /// Takes an expression for a tensor.
+    /// Sets the expression for a tensor.
     fn value(&mut self, id: LayerId, expression: String) {
         self.pending = Some((id, expression));
     }

@@ -1,4 +1,4 @@
-//! A network's layers as Python would nest them, by the dots in their names.
+//! Nests a network's layers into modules, by the dots in their names.
 
 use std::ops::Range;
 
@@ -13,11 +13,12 @@ pub(super) enum Item {
     Sequence(Sequence),
 }
 
-/// Members named 0, 1, 2, … of one container, each fed by the one before.
+/// Members named 0, 1, 2, … of a container, where each takes the output of the
+/// one before.
 #[derive(Debug)]
 pub(super) struct Sequence {
     pub name: String,
-    /// The tensor that goes into the first.
+    /// The input of the first.
     pub source: LayerId,
     pub children: Vec<Child>,
 }
@@ -30,7 +31,7 @@ pub(super) struct Child {
 }
 
 impl Sequence {
-    /// The layer that gives its output.
+    /// The layer whose output is its output.
     pub fn output(&self) -> LayerId {
         let end = self.children.last().map_or(1, |child| child.layers.end);
         LayerId(end - 1)
@@ -111,8 +112,8 @@ fn sequence(
     Ok(sequence)
 }
 
-/// Checks that each member gets the output of the one before and nothing
-/// else, and that nobody outside sees what is within.
+/// Checks that each member takes the output of the one before only, and that
+/// inner tensors are not used outside.
 fn check_chain(network: &Network, sequence: &Sequence) -> Result<(), ExportError> {
     let mut before = sequence.source;
     for child in &sequence.children {
@@ -142,7 +143,7 @@ fn check_chain(network: &Network, sequence: &Sequence) -> Result<(), ExportError
         }
         before = LayerId(last);
     }
-    // What passes between members must stay between them.
+    // Tensors between members must not be used elsewhere.
     for pair in sequence.children.windows(2) {
         let (last, end) = (pair[0].layers.end - 1, pair[1].layers.end);
         let later = &network.layers()[end..];
@@ -160,7 +161,7 @@ fn check_chain(network: &Network, sequence: &Sequence) -> Result<(), ExportError
     Ok(())
 }
 
-/// The components of a layer's name behind those of the module it is in.
+/// The components of a layer's name after those of its module.
 fn own_name(network: &Network, index: usize, depth: usize) -> Vec<&str> {
     network.layers()[index]
         .name
@@ -180,7 +181,7 @@ fn identifier(network: &Network, index: usize, name: &str) -> Result<(), ExportE
     Err(refuse(network, index, "its name cannot be an attribute's"))
 }
 
-/// Python's keywords, and attributes that a module has for itself.
+/// Python's keywords, and attributes of the modules themselves.
 #[rustfmt::skip]
 const TAKEN: [&str; 61] = [
     "False", "None", "True", "and", "as", "assert", "async", "await", "break", "class", "continue",
