@@ -110,7 +110,7 @@ fn unreadable_test_images_are_left_out_of_every_count() {
     let data = source(&root);
     let text = succeed(&["evaluate", &model, "--data", &data, "--csv", csv]);
     assert!(
-        text.contains("Measured on 18 images (2 unreadable ones were left out)"),
+        text.contains("Measured on 18 images (2 unreadable ones were skipped)"),
         "{text}"
     );
     let header = fs::read_to_string(csv).unwrap();

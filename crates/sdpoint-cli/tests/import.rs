@@ -179,7 +179,7 @@ fn what_was_taken_is_said() {
     let import = ["import", &from, "--network", "preresnet8", "-o", &model];
     let text = succeed(&import);
     for part in [
-        "names behind 'model.'",
+        "names with the prefix 'model.'",
         "it is 'model.fc.1'",
         "squashed to 32 (bilinear)",
         "epsilon of 1e-5",

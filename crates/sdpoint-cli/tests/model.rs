@@ -217,10 +217,10 @@ fn the_thrifty_method_draws_cheap_instances_unless_told_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("run");
     let (_, errors) = variant(&place, &["--method", "thrifty"]);
-    assert!(errors.contains("instances drawn: cost:-1"), "{errors}");
+    assert!(errors.contains("instances drawn by cost:-1"), "{errors}");
     let place = folder.path().join("other");
     let (_, errors) = variant(&place, &["--method", "thrifty", "--draw", "full:0.5"]);
-    assert!(errors.contains("instances drawn: full:0.5"), "{errors}");
+    assert!(errors.contains("instances drawn by full:0.5"), "{errors}");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_model_of_several_scales_becomes_one_for_another_size() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("run");
     let (_, errors) = variant(&place, &["--method", "plain", "--scales", "12,8"]);
-    assert!(errors.contains("also in 12, 8 pixels"), "{errors}");
+    assert!(errors.contains("also at 12, 8 pixels"), "{errors}");
     let small = folder.path().join("small.safetensors");
     let place = place.join("model.safetensors");
     let [place, small] = [&place, &small].map(|path| path.to_str().unwrap());
@@ -418,7 +418,7 @@ fn time_and_accuracy_are_budgets_too() {
     assert_ne!(late["instance"], "full");
     let text = succeed(&["predict", model, &image, "--deadline", "1us"]);
     assert!(
-        text.contains("too late") && text.contains("in flight"),
+        text.contains("too late") && text.contains("during the run"),
         "{text}"
     );
 
@@ -469,10 +469,13 @@ fn time_and_accuracy_are_budgets_too() {
         "{written}"
     );
     let text = succeed(&evaluate);
-    assert!(text.contains("in flight") && text.contains("90%"), "{text}");
+    assert!(
+        text.contains("during the run") && text.contains("90%"),
+        "{text}"
+    );
     fail(
         2,
-        &["'8' is no deadline", "60%"],
+        &["'8' is not a deadline", "60%"],
         &["evaluate", model, "--data", &t.data(), "--deadline", "8"],
     );
 }

@@ -119,15 +119,27 @@ fn no_command_writes_to_what_it_reads_under_any_name() {
         let importing = "import IN --network preresnet8-w2 -o OUT";
         for writer in WRITERS.into_iter().chain([importing]) {
             let arguments = writer.replace("IN", "m.safetensors").replace("OUT", name);
-            desk.refuse(2, &["reads: it is not written to"], &arguments);
+            desk.refuse(2, &["refusing to write to it"], &arguments);
             if name == "hard" {
-                desk.refuse(2, &["reads"], &format!("{arguments} --force"));
+                desk.refuse(
+                    2,
+                    &["an input of this command"],
+                    &format!("{arguments} --force"),
+                );
             }
         }
     }
     // The input under another name is the input all the same.
-    desk.refuse(2, &["reads"], "export link --python -o m.safetensors");
-    desk.refuse(2, &["reads"], "export hard --python -o link");
+    desk.refuse(
+        2,
+        &["an input of this command"],
+        "export link --python -o m.safetensors",
+    );
+    desk.refuse(
+        2,
+        &["an input of this command"],
+        "export hard --python -o link",
+    );
 }
 
 #[test]
@@ -167,8 +179,12 @@ fn what_belongs_to_the_inputs_is_not_written_to_either() {
             true => "",
             false => "--force",
         };
-        desk.refuse(2, &["reads"], arguments);
-        desk.refuse(2, &["reads"], &format!("{arguments} {force}"));
+        desk.refuse(2, &["an input of this command"], arguments);
+        desk.refuse(
+            2,
+            &["an input of this command"],
+            &format!("{arguments} {force}"),
+        );
     }
     // Beside the splits there is room.
     desk.succeed("export m.safetensors --python -o photos/net.py");
@@ -188,8 +204,12 @@ fn archives_of_a_data_set_are_not_written_to() {
     ] {
         for option in ["--csv", "--svg"] {
             let arguments = format!("evaluate m.safetensors --data {source} {option} {file}");
-            desk.refuse(2, &["reads"], &arguments);
-            desk.refuse(2, &["reads"], &format!("{arguments} --force"));
+            desk.refuse(2, &["an input of this command"], &arguments);
+            desk.refuse(
+                2,
+                &["an input of this command"],
+                &format!("{arguments} --force"),
+            );
         }
     }
 }
@@ -205,7 +225,11 @@ fn an_image_of_a_data_set_is_safe_under_other_names_too() {
     for name in ["hard.png", "mine.png"] {
         let arguments = format!("evaluate m.safetensors --data folder:photos --csv {name}");
         desk.refuse(2, &["PNG image", "--force"], &arguments);
-        desk.refuse(2, &["reads"], &format!("{arguments} --force"));
+        desk.refuse(
+            2,
+            &["an input of this command"],
+            &format!("{arguments} --force"),
+        );
     }
 }
 
@@ -396,7 +420,11 @@ fn devices_and_pipes_are_written_to_and_the_terminal_is_not() {
         let arguments = format!("evaluate m.safetensors --data shapes {options}");
         let output = desk.command(&arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(7));
-        assert!(stderr(&output).contains("make room"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("free some space"),
+            "{}",
+            stderr(&output)
+        );
         assert!(stdout(&output).contains("top-1"), "{}", stdout(&output));
     }
 
@@ -442,8 +470,8 @@ fn an_exported_folder_replaces_nothing_else() {
     fs::copy(desk.path("m.safetensors"), desk.path("a/b/onnx/full.onnx")).unwrap();
     desk.refuse(2, &["full.onnx", "model file"], export);
     let from = "export a/b/onnx/full.onnx --instances all -o a/b/onnx";
-    desk.refuse(2, &["reads"], from);
-    desk.refuse(2, &["reads"], &format!("{from} --force"));
+    desk.refuse(2, &["an input of this command"], from);
+    desk.refuse(2, &["an input of this command"], &format!("{from} --force"));
     desk.succeed(&format!("{export} --force"));
     assert!(desk.read("a/b/onnx/full.onnx").starts_with(b"\x08"));
     // An instance named twice is one file.
@@ -469,17 +497,21 @@ fn a_new_run_destroys_neither_its_start_nor_files_that_are_no_runs() {
     let desk = Desk::new();
     desk.succeed(&format!("{SMALL} --epochs 1 --out run"));
     let from = "train --data shapes --train-images 20 --out run --overwrite --init";
-    desk.refuse(2, &["reads"], &format!("{from} run"));
-    desk.refuse(2, &["reads"], &format!("{from} run/model.safetensors"));
+    desk.refuse(2, &["an input of this command"], &format!("{from} run"));
     desk.refuse(
         2,
-        &["reads"],
+        &["an input of this command"],
+        &format!("{from} run/model.safetensors"),
+    );
+    desk.refuse(
+        2,
+        &["an input of this command"],
         &format!("{from} ./run/../run/model.safetensors"),
     );
     #[cfg(unix)]
     {
         fs::hard_link(desk.path("run/model.safetensors"), desk.path("hard")).unwrap();
-        desk.refuse(2, &["reads"], &format!("{from} hard"));
+        desk.refuse(2, &["an input of this command"], &format!("{from} hard"));
     }
     // A folder of someone else's with files of such names.
     let overwrite = format!("{SMALL} --epochs 1 --out other --overwrite");
@@ -521,7 +553,11 @@ fn resuming_does_not_undo_a_calibration() {
     desk.succeed(&format!("{SMALL} --epochs 1 --out run"));
     desk.succeed("train --resume run");
     desk.succeed("calibrate run --data shapes --images 20 --ratios 0.7");
-    desk.refuse(2, &["calibrate", "move it away"], "train --resume run");
+    desk.refuse(
+        2,
+        &["calibrate", "move that file away"],
+        "train --resume run",
+    );
     desk.write("run/curve.csv", b"mine\n");
     desk.refuse(2, &["curve.csv", "text file"], "train --resume run");
 }
@@ -557,12 +593,16 @@ fn files_of_a_run_that_is_going_on_are_not_written_to() {
                     .unwrap();
                 assert_eq!(output.status.code(), Some(2), "{arguments}");
                 let errors = stderr(&output);
-                assert!(errors.contains("run that is going on"), "{errors}");
+                assert!(errors.contains("run in progress"), "{errors}");
             }
         }
         let calibrate = "calibrate m.safetensors --data shapes -o run/model.safetensors";
         let output = desk.command(calibrate).output().unwrap();
-        assert!(stderr(&output).contains("going on"), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("in progress"),
+            "{}",
+            stderr(&output)
+        );
         let again = format!("{SMALL} --epochs 1 --out run --overwrite");
         let output = desk.command(&again).output().unwrap();
         assert!(

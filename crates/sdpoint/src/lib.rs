@@ -183,38 +183,38 @@ pub use sdpoint_core::{
 pub use sdpoint_data::{DataError, Image, ImageError};
 pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 
-// Private imports hide from the globs what the top level has already, so that
-// every item has one path.
-
 /// Networks as data, their cost, the choice of an instance, and what a model
-/// file holds; see also the top level and [`zoo`].
-#[allow(hidden_glob_reexports, unused_imports)]
+/// file holds; see also the top level and [`zoo`](crate::zoo).
 pub mod core {
-    pub use sdpoint_core::*;
-
-    use sdpoint_core::{
-        Budget, BudgetError, Choice, Instance, InstanceError, Model, ModelError, Network,
-        NetworkError, SelectError, ShapeError, zoo,
+    pub use sdpoint_core::{
+        Cascade, Combination, CombinedRecord, Conv, Cost, EvalTransform, ExifOrientation,
+        FORMAT_VERSION, Feature, Interpolation, Layer, LayerId, MAX_SIDE, Misfit, Moments,
+        NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio, RatioError,
+        Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform, Weights, Window,
+        atomic, format_duration, format_macs, pareto, parse_accuracy, parse_duration, parse_macs,
+        select, select_combined, select_timed,
     };
 }
 
 /// Sources of images, decoding, augmentation, and loading ahead of the trainer.
-#[allow(hidden_glob_reexports, unused_imports)]
 pub mod data {
-    pub use sdpoint_data::*;
-
-    use sdpoint_data::{DataError, Image, ImageError};
+    pub use sdpoint_data::{
+        Batch, CHANNELS, CifarKind, Count, Dataset, Epoch, Fetched, FileError, ImageKind, LeftOut,
+        Loader, MAX_FILE, MAX_PIXELS, MAX_SIDE, OFFICIAL_ADDRESS, OpenOptions, Orientation,
+        Preparer, Sample, Sizes, Source, Split, decode, default_preprocessing, epoch_order, fetch,
+        imagenet_preprocessing, open, open_pair, prepare, read_file, visible_name,
+    };
 }
 
-/// The layer below [`Engine`]: inference, training steps and calibration of
-/// batch-norm statistics for any instance of a network.
-///
-/// [`Engine`]: crate::Engine
-#[allow(hidden_glob_reexports, unused_imports)]
+/// The layer below [`Engine`](crate::Engine): inference, training steps and
+/// calibration of batch-norm statistics for any instance of a network.
 pub mod engine {
-    pub use sdpoint_engine::*;
-
-    use sdpoint_engine::{Context, ContextError, EngineError, Images};
+    pub use sdpoint_engine::{
+        AlgorithmChoice, Calibrator, ConvAlgorithm, InferenceEngine, InstanceWork, Isa, Noise,
+        NormSource, PartialRun, Pass, Sgd, SgdOptions, SgdStep, SharedWork, StepInput, StepOutcome,
+        StepTime, Target, TrainingEngine, WinogradTile, confidences, cross_entropy,
+        initial_weights, log_mean_probabilities, peak_gflops, softmax, top_k,
+    };
 }
 
 #[doc(inline)]
