@@ -210,8 +210,8 @@ pub mod data {
 /// calibration of batch-norm statistics for any instance of a network.
 pub mod engine {
     pub use sdpoint_engine::{
-        AlgorithmChoice, Calibrator, ConvAlgorithm, InferenceEngine, InstanceWork, Isa, Noise,
-        NormSource, PartialRun, Pass, Sgd, SgdOptions, SgdStep, SharedWork, StepInput, StepOutcome,
+        AlgorithmChoice, Calibrator, ConvAlgorithm, InferenceEngine, InstanceMacs, Isa, Noise,
+        NormSource, PartialRun, Pass, Sgd, SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome,
         StepTime, Target, TrainingEngine, WinogradTile, confidences, cross_entropy,
         initial_weights, log_mean_probabilities, peak_gflops, softmax, top_k,
     };
