@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Runs the same networks in sdpoint and in other programs, in turns, and
-prints how long sdpoint takes in their terms: below 1 it is faster.
+"""Runs the same networks in sdpoint and in other programs, alternately, and
+prints the ratio of their times: below 1, sdpoint is faster.
 
     bench/peers/compare.py                      every row; half an hour on two cores
     bench/peers/compare.py --rows resnet50      rows whose name contains that
     bench/peers/compare.py --peers onnxruntime --rounds 9 --json
 
-The first call makes a virtual environment beside this file from
-requirements.txt, some gigabytes; set PIP_EXTRA_INDEX_URL to an index of
-processor-only wheels to make it less. Needs python3, cargo and a C++ compiler.
+The first call creates a virtual environment beside this file from
+requirements.txt, of some gigabytes; set PIP_EXTRA_INDEX_URL to an index of
+CPU-only wheels to make it smaller. Needs python3, cargo and a C++ compiler.
 """
 
 import argparse
@@ -33,7 +33,7 @@ class Row:
     side: int
     batch: int
     train: bool
-    # Our time over the peer's: what must be reached, and what is aimed for.
+    # Our time over the peer's: the requirement, and the target.
     at_most: float
     aim: float
 
@@ -48,7 +48,7 @@ class Row:
 
     @property
     def peers(self):
-        """The peer of the row first, which may have several ways."""
+        """The peers, the row's own first; a peer may have several modes."""
         if self.train:
             return {"PyTorch": ["train", "train-compiled"]}
         return {
@@ -72,7 +72,7 @@ ROWS = [
     Row("resnet18", 224, 32, True, 0.75, 0.50),
 ]
 INSTANCES = "resnet50-instances"
-# The slack of an instance's time over its share of the work.
+# The tolerance of an instance's time over its share of the MACs.
 FACTOR, SLACK = 1.15, 0.02
 
 
@@ -85,7 +85,7 @@ def target(folder):
 
 
 def prepare(args):
-    """Builds what is to be compared, where it is not there."""
+    """Builds the programs, if they are missing."""
     if not args.sdpoint:
         subprocess.run(["cargo", "build", "--release", "-p", "sdpoint"], cwd=ROOT, check=True)
         args.sdpoint = target(ROOT) / "release" / "sdpoint"
@@ -106,7 +106,7 @@ def python(way, row, args, model):
 
 
 class Peer:
-    """A program that times runs when it is asked to, and else waits."""
+    """A process that times runs on request and sleeps otherwise."""
 
     def __init__(self, way, row, args, model):
         if way in ("rten", "tract"):
@@ -118,7 +118,7 @@ class Peer:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        # Warmed up, or gone: torch.compile may not have what it needs.
+        # Warmed up, or exited: torch.compile may lack a compiler.
         if self.process.stdout.readline() != "ready\n":
             message = self.process.stderr.read().strip().splitlines()[-1:]
             raise RuntimeError(f"{way} does not run: {' '.join(message)}")
@@ -127,7 +127,7 @@ class Peer:
         self.process.stdin.write(f"{seconds}\n")
         self.process.stdin.flush()
         milliseconds = float(self.process.stdout.readline())
-        # Thread pools look for more work for a while before they sleep.
+        # Thread pools spin for a while before they sleep.
         time.sleep(0.3)
         return milliseconds
 
@@ -167,13 +167,13 @@ def check_same(row, cost, args):
 
 
 def spread(values):
-    """Median, least and largest."""
+    """Median, minimum and maximum."""
     return [statistics.median(values), min(values), max(values)]
 
 
 def export(row, args):
     """The row's network as an ONNX file, written on the first call, and the
-    share of its work that Winograd's algorithm can save most of."""
+    share of its MACs in layers for Winograd's algorithm."""
     MODELS.mkdir(exist_ok=True)
     model = MODELS / f"{row.network}-{row.side}-{row.batch}.onnx"
     cost = model.with_suffix(".json")
@@ -192,7 +192,7 @@ def export(row, args):
 
 
 def compare(row, args):
-    """Times a row in rounds: ours, a peer, ours, the next peer, and so on."""
+    """Times a row in rounds: sdpoint, a peer, sdpoint, the next peer, and so on."""
     model, savable = export(row, args)
     ways = []
     for peer in row.peers:
@@ -219,14 +219,14 @@ def compare(row, args):
             "ms": spread(times[way.way]),
             "ratio": spread(ratios[way.way]),
         }
-        # A peer counts with the fastest of its ways.
+        # A peer counts with the fastest of its modes.
         if peer not in peers or found["ms"] < peers[peer]["ms"]:
             peers[peer] = found
     ms = spread([entry["median_ms"] for entry in profile])
     gflops = statistics.median(entry["gflops"] for entry in profile)
     peak = max(entry["peak_gflops"] for entry in profile)
-    # All multiply-adds at the peak; and with a quarter of the products where
-    # tiles of 4x4 outputs are made from 6x6 products instead of 144.
+    # All multiply-adds at the peak; and with a quarter of the multiplications
+    # in layers for F(4x4, 3x3), which has 36 per tile instead of 144.
     direct = ms[0] * gflops / peak
     return {
         "row": row.name,
@@ -244,7 +244,7 @@ def compare(row, args):
 
 
 def instances(args):
-    """Every instance's time over that of full, beside its share of the work."""
+    """Every instance's time relative to full, with its share of the MACs."""
     seconds = ["--seconds", str(args.seconds)]
     runs = [
         sdpoint(args, "--network", "resnet50", "--instances", "all", *seconds)

@@ -1,4 +1,4 @@
-"""The networks of the comparison in PyTorch, and what they cost."""
+"""The networks of the comparison in PyTorch, and their costs."""
 
 import torch
 import torch.nn.functional as F

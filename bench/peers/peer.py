@@ -1,4 +1,4 @@
-"""One peer at work, in a process of its own.
+"""Runs one peer in a process of its own.
 
     peer.py PEER NETWORK SIDE BATCH THREADS MODEL
 
@@ -56,7 +56,7 @@ def training_runner(network, images, classes, compiled):
     network.to(memory_format=torch.channels_last)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.arange(len(images)) % classes
-    # The rate is zero, as on the other side: nothing is to be learnt.
+    # The learning rate is zero, as in sdpoint: only time matters.
     optimizer = torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
     )

@@ -25,18 +25,18 @@ from torchvision import models
 
 
 class Report:
-    """Numbers and checks; printed as they come, written at the end."""
+    """Numbers and checks; printed immediately, written at the end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.values, self.failed = folder, {}, 0
 
     def note(self, name: str, value, text: str | None = None) -> None:
-        """A number."""
+        """Records a number."""
         self.values[name] = value
         print(f"      {name}: {text or value}", flush=True)
 
     def check(self, name: str, found: float, most: float, holds: bool) -> None:
-        """A number that has to be at most another; where `holds` is false, only noted."""
+        """Records a number with an upper limit; if `holds` is false, it is only reported."""
         good = found <= most
         self.values[name] = {"found": found, "most": most, "required": holds}
         word = "ok  " if good else ("FAIL" if holds else "note")
@@ -62,7 +62,7 @@ class Trainer:
         self.labels = torch.randint(1000, (options.batch,), device=self.device)
 
     def step(self) -> float:
-        """A step's seconds."""
+        """The time of a step in seconds."""
         self.synchronize()
         started = time.perf_counter()
         with torch.autocast(self.device.type, torch.bfloat16):
@@ -74,12 +74,12 @@ class Trainer:
         return time.perf_counter() - started
 
     def synchronize(self) -> None:
-        """Until the device is done."""
+        """Waits for the device."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
     def median(self, steps: int) -> float:
-        """The median of some steps after two unmeasured ones."""
+        """The median time of some steps after two warm-up steps."""
         times = [self.step() for _ in range(steps + 2)]
         return statistics.median(times[2:])
 
@@ -91,7 +91,7 @@ def network(options):
 
 
 def peak(options) -> float:
-    """The most memory since the last call, in MiB."""
+    """The peak memory since the last call, in MiB."""
     if options.device != "cuda":
         return 0.0
     most = torch.cuda.max_memory_allocated() / 2**20
@@ -100,7 +100,7 @@ def peak(options) -> float:
 
 
 def steps_by_instance(trainer: Trainer, steps: int) -> dict[str, float]:
-    """The median step of each instance; all take turns."""
+    """The median step of each instance, measured alternately."""
     net = sp.network.unwrapped(trainer.net)
     times: dict[str, list[float]] = {name: [] for name in net.instances}
     for number in range(steps + 2):
@@ -190,7 +190,7 @@ def main() -> int:
     name = torch.cuda.get_device_name() if gpu else "CPU"
     report.note("device", name)
     report.note("torch", torch.__version__)
-    # Shapes differ between instances: searching for kernels would be measured.
+    # Shapes differ between instances, so cuDNN's autotuning would be measured.
     torch.backends.cudnn.benchmark = False
     try:
         compare_steps(report, options, gpu)

@@ -1,4 +1,4 @@
-"""Import and export against the programs on the other side.
+"""Tests import and export with the programs that they are for.
 
     tests/peers/run            all of it
     tests/peers/run import     one part: import, export
@@ -24,7 +24,7 @@ TIMM = {name: name for name in [*RESNETS, "resnext101_32x4d"]} | {"mobilenetv2_1
 
 
 def saved(net, number):
-    """A file of the network, in one format after another."""
+    """Files of the network, in one format after another."""
     state = net.state_dict()
     match number % 4:
         case 0:
@@ -138,7 +138,7 @@ def check_import():
 
 
 def check_types():
-    """Weights of other types, in each format: what they round to is what is imported."""
+    """Weights of other types, in each format: their rounded values are imported."""
     model = WORK / "imported.safetensors"
     images = torch.randn(2, 3, 224, 224)
     for number, dtype in enumerate([torch.float16, torch.bfloat16, torch.float64]):
@@ -155,7 +155,7 @@ def check_types():
 
 
 def check_kinds():
-    """Files in which the weights lie elsewhere or under other names."""
+    """Files with the weights at another level or under other names."""
     net = randomised(torchvision.models.resnet18(num_classes=10), 30)
     other = randomised(torchvision.models.resnet18(num_classes=10), 31)
     state, plain = net.state_dict(), other.state_dict()
@@ -237,7 +237,7 @@ def check_kinds():
 
 
 def check_export(parts):
-    # Each needs programs that import does without.
+    # Each needs programs that import does not need.
     from check_docs import check_docs
     from check_models import check_models
     from check_module import check_module

@@ -1,4 +1,4 @@
-"""The Python of docs/export.md, run as it stands on the page.
+"""Runs the Python code of docs/export.md.
 
 What the page's `prepare` makes of a photo is compared, through the network, with `sdpoint predict`.
 """
@@ -76,7 +76,7 @@ def check_docs():
         names = {}
         printed = run(runtime, names)
         found = softmax(names["logits"])
-        # A pixel may be rounded otherwise; what another filter makes is further away.
+        # Rounding may differ; the results of another filter would differ more.
         check(f"{PAGE}, {how}", float(np.abs(found - expected).max()), 5e-3)
         filter = names["how"]["interpolation"]
         other = names["how"] | {"interpolation": "bilinear" if filter == "nearest" else "nearest"}
@@ -102,7 +102,7 @@ def check_docs():
     torch.manual_seed(0)
     names = {"loader": [(torch.randn(4, 3, *SIZE), torch.arange(4))]}
     run(module, names)
-    # The compiler of C++ would take minutes for all instances; check_module has it for some.
+    # The C++ compiler would take minutes for all instances; check_module tests some.
     quick = functools.partial(torch.compile, backend="aot_eager")
     with unittest.mock.patch("torch.compile", quick):
         run(tools, names)

@@ -1,4 +1,4 @@
-"""Exported models of the size that people use: ONNX files, state dicts, names of classes."""
+"""Exported models of realistic size: ONNX files, state dicts, class names."""
 
 import json
 
@@ -14,12 +14,12 @@ from check_module import load
 from check_runtimes import check_files
 from support import WORK, Worst, check, ours, randomised, sdpoint
 
-# Names with all that JSON and the formats around it have to escape.
+# Names with all characters that JSON and other formats must escape.
 ODD_NAMES = ['a "quote"', "back\\slash", "tab\tin it", "naïve 猫 🐈", "</script>", "'", "two words", "100%"]
 
 
 def noise(folder):
-    """Images to calibrate on, in two classes and without a test split.
+    """Images for calibration, in two classes and without a test split.
 
     Noise, as the images are that networks are compared on: others would meet
     variances that are not theirs, and rounding would grow.
@@ -34,7 +34,7 @@ def noise(folder):
 
 
 def imported(name, data, stem, arguments=(), **options):
-    """A model of torchvision's network with all instances."""
+    """A model with all instances of a network of torchvision."""
     net = randomised(torchvision.models.get_model(name, **options), 7)
     model, path = WORK / f"{stem}.safetensors", WORK / "net.pth"
     torch.save(net.state_dict(), path)
@@ -44,7 +44,7 @@ def imported(name, data, stem, arguments=(), **options):
 
 
 def odd(data):
-    """Images of which few sides are divided evenly, and odd names of classes."""
+    """Image sizes that are rarely divisible, and unusual class names."""
     names = WORK / "names.txt"
     names.write_text("\n".join(ODD_NAMES) + "\n")
     arguments = ["--classes", names, "--input", "197x243"]
@@ -99,7 +99,7 @@ def check_metadata(model, manifest):
 
 
 def check_state_dicts(name, net, model, module):
-    """An ordinary network takes one instance's file, to the last bit."""
+    """An ordinary network loads one instance's file, bit by bit."""
     one = WORK / "one.safetensors"
     sdpoint("export", model, "--format", "safetensors", "--instance", "0@0.5", "-o", one)
     module.Network(instances=[]).load_state_dict(load_file(one))

@@ -1,4 +1,4 @@
-"""The exported PyTorch module, through the tools that PyTorch users put modules through.
+"""The exported PyTorch module with the tools of PyTorch's users.
 
 `torch.jit.trace`, both ways of `torch.onnx.export` and `torch.compile`, at every instance, compared
 with what sdpoint computes. Each is made from three images and tried on one, too.
@@ -21,7 +21,7 @@ NETWORKS = {
     "resnet-mini-basic": [(33, 45)],
     "preresnet-mini": [(45, 33)],
 }
-# The compiler of C++ takes its time, too: these alone go through `COSTLY_TOOLS`.
+# The C++ compiler is slow, too: only these are tested with `COSTLY_TOOLS`.
 COSTLY = {
     ("preresnet8", (33, 45)): ["full", "1@0.75"],
     ("resnet-mini-basic", (33, 45)): ["stem@0.75"],
@@ -115,7 +115,7 @@ def tried(tool, net, images):
 
 
 def check_switching(net, images, expected, worst):
-    """`torch.compile` of one network that is switched among all instances, as users do it."""
+    """`torch.compile` of one network that switches between all instances."""
     torch._dynamo.reset()
     limit = len(expected) + 1
     adjustable = torch.compile(net, backend="aot_eager", fullgraph=True, recompile_limit=limit)

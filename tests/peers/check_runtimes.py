@@ -30,7 +30,7 @@ NETWORKS = {
     "mobilenet_v2": [(65, 45)],
 }
 
-# OpenVINO computes in half precision on machines that have it, unless told otherwise.
+# By default, OpenVINO computes in half precision on machines that support it.
 SINGLE = {"INFERENCE_PRECISION_HINT": "f32"}
 
 

@@ -1,4 +1,4 @@
-"""Decoding and preparing against Pillow and torchvision, on files made here:
+"""Compares decoding and preprocessing with Pillow and torchvision, on generated files:
 JPEGs of all samplings, scans and restart intervals, all kinds of PNG and WebP,
 EXIF orientations, files that were cut, oblong pictures.
 
@@ -27,13 +27,13 @@ WORK = Path(tempfile.mkdtemp(prefix="sdpoint-images-"))
 
 
 class Batch:
-    """Files to decode in one call, each with what is expected of it."""
+    """Files to decode in one call, each with its expected result."""
 
     def __init__(self, what, options=()):
         self.what, self.options, self.files = what, options, []
 
     def add(self, name, data, expected, mean=1.0, most=8):
-        """`expected` is an array, or a function of ours (array or text) that says what is wrong."""
+        """`expected` is an array, or a function of our result (array or error) that returns what is wrong."""
         path = WORK / f"{len(self.files)}"
         path.write_bytes(data)
         self.files.append((name, path, expected, mean, most))
@@ -42,7 +42,7 @@ class Batch:
         self.add(name, data, pillow(data), **tolerance)
 
     def check(self, may_refuse=None):
-        """Compares; what `may_refuse` says in an error is no fault."""
+        """Compares; errors that contain `may_refuse` are accepted."""
         for start in range(0, len(self.files), 200):
             paths = [path for _, path, *_ in self.files[start : start + 200]]
             subprocess.run([PROGRAM, *self.options, *paths], check=True)
@@ -85,7 +85,7 @@ def ours(path):
 
 
 def pillow(data):
-    """What torchvision's loader gives of a file; nothing if it refuses."""
+    """The result of torchvision's loader for a file; None if it fails."""
     try:
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image.convert("RGB"))
@@ -130,7 +130,7 @@ def check_samplings():
 
 
 def check_usual():
-    """What encoders in use write: all of it has to be read."""
+    """Files as written by common encoders, all of which must be read."""
     batch = Batch("JPEG, samplings that are in use")
     for luma in [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2)]:
         for width, height in [(67, 45), (64, 64), (1, 1), (9, 130), (255, 3)]:
@@ -188,7 +188,7 @@ def check_refused():
         ("hierarchical", encode(picture, sof=0xC5)),
         ("more than 8 bits", whole.replace(jpegs.frame(picture, 0xC1), jpegs.frame(picture, 0xC1, 12))),
     ]:
-        # Nothing of these is read; what Pillow makes of them does not matter.
+        # None of these is supported, whatever Pillow returns.
         batch.add(part, data, lambda _: "read")
         batch.check(may_refuse=part)
         batch.files.clear()
@@ -289,7 +289,7 @@ def check_orientation():
 
 
 def check_cut():
-    """Whatever a file was cut to: refused, or what Pillow makes of the whole."""
+    """Truncated at any length: an error, or Pillow's result for the whole file."""
     batch = Batch("files that were cut")
     picture = Image.open(io.BytesIO(encode(scene(67, 45, [(1, 1)] * 3)))).convert("RGB")
     noise = Image.fromarray(np.random.default_rng(3).integers(0, 256, (45, 67, 3), dtype=np.uint8))
@@ -317,7 +317,7 @@ def check_cut():
             cut = data[:length]
             batch.add(f"{name} cut to {length} of {len(data)}", cut, verdict)
             if "WebP" not in name:
-                # A download that was filled up; WebP's data may end in zeros.
+                # A download padded with zeros; WebP's data may end in zeros.
                 batch.add(f"{name} cut to {length}, then zeros", cut + bytes(2000), verdict)
     batch.check(may_refuse="is a ")
 

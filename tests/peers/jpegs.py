@@ -1,4 +1,4 @@
-"""A JPEG encoder that writes what ordinary encoders do not: any sampling of any component,
+"""A JPEG encoder with features that ordinary encoders lack: any sampling of any component,
 any order and partition of scans, restart intervals, progressive scans with refinement.
 
 It is for tests: short rather than fast.
@@ -59,7 +59,7 @@ class Scan:
 
 @dataclass
 class Picture:
-    """Planes of any size, each the whole picture sampled `h` times `v` as in a frame header."""
+    """Components of any size, each the whole picture with sampling factors `h` and `v`."""
 
     width: int
     height: int
@@ -306,7 +306,7 @@ def one_each(count):
 
 
 def progression(count, interleaved=True):
-    """Scans as encoders usually have them: DC first, AC in bands, one bit of refinement each."""
+    """Scans as in common encoders: DC first, AC in spectral bands, one bit of refinement each."""
     components = list(range(count))
     dc = [components] if interleaved else [[c] for c in components]
     scans = [Scan(c, 0, 0, 0, 1) for c in dc]

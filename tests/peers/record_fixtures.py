@@ -52,7 +52,7 @@ class Block(nn.Module):
 
 
 class Tiny(nn.Module):
-    """torchvision's names on a ResNet of basic blocks, one a stage."""
+    """A ResNet with torchvision's names and one basic block per stage."""
 
     def __init__(self):
         super().__init__()
@@ -96,7 +96,7 @@ half = {name: value.to(torch.float16) for name, value in floats.items()}
 save_file(half, FOLDER / "float16.safetensors")
 torch.save({"model": {k: v.to(torch.bfloat16) for k, v in state.items()}}, FOLDER / "bfloat16.pt")
 
-# What the authors' script leaves: names behind `module.`, an optimiser.
+# The output of the authors' script: names with the prefix `module.`, an optimiser.
 optimizer = torch.optim.SGD(net.parameters(), 0.0, momentum=0.9)
 for parameter in net.parameters():
     parameter.grad = torch.ones_like(parameter)
@@ -119,9 +119,9 @@ torch.save({"epoch": 3, "model": nn.DataParallel(net)}, FOLDER / "module.pth")
 
 
 def script(path):
-    """A scripted module without its code, which no reader of weights needs."""
+    """A scripted module without its code, which is not needed to read weights."""
     scripted = copy.deepcopy(net)
-    # TorchScript keeps what a state dict leaves out.
+    # TorchScript also saves what a state dict leaves out.
     del scripted.scale
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -141,7 +141,7 @@ class Color(enum.Enum):
 
 
 def foreign(module, name, base=object):
-    """An object of a library that is not there, as options and configurations are."""
+    """An object of a library that is not installed, such as options and configurations."""
     kind = type(name, (base,), {"__module__": module, "__qualname__": name})
     holder = types.ModuleType(module)
     setattr(holder, name, kind)
@@ -174,12 +174,12 @@ lightning = {f"model.{name}": value for name, value in state.items()}
 lightning["criterion.weight"] = torch.ones(CLASSES)
 torch.save({"state_dict": lightning, "hyper_parameters": beside, "callbacks": {}}, FOLDER / "lightning.ckpt")
 
-# Averages beside the weights, which are other values; the averages are those expected.
+# Averages and weights with different values; the averages are expected.
 averaged = torch.optim.swa_utils.AveragedModel(net, use_buffers=True).state_dict()
 plain = {name: torch.zeros_like(value) for name, value in state.items()}
 torch.save({"model": plain, "model_ema": averaged, "epoch": 1}, FOLDER / "ema.pth")
 
-# What pickle.dump writes of tensors and of NumPy arrays.
+# Tensors and NumPy arrays written by pickle.dump.
 (FOLDER / "state.pkl").write_bytes(pickle.dumps(dict(state), protocol=4))
 arrays = {name: value.numpy() for name, value in floats.items()}
 (FOLDER / "arrays.pkl").write_bytes(pickle.dumps({"model": arrays}, protocol=5))
@@ -202,7 +202,7 @@ def seed(name, content, **options):
     torch.save(content, path, **options)
     with zipfile.ZipFile(path) as archive:
         (SEEDS / "checkpoint_pickle" / name).write_bytes(archive.read(f"{name}/data.pkl"))
-    # Without checksums, which the changes of a search would break.
+    # Without checksums, which fuzzing would invalidate.
     torch.serialization.set_crc32_options(False)
     torch.save(content, path, **options)
     torch.serialization.set_crc32_options(True)

@@ -1,4 +1,4 @@
-"""What the checks have in common: running sdpoint, and comparing numbers."""
+"""Code shared by the checks: running sdpoint, and comparing numbers."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def sdpoint(*arguments):
 
 
 def ours(model, instance, images):
-    """What sdpoint computes of [batch, colours, height, width]."""
+    """The logits of sdpoint for [batch, colours, height, width]."""
     command = [PROGRAMS / "examples/logits", model, instance, *map(str, images.shape[2:])]
     data = images.numpy().astype("<f4").tobytes()
     logits = subprocess.run(command, input=data, check=True, capture_output=True).stdout
@@ -38,7 +38,7 @@ def random_model(name, size, *preprocessing):
 
 
 def difference(found, expected):
-    """The largest difference, on the scale of the largest value."""
+    """The largest difference, relative to the largest value."""
     found, expected = np.asarray(found), np.asarray(expected)
     assert found.shape == expected.shape, (found.shape, expected.shape)
     return float(np.abs(found - expected).max() / np.abs(expected).max())
@@ -54,13 +54,13 @@ check.failed = 0
 
 
 class Worst:
-    """The largest difference of each of several things, with all that failed altogether."""
+    """The largest difference of each of several results, and all failures."""
 
     def __init__(self, allowed):
         self.allowed, self.seen = allowed, {}
 
     def compare(self, what, where, compute, expected):
-        """Takes a computation's difference; one that raises an error counts as infinite."""
+        """Records a computation's difference; an exception counts as infinite."""
         try:
             value = difference(compute(), expected)
         except Exception as error:
