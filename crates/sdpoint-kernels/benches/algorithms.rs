@@ -1,15 +1,15 @@
-//! Times every algorithm that can compute a layer against the one that is chosen for it.
+//! Compares the chosen algorithm for each layer with all others that support it.
 //!
 //! ```sh
 //! cargo bench -p sdpoint-kernels --bench algorithms
 //! cargo bench -p sdpoint-kernels --bench algorithms -- --threads 2 --rounds 9 resnet50
 //! ```
 //!
-//! Prints a line for each pass of each layer whose name contains the given text. In every round
-//! all algorithms take turns; what counts is the median over the rounds of the chosen one's time
-//! over another's. Where that is more than 1.1 for any of them, the program exits with 1: the
-//! choice in `src/conv/algorithm.rs`, or its numbers in `src/conv/tuning.rs`, are wrong for this
-//! machine. Run it on an idle machine, after a change of an algorithm and before a release.
+//! Prints one line per pass of each layer whose name contains the given text. In every round, all
+//! algorithms run in turn; the result is the median over the rounds of the chosen algorithm's time
+//! over another's. If that exceeds 1.1 for any of them, the program exits with 1: the choice in
+//! `src/conv/algorithm.rs`, or its thresholds in `src/conv/tuning.rs`, are wrong for this machine.
+//! Run it on an idle machine, after a change of an algorithm and before a release.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -21,7 +21,7 @@ use sdpoint_kernels::{
     conv_backward_data, conv_backward_weights, conv_forward,
 };
 
-/// The most that the chosen algorithm's time may be over the fastest one's.
+/// The largest allowed ratio of the chosen algorithm's time to another's.
 const LIMIT: f64 = 1.1;
 
 /// How long an algorithm runs in a round.
@@ -30,7 +30,7 @@ const TURN: Duration = Duration::from_millis(10);
 /// Network, batch, input side, channels in and out, kernel, stride, groups.
 type Row = (&'static str, usize, usize, [usize; 2], usize, usize, usize);
 
-/// Layers of known networks, in full and where instances have smaller maps.
+/// Layers of known networks, in `full` and in instances with smaller feature maps.
 #[rustfmt::skip]
 const LAYERS: &[Row] = &[
     ("resnet50", 1, 56, [64, 64], 1, 1, 1),
@@ -174,8 +174,8 @@ fn shape((_, batch, side, channels, kernel, stride, groups): Row) -> ConvShape {
     }
 }
 
-/// Prints how the algorithms for a pass compare, and tells whether another is much faster than the
-/// chosen one.
+/// Prints the comparison of the algorithms for a pass, and returns whether another is much faster
+/// than the chosen one.
 fn compare(name: &str, shape: &ConvShape, pass: Pass, options: &Options) -> bool {
     let context = || Context::new(options.threads).expect("a context");
     let mut chosen = Candidate::new(context(), shape, pass);
@@ -184,7 +184,7 @@ fn compare(name: &str, shape: &ConvShape, pass: Pass, options: &Options) -> bool
         .map(|algorithm| context().forcing(algorithm))
         .filter_map(|ctx| Candidate::other(ctx, shape, pass, &chosen))
         .collect();
-    // Forms of weights are made, and caches filled.
+    // Warm up: compute all forms of weights, and fill caches.
     chosen.run();
     others.iter_mut().for_each(Candidate::run);
     let mut ratios = vec![Vec::new(); others.len()];
@@ -211,7 +211,7 @@ struct Candidate {
     ctx: Context,
     shape: ConvShape,
     pass: Pass,
-    /// By name, several joined by plus signs.
+    /// The names, joined by plus signs if there are several.
     algorithm: String,
     forward: PackedConv,
     transposed: PackedConvTranspose,
@@ -236,7 +236,7 @@ impl Candidate {
         }
     }
 
-    /// The same, unless the context's algorithm cannot compute the pass or is the chosen one.
+    /// The same with a forced algorithm, unless it does not support the pass or is the chosen one.
     fn other(ctx: Context, shape: &ConvShape, pass: Pass, chosen: &Candidate) -> Option<Self> {
         let forced = algorithm(&ctx, shape, pass);
         (forced != chosen.algorithm).then(|| Candidate::new(ctx, shape, pass))
@@ -262,7 +262,7 @@ impl Candidate {
         }
     }
 
-    /// Seconds of a run, the mean of a turn's.
+    /// The mean time of the runs of a turn, in seconds.
     fn turn(&mut self) -> f64 {
         let start = Instant::now();
         let mut runs = 0;

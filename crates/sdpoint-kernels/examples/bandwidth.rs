@@ -1,5 +1,5 @@
-//! Prints how fast the kernels that are bound by memory go through it, next to a plain copy:
-//! gigabytes per second of what each must read and write, the median of several runs.
+//! Prints the memory bandwidth of the kernels that are bound by it, next to that of a plain copy:
+//! gigabytes per second that each must read and write, the median of several runs.
 //!
 //! `cargo run --release -p sdpoint-kernels --example bandwidth -- [THREADS]`
 

@@ -1,11 +1,11 @@
-//! Prints the speed of every convolution path for the layers of common networks, next to the
-//! peak that the machine reaches with multiply-adds on registers alone. Forward passes end in
-//! scale, shift and ReLU, as those of networks do.
+//! Prints the speed of all passes of convolutions for the layers of common networks, and their
+//! share of the machine's peak, measured with multiply-adds on registers. The epilogue of forward
+//! passes is scale, shift and ReLU, as in networks.
 //!
 //! `cargo run --release -p sdpoint-kernels --example conv_gflops -- [THREADS] [FILTER] [BATCH]`
 //!
-//! BATCH replaces the batch sizes; small ones are less disturbed by other programs. With COLD
-//! in the environment, caches are emptied between two runs.
+//! BATCH replaces the batch sizes; small ones are less sensitive to other programs. With COLD in
+//! the environment, caches are evicted between runs.
 
 use std::num::NonZeroUsize;
 use std::time::Instant;

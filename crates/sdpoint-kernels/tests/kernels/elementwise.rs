@@ -31,7 +31,7 @@ fn forward_matches() {
                 run(len, |y| accumulate(ctx, &a, y)),
             ]
         });
-        // Some values beyond every bound.
+        // Includes values beyond both bounds of each activation.
         let a: Vec<f32> = a.iter().map(|a| 5.0 * a).collect();
         let expected = Activation::ALL.map(|f| map2(&a, &a, |a, _| activated(f, a)));
         check(expected, 1e-6, |ctx| {

@@ -1,7 +1,7 @@
-//! Every kernel against its definition, on every instruction set of the machine.
+//! Tests of every kernel against its definition, on every instruction set of the machine.
 //!
-//! These tests stand outside of the library so that the kernels are compiled once, and not once
-//! more for the library's own tests; those call no kernel.
+//! They are not unit tests, so that the kernels are compiled only once: the library's unit tests
+//! call no kernel.
 
 mod conv;
 mod elementwise;

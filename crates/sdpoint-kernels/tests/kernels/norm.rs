@@ -1,4 +1,4 @@
-//! Batch normalisation against its definition.
+//! Batch normalisation compared with its definition.
 
 use sdpoint_kernels::norm::*;
 use sdpoint_kernels::{Activation, Context};
@@ -141,7 +141,7 @@ fn fold_matches() {
     }
 }
 
-/// Runs the kernel; gives dgamma, dbeta and dx.
+/// Runs the kernel; returns dgamma, dbeta and dx.
 fn backward(
     ctx: &Context,
     x: &[f32],
@@ -208,7 +208,7 @@ fn backward_matches_finite_differences() {
     }
 }
 
-/// Long enough for several parts, which finite differences cannot be.
+/// Long enough for several parts, for which finite differences would be too slow.
 #[test]
 fn backward_of_a_large_array_matches_the_formula() {
     let (channels, pixels) = (16, 30_001);

@@ -1,19 +1,19 @@
-//! Pooling against its definition.
+//! Pooling compared with its definition.
 
 use sdpoint_kernels::pool::*;
 
 use crate::testing::{check, contexts, differentiate, dot, random, widen};
 use crate::windows::{adaptive, sliding};
 
-/// Inputs of which finite differences are not too slow.
+/// The most inputs for finite differences, which are slow.
 const DIFFERENTIABLE: usize = 900;
 
-/// A geometry with the windows that it should have.
+/// A geometry with its expected windows.
 struct Case {
     geometry: PoolGeometry,
     rows: Vec<Vec<usize>>,
     columns: Vec<Vec<usize>>,
-    /// What averages divide by, for all windows, unless it is their length.
+    /// The divisor of averages for all windows; `None` for the window's length.
     size: Option<usize>,
 }
 
@@ -58,7 +58,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Pools by `f`, which gets a window's pixels (number and value) in order.
+/// Pools with `f`, which takes a window's pixels (number and value) in order.
 fn reference(case: &Case, x: &[f64], f: impl Fn(&[(usize, f64)]) -> f64) -> Vec<f64> {
     let PoolGeometry {
         batch,
@@ -172,7 +172,7 @@ fn the_first_of_equal_values_and_nan_win() {
     for case in cases() {
         let geometry = &case.geometry;
         let (input, output) = (geometry.input_len(), geometry.output_len());
-        // Few values, so that most windows hold ties; and images of nothing else.
+        // Few distinct values, so that most windows have ties; and constant images.
         let coarse: Vec<f32> = random(input, 1).iter().map(|x| x.round()).collect();
         for x in [coarse, vec![f32::NEG_INFINITY; input]] {
             let first = reference(&case, &widen(&x), |window| {
@@ -226,7 +226,7 @@ fn a_large_image_is_cut_into_tasks() {
         max_pool(ctx, geometry, &x, &mut max);
         [average, max]
     });
-    // Every output's gradient arrives once, whichever inputs it goes to.
+    // Each output's gradient is distributed exactly once.
     let dy = random(geometry.output_len(), 2);
     let total: f64 = widen(&dy).iter().sum();
     check([vec![total], vec![total]], 1e-4, |ctx| {

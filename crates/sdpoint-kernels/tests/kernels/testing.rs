@@ -1,5 +1,5 @@
-//! What the tests of the kernels share: contexts to run on, numbers to run on
-//! them, and references to compare with.
+//! Code shared by the kernels' tests: contexts, random inputs, and comparisons with
+//! references.
 
 use std::num::NonZeroUsize;
 
@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sdpoint_kernels::{Activation, Context, Isa};
 
-/// Numbers around zero, the same for a seed everywhere.
+/// Random numbers around zero; the same for a seed on every machine.
 pub fn random(len: usize, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| rng.random_range(-2.0..2.0)).collect()

@@ -1,8 +1,8 @@
-//! The constants of `src/conv/tuning.rs` and the log that they come from.
+//! Checks that the log entries named in `src/conv/tuning.rs` exist.
 
 use std::path::Path;
 
-/// What is quoted in comments of a source file.
+/// The quoted texts in a source file's comments.
 fn quoted(source: &str) -> Vec<String> {
     let comments: Vec<&str> = source
         .lines()

@@ -329,7 +329,7 @@ impl RunStep<'_> {
         let gradient = (panel * POINTS + point) * gradient_point;
         assert!(input < self.inputs.len() && gradient < self.gradients.len());
         let pixels = self.range.len();
-        // SAFETY: both transformed tensors hold the strip's tiles at every point, and nobody
+        // SAFETY: both transformed tensors contain the strip's tiles at every point, and no task
         // writes them now.
         unsafe {
             let run = Run {

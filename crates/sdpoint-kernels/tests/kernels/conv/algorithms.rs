@@ -1,10 +1,10 @@
-//! Each algorithm, chosen or forced, and the choice between them.
+//! Each algorithm, chosen or forced, and the choice among them.
 
 use super::*;
 use ConvAlgorithm::{Direct, Grouped, Strassen, Winograd};
 use WinogradTile::{Four, Two};
 
-/// Checks the passes of a shape with an algorithm that is chosen for its forward pass.
+/// Checks all passes of a shape for whose forward pass `algorithm` is chosen.
 fn check_chosen(algorithm: ConvAlgorithm, shape: ConvShape) {
     for isa in Isa::available() {
         let chosen = AlgorithmChoice::new(isa).forward(&shape);
@@ -14,14 +14,14 @@ fn check_chosen(algorithm: ConvAlgorithm, shape: ConvShape) {
     Reference::new(shape).check(None);
 }
 
-/// Checks the passes of a shape with an algorithm that is forced, and can compute the forward pass.
+/// Checks all passes of a shape with an algorithm forced that supports the forward pass.
 fn check_forced(algorithm: ConvAlgorithm, shape: ConvShape) {
     assert_runs(Some(algorithm), algorithm, &shape);
     Reference::new(shape).check(Some(algorithm));
 }
 
-/// Runs a forward pass, which has to go by this algorithm. Where its sums are others than the
-/// definition's, the result must show it.
+/// Checks that a forward pass is computed by `algorithm`. If that algorithm rounds differently from
+/// the direct one, the results must differ.
 fn assert_runs(forced: Option<ConvAlgorithm>, algorithm: ConvAlgorithm, shape: &ConvShape) {
     let rng = &mut ChaCha8Rng::seed_from_u64(5);
     let x = random(rng, shape.input_len());
@@ -40,7 +40,7 @@ fn assert_runs(forced: Option<ConvAlgorithm>, algorithm: ConvAlgorithm, shape: &
         assert_eq!(ran, algorithm, "{shape:?} on {}", ctx.isa());
         let (ran, by_definition) = run(direct);
         assert_eq!(ran, Direct);
-        // A few sums alone may round to the same.
+        // A few sums may happen to round to the same values.
         let other_sums = matches!(algorithm, Winograd(_) | Strassen) && y.len() >= 16;
         let differs = y != by_definition;
         assert!(differs || !other_sums, "{shape:?} on {}", ctx.isa());
@@ -68,14 +68,14 @@ fn winograd_with_tiles_of_four_that_stick_out_of_the_image() {
             shape(three_by_three(channels, [0, 2], 1), 6, 10, 6),
         );
     }
-    // In groups, whose channels fill vectors and blocks of them or do not.
+    // In groups, whose channels are multiples of vectors and channel blocks, or not.
     for (channels, groups) in [([48, 48], 3), ([64, 80], 2), ([96, 51], 3)] {
         check_chosen(
             algorithm,
             shape(three_by_three(channels, [1, 1], groups), 3, 10, 11),
         );
     }
-    // Fewer channels and tiles than pay, and narrow groups.
+    // Too few channels and tiles to pay off, and narrow groups.
     check_forced(algorithm, shape(three_by_three([5, 1], [1, 1], 1), 1, 1, 1));
     check_forced(algorithm, shape(three_by_three([5, 9], [1, 1], 1), 1, 6, 3));
     check_forced(
@@ -126,7 +126,7 @@ fn gradients_by_winograd() {
             assert_eq!(choice.backward_weights(shape), Winograd(Four), "{shape:?}");
         }
     };
-    // Enough tiles for the weights' gradient, and a rest of channels on both sides.
+    // Enough tiles for the gradient of weights, and partial channel blocks on both sides.
     let shapes = [
         shape(three_by_three([24, 40], [1, 1], 1), 13, 11, 10),
         shape(three_by_three([16, 16], [1, 1], 1), 3, 32, 32),
@@ -135,7 +135,7 @@ fn gradients_by_winograd() {
         tiles_of_four(&shape);
         Reference::new(shape).check(None);
     }
-    // Fewer channels and tiles than pay.
+    // Too few channels and tiles to pay off.
     let small = shape(three_by_three([3, 20], [1, 1], 1), 2, 9, 7);
     for isa in Isa::available() {
         let choice = AlgorithmChoice::new(isa);
@@ -150,7 +150,7 @@ fn gradients_by_winograd() {
     }
     let wider = shape(three_by_three([5, 20], [1, 1], 1), 2, 9, 7);
     Reference::new(wider).check(Some(Winograd(Four)));
-    // A phase of the data gradient is 3 × 3 here, and the others are not.
+    // Only one phase of the data gradient has a 3 × 3 kernel.
     let strided = shape(geometry([16, 20], [5, 5], [2, 2], [2, 2], 1), 6, 14, 16);
     for isa in Isa::available() {
         let algorithms = AlgorithmChoice::new(isa).backward_data(&strided);
@@ -161,19 +161,19 @@ fn gradients_by_winograd() {
 
 #[test]
 fn strassen_with_halves_that_differ() {
-    // Halves of an image's pixels that differ by one; a rest of channel blocks.
+    // Halves of an image's pixels that differ by one; an odd number of channel blocks.
     check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 2, 7, 7));
     check_chosen(Strassen, shape(pointwise([288, 320], [1, 1]), 1, 11, 21));
     // Several strips, and images of two pixels.
     check_chosen(Strassen, shape(pointwise([256, 256], [1, 1]), 1, 19, 20));
     check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 50, 1, 2));
-    // Pixels that are not side by side.
+    // Pixels that are not adjacent.
     check_chosen(Strassen, shape(pointwise([256, 448], [2, 2]), 2, 13, 16));
     check_chosen(Strassen, shape(pointwise([256, 576], [1, 3]), 2, 9, 14));
     // Fewer channels, on either side.
     check_chosen(Strassen, shape(pointwise([128, 512], [1, 1]), 1, 11, 13));
     check_chosen(Strassen, shape(pointwise([224, 128], [1, 1]), 2, 15, 16));
-    // Fewer channels and outputs than pay.
+    // Too few channels and outputs to pay off.
     check_forced(Strassen, shape(pointwise([32, 64], [1, 1]), 1, 3, 5));
     check_forced(Strassen, shape(pointwise([96, 128], [2, 1]), 3, 1, 2));
 }
@@ -183,18 +183,18 @@ fn strassen_is_not_for_what_it_cannot_compute() {
     for isa in Isa::available() {
         let forced = AlgorithmChoice::new(isa).forcing(Strassen);
         for shape in [
-            // Pixels that are missing.
+            // Padding.
             shape(geometry([256, 512], [1, 1], [1, 1], [1, 0], 1), 2, 6, 6),
             // Images of one pixel.
             shape(pointwise([256, 512], [1, 1]), 200, 1, 1),
-            // Halves of channels that fill no blocks.
+            // Halves of channels that are not whole channel blocks or panels.
             shape(pointwise([264, 512], [1, 1]), 1, 9, 9),
             shape(pointwise([256, 520], [1, 1]), 1, 9, 9),
             shape(geometry([256, 512], [1, 1], [1, 1], [0, 0], 2), 1, 9, 9),
         ] {
             assert_eq!(forced.forward(&shape), Direct, "{shape:?} on {isa}");
         }
-        // The gradient of every other pixel: its rows are not side by side.
+        // The gradient of every other pixel, whose rows are not adjacent.
         let strided = shape(pointwise([512, 256], [2, 2]), 2, 20, 20);
         assert_eq!(forced.backward_data(&strided), [Direct], "{isa}");
     }
@@ -222,7 +222,7 @@ fn groups_of_few_channels() {
         check_forced(Direct, shape(three, 1, 5, 6));
         check_forced(Direct, shape(strided, 1, 5, 6));
     }
-    // Groups that are no wider, but whose vectors would begin within one.
+    // Groups of two channels, where a vector would start within a group.
     let uneven = shape(geometry([12, 24], [3, 3], [1, 1], [1, 1], 6), 1, 5, 5);
     for isa in Isa::available() {
         let choice = AlgorithmChoice::new(isa);
@@ -394,8 +394,7 @@ fn forms_of_weights_are_made_when_needed_and_again_when_repacked() {
     check_forms(pointwise([288, 256], [1, 1]), 16, [Direct, Strassen]);
 }
 
-/// Compares a batch of so many images with each of them alone, which are computed by another
-/// algorithm.
+/// Compares a batch of `batch` images with single images, which are computed by another algorithm.
 fn check_forms(geometry: ConvGeometry, batch: usize, algorithms: [ConvAlgorithm; 2]) {
     let [few, many] = [1, batch].map(|batch| shape(geometry, batch, 4, 4));
     let rng = &mut ChaCha8Rng::seed_from_u64(8);

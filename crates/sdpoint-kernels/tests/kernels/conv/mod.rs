@@ -1,4 +1,4 @@
-//! Convolutions against plain sums in f64, on every instruction set and with one and two threads.
+//! Convolutions compared with naive sums in f64, on every instruction set, with one and two threads.
 
 mod algorithms;
 
@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 
 use sdpoint_kernels::*;
 
-/// A context with one thread and one with two for each instruction set.
+/// For each instruction set, a context with one thread and one with two.
 fn contexts() -> Vec<[Context; 2]> {
     contexts_forcing(None)
 }
@@ -85,7 +85,7 @@ struct Reference {
     x: Vec<f32>,
     w: Vec<f32>,
     dy: Vec<f32>,
-    /// What the gradients are added to.
+    /// The initial content that gradients are added to.
     starts: [Vec<f32>; 2],
     y: [Vec<f64>; 2],
     dx: [Vec<f64>; 2],
@@ -277,7 +277,7 @@ fn kernels_of_one_tap_in_groups_and_where_pixels_share_cache_sets() {
             check(geometry(channels, kernel, stride, [0, 0], groups), 2, 9, 41);
         }
     }
-    // The first two are copied, the second because it skips every other pixel.
+    // The first two are gathered, the second because it skips every other pixel.
     check(geometry([1024, 20], kernel, [1, 1], [0, 0], 1), 2, 3, 9);
     check(geometry([512, 20], kernel, [1, 2], [0, 0], 1), 2, 4, 9);
     check(geometry([512, 20], kernel, [1, 1], [0, 0], 1), 2, 4, 9);
@@ -289,13 +289,13 @@ fn columns_taken_for_channels() {
         for stride in [[1, 1], [2, 2], [2, 3], [3, 1]] {
             check(geometry(channels, [3, 3], stride, [1, 1], 1), 2, 8, 31);
         }
-        // Most outputs see nothing but padding, and some of a row nothing else.
+        // Most outputs read padding only, and so do whole tiles of a row.
         check(geometry(channels, [2, 5], [1, 2], [3, 9], 1), 1, 2, 3);
     }
-    // Neighbouring outputs see pixels a channel block apart, in long rows and in short ones.
+    // The pixel stride is one channel block, in long rows and in short ones.
     check(geometry([4, 48], [3, 7], [2, 4], [1, 3], 1), 2, 9, 90);
     check(geometry([4, 48], [3, 7], [2, 4], [1, 3], 1), 2, 9, 21);
-    // More of them than are summed up in one part elsewhere.
+    // More channels than one part of the reduction has.
     check(geometry([4, 40], [9, 33], [1, 1], [4, 16], 1), 1, 5, 9);
 }
 
@@ -332,7 +332,7 @@ fn groups_of_all_widths() {
         check(geometry(channels, [3, 3], [2, 2], [1, 1], groups), 2, 7, 8);
     }
     check(geometry([16; 2], [3, 5], [1, 2], [1, 2], 4), 1, 4, 45);
-    // Rows that tiles of all sizes make up.
+    // Rows with tiles of all sizes.
     for groups in [2, 4, 8, 16] {
         check(geometry([16; 2], [3, 3], [1, 1], [1, 1], groups), 1, 3, 29);
         check(geometry([16; 2], [2, 3], [2, 1], [0, 1], groups), 1, 6, 28);
@@ -375,7 +375,7 @@ fn batches_and_sizes_that_are_cut_into_many_tasks() {
 
 #[test]
 fn reductions_that_are_cut_into_parts() {
-    // More weights than one task keeps near, and fewer.
+    // More weights than fit in L2, and fewer.
     check(geometry([900, 130], [1, 1], [1, 1], [0, 0], 1), 1, 5, 6);
     check(geometry([1300, 40], [1, 1], [1, 1], [0, 0], 1), 1, 9, 14);
     check(geometry([170, 70], [3, 3], [2, 2], [1, 1], 1), 1, 9, 11);
@@ -413,13 +413,13 @@ fn gradients_do_not_depend_on_what_working_memory_held() {
 
 #[test]
 fn epilogue_and_its_second_output() {
-    // By transformed tiles, directly, and directly in parts.
+    // By Winograd's algorithm, by the direct one, and by the direct one in several parts.
     check_epilogue(geometry([20, 37], [3, 3], [1, 1], [1, 1], 1), 8);
     check_epilogue(geometry([20, 37], [3, 3], [2, 2], [1, 1], 1), 6);
     check_epilogue(geometry([3200, 37], [1, 1], [1, 1], [0, 0], 1), 3);
     check_epilogue(geometry([37, 37], [3, 3], [1, 1], [1, 1], 37), 5);
     check_epilogue(geometry([32, 32], [3, 3], [1, 1], [1, 1], 8), 15);
-    // By quarters.
+    // By Strassen's algorithm.
     check_epilogue(geometry([288, 512], [1, 1], [1, 1], [0, 0], 1), 5);
 }
 
