@@ -543,8 +543,11 @@ fn combinations_that_cannot_be_are_refused() {
         });
         assert!(error.to_string().contains(part), "{error}");
     };
-    refused(json!({ "ensemble": [] }), "of no instances");
-    refused(json!({ "ensemble": ["77@0.5"] }), "of 77@0.5, which");
+    refused(json!({ "ensemble": [] }), "has no instances");
+    refused(
+        json!({ "ensemble": ["77@0.5"] }),
+        "has the instance 77@0.5, which",
+    );
     let cascade = |threshold: f64| json!({ "cascade": { "first": "full", "second": "full", "threshold": threshold } });
     refused(cascade(-1.0), "threshold of -1");
     let error = forged_error(|document, _| {
