@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use sdpoint::core::Record;
 use sdpoint::data::{OpenOptions, Source, Split, open};
-use sdpoint::exchange::{Checkpoint, Choice, ImportError, Imported, import_chosen, recognise};
+use sdpoint::exchange::{
+    Checkpoint, ImportError, ImportOptions, Imported, import_chosen, recognise,
+};
 use sdpoint::{DataError, Instance, Model, Network, zoo};
 
 use crate::failure::{Class, Failure, Outcome};
@@ -180,7 +182,7 @@ fn imported(
     checkpoint: &Checkpoint,
     network: &Network,
 ) -> Result<Imported, Failure> {
-    let mut choice = Choice::default();
+    let mut choice = ImportOptions::default();
     let key = args.key.as_deref();
     choice.key = key.map(|key| key.trim_matches('.').to_owned());
     choice.prefix.clone_from(&args.prefix);
@@ -203,7 +205,7 @@ fn imported(
 fn unusable(
     path: &Path,
     checkpoint: &Checkpoint,
-    choice: &Choice,
+    choice: &ImportOptions,
     mut error: ImportError,
 ) -> Failure {
     let hint = match &error {

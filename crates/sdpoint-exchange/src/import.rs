@@ -43,7 +43,7 @@ pub struct Imported {
 /// Which tensors of a checkpoint to import, if several sets fit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Choice {
+pub struct ImportOptions {
     /// The path to the dictionary, keys joined by dots; empty for the top level
     /// of the file. If `None`, the dictionary that fits.
     pub key: Option<String>,
@@ -119,7 +119,7 @@ pub struct ClassifierOrigin {
 /// needs, of the right shape and type and with finite values. The error lists
 /// what the best one lacks or has in addition.
 pub fn import(checkpoint: &Checkpoint, network: &Network) -> Result<Imported, ImportError> {
-    import_chosen(checkpoint, network, &Choice::default())
+    import_chosen(checkpoint, network, &ImportOptions::default())
 }
 
 /// As [`import()`], from the part of the checkpoint given by `choice`.
@@ -129,7 +129,7 @@ pub fn import(checkpoint: &Checkpoint, network: &Network) -> Result<Imported, Im
 pub fn import_chosen(
     checkpoint: &Checkpoint,
     network: &Network,
-    choice: &Choice,
+    choice: &ImportOptions,
 ) -> Result<Imported, ImportError> {
     let layout = Layout::of(network);
     let (fit, others) = pick::best(checkpoint, &layout, choice)?;

@@ -18,8 +18,8 @@ mod state_dict;
 pub use checkpoint::{Checkpoint, CheckpointError, Fault, StoredTensor, TensorSet};
 pub use error::ExportError;
 pub use import::{
-    Choice, ClassifierOrigin, ImportError, Imported, Misfit, Misshapen, Origin, OtherSet, import,
-    import_chosen, recognise,
+    ClassifierOrigin, ImportError, ImportOptions, Imported, Misfit, Misshapen, Origin, OtherSet,
+    import, import_chosen, recognise,
 };
 pub use onnx::{ONNX_INPUT, ONNX_OUTPUT, onnx};
 pub use preprocessing::ExportedPreprocessing;

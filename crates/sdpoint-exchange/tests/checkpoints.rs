@@ -4,7 +4,7 @@ mod support;
 
 use sdpoint_core::{Conv, Instance, NetworkBuilder, zoo};
 use sdpoint_exchange::{
-    Checkpoint, CheckpointError, Choice, ImportError, Imported, import, import_chosen,
+    Checkpoint, CheckpointError, ImportError, ImportOptions, Imported, import, import_chosen,
 };
 use support::{CHECKPOINTS, fixture, tiny};
 
@@ -99,7 +99,7 @@ fn what_does_not_fit_is_listed_by_name() {
         matches!(&error, ImportError::LeftOver { names, .. } if names.contains(&"fc.bias".into())),
         "{error}"
     );
-    let mut choice = Choice::default();
+    let mut choice = ImportOptions::default();
     choice.allow_left_over = true;
     let Imported { left_over, .. } = import_chosen(&checkpoint, &less, &choice).unwrap();
     assert_eq!(left_over.len(), checkpoint.sets()[0].len() - 1);

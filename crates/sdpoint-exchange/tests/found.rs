@@ -8,7 +8,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use sdpoint_core::{Instance, zoo};
 use sdpoint_exchange::{
-    Checkpoint, Choice, ImportError, Imported, import, import_chosen, recognise,
+    Checkpoint, ImportError, ImportOptions, Imported, import, import_chosen, recognise,
 };
 use support::{fixture, tiny};
 
@@ -160,16 +160,16 @@ fn averages_come_first_unless_they_are_passed_over() {
     };
     assert!(other.key == "model" && other.fits && !other.averaged);
 
-    let mut plain = Choice::default();
+    let mut plain = ImportOptions::default();
     plain.plain = true;
     let imported = import_chosen(&checkpoint, &tiny(), &plain).unwrap();
     assert_eq!(imported.origin.key, "model");
     assert!(values(&imported).iter().all(|&value| value == 0.0));
-    let mut by_key = Choice::default();
+    let mut by_key = ImportOptions::default();
     by_key.key = Some("model".into());
     let imported = import_chosen(&checkpoint, &tiny(), &by_key).unwrap();
     assert_eq!(imported.origin.key, "model");
-    let mut none = Choice::default();
+    let mut none = ImportOptions::default();
     none.key = Some("ema".into());
     let error = import_chosen(&checkpoint, &tiny(), &none)
         .unwrap_err()
@@ -235,7 +235,7 @@ fn two_networks_in_one_dictionary_are_not_guessed_between() {
         .and(Tensors::recorded().behind("encoder_k."));
     let error = two.import().unwrap_err();
     assert!(matches!(error, ImportError::Prefixes { .. }), "{error}");
-    let mut choice = Choice::default();
+    let mut choice = ImportOptions::default();
     choice.prefix = Some("encoder_k".into());
     let imported = import_chosen(&two.checkpoint(), &tiny(), &choice).unwrap();
     is_recorded(&imported);
@@ -373,7 +373,7 @@ fn the_network_that_fits_is_named() {
         "resnext29_2x4d",
     ] {
         let checkpoint = listed(name).behind("module.").checkpoint();
-        let found = recognise(&checkpoint, &Choice::default());
+        let found = recognise(&checkpoint, &ImportOptions::default());
         assert_eq!(found.as_deref(), Some(name));
     }
     let error = import(
@@ -386,7 +386,10 @@ fn the_network_that_fits_is_named() {
         "{error}"
     );
     assert_eq!(
-        recognise(&without_classifier().checkpoint(), &Choice::default()),
+        recognise(
+            &without_classifier().checkpoint(),
+            &ImportOptions::default()
+        ),
         None
     );
 }

@@ -6,7 +6,7 @@ use super::classifier::{self, Classifier, Unclear};
 use super::error::{ImportError, Misfit, Misshapen};
 use super::layout::{Layout, Linear};
 use super::names::{Named, Names, Score, unwrapped};
-use super::{Choice, ClassifierOrigin, signs};
+use super::{ClassifierOrigin, ImportOptions, signs};
 use crate::checkpoint::{StoredTensor, TensorSet, says_averaged};
 
 /// The source of a parameter's values.
@@ -53,7 +53,7 @@ enum Problem {
 }
 
 impl<'c> Fit<'c> {
-    pub fn new(set: &'c TensorSet, layout: &Layout, choice: &Choice) -> Self {
+    pub fn new(set: &'c TensorSet, layout: &Layout, choice: &ImportOptions) -> Self {
         let names = Names::of(set);
         let shapes = layout.shapes();
         let scores = names.prefixes(&shapes);
@@ -168,7 +168,7 @@ impl<'c> Fit<'c> {
         &self,
         network: &str,
         layout: &Layout,
-        choice: &Choice,
+        choice: &ImportOptions,
     ) -> Result<(), ImportError> {
         let Some(problem) = &self.problem else {
             if self.left_over.is_empty() || choice.allow_left_over {
@@ -224,7 +224,7 @@ impl<'c> Fit<'c> {
 fn prefix(
     scores: &HashMap<&str, Score>,
     layout: &Layout,
-    choice: &Choice,
+    choice: &ImportOptions,
 ) -> (String, Vec<String>) {
     if let Some(prefix) = &choice.prefix {
         let prefix = unwrapped(prefix).into_owned();

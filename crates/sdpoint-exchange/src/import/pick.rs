@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::error::ImportError;
 use super::fit::Fit;
 use super::layout::Layout;
-use super::{Choice, OtherSet};
+use super::{ImportOptions, OtherSet};
 use crate::checkpoint::{Checkpoint, TensorSet};
 
 /// Keys under which training scripts save the weights, the most common first.
@@ -31,7 +31,7 @@ const MOST: usize = 32;
 pub(super) fn best<'c>(
     checkpoint: &'c Checkpoint,
     layout: &Layout,
-    choice: &Choice,
+    choice: &ImportOptions,
 ) -> Result<(Fit<'c>, Vec<OtherSet>), ImportError> {
     let mut sets = chosen(checkpoint, choice)?;
     sets.sort_by_key(|set| Reverse(set.len()));
@@ -62,7 +62,7 @@ pub(super) fn best<'c>(
 /// The dictionaries that the choice allows.
 fn chosen<'c>(
     checkpoint: &'c Checkpoint,
-    choice: &Choice,
+    choice: &ImportOptions,
 ) -> Result<Vec<&'c TensorSet>, ImportError> {
     let sets = checkpoint.sets();
     let key = |set: &TensorSet| match set.key() {
@@ -94,7 +94,7 @@ fn chosen<'c>(
 }
 
 /// The order of preference; the least key is selected.
-fn order(fit: &Fit<'_>, choice: &Choice) -> impl Ord + use<> {
+fn order(fit: &Fit<'_>, choice: &ImportOptions) -> impl Ord + use<> {
     let key = fit.set.key();
     let last = key.rsplit('.').next().unwrap_or(key);
     let usual = USUAL.iter().position(|&usual| usual == last);

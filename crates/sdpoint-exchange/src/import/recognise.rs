@@ -2,7 +2,7 @@
 
 use sdpoint_core::zoo;
 
-use super::Choice;
+use super::ImportOptions;
 use super::layout::Layout;
 use super::names::Names;
 use super::pick;
@@ -10,7 +10,7 @@ use crate::checkpoint::{Checkpoint, TensorSet};
 
 /// The listed network, or the member of a listed family, whose tensors are
 /// exactly those of a checkpoint.
-pub fn recognise(checkpoint: &Checkpoint, choice: &Choice) -> Option<String> {
+pub fn recognise(checkpoint: &Checkpoint, choice: &ImportOptions) -> Option<String> {
     let listed = zoo::entries()
         .into_iter()
         .map(|entry| entry.name.to_owned());
