@@ -128,8 +128,8 @@ mod tests {
     fn other_content_is_refused() {
         for (bytes, words) in [
             (&b"cat\n\ndog"[..], "line 2 is empty"),
-            (b"[\"cat\", 1]", "list of texts"),
-            (b"{0: 'cat'}", "list of texts"),
+            (b"[\"cat\", 1]", "list of strings"),
+            (b"{0: 'cat'}", "list of strings"),
             (b"{\"1\": \"cat\"}", "no name for class 0"),
             (b"\xff\xfea", "not text"),
             (b"caf\xe9", "not text"),

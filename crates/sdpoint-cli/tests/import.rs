@@ -161,7 +161,7 @@ fn absurd_preprocessing_is_refused_with_what_was_meant() {
             "squash",
         ],
     );
-    refused(&["no number"], &["--mean", "a,b,c"]);
+    refused(&["not a number"], &["--mean", "a,b,c"]);
     refused(&["nearest", "lanczos"], &["--interpolation", "cubic"]);
     refused(&["torchvision-v2"], &["--preset", "imagenet"]);
 }

@@ -199,7 +199,7 @@ fn what_cannot_be_timed_is_refused() {
     fail(2, &["--seconds"], &with(&["resnet18", "--seconds", "nan"]));
     fail(
         2,
-        &["no memory"],
+        &["does not fit into memory"],
         &with(&["preresnet8", "--input", "16384", "--batch", "65536"]),
     );
     fail(

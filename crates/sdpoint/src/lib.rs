@@ -191,8 +191,8 @@ pub mod core {
         FORMAT_VERSION, Feature, Interpolation, Layer, LayerId, MAX_SIDE, Misfit, Moments,
         NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio, RatioError,
         Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform, Weights, Window,
-        atomic, format_duration, format_macs, pareto, parse_accuracy, parse_duration, parse_macs,
-        select, select_combined, select_timed,
+        atomic, digest, format_duration, format_macs, pareto, parse_accuracy, parse_duration,
+        parse_macs, select, select_combined, select_timed,
     };
 }
 
