@@ -3,12 +3,13 @@
 import sys
 from pathlib import Path
 
-import sdpoint.torch as sp
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import Small
 from torch.nn.parallel import DistributedDataParallel
+
+import sdpoint.torch as sp
 
 
 def batches(steps, parts):

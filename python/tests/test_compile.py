@@ -1,11 +1,12 @@
 """torch.compile: one graph a stage and mode, however many instances there are."""
 
 import pytest
-import sdpoint.torch as sp
 import torch
 import torch._dynamo
 import torch._dynamo.testing
 from conftest import Small, randomised
+
+import sdpoint.torch as sp
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Several processes: DistributedDataParallel over gloo, and the training program."""
 
+import io
 import json
 import os
 import signal
@@ -9,17 +10,19 @@ import time
 from pathlib import Path
 
 import pytest
-import sdpoint.torch as sp
 import torch
 from conftest import Small
 from distributed_worker import train
+
+import sdpoint.torch as sp
+from sdpoint.torch.train.metrics import Progress, Sums, duration
 
 pytest.importorskip("torchvision")
 HERE = Path(__file__).parent
 
 
 def environment():
-    path = os.pathsep.join([str(HERE.parent / "src"), str(HERE), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
@@ -132,9 +135,14 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
     left, right = (sp.load(folder / "model.safetensors") for folder in (whole, killed))
     same(left.state_dict(), right.state_dict(), rtol=0, atol=0)
     same(left.statistics.state_dict(), right.statistics.state_dict(), rtol=0, atol=0)
-    # Going on with what is done gives the same again.
+    # Going on with what is done gives the same again, whatever a kill left of a line.
+    with open(killed / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 4, "st')
     trained("--resume", killed, "--workers", 0, processes=2)
     assert results(killed) == results(whole)
+    command = [sys.executable, "-m", "sdpoint.torch.train", "--resume", killed, "--epochs", "4"]
+    ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert ran.returncode == 1 and "began with --epochs 3" in ran.stderr
 
 
 def test_the_program_leaves_what_it_says(tmp_path):
@@ -143,8 +151,10 @@ def test_the_program_leaves_what_it_says(tmp_path):
         *ARGUMENTS[:-6], "--calibration-images", 32, "--out", folder, "--epochs", 1, "--workers", 0,
         "--accumulate", 2, "--amp", "bf16", "--channels-last", "--draw", "cost:-1",
         "--label-smoothing", 0.1, "--no-norm-decay", "--ratios", "0.6", "--checkpointing",
+        "--tensorboard",
     )  # fmt: skip
-    assert "4 instances" in output
+    assert "4 instances" in output and "calibrating 4 instances with 32 images" in output
+    assert list((folder / "tensorboard").glob("events.out.*"))
     lines, curve = results(folder)
     assert len(lines) == 1 and lines[0]["step"] == 12
     assert sum(lines[0]["drawn"].values()) == 24
@@ -162,6 +172,27 @@ def test_the_program_leaves_what_it_says(tmp_path):
     command = [sys.executable, "-m", "sdpoint.torch.train", *map(str, again), "--out", str(other)]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert ran.returncode == 1 and "--resume it, or --overwrite it" in ran.stderr
+
+
+def test_progress_is_a_line_on_a_terminal_and_one_a_minute_elsewhere():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, seconds in ((Terminal(), 2), (io.StringIO(), 61)):
+        progress = Progress(15, 30, 10, 32, stream)
+        sums = Sums()
+        sums.restore([6.0, 8.0, 12.0], {})
+        progress.step(sums)
+        assert stream.getvalue() == ""
+        progress.started -= seconds
+        progress.shown -= seconds
+        progress.step(sums)
+        shown = stream.getvalue()
+        assert "epoch 2, step 7 of 10: loss 0.5000, accuracy 66.67%" in shown
+        assert ("\r" in shown) == stream.isatty() and ("\n" in shown) != stream.isatty()
+    assert "1 images/s, 7 min left" in shown
+    assert [duration(s) for s in (42, 200, 10_000)] == ["42 s", "3 min", "2 h 46 min"]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """Every instance gives the same logits in PyTorch and in sdpoint's engine."""
 
+import copy
 import subprocess
 
 import pytest
-import sdpoint.torch as sp
 import torch
 from conftest import PROGRAMS, Small, difference, engine_logits, randomised
 from torch import nn
+
+import sdpoint.torch as sp
 
 timm = pytest.importorskip("timm")
 models = pytest.importorskip("torchvision.models")
@@ -17,6 +19,7 @@ NETWORKS = {
     "torchvision-resnet18": lambda: models.resnet18(num_classes=7),
     "torchvision-resnet50": lambda: models.resnet50(num_classes=7),
     "torchvision-resnext50": lambda: models.resnext50_32x4d(num_classes=7),
+    "torchvision-wide50": lambda: models.wide_resnet50_2(num_classes=7),
     "torchvision-regnet": lambda: models.regnet_x_400mf(num_classes=7),
     "torchvision-mobilenet": lambda: models.mobilenet_v2(num_classes=7),
     "timm-mobilenet": lambda: timm.create_model("mobilenetv2_100", num_classes=7),
@@ -35,6 +38,18 @@ def calibrated(build, side, **options):
     return net.eval()
 
 
+def rounding(net, images):
+    """How far PyTorch's single precision is from double, in the worst instance."""
+    exact = copy.deepcopy(net).double()
+    worst = 0.0
+    for instance in net.instances:
+        with torch.no_grad():
+            single = net.instance(instance)(images)
+            double = exact.instance(instance)(images.double())
+        worst = max(worst, difference(single, double))
+    return worst
+
+
 @pytest.mark.engine
 @pytest.mark.parametrize("name", NETWORKS)
 def test_logits_of_every_instance_are_the_engines(name, tmp_path):
@@ -49,7 +64,11 @@ def test_logits_of_every_instance_are_the_engines(name, tmp_path):
         with torch.no_grad():
             expected = net.instance(instance)(images)
         worst[instance] = difference(engine_logits(path, instance, images), expected)
-    assert max(worst.values()) < 1e-4, worst
+    allowed = 1e-4
+    if max(worst.values()) > allowed:
+        # The sums of wide layers are long: PyTorch's own logits are then as uncertain.
+        allowed = 3 * rounding(net, images)
+    assert max(worst.values()) < allowed, worst
     assert len(worst) == 1 + len(net.points) * len(ratios)
     # The instances differ, so that equality means something.
     with torch.no_grad():
@@ -148,6 +167,13 @@ def test_layers_of_other_kinds_are_refused_by_path(module, text):
 def test_pools_that_round_up_are_refused_by_path():
     with pytest.raises(sp.EngineError, match=r"'layer2.0.downsample.0'.*ceil_mode=True"):
         sp.wrap(timm.create_model("resnet26d"))
+
+
+def test_one_refused_layer_is_one_problem():
+    """What follows from it is not listed."""
+    with pytest.raises(sp.EngineError) as error:
+        sp.wrap(timm.create_model("res2net50_26w_4s"))
+    assert "calls split" in str(error.value) and "no feature map" not in str(error.value)
 
 
 def test_shared_layers_are_refused_by_the_engine_alone():

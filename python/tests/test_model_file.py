@@ -6,10 +6,11 @@ import struct
 from types import SimpleNamespace
 
 import pytest
-import sdpoint.torch as sp
 import torch
 from conftest import Small, randomised
 from safetensors import safe_open
+
+import sdpoint.torch as sp
 from sdpoint.torch import model_file, preprocessing
 
 PREPROCESSING = dict(size=16, mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.1))

@@ -4,13 +4,14 @@ import copy
 import io
 
 import pytest
-import sdpoint.torch as sp
 import torch
 import torch.nn.functional as F
 from conftest import Block, Small, randomised
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
+
+import sdpoint.torch as sp
 
 
 def statistics(net):
@@ -428,12 +429,15 @@ def test_saving_says_what_is_missing(tmp_path):
         "std must be above": good | {"std": (0.2, 0.0, 0.1)},
         "is none of": good | {"interpolation": "cubic"},
         "size is 0": good | {"size": 0},
+        "a number for each of the 3 colours": good | {"mean": 0.5},
     }
     for text, preprocessing in wrong.items():
         with pytest.raises(sp.ModelFileError, match=text):
             sp.save(net, path, preprocessing=preprocessing)
     with pytest.raises(sp.ModelFileError, match="names 3"):
         sp.save(net, path, preprocessing=good, classes=["a", "b", "c"])
+    with pytest.raises(sp.ModelFileError, match="is a folder"):
+        sp.save(net, tmp_path, preprocessing=good)
     with torch.no_grad():
         net.stem.weight[0] = float("nan")
     with pytest.raises(sp.ModelFileError, match=r"stem\.weight.*not finite"):
@@ -478,6 +482,44 @@ def test_a_batch_of_one_is_explained():
         net(torch.randn(3, 16, 16))
 
 
+def test_images_that_do_not_fit_are_explained():
+    net = sp.wrap(Small()).train()
+    x = torch.randn(2, 3, 16, 16)
+    cases = [
+        (x.half(), TypeError, r"float16, the weights float32.*autocast"),
+        (x.double(), TypeError, r"images\.to\(torch\.float32\)"),
+        ((x * 9).to(torch.uint8), TypeError, "uint8: convert them to float32"),
+        (x.numpy(), TypeError, "not ndarray; torch.from_numpy"),
+        (x.to("meta"), ValueError, r"on meta, the network on cpu: images\.to\('cpu'\)"),
+        (x[:, :1], ValueError, r"1 channels; the network takes 3$"),
+        (x.permute(0, 2, 3, 1), ValueError, "permute.*channels first"),
+    ]
+    for images, kind, text in cases:
+        with pytest.raises(kind, match=text):
+            net(images)
+    for instance in net.instances:
+        net.instance(instance)(torch.randn(2, 3, 11, 26))
+
+
+def test_arguments_of_other_kinds_are_explained():
+    for ratios in (0.5, "0.5"):
+        with pytest.raises(sp.InstanceError, match="give a list of numbers"):
+            sp.wrap(Small(), ratios)
+    with pytest.raises(TypeError, match=r"points=\['blocks.0'\]"):
+        sp.wrap(Small(), points="blocks.0")
+    with pytest.raises(sp.WrapError, match="points names no module"):
+        sp.wrap(Small(), points=[])
+    with pytest.raises(TypeError, match="call Small first"):
+        sp.wrap(Small)
+    net = sp.wrap(Small())
+    with pytest.raises(sp.InstanceError, match="'3' is not an instance"):
+        net.instance(3)
+    with pytest.raises(ValueError, match="images is 0"):
+        sp.calibrate(net, loader(), images=0)
+    with pytest.raises(ValueError, match="all parameters are frozen"):
+        sp.adapt(Small().requires_grad_(False), loader(), 1)
+
+
 def test_pools_of_fixed_size_are_explained():
     class Fixed(Small):
         def forward(self, x):
@@ -508,6 +550,7 @@ def test_what_cannot_be_wrapped_says_why():
         (nn.DataParallel(Small()), sp.WrapError, "wrap the network first"),
         (torch.compile(Small()), sp.WrapError, "before it is compiled"),
         (lambda x: x, TypeError, "takes an nn.Module"),
+        (Small().state_dict(), TypeError, "takes an nn.Module"),
     ]
     for module, kind, text in cases:
         with pytest.raises(kind, match=text):

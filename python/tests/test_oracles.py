@@ -6,12 +6,13 @@ The engine's own tests compare with the same files.
 import csv
 
 import pytest
-import sdpoint.torch as sp
 import torch
 import torch.nn.functional as F
 from conftest import ORACLES, difference
 from oracles import NETWORKS
 from safetensors.torch import load_file
+
+import sdpoint.torch as sp
 from sdpoint.torch.train.networks import build
 
 models = pytest.importorskip("torchvision.models")

@@ -3,13 +3,14 @@
 import copy
 
 import pytest
-import sdpoint.torch as sp
 import torch
 import torch.nn.functional as F
 from conftest import Small, randomised
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, TensorDataset
+
+import sdpoint.torch as sp
 
 
 def learnable(images=256, batch=32):

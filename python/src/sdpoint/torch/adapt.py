@@ -60,10 +60,13 @@ def adapt(
         net = wrap(net, ratios, **options)
     if isinstance(loader, Iterator) or not isinstance(loader, Sized):
         raise TypeError("the loader has to have a length and to last: give a DataLoader or a list")
+    trained = [p for p in net.parameters() if p.requires_grad]
+    if not trained:
+        raise ValueError("all parameters are frozen: requires_grad_(True) on those to be trained")
     before = _curve(net, loader, test, images)
     _report(report, "before", before)
     optimizer = torch.optim.SGD(
-        [p for p in net.parameters() if p.requires_grad],
+        trained,
         rate,
         momentum,
         weight_decay=weight_decay,

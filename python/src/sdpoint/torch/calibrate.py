@@ -37,6 +37,8 @@ def calibrate(
     By default `instances` are those of `net.instances`; any ratio may be named.
     """
     net = unwrapped(net)
+    if images < 1:
+        raise ValueError(f"images is {images}: give the number of images to calibrate with")
     _warn_of_order(loader, images)
     chosen = [net.parsed(name) for name in (instances or net.instances)]
     chosen = [instance for instance in chosen if instance.point is not None]
@@ -108,7 +110,7 @@ def _batches(loader: Iterable[Any], images: int) -> Iterator[Tensor]:
         if not isinstance(batch, Tensor) or batch.dim() != 4:
             raise TypeError(
                 "the loader has to give batches of images [N, C, H, W], or tuples whose first is "
-                f"one; it gave {type(batch).__name__}"
+                f"one; it gave {_described(batch)}"
             )
         size = max(size, len(batch))
         left = images - seen
@@ -120,6 +122,12 @@ def _batches(loader: Iterable[Any], images: int) -> Iterator[Tensor]:
         seen += len(batch)
         if seen >= images:
             return
+
+
+def _described(entry: Any) -> str:
+    if isinstance(entry, Tensor):
+        return f"a tensor {list(entry.shape)}"
+    return type(entry).__name__
 
 
 def _warn_of_order(loader: Any, images: int) -> None:

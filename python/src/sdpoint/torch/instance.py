@@ -34,7 +34,10 @@ class Instance:
         """Reads a name; raises `InstanceError` if it is none."""
         if text == FULL:
             return Instance()
-        match = re.fullmatch(r"(stem|0|[1-9][0-9]*)@([0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)", text)
+        if isinstance(text, Instance):
+            return text
+        pattern = r"(stem|0|[1-9][0-9]*)@([0-9]*\.?[0-9]+(?:[eE]-?[0-9]+)?)"
+        match = re.fullmatch(pattern, str(text))
         if match is None or not 0.0 < float(match[2]) < 1.0:
             raise InstanceError(
                 f"'{text}' is not an instance: write full, or POINT@RATIO such as 3@0.5 or "
@@ -51,6 +54,8 @@ class Instance:
 
 def checked_ratios(ratios: Iterable[float]) -> tuple[float, ...]:
     """The ratios in ascending order without repetition."""
+    if isinstance(ratios, (str, int, float)):
+        raise InstanceError(f"ratios is {ratios!r}: give a list of numbers, [{ratios}]")
     found = sorted({float(ratio) for ratio in ratios})
     wrong = [ratio for ratio in found if not 0.0 < ratio < 1.0]
     if wrong or not found:

@@ -69,6 +69,10 @@ class Refused(Exception):
     """Why a node is no layer of the engine."""
 
 
+class NoMap(Refused):
+    """A node takes something that is no feature map."""
+
+
 def lower(root: nn.Module, traced: Traced, places: Sequence[Place], name: str) -> Lowered:
     """The network's description; raises `EngineError` with every layer that is none."""
     lowering = Lowering(root, traced)
@@ -120,6 +124,7 @@ class Lowering:
         self.values: list[Value] = []
         self.layer_of: dict[fx.Node, int] = {}
         self.called: set[int] = set()
+        self.refused: set[fx.Node] = set()
 
     def run(self) -> list[tuple[str, str]]:
         """Reads all nodes; returns the paths of modules and what is wrong with them."""
@@ -128,6 +133,9 @@ class Lowering:
             try:
                 self._node(node)
             except Refused as refused:
+                self.refused.add(node)
+                if isinstance(refused, NoMap) and self._follows_refused(node):
+                    continue
                 where = node.target if node.op == "call_module" else self._owner(node)
                 problems.append((str(where), str(refused)))
                 # Go on as if it had been none, to name all of them.
@@ -136,6 +144,18 @@ class Lowering:
                     self.group[node] = self.group[source]
                     self.layer_of[node] = self.value(source).layer
         return problems
+
+    def _follows_refused(self, node: fx.Node) -> bool:
+        """Whether all that is wrong with a node is that one before it was refused."""
+        sources = [source for source in node.all_input_nodes if source not in self.group]
+        while sources:
+            source = sources.pop()
+            if source in self.refused:
+                return True
+            if source not in self.group:
+                # Such as one of a tuple's tensors: `number` passes over taking it out.
+                sources += source.all_input_nodes
+        return False
 
     def _owner(self, node: fx.Node) -> str:
         return self.traced.owners.get(node, "") or type(self.root).__name__
@@ -183,7 +203,7 @@ class Lowering:
     def value(self, node: Any) -> Value:
         """The tensor that a node stands for now."""
         if not isinstance(node, fx.Node) or node not in self.group:
-            raise Refused("takes something that is no feature map")
+            raise NoMap("takes something that is no feature map")
         return self.values[self.group[node]]
 
     def _set(self, node: fx.Node, layer: int, form: str, in_place_of: Any = None) -> None:

@@ -101,6 +101,8 @@ def write(path: Path, document: Mapping[str, Any], tensors: Mapping[str, np.ndar
         digest.update(values.tobytes())
     sealed = start_of_file.replace(BLANK.encode(), digest.hexdigest().encode(), 1)
 
+    if path.is_dir():
+        raise ModelFileError(f"'{path}' is a folder: give the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import copy
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from . import cost, lower, measure
+from . import checks, cost, lower, measure
 from .draw import Draws
 from .errors import InstanceError, WrapError
 from .instance import FULL, Instance, checked_ratios
 from .points import Point
 from .stages import Stage, plan
 from .statistics import InstanceStatistics, Norms
-from .trace import Traced
 
 
 def wrap(
@@ -48,7 +45,13 @@ def wrap(
     >>> net.instances[:3]
     ['full', 'stem@0.5', 'stem@0.75']
     """
-    _check_module(module)
+    if isinstance(module, Adjustable):
+        raise WrapError(
+            "the network is wrapped already: use it as it is, or wrap the plain module again with "
+            "other ratios or points"
+        )
+    checks.check_module(module)
+    checks.check_points(points)
     net = Adjustable(_sharing_copy(module), checked_ratios(ratios), points, Draws(draw, seed))
     if engine:
         net.lowered()
@@ -93,11 +96,12 @@ class Adjustable(nn.Module):
         self.requires_engine = True
         self.statistics = InstanceStatistics()
         self._chosen: Instance | None = None
+        self._warned = False
         self._recent: deque[tuple[int, Instance]] = deque(maxlen=256)
         self._costs: dict[tuple[int, int], dict[str, int]] = {}
         self._plan = plan(tree, names)
         self._points = [place.point for place in self._plan.places]
-        _check_norms(tree, self._plan.graph)
+        checks.check_norms(tree, self._plan.graph)
         self._norms = Norms(tree, self._plan.norms_behind(None))
         self.register_load_state_dict_post_hook(_loaded)
 
@@ -221,13 +225,13 @@ class Adjustable(nn.Module):
     @torch.compiler.disable
     def _begin(self, x: Tensor) -> tuple[Instance, Mapping[str, Mapping[str, Tensor]]]:
         """The instance of a forward, and the buffers that its norms are lent."""
-        _check_images(x)
+        checks.check_images(x)
         instance = self._choose(x)
         self.current = str(instance)
         if self.training:
             if self.statistics.own:
                 self.statistics.stale = "the network was trained after"
-            _warn_of_frozen_norms(self, instance)
+            self._warn_of_frozen_norms(instance)
             # In a recomputation the statistics have moved already.
             other = instance.point is not None or _in_backward()
             return instance, self._norms.scratch() if other else {}
@@ -263,10 +267,19 @@ class Adjustable(nn.Module):
             after = x if here and stage.pool is not None else run(self._tree, x)
             return stage.downsampled(x, after, instance.ratio) if here else after
         except (RuntimeError, ValueError) as error:
-            explained = _explained(error, self, stage, x, instance)
+            explained = checks.explained(error, self, stage, x, instance)
             if explained is error:
                 raise
             raise explained from error
+
+    def _warn_of_frozen_norms(self, instance: Instance) -> None:
+        if instance.point is None or self._warned:
+            return
+        behind = self._behind(instance)
+        frozen = [path for path in behind if not self._norms.module(path).training]
+        if frozen:
+            self._warned = True
+            checks.warn_of_frozen_norms(frozen)
 
     def _behind(self, instance: Instance) -> list[str]:
         """Paths of the norms that see another input in an instance than in `full`."""
@@ -348,20 +361,6 @@ def unwrapped(net: nn.Module) -> Adjustable:
     return net
 
 
-def _check_module(module: nn.Module) -> None:
-    if not isinstance(module, nn.Module):
-        raise TypeError(f"wrap takes an nn.Module, not {type(module).__name__}")
-    if isinstance(module, Adjustable):
-        raise WrapError("the network is wrapped already")
-    name = type(module).__name__
-    if name == "OptimizedModule":
-        raise WrapError("wrap the network before it is compiled, then call net.compile()")
-    if name in ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel"):
-        raise WrapError(f"wrap the network first, then put it into {name}")
-    if isinstance(module, torch.jit.ScriptModule):
-        raise WrapError("a scripted module cannot be read: wrap the nn.Module that it was made of")
-
-
 def _sharing_copy(module: nn.Module) -> nn.Module:
     """Another tree of modules with the same parameters and buffers."""
     memo: dict[int, Any] = {}
@@ -374,38 +373,6 @@ def _sharing_copy(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied ({error}): tensors that are results of "
             "computations must not be attributes of modules; register parameters and buffers"
         ) from error
-
-
-def _check_norms(tree: nn.Module, traced: Traced) -> None:
-    """Each batch norm is called in one place: its statistics are of one."""
-    seen: set[int] = set()
-    for node in traced.nodes:
-        if node.op == "call_function" and node.target in (
-            nn.functional.batch_norm,
-            torch.batch_norm,
-        ):
-            raise WrapError(
-                f"'{traced.owners.get(node, '')}' calls F.batch_norm: use nn.BatchNorm2d, whose "
-                "statistics can be kept for each instance"
-            )
-        if node.op != "call_module":
-            continue
-        norm = tree.get_submodule(node.target)
-        if not isinstance(norm, _BatchNorm):
-            continue
-        if id(norm) in seen:
-            raise WrapError(
-                f"the batch norm '{node.target}' is shared: it is called more than once, and "
-                "statistics belong to one place. Give each place a BatchNorm2d of its own"
-            )
-        seen.add(id(norm))
-
-
-def _check_images(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.dim() != 4:
-        shape = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        hint = "; x.unsqueeze(0) makes a batch of one image" if getattr(x, "ndim", 0) == 3 else ""
-        raise ValueError(f"images are [batch, channels, height, width]; this is {shape}{hint}")
 
 
 def _loaded(module: Adjustable, _: Any) -> None:
@@ -424,43 +391,3 @@ def _mark_sides(x: Tensor) -> None:
     dynamo = sys.modules.get("torch._dynamo")
     if dynamo is not None and x.dim() == 4:
         dynamo.maybe_mark_dynamic(x, (2, 3))
-
-
-def _warn_of_frozen_norms(net: Adjustable, instance: Instance) -> None:
-    if instance.point is None or net.__dict__.get("_warned"):
-        return
-    frozen = [path for path in net._behind(instance) if not net._norms.module(path).training]
-    if frozen:
-        net.__dict__["_warned"] = True
-        warnings.warn(
-            f"{len(frozen)} batch norms (the first is '{frozen[0]}') are in evaluation mode while "
-            "the network trains: instances train with the statistics of full, but are evaluated "
-            "with their own. To freeze a layer, set requires_grad_(False) on its parameters and "
-            "leave it in training mode; running statistics move in steps of full alone",
-            stacklevel=4,
-        )
-
-
-def _explained(
-    error: Exception, net: Adjustable, stage: Stage, x: Tensor, instance: Instance
-) -> Exception:
-    """The error of a stage, with what is known of its cause."""
-    if isinstance(error, (InstanceError, torch.cuda.OutOfMemoryError)):
-        return error
-    text = str(error)
-    if "more than 1 value per channel" in text:
-        return InstanceError(
-            f"{instance} leaves a batch norm one value a channel (a batch of {x.shape[0]}, maps of "
-            f"{x.shape[2]}x{x.shape[3]}): train with batches of two images and more; "
-            "drop_last=True in the loader drops a last one of one image"
-        )
-    stages = net._plan.stages(stage in net._plan.training)
-    before = [s.point.name for s in stages[: stages.index(stage)] if s.point]
-    if instance.point not in before or x.dim() != 4:
-        return error
-    return InstanceError(
-        f"{instance}: the layers behind its point cannot process maps of {x.shape[2]}x"
-        f"{x.shape[3]}: {text.splitlines()[0]}. A pool of fixed size before the classifier "
-        "becomes nn.AdaptiveAvgPool2d(1); points elsewhere are named by wrap(..., points=[...]); "
-        "larger images help if the maps are too small"
-    )

@@ -242,5 +242,5 @@ def _no_blocks(root: nn.Module, traced: Traced) -> str:
     middle = others[len(others) // 2]
     return (
         f"{text}. Any module behind which one tensor carries everything can be named instead: "
-        f"wrap(..., points=['{middle}', ...]); here that are {len(others)} modules"
+        f"wrap(..., points=['{middle}', ...]); this network has {len(others)} such modules"
     )

@@ -150,12 +150,17 @@ def _sides(what: str, value: Any) -> list[int]:
         for side in sides
     )
     if not fits:
-        raise ModelFileError(f"{what} is {value}; it is a side or (height, width) in pixels")
+        raise ModelFileError(f"{what} is {value!r}; it is a side or (height, width) in pixels")
     return [int(side) for side in sides]
 
 
 def _numbers(what: str, value: Any, channels: int) -> list[float]:
-    values = [float(v) for v in (value if isinstance(value, (tuple, list)) else list(value))]
+    try:
+        values = [float(v) for v in value]
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{what} is {value!r}; give a number for each of the {channels} colours"
+        ) from error
     if len(values) != channels or not all(math.isfinite(v) for v in values):
         raise ModelFileError(f"{what} is {values}; the network takes {channels} colours")
     return values

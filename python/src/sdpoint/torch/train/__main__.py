@@ -13,7 +13,7 @@ from .run import open_run
 def main(arguments: list[str] | None = None) -> int:
     """Trains, calibrates, measures; the exit code."""
     options = parse(arguments)
-    world = None
+    world = run = None
     try:
         world = join(options.device)
         run, resumed = open_run(options, world)
@@ -32,6 +32,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (WrapError, EngineError, ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
+    except KeyboardInterrupt:
+        where = "" if run is None else f": --resume {run.folder} goes on at its last checkpoint"
+        print(f"\ninterrupted{where}", file=sys.stderr, flush=True)
+        return 130
     finally:
         if world is not None:
             world.close()

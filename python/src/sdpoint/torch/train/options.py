@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from .recipe import RECIPES
 
@@ -88,5 +90,27 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-#: What a resumed run takes from its own command line.
+#: What may change when a run is resumed.
 MACHINE = ("workers", "device", "data", "tensorboard", "checkpoint_every")
+#: What is about the command line itself.
+PLACE = ("resume", "overwrite", "out")
+
+
+def resumed(
+    options: argparse.Namespace, kept: Mapping[str, Any], folder: Path
+) -> argparse.Namespace:
+    """The options of a run that goes on: those it began with, and MACHINE's from now on.
+
+    Raises `ValueError` if others are given that it did not begin with.
+    """
+    defaults = parser()
+    given = {k: v for k, v in vars(options).items() if v != defaults.get_default(k)}
+    for name, value in given.items():
+        if name in (*MACHINE, *PLACE) or value == kept.get(name):
+            continue
+        flag = "--" + name.replace("_", "-")
+        raise ValueError(
+            f"the run in '{folder}' began with {flag} {kept.get(name)} and cannot go on with "
+            f"{value}: leave {flag} out, or start another run from its model with --init"
+        )
+    return argparse.Namespace(**(vars(options) | kept | given))

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from argparse import Namespace
 from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,29 @@ RECIPES = {
     # The code of the method's authors.
     "imagenet": Recipe(115, 256, 0.1, 1e-4, milestones=(40, 75, 105)),
 }
+
+
+def recipe_of(options: Namespace, small: bool) -> Recipe:
+    """The recipe with what the command line changes."""
+    recipe = RECIPES[options.recipe or ("cifar-cosine" if small else "imagenet")]
+    if options.epochs:
+        recipe = recipe.with_epochs(options.epochs)
+    changes = {
+        name: getattr(options, name)
+        for name in ("batch", "rate", "warm_up", "weight_decay", "label_smoothing")
+        if getattr(options, name) is not None
+    }
+    return replace(recipe, decay_norms=not options.no_norm_decay, **changes)
+
+
+def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Parameters with weight decay, and those that are spared."""
+    if recipe.decay_norms:
+        return [{"params": list(net.parameters()), "weight_decay": recipe.weight_decay}]
+    spared, decayed = [], []
+    for parameter in net.parameters():
+        (spared if parameter.dim() < 2 else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]

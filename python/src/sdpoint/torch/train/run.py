@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import json
 import os
 import time
 from argparse import Namespace
-from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -27,9 +25,11 @@ from ..model_file import load, save
 from ..network import Adjustable, wrap
 from . import data
 from .distributed import World
+from .files import write_aside, write_curve
+from .metrics import Metrics, Progress, Sums
 from .networks import build
-from .options import MACHINE
-from .recipe import RECIPES, Recipe
+from .options import PLACE, resumed
+from .recipe import groups, recipe_of
 
 CHECKPOINT, OPTIONS = "checkpoint.pt", "options.json"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -104,20 +104,27 @@ class Run:
     def train(self) -> None:
         """Runs the steps that are left."""
         total = self.recipe.epochs * self.steps_per_epoch
-        metrics = Metrics(self) if self.world.first else None
+        metrics = self._metrics() if self.world.first else None
+        progress = Progress(self.step, total, self.steps_per_epoch, self.recipe.batch)
         batches = iter(self._loader(range(self.step, total)))
         self.model.train()
         started = time.perf_counter()
         while self.step < total:
             self._step(batches)
             self.step += 1
+            if self.world.first:
+                progress.step(self.sums)
             if self.step % self.steps_per_epoch == 0:
+                progress.clear()
                 self._end_of_epoch(metrics, time.perf_counter() - started)
                 started = time.perf_counter()
             elif self.step % self.options.checkpoint_every == 0:
                 self.checkpoint()
         if metrics:
             metrics.close()
+
+    def _metrics(self) -> Metrics:
+        return Metrics(self.folder, self.step, self.options.tensorboard)
 
     def _step(self, batches) -> None:
         options, parts = self.options, self.options.accumulate
@@ -205,13 +212,20 @@ class Run:
         """Calibrates and measures every instance; writes the model and the curve."""
         net = self.net if self.averaged is None else self.averaged.module
         assert isinstance(net, Adjustable)
+        images = min(self.options.calibration_images, len(self.images.train))
+        self._say(f"calibrating {len(net.instances)} instances with {images} images")
         calibrate(net, self._calibration_loader(), self.options.calibration_images)
+        self._say(f"measuring them on {len(self.images.test)} images")
         rows = self._measure(net, net.instances)
         if self.world.first:
             write_curve(self.folder / "curve.csv", rows)
             self._save(net, rows)
         self.world.wait()
         return rows
+
+    def _say(self, text: str) -> None:
+        if self.world.first:
+            print(text, flush=True)
 
     def _save(self, net: Adjustable, rows: list[Accuracy]) -> None:
         about = {
@@ -292,100 +306,6 @@ class Run:
         self.sums.restore(rows[self.world.rank], state["drawn"])
 
 
-class Sums:
-    """What an epoch's metrics are made of; on the device, to wait for nothing."""
-
-    def __init__(self) -> None:
-        self.loss: Tensor | float = 0.0
-        self.right: Tensor | float = 0.0
-        self.count = 0
-        self.drawn: Counter[str] = Counter()
-
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, instance: str) -> None:
-        """A batch and the instance that it went through."""
-        self.loss = self.loss + loss.double() * len(labels)
-        self.right = self.right + (logits.argmax(1) == labels).sum().double()
-        self.count += len(labels)
-        self.drawn[instance] += 1
-
-    def totals(self) -> list[float]:
-        """Loss, right guesses and images."""
-        return [float(self.loss), float(self.right), float(self.count)]
-
-    def restore(self, totals: list[float], drawn: dict[str, int]) -> None:
-        """Goes on from what `totals` and `drawn` were."""
-        self.loss, self.right, count = totals
-        self.count, self.drawn = int(count), Counter(drawn)
-
-
-class Metrics:
-    """`metrics.jsonl`, a line an epoch, and TensorBoard."""
-
-    def __init__(self, run: Run) -> None:
-        self.path = run.folder / "metrics.jsonl"
-        self._cut(run.step)
-        self.board = None
-        if run.options.tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ValueError("--tensorboard needs the package tensorboard") from error
-            self.board = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step)
-
-    def _cut(self, step: int) -> None:
-        """Drops lines from after the checkpoint: their epochs are run again."""
-        if self.path.exists():
-            lines = self.path.read_text().splitlines()
-            kept = [line for line in lines if line and json.loads(line)["step"] <= step]
-            self.path.write_text("".join(f"{line}\n" for line in kept))
-
-    def write(self, line: dict[str, Any]) -> None:
-        """An epoch's metrics."""
-        with open(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        test = f", test accuracy of full {line['test_accuracy']:.2%}" if "test_loss" in line else ""
-        print(
-            f"epoch {line['epoch']}: loss {line['train_loss']:.4f}, accuracy "
-            f"{line['train_accuracy']:.2%}{test}, {line['images_per_second']:.0f} images/s",
-            flush=True,
-        )
-        if self.board:
-            for name, value in line.items():
-                if isinstance(value, (int, float)):
-                    self.board.add_scalar(name, value, line["step"])
-
-    def close(self) -> None:
-        """Finishes TensorBoard's file."""
-        if self.board:
-            self.board.close()
-
-
-def recipe_of(options: Namespace, small: bool) -> Recipe:
-    """The recipe with what the command line changes."""
-    recipe = RECIPES[options.recipe or ("cifar-cosine" if small else "imagenet")]
-    if options.epochs:
-        recipe = recipe.with_epochs(options.epochs)
-    changes = {
-        name: getattr(options, name)
-        for name in ("batch", "rate", "warm_up", "weight_decay", "label_smoothing")
-        if getattr(options, name) is not None
-    }
-    return replace(recipe, decay_norms=not options.no_norm_decay, **changes)
-
-
-def groups(net: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Parameters with weight decay, and those that are spared."""
-    if recipe.decay_norms:
-        return [{"params": list(net.parameters()), "weight_decay": recipe.weight_decay}]
-    spared, decayed = [], []
-    for parameter in net.parameters():
-        (spared if parameter.dim() < 2 else decayed).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
-
-
 def load_weights(plain: nn.Module, path: str) -> None:
     """Starts from a model file; a classifier for other classes starts afresh."""
     state = load(path).state_dict()
@@ -398,33 +318,6 @@ def load_weights(plain: nn.Module, path: str) -> None:
     plain.load_state_dict(fitting, strict=False)
 
 
-def write_curve(path: Path, rows: list[Accuracy]) -> None:
-    """`curve.csv`, in the columns that `sdpoint train` writes."""
-
-    def write(aside: Path) -> None:
-        with open(aside, "w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["instance", "point", "ratio", "macs", "share", "top1", "top5", "loss"])
-            for row in rows:
-                point, _, ratio = row.instance.partition("@")
-                where = ["", ""] if row.instance == "full" else [point, ratio]
-                table.writerow(
-                    [row.instance, *where, row.macs, row.share, row.top1, row.top5, row.loss]
-                )
-
-    write_aside(path, write)
-
-
-def write_aside(path: Path, write) -> None:
-    """Writes a file under another name and renames it once it is whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(aside)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
     """A new run, or one that goes on; whether it goes on."""
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
@@ -434,9 +327,7 @@ def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
     if resuming:
         if not known.exists():
             raise ValueError(f"'{folder}' holds no run: it lacks {OPTIONS}")
-        kept = json.loads(known.read_text())
-        given = {k: v for k, v in vars(options).items() if k in MACHINE and v is not None}
-        options = Namespace(**(vars(options) | kept | given))
+        options = resumed(options, json.loads(known.read_text()), folder)
     elif known.exists() and not options.overwrite:
         raise ValueError(f"'{folder}' holds a run: --resume it, or --overwrite it")
     world.wait()
@@ -444,7 +335,7 @@ def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (CHECKPOINT, "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
-        text = {k: v for k, v in vars(options).items() if k not in ("resume", "overwrite", "out")}
+        text = {k: v for k, v in vars(options).items() if k not in PLACE}
         write_aside(known, lambda path: path.write_text(json.dumps(text, indent=1)))
     world.wait()
     run = Run(options, folder, world)
