@@ -38,6 +38,7 @@ def main() -> int:
     p.add_argument("--epochs", type=int, default=5)
     p.add_argument("--images", type=int, help="training images, as many of each class; all")
     p.add_argument("--test-images", type=int, help="test images, as many of each class; all")
+    p.add_argument("--calibration-images", type=int, default=5000)
     p.add_argument("--only", choices=KINDS, nargs="+", default=KINDS)
     p.add_argument("--out", type=Path, default=None, help="keep the runs here")
     p.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -74,6 +75,7 @@ def prepared(out: Path, options: argparse.Namespace) -> Path:
 def train(out: Path, images: Path, seed: int, options: argparse.Namespace) -> None:
     """The runs of a seed."""
     common = ["--data", f"folder:{images}", "--seed", seed, "--overwrite"]
+    common += ["--calibration-images", options.calibration_images]
     epochs = ["--epochs", options.epochs]
     torch = [sys.executable, "-m", "sdpoint.torch.train", "--arch", "preresnet20", "--workers", 2]
     engine = [PROGRAMS / "sdpoint", "train", "--network", "preresnet20"]

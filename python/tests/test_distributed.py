@@ -15,6 +15,7 @@ from conftest import Small
 from distributed_worker import train
 
 import sdpoint.torch as sp
+from sdpoint.torch.train.__main__ import main
 from sdpoint.torch.train.metrics import Progress, Sums, duration
 
 pytest.importorskip("torchvision")
@@ -26,10 +27,10 @@ def environment():
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
 
 
-def torchrun(*arguments, processes=2, **options):
+def torchrun(*arguments, processes=2, restarts=0, **options):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={processes}", *map(str, arguments),
+        f"--nproc-per-node={processes}", f"--max-restarts={restarts}", *map(str, arguments),
     ]  # fmt: skip
     return subprocess.Popen(
         command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -43,8 +44,8 @@ def finished(process):
     return output
 
 
-def kill(process):
-    """Kills torchrun and its workers at once, as a machine that fails does."""
+def descendants(process):
+    """Its id and those of all that it started, from the top down."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -55,7 +56,12 @@ def kill(process):
     found = [process.pid]
     for pid in found:
         found += parents.get(pid, [])
-    for pid in found:
+    return found
+
+
+def kill(process):
+    """Kills torchrun and its workers at once, as a machine that fails does."""
+    for pid in descendants(process):
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -116,17 +122,28 @@ def trained(*arguments, processes=1):
     return ran.stdout
 
 
-def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    trained(*ARGUMENTS, "--workers", 0, "--out", whole, processes=2)
-    process = torchrun("-m", "sdpoint.torch.train", *ARGUMENTS, "--workers", 1, "--out", killed)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of two processes that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    trained(*ARGUMENTS, "--workers", 0, "--out", folder, processes=2)
+    return folder
+
+
+def wait_for_an_epoch(folder, process):
+    """Until the run in a folder is in the middle of its second epoch, most likely."""
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         time.sleep(0.2)
-        if (killed / "metrics.jsonl").exists() or process.poll() is not None:
+        if (folder / "metrics.jsonl").exists() or process.poll() is not None:
             break
-    # In the middle of the second epoch, most likely.
     time.sleep(0.5)
+
+
+def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path):
+    killed = tmp_path / "killed"
+    process = torchrun("-m", "sdpoint.torch.train", *ARGUMENTS, "--workers", 1, "--out", killed)
+    wait_for_an_epoch(killed, process)
     kill(process)
     assert not (killed / "model.safetensors").exists()
     output = trained("--resume", killed, "--workers", 0, processes=2)
@@ -143,6 +160,41 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path):
     command = [sys.executable, "-m", "sdpoint.torch.train", "--resume", killed, "--epochs", "4"]
     ran = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert ran.returncode == 1 and "began with --epochs 3" in ran.stderr
+
+
+def test_torchrun_restarts_what_it_began(whole, tmp_path):
+    folder = tmp_path / "restarted"
+    arguments = ["-m", "sdpoint.torch.train", *ARGUMENTS, "--workers", 0, "--out", folder]
+    process = torchrun(*arguments, restarts=1)
+    wait_for_an_epoch(folder, process)
+    os.kill(descendants(process)[-1], signal.SIGKILL)
+    assert "going on at step" in finished(process)
+    assert results(folder) == results(whole)
+    # A run that was there before is not gone on with.
+    process = torchrun(*arguments, restarts=1)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0 and "--resume it, or --overwrite it" in output
+    assert "going on" not in output
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path, capsys, monkeypatch):
+    from PIL import Image
+
+    for split, count in (("train", 8), ("test", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (40, 40), (number, 9, 9)).save(folder / f"{number}.png")
+    broken = tmp_path / "photos/train/dog/3.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    monkeypatch.chdir(tmp_path)
+    for workers in ("0", "1"):
+        arguments = ["--data", f"folder:{tmp_path}/photos", "--arch", "preresnet8", "--batch", "8"]
+        arguments += ["--epochs", "1", "--device", "cpu", "--overwrite", "--workers", workers]
+        assert main(arguments) == 1
+        told = capsys.readouterr().err.strip()
+        assert told.startswith(f"error: cannot read '{broken}'") and "Traceback" not in told
 
 
 def test_the_program_leaves_what_it_says(tmp_path):
@@ -211,8 +263,6 @@ def test_progress_is_a_line_on_a_terminal_and_one_a_minute_elsewhere():
     ],
 )
 def test_wrong_options_are_explained(arguments, text, tmp_path, monkeypatch, capsys):
-    from sdpoint.torch.train.__main__ import main
-
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--device", "cpu", "--workers", "0", "--input", "32"]) == 1
     assert text in capsys.readouterr().err

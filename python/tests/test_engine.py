@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import PROGRAMS, Small, difference, engine_logits, randomised
 from torch import nn
 
@@ -136,6 +137,50 @@ def test_what_the_engine_lacks_is_named_with_its_path():
     assert len(net.points) == 9 and len(net.cost(224)) == 19
     with pytest.raises(sp.EngineError, match="features.0.2"):
         sp.save(net, "never.safetensors", preprocessing=IMAGENET)
+
+
+@pytest.mark.parametrize(
+    "pooled",
+    [
+        lambda x: F.avg_pool2d(x, x.size()[2:]),
+        lambda x: F.avg_pool2d(x, x.shape[-2:]),
+        lambda x: F.avg_pool2d(input=x, kernel_size=(x.size(2), x.shape[3])),
+        lambda x: torch.mean(x, (-2, -1), keepdim=True),
+        lambda x: F.adaptive_avg_pool2d(x, (1, 1)),
+    ],
+)
+def test_means_over_all_places_are_one_layer(pooled, tmp_path):
+    class Pooled(Small):
+        def forward(self, x):
+            x = pooled(F.relu(input=self.norm(self.blocks(self.stem(x)))))
+            return self.head(torch.flatten(input=x, start_dim=1))
+
+    net = calibrated(lambda: Pooled(classes=7), 17)
+    ops = [layer.op for layer in net.lowered().description.layers]
+    assert ops.count("global_avg_pool") == 1 and "avg_pool" not in ops
+    path = tmp_path / "model.safetensors"
+    sp.save(net, path, preprocessing=IMAGENET | {"size": 17, "resize": None})
+    images = torch.randn(2, 3, 17, 20)
+    with torch.no_grad():
+        expected = net.instance("1@0.5")(images)
+        torch.testing.assert_close(sp.load(path).eval().instance("1@0.5")(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("reduced", "text"),
+    [
+        (lambda x: F.avg_pool2d(x, x.size(2)), "window depends on the map"),
+        (lambda x: F.avg_pool2d(x, x.size()[1:3]), "window depends on the map"),
+        (lambda x: F.adaptive_avg_pool2d(x, 1).squeeze(), r"torch\.flatten\(x, 1\)"),
+    ],
+)
+def test_other_pools_before_the_classifier_are_explained(reduced, text):
+    class Pooled(Small):
+        def forward(self, x):
+            return self.head(torch.flatten(reduced(self.blocks(self.stem(x))), 1))
+
+    with pytest.raises(sp.EngineError, match=text):
+        sp.wrap(Pooled())
 
 
 def test_mobilenets_points_are_its_sums():

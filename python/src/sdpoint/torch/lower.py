@@ -1,40 +1,29 @@
-"""Reads a traced network as the layers that sdpoint's engine has.
-
-To teach it another layer: a function on `Lowering` that emits the layer, and a
-line in `MODULES`, `FUNCTIONS` or `METHODS`. What the engine does not have is in
-`KNOWN_MISSING` if it is to be named in other words than its class.
-"""
+"""Reads a traced network as the layers that sdpoint's engine has; `layers.py` knows them."""
 
 from __future__ import annotations
 
-import operator
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from .description import Description, Layer
 from .errors import EngineError
-from .points import ADDITIONS, RELUS, Place
-from .pooling import pair
+from .layers import (
+    BY_NAME,
+    FUNCTIONS,
+    KNOWN_MISSING,
+    METHODS,
+    MODULES,
+    NoMap,
+    Refused,
+    computes_as,
+    is_norm_act,
+    norm_act,
+)
+from .points import Place
 from .trace import Traced
-
-#: Layers that the engine is to get; everything else is named by its class.
-KNOWN_MISSING: dict[type, str] = {
-    nn.Hardswish: "is a hard swish, which the engine does not have yet",
-    nn.SiLU: "is a SiLU, which the engine does not have yet",
-    nn.Sigmoid: "is a sigmoid (squeeze and excitation?), which the engine does not have yet",
-    nn.GELU: "is a GELU, which the engine does not have",
-    nn.LayerNorm: "is a LayerNorm, which the engine does not have",
-    nn.GroupNorm: "is a GroupNorm, which the engine does not have",
-    nn.MultiheadAttention: "is attention, which the engine does not have",
-}
-
 
 #: What layers of functions are called, as in sdpoint's own networks.
 NAMES = {"global_avg_pool": "avgpool", "avg_pool": "avgpool", "max_pool": "maxpool"}
@@ -63,14 +52,6 @@ class Value:
 
     layer: int
     form: str
-
-
-class Refused(Exception):
-    """Why a node is no layer of the engine."""
-
-
-class NoMap(Refused):
-    """A node takes something that is no feature map."""
 
 
 def lower(root: nn.Module, traced: Traced, places: Sequence[Place], name: str) -> Lowered:
@@ -163,7 +144,7 @@ class Lowering:
     def _node(self, node: fx.Node) -> None:
         if node.op == "placeholder":
             channels = _input_channels(self.root, self.traced)
-            self._set(node, self.emit("input", "input", (), {"channels": channels}), "map")
+            self.put(node, self.emit("input", "input", (), {"channels": channels}), "map")
         elif node.op == "output":
             value = self.value(node.args[0])
             if value.form != "flat":
@@ -188,10 +169,10 @@ class Lowering:
             raise Refused(f"is a {type(module).__name__} that torch.fx cannot look into: {reason}")
         if "forward" in module.__dict__:
             raise Refused("has a forward of its own, put in place of its class's")
-        if _is_norm_act(module):
-            return self.norm_act(node, module)
+        if is_norm_act(module):
+            return norm_act(self, node, module)
         for kind, handler in MODULES:
-            if isinstance(module, kind) and _computes_as(module, kind):
+            if isinstance(module, kind) and computes_as(module, kind):
                 return handler(self, node, module)
         for kind, text in KNOWN_MISSING.items():
             if isinstance(module, kind):
@@ -206,7 +187,13 @@ class Lowering:
             raise NoMap("takes something that is no feature map")
         return self.values[self.group[node]]
 
-    def _set(self, node: fx.Node, layer: int, form: str, in_place_of: Any = None) -> None:
+    @staticmethod
+    def source(node: fx.Node) -> Any:
+        """What a node of one input takes, by position or by name."""
+        return node.args[0] if node.args else node.kwargs.get("input")
+
+    def put(self, node: fx.Node, layer: int, form: str, in_place_of: Any = None) -> None:
+        """A node stands for what a layer gives, and so does one in whose place it is written."""
         value = Value(layer, form)
         if in_place_of is not None:
             self.group[node] = self.group[in_place_of]
@@ -218,7 +205,7 @@ class Lowering:
 
     def same(self, node: fx.Node, form: str | None = None) -> None:
         """The node gives its input as it is, maybe in another form."""
-        source = node.args[0]
+        source = self.source(node)
         value = self.value(source)
         if form is None or form == value.form:
             self.group[node] = self.group[source]
@@ -241,11 +228,11 @@ class Lowering:
 
     def unary(self, node: fx.Node, op: str, form: str | None = None, numbers=None, inplace=False):
         """A layer of one input."""
-        source = node.args[0]
+        source = self.source(node)
         value = self.value(source)
         kind = NAMES.get(op, op)
         layer = self.emit(self.name(node, kind), op, (value.layer,), numbers)
-        self._set(node, layer, form or value.form, source if inplace else None)
+        self.put(node, layer, form or value.form, source if inplace else None)
 
     def once(self, node: fx.Node, module: nn.Module) -> None:
         """Modules with parameters are called once."""
@@ -258,319 +245,9 @@ class Lowering:
 
     def expect(self, node: fx.Node, *forms: str) -> None:
         """Checks the form of a node's input."""
-        if self.value(node.args[0]).form not in forms:
+        if self.value(self.source(node)).form not in forms:
             wanted = "a feature map" if "map" in forms else "a flat vector"
             raise Refused(f"takes something else than {wanted}")
-
-    # Layers
-
-    def convolution(self, node: fx.Node, module: nn.Conv2d) -> None:
-        self.once(node, module)
-        self.expect(node, "map", "cell")
-        if pair(module.dilation) != (1, 1):
-            raise Refused(f"is a convolution with dilation {module.dilation}: the engine has none")
-        if module.padding_mode != "zeros":
-            raise Refused(f"pads with '{module.padding_mode}': the engine pads with zeros")
-        numbers = {
-            "in_channels": module.in_channels,
-            "out_channels": module.out_channels,
-            "kernel": list(pair(module.kernel_size)),
-            "stride": list(pair(module.stride)),
-            "padding": _padding(module),
-            "groups": module.groups,
-            "bias": module.bias is not None,
-        }
-        self.parameters[f"{node.target}.weight"] = module.weight
-        if module.bias is not None:
-            self.parameters[f"{node.target}.bias"] = module.bias
-        form = self.value(node.args[0]).form
-        one_cell = form == "cell" and numbers["kernel"] == [1, 1] and numbers["padding"] == [0, 0]
-        self.unary(node, "conv", "cell" if one_cell else "map", numbers)
-
-    def norm(self, node: fx.Node, module: _BatchNorm) -> None:
-        self.once(node, module)
-        if module.running_mean is None or module.running_var is None:
-            raise Refused("keeps no running statistics (track_running_stats=False)")
-        channels = module.num_features
-        one = torch.ones(channels) if module.weight is None else module.weight
-        zero = torch.zeros(channels) if module.bias is None else module.bias
-        self.parameters[f"{node.target}.weight"] = one
-        self.parameters[f"{node.target}.bias"] = zero
-        self.statistics[str(node.target)] = (module.running_mean, module.running_var)
-        self.unary(node, "batch_norm", numbers={"channels": channels, "eps": module.eps})
-
-    def norm_act(self, node: fx.Node, module: Any) -> None:
-        """timm's batch norm with an activation after it."""
-        if type(module.drop) is not nn.Identity:
-            raise Refused("drops values between norm and activation")
-        self.norm(node, module)
-        if isinstance(module.act, nn.Identity):
-            return
-        op = {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module.act))
-        if op is None:
-            text = KNOWN_MISSING.get(type(module.act), f"ends in {type(module.act).__name__}")
-            raise Refused(text)
-        form = self.value(node).form
-        self._set(node, self.emit(f"{node.target}.act", op, (len(self.layers) - 1,)), form)
-
-    def linear(self, node: fx.Node, module: nn.Linear) -> None:
-        self.once(node, module)
-        self.expect(node, "flat")
-        self.parameters[f"{node.target}.weight"] = module.weight
-        if module.bias is not None:
-            self.parameters[f"{node.target}.bias"] = module.bias
-        numbers = {
-            "in_features": module.in_features,
-            "out_features": module.out_features,
-            "bias": module.bias is not None,
-        }
-        self.unary(node, "linear", numbers=numbers)
-
-    def relu_module(self, node: fx.Node, module: nn.ReLU) -> None:
-        self.unary(node, "relu", inplace=module.inplace)
-
-    def relu(self, node: fx.Node) -> None:
-        named = getattr(node.target, "__name__", node.target)
-        inplace = _argument(node, 1, "inplace", False) or str(named).endswith("_")
-        self.unary(node, "relu", inplace=bool(inplace))
-
-    def relu6_module(self, node: fx.Node, module: nn.ReLU6) -> None:
-        self.unary(node, "relu6", inplace=module.inplace)
-
-    def relu6(self, node: fx.Node) -> None:
-        self.unary(node, "relu6", inplace=bool(_argument(node, 1, "inplace", False)))
-
-    def add(self, node: fx.Node) -> None:
-        if node.kwargs.get("alpha", 1) != 1:
-            raise Refused("adds a multiple of a tensor, which the engine does not have")
-        if not all(isinstance(a, fx.Node) for a in node.args[:2]):
-            raise Refused("adds a number, which the engine does not have")
-        left, right = self.value(node.args[0]), self.value(node.args[1])
-        layer = self.emit(self.name(node, "add"), "add", (left.layer, right.layer))
-        inplace = node.target is operator.iadd or node.target == "add_"
-        self._set(node, layer, left.form, node.args[0] if inplace else None)
-
-    def concat(self, node: fx.Node) -> None:
-        if _argument(node, 1, "dim", 0) not in (1, -3):
-            raise Refused("concatenates along another dimension than channels")
-        tensors = node.args[0] if node.args else node.kwargs["tensors"]
-        values = [self.value(tensor) for tensor in tensors]
-        layer = self.emit(self.name(node, "cat"), "concat", [v.layer for v in values])
-        self._set(node, layer, values[0].form)
-
-    def pool_module(self, node: fx.Node, module: Any) -> None:
-        dilation = getattr(module, "dilation", 1)
-        self._pool(
-            node,
-            "max_pool" if isinstance(module, nn.MaxPool2d) else "avg_pool",
-            module.kernel_size,
-            module.stride,
-            module.padding,
-            module.ceil_mode,
-            dilation,
-            getattr(module, "count_include_pad", True),
-            getattr(module, "divisor_override", None),
-        )
-
-    def max_pool(self, node: fx.Node) -> None:
-        self._pool(
-            node,
-            "max_pool",
-            _argument(node, 1, "kernel_size"),
-            _argument(node, 2, "stride"),
-            _argument(node, 3, "padding", 0),
-            _argument(node, 5, "ceil_mode", False),
-            _argument(node, 4, "dilation", 1),
-        )
-
-    def avg_pool(self, node: fx.Node) -> None:
-        self._pool(
-            node,
-            "avg_pool",
-            _argument(node, 1, "kernel_size"),
-            _argument(node, 2, "stride"),
-            _argument(node, 3, "padding", 0),
-            _argument(node, 4, "ceil_mode", False),
-            1,
-            _argument(node, 5, "count_include_pad", True),
-            _argument(node, 6, "divisor_override"),
-        )
-
-    def _pool(
-        self, node, op, kernel, stride, padding, ceil, dilation=1, count_pad=True, divisor=None
-    ) -> None:
-        self.expect(node, "map", "cell")
-        if ceil:
-            raise Refused("is a pool with ceil_mode=True, which the engine does not have")
-        if pair(dilation) != (1, 1):
-            raise Refused("is a pool with dilation, which the engine does not have")
-        if divisor is not None or (not count_pad and pair(padding) != (0, 0)):
-            raise Refused("averages without its padding, where the engine counts it as zeros")
-        numbers = {
-            "kernel": list(pair(kernel)),
-            "stride": list(pair(kernel if stride is None else stride)),
-            "padding": list(pair(padding)),
-        }
-        self.unary(node, op, "map", numbers)
-
-    def adaptive_module(self, node: fx.Node, module: nn.AdaptiveAvgPool2d) -> None:
-        self._adaptive(node, module.output_size)
-
-    def adaptive(self, node: fx.Node) -> None:
-        self._adaptive(node, _argument(node, 1, "output_size"))
-
-    def _adaptive(self, node: fx.Node, size: Any) -> None:
-        if size not in (1, (1, 1), [1, 1]):
-            raise Refused(
-                f"is an adaptive average pool to {size}: the engine has the mean over all places, "
-                "nn.AdaptiveAvgPool2d(1)"
-            )
-        self.expect(node, "map", "cell")
-        self.unary(node, "global_avg_pool", "cell")
-
-    def mean(self, node: fx.Node) -> None:
-        dims = _argument(node, 1, "dim")
-        places = sorted(d % 4 for d in dims) if isinstance(dims, (tuple, list)) else None
-        if places != [2, 3]:
-            raise Refused("averages over other dimensions than height and width")
-        self.expect(node, "map", "cell")
-        form = "cell" if _argument(node, 2, "keepdim", False) else "flat"
-        self.unary(node, "global_avg_pool", form)
-
-    def flatten(self, node: fx.Node) -> None:
-        if self.value(node.args[0]).form == "map":
-            raise Refused(
-                "flattens a feature map of many cells, whose size differs between instances: put "
-                "nn.AdaptiveAvgPool2d(1) before the classifier"
-            )
-        self.same(node, "flat")
-
-    def flatten_module(self, node: fx.Node, module: nn.Flatten) -> None:
-        if (module.start_dim, module.end_dim) not in ((1, -1), (1, 3)):
-            raise Refused("flattens other dimensions than channels, height and width")
-        self.flatten(node)
-
-    def flatten_call(self, node: fx.Node) -> None:
-        if _argument(node, 1, "start_dim", 0) != 1 or _argument(node, 2, "end_dim", -1) not in (
-            -1,
-            3,
-        ):
-            raise Refused("flattens other dimensions than channels, height and width")
-        self.flatten(node)
-
-    def view(self, node: fx.Node) -> None:
-        shape = node.args[1:]
-        shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        if len(shape) != 2:
-            raise Refused("reshapes feature maps, which the engine does not have")
-        self.flatten(node)
-
-    def dropout(self, node: fx.Node) -> None:
-        if _argument(node, 2, "training", True):
-            raise Refused("drops values in evaluation mode too")
-        self.same(node)
-
-    def stochastic_depth(self, node: fx.Node) -> None:
-        if _argument(node, 3, "training", True):
-            raise Refused("skips branches in evaluation mode too")
-        self.same(node)
-
-    def nothing(self, node: fx.Node, module: nn.Module | None = None) -> None:
-        self.same(node)
-
-    def number(self, node: fx.Node) -> None:
-        """Batch sizes and the like, which views use; nothing to compute."""
-
-
-def _padding(module: nn.Conv2d) -> list[int]:
-    if module.padding == "valid":
-        return [0, 0]
-    if module.padding == "same":
-        if any(side % 2 == 0 for side in pair(module.kernel_size)):
-            raise Refused("pads one side more than the other ('same' with an even kernel)")
-        return [side // 2 for side in pair(module.kernel_size)]
-    return list(pair(module.padding))
-
-
-def _argument(node: fx.Node, place: int, name: str, default: Any = None) -> Any:
-    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
-
-
-def _input_channels(root: nn.Module, traced: Traced) -> int:
-    for node in traced.nodes:
-        if node.op == "call_module":
-            module = root.get_submodule(node.target)
-            if isinstance(module, nn.Conv2d):
-                return module.in_channels
-    return 3
-
-
-def _computes_as(module: nn.Module, kind: type) -> bool:
-    """Whether a subclass still computes what its base does."""
-    same = type(module).forward is kind.forward
-    if kind is nn.Conv2d:
-        same &= type(module)._conv_forward is nn.Conv2d._conv_forward
-    if kind is _BatchNorm:
-        same = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return same
-
-
-def _is_norm_act(module: nn.Module) -> bool:
-    """Whether it is timm's batch norm with an activation; timm need not be there."""
-    kind = getattr(sys.modules.get("timm.layers"), "BatchNormAct2d", None)
-    return kind is not None and type(module) is kind
-
-
-#: Modules by class, in order; a subclass with another `forward` is none of them.
-MODULES: list[tuple[type, Callable]] = [
-    (nn.Conv2d, Lowering.convolution),
-    (_BatchNorm, Lowering.norm),
-    (nn.Linear, Lowering.linear),
-    (nn.ReLU, Lowering.relu_module),
-    (nn.ReLU6, Lowering.relu6_module),
-    (nn.MaxPool2d, Lowering.pool_module),
-    (nn.AvgPool2d, Lowering.pool_module),
-    (nn.AdaptiveAvgPool2d, Lowering.adaptive_module),
-    (nn.Flatten, Lowering.flatten_module),
-    (nn.Identity, Lowering.nothing),
-    (nn.Dropout, Lowering.nothing),
-    (nn.Dropout2d, Lowering.nothing),
-]
-
-FUNCTIONS: dict[Any, Callable] = {
-    **dict.fromkeys(ADDITIONS, Lowering.add),
-    **dict.fromkeys(RELUS, Lowering.relu),
-    F.relu6: Lowering.relu6,
-    torch.cat: Lowering.concat,
-    torch.concat: Lowering.concat,
-    torch.flatten: Lowering.flatten_call,
-    torch.mean: Lowering.mean,
-    F.max_pool2d: Lowering.max_pool,
-    torch.max_pool2d: Lowering.max_pool,
-    F.avg_pool2d: Lowering.avg_pool,
-    F.adaptive_avg_pool2d: Lowering.adaptive,
-    F.dropout: Lowering.dropout,
-    F.dropout2d: Lowering.dropout,
-    operator.getitem: Lowering.number,
-    getattr: Lowering.number,
-}
-
-#: Functions of packages that need not be there.
-BY_NAME: dict[str, Callable] = {"stochastic_depth": Lowering.stochastic_depth}
-
-METHODS: dict[str, Callable] = {
-    "add": Lowering.add,
-    "add_": Lowering.add,
-    "relu": Lowering.relu,
-    "relu_": Lowering.relu,
-    "mean": Lowering.mean,
-    "flatten": Lowering.flatten_call,
-    "view": Lowering.view,
-    "reshape": Lowering.view,
-    "contiguous": Lowering.nothing,
-    "size": Lowering.number,
-    "dim": Lowering.number,
-}
 
 
 def _unique_names(layers: Sequence[Layer]) -> list[str]:
@@ -592,3 +269,12 @@ def _unique_names(layers: Sequence[Layer]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
+
+
+def _input_channels(root: nn.Module, traced: Traced) -> int:
+    for node in traced.nodes:
+        if node.op == "call_module":
+            module = root.get_submodule(node.target)
+            if isinstance(module, nn.Conv2d):
+                return module.in_channels
+    return 3

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{row.instance:12} {row.share:7.1%} of the MACs  {row.top1:7.2%}")
             print(f"the run is in {run.folder}")
     except (WrapError, EngineError, ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {_told(error)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         where = "" if run is None else f": --resume {run.folder} goes on at its last checkpoint"
@@ -40,6 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
         if world is not None:
             world.close()
     return 0
+
+
+def _told(error: Exception) -> str:
+    """An error's message; from a loader's process it comes with a traceback before it."""
+    text = str(error)
+    if text.startswith("Caught "):
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return text
 
 
 if __name__ == "__main__":

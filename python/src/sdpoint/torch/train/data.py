@@ -136,6 +136,17 @@ def preprocessing(images: Images) -> dict[str, Any]:
     return dict(size=images.side, mean=mean, std=std, resize=resize, train=train)
 
 
+def read(split: Any, index: int) -> tuple[Any, int]:
+    """An image in colour and its class; raises `ValueError`, which names the file."""
+    try:
+        image, label = split[index]
+        return image.convert("RGB"), label
+    except (OSError, SyntaxError) as error:
+        samples = getattr(split, "samples", None)
+        name = samples[index][0] if samples else f"image {index}"
+        raise ValueError(f"cannot read '{name}': {error}; mend it or take it away") from error
+
+
 def seed_of(*numbers: int) -> int:
     """A seed that the numbers determine."""
     digest = hashlib.sha256(struct.pack(f"<{len(numbers)}q", *numbers)).digest()
@@ -153,10 +164,10 @@ class Augmented(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
         epoch, index = key
-        image, label = self.split[index]
+        image, label = read(self.split, index)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_of(self.seed, 1, epoch, index))
-            return self.transform(image.convert("RGB")), label
+            return self.transform(image), label
 
 
 class Batches(Sampler):
@@ -202,8 +213,8 @@ class Evaluated(Dataset):
         return len(self.indices)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        image, label = self.split[self.indices[place]]
-        return self.transform(image.convert("RGB")), label
+        image, label = read(self.split, self.indices[place])
+        return self.transform(image), label
 
 
 def evaluation_loader(

@@ -48,6 +48,15 @@ class World:
             dist.destroy_process_group()
 
 
+def launcher() -> str:
+    """What started this process: torchrun's job where it has a name, else its process.
+
+    It is the same for all processes, and after they are started again.
+    """
+    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return job if job != "none" else f"process {os.getppid()}"
+
+
 def join(device: str) -> World:
     """Joins the group that torchrun describes in the environment, if there is one.
 

@@ -24,7 +24,7 @@ from ..measure import Accuracy
 from ..model_file import load, save
 from ..network import Adjustable, wrap
 from . import data
-from .distributed import World
+from .distributed import World, launcher
 from .files import write_aside, write_curve
 from .metrics import Metrics, Progress, Sums
 from .networks import build
@@ -32,6 +32,8 @@ from .options import PLACE, resumed
 from .recipe import groups, recipe_of
 
 CHECKPOINT, OPTIONS = "checkpoint.pt", "options.json"
+#: Of the options that a run leaves: what started it.
+JOB = "launcher"
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -318,16 +320,27 @@ def load_weights(plain: nn.Module, path: str) -> None:
     plain.load_state_dict(fitting, strict=False)
 
 
+def _restarted(known: Path) -> bool:
+    """Whether torchrun starts this process again after one of its own failed.
+
+    A folder that held another run before torchrun began is not taken for that.
+    """
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not known.exists():
+        return False
+    return json.loads(known.read_text()).get(JOB) == launcher()
+
+
 def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
     """A new run, or one that goes on; whether it goes on."""
-    restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     folder = Path(options.resume or options.out or f"runs/{options.arch.replace(':', '-')}")
     known = folder / OPTIONS
-    resuming = options.resume is not None or (restarted and known.exists())
+    resuming = options.resume is not None or _restarted(known)
     if resuming:
         if not known.exists():
             raise ValueError(f"'{folder}' holds no run: it lacks {OPTIONS}")
-        options = resumed(options, json.loads(known.read_text()), folder)
+        kept = json.loads(known.read_text())
+        kept.pop(JOB, None)
+        options = resumed(options, kept, folder)
     elif known.exists() and not options.overwrite:
         raise ValueError(f"'{folder}' holds a run: --resume it, or --overwrite it")
     world.wait()
@@ -336,6 +349,7 @@ def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
         for name in (CHECKPOINT, "metrics.jsonl"):
             (folder / name).unlink(missing_ok=True)
         text = {k: v for k, v in vars(options).items() if k not in PLACE}
+        text[JOB] = launcher()
         write_aside(known, lambda path: path.write_text(json.dumps(text, indent=1)))
     world.wait()
     run = Run(options, folder, world)
