@@ -93,7 +93,7 @@ def _folder(root: Path, side: int | None) -> Images:
 def _usual_side(split: Any) -> int:
     """The images' own side where they are small and alike, else 224."""
     step = max(1, len(split) // 20)
-    sizes = {split[i][0].size for i in range(0, len(split), step)}
+    sizes = {read(split, i)[0].size for i in range(0, len(split), step)}
     size = next(iter(sizes))
     return size[0] if len(sizes) == 1 and size[0] == size[1] <= SMALL else 224
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,19 @@ def launcher() -> str:
     return job if job != "none" else f"process {os.getppid()}"
 
 
+def _meet(backend: str, size: int) -> None:
+    """Makes the group of all processes."""
+    if os.environ.get("LOCAL_WORLD_SIZE") != str(size):
+        dist.init_process_group(backend)
+        return
+    # All on one machine. torchrun may keep one store for all its attempts, in which
+    # processes that it restarts find the addresses of those that failed.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, _ = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+
+
 def join(device: str) -> World:
     """Joins the group that torchrun describes in the environment, if there is one.
 
@@ -74,5 +88,5 @@ def join(device: str) -> World:
     else:
         found = torch.device(wanted)
     if size > 1:
-        dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+        _meet("nccl" if found.type == "cuda" else "gloo", size)
     return World(int(os.environ.get("RANK", "0")), size, found)

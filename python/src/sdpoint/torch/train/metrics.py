@@ -51,7 +51,7 @@ class Metrics:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise ValueError("--tensorboard needs the package tensorboard") from error
+                raise ValueError("--tensorboard needs: pip install tensorboard") from error
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def _cut(self, step: int) -> None:
