@@ -18,6 +18,7 @@ from distributed_worker import train
 import sdpoint.torch as sp
 from sdpoint.torch.train.__main__ import main
 from sdpoint.torch.train.metrics import Progress, Sums, duration
+from sdpoint.torch.train.run import _restarted
 
 pytest.importorskip("torchvision")
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
@@ -177,6 +178,29 @@ def test_torchrun_restarts_what_it_began(whole, tmp_path):
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0 and "--resume it, or --overwrite it" in output
     assert "going on" not in output
+
+
+def test_restarts_are_told_from_new_runs(tmp_path, monkeypatch):
+    known = tmp_path / "options.json"
+    variables = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    here = f"process {os.getppid()}"
+    cases = [
+        (here, "none", "1", True),
+        (here, "none", "0", False),
+        (here, None, None, False),
+        ("process 1", "none", "1", False),
+        # Another machine of the job counted the restart.
+        ("job7", "job7", "0", True),
+        ("job7", "job8", "1", False),
+    ]
+    for began, *values, restarted in cases:
+        for variable, value in zip(variables, values, strict=True):
+            monkeypatch.delenv(variable, raising=False)
+            if value is not None:
+                monkeypatch.setenv(variable, value)
+        assert not _restarted(tmp_path / "none.json")
+        known.write_text(json.dumps({"launcher": began}))
+        assert _restarted(known) == restarted, (began, values)
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path, capsys, monkeypatch):

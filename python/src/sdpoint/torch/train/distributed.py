@@ -54,8 +54,13 @@ def launcher() -> str:
 
     It is the same for all processes, and after they are started again.
     """
-    job = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    return job if job != "none" else f"process {os.getppid()}"
+    return job() or f"process {os.getppid()}"
+
+
+def job() -> str | None:
+    """The name of torchrun's job (`--rdzv-id`), if it has one."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return None if name == "none" else name
 
 
 def _meet(backend: str, size: int) -> None:

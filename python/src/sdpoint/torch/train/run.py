@@ -24,7 +24,7 @@ from ..measure import Accuracy
 from ..model_file import load, save
 from ..network import Adjustable, wrap
 from . import data
-from .distributed import World, launcher
+from .distributed import World, job, launcher
 from .files import write_aside, write_curve
 from .metrics import Metrics, Progress, Sums
 from .networks import build
@@ -323,11 +323,12 @@ def load_weights(plain: nn.Module, path: str) -> None:
 def _restarted(known: Path) -> bool:
     """Whether torchrun starts this process again after one of its own failed.
 
-    A folder that held another run before torchrun began is not taken for that.
+    A folder that held another run before torchrun began is not taken for that. Each machine
+    counts its own restarts: over several, the job's name decides.
     """
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" or not known.exists():
+    if not known.exists() or json.loads(known.read_text()).get(JOB) != launcher():
         return False
-    return json.loads(known.read_text()).get(JOB) == launcher()
+    return job() is not None or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
