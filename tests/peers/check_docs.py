@@ -28,6 +28,11 @@ PREPROCESSINGS = [
     {"evaluate": {"center_crop": {"resize": 37}}, "interpolation": "bicubic"},
     {"evaluate": {"squash_crop": {"resize": [40, 35]}}, "interpolation": "lanczos"},
     {"evaluate": {"center_crop": {"resize": 32}}, "interpolation": "box"},
+    # Crops beyond the image, at even and odd distances.
+    {"evaluate": {"center_crop": {"resize": 21}}},
+    {"size": [32, 48], "evaluate": {"center_crop": {"resize": 37}}},
+    {"size": [48, 32], "evaluate": {"center_crop": {"resize": 32}}},
+    {"size": [33, 48], "evaluate": {"squash_crop": {"resize": [26, 39]}}},
     {"evaluate": "resize", "interpolation": "nearest"},
     {"evaluate": "resize", "interpolation": "hamming"},
 ]
@@ -69,7 +74,7 @@ def check_docs():
     noise = np.random.default_rng(0).integers(0, 256, (67, 90, 3), dtype=np.uint8)
     Image.fromarray(noise).save(photo)
     for how in PREPROCESSINGS:
-        model = random_model("preresnet20", SIZE, json.dumps(NORMALISED | how))
+        model = random_model("preresnet20", how.get("size", SIZE), json.dumps(NORMALISED | how))
         sdpoint("export", model, "--instance", "3@0.5", "-o", folder / "half.onnx")
         expected = probabilities(model, photo)
         os.chdir(folder)

@@ -2,7 +2,8 @@
 //! model file stores what they set.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use sdpoint::core::{ExifOrientation, Preprocessing};
+use sdpoint::core::{CropError, EvalTransform, ExifOrientation, Preprocessing};
+use sdpoint::data::imagenet_preprocessing;
 
 /// How images are preprocessed.
 #[derive(clap::Args)]
@@ -21,6 +22,15 @@ impl PreprocessingArgs {
         if let Some(orientation) = self.exif_orientation {
             preprocessing.exif_orientation = orientation;
         }
+    }
+}
+
+/// The usual size of images before a crop that does not fit into them.
+pub fn usual_resize(error: CropError) -> usize {
+    let usual = imagenet_preprocessing().with_size([error.crop; 2]);
+    match usual.evaluate {
+        EvalTransform::CenterCrop { resize } => resize,
+        EvalTransform::Resize | EvalTransform::SquashCrop { .. } => error.crop,
     }
 }
 

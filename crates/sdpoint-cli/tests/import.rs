@@ -126,6 +126,48 @@ fn images_are_prepared_as_the_options_say() {
 }
 
 #[test]
+fn the_crop_of_an_oblong_input_fits_into_a_square_image() {
+    let preset = ["--preset", "torchvision-v1"];
+    let short_side = ["--resize-mode", "short-side"];
+    for (how, arguments, resize) in [
+        (&preset, &["--input", "32x48"][..], 55),
+        (&preset, &["--input", "48x32"], 55),
+        (&preset, &["--input", "48x32", "--resize", "48"], 48),
+        (&short_side, &["--input", "32x48"], 48),
+    ] {
+        let model = imported(&[how, arguments].concat());
+        let expected = EvalTransform::CenterCrop { resize };
+        assert_eq!(model.preprocessing.evaluate, expected, "{arguments:?}");
+        for resize in ["47", "40", "32"] {
+            let arguments = [how, &arguments[..2], &["--resize", resize]].concat();
+            refused(&["crop has 48", "meant: --resize 55"], &arguments);
+        }
+    }
+    // Of images that are squashed, each side counts.
+    let squash = ["--resize-mode", "squash", "--input", "32x48"];
+    imported(&[&squash[..], &["--resize", "32"]].concat());
+    refused(
+        &["to 47 pixels, but the crop has 48"],
+        &[&squash[..], &["--resize", "31"]].concat(),
+    );
+}
+
+/// A crop beyond the image was possible in earlier versions.
+#[test]
+fn training_does_not_start_with_a_crop_beyond_the_image() {
+    let folder = Folder::new();
+    let mut model = imported(&["--resize-mode", "short-side"]);
+    model.preprocessing.evaluate = EvalTransform::CenterCrop { resize: 20 };
+    model.save(&folder.path("old.safetensors")).unwrap();
+    let (from, out) = (folder.argument("old.safetensors"), folder.argument("run"));
+    fail(
+        2,
+        &["to 20 pixels, but the crop has 32", "meant: 37"],
+        &["train", "--init", &from, "--out", &out],
+    );
+}
+
+#[test]
 fn absurd_preprocessing_is_refused_with_what_was_meant() {
     refused(
         &[

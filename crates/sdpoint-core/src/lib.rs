@@ -28,7 +28,7 @@ pub use layer::{Conv, Layer, LayerId, Op, Window};
 pub use model::{FORMAT_VERSION, Feature, Misfit, Model, ModelError};
 pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point, Role};
 pub use preprocessing::{
-    EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,
+    CropError, EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,
 };
 pub use ratio::{Ratio, RatioError};
 pub use record::Record;

@@ -130,17 +130,29 @@ pub enum EvalTransform {
     /// Resize to the input size, without preserving the aspect ratio.
     Resize,
     /// Resize the shorter side to `resize` pixels, preserving the aspect ratio,
-    /// then crop the centre.
+    /// then crop the centre. Where the image is smaller than the crop, it is
+    /// padded with black.
     CenterCrop {
         /// The length of the shorter side before the crop, in pixels.
         resize: usize,
     },
     /// Resize to `resize` without preserving the aspect ratio, then crop the
-    /// centre.
+    /// centre, padded likewise.
     SquashCrop {
         /// The height and width before the crop, in pixels.
         resize: [usize; 2],
     },
+}
+
+/// A crop that is larger than the image that it is taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("images are resized to {resize} pixels, but the crop has {crop}")]
+pub struct CropError {
+    /// The shorter side of the resized image, in pixels; for
+    /// [`EvalTransform::SquashCrop`] the side that is too short.
+    pub resize: usize,
+    /// The side of the crop that does not fit.
+    pub crop: usize,
 }
 
 impl Preprocessing {
@@ -169,16 +181,17 @@ impl Preprocessing {
     }
 
     /// Returns the same preprocessing for another input size. The size before a
-    /// crop is scaled in proportion.
+    /// crop is scaled in proportion: to the longer side of the input, so that the
+    /// crop of an oblong input fits into a square image.
     pub fn with_size(mut self, size: [usize; 2]) -> Self {
-        let shorter = |size: [usize; 2]| size[0].min(size[1]);
+        let longer = |size: [usize; 2]| size[0].max(size[1]);
         let scale = |pixels: &mut usize, to: usize, from: usize| {
             *pixels = (*pixels as f64 * to as f64 / from as f64).round() as usize;
         };
         match &mut self.evaluate {
             EvalTransform::Resize => {}
             EvalTransform::CenterCrop { resize } => {
-                scale(resize, shorter(size), shorter(self.size));
+                scale(resize, longer(size), longer(self.size));
             }
             EvalTransform::SquashCrop { resize } => {
                 for (axis, pixels) in resize.iter_mut().enumerate() {
@@ -188,6 +201,38 @@ impl Preprocessing {
         }
         self.size = size;
         self
+    }
+
+    /// Checks that the crop of evaluation lies within every resized image.
+    ///
+    /// Files may contain a crop that does not, so this is not part of
+    /// [`check`](Self::check): what is outside of the image is black.
+    ///
+    /// # Errors
+    /// The sides that do not fit.
+    ///
+    /// ```
+    /// use sdpoint_core::{EvalTransform, Preprocessing};
+    ///
+    /// let wide = Preprocessing {
+    ///     evaluate: EvalTransform::CenterCrop { resize: 37 },
+    ///     ..Preprocessing::new([32, 48], vec![0.5; 3], vec![0.25; 3])
+    /// };
+    /// let error = wide.check_crop().unwrap_err();
+    /// assert_eq!((error.resize, error.crop), (37, 48));
+    /// ```
+    pub fn check_crop(&self) -> Result<(), CropError> {
+        let [height, width] = self.size;
+        let (resize, crop) = match self.evaluate {
+            EvalTransform::CenterCrop { resize } => (resize, height.max(width)),
+            EvalTransform::SquashCrop { resize } if resize[0] < height => (resize[0], height),
+            EvalTransform::SquashCrop { resize } => (resize[1], width),
+            EvalTransform::Resize => return Ok(()),
+        };
+        match resize < crop {
+            true => Err(CropError { resize, crop }),
+            false => Ok(()),
+        }
     }
 
     /// Validates the values for a network with `channels` input channels.
@@ -272,7 +317,10 @@ mod tests {
         };
         let smaller = large.with_size([112, 168]);
         assert_eq!(smaller.size, [112, 168]);
-        assert_eq!(smaller.evaluate, EvalTransform::CenterCrop { resize: 128 });
+        assert_eq!(smaller.evaluate, EvalTransform::CenterCrop { resize: 192 });
+        assert_eq!(smaller.check_crop(), Ok(()));
+        let back = smaller.with_size([96, 48]);
+        assert_eq!(back.evaluate, EvalTransform::CenterCrop { resize: 110 });
         assert_eq!(cifar().with_size([24, 24]).train, cifar().train);
         let squashed = Preprocessing {
             evaluate: EvalTransform::SquashCrop { resize: [36, 40] },
@@ -280,6 +328,28 @@ mod tests {
         };
         let evaluate = EvalTransform::SquashCrop { resize: [18, 80] };
         assert_eq!(squashed.with_size([16, 64]).evaluate, evaluate);
+    }
+
+    #[test]
+    fn a_crop_beyond_the_image_is_found() {
+        let of = |size, evaluate| {
+            let preprocessing = Preprocessing {
+                size,
+                evaluate,
+                ..cifar()
+            };
+            preprocessing.check_crop().err()
+        };
+        let short = |resize| EvalTransform::CenterCrop { resize };
+        let squash = |resize| EvalTransform::SquashCrop { resize };
+        let error = |resize, crop| Some(CropError { resize, crop });
+        assert_eq!(of([32, 48], short(47)), error(47, 48));
+        assert_eq!(of([48, 32], short(32)), error(32, 48));
+        assert_eq!(of([48, 32], short(48)), None);
+        assert_eq!(of([32, 48], squash([40, 47])), error(47, 48));
+        assert_eq!(of([32, 48], squash([31, 60])), error(31, 32));
+        assert_eq!(of([32, 48], squash([32, 48])), None);
+        assert_eq!(of([32, 48], EvalTransform::Resize), None);
     }
 
     #[test]

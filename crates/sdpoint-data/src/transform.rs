@@ -54,12 +54,24 @@ pub struct Preparer {
 }
 
 /// The crop of the (resized) image that becomes the network's input: its upper
-/// left corner, which may be outside of the image, and whether it is mirrored.
+/// left corner, which may be outside of the image, whether it is mirrored, and
+/// what is outside of the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct CropWindow {
     left: isize,
     top: isize,
     flip: bool,
+    border: Border,
+}
+
+/// The pixels outside of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Border {
+    /// Black: zero before normalisation, as torchvision's `CenterCrop` pads.
+    #[default]
+    Black,
+    /// The mean colour: zero after normalisation.
+    Mean,
 }
 
 impl Preparer {
@@ -138,7 +150,7 @@ impl Preparer {
         let window = CropWindow {
             left: centred(size[1], self.size[1]),
             top: centred(size[0], self.size[0]),
-            flip: false,
+            ..CropWindow::default()
         };
         self.crop(image, whole(image), size, window, input)
     }
@@ -165,6 +177,7 @@ impl Preparer {
                     left: left - padding as isize,
                     top: top - padding as isize,
                     flip: flip && rng.random(),
+                    border: Border::Mean,
                 };
                 self.crop(image, whole(image), self.size, window, input)
             }
@@ -181,8 +194,7 @@ impl Preparer {
     }
 
     /// Resizes `area` of `image` to `size` (height, width), unless it has that
-    /// size, and normalises the crop. Pixels outside of the image are black, that
-    /// is, zero before normalisation.
+    /// size, and normalises the crop.
     fn crop(
         &mut self,
         image: &Image,
@@ -194,8 +206,8 @@ impl Preparer {
         assert_eq!(input.len(), self.input_len(), "length of the input");
         let rows = visible(window.top, self.size[0], size[0]);
         let columns = visible(window.left, self.size[1], size[1]);
+        self.fill(window.border, input);
         if rows.is_empty() || columns.is_empty() {
-            input.fill(0.0);
             return Ok(());
         }
         // Where what is shown begins in the window.
@@ -213,7 +225,6 @@ impl Preparer {
                 b[usize::from(blue)],
             ];
         };
-        input.fill(0.0);
         let lines = input.chunks_exact_mut(self.size[1] * CHANNELS).skip(top);
         for (line, source) in lines.zip(shown.rows()) {
             let (line, _) = line.as_chunks_mut::<CHANNELS>();
@@ -225,6 +236,16 @@ impl Preparer {
             }
         }
         Ok(())
+    }
+
+    /// Fills an input with what is outside of the image.
+    fn fill(&self, border: Border, input: &mut [f32]) {
+        let colour = match border {
+            Border::Black => self.normalised.map(|values| values[0]),
+            Border::Mean => [0.0; CHANNELS],
+        };
+        let (pixels, _) = input.as_chunks_mut::<CHANNELS>();
+        pixels.fill(colour);
     }
 }
 

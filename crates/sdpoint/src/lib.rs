@@ -187,7 +187,7 @@ pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 /// file holds; see also the top level and [`zoo`](crate::zoo).
 pub mod core {
     pub use sdpoint_core::{
-        Cascade, Combination, CombinedRecord, Conv, Cost, EvalTransform, ExifOrientation,
+        Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform, ExifOrientation,
         FORMAT_VERSION, Feature, Interpolation, Layer, LayerId, MAX_SIDE, Misfit, Moments,
         NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio, RatioError,
         Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform, Weights, Window,

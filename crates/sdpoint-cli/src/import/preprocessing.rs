@@ -7,7 +7,7 @@ use sdpoint::data::imagenet_preprocessing;
 
 use super::presets::Preset;
 use crate::failure::{Class, Failure};
-use crate::preprocessing::PreprocessingArgs;
+use crate::preprocessing::{PreprocessingArgs, usual_resize};
 use crate::size;
 
 /// Options for the preprocessing.
@@ -149,11 +149,13 @@ impl Options {
             (Some(ResizeMode::ShortSide), None, usual @ EvalTransform::CenterCrop { .. }) => usual,
             (Some(ResizeMode::ShortSide), None, EvalTransform::SquashCrop { resize }) => {
                 EvalTransform::CenterCrop {
-                    resize: resize[0].min(resize[1]),
+                    resize: resize[0].max(resize[1]),
                 }
             }
             (Some(ResizeMode::ShortSide), None, EvalTransform::Resize) => {
-                EvalTransform::CenterCrop { resize: shorter }
+                EvalTransform::CenterCrop {
+                    resize: size[0].max(size[1]),
+                }
             }
             (_, Some(resize), _) => EvalTransform::CenterCrop { resize },
         }
@@ -221,36 +223,14 @@ fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
             ),
         });
     }
-    crop(preprocessing).map_err(|(problem, hint)| refuse(problem).hint(hint))
-}
-
-/// Refuses a crop that reaches outside of the image.
-fn crop(preprocessing: &Preprocessing) -> Result<(), (String, String)> {
-    let [height, width] = preprocessing.size;
-    let (resize, needed) = match preprocessing.evaluate {
-        EvalTransform::CenterCrop { resize } => (resize, height.min(width)),
-        EvalTransform::SquashCrop { resize } if resize[0] < height => (resize[0], height),
-        EvalTransform::SquashCrop { resize } => (resize[1], width),
-        EvalTransform::Resize => return Ok(()),
-    };
-    if resize >= needed {
-        return Ok(());
-    }
-    let usual = imagenet_preprocessing().with_size([needed; 2]);
-    let usual = match usual.evaluate {
-        EvalTransform::CenterCrop { resize } => resize,
-        _ => needed,
-    };
-    Err((
-        format!(
-            "images are resized to {resize} pixels, and the input of {needed} that is cut out \
-             of them is larger"
-        ),
-        format!(
-            "usual are --resize {usual} for an input of {needed}, or --input {resize} for the \
-             whole image"
-        ),
-    ))
+    preprocessing.check_crop().map_err(|error| {
+        let mut hint = format!("probably meant: --resize {}", usual_resize(error));
+        let [height, width] = preprocessing.size;
+        if height == width {
+            hint += &format!(", or --input {} for the whole image", error.resize);
+        }
+        refuse(error.to_string()).hint(hint)
+    })
 }
 
 /// The first of some values that is out of range.

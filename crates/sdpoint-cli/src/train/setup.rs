@@ -13,6 +13,7 @@ use super::{Args, TrainingArgs};
 use crate::data::{note_left_out, note_sizes};
 use crate::failure::{Class, Failure};
 use crate::model;
+use crate::preprocessing::usual_resize;
 use crate::output_file::Outputs;
 
 /// The inputs of a run.
@@ -71,6 +72,12 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     } else if init.is_none() && preprocessing.size.iter().all(|&side| side <= SMALL) {
         note_sizes(&train)?;
     }
+    preprocessing.check_crop().map_err(|error| {
+        Failure::new(Class::Usage, format!("the preprocessing is invalid: {error}")).hint(format!(
+            "probably meant: {}; `sdpoint import --resize` sets it",
+            usual_resize(error)
+        ))
+    })?;
     if settings.no_flip {
         without_flip(&mut preprocessing.train);
     }

@@ -366,15 +366,28 @@ fn images_are_turned_only_where_that_is_wanted() {
     assert_eq!(first(ExifOrientation::Ignore)[..2], [1, 1]);
 }
 
+/// Black before normalisation, as torchvision pads, which is not zero after it.
 #[test]
-fn a_window_larger_than_the_image_is_zero_outside() {
+fn a_window_larger_than_the_image_is_black_outside() {
     let image = marked(4, 2);
-    let crop = EvalTransform::CenterCrop { resize: 2 };
-    let mut preparer = plain([4, 4], TrainTransform::None, crop);
-    let mut input = vec![0.0; preparer.input_len()];
-    preparer.prepare(&image, &mut input).unwrap();
-    let shown = bytes(&input);
-    assert!(shown[..4].iter().chain(&shown[12..]).all(|p| *p == [0; 3]));
-    assert_eq!(shown[4], [1, 1, 255]);
-    assert_eq!(shown[11], [4, 2, 255]);
+    let (mean, std) = (vec![0.5, 0.25, 0.125], vec![0.25, 0.5, 1.0]);
+    for evaluate in [
+        EvalTransform::CenterCrop { resize: 2 },
+        EvalTransform::SquashCrop { resize: [2, 4] },
+    ] {
+        let preprocessing = Preprocessing {
+            evaluate,
+            ..Preprocessing::new([4, 4], mean.clone(), std.clone())
+        };
+        let input = prepare(&image, &preprocessing).unwrap();
+        let (shown, _) = input.as_chunks::<3>();
+        let black = [-2.0, -0.5, -0.125];
+        assert!(shown[..4].iter().chain(&shown[12..]).all(|p| *p == black));
+        let value = |pixel: [u8; 3]| {
+            let [r, g, b] = pixel.map(|byte| f32::from(byte) / 255.0);
+            [(r - 0.5) / 0.25, (g - 0.25) / 0.5, b - 0.125]
+        };
+        assert_eq!(shown[4], value([1, 1, 255]));
+        assert_eq!(shown[11], value([4, 2, 255]));
+    }
 }
