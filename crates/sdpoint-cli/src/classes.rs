@@ -1,10 +1,9 @@
 //! Class names from a file: one per line, or JSON.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
+use sdpoint::core::file::{self, FileError};
 use serde::Deserialize;
 
 use crate::failure::{Class, Failure};
@@ -38,14 +37,10 @@ pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
         );
         Failure::new(Class::Usage, message)
     };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(refuse("it is too large"));
-    }
+    let bytes = file::read(path, MAX_FILE).map_err(|error| match error {
+        FileError::TooLarge(_) => refuse("it is too large"),
+        error => unreadable(error.into()),
+    })?;
     let text = text(&bytes).ok_or_else(|| refuse("it is not UTF-8 text"))?;
     parse(&text).map_err(|problem| refuse(&problem))
 }

@@ -13,6 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use sdpoint::core::atomic::{check_writable, resolve, write_atomically};
+use sdpoint::core::file;
 use sdpoint::data::Source;
 use sdpoint::train::folder;
 
@@ -120,9 +121,25 @@ impl Outputs {
     pub fn file_in(&mut self, folder: &Path, name: &str, kind: Kind) -> Result<Output, Failure> {
         let path = folder.join(name);
         match folder.is_dir() {
-            true => self.file("-o", &path, kind),
+            true => self.derived("-o", &path, kind),
             false => Ok(Output { path }),
         }
+    }
+
+    /// As [`Outputs::file`], for a file that the user did not name: writing to a
+    /// pipe of that name would wait for a reader that nobody has in mind.
+    ///
+    /// # Errors
+    /// As [`Outputs::file`], or if it is a pipe or a device.
+    pub fn derived(&mut self, option: &str, path: &Path, kind: Kind) -> Result<Output, Failure> {
+        if path.exists() && !path.is_dir() {
+            file::open(path).map_err(|error| {
+                let error = std::io::Error::from(error);
+                let message = format!("cannot write '{}': {error}", path.display());
+                Failure::io(message, error.kind()).hint("move it away")
+            })?;
+        }
+        self.file(option, path, kind)
     }
 
     /// Prepares a folder for several files. It is created with the first file.
@@ -224,6 +241,13 @@ impl Outputs {
                 format!("'{}' belongs to a run in progress", path.display()),
             )
             .hint("wait until it ends, or give another file"));
+        }
+        if folder::is_lock(&target) {
+            return Err(Failure::new(
+                Class::Usage,
+                format!("'{}' belongs to the run in its folder", path.display()),
+            )
+            .hint("give another file"));
         }
         if target.exists() {
             self.refuse_other_kind(&target, kind).map_err(|failure| {

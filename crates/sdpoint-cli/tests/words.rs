@@ -181,7 +181,7 @@ fn a_file_that_is_no_model_is_named_with_the_way_out() {
             .arg(desk.path("pipe"))
             .status();
         assert!(made.unwrap().success());
-        refused(&desk.path("pipe"), 4, &["not a regular file"]);
+        refused(&desk.path("pipe"), 4, &["is a named pipe, not a file"]);
     }
     for (name, words) in [
         ("full.onnx", "ONNX"),

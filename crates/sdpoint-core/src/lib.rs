@@ -9,6 +9,7 @@ pub mod atomic;
 mod combination;
 mod cost;
 pub mod digest;
+pub mod file;
 mod instance;
 mod layer;
 mod model;

@@ -13,10 +13,11 @@ mod store;
 use std::fs;
 use std::path::Path;
 
+use sdpoint_core::file::FileError;
+
 use crate::archive::refuse_archive;
 use crate::contents::{Contents, Images};
 use crate::error::{DataError, ImageError};
-use crate::file::FileError;
 use crate::image::Image;
 use crate::left_out::LeftOut;
 use crate::split::Split;

@@ -4,7 +4,7 @@
 //! is unpacked only if its checksum is the published one, and only the members
 //! that belong to the data set.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,9 +14,11 @@ use md5::{Digest, Md5};
 use ureq::http::{StatusCode, header};
 
 use sdpoint_core::digest::hex;
+use sdpoint_core::file::{open, open_with};
 
 use crate::cifar::{CifarKind, Form};
 use crate::error::DataError;
+use crate::file::open_file;
 
 /// The address of the official archives.
 pub const OFFICIAL_ADDRESS: &str = "https://www.cs.toronto.edu/~kriz";
@@ -143,7 +145,7 @@ impl Archive {
             problem,
         };
         let unsound = |e: io::Error| malformed(format!("not a sound tar archive: {e}"));
-        let file = File::open(part).map_err(DataError::io(part))?;
+        let (file, _) = open_file(part)?;
         let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
         for entry in archive.entries().map_err(unsound)? {
             let mut entry = entry.map_err(unsound)?;
@@ -195,10 +197,10 @@ fn write_new(path: &Path, content: &mut impl Read) -> Result<(), DataError> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".part");
     let aside = PathBuf::from(aside);
-    let written = File::create(&aside).and_then(|mut file| {
-        io::copy(content, &mut file)?;
-        file.sync_all()
-    });
+    let mut options = File::options();
+    let options = options.write(true).create(true).truncate(true);
+    let mut file = open_with(&aside, options).map_err(DataError::file(&aside))?;
+    let written = io::copy(content, &mut file).and_then(|_| file.sync_all());
     written.map_err(DataError::io(&aside))?;
     if !path.exists() {
         return fs::rename(&aside, path).map_err(DataError::io(path));
@@ -222,11 +224,9 @@ fn download(
         .timeout_per_read(Some(Duration::from_secs(60)))
         .build()
         .new_agent();
-    let mut file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(part)
-        .map_err(DataError::io(part))?;
+    let mut options = File::options();
+    let options = options.create(true).append(true);
+    let mut file = open_with(part, options).map_err(DataError::file(part))?;
     let mut attempt = 1;
     loop {
         match transfer(&agent, url, &mut file, progress) {
@@ -331,7 +331,7 @@ fn transfer(
 /// A file's MD5 checksum in hexadecimal. It detects transmission errors only:
 /// MD5 does not protect against forgery, but it is what is published.
 fn checksum(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    let (mut file, _) = open(path)?;
     let mut digest = Md5::new();
     let mut chunk = vec![0; CHUNK];
     loop {

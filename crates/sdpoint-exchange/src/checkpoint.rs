@@ -17,10 +17,11 @@ mod storage;
 mod torch;
 mod zip;
 
-use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use sdpoint_core::file;
 
 use element::Element;
 use set::Content;
@@ -126,16 +127,9 @@ impl Checkpoint {
     /// If the file cannot be read, is of no known format, or is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        let read = |path: &Path| {
-            // Reading a pipe would block, and a device may have no end.
-            if !fs::metadata(path)?.is_file() {
-                return Err(io::Error::other("it is not a regular file"));
-            }
-            fs::read(path)
-        };
-        let file = read(path).map_err(|source| CheckpointError::Read {
+        let file = file::read(path, u64::MAX).map_err(|error| CheckpointError::Read {
             path: path.to_owned(),
-            source,
+            source: error.into(),
         })?;
         Self::parse(file).map_err(|fault| CheckpointError::Unusable {
             path: path.to_owned(),

@@ -6,13 +6,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, SafeTensors, View};
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::digest::hex;
+use sdpoint_core::file::{self, FileError};
 use sdpoint_core::{Network, Parameter, Weights};
 use sdpoint_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
@@ -131,14 +131,14 @@ impl Checkpoint {
     /// of the program.
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(CHECKPOINT);
-        match fs::read(&path) {
+        match file::read(&path, u64::MAX) {
             Ok(bytes) => {
                 Self::parse(&bytes).map_err(|problem| TrainError::Checkpoint { path, problem })
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(FileError::Io(error)) if error.kind() == ErrorKind::NotFound => {
                 Err(TrainError::NoRun(folder.to_owned()))
             }
-            Err(error) => Err(TrainError::io("read", &path)(error)),
+            Err(error) => Err(TrainError::io("read", &path)(error.into())),
         }
     }
 
@@ -315,6 +315,8 @@ fn read_weights(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform, zoo};
     use sdpoint_data::{OpenOptions, Source, open_pair};
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sdpoint_core::{Instance, ModelError, ShapeError};
-use sdpoint_data::DataError;
+use sdpoint_data::{DataError, Source};
 use sdpoint_engine::EngineError;
 
 use crate::recipe::RecipeError;
@@ -30,13 +30,21 @@ pub enum TrainError {
     Engine(#[from] EngineError),
     /// The folder for a new run already holds one.
     #[error(
-        "'{folder}' already holds a run ({found}): resume it, choose another folder, or allow overwriting it",
+        "'{}' already holds a run: resume it, choose another folder, or allow overwriting it",
+        .0.display()
+    )]
+    RunExists(PathBuf),
+    /// The folder for a new run has a file that it would replace, but no run
+    /// that could be resumed.
+    #[error(
+        "'{folder}' has a file {found}, which the run would replace: move it away, choose another \
+         folder, or allow overwriting it",
         folder = folder.display()
     )]
-    RunExists {
+    FileExists {
         /// The folder.
         folder: PathBuf,
-        /// A file of that run.
+        /// The name of the file.
         found: String,
     },
     /// The folder of a run to resume holds none.
@@ -59,6 +67,17 @@ pub enum TrainError {
     /// The data has changed since the run began.
     #[error("the run cannot be resumed with this data: {0}")]
     DataChanged(String),
+    /// The run read its images from another kind of source.
+    #[error(
+        "the run cannot be resumed with this data: it began with {then}, and the images of {now} \
+         come in another order, so that the result would not be that of an uninterrupted run"
+    )]
+    OtherSource {
+        /// The source of the run.
+        then: Box<Source>,
+        /// The source that was given.
+        now: Box<Source>,
+    },
     /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),

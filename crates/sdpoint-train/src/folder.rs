@@ -3,6 +3,8 @@
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
+use sdpoint_core::file;
+
 use crate::error::TrainError;
 
 /// The state that the run can be resumed from; see
@@ -34,6 +36,13 @@ pub fn is_run_file(name: &str) -> bool {
         || number.is_some_and(|number| number.parse().is_ok_and(|n| name == exit(n)))
 }
 
+/// Whether a file is the lock of a run's folder, which any later run in it
+/// locks again.
+pub fn is_lock(path: &Path) -> bool {
+    let beside = |name| path.with_file_name(name).is_file();
+    path.file_name() == Some(LOCK.as_ref()) && [CHECKPOINT, METRICS, MODEL].into_iter().any(beside)
+}
+
 /// Whether a file belongs to a run in progress: it has the name of a run's
 /// file, and its folder is locked.
 pub fn is_in_use(path: &Path) -> bool {
@@ -45,8 +54,8 @@ pub fn is_in_use(path: &Path) -> bool {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
-    let lock = File::open(folder.join(LOCK));
-    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    let lock = file::open(&folder.join(LOCK));
+    lock.is_ok_and(|(file, _)| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Creates the folder if necessary, and locks it until the result is dropped.
@@ -56,9 +65,8 @@ pub(crate) fn lock(folder: &Path) -> Result<File, TrainError> {
     // Not truncated: a user's file of that name keeps its content.
     let mut options = File::options();
     let options = options.write(true).create(true).truncate(false);
-    let file = options
-        .open(&path)
-        .map_err(TrainError::io("create", &path))?;
+    let file = file::open_with(&path, options)
+        .map_err(|error| TrainError::io("open", &path)(error.into()))?;
     match file.try_lock() {
         Err(TryLockError::WouldBlock) => Err(TrainError::Busy(folder.to_owned())),
         // Some network file systems have no locks; train without one.
@@ -78,9 +86,13 @@ pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
     for file in there.chain(exits) {
         let path = folder.join(&file);
         if !overwrite {
-            return Err(TrainError::RunExists {
-                folder: folder.to_owned(),
-                found: file,
+            let folder = folder.to_owned();
+            return Err(match file.as_str() {
+                CHECKPOINT => TrainError::RunExists(folder),
+                _ => TrainError::FileExists {
+                    folder,
+                    found: file,
+                },
             });
         }
         fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
@@ -117,7 +129,13 @@ mod tests {
         clear(folder.path(), false).unwrap();
         fs::write(path(MODEL), "old").unwrap();
         let error = clear(folder.path(), false).unwrap_err().to_string();
-        assert!(error.contains(MODEL) && error.contains("resume"), "{error}");
+        assert!(
+            error.contains(MODEL) && !error.contains("resume"),
+            "{error}"
+        );
+        fs::write(path(CHECKPOINT), "old").unwrap();
+        let error = clear(folder.path(), false).unwrap_err().to_string();
+        assert!(error.contains("holds a run: resume it"), "{error}");
         assert!(path(MODEL).exists());
         clear(folder.path(), true).unwrap();
         assert!(!path(MODEL).exists() && path("notes.txt").exists());

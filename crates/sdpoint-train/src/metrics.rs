@@ -1,12 +1,13 @@
 //! `metrics.jsonl`: one line of JSON per epoch.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use sdpoint_core::Instance;
 use sdpoint_core::atomic::write_atomically;
+use sdpoint_core::file::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -65,10 +66,10 @@ impl MetricsLog {
     /// Opens the file for appending. Removes lines of steps after `step` and
     /// incomplete lines that a crash left: the run writes them again.
     pub(crate) fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
-        let bytes = match fs::read(path) {
+        let bytes = match file::read(path, u64::MAX) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(TrainError::io("read", path)(error)),
+            Err(FileError::Io(error)) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(TrainError::io("read", path)(error.into())),
         };
         // After a crash, the last line may hold any bytes.
         let text = String::from_utf8_lossy(&bytes);
@@ -82,11 +83,9 @@ impl MetricsLog {
         if kept != text {
             write_atomically(path, |out| out.write_all(kept.as_bytes()))?;
         }
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(TrainError::io("open", path))?;
+        let mut options = File::options();
+        let file = file::open_with(path, options.create(true).append(true))
+            .map_err(|error| TrainError::io("open", path)(error.into()))?;
         Ok(Self {
             path: path.to_owned(),
             file,
@@ -106,6 +105,8 @@ impl MetricsLog {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn metrics(epoch: usize) -> EpochMetrics {

@@ -3,11 +3,10 @@
 //! Names and shapes of tensors do not determine what a network computes. This
 //! file does, so networks that sdpoint cannot compute are refused.
 
-use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sdpoint::core::{EvalTransform, Interpolation, Preprocessing};
+use sdpoint::core::{EvalTransform, Interpolation, Preprocessing, file};
 use sdpoint::data::imagenet_preprocessing;
 use serde_json::{Map, Value};
 
@@ -87,8 +86,8 @@ impl Config {
     /// Reads a configuration; `None` if the file is something else.
     pub fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let mut text = String::new();
-        let read =
-            fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text));
+        let file = file::open(path).map_err(std::io::Error::from);
+        let read = file.and_then(|(file, _)| file.take(MAX_BYTES).read_to_string(&mut text));
         let Ok(Value::Object(mut all)) =
             read.map(|_| serde_json::from_str(&text).unwrap_or_default())
         else {

@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use sdpoint::core::file;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -63,14 +63,9 @@ impl Kind {
     /// # Errors
     /// If it cannot be read, or is not a regular file: a pipe would block.
     pub fn of(path: &Path) -> io::Result<Self> {
-        if !fs::metadata(path)?.is_file() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "it is not a regular file",
-            ));
-        }
         let mut start = Vec::new();
-        File::open(path)?.take(START).read_to_end(&mut start)?;
+        let (file, _) = file::open(path)?;
+        file.take(START).read_to_end(&mut start)?;
         Ok(match safetensors_header(&start) {
             Some(length) => safetensors(path, length).unwrap_or(Self::Other),
             None => of_start(&start),
@@ -159,7 +154,7 @@ fn safetensors(path: &Path, header: u64) -> Option<Kind> {
         #[serde(rename = "__metadata__", default)]
         metadata: HashMap<String, IgnoredAny>,
     }
-    let mut file = File::open(path).ok()?;
+    let (mut file, _) = file::open(path).ok()?;
     file.read_exact(&mut [0; 8]).ok()?;
     let header: Header = serde_json::from_reader(BufReader::new(file.take(header))).ok()?;
     let has = |key: &str| header.metadata.contains_key(key);
@@ -245,6 +240,8 @@ fn of_text(text: &str) -> Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn kind(content: &[u8]) -> Kind {

@@ -27,11 +27,9 @@ struct Row {
 
 pub fn run(args: &Args, path: &Path, machine: &MachineArgs) -> Outcome {
     let file = model::file(path);
-    Outputs::new(&args.replacing).reads(&file).file(
-        "--save",
-        &Profile::path(&file),
-        Kind::Profile,
-    )?;
+    let profile = Profile::path(&file);
+    let mut outputs = Outputs::new(&args.replacing).reads(&file);
+    outputs.derived("--save", &profile, Kind::Profile)?;
     let engine = Engine::new(machine.context()?, model::load(&file)?)?;
     let instances = engine.records().len();
     note(&format!(

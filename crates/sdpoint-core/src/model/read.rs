@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -15,6 +14,7 @@ use super::document::{BLANK_DIGEST, Document, Envelope, KEY, MAX_HEADER, digest_
 use super::layout::{self, Slot};
 use super::{FORMAT_VERSION, Feature, Misfit, Model, ModelError, check, feature};
 use crate::digest::hex;
+use crate::file::{self, FileError};
 use crate::instance::Instance;
 
 /// A header of a safetensors file, in the order of its text.
@@ -35,16 +35,14 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
         path: path.to_owned(),
         source,
     };
-    // Reading a pipe would block, and a device may have no end.
-    let about = fs::metadata(path).map_err(unreadable)?;
-    if !about.is_file() {
-        return Err(ModelError::NotSafetensors {
+    let (file, len) = file::open(path).map_err(|error| match error {
+        FileError::Io(error) => unreadable(error),
+        error => ModelError::NotSafetensors {
             path: path.to_owned(),
-            problem: "it is not a regular file".into(),
-        });
-    }
-    let file = File::open(path).map_err(unreadable)?;
-    read(path, about.len(), BufReader::new(file))
+            problem: format!("it {error}"),
+        },
+    })?;
+    read(path, len, BufReader::new(file))
 }
 
 /// Reads a model from a file of `size` bytes.

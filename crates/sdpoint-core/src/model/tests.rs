@@ -226,7 +226,7 @@ fn what_is_no_model_is_told_apart() {
     assert!(error.contains("/no/such/model"), "{error}");
     let folder = tempfile::tempdir().unwrap();
     let error = Model::load(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("not a regular file"), "{error}");
+    assert!(error.contains("is a folder, not a file"), "{error}");
     for bytes in [
         &b"\xff\xd8\xff\xe0\0\x10JFIF\0 and so on"[..],
         b"PK\x03\x04\0\0\0\0 a zip file",

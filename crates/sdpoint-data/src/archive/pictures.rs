@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use sdpoint_core::file::FileError;
+
 use super::members::Content;
 use super::samples;
 use crate::contents::{Contents, Images};
 use crate::decode::decode;
 use crate::error::{DataError, ImageError};
-use crate::file::{FileError, MAX_FILE, read_at};
+use crate::file::{MAX_FILE, read_at};
 use crate::image::Image;
 use crate::names::text_of;
 use crate::tree::ClassTree;

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sdpoint_core::file::{FileError, read};
+
 use super::{CifarKind, Form};
 use crate::archive::read_files;
 use crate::error::DataError;
-use crate::file::{FileError, open_file, read_at, read_file_up_to};
+use crate::file::{open_file, read_at};
 use crate::split::Split;
 
 /// The most bytes that an archive may unpack to: the official ones have 184
@@ -78,7 +80,7 @@ impl Stored {
     pub fn read(&self, limit: u64) -> Result<Arc<[u8]>, DataError> {
         match &self.bytes {
             Some(bytes) => Ok(Arc::clone(bytes)),
-            None => match read_file_up_to(&self.path, limit) {
+            None => match read(&self.path, limit) {
                 Ok(bytes) => Ok(bytes.into()),
                 Err(error) => Err(DataError::file(&self.path)(error)),
             },

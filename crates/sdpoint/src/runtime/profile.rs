@@ -5,11 +5,11 @@
 //! first two.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sdpoint_core::atomic::write_atomically;
+use sdpoint_core::file::{self, FileError};
 use sdpoint_core::{Instance, Network, PointId, Record};
 use serde::{Deserialize, Serialize};
 
@@ -156,21 +156,17 @@ impl Profile {
             path: path.clone(),
             source,
         };
-        match fs::metadata(&path) {
-            // Reading a pipe would block, and a device may be endless.
-            Ok(about) if !about.is_file() => {
-                let problem = "it is not a regular file".into();
+        let bytes = match file::read(&path, MAX_BYTES) {
+            Ok(bytes) => bytes,
+            Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(FileError::Io(error)) => return Err(unreadable(error)),
+            Err(error) => {
+                let problem = format!("it {error}");
                 return Err(ProfileError::Malformed { path, problem });
             }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(error)),
-        }
-        let file = File::open(&path).map_err(unreadable)?;
-        let mut bytes = Vec::new();
-        file.take(MAX_BYTES)
-            .read_to_end(&mut bytes)
-            .map_err(unreadable)?;
+        };
         Self::parse(&bytes)
             .map(Some)
             .map_err(|problem| ProfileError::Malformed { path, problem })

@@ -643,7 +643,7 @@ fn a_profile_is_kept_beside_the_model() {
     std::fs::remove_file(&kept).unwrap();
     std::fs::create_dir(&kept).unwrap();
     let source = load().time_source().to_string();
-    assert!(source.contains("not a regular file"), "{source}");
+    assert!(source.contains("is a folder, not a file"), "{source}");
     std::fs::remove_dir(&kept).unwrap();
     std::fs::write(&kept, "nothing").unwrap();
     // An unusable profile is replaced.
