@@ -8,6 +8,7 @@
 //! order, so its images are kept in compressed form.
 
 mod format;
+mod gunzip;
 mod layout;
 mod links;
 mod members;
@@ -19,10 +20,12 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sdpoint_core::file::FileError;
+
 use crate::contents::Contents;
 use crate::error::DataError;
 use crate::expand::expand;
-use crate::file::{FileError, read_at};
+use crate::file::read_at;
 use crate::folder::{Disk, listed};
 use crate::layout::{check_classes, meant};
 use crate::left_out::LeftOut;

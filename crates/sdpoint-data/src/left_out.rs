@@ -25,6 +25,10 @@ pub struct LeftOut {
     pub broken_links: Count,
     /// Members of an archive that lead out of it: links, and paths with `..`.
     pub outside: Count,
+    /// Members of an archive that unpacking would not create: those in a folder
+    /// in place of which there is a file, and files in place of which there is a
+    /// folder that is not empty.
+    pub obstructed: Count,
     /// Links to a folder that contains them, or that was read already.
     pub repeated_folders: Count,
     /// Folders more than a hundred levels deep.
@@ -97,6 +101,7 @@ impl LeftOut {
         self.special.merge(other.special);
         self.broken_links.merge(other.broken_links);
         self.outside.merge(other.outside);
+        self.obstructed.merge(other.obstructed);
         self.repeated_folders.merge(other.repeated_folders);
         self.deep.merge(other.deep);
         self.replaced.merge(other.replaced);
@@ -152,6 +157,11 @@ impl LeftOut {
                 "members that lead out of their archive",
             ),
             (
+                &self.obstructed,
+                "member that unpacking would not create, as another is in its place",
+                "members that unpacking would not create, as others are in their place",
+            ),
+            (
                 &self.repeated_folders,
                 "link to a folder that contains it or was read already",
                 "links to folders that contain them or were read already",
@@ -191,12 +201,13 @@ impl LeftOut {
         lines
     }
 
-    /// A word on what is read, but might have been meant otherwise.
+    /// A remark on what is read, but may have been meant otherwise: the end of
+    /// a sentence about the split's images.
     pub fn remark(&self) -> Option<String> {
         (self.nested.number > 0).then(|| {
             format!(
-                "All images lie in folders inside the class folders, such as `{}`; \
-                 the outer folder is the class.",
+                "all lie in folders inside the class folders, such as `{}`; the outer folder is \
+                 the class",
                 self.nested.example
             )
         })

@@ -5,7 +5,7 @@ use crate::error::DataError;
 use crate::tree::{Entry, EntryOf, Kind, Store};
 
 /// The longest chain of links, as on disk.
-const MAX_LINKS: usize = 40;
+pub(super) const MAX_LINKS: usize = 40;
 
 /// A file of an archive, by the numbers of members.
 #[derive(Clone, Copy)]
@@ -17,7 +17,7 @@ pub(super) struct Place {
 }
 
 /// The result of resolving a path in an archive.
-enum Target {
+pub(super) enum Target {
     Folder(usize),
     Member(usize),
     Missing,
@@ -83,10 +83,13 @@ impl Members {
     /// What a member in `folder` is, or leads to through at most `links` links.
     /// Links are counted over the whole resolution, as links whose paths contain
     /// links would take exponential time otherwise.
-    fn follow(&self, folder: usize, member: usize, links: &mut usize) -> Target {
+    pub fn follow(&self, folder: usize, member: usize, links: &mut usize) -> Target {
         let (from, path) = match &self.members[member] {
             Member::File(_) | Member::Special => return Target::Member(member),
-            Member::HardLink(path) => (0, path),
+            // Each leads to a member before it, so they end.
+            Member::HardLink(before) => return self.follow(folder, *before, links),
+            Member::Missing => return Target::Missing,
+            Member::Outside => return Target::Outside,
             Member::SymbolicLink(path) if path.starts_with('/') => return Target::Outside,
             Member::SymbolicLink(path) => (folder, path),
         };
@@ -97,7 +100,8 @@ impl Members {
         self.resolve(from, path, links)
     }
 
-    fn resolve(&self, from: usize, path: &str, links: &mut usize) -> Target {
+    /// What a path from a folder leads to.
+    pub fn resolve(&self, from: usize, path: &str, links: &mut usize) -> Target {
         let mut at = from;
         let mut parts = path.split('/').filter(|p| !p.is_empty() && *p != ".");
         while let Some(part) = parts.next() {

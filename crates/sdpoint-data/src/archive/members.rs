@@ -1,14 +1,17 @@
 //! The members of a tar archive, plain or compressed with gzip, as a tree.
 //!
 //! The tree is what unpacking would leave on disk: of several members with the
-//! same path the last one counts, and links are entries of their own, resolved
-//! by [`Members`] as a [`Store`](crate::tree::Store).
+//! same path the last one counts, a hard link is what its target was when the
+//! link was made, and symbolic links are entries of their own, resolved by
+//! [`Members`] as a [`Store`](crate::tree::Store).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
+use super::links::{MAX_LINKS, Target};
 use super::stream::{
-    Head, check_end, check_size, cut, is_gzip, malformed, read_compressed, read_whole,
+    Head, check_end, check_rest, check_size, cut, is_gzip, malformed, read_compressed, read_whole,
 };
 use crate::error::DataError;
 use crate::file::open_file;
@@ -57,8 +60,12 @@ pub(super) enum Node {
 
 pub(super) enum Member {
     File(Content),
-    /// To a path from the archive's top.
-    HardLink(String),
+    /// To a member before it.
+    HardLink(usize),
+    /// A hard link to a path of no member before it.
+    Missing,
+    /// A hard link out of the archive.
+    Outside,
     /// To a path from the link's own folder.
     SymbolicLink(String),
     /// A device, a pipe, or a kind of member that only some programs know.
@@ -102,6 +109,10 @@ pub(super) fn read_members(
         members.insert(&head, Content::At { offset, len });
     }
     check_end(path, len, end)?;
+    let (mut file, _) = open_file(path)?;
+    file.seek(SeekFrom::Start(end))
+        .map_err(DataError::io(path))?;
+    check_rest(path, &mut file)?;
     Ok(members)
 }
 
@@ -138,7 +149,7 @@ impl Members {
         let number = self.members.len();
         self.members.push(match head.kind {
             _ if head.is_file() => Member::File(content),
-            tar::EntryType::Link => Member::HardLink(head.target.clone()),
+            tar::EntryType::Link => self.hard_link(&head.target),
             tar::EntryType::Symlink => Member::SymbolicLink(head.target.clone()),
             _ => Member::Special,
         });
@@ -148,27 +159,49 @@ impl Members {
         let Some(parts) = self.parts(&head.path) else {
             return;
         };
-        let above = match head.kind.is_dir() || head.path.ends_with('/') {
-            true => &parts[..],
-            false => &parts[..parts.len().saturating_sub(1)],
+        let Some((name, above)) = parts.split_last() else {
+            return;
         };
         let Some(folder) = self.folder(above) else {
             return;
         };
-        let Some(name) = parts.get(above.len()) else {
-            return;
-        };
-        match self.folders[folder].entries.get_mut(*name) {
+        let is_folder = head.kind.is_dir() || head.path.ends_with('/');
+        match (self.folders[folder].entries.get(*name), is_folder) {
+            (Some(Node::Folder(_)), true) => return,
             // A folder that holds something is not overwritten.
-            Some(Node::Folder(_)) => {}
-            Some(Node::Member(there)) => {
-                *there = number;
+            (Some(&Node::Folder(there)), false) if !self.folders[there].entries.is_empty() => {
+                self.left_out.obstructed.add(&parts.join("/"));
+                return;
+            }
+            (Some(_), _) => {
                 self.replaced.insert(parts.join("/"));
             }
-            None => {
-                let entries = &mut self.folders[folder].entries;
-                entries.insert((*name).to_owned(), Node::Member(number));
-            }
+            (None, _) => {}
+        }
+        let node = match is_folder {
+            true => match self.new_folder(folder, name) {
+                Some(new) => Node::Folder(new),
+                None => return self.left_out.deep.add(&parts.join("/")),
+            },
+            false => Node::Member(number),
+        };
+        let entries = &mut self.folders[folder].entries;
+        entries.insert((*name).to_owned(), node);
+    }
+
+    /// A hard link to a path from the archive's top. The path may lead through
+    /// symbolic links, but its last name is not followed if it is one.
+    fn hard_link(&self, path: &str) -> Member {
+        let path = path.trim_end_matches('/');
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let folder = match self.resolve(0, above, &mut { MAX_LINKS }) {
+            Target::Folder(folder) => folder,
+            Target::Outside => return Member::Outside,
+            Target::Member(_) | Target::Missing => return Member::Missing,
+        };
+        match self.folders[folder].entries.get(name) {
+            Some(&Node::Member(member)) => Member::HardLink(member),
+            _ => Member::Missing,
         }
     }
 
@@ -189,28 +222,32 @@ impl Members {
         Some(parts)
     }
 
-    /// The number of the folder at a path, created if missing.
+    /// The number of the folder at a path, created if missing. Links to folders
+    /// are followed, as a program that unpacks follows them on disk.
     fn folder(&mut self, parts: &[&str]) -> Option<usize> {
         let mut at = 0;
         for part in parts {
             at = match self.folders[at].entries.get(*part) {
                 Some(Node::Folder(folder)) => *folder,
-                // What follows a link or a file would be unpacked elsewhere.
-                Some(Node::Member(_)) => {
-                    self.left_out.outside.add(&parts.join("/"));
-                    return None;
-                }
-                None if self.folders.len() >= MAX_FOLDERS => {
-                    self.left_out.deep.add(&parts.join("/"));
-                    return None;
+                Some(&Node::Member(member)) => {
+                    match self.follow(at, member, &mut { MAX_LINKS }) {
+                        Target::Folder(folder) => folder,
+                        Target::Outside => {
+                            self.left_out.outside.add(&parts.join("/"));
+                            return None;
+                        }
+                        // No folder can be created where there is a file.
+                        Target::Member(_) | Target::Missing => {
+                            self.left_out.obstructed.add(&parts.join("/"));
+                            return None;
+                        }
+                    }
                 }
                 None => {
-                    let new = self.folders.len();
-                    self.folders.push(Folder {
-                        parent: at,
-                        name: (*part).to_owned(),
-                        entries: BTreeMap::new(),
-                    });
+                    let Some(new) = self.new_folder(at, part) else {
+                        self.left_out.deep.add(&parts.join("/"));
+                        return None;
+                    };
                     let entries = &mut self.folders[at].entries;
                     entries.insert((*part).to_owned(), Node::Folder(new));
                     new
@@ -218,5 +255,20 @@ impl Members {
             };
         }
         Some(at)
+    }
+
+    /// The number of a new folder, which is not an entry of its parent yet;
+    /// `None` if there are too many.
+    fn new_folder(&mut self, parent: usize, name: &str) -> Option<usize> {
+        let number = self.folders.len();
+        if number >= MAX_FOLDERS {
+            return None;
+        }
+        self.folders.push(Folder {
+            parent,
+            name: name.to_owned(),
+            entries: BTreeMap::new(),
+        });
+        Some(number)
     }
 }

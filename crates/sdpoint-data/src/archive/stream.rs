@@ -5,8 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
-
+use super::gunzip::Gunzip;
 use crate::error::DataError;
 use crate::file::{MAX_FILE, open_file};
 
@@ -14,6 +13,9 @@ use crate::file::{MAX_FILE, open_file};
 const BLOCK: u64 = 512;
 
 const GZIP_START: [u8; 2] = [0x1f, 0x8b];
+
+/// Bytes read at a time after the last member.
+const CHUNK: usize = 1 << 16;
 
 /// A member's header.
 pub(super) struct Head {
@@ -75,18 +77,15 @@ pub(super) fn read_compressed(
 ) -> Result<(), DataError> {
     let limit = *memory;
     let mut unpacked = Counted {
-        inner: MultiGzDecoder::new(BufReader::new(open_file(path)?.0)),
+        inner: Gunzip::new(BufReader::new(open_file(path)?.0)),
         read: 0,
         left: memory,
         exceeded: false,
     };
     let listed = list(path, &mut unpacked, take).and_then(|end| {
         check_end(path, unpacked.read, end)?;
-        // The checksum comes last.
-        match io::copy(&mut unpacked, &mut io::sink()) {
-            Err(error) if !is_trailing(&error) => Err(malformed(path)(error)),
-            _ => Ok(()),
-        }
+        // Also reads the checksum, which comes last.
+        check_rest(path, &mut unpacked)
     });
     if unpacked.exceeded {
         return Err(DataError::TooLarge {
@@ -115,12 +114,6 @@ fn list(
         take(&head, &mut entry)?;
     }
     Ok(end)
-}
-
-/// Whether decompression failed at what follows a whole stream, such as the
-/// zeros that fill a tape's block, which other programs pass over too.
-fn is_trailing(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidInput && error.to_string().contains("header")
 }
 
 pub(super) fn is_gzip(path: &Path) -> Result<bool, DataError> {
@@ -165,6 +158,29 @@ pub(super) fn check_end(path: &Path, len: u64, end: u64) -> Result<(), DataError
     })
 }
 
+/// Checks that only zeros follow an archive's last member, as programs that
+/// unpack ignore everything else: a second archive that was appended by `cat`.
+pub(super) fn check_rest(path: &Path, rest: &mut dyn Read) -> Result<(), DataError> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let count = match rest.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(malformed(path)(error)),
+        };
+        if chunk[..count].iter().any(|&byte| byte != 0) {
+            return Err(DataError::Malformed {
+                path: path.to_owned(),
+                problem: "more data follows the end of the tar archive, such as another archive \
+                          appended with `cat`, which is ignored when unpacking; give archives \
+                          separately (tar:a.tar,b.tar), or join them with `tar -A`"
+                    .to_owned(),
+            });
+        }
+    }
+}
+
 pub(super) fn check_size(path: &Path, head: &Head) -> Result<(), DataError> {
     if head.size <= MAX_FILE {
         return Ok(());
@@ -191,7 +207,7 @@ pub(super) fn malformed(path: &Path) -> impl Fn(io::Error) -> DataError + use<> 
 
 /// A decompressed stream that fails once it exceeds a number of bytes.
 struct Counted<'a> {
-    inner: MultiGzDecoder<BufReader<File>>,
+    inner: Gunzip<BufReader<File>>,
     read: u64,
     left: &'a mut u64,
     exceeded: bool,

@@ -383,6 +383,133 @@ fn an_archive_cut_between_members_is_noticed() {
     assert_eq!(opened(&path, Split::Train).unwrap().len(), 3);
 }
 
+/// Programs that unpack read the first archive alone, without a word.
+#[test]
+fn data_after_the_end_of_an_archive_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let first = tar(&[("train/a/1.jpg", &red), ("train/b/1.jpg", &blue)]);
+    let second = tar(&[("train/a/2.jpg", &red), ("train/b/2.jpg", &blue)]);
+    let zeros = [0; 20_480];
+    let after_end = "more data follows the end of the tar archive";
+    let after_gzip = "other data follows the compressed archive";
+    for (bytes, words) in [
+        ([&first[..], &second].concat(), after_end),
+        ([&first[..], &zeros, &second].concat(), after_end),
+        ([&first[..], b"x"].concat(), after_end),
+        (gzip(&[&first[..], &second].concat()), after_end),
+        ([gzip(&first), gzip(&second)].concat(), after_end),
+        ([gzip(&first), second.clone()].concat(), after_gzip),
+        (
+            [&gzip(&first), &zeros[..], &gzip(&second)].concat(),
+            after_gzip,
+        ),
+        ([gzip(&first), b"x".to_vec()].concat(), after_gzip),
+    ] {
+        let text = message(&written(&folder, "x.tar", bytes), Split::Train);
+        assert!(text.contains(words), "{text}");
+    }
+    // Padding, and one archive in several gzip streams, as pigz writes them.
+    let (start, end) = first.split_at(1000);
+    for bytes in [
+        [&first[..], &zeros].concat(),
+        gzip(&[&first[..], &zeros].concat()),
+        [gzip(start), gzip(end)].concat(),
+        [gzip(start), gzip(&[]), gzip(end)].concat(),
+    ] {
+        let path = written(&folder, "y.tar", bytes);
+        assert_eq!(opened(&path, Split::Train).unwrap().len(), 2);
+    }
+}
+
+/// A hard link is what its target was when the link was made.
+#[test]
+fn a_hard_link_keeps_what_was_replaced_later() {
+    use tar::EntryType::{Link, Symlink};
+    let folder = TempDir::new().unwrap();
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let mut builder = tar::Builder::new(Vec::new());
+    add(&mut builder, "train/a/1.jpg", &red);
+    add_link(&mut builder, Link, "train/b/1.jpg", "train/a/1.jpg");
+    add_link(&mut builder, Symlink, "train/b/2.jpg", "../a/1.jpg");
+    // A link to a link, and through a linked folder, which is gone in the end.
+    add_link(&mut builder, Link, "train/b/3.jpg", "train/b/1.jpg");
+    add_link(&mut builder, Symlink, "other", "train/a");
+    add_link(&mut builder, Link, "train/b/4.jpg", "other/1.jpg");
+    // Of a symbolic link it is another symbolic link.
+    add_link(&mut builder, Link, "train/a/2.jpg", "train/b/2.jpg");
+    add(&mut builder, "other", b"a file now");
+    add(&mut builder, "train/a/1.jpg", &blue);
+    // Its target comes too late.
+    add_link(&mut builder, Link, "train/b/5.jpg", "train/a/9.jpg");
+    add(&mut builder, "train/a/9.jpg", &blue);
+    let archive = builder.into_inner().unwrap();
+    for (name, bytes) in [("x.tar", archive.clone()), ("x.tar.gz", gzip(&archive))] {
+        let train = opened(&written(&folder, name, bytes), Split::Train).unwrap();
+        check(
+            &train,
+            &[
+                ("b", RED),
+                ("b", BLUE),
+                ("b", RED),
+                ("b", RED),
+                ("a", BLUE),
+                ("a", BLUE),
+                ("a", BLUE),
+            ],
+        );
+        assert_eq!(train.left_out().broken_links.number, 1);
+    }
+}
+
+/// Files and folders of one path: the later one is unpacked, unless a folder
+/// would be lost.
+#[test]
+fn folders_and_files_of_one_path_are_as_after_unpacking() {
+    use tar::EntryType::Symlink;
+    let folder = TempDir::new().unwrap();
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let mut builder = tar::Builder::new(Vec::new());
+    add(&mut builder, "train/a", b"a file");
+    add(&mut builder, "train/a/", b"");
+    add(&mut builder, "train/a/1.jpg", &red);
+    // Not without a member for the folder.
+    add(&mut builder, "train/b/1.jpg", &blue);
+    add(&mut builder, "train/b/2.jpg", &blue);
+    add(&mut builder, "train/b/2.jpg/3.jpg", &blue);
+    // An empty folder makes way, the other does not.
+    add(&mut builder, "train/b/4.jpg/", b"");
+    add(&mut builder, "train/b/4.jpg", &blue);
+    add(&mut builder, "train/b", b"a file");
+    // Through a link to a folder, and one that a folder replaces.
+    add_link(&mut builder, Symlink, "train/c", "a");
+    add(&mut builder, "train/c/5.jpg", &red);
+    add(&mut builder, "train/c/", b"");
+    add(&mut builder, "train/c/6.jpg", &blue);
+    add_link(&mut builder, Symlink, "out", "/tmp");
+    add(&mut builder, "out/7.jpg", &red);
+    let archive = builder.into_inner().unwrap();
+    for (name, bytes) in [("x.tar", archive.clone()), ("x.tar.gz", gzip(&archive))] {
+        let train = opened(&written(&folder, name, bytes), Split::Train).unwrap();
+        check(
+            &train,
+            &[
+                ("a", RED),
+                ("b", BLUE),
+                ("b", BLUE),
+                ("b", BLUE),
+                ("a", RED),
+                ("c", BLUE),
+            ],
+        );
+        let left_out = train.left_out();
+        assert_eq!(left_out.obstructed.number, 2, "{left_out:?}");
+        assert_eq!(left_out.outside.number, 1, "{left_out:?}");
+        // `train/a` and `train/c` are folders of the split, not in it.
+        assert_eq!(left_out.replaced.number, 3, "{left_out:?}");
+    }
+}
+
 #[test]
 fn lists_and_patterns_of_archives_are_written_as_in_a_shell() {
     let folder = TempDir::new().unwrap();
