@@ -11,7 +11,7 @@ use sdpoint::train::{
 };
 use sdpoint::{Instance, Model};
 
-use crate::data::{DataArgs, SOURCES, note_skipped, open_split, open_test};
+use crate::data::{DataArgs, SOURCES, note_skipped, note_squashed, open_split, open_test};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print};
@@ -118,6 +118,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     if let Some(test) = &test {
         model::check_classes(&model, test)?;
     }
+    note_squashed(&model, &train)?;
     model::name_classes(&mut model, &train);
     let ctx = machine.context()?;
     let batch_size = Feed::for_model(&model, &train)?.batch_size;

@@ -98,7 +98,9 @@ impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         match &error {
             DataError::Io { error: source, .. } => Self::io(error.to_string(), source.kind()),
-            DataError::Source(_) | DataError::Option(_) => Self::from_error(Class::Usage, &error),
+            DataError::Source(_) | DataError::SourcePath { .. } | DataError::Option(_) => {
+                Self::from_error(Class::Usage, &error)
+            }
             DataError::Download { .. } | DataError::Loader(_) => {
                 Self::from_error(Class::Files, &error)
             }
@@ -156,7 +158,16 @@ impl From<TrainError> for Failure {
                  --accept-changed-data",
             ),
             TrainError::Diverged { .. } => Self::from_error(Class::Diverged, &error),
-            TrainError::RunExists { ref folder, .. } => {
+            TrainError::OtherSource { ref then, .. } => {
+                let hint = format!(
+                    "give the images as {then} was; or continue with these by \
+                     --accept-changed-data"
+                );
+                Self::from_error(Class::Data, &error).hint(hint)
+            }
+            TrainError::FileExists { .. } => Self::from_error(Class::Usage, &error)
+                .hint("--out chooses another folder, --overwrite replaces the files"),
+            TrainError::RunExists(ref folder) => {
                 let hint = format!(
                     "`train --resume {}` continues it, --overwrite replaces it",
                     folder.display()

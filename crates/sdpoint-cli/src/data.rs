@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use sdpoint::DataError;
-use sdpoint::data::{Dataset, OpenOptions, Sizes, Source, Split, open};
+use sdpoint::core::EvalTransform;
+use sdpoint::data::{Dataset, OpenOptions, Sizes, Source, Split, look_alike, open, visible_name};
+use sdpoint::{DataError, Model};
 
 use crate::failure::Failure;
 use crate::output::{note, one_line};
@@ -20,6 +21,9 @@ Data sources:
   cifar10:PATH    the official files, binary or Python version, extracted or as .tar.gz;
                   `sdpoint fetch cifar10 DIR` downloads them
   cifar100:PATH   the same for CIFAR-100, with the 100 fine classes";
+
+/// The longest side of small images, which keep their size.
+pub const SMALL: usize = 64;
 
 /// Options for reading data.
 #[derive(clap::Args)]
@@ -56,6 +60,7 @@ pub fn open_split(
 ) -> Result<Dataset, Failure> {
     let data = open(source, split, options)?;
     note_left_out(&data);
+    note_look_alikes(data.classes());
     Ok(data)
 }
 
@@ -77,23 +82,80 @@ pub fn note_left_out(data: &Dataset) {
         note(&format!("Not read of the {} images: {line}", data.split()));
     }
     if let Some(remark) = data.left_out().remark() {
-        note(&remark);
+        note(&format!("Of the {} images: {remark}.", data.split()));
     }
 }
 
-/// Reports that images differ in size if all are resized to the most common size.
-pub fn note_sizes(data: &Dataset) -> Result<(), Failure> {
-    let sizes = Sizes::of(data)?;
+/// Reports classes whose names look the same.
+pub fn note_look_alikes(classes: &[String]) {
+    const SHOWN: usize = 6;
+    let alike = look_alike(classes);
+    let names = std::iter::zip(classes, alike).filter(|(_, alike)| *alike);
+    let names: Vec<String> = names.map(|(name, _)| visible_name(name)).collect();
+    if names.is_empty() {
+        return;
+    }
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    note(&format!(
+        "These classes have names that look the same: {shown}{more}. They are different classes; \
+         if that is not meant, merge their folders."
+    ));
+}
+
+/// Reports that images differ in size if all are resized to the most common size
+/// of the training images.
+pub fn note_sizes(train: &Dataset, test: &Dataset) -> Result<(), Failure> {
+    let (sizes, of_test) = (Sizes::of(train)?, Sizes::of(test)?);
+    let commonest = sizes.commonest();
     if let Some([least, most]) = sizes.range() {
         note(&format!(
             "Images are of several sizes, {} to {} pixels; all become {}, the most common one; \
              --input sets another.",
             size::text(least),
             size::text(most),
-            size::text(sizes.commonest()),
+            size::text(commonest),
+        ));
+    }
+    if of_test.commonest() != commonest {
+        note(&format!(
+            "Most test images are {}, but most training images {}: all become {}, whatever their \
+             shape, so that test images may look unlike those of training.",
+            size::pixels(of_test.commonest()),
+            size::pixels(commonest),
+            size::text(commonest),
         ));
     }
     Ok(())
+}
+
+/// Reports that large images, or images of another shape, are squashed into the
+/// input of a model for small images.
+pub fn note_squashed(model: &Model, images: &Dataset) -> Result<(), Failure> {
+    let size = model.preprocessing.size;
+    let is_small = |size: [usize; 2]| size.iter().all(|&side| side <= SMALL);
+    if !is_small(size) || model.preprocessing.evaluate != EvalTransform::Resize {
+        return Ok(());
+    }
+    let commonest = Sizes::of(images)?.commonest();
+    if !is_small(commonest) || is_distorting(commonest, size) {
+        note(&format!(
+            "Most images are {}: they become {}, the input of the model, whatever their shape, and \
+             may look unlike those of its training.",
+            size::pixels(commonest),
+            size::text(size),
+        ));
+    }
+    Ok(())
+}
+
+/// Whether resizing changes the ratio of the sides by more than a tenth.
+fn is_distorting(from: [usize; 2], to: [usize; 2]) -> bool {
+    let ratio = |[height, width]: [usize; 2]| width as f64 / height as f64;
+    !(0.9..=1.1).contains(&(ratio(from) / ratio(to)))
 }
 
 /// Lists images that were skipped because they are unreadable.

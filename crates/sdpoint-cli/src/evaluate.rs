@@ -6,16 +6,17 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use sdpoint::core::{Combination, Record};
-use sdpoint::data::{Source, Split};
+use sdpoint::data::{Dataset, Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{EvaluateOptions, Evaluation, Feed, Series, curve_csv, curve_svg};
 use sdpoint::{Instance, Model};
 use serde::Serialize;
 
-use crate::data::{DataArgs, SOURCES, note_skipped, open_split};
+use crate::data::{DataArgs, SOURCES, note_skipped, note_squashed, open_split};
 use crate::failure::{Failure, Outcome};
 use crate::instances::{Description, Selection, parse_selection};
 use crate::interrupt::Interrupt;
+use crate::model::ClassMatch;
 use crate::output::{print, print_json};
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
@@ -108,6 +109,7 @@ struct Line {
     /// The number of images measured, and of unreadable ones.
     images: usize,
     skipped: usize,
+    classes: ClassMatch,
 }
 
 /// The files to write.
@@ -142,7 +144,8 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let model = model::load(&args.model)?;
     let instances = model::listed(&model, args.instances.names())?;
     let test = test()?;
-    model::check_classes(&model, &test)?;
+    let classes = model::check_classes(&model, &test)?;
+    note_squashed(&model, &test)?;
     let batch_size = Feed::for_model(&model, &test)?.batch_size;
     // Combinations were fitted with the instances' own statistics.
     let combinations: Vec<Combination> = match args.bn {
@@ -165,11 +168,17 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     note_skipped(&[&test]);
     // Results are printed even if a file cannot be written.
     let written = write(&files, args, &model, &evaluation);
-    show(args, &model, &evaluation)?;
+    show(args, &model, &test, classes, &evaluation)?;
     written
 }
 
-fn show(args: &Args, model: &Model, evaluation: &Evaluation) -> Outcome {
+fn show(
+    args: &Args,
+    model: &Model,
+    test: &Dataset,
+    classes: ClassMatch,
+    evaluation: &Evaluation,
+) -> Outcome {
     if args.json {
         let full = model
             .network
@@ -195,13 +204,15 @@ fn show(args: &Args, model: &Model, evaluation: &Evaluation) -> Outcome {
             measured,
             images: evaluation.images,
             skipped: evaluation.skipped,
+            classes,
         });
         return print_json(&lines.collect::<Vec<_>>());
     }
     print(&format!(
-        "{}\n{}",
+        "{}\n{}{}",
         report::accuracy_table(&evaluation.records, &evaluation.combined),
-        report::sharing(evaluation)
+        report::sharing(evaluation),
+        report::warning(classes, test),
     ))
 }
 

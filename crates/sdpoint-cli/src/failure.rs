@@ -70,6 +70,14 @@ impl Failure {
         self
     }
 
+    /// Adds advice if there is none yet.
+    pub fn or_hint(self, hint: impl Into<String>) -> Self {
+        match self.hint {
+            Some(_) => self,
+            None => self.hint(hint),
+        }
+    }
+
     /// A failure to read or write a file; the message has its name.
     pub fn io(message: impl Into<String>, kind: io::ErrorKind) -> Self {
         let failure = Self::new(Class::Files, message);

@@ -1,5 +1,6 @@
 //! Model files on the command line.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use sdpoint::profile::TimeSource;
 use sdpoint::train::folder::{CHECKPOINT, MODEL};
 use sdpoint::train::{self, EvaluateOptions, Evaluation, Feed, Observer, Trained};
 use sdpoint::{Context, Engine, Instance, Model, ModelError, zoo};
+use serde::Serialize;
 
 use crate::MachineArgs;
 use crate::failure::{Class, Failure};
@@ -129,12 +131,54 @@ pub fn numbered(count: usize) -> impl Iterator<Item = String> {
     (0..count).map(|class| class.to_string())
 }
 
+/// How the classes of data were identified with those of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassMatch {
+    /// They have the same names.
+    Names,
+    /// The model's are only numbered: the data's are taken in their order.
+    Order,
+}
+
+impl ClassMatch {
+    /// A warning about classes that were identified by their order.
+    pub fn warning(self, data: &Dataset) -> Option<String> {
+        const SHOWN: usize = 5;
+        if self == Self::Names {
+            return None;
+        }
+        let classes = data.classes();
+        let pairs = classes.iter().enumerate().take(SHOWN);
+        let pairs: Vec<String> = pairs
+            .map(|(number, name)| format!("{number} is {}", visible_name(name)))
+            .collect();
+        let more = match classes.len().saturating_sub(SHOWN) {
+            0 => "",
+            _ => " and so on",
+        };
+        Some(format!(
+            "The model's classes are only numbers. The classes of the data are taken in their \
+             order: {}{more}. If the model was trained in another order, accuracies measured with \
+             these images are wrong.",
+            pairs.join(", ")
+        ))
+    }
+}
+
 /// Refuses data whose classes are not the model's: its labels would have
 /// another meaning. If the model's classes are only numbered, as after an
-/// import, their number must match.
-pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
-    if model.classes == data.classes() || only_numbered(model, data) {
-        return Ok(());
+/// import, their number must match; that the order decides is reported.
+pub fn check_classes(model: &Model, data: &Dataset) -> Result<ClassMatch, Failure> {
+    if model.classes == data.classes() {
+        return Ok(ClassMatch::Names);
+    }
+    if only_numbered(model, data) {
+        let found = ClassMatch::Order;
+        if let Some(warning) = found.warning(data) {
+            note(&warning);
+        }
+        return Ok(found);
     }
     let (ours, theirs) = (&model.classes, data.classes());
     let differing = std::iter::zip(ours, theirs).find(|(ours, theirs)| ours != theirs);
@@ -155,7 +199,26 @@ pub fn check_classes(model: &Model, data: &Dataset) -> Result<(), Failure> {
             data.source()
         ),
     );
-    Err(failure.hint("`sdpoint train --init MODEL` trains a model for other classes"))
+    Err(failure.hint(match same_numbers(model, data) {
+        true => {
+            "the model's classes are the same numbers in another order; if they are positions, not \
+             names, `sdpoint import --classes` names them in the order of the data"
+        }
+        false => "`sdpoint train --init MODEL` trains a model for other classes",
+    }))
+}
+
+/// Whether the model's classes are numbered, and the data has classes of these
+/// names in another order, as folders are sorted: 0, 1, 10, 2.
+fn same_numbers(model: &Model, data: &Dataset) -> bool {
+    let names: HashSet<&String> = model.classes.iter().collect();
+    model
+        .classes
+        .iter()
+        .cloned()
+        .eq(numbered(model.classes.len()))
+        && model.classes.len() == data.classes().len()
+        && data.classes().iter().all(|class| names.contains(class))
 }
 
 /// Names the model's classes after the data's if they are only numbered.
@@ -169,7 +232,9 @@ pub fn name_classes(model: &mut Model, data: &Dataset) {
 /// number.
 fn only_numbered(model: &Model, data: &Dataset) -> bool {
     let count = data.classes().len();
-    model.classes.len() == count && model.classes.iter().cloned().eq(numbered(count))
+    model.classes.len() == count
+        && model.classes.iter().cloned().eq(numbered(count))
+        && !same_numbers(model, data)
 }
 
 /// The instances that the user listed, or all of the model, `full` first.

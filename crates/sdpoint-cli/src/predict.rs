@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use sdpoint::core::file::FileError;
 use sdpoint::core::{Combination, format_duration, format_macs, parse_accuracy, parse_duration};
-use sdpoint::data::{FileError, decode, read_file};
+use sdpoint::data::{decode, look_alike, read_file, visible_name};
 use sdpoint::{Answer, Budget, Engine, Image, Inputs, Instance, RunError};
 use serde::Serialize;
 
@@ -181,8 +182,14 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         print_json(&rows)?;
     } else {
         print(&format!("{why}\n"))?;
+        let alike = look_alike(engine.classes());
         for row in &rows {
-            print(&text(row, &engine, timed || args.cost.cascade.is_some()))?;
+            print(&text(
+                row,
+                &engine,
+                &alike,
+                timed || args.cost.cascade.is_some(),
+            ))?;
         }
     }
     // Readable images are classified; errors of the others come last.
@@ -261,11 +268,17 @@ fn unusable(path: &Path, problem: &dyn std::fmt::Display) -> Failure {
     Failure::new(Class::Data, format!("'{}' {problem}", path.display()))
 }
 
-fn text(row: &Row, engine: &Engine, with_instance: bool) -> String {
+/// The result for an image as text. `alike` says which classes have names that
+/// look like those of others.
+fn text(row: &Row, engine: &Engine, alike: &[bool], with_instance: bool) -> String {
     let mut table = Table::new([&*row.image, ""]);
     for guess in &row.top {
+        let class = match alike[guess.label] {
+            true => visible_name(&guess.class),
+            false => name(&guess.class).into_owned(),
+        };
         table.row([
-            format!("  {}", name(&guess.class)),
+            format!("  {class}"),
             format!("{:.1}%", 100.0 * guess.probability),
         ]);
     }

@@ -1,8 +1,10 @@
 //! The cost and accuracy of instances, as text.
 
 use sdpoint::core::{CombinedRecord, Record, format_macs, pareto};
+use sdpoint::data::Dataset;
 use sdpoint::train::Evaluation;
 
+use crate::model::ClassMatch;
 use crate::output::{Table, percent};
 
 /// A table of instances and combinations, with those on the Pareto frontier
@@ -57,6 +59,12 @@ pub fn sharing(evaluation: &Evaluation) -> String {
         format_macs(evaluation.work.shared),
         format_macs(evaluation.work.separate),
     )
+}
+
+/// The warning about how classes were identified, as a paragraph, if there is one.
+pub fn warning(classes: ClassMatch, data: &Dataset) -> String {
+    let warning = classes.warning(data);
+    warning.map_or(String::new(), |text| format!("\nWarning: {text}\n"))
 }
 
 /// A remark about images that were skipped because they are unreadable.

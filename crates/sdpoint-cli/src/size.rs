@@ -22,6 +22,11 @@ pub fn text([height, width]: [usize; 2]) -> String {
     }
 }
 
+/// A size for messages: `32x32 pixels`.
+pub fn pixels([height, width]: [usize; 2]) -> String {
+    format!("{height}x{width} pixels")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

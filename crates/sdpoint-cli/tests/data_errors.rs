@@ -28,7 +28,7 @@ fn refused(code: i32, texts: &[&str], kind: &str, root: &Path) -> String {
 
 #[test]
 fn a_source_of_unknown_form_is_a_usage_error() {
-    for source in ["fodler:x", "folder:", "imagenet"] {
+    for source in ["fodler:x", "folder", "imagenet"] {
         fail(
             2,
             &["folder:DIR", "cifar10:DIR"],

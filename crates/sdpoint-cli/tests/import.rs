@@ -147,7 +147,7 @@ fn the_crop_of_an_oblong_input_fits_into_a_square_image() {
     let squash = ["--resize-mode", "squash", "--input", "32x48"];
     imported(&[&squash[..], &["--resize", "32"]].concat());
     refused(
-        &["to 47 pixels, but the crop has 48"],
+        &["to 31 pixels, but the crop has 32"],
         &[&squash[..], &["--resize", "31"]].concat(),
     );
 }

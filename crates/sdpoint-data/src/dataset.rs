@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use rand::seq::SliceRandom;
 
@@ -233,25 +235,30 @@ impl Dataset {
         &self.shared.contents.left_out
     }
 
-    /// Checks that every class has a readable image, to be called before hours
-    /// of work: reads one of each, or more if the first ones are unreadable.
+    /// Decodes the images of these numbers on several threads, to find out before
+    /// hours of work which are unreadable. They are recorded, and those that fit
+    /// into the cache need not be decoded again.
     ///
     /// # Errors
-    /// If a class has none, or more images were unreadable than may be skipped.
-    pub fn check_classes(&self) -> Result<(), DataError> {
-        let mut missing = self.classes().len();
-        let mut found = vec![false; missing];
-        for index in 0..self.len() {
-            let class = self.label(index) as usize;
-            if !found[class] && self.readable(index)?.is_some() {
-                found[class] = true;
-                missing -= 1;
-                if missing == 0 {
-                    break;
-                }
-            }
-        }
-        Ok(())
+    /// If more images were unreadable than may be skipped, or all of a class.
+    ///
+    /// # Panics
+    /// A number is not below [`len`](Self::len).
+    pub fn check_readable(&self, images: Range<usize>, threads: usize) -> Result<(), DataError> {
+        let part = images.len().div_ceil(threads.max(1)).max(1);
+        thread::scope(|scope| {
+            let starts = images.clone().step_by(part);
+            let parts: Vec<_> = starts
+                .map(|start| {
+                    let mut part = start..(start + part).min(images.end);
+                    scope.spawn(move || part.try_for_each(|index| self.readable(index).map(drop)))
+                })
+                .collect();
+            let panicked = |_| DataError::Loader("images could not be checked".to_owned());
+            parts
+                .into_iter()
+                .try_for_each(|part| part.join().map_err(panicked)?)
+        })
     }
 
     /// The images of the given numbers, in that order.

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use sdpoint_core::file::FileError;
+
 use crate::decode::kind::ImageKind;
-use crate::file::FileError;
 use crate::limits::{MAX_PIXELS, MAX_SIDE};
 use crate::names::visible;
 use crate::split::Split;
@@ -83,6 +84,14 @@ pub enum DataError {
         "unknown data source `{0}`: use shapes, folder:DIR, tar:PATH, cifar10:DIR or cifar100:DIR"
     )]
     Source(String),
+    /// A source of a known form without its path.
+    #[error("the data source `{text}` lacks a path: give {form}")]
+    SourcePath {
+        /// The source.
+        text: String,
+        /// The form, such as `folder:DIR`.
+        form: &'static str,
+    },
     /// A file or folder could not be read or written.
     #[error("{path}: {error}", path = path.display())]
     Io {

@@ -46,12 +46,12 @@ pub use defaults::{default_preprocessing, imagenet_preprocessing};
 pub use error::{DataError, ImageError};
 #[cfg(feature = "fetch")]
 pub use fetch::{Fetched, OFFICIAL_ADDRESS, fetch};
-pub use file::{FileError, MAX_FILE, read_file};
+pub use file::{MAX_FILE, read_file};
 pub use image::{Image, Orientation};
 pub use left_out::{Count, LeftOut};
 pub use limits::{MAX_PIXELS, MAX_SIDE};
 pub use loader::{Epoch, Loader};
-pub use names::visible_name;
+pub use names::{look_alike, visible_name};
 pub use open::{open, open_pair};
 pub use options::OpenOptions;
 pub use random::epoch_order;

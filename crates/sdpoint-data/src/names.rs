@@ -1,7 +1,10 @@
 //! Names of files and classes in messages.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt::Write;
+
+use unicode_security::skeleton;
 
 /// How many names a message shows.
 const SHOWN: usize = 5;
@@ -43,11 +46,10 @@ pub fn visible_name(name: &str) -> String {
         None => (name, ""),
         Some((end, _)) => (&name[..end], "…"),
     };
-    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
-    let spaces = name.starts_with(' ') || name.ends_with(' ') || name.contains("  ");
-    if name.chars().all(plain) && !spaces {
+    if is_plain(name) {
         return format!("`{name}{more}`");
     }
+    let spaces = has_odd_spaces(name);
     let mut escaped = String::new();
     for c in name.chars() {
         if c.is_ascii_graphic() || (c == ' ' && !spaces) {
@@ -57,6 +59,59 @@ pub fn visible_name(name: &str) -> String {
         }
     }
     format!("`{name}{more}` ({escaped}{more})")
+}
+
+/// Whether a name is ASCII without invisible spaces.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_graphic() || c == ' ';
+    name.chars().all(plain) && !has_odd_spaces(name)
+}
+
+/// Whether spaces of a name are easily overlooked.
+fn has_odd_spaces(name: &str) -> bool {
+    name.starts_with(' ') || name.ends_with(' ') || name.contains("  ")
+}
+
+/// Whether each of some different names looks like another of them: in another
+/// Unicode normal form, with letters of another script, or with characters that
+/// do not show. Names in plain ASCII (`0` and `O`) are not taken for each other.
+///
+/// ```
+/// use sdpoint_data::look_alike;
+/// let names = ["caf\u{e9}", "tea", "cafe\u{301}"].map(str::to_owned);
+/// assert_eq!(look_alike(&names), [true, false, true]);
+/// ```
+pub fn look_alike(names: &[String]) -> Vec<bool> {
+    let looks: Vec<String> = names.iter().map(|name| look(name)).collect();
+    // How many names have this look, and whether one is not plain.
+    let mut groups: HashMap<&str, (usize, bool)> = HashMap::new();
+    for (name, look) in names.iter().zip(&looks) {
+        let (count, unusual) = groups.entry(look).or_default();
+        *count += 1;
+        *unusual |= !is_plain(name);
+    }
+    let alike = |look: &String| matches!(groups[look.as_str()], (2.., true));
+    looks.iter().map(alike).collect()
+}
+
+/// The same text for names that look the same.
+fn look(name: &str) -> String {
+    let shown = name
+        .chars()
+        .filter(|c| !is_invisible(*c))
+        .collect::<String>();
+    let words = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    skeleton(&words).collect()
+}
+
+/// Whether a character does not show: of zero width, a mark of direction, a
+/// variant of the character before, or a control character.
+fn is_invisible(c: char) -> bool {
+    (c.is_control() && !c.is_whitespace())
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// At most five names as [`visible_name`] shows them, separated by commas.
@@ -80,4 +135,42 @@ pub(crate) fn text_of(name: &OsStr) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_look_the_same_are_found() {
+        for (one, other) in [
+            ("caf\u{e9}", "cafe\u{301}"),
+            ("\u{212b}ngstrom", "A\u{30a}ngstrom"),
+            ("\u{1112}\u{1161}\u{11ab}", "\u{d55c}"),
+            ("paper", "p\u{430}per"),
+            ("cat", "cat "),
+            ("a b", "a  b"),
+            ("a b", "a\u{a0}b"),
+            ("cat", "c\u{200b}at"),
+            ("cat", "\u{feff}cat"),
+            ("\u{2764}", "\u{2764}\u{fe0f}"),
+        ] {
+            let names = [one, "other", other].map(str::to_owned);
+            assert_eq!(look_alike(&names), [true, false, true], "{names:?}");
+        }
+    }
+
+    #[test]
+    fn other_names_are_not_taken_for_each_other() {
+        for names in [
+            ["0", "O", "o"],
+            ["1", "l", "I"],
+            ["rn", "m", "Cat"],
+            ["\u{e9}t\u{e9}", "ete", "\u{e8}te"],
+            ["\u{732b}", "\u{72ac}", "\u{72d7}"],
+        ] {
+            let names = names.map(str::to_owned);
+            assert_eq!(look_alike(&names), [false; 3], "{names:?}");
+        }
+    }
 }

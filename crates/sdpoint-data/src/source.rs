@@ -72,18 +72,28 @@ impl FromStr for Source {
         if text == "shapes" {
             return Ok(Source::Shapes);
         }
-        match text.split_once(':') {
-            Some((kind, path)) if !path.is_empty() => match kind {
-                "folder" => Ok(Source::Folder(path.into())),
-                "tar" if paths(path).iter().all(|p| !p.is_empty()) => Ok(Source::Tar(
-                    paths(path).into_iter().map(PathBuf::from).collect(),
-                )),
-                "cifar10" => Ok(Source::Cifar10(path.into())),
-                "cifar100" => Ok(Source::Cifar100(path.into())),
-                _ => Err(DataError::Source(text.to_owned())),
-            },
-            _ => Err(DataError::Source(text.to_owned())),
+        let unknown = || DataError::Source(text.to_owned());
+        let (kind, path) = text.split_once(':').ok_or_else(unknown)?;
+        let (source, form) = match kind {
+            "folder" => (Source::Folder(path.into()), "folder:DIR"),
+            "tar" => {
+                let paths = paths(path).into_iter().map(PathBuf::from);
+                (Source::Tar(paths.collect()), "tar:PATH or tar:PATH,PATH")
+            }
+            "cifar10" => (Source::Cifar10(path.into()), "cifar10:DIR"),
+            "cifar100" => (Source::Cifar100(path.into()), "cifar100:DIR"),
+            _ => return Err(unknown()),
+        };
+        let is_empty = |path: &PathBuf| path.as_os_str().is_empty();
+        let lacks_path = match &source {
+            Source::Tar(paths) => paths.iter().any(is_empty),
+            _ => path.is_empty(),
+        };
+        if lacks_path {
+            let text = text.to_owned();
+            return Err(DataError::SourcePath { text, form });
         }
+        Ok(source)
     }
 }
 
@@ -142,13 +152,29 @@ mod tests {
 
     #[test]
     fn an_unknown_form_is_refused_with_the_list_of_forms() {
-        for text in ["", "shape", "folder:", "folder", "tar:a.tar,", "zip:a"] {
+        for text in ["", "shape", "folder", "zip:a", ":"] {
             let message = text.parse::<Source>().unwrap_err().to_string();
             assert!(message.contains(&format!("`{text}`")), "{message}");
             assert!(
                 message.contains("shapes, folder:DIR, tar:PATH"),
                 "{message}"
             );
+        }
+    }
+
+    #[test]
+    fn a_missing_path_is_what_the_message_says() {
+        for (text, form) in [
+            ("folder:", "folder:DIR"),
+            ("tar:", "tar:PATH"),
+            ("tar:a.tar,", "tar:PATH,PATH"),
+            ("cifar10:", "cifar10:DIR"),
+            ("cifar100:", "cifar100:DIR"),
+        ] {
+            let message = text.parse::<Source>().unwrap_err().to_string();
+            let expected = format!("`{text}` lacks a path: give");
+            assert!(message.contains(&expected), "{message}");
+            assert!(message.contains(form), "{message}");
         }
     }
 }

@@ -280,9 +280,9 @@ impl<F> ClassTree<F> {
     }
 
     /// Folders inside class folders are worth a remark only where all images
-    /// lie in some, of several names.
+    /// lie in some.
     fn remark(&mut self) {
-        if self.direct || self.inner.len() < 2 {
+        if self.direct {
             self.left_out.nested = Default::default();
         }
     }

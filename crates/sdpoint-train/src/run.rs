@@ -1,11 +1,12 @@
 //! A run, from its plan or its checkpoint to its results.
 
+use std::mem::discriminant;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sdpoint_core::Weights;
-use sdpoint_data::Dataset;
+use sdpoint_data::{Dataset, Source};
 use sdpoint_engine::Context;
 
 use crate::checkpoint::{Checkpoint, Counters, DataDigest, EpochSums};
@@ -166,8 +167,10 @@ impl<'a> Run<'a> {
             counters,
         };
         self.check_data(&checkpoint)?;
-        // Faults of the test images would otherwise show only after training.
-        self.test.check_classes()?;
+        if !self.overwrite {
+            folder::clear(self.folder, false)?;
+        }
+        self.check_test_images(observer)?;
         let lock = folder::lock(self.folder)?;
         folder::clear(self.folder, self.overwrite)?;
         // A run that is killed before its first checkpoint can be resumed too,
@@ -194,6 +197,9 @@ impl<'a> Run<'a> {
         self.check_data(&checkpoint)?;
         let digest = DataDigest::of(self.train, self.test)?;
         if let Some(began_with) = &checkpoint.counters.data {
+            if *began_with != digest {
+                self.check_source(&checkpoint.plan)?;
+            }
             check_digest(began_with, &digest)?;
         }
         checkpoint.counters.data = Some(digest);
@@ -206,6 +212,42 @@ impl<'a> Run<'a> {
         }
         let lock = folder::lock(self.folder)?;
         Trainer::new(*self, checkpoint, lock)?.run(observer)
+    }
+
+    /// Decodes all test images: faults of them would otherwise show only after
+    /// training.
+    fn check_test_images(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        const AT_A_TIME: usize = 1024;
+        // The many of a large set take a minute.
+        const MANY: usize = 5000;
+        let images = self.test.len();
+        if images >= MANY {
+            observer.note(&format!(
+                "Checking that the {images} test images can be read."
+            ));
+        }
+        for start in (0..images).step_by(AT_A_TIME) {
+            if observer.stop_requested() {
+                return Err(TrainError::Stopped);
+            }
+            let end = (start + AT_A_TIME).min(images);
+            self.test.check_readable(start..end, self.ctx.threads())?;
+        }
+        Ok(())
+    }
+
+    /// Checks that the images are read from the kind of source that the run
+    /// began with: another one has other names for them, and another order.
+    fn check_source(&self, plan: &TrainPlan) -> Result<(), TrainError> {
+        let then: Source = plan.data.parse()?;
+        let now = self.train.source();
+        if discriminant(&then) == discriminant(now) {
+            return Ok(());
+        }
+        Err(TrainError::OtherSource {
+            then: Box::new(then),
+            now: Box::new(now.clone()),
+        })
     }
 
     fn check_data(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {

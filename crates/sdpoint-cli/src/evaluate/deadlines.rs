@@ -12,9 +12,10 @@ use sdpoint::engine::{cross_entropy, top_k};
 use serde::Serialize;
 
 use super::Args;
-use crate::data::note_skipped;
+use crate::data::{note_skipped, note_squashed};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
+use crate::model::ClassMatch;
 use crate::output::{Table, percent, print, print_json};
 use crate::output_file::Output;
 use crate::progress::Display;
@@ -88,6 +89,7 @@ struct Row {
     /// The number of images answered, and of unreadable ones.
     images: usize,
     skipped: usize,
+    classes: ClassMatch,
     /// The number of images that each instance answered.
     instances: BTreeMap<String, usize>,
 }
@@ -102,7 +104,8 @@ pub fn run(
 ) -> Outcome {
     let file = model::file(&args.model);
     let loaded = model::load(&file)?;
-    model::check_classes(&loaded, test)?;
+    let classes = model::check_classes(&loaded, test)?;
+    note_squashed(&loaded, test)?;
     let engine = model::engine(&file, loaded, machine)?;
     model::note_time_source(&engine);
     let interrupt = Interrupt::install()?;
@@ -155,7 +158,8 @@ pub fn run(
         .zip(tallies)
         .map(|((deadline, time), tally)| {
             let skipped = test.len() - tally.images;
-            tally.row(deadline, time, skipped, highest.unwrap_or(1).max(1))
+            let highest = highest.unwrap_or(1).max(1);
+            tally.row(deadline, time, skipped, highest, classes)
         })
         .collect();
     // Results are printed even if the file cannot be written.
@@ -163,13 +167,20 @@ pub fn run(
     if args.json {
         print_json(&rows)?;
     } else {
-        print(&text(&rows, full))?;
+        print(&(text(&rows, full) + &report::warning(classes, test)))?;
     }
     written
 }
 
 impl Tally {
-    fn row(self, deadline: &Deadline, time: Duration, skipped: usize, highest: u64) -> Row {
+    fn row(
+        self,
+        deadline: &Deadline,
+        time: Duration,
+        skipped: usize,
+        highest: u64,
+        classes: ClassMatch,
+    ) -> Row {
         let images = self.images.max(1) as f64;
         let macs = self.macs / images;
         Row {
@@ -183,6 +194,7 @@ impl Tally {
             loss: self.loss / images,
             images: self.images,
             skipped,
+            classes,
             instances: self
                 .became
                 .into_iter()

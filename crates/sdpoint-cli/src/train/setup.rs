@@ -10,11 +10,11 @@ use sdpoint::{Model, Network, zoo};
 
 use super::method::NamedMethod;
 use super::{Args, TrainingArgs};
-use crate::data::{note_left_out, note_sizes};
+use crate::data::{SMALL, note_left_out, note_look_alikes, note_sizes, note_squashed};
 use crate::failure::{Class, Failure};
 use crate::model;
-use crate::preprocessing::usual_resize;
 use crate::output_file::Outputs;
+use crate::preprocessing::usual_resize;
 
 /// The inputs of a run.
 pub struct Setup {
@@ -34,10 +34,6 @@ pub enum Start {
 
 /// The default network for the built-in images.
 const SHAPES_NETWORK: &str = "preresnet8";
-
-/// The longest side of small images, for which the default network is one for
-/// CIFAR.
-const SMALL: usize = 64;
 
 /// Sets up a new run.
 pub fn start(args: &Args) -> Result<Setup, Failure> {
@@ -70,10 +66,17 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     if let Some(size) = settings.input {
         preprocessing = preprocessing.with_size(size);
     } else if init.is_none() && preprocessing.size.iter().all(|&side| side <= SMALL) {
-        note_sizes(&train)?;
+        note_sizes(&train, &test)?;
+    }
+    if let Some((_, model)) = &init {
+        note_squashed(model, &train)?;
     }
     preprocessing.check_crop().map_err(|error| {
-        Failure::new(Class::Usage, format!("the preprocessing is invalid: {error}")).hint(format!(
+        Failure::new(
+            Class::Usage,
+            format!("the preprocessing is invalid: {error}"),
+        )
+        .hint(format!(
             "probably meant: {}; `sdpoint import --resize` sets it",
             usual_resize(error)
         ))
@@ -141,7 +144,14 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
     let mut options = args.reading.options();
     options.image_key = options.image_key.or_else(|| plan.image_key.clone());
     options.label_key = options.label_key.or_else(|| plan.label_key.clone());
-    let (train, test) = open_data(&source, options, plan.seed, plan.train_images)?;
+    let opened = open_data(&source, options, plan.seed, plan.train_images);
+    let (train, test) = opened.map_err(|failure| match &args.data {
+        Some(_) => failure,
+        None => failure.or_hint(format!(
+            "the run began with these images, {source}; if they were moved, --data gives their new \
+             location"
+        )),
+    })?;
     Ok(Setup {
         folder: folder.to_owned(),
         train,
@@ -193,6 +203,7 @@ fn open_data(
     let (mut train, test) = open_pair(source, &options)?;
     note_left_out(&train);
     note_left_out(&test);
+    note_look_alikes(train.classes());
     if let Some(images) = images {
         train = train.balanced(images, seed)?;
     }

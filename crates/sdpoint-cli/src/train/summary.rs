@@ -43,8 +43,8 @@ pub fn introduction(
         extras.push_str("; with a classifier after each stage");
     }
     if !plan.scales.is_empty() {
-        let sizes: Vec<String> = plan.scales.iter().map(|&size| size::text(size)).collect();
-        extras.push_str(&format!("; also at {} pixels", sizes.join(", ")));
+        let sizes: Vec<String> = plan.scales.iter().map(|&size| size::pixels(size)).collect();
+        extras.push_str(&format!("; also at {}", sizes.join(", ")));
     }
     let init = match &plan.init {
         Some(init) => format!("; starting from {}", init.model),
@@ -52,7 +52,7 @@ pub fn introduction(
     };
     format!(
         "{}: {} parameters, {}; {drawn}{init}{extras}\n\
-         {}: {} for training and {} for testing, {}, input {} pixels\n\
+         {}: {} for training and {} for testing, {}, input {}\n\
          {}, batch {}, learning rate {}, weight decay {}; seed {}; {}, {}\n\
          folder: {}",
         plan.network.name(),
@@ -66,7 +66,7 @@ pub fn introduction(
         plural(train.len(), "image", "images"),
         test.len(),
         plural(plan.classes.len(), "class", "classes"),
-        size::text(plan.preprocessing.size),
+        size::pixels(plan.preprocessing.size),
         plural(recipe.epochs, "epoch", "epochs"),
         recipe.batch_size,
         recipe.rate,

@@ -98,6 +98,24 @@ fn images_deeper_in_class_folders_are_of_the_outer_class() {
     assert!(remark.contains("day/cat/0.jpg"), "{remark}");
 }
 
+#[test]
+fn one_folder_in_each_class_folder_is_reported_too() {
+    let root = TempDir::new().unwrap();
+    for class in ["cat", "dog"] {
+        let inner = format!("train/{class}/images/0.jpg");
+        write(root.path(), &inner, jpeg(8, 8, RED));
+    }
+    let source = Source::Folder(root.path().to_owned());
+    let remark = || {
+        let train = open(&source, Split::Train, &OpenOptions::default()).unwrap();
+        train.left_out().remark()
+    };
+    assert!(remark().unwrap().contains("cat/images/0.jpg"));
+    // One image at the usual place says that the others are meant as they are.
+    write(root.path(), "train/dog/1.jpg", jpeg(8, 8, RED));
+    assert_eq!(remark(), None);
+}
+
 /// Kaggle's `test` has images whose classes nobody tells.
 #[test]
 fn an_unlabelled_test_folder_gives_way_to_val() {

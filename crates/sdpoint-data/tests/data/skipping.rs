@@ -108,12 +108,20 @@ fn a_class_of_unreadable_images_ends_the_work_with_its_name() {
 
     let root = TempDir::new().unwrap();
     let checked = super::skipping::data(&root, &[0, 1, 2, 6], 100);
-    checked.check_classes().unwrap();
+    checked.check_readable(0..12, 3).unwrap();
+    assert_eq!(checked.skipped().len(), 4);
     let root = TempDir::new().unwrap();
     let checked = super::skipping::data(&root, &[0, 1, 2, 3, 4, 5], 100);
     assert!(matches!(
-        checked.check_classes(),
+        checked.check_readable(0..12, 5),
         Err(DataError::UnreadableClass { .. })
+    ));
+    let root = TempDir::new().unwrap();
+    let checked = super::skipping::data(&root, &[3, 4, 7, 11], 3);
+    checked.check_readable(0..10, 2).unwrap();
+    assert!(matches!(
+        checked.check_readable(10..12, 2),
+        Err(DataError::TooManyUnreadable { count: 4, .. })
     ));
 }
 
