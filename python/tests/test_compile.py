@@ -95,12 +95,16 @@ def test_resnet50_compiles_in_three_times_the_plain_networks_time():
     import torch._inductor.config as inductor
 
     models = pytest.importorskip("torchvision.models")
-    x = torch.randn(2, 3, 64, 64)
+    # No map of any instance is a single cell: those are compiled apart.
+    x = torch.randn(2, 3, 96, 96)
     # All in this process, so that its CPU time is all there is, whatever else the machine
     # does; and without the caches on disk, which earlier runs have filled.
     alone_here = inductor.patch(force_disable_caches=True, compile_threads=1)
     limit = torch._dynamo.config.patch(fail_on_recompile_limit_hit=True)
     with alone_here, limit:
+        # What the compiler does once counts for neither.
+        torch.compile(Small().train())(x).sum().backward()
+        torch.compiler.reset()
         plain = torch.compile(models.resnet50().train())
         alone = cpu_seconds(lambda: plain(x).sum().backward())
         torch.compiler.reset()
@@ -108,10 +112,11 @@ def test_resnet50_compiles_in_three_times_the_plain_networks_time():
         counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
         net.compile(backend=counter)
         ours = cpu_seconds(lambda: [net.instance(i)(x).sum().backward() for i in net.instances])
-    print(f"plain {alone:.0f} s, 35 instances {ours:.0f} s, {counter.frame_count} graphs")
+    graphs = counter.frame_count
+    print(f"plain {alone:.0f} s, 35 instances {ours:.0f} s, {ours / alone:.2f}, {graphs} graphs")
     assert len(net.instances) == 35
     # One a stage; the stem's pool is none.
-    assert counter.frame_count == len([s for s in net._plan.training if s.pool is None])
+    assert graphs == len([s for s in net._plan.training if s.pool is None])
     assert ours <= 3 * alone, (ours, alone)
 
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import inspect
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -79,7 +82,7 @@ def trace(root: nn.Module, training: bool, leaves: set[str] | None = None) -> Tr
     Raises `WrapError` if the module's own `forward` cannot be traced.
     """
     leaves, opaque = set(leaves or ()), {}
-    with kept_modes(root):
+    with kept_modes(root), _pools_by_size():
         root.train(training)
         for _ in range(MAX_ATTEMPTS):
             tracer = _Tracer(leaves)
@@ -96,6 +99,24 @@ def trace(root: nn.Module, training: bool, leaves: set[str] | None = None) -> Tr
             _check_output(traced, root, training)
             return traced
     raise WrapError(f"{type(root).__name__} has too many modules that torch.fx cannot trace")
+
+
+@contextmanager
+def _pools_by_size() -> Iterator[None]:
+    """Lets pools be traced whose window is a map's size, which older PyTorchs refuse."""
+    pool = F.avg_pool2d
+
+    def traced(*args, **kwargs):
+        given = [*args, *kwargs.values()]
+        if any(isinstance(value, fx.Proxy) for value in given):
+            return fx.Proxy.__torch_function__(pool, (fx.Proxy,), args, kwargs)
+        return pool(*args, **kwargs)
+
+    F.avg_pool2d = traced
+    try:
+        yield
+    finally:
+        F.avg_pool2d = pool
 
 
 def _untraceable(root: nn.Module, error: Exception) -> WrapError:
