@@ -30,8 +30,8 @@ PREPROCESSINGS = [
     {"evaluate": {"center_crop": {"resize": 32}}, "interpolation": "box"},
     # Crops beyond the image, at even and odd distances.
     {"evaluate": {"center_crop": {"resize": 21}}},
-    {"size": [32, 48], "evaluate": {"center_crop": {"resize": 37}}},
-    {"size": [48, 32], "evaluate": {"center_crop": {"resize": 32}}},
+    {"size": [33, 48], "evaluate": {"center_crop": {"resize": 37}}},
+    {"size": [48, 33], "evaluate": {"center_crop": {"resize": 40}}},
     {"size": [33, 48], "evaluate": {"squash_crop": {"resize": [26, 39]}}},
     {"evaluate": "resize", "interpolation": "nearest"},
     {"evaluate": "resize", "interpolation": "hamming"},

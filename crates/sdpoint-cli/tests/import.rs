@@ -158,7 +158,7 @@ fn training_does_not_start_with_a_crop_beyond_the_image() {
     let folder = Folder::new();
     let mut model = imported(&["--resize-mode", "short-side"]);
     model.preprocessing.evaluate = EvalTransform::CenterCrop { resize: 20 };
-    model.save(&folder.path("old.safetensors")).unwrap();
+    model.save(folder.path("old.safetensors")).unwrap();
     let (from, out) = (folder.argument("old.safetensors"), folder.argument("run"));
     fail(
         2,

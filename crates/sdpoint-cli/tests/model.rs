@@ -228,7 +228,10 @@ fn a_model_of_several_scales_becomes_one_for_another_size() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("run");
     let (_, errors) = variant(&place, &["--method", "plain", "--scales", "12,8"]);
-    assert!(errors.contains("also at 12x12 pixels, 8x8 pixels"), "{errors}");
+    assert!(
+        errors.contains("also at 12x12 pixels, 8x8 pixels"),
+        "{errors}"
+    );
     let small = folder.path().join("small.safetensors");
     let place = place.join("model.safetensors");
     let [place, small] = [&place, &small].map(|path| path.to_str().unwrap());
