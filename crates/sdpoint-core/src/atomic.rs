@@ -181,15 +181,37 @@ fn stream(
 
 /// The temporary file for a target, in the same folder.
 fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
-    let mut prefix = OsString::from(".");
-    prefix.push(target.file_name().unwrap_or_default());
-    prefix.push(".");
+    let prefix = temporary_prefix(target);
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(".tmp");
     // By default, tempfile creates files that other users cannot read.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder_of(target))
+    builder.tempfile_in(folder_of(target)).map_err(|error| {
+        // The error names the temporary file, which means nothing to users.
+        let problem = match error.kind() {
+            io::ErrorKind::PermissionDenied => "no permission to create files in its folder".into(),
+            io::ErrorKind::ReadOnlyFilesystem => "its folder is read-only".into(),
+            kind => kind.to_string(),
+        };
+        io::Error::new(error.kind(), problem)
+    })
+}
+
+/// The start of a temporary file's name: `.NAME.`, of which long names, where
+/// the rest of the temporary name would not fit, are shortened.
+fn temporary_prefix(target: &Path) -> OsString {
+    /// File systems allow 255 bytes; the rest takes ten.
+    const LONGEST: usize = 200;
+    let name = target.file_name().unwrap_or_default();
+    let mut prefix = OsString::from(".");
+    match name.to_str() {
+        Some(name) => prefix.push(&name[..name.floor_char_boundary(LONGEST)]),
+        None if name.len() <= LONGEST => prefix.push(name),
+        None => {}
+    }
+    prefix.push(".");
+    prefix
 }
 
 fn replace(
@@ -244,6 +266,31 @@ mod tests {
         write_atomically(&path, |out| out.write_all(b"new")).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(folder.path()), ["a.txt"]);
+    }
+
+    #[test]
+    fn a_name_may_be_as_long_as_the_file_system_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a".repeat(255), "é".repeat(127)] {
+            let path = folder.path().join(&name);
+            check_writable(&path).unwrap();
+            write_atomically(&path, |out| out.write_all(b"new")).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        }
+        let path = folder.path().join("a".repeat(256));
+        let error = write_atomically(&path, |_| Ok(())).unwrap_err().to_string();
+        assert!(!error.contains(".tmp"), "{error}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn errors_do_not_name_temporary_files() {
+        // Nobody can create files in /proc.
+        let error = check_writable(Path::new("/proc/x"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.starts_with("cannot write '/proc/x': "), "{error}");
+        assert!(!error.contains(".tmp"), "{error}");
     }
 
     #[test]

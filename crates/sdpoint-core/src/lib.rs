@@ -17,6 +17,7 @@ mod network;
 mod preprocessing;
 mod ratio;
 mod record;
+pub mod seal;
 mod select;
 mod shapes;
 mod weights;
