@@ -140,8 +140,8 @@ class Color(enum.Enum):
     RED = 1
 
 
-def foreign(module, name, base=object):
-    """An object of a library that is not installed, such as options and configurations."""
+def foreign_class(module, name, base=object):
+    """A class of a library that is not installed."""
     kind = type(name, (base,), {"__module__": module, "__qualname__": name})
     holder = types.ModuleType(module)
     setattr(holder, name, kind)
@@ -149,7 +149,12 @@ def foreign(module, name, base=object):
         part = ".".join(module.split(".")[:depth])
         sys.modules.setdefault(part, types.ModuleType(part))
     sys.modules[module] = holder
-    return kind()
+    return kind
+
+
+def foreign(module, name, base=object):
+    """An object of such a class, such as options and configurations."""
+    return foreign_class(module, name, base)()
 
 
 config = foreign("yacs.config", "CfgNode", dict)
@@ -192,6 +197,96 @@ tagged["fc.bias"] = nn.Parameter(state["fc.bias"].clone())
 torch.save(tagged, FOLDER / "attributes.pth", pickle_protocol=4)
 sparse = {**state, "fc.weight": state["fc.weight"].to_sparse()}
 torch.save(sparse, FOLDER / "sparse.pth")
+
+# Old protocols: storages by texts, and arrays whose bytes are text.
+torch.save(state, FOLDER / "protocol0.pth", pickle_protocol=0)
+torch.save(state, FOLDER / "protocol0.legacy.pth", pickle_protocol=0, _use_new_zipfile_serialization=False)
+torch.save({"model": arrays}, FOLDER / "arrays.pth")
+
+
+def variant(change):
+    """The network with other modules, and the same tensors."""
+    tensors = [*net.parameters(), *net.buffers()]
+    other = copy.deepcopy(net, {id(tensor): tensor for tensor in tensors})
+    return change(other) or other
+
+
+def modules_of(net):
+    """What other networks have as modules, and this one as functions."""
+    net.maxpool = nn.MaxPool2d(3, 2, padding=1)
+    net.layer1[0].act1 = nn.ReLU(inplace=True)
+    net.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+    net.layer2[0].drop_path = nn.Identity()
+    net.fc = nn.Sequential(nn.Flatten(), nn.Dropout(0.2), net.fc)
+
+
+def with_module(path, module):
+    return lambda net: net.get_submodule(path).add_module("act", module)
+
+
+def with_values(path, **values):
+    return lambda net: net.get_submodule(path).__dict__.update(values)
+
+
+def with_child(name, module):
+    return lambda net: net.add_module(name, module)
+
+
+def of_class(path, kind):
+    def change(net):
+        net.get_submodule(path).__class__ = kind
+
+    return change
+
+
+def wrapped_in(*others):
+    return lambda net: nn.Sequential(*[net if other is None else other for other in others])
+
+
+def trainer(net):
+    """As Lightning's modules, with a loss beside the network."""
+    whole = nn.Module()
+    whole.model = net
+    whole.criterion = nn.CrossEntropyLoss(torch.ones(CLASSES))
+    whole.focal = foreign("mine.losses", "FocalLoss", nn.Module)
+    return whole
+
+
+blur = foreign("timm.layers.blur_pool", "BlurPool2d", nn.Module)
+normalize = foreign("torchvision.transforms.transforms", "Normalize", nn.Module)
+select = foreign("timm.layers.adaptive_avgmax_pool", "SelectAdaptivePool2d", nn.Module)
+select.pool_type = "max"
+select.pool = nn.AdaptiveMaxPool2d(1)
+standardised = foreign_class("timm.layers.std_conv", "StdConv2d", nn.Conv2d)
+same = {
+    "modules": modules_of,
+    "softmax": wrapped_in(None, nn.Softmax(1)),
+    "trainer": trainer,
+    "synchronised": of_class("bn1", nn.SyncBatchNorm),
+    "averagepool": with_child("pool", nn.AvgPool2d(7)),
+}
+others = {
+    "silu": with_module("layer1.0", nn.SiLU()),
+    "leaky": with_module("layer1.0", nn.LeakyReLU(0.1)),
+    "clipped": with_module("layer1.0", nn.ReLU6()),
+    "linear": with_module("layer1.0", nn.Identity()),
+    "blur": with_child("blur", blur),
+    "epsilon": with_values("layer1.0.bn2", eps=1e-3),
+    "stride": with_values("layer2.0.conv1", stride=(1, 1)),
+    "dilation": with_values("layer4.0.conv2", dilation=(2, 2), padding=(2, 2)),
+    "padding": with_values("conv1", padding=(2, 2)),
+    "reflection": with_values("conv1", padding_mode="reflect"),
+    "unpooled": with_child("maxpool", nn.Identity()),
+    "ceil": with_child("maxpool", nn.MaxPool2d(3, 2, 1, ceil_mode=True)),
+    "narrow": with_child("maxpool", nn.MaxPool2d(2, 2)),
+    "maximum": with_child("global_pool", select),
+    "standardised": of_class("layer3.0.conv1", standardised),
+    "sigmoid": wrapped_in(None, nn.Sigmoid()),
+    "normalised": wrapped_in(normalize, None),
+}
+variants = {"same": same, "others": others}
+variants = {kind: {name: variant(change) for name, change in all.items()} for kind, all in variants.items()}
+torch.save(variants, FOLDER / "variants.pth")
 
 
 def seed(name, content, **options):

@@ -5,10 +5,12 @@
 //! file itself, its list of tensors, and the values that the caller requests.
 
 mod bytes;
+mod data;
 mod element;
 mod find;
 mod foreign;
 mod module;
+mod module_tree;
 mod numpy;
 mod pickle;
 mod safetensors;
@@ -18,18 +20,23 @@ mod torch;
 mod zip;
 
 use std::io;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sdpoint_core::file;
 
+use data::Data;
 use element::Element;
+pub(crate) use module_tree::{Part, Setting, Whole};
 use set::Content;
 pub use set::TensorSet;
-pub(crate) use set::{AVERAGES, Entry, says_averaged};
+pub(crate) use set::{AVERAGES, Entry, Obstacle, says_averaged};
 
 /// The most dimensions of a tensor; those of networks have fewer.
 const MAX_SIDES: usize = 8;
+
+/// The most elements of a tensor that repeats its data, as `expand` makes it;
+/// others have at most as many as their data.
+const MAX_REPEATED: usize = 1 << 20;
 
 /// The tensors of a safetensors file or of a file of `torch.save`.
 #[derive(Debug)]
@@ -48,7 +55,7 @@ pub struct StoredTensor {
     /// Index in `data` of its first element.
     offset: usize,
     /// The bytes of the file that it is a view of.
-    data: Range<usize>,
+    data: Data,
 }
 
 /// A checkpoint that cannot be used.
@@ -144,7 +151,9 @@ impl Checkpoint {
     pub fn parse(file: Vec<u8>) -> Result<Self, Fault> {
         let content = if file.starts_with(torch::ZIP) {
             torch::zipped(&file)?
-        } else if file.first() == Some(&torch::PICKLE) && file.get(8) != Some(&b'{') {
+        } else if (file.first() == Some(&torch::PICKLE) && file.get(8) != Some(&b'{'))
+            || torch::is_old_pickle(&file)
+        {
             torch::pickled(&file)?
         } else if file.get(8) == Some(&b'{') {
             Content {
@@ -178,7 +187,7 @@ impl Checkpoint {
     pub fn values(&self, tensor: &StoredTensor) -> Option<Vec<f32>> {
         let read = tensor.element.reader()?;
         let size = tensor.element.size();
-        let data = self.file.get(tensor.data.clone())?;
+        let data = tensor.data.read(&self.file)?;
         let value = |bytes: &[u8]| {
             if self.content.big_endian {
                 let mut little = [0; 8];
@@ -212,14 +221,15 @@ impl Checkpoint {
 
 impl StoredTensor {
     /// A strided view, if all its elements are within the data and it has no
-    /// more elements than the data.
+    /// more elements than the data, or not many more.
     fn new(
         element: Element,
         shape: Vec<usize>,
         strides: Vec<usize>,
         offset: usize,
-        data: Range<usize>,
+        data: impl Into<Data>,
     ) -> Result<Self, String> {
+        let data = data.into();
         let held = data.len() / element.size();
         let count = shape
             .iter()
@@ -229,7 +239,7 @@ impl StoredTensor {
         });
         match (count, last) {
             (Some(0), _) => {}
-            (Some(count), Some(last)) if count <= held && last < held => {}
+            (Some(count), Some(last)) if count <= held.max(MAX_REPEATED) && last < held => {}
             _ => {
                 return Err(format!(
                     "of shape {shape:?} needs more than the {held} elements that its data has"
@@ -250,7 +260,11 @@ impl StoredTensor {
     }
 
     /// A contiguous tensor of all of the data.
-    fn contiguous(element: Element, shape: Vec<usize>, data: Range<usize>) -> Result<Self, String> {
+    fn contiguous(
+        element: Element,
+        shape: Vec<usize>,
+        data: impl Into<Data>,
+    ) -> Result<Self, String> {
         let mut strides = vec![1; shape.len()];
         for side in (1..shape.len()).rev() {
             strides[side - 1] = shape[side].saturating_mul(strides[side]);
@@ -283,9 +297,15 @@ impl StoredTensor {
         self.element.to_string()
     }
 
-    /// Size of its elements in the file, in bytes.
+    /// Size of its elements in the file, in bytes, without the repeated ones.
     pub(crate) fn bytes(&self) -> usize {
-        self.len() * self.element.size()
+        self.len() * self.element.size() - self.repeated() * self.element.size()
+    }
+
+    /// The number of elements that it has beyond those of its data.
+    pub(crate) fn repeated(&self) -> usize {
+        self.len()
+            .saturating_sub(self.data.len() / self.element.size())
     }
 }
 

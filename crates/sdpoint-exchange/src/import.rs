@@ -5,6 +5,7 @@
 //! tensor under the prefix is either used or reported.
 
 mod classifier;
+mod computation;
 mod error;
 mod fit;
 mod layout;
@@ -21,6 +22,10 @@ pub use error::{ImportError, Misfit, Misshapen};
 use fit::{Fit, Source};
 use layout::Layout;
 pub use recognise::recognise;
+
+/// The most elements of all tensors that are repeated from others, as `expand`
+/// makes them.
+const MAX_REPEATED: usize = 1 << 21;
 
 /// The result of an import.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +143,7 @@ pub fn import_chosen(
         Some(classifier) => network.with_classes(classifier.outputs.max(2))?,
         None => network.clone(),
     };
+    computation::check(&network, &fit)?;
     let (weights, statistics) = values(checkpoint, &network, &fit)?;
     Ok(Imported {
         network,
@@ -162,11 +168,15 @@ fn values(
     network: &Network,
     fit: &Fit<'_>,
 ) -> Result<(Weights, Statistics), ImportError> {
-    let tensors = fit.sources.iter().filter_map(|source| match source {
-        Source::Tensor { tensor, .. } => Some(tensor.bytes()),
-        Source::Zeros => None,
-    });
-    if tensors.sum::<usize>() > checkpoint.size() {
+    let tensors = || {
+        fit.sources.iter().filter_map(|source| match source {
+            Source::Tensor { tensor, .. } => Some(tensor),
+            Source::Zeros => None,
+        })
+    };
+    if tensors().map(|tensor| tensor.bytes()).sum::<usize>() > checkpoint.size()
+        || tensors().map(|tensor| tensor.repeated()).sum::<usize>() > MAX_REPEATED
+    {
         return Err(ImportError::Shared);
     }
     let parameters = network.parameters();

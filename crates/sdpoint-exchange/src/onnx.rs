@@ -10,6 +10,7 @@ mod lower;
 mod pool;
 mod proto;
 
+use sdpoint_core::seal::{BLANK, SEAL, seal};
 use sdpoint_core::{Instance, Model, Record};
 
 use crate::error::ExportError;
@@ -34,8 +35,8 @@ const MAX_BYTES: usize = i32::MAX as usize;
 /// An instance of a model as the bytes of an ONNX file.
 ///
 /// The metadata has, as JSON unless it is plain text: `network`,
-/// `instance`, `macs`, `classes` in the order of the logits, and
-/// `preprocessing` as [`ExportedPreprocessing`].
+/// `instance`, `macs`, `classes` in the order of the logits, `preprocessing` as
+/// [`ExportedPreprocessing`], and a [seal](sdpoint_core::seal).
 ///
 /// # Errors
 /// If the model does not have the instance, or is too large for ONNX.
@@ -67,15 +68,17 @@ pub fn onnx(model: &Model, instance: Instance) -> Result<Vec<u8>, ExportError> {
         (ONNX_OUTPUT, &[network.classes()]),
     );
     message.message(7, &graph);
-    let bytes = message.into_bytes();
+    let mut bytes = message.into_bytes();
+    seal(&mut bytes);
     if bytes.len() > MAX_BYTES {
         return Err(ExportError::TooLarge);
     }
     Ok(bytes)
 }
 
-fn metadata(model: &Model, record: &Record) -> Result<[(&'static str, String); 5], ExportError> {
+fn metadata(model: &Model, record: &Record) -> Result<[(&'static str, String); 6], ExportError> {
     Ok([
+        (SEAL, BLANK.to_owned()),
         ("network", model.network.name().to_owned()),
         ("instance", record.instance.to_string()),
         ("macs", record.macs.to_string()),

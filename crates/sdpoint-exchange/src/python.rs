@@ -8,6 +8,7 @@ mod class;
 mod module;
 mod structure;
 
+use sdpoint_core::seal::{BLANK, SEAL, seal};
 use sdpoint_core::{LayerId, Model, Network};
 
 use crate::error::ExportError;
@@ -41,13 +42,15 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
     let (definitions, top) = classes.finish(top);
     let names: Vec<String> = instances(model).iter().map(ToString::to_string).collect();
     let preprocessing = &model.preprocessing;
-    Ok(format!(
+    let mut source = format!(
         "{}\n\nimport random\n\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n\n\
          # The instances that the model has statistics of, besides \"full\".\n\
          INSTANCES = {}\n\n\
          # Inputs are [batch, colours, *SIZE], (value - MEAN) / STD of values from 0 to 1.\n\
          {}SIZE = {}\nMEAN = {}\nSTD = {}\n\n\n\
-         {PARTS}\n\n{definitions}{}{LOAD}",
+         {PARTS}\n\n{definitions}{}{LOAD}\n\n\
+         # A digest of this file: if it was edited, `sdpoint export` does not replace it.\n\
+         # {SEAL}: {BLANK}\n",
         docstring(network),
         list(&names)?,
         in_words(preprocessing)
@@ -57,7 +60,10 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
         numbers(&preprocessing.mean),
         numbers(&preprocessing.std),
         network_class(&top),
-    ))
+    )
+    .into_bytes();
+    seal(&mut source);
+    Ok(String::from_utf8(source).expect("a seal is text"))
 }
 
 fn docstring(network: &Network) -> String {

@@ -1,9 +1,10 @@
 //! Export of weights and statistics for PyTorch's `load_state_dict`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
+use sdpoint_core::seal::{BLANK, SEAL, seal};
 use sdpoint_core::{Instance, Model, Moments};
 
 use crate::error::ExportError;
@@ -35,7 +36,8 @@ pub(crate) fn instances(model: &Model) -> Vec<Instance> {
 /// names and shapes.
 ///
 /// The metadata has, as JSON unless it is plain text: `network`, the `instances`
-/// whose statistics are included, `classes`, and `preprocessing`.
+/// whose statistics are included, `classes`, `preprocessing`, and a
+/// [seal](sdpoint_core::seal). The same model gives the same bytes.
 ///
 /// # Errors
 /// If the model does not have the instance.
@@ -98,17 +100,35 @@ pub fn state_dict(model: &Model, of: StatisticsOf) -> Result<Vec<u8>, ExportErro
         .collect::<Result<Vec<_>, ExportError>>()?;
     let mut named = vec![first.to_string()];
     named.extend(rows.iter().map(Instance::to_string));
-    let metadata = HashMap::from([
-        ("format".into(), "pt".into()),
-        ("network".into(), network.name().to_owned()),
-        ("instances".into(), serde_json::to_string(&named)?),
-        ("classes".into(), serde_json::to_string(&model.classes)?),
+    let metadata = BTreeMap::from([
+        (SEAL, BLANK.into()),
+        ("format", "pt".into()),
+        ("network", network.name().to_owned()),
+        ("instances", serde_json::to_string(&named)?),
+        ("classes", serde_json::to_string(&model.classes)?),
         (
-            "preprocessing".into(),
+            "preprocessing",
             serde_json::to_string(&ExportedPreprocessing::from(&model.preprocessing))?,
         ),
     ]);
-    Ok(serialize(views, Some(metadata))?)
+    let mut file = with_metadata(&serialize(views, None)?, &metadata)?;
+    seal(&mut file);
+    Ok(file)
+}
+
+/// A safetensors file without metadata, with these. The crate writes them in
+/// another order each time.
+fn with_metadata(file: &[u8], metadata: &BTreeMap<&str, String>) -> Result<Vec<u8>, ExportError> {
+    let (length, rest) = file.split_first_chunk::<8>().unwrap_or((&[0; 8], &[]));
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    // The header is an object of tensors, followed by spaces.
+    let tensors = header.trim_ascii().strip_prefix(b"{").unwrap_or_default();
+    let comma: &[u8] = if tensors == b"}" { b"" } else { b"," };
+    let metadata = serde_json::to_vec(metadata)?;
+    let mut header = [b"{\"__metadata__\":", &metadata[..], comma, tensors].concat();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let length = (header.len() as u64).to_le_bytes();
+    Ok([&length[..], &header, data].concat())
 }
 
 fn bytes<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<u8> {

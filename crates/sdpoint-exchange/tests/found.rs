@@ -114,7 +114,7 @@ fn anything_may_lie_beside_the_weights() {
 fn whole_modules_give_their_tensors() {
     for (name, key, prefix, class) in [
         ("module.pth", "model", "module.", "DataParallel"),
-        ("script.pt", "", "", "__torch__"),
+        ("script.pt", "", "", "Tiny"),
     ] {
         let imported = import(&opened(name), &tiny()).unwrap();
         is_recorded(&imported);
@@ -134,13 +134,74 @@ fn whole_modules_give_their_tensors() {
 
 #[test]
 fn what_pickle_wrote_is_read() {
-    for name in ["state.pkl", "arrays.pkl", "attributes.pth"] {
+    for name in [
+        "state.pkl",
+        "arrays.pkl",
+        "arrays.pth",
+        "attributes.pth",
+        "protocol0.pth",
+        "protocol0.legacy.pth",
+    ] {
         is_recorded(&import(&opened(name), &tiny()).unwrap());
     }
     let error = import(&opened("sparse.pth"), &tiny())
         .unwrap_err()
         .to_string();
     assert!(error.contains("'fc.weight' is a sparse tensor"), "{error}");
+}
+
+/// Imports the module of this name in the file of modules.
+fn variant(key: &str) -> Result<Imported, ImportError> {
+    let mut choice = ImportOptions::default();
+    choice.key = Some(key.into());
+    import_chosen(&opened("variants.pth"), &tiny(), &choice)
+}
+
+#[test]
+fn modules_that_compute_the_same_are_imported() {
+    for name in [
+        "modules",
+        "softmax",
+        "trainer",
+        "synchronised",
+        "averagepool",
+    ] {
+        let imported = variant(&format!("same.{name}"));
+        is_recorded(&imported.unwrap_or_else(|error| panic!("{name}: {error}")));
+    }
+}
+
+#[test]
+fn modules_that_compute_something_else_are_refused() {
+    for (name, module, what) in [
+        ("silu", "layer1.0.act", "SiLU"),
+        ("leaky", "layer1.0.act", "LeakyReLU"),
+        ("clipped", "layer1.0.act", "ReLU6, not ReLU"),
+        ("linear", "layer1.0.act", "Identity, not ReLU"),
+        ("blur", "blur", "BlurPool2d"),
+        ("epsilon", "layer1.0.bn2", "epsilon of 0.001, not 0.00001"),
+        ("stride", "layer2.0.conv1", "stride 1, not 2"),
+        ("dilation", "layer4.0.conv2", "dilation 2, not 1"),
+        ("padding", "conv1", "padding 2, not 3"),
+        ("reflection", "conv1", "'reflect'"),
+        ("unpooled", "maxpool", "Identity, not a max pool"),
+        ("ceil", "maxpool", "ceil_mode"),
+        ("narrow", "maxpool", "kernel size 2, not 3"),
+        ("maximum", "global_pool", "'max'"),
+        ("standardised", "layer3.0.conv1", "StdConv2d"),
+        ("sigmoid", "1", "Sigmoid"),
+        ("normalised", "0", "Normalize"),
+    ] {
+        let error = variant(&format!("others.{name}")).unwrap_err();
+        let ImportError::Computation { modules, .. } = &error else {
+            panic!("{name}: {error}");
+        };
+        let found = modules.iter().any(|text| {
+            text.strip_prefix(module)
+                .is_some_and(|rest| rest.starts_with(' ') && rest.contains(what))
+        });
+        assert!(found, "{name}: {error}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod support;
 
 use safetensors::SafeTensors;
+use sdpoint_core::seal::is_sealed;
 use sdpoint_core::{
     Conv, EvalTransform, ExifOrientation, Instance, Interpolation, Model, NetworkBuilder, Norm,
 };
@@ -16,6 +17,9 @@ fn a_state_dict_comes_back_to_the_bit() {
         let model = Oracle::open(name).model(true);
         for record in &model.instances {
             let file = state_dict(&model, StatisticsOf::One(record.instance)).unwrap();
+            let again = state_dict(&model, StatisticsOf::One(record.instance)).unwrap();
+            assert!(file == again, "{name}: two exports differ");
+            assert!(is_sealed(&file));
             let back = import(&Checkpoint::parse(file).unwrap(), &model.network).unwrap();
             assert_eq!(back.left_over, Vec::<String>::new());
             assert_eq!(back.weights, model.weights);
@@ -53,6 +57,7 @@ fn the_module_has_a_class_for_each_kind_of_block() {
     for name in NAMES {
         let model = Oracle::open(name).model(false);
         let source = python(&model).unwrap();
+        assert!(is_sealed(source.as_bytes()), "{name}");
         assert!(source.lines().count() < 260, "{name}: {source}");
         assert!(
             source.lines().all(|line| line.len() <= 120),

@@ -35,6 +35,18 @@ impl<'a> Bytes<'a> {
         self.place
     }
 
+    /// The length of the whole slice.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The range of a part of the slice.
+    pub fn range_of(&self, part: &[u8]) -> Option<Range<usize>> {
+        let start = part.as_ptr().addr().checked_sub(self.all.as_ptr().addr())?;
+        let end = start.checked_add(part.len())?;
+        (end <= self.all.len()).then_some(start..end)
+    }
+
     /// The next `count` bytes, if there are as many.
     pub fn take(&mut self, count: u64) -> Option<&'a [u8]> {
         let end = self.place.checked_add(usize::try_from(count).ok()?)?;

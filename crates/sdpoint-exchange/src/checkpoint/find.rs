@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::module;
 use super::pickle::{Id, Object, Value, Values};
 use super::storage::TensorFinder;
-use super::{Entry, Fault, TensorSet};
+use super::{Entry, Fault, TensorSet, Whole};
 
 // Limits that no checkpoint of a network comes near, against hostile files.
 
@@ -15,7 +15,7 @@ const MAX_TENSORS: usize = 1 << 16;
 /// The most bytes of all names together.
 const MAX_NAMES: usize = 8 << 20;
 
-/// The longest name; tensors with longer ones are skipped.
+/// The longest name, in bytes; longer ones are cut and numbered.
 const MAX_NAME: usize = 1024;
 
 /// The most levels of nesting.
@@ -148,7 +148,7 @@ impl Finder<'_, '_, '_, '_> {
         let mut found = BTreeMap::new();
         for &(name, value) in items {
             if let &Value::Text(name) = self.values.get(name) {
-                self.add(&mut found, name.len(), || name.to_owned(), value)?;
+                self.add(&mut found, "", name, value)?;
             }
         }
         self.keep(place, found, None);
@@ -159,18 +159,28 @@ impl Finder<'_, '_, '_, '_> {
     fn add(
         &mut self,
         set: &mut BTreeMap<String, Entry>,
-        length: usize,
-        name: impl FnOnce() -> String,
+        prefix: &str,
+        name: &str,
         value: Id,
     ) -> Result<(), Fault> {
-        if length > MAX_NAME {
-            return Ok(());
-        }
         if let Some(entry) = self.tensors.tensor(value) {
-            self.charge(1, length)?;
-            set.insert(name(), entry);
+            let name = self.short(prefix, name);
+            self.charge(1, name.len())?;
+            set.insert(name, entry);
         }
         Ok(())
+    }
+
+    /// A name with a prefix, of bounded length, which differs from all others
+    /// that were cut.
+    fn short(&self, prefix: &str, name: &str) -> String {
+        match MAX_NAME.checked_sub(prefix.len()) {
+            Some(left) if name.len() <= left => format!("{prefix}{name}"),
+            left => {
+                let start = &name[..name.floor_char_boundary(left.unwrap_or(0))];
+                format!("{prefix}{start}… ({})", self.count)
+            }
+        }
     }
 
     /// Counts tensors and bytes of names.
@@ -183,7 +193,7 @@ impl Finder<'_, '_, '_, '_> {
         Ok(())
     }
 
-    fn keep(&mut self, place: usize, entries: BTreeMap<String, Entry>, module: Option<String>) {
+    fn keep(&mut self, place: usize, entries: BTreeMap<String, Entry>, module: Option<Whole>) {
         // Options and counters are objects, too, but a dictionary of many unreadable
         // objects is more likely one of tensors.
         const OBJECTS: usize = 8;
@@ -222,35 +232,37 @@ impl Finder<'_, '_, '_, '_> {
     /// The tensors of a whole pickled module, under the names of its state dict.
     fn module(&mut self, place: usize, object: &Object) -> Result<(), Fault> {
         let values = self.values;
-        let class = values.class(object);
-        let class = class.map(|class| format!("{}.{}", class.module, class.name));
         let mut found = BTreeMap::new();
+        let mut whole = Whole::default();
         let mut open = vec![(*object, String::new(), 0)];
         while let Some((object, prefix, depth)) = open.pop() {
             let members = module::members(values, &object);
+            let part = module::part(values, &object);
+            self.charge(1, prefix.len() + part.class.len())?;
+            let path = prefix.strip_suffix('.').unwrap_or(&prefix);
+            whole.parts.insert(path.to_owned(), part);
             // A few modules that refer to each other have exponentially many paths.
             self.looked += 1 + members.len();
             if self.looked > MAX_MEMBERS {
                 return Err(Fault::TooMuch);
             }
             for (name, value) in members {
-                let length = prefix.len() + name.len();
-                let path = || format!("{prefix}{name}");
-                let deeper = depth < MAX_DEPTH && length <= MAX_NAME;
                 match values.get(value) {
-                    Value::Object(inner) if module::is_module(values, inner) && deeper => {
-                        self.charge(0, length)?;
-                        open.push((*inner, path() + ".", depth + 1));
+                    Value::Object(inner) if module::is_module(values, inner) => {
+                        // A module may contain itself.
+                        if depth < MAX_DEPTH {
+                            let path = self.short(&prefix, name) + ".";
+                            open.push((*inner, path, depth + 1));
+                        }
                     }
-                    Value::Object(inner) if module::is_module(values, inner) => {}
                     Value::Tensor(_) | Value::Object(_) => {
-                        self.add(&mut found, length, path, value)?;
+                        self.add(&mut found, &prefix, name, value)?;
                     }
                     _ => {}
                 }
             }
         }
-        self.keep(place, found, class);
+        self.keep(place, found, Some(whole));
         Ok(())
     }
 

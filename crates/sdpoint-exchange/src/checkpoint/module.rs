@@ -1,8 +1,23 @@
 //! Whole pickled modules of PyTorch, saved by `torch.save(model, path)`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use super::pickle::{Id, Object, Value, Values};
+use super::{MAX_SIDES, Part, Setting};
+
+/// The attributes that change what PyTorch's and timm's modules compute.
+const SETTINGS: [&str; 10] = [
+    "ceil_mode",
+    "dilation",
+    "eps",
+    "groups",
+    "kernel_size",
+    "output_size",
+    "padding",
+    "padding_mode",
+    "pool_type",
+    "stride",
+];
 
 /// The number of attributes searched. Those set by `nn.Module` come first,
 /// followed by those of the subclass.
@@ -37,6 +52,59 @@ pub(super) fn members<'a>(values: &Values<'a>, object: &Object) -> Vec<(&'a str,
     );
     all.extend(within("_modules").unwrap_or_default());
     all
+}
+
+/// A module without its tensors and submodules.
+pub(super) fn part(values: &Values<'_>, object: &Object) -> Part {
+    let class = values.class(object);
+    let class = class.map(|class| format!("{}.{}", short(class.module), short(class.name)));
+    let attributes = object.state.and_then(|state| values.items(state));
+    let mut settings = BTreeMap::new();
+    for &(key, value) in attributes.unwrap_or_default().iter().take(FIRST) {
+        let known = SETTINGS
+            .iter()
+            .find(|&&name| text(values, key) == Some(name));
+        if let Some(&name) = known {
+            settings.insert(name, setting(values, value));
+        }
+    }
+    Part {
+        class: unmangled(&class.unwrap_or_else(|| "an unknown class".into())),
+        settings,
+        is_script: is_script(values, object),
+    }
+}
+
+fn setting(values: &Values<'_>, id: Id) -> Setting {
+    let number = |id: Id| match *values.get(id) {
+        Value::Int(number) => Some(number as f64),
+        Value::Float(number) => Some(number),
+        _ => None,
+    };
+    match values.get(id) {
+        Value::None => Setting::None,
+        Value::Text(text) => Setting::Text(short(text)),
+        Value::Tuple(items) | Value::List(items) if items.len() <= MAX_SIDES => {
+            let numbers: Option<Vec<f64>> = items.iter().map(|&item| number(item)).collect();
+            numbers.map_or(Setting::Unknown, Setting::Numbers)
+        }
+        _ => number(id).map_or(Setting::Unknown, |number| Setting::Numbers(vec![number])),
+    }
+}
+
+/// The name of a class as Python has it: TorchScript adds a package, and numbers
+/// classes of the same name.
+fn unmangled(class: &str) -> String {
+    let own = class.strip_prefix("__torch__.").unwrap_or(class);
+    let parts = own
+        .split('.')
+        .filter(|part| !part.starts_with("___torch_mangle_"));
+    parts.collect::<Vec<_>>().join(".")
+}
+
+/// The start of a name from a file.
+fn short(name: &str) -> String {
+    name.chars().take(80).collect()
 }
 
 /// The non-persistent buffers, which a state dict leaves out.

@@ -1,8 +1,7 @@
 //! NumPy arrays in pickles.
 
-use std::ops::Range;
-
 use super::StoredTensor;
+use super::data::Data;
 use super::element::Element;
 use super::pickle::{Id, Object, Value, Values};
 
@@ -12,7 +11,7 @@ pub(super) struct Array {
     shape: Vec<usize>,
     /// Whether it is in column-major (Fortran) order.
     fortran: bool,
-    data: Range<usize>,
+    data: Data,
 }
 
 impl Array {
@@ -33,8 +32,7 @@ impl Array {
     }
 }
 
-/// An object as an array of numbers, if it is one that can be read. Old
-/// protocols encode an array's bytes as text, which is not supported.
+/// An object as an array of numbers, if it is one that can be read.
 pub(super) fn array(values: &Values<'_>, object: &Object) -> Option<Array> {
     let class = values.class(object)?;
     if !class.module.starts_with("numpy.") {
@@ -62,14 +60,16 @@ pub(super) fn array(values: &Values<'_>, object: &Object) -> Option<Array> {
 }
 
 fn whole(values: &Values<'_>, data: Id, dtype: Id, shape: Id, fortran: bool) -> Option<Array> {
-    let Value::Bytes(data) = values.get(data) else {
-        return None;
+    let data = match values.get(data) {
+        Value::Bytes(range) => range.clone().into(),
+        Value::EncodedBytes { text, length } => Data::encoded(text.clone(), *length),
+        _ => return None,
     };
     Some(Array {
         element: element(values, dtype)?,
         shape: values.sizes(shape)?,
         fortran,
-        data: data.clone(),
+        data,
     })
 }
 

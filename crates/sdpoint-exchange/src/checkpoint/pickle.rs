@@ -26,11 +26,19 @@ pub(super) use unpickler::run;
 pub(super) enum Value<'a> {
     None,
     Int(i64),
+    Float(f64),
     /// An integer of more than 64 bits, in little-endian order.
     LongInt(&'a [u8]),
     Text(&'a str),
     /// Bytes, by their range in the file.
     Bytes(Range<usize>),
+    /// Bytes as text, each of them a character of Latin-1, as protocols before 3
+    /// write them. The range is that of the UTF-8 text in the file.
+    EncodedBytes {
+        text: Range<usize>,
+        /// The number of bytes.
+        length: usize,
+    },
     Tuple(Vec<Id>),
     /// A list or a set.
     List(Vec<Id>),
@@ -41,7 +49,7 @@ pub(super) enum Value<'a> {
     StorageFile(Range<usize>),
     Tensor(TensorView),
     Object(Object),
-    /// A value that no weight depends on, such as a float.
+    /// A value that no weight depends on.
     Opaque,
 }
 
@@ -88,6 +96,8 @@ pub(super) enum Meaning {
     Storage(Element),
     /// The type of a tensor's elements.
     Dtype(Element),
+    /// Encodes text as bytes.
+    Encode,
     /// Creates a plain value that no weight depends on, such as a string.
     Plain,
     /// Anything else: a call results in an [`Object`].

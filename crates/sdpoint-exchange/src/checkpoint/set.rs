@@ -2,10 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use super::StoredTensor;
+use super::{StoredTensor, Whole};
 
 /// A tensor, or why it cannot be read.
-pub(crate) type Entry = Result<StoredTensor, String>;
+pub(crate) type Entry = Result<StoredTensor, Obstacle>;
+
+/// Why a value is not a readable tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Obstacle {
+    /// A predicate for an error message after its name.
+    pub problem: String,
+    /// Whether it is a tensor all the same, not another object.
+    pub is_tensor: bool,
+}
+
+impl Obstacle {
+    /// A tensor that cannot be read.
+    pub fn tensor(problem: impl Into<String>) -> Self {
+        Self {
+            problem: problem.into(),
+            is_tensor: true,
+        }
+    }
+}
 
 /// The content of a file.
 #[derive(Debug)]
@@ -21,7 +40,7 @@ pub(super) struct Content {
 pub struct TensorSet {
     pub(super) key: String,
     pub(super) entries: BTreeMap<String, Entry>,
-    pub(super) module: Option<String>,
+    pub(super) module: Option<Whole>,
     pub(super) joined: bool,
 }
 
@@ -50,7 +69,12 @@ impl TensorSet {
 
     /// The class, if it was saved as a whole module.
     pub fn module(&self) -> Option<&str> {
-        self.module.as_deref()
+        Some(&self.whole()?.root()?.class)
+    }
+
+    /// The modules, if it was saved as a whole module.
+    pub(crate) fn whole(&self) -> Option<&Whole> {
+        self.module.as_ref()
     }
 
     /// Whether it was joined from several dictionaries, which may be parts of

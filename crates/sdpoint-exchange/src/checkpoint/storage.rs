@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::StoredTensor;
 use super::bytes::Bytes;
 use super::element::Element;
 use super::numpy;
 use super::pickle::{Global, Id, Meaning, Object, TensorView, Value, Values};
 use super::torch::Legacy;
+use super::{Entry, Obstacle, StoredTensor};
 
 /// Finds the tensors of a pickle.
 pub(super) struct TensorFinder<'f, 'v> {
@@ -35,14 +35,14 @@ impl<'f, 'v> TensorFinder<'f, 'v> {
     }
 
     /// The tensor that a value is or would have become when unpickled, or why
-    /// it cannot be read: a predicate for an error message after its name.
-    pub fn tensor(&mut self, id: Id) -> Option<Result<StoredTensor, String>> {
+    /// it cannot be read.
+    pub fn tensor(&mut self, id: Id) -> Option<Entry> {
         let values = self.values;
         match values.get(id) {
-            Value::Tensor(tensor) => Some(self.stored(tensor)),
+            Value::Tensor(tensor) => Some(self.stored(tensor).map_err(Obstacle::tensor)),
             Value::Object(object) => Some(match numpy::array(values, object) {
-                Some(array) => array.stored(),
-                None => Err(problem(values, object)),
+                Some(array) => array.stored().map_err(Obstacle::tensor),
+                None => Err(obstacle(values, object)),
             }),
             _ => None,
         }
@@ -114,13 +114,15 @@ fn nested(file: &[u8], place: Range<usize>) -> Option<(Element, Range<usize>)> {
     (parts.start == 0).then_some((parts.element, data))
 }
 
-/// Why an object is not a readable tensor: a predicate for an error message
-/// after its name.
-fn problem(values: &Values<'_>, object: &Object) -> String {
+/// Why an object is not a readable tensor.
+fn obstacle(values: &Values<'_>, object: &Object) -> Obstacle {
     let Some(&Global { module, name }) = values.class(object) else {
-        return "is the result of an object of no known class".into();
+        return Obstacle {
+            problem: "is the result of an object of no known class".into(),
+            is_tensor: false,
+        };
     };
-    match (module, name) {
+    let problem = match (module, name) {
         ("torch._utils", "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor") => {
             "is a sparse tensor; save its to_dense()".into()
         }
@@ -148,6 +150,10 @@ fn problem(values: &Values<'_>, object: &Object) -> String {
             short(module),
             short(name)
         ),
+    };
+    Obstacle {
+        problem,
+        is_tensor: module == "torch._utils" || name == "_reconstruct" || name == "_frombuffer",
     }
 }
 

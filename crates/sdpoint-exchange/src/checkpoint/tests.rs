@@ -81,6 +81,70 @@ fn strides_and_offsets_say_where_elements_lie() {
     assert_eq!(checkpoint.values(tensor).unwrap(), [1.0, 4.0, 2.0, 5.0]);
 }
 
+#[test]
+fn expanded_tensors_repeat_their_data() {
+    let data: Vec<u8> = [7f32, 8.0].into_iter().flat_map(f32::to_le_bytes).collect();
+    for (shape, strides, values) in [
+        (&[3][..], &[0][..], &[8.0; 3][..]),
+        (&[1, 2], &[0, 0], &[8.0; 2]),
+        (&[2, 1, 3], &[-1, 1, 0], &[]),
+    ] {
+        let tensor = Pickle::default().tensor("FloatStorage", 1, shape, strides);
+        let pickle = Pickle::new().op(b"}").text("x").op(&tensor.0).op(b"s.");
+        let file = zip(&[("data.pkl", &pickle.0), ("data/0", &data)]);
+        match Checkpoint::parse(file) {
+            Ok(checkpoint) => {
+                let tensor = checkpoint.sets()[0].get("x").unwrap();
+                assert_eq!(checkpoint.values(tensor).unwrap(), values);
+            }
+            // There are no negative strides.
+            Err(_) => assert!(values.is_empty()),
+        }
+    }
+}
+
+#[test]
+fn a_tensor_of_any_name_is_there() {
+    let tensor = Pickle::default().tensor("FloatStorage", 0, &[4], &[1]);
+    let long = |text: &str| {
+        let length = (text.len() as u32).to_le_bytes();
+        Pickle::default().op(b"X").op(&length).op(text.as_bytes())
+    };
+    let mut pickle = Pickle::new().op(b"}");
+    for length in [1, 1024, 1025, 1500, 70_000] {
+        pickle = pickle
+            .op(&long(&"é".repeat(length)).0)
+            .op(&tensor.0)
+            .op(b"s");
+    }
+    // Names that are equal as far as they are kept.
+    let same = "é".repeat(1500) + "!";
+    pickle = pickle.op(&long(&same).0).op(&tensor.0).op(b"s.");
+    let file = zip(&[("data.pkl", &pickle.0), ("data/0", &[0; 16])]);
+    let checkpoint = Checkpoint::parse(file).unwrap();
+    let names: Vec<&str> = checkpoint.sets()[0].names().collect();
+    assert_eq!(names.len(), 6);
+    assert!(names.iter().all(|name| name.len() < 1100));
+}
+
+#[test]
+fn a_text_is_encoded_once() {
+    // Two thousand calls that encode the same text.
+    let text = "é".repeat(2000);
+    let length = (text.len() as u32).to_le_bytes();
+    let mut pickle = Pickle::new()
+        .global("_codecs", "encode")
+        .op(b"q\x01(X")
+        .op(&length)
+        .op(text.as_bytes())
+        .text("latin1")
+        .op(b"tq\x02");
+    for _ in 0..2000 {
+        pickle = pickle.op(b"h\x01h\x02R");
+    }
+    assert!(refused(zip(&[("data.pkl", &pickle.op(b".").0)])).contains("more beside"));
+}
+
 /// Why the tensor "x" of a file cannot be read.
 fn obstacle(file: Vec<u8>) -> String {
     let checkpoint = Checkpoint::parse(file).unwrap();
@@ -88,7 +152,7 @@ fn obstacle(file: Vec<u8>) -> String {
         .sets()
         .iter()
         .find_map(|set| set.entries.get("x"));
-    found.unwrap().clone().unwrap_err()
+    found.unwrap().clone().unwrap_err().problem
 }
 
 /// A dictionary that holds a whole tensor and, as "x", another value.
@@ -161,6 +225,7 @@ fn tensors_larger_than_their_data_are_refused() {
         // All elements in one place.
         ("FloatStorage", 0, &[1 << 30, 1 << 30, 1 << 30], &[0, 0, 0]),
         ("FloatStorage", 0, &[i32::MAX], &[1]),
+        ("FloatStorage", 0, &[i32::MAX], &[0]),
         ("FloatStorage", i32::MAX, &[1], &[1]),
     ] {
         let tensor = Pickle::new().tensor(class, offset, shape, strides);

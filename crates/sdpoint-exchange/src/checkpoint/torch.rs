@@ -19,7 +19,17 @@ pub(super) const ZIP: &[u8] = b"PK\x03\x04";
 pub(super) const PICKLE: u8 = 0x80;
 
 /// The number 0x1950a86a20f9469cfc6c, the first pickle of a legacy file.
-const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+pub(super) static MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/// The same number in decimal digits, as protocols 0 and 1 write it.
+pub(super) const MAGIC_DIGITS: &str = "119547037146038801333356";
+
+/// Whether this is the start of a legacy file in protocol 0 or 1, which have no
+/// instruction that states the protocol.
+pub(super) fn is_old_pickle(file: &[u8]) -> bool {
+    let rest = file.strip_prefix(b"L");
+    rest.is_some_and(|rest| rest.starts_with(MAGIC_DIGITS.as_bytes()))
+}
 
 /// The version of the legacy format, used from PyTorch 0.1 to 1.5.
 const OLD_VERSION: i64 = 1001;

@@ -92,6 +92,18 @@ pub enum ImportError {
         /// A feature of an unsupported network that the names indicate.
         sign: Option<String>,
     },
+    /// The tensors fit, but the modules that were saved with them compute
+    /// something else.
+    #[error(
+        "the saved module computes something else than {network}: {}",
+        listed(modules)
+    )]
+    Computation {
+        /// The network's name.
+        network: String,
+        /// The modules by their paths, each with what is different.
+        modules: Vec<String>,
+    },
     /// A required tensor cannot be read.
     #[error("tensor '{}' {problem}", shown(name))]
     Unreadable {

@@ -142,8 +142,12 @@ impl<'c> Fit<'c> {
     /// Sorts the unused tensors into those with the prefix and those without.
     fn account_for(&mut self, matching: &Matching<'_, 'c>) {
         for named in &matching.names.all {
-            // An unreadable object is not an unused tensor.
-            if named.entry.is_err() || matching.taken.contains(named.original) {
+            // Other objects are not unused tensors.
+            let is_object = named
+                .entry
+                .as_ref()
+                .is_err_and(|obstacle| !obstacle.is_tensor);
+            if is_object || matching.taken.contains(named.original) {
                 continue;
             }
             let own = named.plain.starts_with(&self.prefix[..]);
@@ -312,8 +316,9 @@ impl<'n, 'c> Matching<'n, 'c> {
                 });
                 None
             }
-            Err(problem) => {
-                self.unreadable.push((name.to_owned(), problem.clone()));
+            Err(obstacle) => {
+                self.unreadable
+                    .push((name.to_owned(), obstacle.problem.clone()));
                 None
             }
         }

@@ -52,7 +52,7 @@ pub(super) fn best<'c>(
             key: fit.set.key().to_owned(),
             tensors: fit.set.len(),
             averaged: fit.averaged,
-            fits: fit.fits(),
+            fits: fit.fits() && (choice.allow_left_over || fit.left_over.is_empty()),
         });
     let mut others: Vec<OtherSet> = others.collect();
     others.sort_by(|one, other| one.key.cmp(&other.key));

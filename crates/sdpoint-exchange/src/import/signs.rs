@@ -11,7 +11,7 @@ struct Sign {
 
 #[rustfmt::skip]
 const SIGNS: [Sign; 19] = [
-    Sign { is: |n| has(n, "weight_fake_quant") || has(n, "zero_point") || has(n, "_packed_params") || n.ends_with(".scale"), what: "weights quantised for integers" },
+    Sign { is: |n| has(n, "weight_fake_quant") || has(n, "zero_point") || has(n, "_packed_params"), what: "weights quantised for integers" },
     Sign { is: |n| n.ends_with("weight_orig") || n.ends_with("weight_mask"), what: "weights pruned by masks; torch.nn.utils.prune.remove makes them plain" },
     Sign { is: |n| n.ends_with("weight_g") || n.ends_with("weight_v") || has(n, "parametrizations"), what: "weights that are computed of others (weight or spectral norm); torch.nn.utils.parametrize.remove_parametrizations makes them plain" },
     Sign { is: |n| has(n, "lora_A") || has(n, "lora_B"), what: "an adapter (LoRA) beside the weights; merge it first" },
@@ -58,6 +58,10 @@ pub(super) fn of_missing(missing: &[String]) -> Option<String> {
 pub(super) fn of(set: &TensorSet) -> Option<String> {
     SIGNS.iter().find_map(|sign| {
         let name = set.names().find(|name| (sign.is)(name))?;
-        Some(format!("'{}' is a sign of {}", shown(name), sign.what))
+        Some(format!(
+            "names like '{}' suggest {}",
+            shown(name),
+            sign.what
+        ))
     })
 }

@@ -20,15 +20,19 @@ pub const CHECKPOINTS: [&str; 6] = [
 ];
 
 /// The recorded network beside other things, or as another object.
-pub const OTHERS: [&str; 8] = [
+pub const OTHERS: [&str; 12] = [
     "arrays.pkl",
+    "arrays.pth",
     "attributes.pth",
     "ema.pth",
     "lightning.ckpt",
     "module.pth",
+    "protocol0.legacy.pth",
+    "protocol0.pth",
     "script.pt",
     "sparse.pth",
     "state.pkl",
+    "variants.pth",
 ];
 
 pub fn fixture(name: &str) -> PathBuf {

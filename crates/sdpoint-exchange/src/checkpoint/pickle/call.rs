@@ -63,10 +63,37 @@ impl<'a> Unpickler<'_, 'a> {
                 Some(Value::Bytes(file)) => Value::StorageFile(file.clone()),
                 _ => return Ok(None),
             },
+            Meaning::Encode => match self.encoded(&parts)? {
+                Some(bytes) => bytes,
+                None => return Ok(Some(Self::OPAQUE)),
+            },
             Meaning::Plain => return Ok(Some(Self::OPAQUE)),
             _ => return Ok(None),
         };
         self.make(made).map(Some)
+    }
+
+    /// Bytes from their text in Latin-1; the arguments are the text and the name
+    /// of the encoding.
+    fn encoded(&mut self, parts: &[Id]) -> Step<Option<Value<'a>>> {
+        let &[text, encoding] = parts else {
+            return Ok(None);
+        };
+        let (&Value::Text(text), &Value::Text("latin1")) = (self.value(text), self.value(encoding))
+        else {
+            return Ok(None);
+        };
+        // Many calls may encode the same text, so limit the bytes in total: files of
+        // `torch.save` have each text once.
+        self.encoded += text.len();
+        if self.encoded > self.input.len() {
+            return Err(Stop::TooMuch);
+        }
+        let length = text.chars().count();
+        let range = self.input.range_of(text.as_bytes());
+        Ok(range
+            .filter(|_| text.chars().all(|c| c <= '\u{ff}'))
+            .map(|text| Value::EncodedBytes { text, length }))
     }
 
     /// A tensor with attributes. The arguments are the function that creates
@@ -135,6 +162,24 @@ impl<'a> Unpickler<'_, 'a> {
         })
     }
 
+    /// The value of a persistent id as protocol 0 writes it: Python's text of the
+    /// tuple that [`Self::persistent`] has as a value.
+    pub(super) fn persistent_text(&mut self, text: &'a str) -> Step<Id> {
+        let Some((class, key)) = storage_of(text) else {
+            return Ok(Self::OPAQUE);
+        };
+        let Some((module, name)) = class.rsplit_once('.') else {
+            return Ok(Self::OPAQUE);
+        };
+        let class = self.named(module, name)?;
+        let key = self.make(Value::Text(key))?;
+        self.make(Value::Storage(Storage {
+            class,
+            key,
+            view: None,
+        }))
+    }
+
     /// The value of a persistent id, a reference to something outside of the
     /// pickle: `("storage", class, key, device, length)`, in older files with a
     /// view of another storage, `(its key, offset, length)`; or `("module",
@@ -154,4 +199,20 @@ impl<'a> Unpickler<'_, 'a> {
             _ => Ok(Self::OPAQUE),
         }
     }
+}
+
+/// The class and the key in Python's text of a storage's persistent id, such as
+/// `('storage', <class 'torch.FloatStorage'>, '0', 'cpu', 64)`; older files have
+/// `None` as a sixth part. Views of other storages are not supported.
+fn storage_of(text: &str) -> Option<(&str, &str)> {
+    let rest = text.strip_prefix("('storage', <class '")?;
+    let (class, rest) = rest.split_once("'>, '")?;
+    let (key, rest) = rest.split_once("', '")?;
+    let (_device, rest) = rest.split_once("', ")?;
+    let length = rest.strip_suffix(')')?;
+    let length = length.strip_suffix(", None").unwrap_or(length);
+    length
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then_some((class, key))
 }

@@ -34,13 +34,13 @@ fn meaning(module: &str, name: &str) -> Meaning {
             Meaning::RebuildFromType
         }
         ("torch.storage", "_load_from_bytes") => Meaning::LoadFromBytes,
+        ("_codecs", "encode") => Meaning::Encode,
 
         ("torch" | "torch.cuda" | "torch.storage", _) if name.ends_with("Storage") => {
             storage(name).map_or(Meaning::Unknown, Meaning::Storage)
         }
         ("torch", "device")
         | ("torch.serialization", "_get_layout")
-        | ("_codecs", "encode")
         | (
             "builtins" | "__builtin__",
             "bytearray" | "bytes" | "complex" | "int" | "float" | "str",

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use super::super::bytes::Bytes;
+use super::super::torch::{MAGIC, MAGIC_DIGITS};
 use super::{Id, Object, PickleFault, Value, Values};
 
 /// The most values of a pickle. ResNet-152 with an optimiser's state has about
@@ -13,6 +14,9 @@ pub(super) const MAX_VALUES: usize = 1 << 19;
 /// The most instructions of a pickle. Each takes a few bytes at most, besides
 /// the values that it creates.
 const MAX_STEPS: usize = 1 << 23;
+
+/// The most different floats that are stored.
+const MAX_FLOATS: usize = 1 << 12;
 
 /// Runs one pickle to its end and returns what it describes.
 pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, Id), PickleFault> {
@@ -24,6 +28,8 @@ pub(in super::super) fn run<'a>(pickle: &mut Bytes<'a>) -> Result<(Values<'a>, I
         memo: HashMap::new(),
         steps: 0,
         copied: 0,
+        encoded: 0,
+        floats: HashMap::new(),
     };
     let top = loop {
         let place = unpickler.input.place();
@@ -50,6 +56,11 @@ pub(super) struct Unpickler<'m, 'a> {
     steps: usize,
     /// Number of pairs copied from lists by calls.
     pub(super) copied: usize,
+    /// Bytes of text encoded by calls.
+    pub(super) encoded: usize,
+    /// The first floats by their bits. Files may have millions, mostly of logs, so
+    /// each is stored once, and those beyond [`MAX_FLOATS`] are not.
+    floats: HashMap<u64, Id>,
 }
 
 /// Why execution stopped.
@@ -96,14 +107,18 @@ impl<'a> Unpickler<'_, 'a> {
             0x8a => self.long(|input| input.u8().map(u64::from))?,
             0x8b => self.long(|input| input.u32().map(u64::from))?,
             b'G' => {
-                have(input.u64())?;
-                self.stack.push(Self::OPAQUE);
+                let bits = u64::from_be_bytes(have(input.array())?);
+                self.float(f64::from_bits(bits))?;
             }
             // INT, LONG, FLOAT: in decimal digits
             b'I' | b'L' | b'F' => {
                 let digits = utf8(have(input.line())?)?.trim_end_matches('L');
-                let number = digits.parse().map_or(Value::Opaque, Value::Int);
-                self.push(number)?;
+                match (digits.parse(), digits.parse()) {
+                    (Ok(number), _) => self.push(Value::Int(number))?,
+                    _ if digits == MAGIC_DIGITS => self.push(Value::LongInt(&MAGIC))?,
+                    (_, Ok(number)) => self.float(number)?,
+                    _ => self.stack.push(Self::OPAQUE),
+                }
             }
 
             // BINUNICODE, SHORT_BINUNICODE, BINUNICODE8; Python 2's strings
@@ -249,8 +264,12 @@ impl<'a> Unpickler<'_, 'a> {
             }
             b'b' => self.build()?,
             b'P' => {
-                have(input.line())?;
-                self.stack.push(Self::OPAQUE);
+                let line = have(input.line())?;
+                let made = match std::str::from_utf8(line) {
+                    Ok(text) => self.persistent_text(text)?,
+                    Err(_) => Self::OPAQUE,
+                };
+                self.stack.push(made);
             }
             b'Q' => {
                 let reference = self.pop()?;
@@ -272,6 +291,20 @@ impl<'a> Unpickler<'_, 'a> {
 
     pub(super) fn push(&mut self, value: Value<'a>) -> Step<()> {
         let id = self.make(value)?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    fn float(&mut self, number: f64) -> Step<()> {
+        let id = match self.floats.get(&number.to_bits()) {
+            Some(&id) => id,
+            None if self.floats.len() >= MAX_FLOATS => Self::OPAQUE,
+            None => {
+                let id = self.make(Value::Float(number))?;
+                self.floats.insert(number.to_bits(), id);
+                id
+            }
+        };
         self.stack.push(id);
         Ok(())
     }
