@@ -249,11 +249,9 @@ impl Finder<'_, '_, '_, '_> {
             for (name, value) in members {
                 match values.get(value) {
                     Value::Object(inner) if module::is_module(values, inner) => {
+                        let path = self.short(&prefix, name) + ".";
                         // A module may contain itself.
-                        if depth < MAX_DEPTH {
-                            let path = self.short(&prefix, name) + ".";
-                            open.push((*inner, path, depth + 1));
-                        }
+                        open.extend((depth < MAX_DEPTH).then_some((*inner, path, depth + 1)));
                     }
                     Value::Tensor(_) | Value::Object(_) => {
                         self.add(&mut found, &prefix, name, value)?;
