@@ -192,7 +192,7 @@ pub mod core {
         Moments, NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio,
         RatioError, Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform,
         Weights, Window, atomic, digest, file, format_duration, format_macs, pareto,
-        parse_accuracy, parse_duration, parse_macs, select, select_combined, select_timed,
+        parse_accuracy, parse_duration, parse_macs, seal, select, select_combined, select_timed,
     };
 }
 
