@@ -184,7 +184,7 @@ pub use sdpoint_data::{DataError, Image, ImageError};
 pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 
 /// Networks as data, their cost, the choice of an instance, and what a model
-/// file holds; see also the top level and [`zoo`](crate::zoo).
+/// file holds; see also the top level and [`zoo`].
 pub mod core {
     pub use sdpoint_core::{
         Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
@@ -206,7 +206,7 @@ pub mod data {
     };
 }
 
-/// The layer below [`Engine`](crate::Engine): inference, training steps and
+/// The layer below [`Engine`]: inference, training steps and
 /// calibration of batch-norm statistics for any instance of a network.
 pub mod engine {
     pub use sdpoint_engine::{
