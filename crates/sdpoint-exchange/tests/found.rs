@@ -197,8 +197,8 @@ fn modules_that_compute_something_else_are_refused() {
             panic!("{name}: {error}");
         };
         let found = modules.iter().any(|text| {
-            text.strip_prefix(module)
-                .is_some_and(|rest| rest.starts_with(' ') && rest.contains(what))
+            let rest = text.strip_prefix(&format!("'{module}' "));
+            rest.is_some_and(|rest| rest.contains(what))
         });
         assert!(found, "{name}: {error}");
     }

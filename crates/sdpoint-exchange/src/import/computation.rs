@@ -67,8 +67,10 @@ pub(super) fn check(network: &Network, fit: &Fit<'_>) -> Result<(), ImportError>
         .iter()
         .filter_map(|(path, part)| {
             let difference = comparison.difference(path, part)?;
-            let path = if path.is_empty() { "the whole" } else { path };
-            Some(format!("{path} {difference}"))
+            Some(match &path[..] {
+                "" => format!("the whole {difference}"),
+                path => format!("'{path}' {difference}"),
+            })
         })
         .collect();
     if modules.is_empty() {
@@ -216,9 +218,9 @@ impl<'c> Comparison<'c> {
             // is applied by whoever uses the logits.
             "Sigmoid" if self.outputs == 1 && depth < 2 => None,
             "Softmax" | "LogSoftmax" if self.outputs > 1 && depth < 2 => None,
-            name if part.is_of_pytorch() && !is_container => Some(format!("is a {name}")),
+            name if part.is_of_pytorch() && !is_container => Some(format!("is {name}")),
             name if strict && !is_container => {
-                Some(format!("is a {name}, whose computation is not known"))
+                Some(format!("is {name}, whose computation is not known"))
             }
             "Normalize" => Some("normalises images; give --mean and --std instead".into()),
             _ => None,

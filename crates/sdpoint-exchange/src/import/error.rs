@@ -95,8 +95,8 @@ pub enum ImportError {
     /// The tensors fit, but the modules that were saved with them compute
     /// something else.
     #[error(
-        "the saved module computes something else than {network}: {}",
-        listed(modules)
+        "the saved module computes something else than {network}:{}",
+        lines(modules)
     )]
     Computation {
         /// The network's name.
@@ -178,6 +178,18 @@ fn line(what: &str, items: &[impl fmt::Display]) -> String {
 
 /// The first few names, and the number of others.
 pub(super) fn listed(items: &[impl fmt::Display]) -> String {
+    few(items).join(", ")
+}
+
+/// As [`listed`], each on a line.
+fn lines(items: &[impl fmt::Display]) -> String {
+    few(items)
+        .iter()
+        .map(|item| format!("\n  {item}"))
+        .collect()
+}
+
+fn few(items: &[impl fmt::Display]) -> Vec<String> {
     const MOST: usize = 5;
     let first = items.iter().take(MOST);
     let mut text: Vec<String> = first.map(|item| shown(&item.to_string())).collect();
@@ -186,7 +198,7 @@ pub(super) fn listed(items: &[impl fmt::Display]) -> String {
         1 => text.push("and 1 other".into()),
         others => text.push(format!("and {others} others")),
     }
-    text.join(", ")
+    text
 }
 
 /// A name, shortened for messages.

@@ -100,6 +100,10 @@ impl<'c> Fit<'c> {
         linear: &Linear,
         layout: &Layout,
     ) {
+        if matching.taken.is_empty() {
+            // What lies elsewhere is not this network's classifier.
+            return matching.lacks_classifier(linear);
+        }
         let body = layout.shapes();
         let is_body = |name: &str| {
             let own = name.strip_prefix(&self.prefix[..]);
@@ -124,12 +128,7 @@ impl<'c> Fit<'c> {
                 });
                 return matching.take_classifier(&classifier, linear, layout.parameters);
             }
-            Err(Unclear::Missing) => {
-                matching
-                    .missing
-                    .push(format!("{}{}.weight", self.prefix, linear.name));
-                return;
-            }
+            Err(Unclear::Missing) => return matching.lacks_classifier(linear),
             Err(Unclear::Several(names)) => ("several layers could be it", names),
             Err(Unclear::Layers(names)) => (
                 "it has more layers than the network's single linear layer",
@@ -322,6 +321,14 @@ impl<'n, 'c> Matching<'n, 'c> {
                 None
             }
         }
+    }
+
+    fn lacks_classifier(&mut self, linear: &Linear) {
+        let kinds = ["weight", "bias"]
+            .into_iter()
+            .take(1 + usize::from(linear.bias));
+        let names = kinds.map(|kind| format!("{}{}.{kind}", self.prefix, linear.name));
+        self.missing.extend(names);
     }
 
     /// Inserts the classifier's tensors before the statistics.

@@ -21,7 +21,7 @@ const USUAL: [&str; 8] = [
 ];
 
 /// The number of dictionaries, the largest ones, that are matched in detail.
-const MOST: usize = 32;
+const MOST: usize = 256;
 
 /// The dictionary that fits best, and the alternatives.
 ///
