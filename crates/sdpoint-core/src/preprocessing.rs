@@ -246,7 +246,7 @@ impl Preprocessing {
                 Ok(())
             } else {
                 Err(format!(
-                    "its {what} is {pixels} pixels; it must be between {least} and {MAX_SIDE}"
+                    "its {what} of {pixels} is not between {least} and {MAX_SIDE} pixels"
                 ))
             }
         };

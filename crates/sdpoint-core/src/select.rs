@@ -29,11 +29,7 @@ pub enum SelectError {
     #[error("the model has no instances")]
     Empty,
     /// No instance fits the budget.
-    #[error(
-        "no instance fits {}: {} is {instance}, which takes a budget of {needed}",
-        budget.distinct_from(needed),
-        best_of(budget)
-    )]
+    #[error("{}", none_fits(budget, *instance, needed))]
     NoneFits {
         /// The budget.
         budget: Budget,
@@ -85,12 +81,19 @@ fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
 }
 
 /// A description of the instance that is closest to fitting.
-fn best_of(budget: &Budget) -> &'static str {
-    match budget {
+fn none_fits(budget: &Budget, instance: Instance, needed: &Budget) -> String {
+    let (asked, needed) = (budget.distinct_from(needed), needed.to_string());
+    let best = match budget {
+        Budget::MinAccuracy(_) => {
+            let [asked, best] = [&asked, &needed].map(|text| text.trim_start_matches(">="));
+            return format!(
+                "no instance has an accuracy of {asked}: the most accurate is {instance}, with {best}"
+            );
+        }
         Budget::Latency(_) => "the fastest",
-        Budget::MinAccuracy(_) => "the most accurate",
         _ => "the cheapest",
-    }
+    };
+    format!("no instance fits {asked}: {best} is {instance}, which takes a budget of {needed}")
 }
 
 /// Selects the instance for a budget when no latencies are known; see
@@ -416,7 +419,7 @@ mod tests {
         let error = select(&curve(), Budget::MinAccuracy(0.9)).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains("most accurate is 0@0.75") && text.contains(">=83%"),
+            text.contains("most accurate is 0@0.75, with 83%") && !text.contains(">="),
             "{text}"
         );
         let time = Budget::Latency(Duration::from_millis(3));
@@ -567,8 +570,14 @@ mod tests {
             ] {
                 let error = select_timed(&records, &times, budget).unwrap_err();
                 let text = error.to_string();
-                let (_, needed) = text.rsplit_once("a budget of ").unwrap();
-                let needed: Budget = needed.parse().unwrap();
+                let of_cost = text.rsplit_once("a budget of ");
+                let needed = match of_cost {
+                    Some((_, needed)) => needed.parse().unwrap(),
+                    None => {
+                        let (_, needed) = text.rsplit_once("with ").unwrap();
+                        Budget::MinAccuracy(parse_accuracy(needed).unwrap())
+                    }
+                };
                 prop_assert!(select_timed(&records, &times, needed).is_ok(), "{text}");
             }
         }
