@@ -67,7 +67,7 @@ pub(crate) fn open(
         let archive = Archive::read(number, path, &layout, options, &mut memory)?;
         let found = archive.parts(&layout)?;
         if found.is_empty() {
-            other.extend(archive.first_names()?);
+            other.extend(archive.names()?);
         }
         parts.extend(found);
     }
@@ -115,6 +115,12 @@ pub(crate) fn open(
             found: found.join("; "),
             hint,
         });
+    }
+    if let (false, Some(option)) = (numbered, options.sample_option()) {
+        return Err(DataError::Option(format!(
+            "{option} is for WebDataset samples; the images in {} are in class folders",
+            place.display()
+        )));
     }
     check_classes(&tree, &place, &place, split, || Ok(String::new()))?;
     Ok(into_contents(archives, tree, numbered))
@@ -255,16 +261,15 @@ impl<'a> Archive<'a> {
         })
     }
 
-    /// The first few names in it, for a message.
-    fn first_names(&self) -> Result<Vec<String>, DataError> {
+    /// The names of its files, for a message.
+    fn names(&self) -> Result<Vec<String>, DataError> {
         let mut names = Vec::new();
         walk(
             &self.members,
             &0,
             &mut LeftOut::default(),
             &mut |path, met| {
-                const KEPT: usize = 9;
-                if matches!(met, Met::File(_)) && names.len() < KEPT {
+                if matches!(met, Met::File(_)) {
                     names.push(path.to_owned());
                 }
             },

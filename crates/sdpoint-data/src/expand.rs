@@ -9,8 +9,9 @@ use crate::error::DataError;
 /// The most paths that a pattern may expand to.
 const MAX_PATHS: usize = 100_000;
 
-/// The path with a leading `~` replaced by the home folder.
-pub(crate) fn home(path: &Path) -> PathBuf {
+/// The path with a leading `~` replaced by the home folder, unless there is a
+/// file of that name.
+pub fn expand_home(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), env::home_dir()) {
         (Ok(rest), Some(home)) if !path.exists() => home.join(rest),
         _ => path.to_owned(),
@@ -19,7 +20,7 @@ pub(crate) fn home(path: &Path) -> PathBuf {
 
 /// The paths that a pattern expands to. An existing path is never a pattern.
 pub(crate) fn expand(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let path = home(pattern);
+    let path = expand_home(pattern);
     let text = match path.to_str() {
         Some(text) if !path.exists() => text,
         _ => return Ok(vec![path]),

@@ -44,6 +44,7 @@ pub use decode::decode;
 pub use decode::kind::ImageKind;
 pub use defaults::{default_preprocessing, imagenet_preprocessing};
 pub use error::{DataError, ImageError};
+pub use expand::expand_home;
 #[cfg(feature = "fetch")]
 pub use fetch::{Fetched, OFFICIAL_ADDRESS, fetch};
 pub use file::{MAX_FILE, read_file};

@@ -3,7 +3,7 @@
 use crate::cifar::CifarKind;
 use crate::dataset::{Dataset, Limits};
 use crate::error::DataError;
-use crate::expand::home;
+use crate::expand::expand_home;
 use crate::options::OpenOptions;
 use crate::source::Source;
 use crate::split::Split;
@@ -15,12 +15,17 @@ use crate::{archive, cifar, folder, shapes};
 /// If the source is missing, has no images of the split, has a class without
 /// images, or is malformed.
 pub fn open(source: &Source, split: Split, options: &OpenOptions) -> Result<Dataset, DataError> {
+    if let (false, Some(option)) = (matches!(source, Source::Tar(_)), options.sample_option()) {
+        return Err(DataError::Option(format!(
+            "{option} is for WebDataset samples in `tar:` archives, not for {source}"
+        )));
+    }
     let contents = match source {
         Source::Shapes => shapes::open(split, options)?,
         Source::Tar(paths) => archive::open(paths, split, options)?,
-        Source::Folder(root) => folder::open(&home(root), split)?,
-        Source::Cifar10(root) => cifar::open(CifarKind::Cifar10, &home(root), split)?,
-        Source::Cifar100(root) => cifar::open(CifarKind::Cifar100, &home(root), split)?,
+        Source::Folder(root) => folder::open(&expand_home(root), split)?,
+        Source::Cifar10(root) => cifar::open(CifarKind::Cifar10, &expand_home(root), split)?,
+        Source::Cifar100(root) => cifar::open(CifarKind::Cifar100, &expand_home(root), split)?,
     };
     let limits = Limits {
         cache_bytes: options.cache_bytes,

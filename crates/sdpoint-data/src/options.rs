@@ -41,3 +41,15 @@ impl Default for OpenOptions {
         }
     }
 }
+
+impl OpenOptions {
+    /// The option that is for WebDataset samples alone, if one is set, as on the
+    /// command line.
+    pub(crate) fn sample_option(&self) -> Option<&'static str> {
+        match (&self.image_key, &self.label_key) {
+            (Some(_), _) => Some("--image-key"),
+            (_, Some(_)) => Some("--label-key"),
+            _ => None,
+        }
+    }
+}

@@ -215,8 +215,7 @@ impl<F> ClassTree<F> {
                 self.classes.entry(first.to_owned()).or_default();
             }
             (Met::Folder, Some(name)) => {
-                const KEPT: usize = 100;
-                if inner.is_none() && self.inner.len() < KEPT {
+                if inner.is_none() {
                     self.inner.insert(name.to_owned());
                 }
             }

@@ -179,3 +179,33 @@ fn a_class_without_an_image_is_counted() {
     assert_eq!(train.len(), 2);
     assert_eq!(train.left_out().without_image.number, 1);
 }
+
+#[test]
+fn options_of_samples_are_refused_for_class_folders() {
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let folders: [(&str, &[u8]); 2] = [("train/a/0.jpg", &red), ("train/b/0.jpg", &blue)];
+    for options in [options(Some("jpg"), None), options(None, Some("label"))] {
+        let text = refused(&folders, &options);
+        assert!(
+            text.contains("WebDataset") && text.contains("class folders"),
+            "{text}"
+        );
+    }
+    let folder = Source::Folder("there".into());
+    let error = open(&folder, Split::Train, &options(Some("jpg"), None)).unwrap_err();
+    assert!(
+        error.to_string().contains("not for folder:there"),
+        "{error}"
+    );
+}
+
+#[test]
+fn all_files_of_an_archive_without_the_split_are_counted() {
+    let names: Vec<String> = (0..80).map(|number| format!("{number:02}.txt")).collect();
+    let members: Vec<(&str, &[u8])> = names.iter().map(|name| (&name[..], &b""[..])).collect();
+    let folder = TempDir::new().unwrap();
+    write(folder.path(), "data.tar", tar(&members));
+    let source = Source::Tar(vec![folder.path().join("data.tar")]);
+    let error = open(&source, Split::Train, &options(None, None)).unwrap_err();
+    assert!(error.to_string().contains("and 75 more"), "{error}");
+}
