@@ -18,7 +18,7 @@ use crate::output::{note, print};
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
 use crate::shares::{parse_cascade, parse_ensemble};
-use crate::{MachineArgs, model, report, size};
+use crate::{MachineArgs, model, path, report, size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +45,7 @@ averages the probabilities of several instances.";
 #[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
 pub struct Args {
     /// Model file, or folder of a run
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = path::parser())]
     model: PathBuf,
     /// Source of the training images; see below
     #[arg(long, value_name = "SRC")]
@@ -72,7 +72,7 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Output file [default: replace MODEL]
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_parser = path::parser())]
     output: Option<PathBuf>,
     #[command(flatten)]
     replacing: OverwriteArgs,
@@ -90,10 +90,15 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let file = model::file(&args.model);
     let mut model = model::load(&file)?;
     let out = args.output.as_ref().unwrap_or(&file);
+    // Nothing is lost with another calibration of the same weights.
+    let replaced = match Model::load(out) {
+        Ok(other) if other.weights == model.weights => out,
+        _ => &file,
+    };
     let out = Outputs::new(&args.replacing)
         .reads_model(&file)
         .reads_data(&args.data)
-        .in_place("-o", out, Kind::Model, &file)?;
+        .in_place("-o", out, Kind::Model, replaced)?;
     if !args.cascade.is_empty() || !args.ensemble.is_empty() {
         return combine::run(args, model, &out, machine);
     }

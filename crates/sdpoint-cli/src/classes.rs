@@ -7,6 +7,8 @@ use sdpoint::core::file::{self, FileError};
 use serde::Deserialize;
 
 use crate::failure::{Class, Failure};
+use crate::output::{name, note};
+use crate::text;
 
 /// The maximum size of a file of names, in bytes.
 const MAX_FILE: u64 = 64 << 20;
@@ -41,23 +43,32 @@ pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
         FileError::TooLarge(_) => refuse("it is too large"),
         error => unreadable(error.into()),
     })?;
-    let text = text(&bytes).ok_or_else(|| refuse("it is not UTF-8 text"))?;
-    parse(&text).map_err(|problem| refuse(&problem))
+    text::decode(&bytes)
+        .and_then(|text| parse(&text))
+        .map_err(|problem| refuse(&problem))
 }
 
-/// Decodes UTF-8, or UTF-16 with a byte-order mark, as some editors write it.
-fn text(bytes: &[u8]) -> Option<String> {
-    let utf16 = |rest: &[u8], unit: fn([u8; 2]) -> u16| {
-        let (units, odd) = rest.as_chunks::<2>();
-        let units: Vec<u16> = units.iter().map(|&pair| unit(pair)).collect();
-        odd.is_empty().then(|| String::from_utf16(&units).ok())?
-    };
-    match bytes {
-        [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8(rest.to_vec()).ok(),
-        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
-        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
-        _ => String::from_utf8(bytes.to_vec()).ok(),
+/// Reports names that several classes have: mostly mistakes, but ImageNet has two
+/// cranes.
+pub fn note_repeated(names: &[String]) {
+    let mut classes: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (class, name) in names.iter().enumerate() {
+        classes.entry(name).or_default().push(class);
     }
+    let mut repeated = classes.iter().filter(|(_, classes)| classes.len() > 1);
+    let Some((first, same)) = repeated.next() else {
+        return;
+    };
+    let others = match repeated.count() {
+        0 => String::new(),
+        others => format!("; {others} more names are repeated"),
+    };
+    note(&format!(
+        "Classes {} and {} have the same name, '{}'{others}.",
+        same[0],
+        same[1],
+        name(first)
+    ));
 }
 
 fn parse(text: &str) -> Result<Vec<String>, String> {
@@ -72,6 +83,8 @@ fn parse(text: &str) -> Result<Vec<String>, String> {
             Names::ById(names) => by_id(names),
         };
     }
+    // Lines end in LF, CR LF or CR.
+    let text = text.replace("\r\n", "\n").replace('\r', "\n");
     let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     // An empty line is more likely a mistake than a class without a name.
     match names.iter().position(String::is_empty) {
@@ -94,7 +107,7 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Result<Vec<String>, String> {
-        parse(&text(bytes).ok_or("not text")?)
+        parse(&text::decode(bytes)?)
     }
 
     #[test]
@@ -107,6 +120,7 @@ mod tests {
             &b"cat\ndog, big"[..],
             b"cat\ndog, big\n",
             b"cat\r\ndog, big\r\n\r\n\n",
+            b"cat\rdog, big\r",
             b"\xef\xbb\xbfcat\n dog, big \n",
             &utf16,
             b"[\"cat\", \"dog, big\"]\n",
@@ -126,8 +140,9 @@ mod tests {
             (b"[\"cat\", 1]", "list of strings"),
             (b"{0: 'cat'}", "list of strings"),
             (b"{\"1\": \"cat\"}", "no name for class 0"),
-            (b"\xff\xfea", "not text"),
-            (b"caf\xe9", "not text"),
+            (b"\xff\xfea", "not UTF-16"),
+            (b"caf\xe9", "not UTF-8"),
+            (b"c\0a\0t\0\n\0", "UTF-16 without"),
         ] {
             let error = of(bytes).unwrap_err();
             assert!(error.contains(words), "{error}");

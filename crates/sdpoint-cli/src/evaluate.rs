@@ -20,7 +20,7 @@ use crate::model::ClassMatch;
 use crate::output::{print, print_json};
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
-use crate::{MachineArgs, model, report};
+use crate::{MachineArgs, model, path, report};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -39,7 +39,7 @@ With --deadline, every image runs alone and its instance is chosen during the ru
 #[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
 pub struct Args {
     /// Model file, or folder of a run
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = path::parser())]
     model: PathBuf,
     /// Source of the test images; see below
     #[arg(long, value_name = "SRC")]
@@ -58,10 +58,10 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     /// Write accuracy over cost as an SVG picture
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path::parser())]
     svg: Option<PathBuf>,
     /// Write accuracy over cost as a CSV table
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path::parser())]
     csv: Option<PathBuf>,
     #[command(flatten)]
     replacing: OverwriteArgs,

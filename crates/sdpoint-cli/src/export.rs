@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use sdpoint::core::Record;
+use sdpoint::core::seal::{BLANK, seal};
 use sdpoint::exchange::{ExportedPreprocessing, StatisticsOf, onnx, python, state_dict};
 use sdpoint::{Budget, Instance, Model};
 use serde::Serialize;
 
 use crate::failure::{Class, Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
-use crate::model;
 use crate::output::{Table, bytes, plural, print, print_json};
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
+use crate::{model, path};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -35,7 +36,7 @@ docs/export.md.";
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(false))]
 pub struct Args {
     /// Model file, or folder of a run
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = path::parser())]
     model: PathBuf,
     /// Export this instance to a file: full, or POINT@RATIO
     #[arg(long, value_name = "INSTANCE", group = "what")]
@@ -51,7 +52,7 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = Format::Onnx)]
     format: Format,
     /// Output file, or folder for several files
-    #[arg(short, long, value_name = "OUT")]
+    #[arg(short, long, value_name = "OUT", value_parser = path::parser())]
     output: PathBuf,
     #[command(flatten)]
     replacing: OverwriteArgs,
@@ -96,6 +97,9 @@ struct Manifest<'a> {
     classes: &'a [String],
     preprocessing: ExportedPreprocessing<'a>,
     instances: &'a [Written<'a>],
+    /// A digest of the file, by which edits are noticed; named as
+    /// `sdpoint::core::seal::SEAL`.
+    sdpoint_sha256: &'static str,
 }
 
 /// The file name of the manifest.
@@ -182,9 +186,11 @@ fn folder<'a>(
         classes: &model.classes,
         preprocessing: ExportedPreprocessing::from(&model.preprocessing),
         instances: &written,
+        sdpoint_sha256: BLANK,
     };
-    let manifest = serde_json::to_vec_pretty(&manifest)
+    let mut manifest = serde_json::to_vec_pretty(&manifest)
         .map_err(|error| Failure::new(Class::Files, error.to_string()))?;
+    seal(&mut manifest);
     write(&manifest_file, &manifest, None)?;
     Ok(written)
 }

@@ -9,6 +9,7 @@ use sdpoint::data::{CifarKind, Fetched, OFFICIAL_ADDRESS, fetch};
 
 use crate::failure::Outcome;
 use crate::output::{note, print, program};
+use crate::path;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,7 +27,7 @@ pub struct Args {
     #[arg(value_name = "NAME")]
     name: Name,
     /// Destination folder
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = path::parser())]
     folder: PathBuf,
     /// URL of a mirror, without the name of the archive
     #[arg(long, value_name = "URL", default_value = OFFICIAL_ADDRESS)]

@@ -9,7 +9,7 @@ mod report;
 use std::path::{Path, PathBuf};
 
 use sdpoint::core::Record;
-use sdpoint::data::{OpenOptions, Source, Split, open};
+use sdpoint::data::{OpenOptions, Source, Split, expand_home, open};
 use sdpoint::exchange::{
     Checkpoint, ImportError, ImportOptions, Imported, import_chosen, recognise,
 };
@@ -18,7 +18,7 @@ use sdpoint::{DataError, Instance, Model, Network, zoo};
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::{plural, print, print_json};
 use crate::output_file::{Kind, Outputs, OverwriteArgs};
-use crate::{classes, model};
+use crate::{classes, model, path};
 use config::Config;
 use report::{Report, Taken};
 
@@ -45,13 +45,13 @@ float64 are converted to float32. See docs/import.md.";
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// A .safetensors, .pth, .pt or .ckpt file, or a folder saved by timm
-    #[arg(value_name = "CHECKPOINT")]
+    #[arg(value_name = "CHECKPOINT", value_parser = path::parser())]
     checkpoint: PathBuf,
     /// Network of the weights; `sdpoint networks` lists all [default: that of config.json]
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// Output file
-    #[arg(short, long, value_name = "MODEL")]
+    #[arg(short, long, value_name = "MODEL", value_parser = path::parser())]
     output: PathBuf,
     /// Use the tensors under these keys of the file, such as model.state_dict; '.' for the top level
     /// [default: those that fit]
@@ -218,6 +218,11 @@ fn unusable(
                 None => way_out(&error),
             }
         }
+        ImportError::Computation { .. } => Some(
+            "sdpoint cannot compute it; if its forward() does not use these modules, save its \
+             state_dict() and import that"
+                .into(),
+        ),
         ImportError::Prefixes { .. } => Some("--prefix chooses one".into()),
         ImportError::AveragedOnly { .. } => Some("without --no-ema they are taken".into()),
         ImportError::NoKey { .. } => Some("without --key, what fits is taken".into()),
@@ -286,12 +291,25 @@ fn named_classes(
         )
         .hint("--no-config imports the weights without this file"));
     }
-    match config {
-        Some(config) if args.classes.is_none() && config.labels.len() == count => {
-            Ok(config.labels.clone())
+    let names = match config.and_then(|config| Some((config, config.labels.as_ref()?))) {
+        Some((config, labels)) if args.classes.is_none() => {
+            if labels.len() != count {
+                return Err(Failure::new(
+                    Class::Model,
+                    format!(
+                        "'{}' has {} (label_names), but the weights have {count} classes",
+                        config.path().display(),
+                        plural(labels.len(), "name of a class", "names of classes"),
+                    ),
+                )
+                .hint("--classes FILE gives others, --no-config ignores the file"));
+            }
+            labels.clone()
         }
-        _ => class_names(args.classes.as_deref(), count),
-    }
+        _ => class_names(args.classes.as_deref(), count)?,
+    };
+    classes::note_repeated(&names);
+    Ok(names)
 }
 
 /// The outputs, which must not replace these inputs.
@@ -304,19 +322,19 @@ fn outputs(args: &Args, found: &locate::Found) -> Result<Outputs, Failure> {
     }
     Ok(match args.classes.as_deref().map(named).transpose()? {
         None => outputs,
-        Some(Named::File(file)) => outputs.reads(file),
+        Some(Named::File(file)) => outputs.reads(&file),
         Some(Named::Source(source)) => outputs.reads_data(&source),
     })
 }
 
 /// A source of class names.
-enum Named<'a> {
-    File(&'a Path),
+enum Named {
+    File(PathBuf),
     Source(Source),
 }
 
-fn named(from: &str) -> Result<Named<'_>, Failure> {
-    let path = Path::new(from);
+fn named(from: &str) -> Result<Named, Failure> {
+    let path = expand_home(Path::new(from));
     if path.is_file() {
         return Ok(Named::File(path));
     }
@@ -335,7 +353,7 @@ fn class_names(from: Option<&str>, count: usize) -> Result<Vec<String>, Failure>
         return Ok(model::numbered(count).collect());
     };
     let names = match named(from)? {
-        Named::File(path) => classes::read(path)?,
+        Named::File(path) => classes::read(&path)?,
         Named::Source(source) => names_of(&source)?,
     };
     if names.len() == count {

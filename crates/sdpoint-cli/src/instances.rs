@@ -1,6 +1,9 @@
 //! `sdpoint instances`: lists every instance and its cost.
 
+use std::path::Path;
+
 use sdpoint::core::{Cost, PointId, Ratio, format_macs};
+use sdpoint::data::expand_home;
 use sdpoint::{Instance, Network, zoo};
 use serde::{Serialize, Serializer};
 
@@ -137,19 +140,19 @@ pub fn run(args: &Args) -> Outcome {
             bytes(cost.peak_bytes),
         ]);
     }
+    let [height, width] = subject.input;
     print(&format!(
-        "{}: {} parameters, {}, one image of {} pixels\n\n{}",
+        "{}: {} parameters, {}, one image of {height}x{width} pixels\n\n{}",
         subject.network.name(),
         format_macs(full.parameters),
         plural(subject.network.classes(), "class", "classes"),
-        size::text(subject.input),
         table.text()
     ))
 }
 
 fn subject(args: &Args) -> Result<Subject, Failure> {
     if model::is_file(&args.network) {
-        let model = model::load(&args.network)?;
+        let model = model::load(expand_home(Path::new(&args.network)))?;
         if args.classes.is_some_and(|c| c != model.network.classes()) {
             return Err(Failure::new(
                 Class::Usage,

@@ -15,6 +15,7 @@ mod model;
 mod networks;
 mod output;
 mod output_file;
+mod path;
 mod predict;
 mod preprocessing;
 mod profile;
@@ -22,6 +23,7 @@ mod progress;
 mod report;
 mod shares;
 mod size;
+mod text;
 mod train;
 
 use std::ffi::OsString;

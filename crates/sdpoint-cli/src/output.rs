@@ -152,7 +152,10 @@ pub fn plural(number: usize, one: &str, many: &str) -> String {
 
 /// A duration: `48 s`, `3 min 20 s`, `2 h 5 min`.
 pub fn span(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
+    let seconds = match seconds.round() as u64 {
+        0 if seconds > 0.0 => return "less than 1 s".into(),
+        seconds => seconds,
+    };
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, s) => format!("{s} s"),
         (0, m, s) => format!("{m} min {s} s"),
@@ -171,7 +174,8 @@ mod tests {
 
     #[test]
     fn durations_have_two_units() {
-        assert_eq!(span(0.4), "0 s");
+        assert_eq!(span(0.0), "0 s");
+        assert_eq!(span(0.4), "less than 1 s");
         assert_eq!(span(59.6), "1 min 0 s");
         assert_eq!(span(7500.0), "2 h 5 min");
     }

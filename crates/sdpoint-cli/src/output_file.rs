@@ -19,7 +19,7 @@ use sdpoint::train::folder;
 
 use crate::failure::{Class, Failure, Outcome};
 use identity::{Identity, is_printed_to};
-use inputs::Inputs;
+use inputs::{Input, Inputs};
 pub use kind::Kind;
 
 /// The option to replace files of other kinds.
@@ -158,8 +158,8 @@ impl Outputs {
             .hint("give a folder, which need not exist"));
         }
         let there = existing_ancestor(path);
-        if self.inputs.surround(&there) {
-            return Err(self.is_input(path));
+        if let Some(input) = self.inputs.surrounding(&there) {
+            return Err(is_input(path, &input));
         }
         check_writable(&there.join(PROBE)).map_err(|error| {
             Failure::io(
@@ -179,15 +179,17 @@ impl Outputs {
         self.folder(path)?;
         for (name, kind) in run_files(path) {
             let file = path.join(name);
-            if self.inputs.contain(&target(&file)?) {
-                return Err(self.is_input(&file));
+            if let Some(input) = self.inputs.containing(&target(&file)?) {
+                return Err(is_input(&file, &input));
             }
+            // Replacing a run includes its models.
             if replaced {
                 check_writable(&file)
                     .map_err(|error| Failure::io(error.to_string(), error.kind()))?;
-                self.refuse_other_kind(&file, kind).map_err(|failure| {
-                    failure.hint("move it away, or choose another folder with --out")
-                })?;
+                if kind != Kind::Model || Kind::of(&file).ok() != Some(kind) {
+                    let hint = "move it away, or choose another folder with --out";
+                    self.refuse_other_kind(&file, kind, hint)?;
+                }
             }
         }
         Ok(())
@@ -218,8 +220,8 @@ impl Outputs {
         };
         let identity = Identity::of(&target);
         let replaces_its_input = identity.is_some() && identity == in_place;
-        if !replaces_its_input && self.inputs.contain(&target) {
-            return Err(self.is_input(path));
+        if !replaces_its_input && let Some(input) = self.inputs.containing(&target) {
+            return Err(is_input(path, &input));
         }
         if let Some((_, other)) = self
             .taken
@@ -249,12 +251,11 @@ impl Outputs {
             )
             .hint("give another file"));
         }
-        if target.exists() {
-            self.refuse_other_kind(&target, kind).map_err(|failure| {
-                failure.hint("give another file, or add --force to replace it")
-            })?;
+        if target.exists() && !replaces_its_input {
+            let hint = "give another file, or add --force to replace it";
+            self.refuse_other_kind(path, kind, hint)?;
         }
-        check_writable(&target).map_err(unwritable)?;
+        check_writable(path).map_err(unwritable)?;
         self.taken
             .extend(identity.map(|it| (it, option.to_owned())));
         Ok(Output {
@@ -262,8 +263,8 @@ impl Outputs {
         })
     }
 
-    /// Refuses to replace a file of another kind, unless with `--force`.
-    fn refuse_other_kind(&self, path: &Path, kind: Kind) -> Outcome {
+    /// Refuses to replace a file that cannot be made again, unless with `--force`.
+    fn refuse_other_kind(&self, path: &Path, kind: Kind, hint: &str) -> Outcome {
         let found = Kind::of(path).map_err(|error| {
             // An unreadable file may be valuable.
             Failure::io(
@@ -275,27 +276,32 @@ impl Outputs {
             return Ok(());
         }
         if self.force {
-            return match self.inputs.contain_by_link(path) {
-                true => Err(self.is_input(path)),
-                false => Ok(()),
+            return match self.inputs.linked_to(path) {
+                Some(input) => Err(is_input(path, &input)),
+                None => Ok(()),
             };
         }
+        let by = match (found, kind) {
+            (Kind::Model, Kind::Model) => String::new(),
+            _ => format!(" by {kind}"),
+        };
         Err(Failure::new(
             Class::Usage,
             format!(
-                "'{}' exists and is {found}: refusing to replace it by {kind}",
+                "'{}' exists and is {found}: refusing to replace it{by}",
                 path.display()
             ),
-        ))
+        )
+        .hint(hint))
     }
+}
 
-    fn is_input(&self, path: &Path) -> Failure {
-        let message = format!(
-            "'{}' is, or belongs to, an input of this command: refusing to write to it",
-            path.display()
-        );
-        Failure::new(Class::Usage, message).hint("give another path")
-    }
+fn is_input(path: &Path, input: &Input) -> Failure {
+    let message = format!(
+        "'{}' {input}, an input of this command: refusing to write to it",
+        path.display()
+    );
+    Failure::new(Class::Usage, message).hint("give another path")
 }
 
 /// The name of a file that is created and removed to check that one can be.

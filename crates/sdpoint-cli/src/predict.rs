@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::{Table, name, print, print_json};
 use crate::shares::{parse_cascade, parse_ensemble, parse_macs};
-use crate::{MachineArgs, model};
+use crate::{MachineArgs, model, path};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -41,10 +41,10 @@ time requires it. Both count the time from the decoded image on.
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Model file, or folder of a run
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = path::parser())]
     model: PathBuf,
     /// JPEG, PNG or WebP files
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, value_parser = path::parser())]
     images: Vec<PathBuf>,
     #[command(flatten)]
     cost: Cost,

@@ -17,7 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
 use crate::output::{Table, bytes, percent, print, print_json};
 use crate::output_file::OverwriteArgs;
-use crate::{MachineArgs, size};
+use crate::{MachineArgs, path, size};
 use layers::LayerTime;
 use subject::Subject;
 use work::Work;
@@ -88,7 +88,7 @@ pub struct Args {
 #[group(required = true, multiple = false)]
 struct Which {
     /// Model file, or folder of a run
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", value_parser = path::parser())]
     model: Option<PathBuf>,
     /// Network by name, with random weights
     #[arg(long, value_name = "NAME")]

@@ -17,7 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{note, print, program};
 use crate::preprocessing::PreprocessingArgs;
 use crate::progress::Display;
-use crate::{MachineArgs, size};
+use crate::{MachineArgs, path, size};
 use method::NamedMethod;
 use setup::{Setup, Start};
 
@@ -69,11 +69,12 @@ pub struct Args {
     #[arg(long, value_name = "SRC")]
     data: Option<Source>,
     /// Folder for all results of the run [default: runs/DATA or runs/DATA-NETWORK]
-    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume", value_parser = path::parser())]
     out: Option<PathBuf>,
     /// Resume the run in this folder
     #[arg(long, value_name = "DIR",
-          conflicts_with_all = ["TrainingArgs", "PreprocessingArgs", "overwrite"])]
+          conflicts_with_all = ["TrainingArgs", "PreprocessingArgs", "overwrite"],
+          value_parser = path::parser())]
     resume: Option<PathBuf>,
     /// With --resume, continue even if images were replaced, renamed or moved since the run began;
     /// the result then differs from that of an uninterrupted run
@@ -102,7 +103,7 @@ struct TrainingArgs {
     network: Option<String>,
     /// Start from the weights of this model, with its network and preprocessing; if the number of
     /// classes differs, the classifier starts from random weights [default: random weights]
-    #[arg(long, value_name = "MODEL", conflicts_with = "network")]
+    #[arg(long, value_name = "MODEL", conflicts_with = "network", value_parser = path::parser())]
     init: Option<PathBuf>,
     /// Side of the images in pixels, or HxW [default: the size of small images, 224 for others]
     #[arg(long, value_name = "N|HxW", value_parser = size::parse)]

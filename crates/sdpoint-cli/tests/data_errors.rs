@@ -128,3 +128,18 @@ fn an_archive_that_is_none_is_refused() {
     fs::write(&path, b"not an archive").unwrap();
     refused(3, &["photos.tar.gz"], "tar", &path);
 }
+
+#[test]
+fn options_of_samples_are_for_samples() {
+    let root = folder();
+    for option in ["--image-key", "--label-key"] {
+        for source in [format!("folder:{}", root.path().display()), "shapes".into()] {
+            let errors = fail(
+                2,
+                &[option, "WebDataset", &source],
+                &["train", "--data", &source, option, "jpg"],
+            );
+            assert!(!errors.contains("epoch"), "{errors}");
+        }
+    }
+}

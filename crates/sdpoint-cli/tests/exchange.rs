@@ -172,7 +172,7 @@ fn settings_of_an_import_reach_the_model() {
         "--mean",
         "0.1,0.2,0.3",
         "--std",
-        "1,2,3",
+        "0.1,0.2,1",
         "--input",
         "40x48",
         "--resize",
@@ -187,7 +187,7 @@ fn settings_of_an_import_reach_the_model() {
     let model = Model::load(path).unwrap();
     assert_eq!(model.classes[9], "j");
     assert_eq!(model.preprocessing.size, [40, 48]);
-    assert_eq!(model.preprocessing.std, [1.0, 2.0, 3.0]);
+    assert_eq!(model.preprocessing.std, [0.1, 0.2, 1.0]);
     assert_eq!(report["macs"], model.instances[0].macs);
 }
 
@@ -285,6 +285,8 @@ fn what_is_exported_comes_back_and_gets_its_instances_again() {
 
     // All statistics at once are for the exported module alone.
     succeed(&with(&export, &["--instances", "all"]));
+    fail(2, &["a trained model"], &import);
+    let import = with(&import, &["--force"]);
     fail(4, &["instance_mean", "no place for"], &import);
     succeed(&with(&import, &["--allow-left-over"]));
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{fail, json, succeed};
+use common::{fail, json, run, stderr, succeed};
 use safetensors::tensor::{Dtype, TensorView};
 use sdpoint::core::{EvalTransform, Interpolation};
 use sdpoint::{Model, zoo};
@@ -204,8 +204,57 @@ fn absurd_preprocessing_is_refused_with_what_was_meant() {
         ],
     );
     refused(&["not a number"], &["--mean", "a,b,c"]);
+    // Values of no scale: no number is made up.
+    let usual = "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225";
+    for (option, values) in [
+        ("--std", "5,5,5"),
+        ("--std", "2,2,2"),
+        ("--std", "0.001,0.001,0.001"),
+        ("--mean", "1.5,1.5,1.5"),
+        ("--mean", "0.5,0.5,1.2"),
+    ] {
+        refused(&[usual], &[option, values]);
+    }
+    refused(&["white", "--mean 0,0,0 --std 1,1,1"], &["--mean", "1,1,1"]);
+    for values in [
+        "0.00392157,0.00392157,0.00392157",
+        "1,1,1",
+        "0.05,0.05,0.05",
+    ] {
+        imported(&["--std", values]);
+    }
     refused(&["nearest", "lanczos"], &["--interpolation", "cubic"]);
     refused(&["torchvision-v2"], &["--preset", "imagenet"]);
+}
+
+#[test]
+fn a_crop_of_little_of_the_image_is_questioned() {
+    let folder = Folder::new();
+    let from = folder.zeros("net.safetensors", "preresnet8", str::to_owned);
+    let model = folder.argument("model.safetensors");
+    let base = [
+        "import",
+        &from,
+        "--network",
+        "preresnet8",
+        "-o",
+        &model,
+        "--input",
+        "224",
+    ];
+    for (resize, part) in [("2000", Some("1%")), ("448", Some("25%")), ("300", None)] {
+        let output = run(&[&base[..], &["--resize", resize]].concat());
+        let errors = stderr(&output);
+        assert!(output.status.success(), "{errors}");
+        match part {
+            Some(part) => {
+                for word in [part, "--resize 256"] {
+                    assert!(errors.contains(word), "{resize}: {errors}");
+                }
+            }
+            None => assert_eq!(errors, "", "{resize}"),
+        }
+    }
 }
 
 #[test]
@@ -324,6 +373,81 @@ fn a_folder_of_timm_is_read_with_its_configuration() {
 }
 
 #[test]
+fn a_configuration_is_read_as_python_and_editors_write_it() {
+    let config = r#"{"architecture": "ARCH", "num_classes": 3, "label_names": ["a \" NaN", "b", "c"],
+        "pretrained_cfg": {"mean": [0.5, 0.5, 0.5], "loss": NaN, "least": -Infinity}}"#;
+    let utf16 = |text: &str| -> Vec<u8> {
+        let units = "\u{feff}".encode_utf16().chain(text.encode_utf16());
+        units.flat_map(u16::to_le_bytes).collect()
+    };
+    let written: [&dyn Fn(&str) -> Vec<u8>; 3] = [
+        &|text| text.as_bytes().to_vec(),
+        &|text| [b"\xef\xbb\xbf", text.as_bytes()].concat(),
+        &utf16,
+    ];
+    for write in written {
+        let folder = timm(&json!({}));
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let import = ["import", &from, "-o", &out];
+        let content = write(&config.replace("ARCH", "resnet18"));
+        fs::write(folder.path("config.json"), content).unwrap();
+        succeed(&import);
+        let model = Model::load(&out).unwrap();
+        assert_eq!(model.classes, ["a \" NaN", "b", "c"]);
+        assert_eq!(model.preprocessing.mean, [0.5; 3]);
+        let content = write(&config.replace("ARCH", "resnetblur18"));
+        fs::write(folder.path("config.json"), content).unwrap();
+        fail(4, &["resnetblur18"], &import);
+    }
+}
+
+#[test]
+fn names_of_classes_in_a_configuration_fit_or_are_refused() {
+    for (names, word) in [
+        (json!(["a", "b"]), "2 names"),
+        (json!(["a"]), "1 name"),
+        (json!([]), "0 names"),
+        (json!(["a", 1, "c"]), "invalid 'label_names'"),
+        (json!("a"), "invalid 'label_names'"),
+    ] {
+        let folder = timm(&json!({"architecture": "resnet18", "label_names": names}));
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let import = ["import", &from, "-o", &out];
+        fail(4, &["config.json", word, "--no-config"], &import);
+        assert!(!Path::new(&out).exists());
+    }
+    let folder = timm(&json!({"architecture": "resnet18", "label_names": ["a", "b"]}));
+    fs::write(folder.path("names.txt"), "x\ny\nx\n").unwrap();
+    let out = folder.argument("model.sdp");
+    let from = folder.argument("model.safetensors");
+    let names = folder.argument("names.txt");
+    let output = run(&["import", &from, "-o", &out, "--classes", &names]);
+    let errors = stderr(&output);
+    assert!(output.status.success(), "{errors}");
+    assert!(
+        errors.contains("Classes 0 and 2 have the same name, 'x'"),
+        "{errors}"
+    );
+    assert_eq!(Model::load(&out).unwrap().classes, ["x", "y", "x"]);
+}
+
+#[test]
+fn numbers_in_messages_count_everything() {
+    let folder = Folder::new();
+    let model = folder.argument("model.safetensors");
+    let from = folder.zeros("net.safetensors", "resnet18", |name| format!("a.{name}"));
+    let import = ["import", &from, "--network", "resnet18", "-o", &model];
+    // All of the 60 weights, the 40 statistics and the classifier's two.
+    let errors = fail(4, &[], &[&import[..], &["--prefix", "foo."]].concat());
+    assert!(
+        errors.contains("needs 102 tensors: 102 missing"),
+        "{errors}"
+    );
+}
+
+#[test]
 fn what_a_configuration_says_and_sdpoint_does_not_compute_is_refused() {
     for (change, part) in [
         (json!({"architecture": "resnetblur18"}), "resnetblur18"),
@@ -362,6 +486,35 @@ fn what_a_configuration_says_and_sdpoint_does_not_compute_is_refused() {
         fail(4, &["config.json", part, "hint: "], &import);
         assert!(!Path::new(&out).exists());
     }
+    // What cannot be understood is not passed over.
+    let whole = json!({"architecture": "resnetblur18", "num_classes": 3}).to_string();
+    for (content, word) in [
+        (whole.as_bytes()[..30].to_vec(), "truncated"),
+        (b"\xff\xfe{\0".to_vec(), "truncated"),
+        (b"architecture: resnetblur18".to_vec(), "not JSON"),
+        (b"\xe9".to_vec(), "not UTF-8"),
+        (Vec::new(), "truncated"),
+        (vec![b' '; 5 << 20], "bytes"),
+    ] {
+        let folder = timm(&json!({}));
+        fs::write(folder.path("config.json"), content).unwrap();
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let import = ["import", &from, "--network", "resnet18", "-o", &out];
+        fail(4, &["config.json", word, "--no-config"], &import);
+        assert!(!Path::new(&out).exists());
+        succeed(&[&import[..], &["--no-config"]].concat());
+    }
+    // Preprocessing can be set otherwise.
+    let folder = timm(&json!({"architecture": "resnet18", "interpolation": "mitchell"}));
+    let out = folder.argument("model.sdp");
+    let from = folder.argument("model.safetensors");
+    let errors = fail(
+        4,
+        &["mitchell", "--interpolation"],
+        &["import", &from, "-o", &out],
+    );
+    assert!(!errors.contains("wrong predictions"), "{errors}");
     // What is about something else is passed over.
     let folder = timm(&json!({"port": 8080}));
     let out = folder.argument("model.sdp");

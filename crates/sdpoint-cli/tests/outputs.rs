@@ -277,7 +277,7 @@ fn files_of_other_kinds_are_replaced_with_force_alone() {
         let arguments = writer
             .replace("IN", "m.safetensors")
             .replace("OUT", "second.safetensors");
-        desk.refuse(2, &["a model file"], &arguments);
+        desk.refuse(2, &["a trained model"], &arguments);
     }
     desk.refuse(2, &["ONNX"], &import.replace("OUT", "full.onnx"));
     desk.refuse(
@@ -468,7 +468,7 @@ fn an_exported_folder_replaces_nothing_else() {
     desk.refuse(2, &["manifest.json", "text file"], export);
     fs::remove_file(desk.path("a/b/onnx/manifest.json")).unwrap();
     fs::copy(desk.path("m.safetensors"), desk.path("a/b/onnx/full.onnx")).unwrap();
-    desk.refuse(2, &["full.onnx", "model file"], export);
+    desk.refuse(2, &["full.onnx", "trained model"], export);
     let from = "export a/b/onnx/full.onnx --instances all -o a/b/onnx";
     desk.refuse(2, &["an input of this command"], from);
     desk.refuse(2, &["an input of this command"], &format!("{from} --force"));
@@ -646,4 +646,161 @@ fn fetching_replaces_no_files() {
         unreachable,
     ]);
     assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+}
+
+#[test]
+fn what_was_edited_is_replaced_with_force_alone() {
+    let desk = Desk::new();
+    desk.succeed("export m.safetensors --instances all -o onnx");
+    for (writer, file) in [
+        (WRITERS[0], "full.onnx"),
+        (WRITERS[1], "full.st"),
+        (WRITERS[3], "net.py"),
+        (WRITERS[4], "curve.csv"),
+        (WRITERS[5], "curve.svg"),
+        ("export IN --instances all -o onnx", "onnx/manifest.json"),
+    ] {
+        let write = writer.replace("IN", "m.safetensors").replace("OUT", file);
+        desk.succeed(&write);
+        desk.succeed(&write);
+        let mut edited = desk.read(file);
+        // A comment, a note in the last column, a changed name.
+        match file {
+            "curve.csv" => {
+                let line = edited.iter().position(|&byte| byte == b'\n').unwrap();
+                edited.splice(line..line, *b",note");
+            }
+            "net.py" => edited.extend(b"# mine\n"),
+            _ => {
+                let place = edited.windows(8).position(|w| w == b"bilinear");
+                let place = place.or_else(|| edited.windows(4).position(|w| w == b"full"));
+                let place = place.unwrap_or(edited.len() / 2);
+                edited[place] = edited[place].to_ascii_uppercase().max(b'!');
+            }
+        }
+        if file == "curve.svg" {
+            edited.splice(0..0, *b"<!-- mine -->");
+            edited.rotate_left(13);
+        }
+        desk.write(file, &edited);
+        desk.refuse(2, &["edited since", "--force"], &write);
+        assert!(desk.read(file) == edited);
+        desk.succeed(&format!("{write} --force"));
+        desk.succeed(&write);
+    }
+}
+
+#[test]
+fn a_trained_model_is_replaced_with_force_alone() {
+    let desk = Desk::new();
+    desk.succeed("export m.safetensors --format safetensors --instance full -o w");
+    fs::copy(desk.path("m.safetensors"), desk.path("trained")).unwrap();
+    let import = "import w --network preresnet8-w2 -o";
+    desk.refuse(
+        2,
+        &["a trained model", "--force"],
+        &format!("{import} trained"),
+    );
+    desk.succeed(&format!("{import} imported"));
+    desk.succeed(&format!("{import} imported"));
+    // A calibrated model took work, too.
+    let calibrate = "calibrate imported --data shapes --images 64 --ratios 0.6 -o";
+    desk.succeed(&format!("{calibrate} calibrated"));
+    desk.refuse(2, &["a trained model"], &format!("{import} calibrated"));
+    desk.succeed(&format!("{calibrate} calibrated"));
+    // Another network's weights are not those of the input.
+    desk.succeed("import w --network preresnet8-w2 -o other --mean 0,0,0");
+    fs::copy(fixture("v1.safetensors"), desk.path("m.safetensors")).unwrap();
+    desk.succeed(&format!("{import} trained --force"));
+}
+
+#[test]
+fn messages_say_which_input_and_name_files_as_given() {
+    let desk = Desk::new();
+    photos(&desk.path("photos"));
+    for (words, arguments) in [
+        (
+            "'./m.safetensors' is 'm.safetensors',",
+            "export m.safetensors --python -o ./m.safetensors",
+        ),
+        (
+            "'photos/test/lying/x.csv' is in 'photos/test',",
+            "evaluate m.safetensors --data folder:photos --csv photos/test/lying/x.csv",
+        ),
+    ] {
+        desk.refuse(2, &[words, "an input of this command"], arguments);
+    }
+    desk.write("mine.csv", b"a,b\n");
+    desk.refuse(
+        2,
+        &["error: 'mine.csv' exists"],
+        "evaluate m.safetensors --data shapes --csv mine.csv",
+    );
+    #[cfg(target_os = "linux")]
+    {
+        let errors = fail(
+            7,
+            &["cannot write '/proc/x.csv'"],
+            &[
+                "export",
+                desk.path("m.safetensors").to_str().unwrap(),
+                "--python",
+                "-o",
+                "/proc/x.csv",
+            ],
+        );
+        assert!(!errors.contains(".tmp"), "{errors}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn force_is_not_advised_where_it_was_given() {
+    let desk = Desk::new();
+    photos(&desk.path("photos"));
+    fs::hard_link(desk.path("photos/test/lying/0.png"), desk.path("hard.png")).unwrap();
+    let arguments = "evaluate m.safetensors --data folder:photos --csv hard.png --force";
+    let output = desk.command(arguments).output().unwrap();
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(
+        errors.contains("a link to an image in 'photos/test'"),
+        "{errors}"
+    );
+    assert!(!errors.contains("--force"), "{errors}");
+}
+
+#[test]
+fn a_leading_tilde_is_the_home_folder() {
+    let desk = Desk::new();
+    let home = desk.0.path();
+    let succeed = |arguments: &str| {
+        let mut command = desk.command(arguments);
+        let output = command.env("HOME", home).output().unwrap();
+        assert!(output.status.success(), "{arguments}: {}", stderr(&output));
+    };
+    for (arguments, written) in [
+        ("export ~/m.safetensors --python -o ~/net.py", "net.py"),
+        (
+            "evaluate ~/m.safetensors --data shapes --csv=~/o.csv",
+            "o.csv",
+        ),
+        (
+            "evaluate ~/m.safetensors --data shapes --svg=~/o.svg",
+            "o.svg",
+        ),
+        (
+            "export ~/m.safetensors --format safetensors --instance full -o ~/w",
+            "w",
+        ),
+        ("import ~/w --network preresnet8-w2 -o ~/i.st", "i.st"),
+        ("instances ~/m.safetensors", "m.safetensors"),
+    ] {
+        succeed(arguments);
+        assert!(desk.path(written).exists(), "{arguments}");
+    }
+    // A file of that name comes first.
+    fs::create_dir(desk.path("~")).unwrap();
+    fs::copy(desk.path("m.safetensors"), desk.path("~/other")).unwrap();
+    succeed("instances ~/other");
 }

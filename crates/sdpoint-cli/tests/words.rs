@@ -361,3 +361,17 @@ fn names_of_skipped_images_stay_on_their_lines() {
         "{errors}"
     );
 }
+
+#[test]
+fn an_accuracy_that_no_instance_has_is_compared_in_its_own_words() {
+    let desk = Desk::new();
+    let errors = fail(5, &[], &desk.predict(&["--min-accuracy", "99.9%"]));
+    assert!(
+        errors.contains("no instance has an accuracy of 99.9%: the most accurate is"),
+        "{errors}"
+    );
+    assert!(
+        !errors.contains("budget") && !errors.contains(">="),
+        "{errors}"
+    );
+}

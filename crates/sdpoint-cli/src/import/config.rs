@@ -3,14 +3,15 @@
 //! Names and shapes of tensors do not determine what a network computes. This
 //! file does, so networks that sdpoint cannot compute are refused.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sdpoint::core::{EvalTransform, Interpolation, Preprocessing, file};
+use sdpoint::core::file::{self, FileError};
+use sdpoint::core::{EvalTransform, Interpolation, Preprocessing};
 use sdpoint::data::imagenet_preprocessing;
 use serde_json::{Map, Value};
 
 use crate::failure::{Class, Failure};
+use crate::text;
 
 /// The maximum size of a configuration, in bytes.
 const MAX_BYTES: u64 = 4 << 20;
@@ -28,6 +29,12 @@ const NETWORKS: [&str; 7] = [
 
 /// The hint for weights of another network: there is no way around it.
 const WRONG: &str = "in a different network, the weights would give wrong predictions";
+
+/// The hint for a file that cannot be understood.
+const IGNORE: &str = "correct it, or give --no-config to import the weights without this file";
+
+/// The hint for a way of resizing that sdpoint does not have.
+const RESIZING: &str = "--resize-mode and --resize set another";
 
 /// Prefixes and a suffix of older names that timm gave to [`NETWORKS`].
 const OLD_PREFIXES: [&str; 5] = ["tv_", "gluon_", "ssl_", "swsl_", "legacy_tv_"];
@@ -78,19 +85,14 @@ pub struct Config {
     /// The number of classes.
     pub classes: Option<u64>,
     /// The names of the classes, in the order of the logits.
-    pub labels: Vec<String>,
+    pub labels: Option<Vec<String>>,
     images: Map<String, Value>,
 }
 
 impl Config {
     /// Reads a configuration; `None` if the file is something else.
     pub fn read(path: &Path) -> Result<Option<Self>, Failure> {
-        let mut text = String::new();
-        let file = file::open(path).map_err(std::io::Error::from);
-        let read = file.and_then(|(file, _)| file.take(MAX_BYTES).read_to_string(&mut text));
-        let Ok(Value::Object(mut all)) =
-            read.map(|_| serde_json::from_str(&text).unwrap_or_default())
-        else {
+        let Value::Object(mut all) = parsed(path)? else {
             return Ok(None);
         };
         refuse_transformers(path, &all)?;
@@ -125,20 +127,24 @@ impl Config {
             let what = format!("{name}: {}, which sdpoint does not know", brief(value));
             return Err(refused(path, &what));
         }
-        let number = |name| all.get(name).or_else(|| images.get(name))?.as_u64();
-        let labels = all
-            .get("label_names")
-            .or_else(|| images.get("label_names"))
-            .and_then(Value::as_array);
-        let labels = labels.map(|labels| {
-            let names = labels.iter().filter_map(Value::as_str);
-            names.map(str::to_owned).collect()
+        let setting = |name: &str| {
+            let value = all.get(name).or_else(|| images.get(name));
+            value.filter(|value| !value.is_null()).cloned()
+        };
+        let invalid = |name: &str| invalid(path, name);
+        let classes = setting("num_classes").map(|classes| {
+            let classes = classes.as_u64();
+            classes.ok_or_else(|| invalid("num_classes"))
+        });
+        let labels = setting("label_names").map(|names| {
+            let names = serde_json::from_value(names);
+            names.map_err(|_| invalid("label_names"))
         });
         Ok(Some(Self {
             path: path.to_owned(),
             network,
-            classes: number("num_classes"),
-            labels: labels.unwrap_or_default(),
+            classes: classes.transpose()?,
+            labels: labels.transpose()?,
             images,
         }))
     }
@@ -153,10 +159,10 @@ impl Config {
     pub fn preprocessing(&self, resized: bool) -> Result<Preprocessing, Failure> {
         let mut preprocessing = imagenet_preprocessing();
         let images = &self.images;
-        let wrong = |name: &str| refused(&self.path, &format!("an invalid '{name}'"));
+        let wrong = |name: &str| invalid(&self.path, name);
         if let Some(size) = images.get("input_size") {
             let sides: Option<Vec<usize>> = size.as_array().map(|sides| {
-                let sides = sides.iter().filter_map(Value::as_u64);
+                let sides = sides.iter().map(|side| side.as_u64().unwrap_or(0));
                 sides.map(|side| side as usize).collect()
             });
             match sides.as_deref() {
@@ -171,15 +177,19 @@ impl Config {
             ("std", &mut preprocessing.std),
         ] {
             if let Some(numbers) = images.get(name).filter(|numbers| !numbers.is_null()) {
-                let numbers = numbers.as_array().ok_or_else(|| wrong(name))?;
-                let numbers = numbers.iter().filter_map(Value::as_f64);
-                *values = numbers.map(|number| number as f32).collect();
+                let numbers = numbers.as_array().ok_or_else(|| wrong(name))?.iter();
+                let numbers = numbers.map(|number| Some(number.as_f64()? as f32));
+                *values = numbers.collect::<Option<_>>().ok_or_else(|| wrong(name))?;
             }
         }
         if let Some(filter) = text_of(images, "interpolation") {
             let mut filters = Interpolation::ALL.into_iter();
             let found = filters.find(|known| known.name() == filter);
-            preprocessing.interpolation = found.ok_or_else(|| wrong("interpolation"))?;
+            preprocessing.interpolation = found.ok_or_else(|| {
+                let what = format!("the interpolation '{filter}', which sdpoint does not have");
+                Failure::new(Class::Model, says(&self.path, &what))
+                    .hint("--interpolation sets another, and --no-config ignores the file")
+            })?;
         } else {
             // The default of timm.
             preprocessing.interpolation = Interpolation::Bicubic;
@@ -194,11 +204,15 @@ impl Config {
     fn crop(&self, size: [usize; 2]) -> Result<EvalTransform, Failure> {
         /// The default of timm.
         const USUAL: f64 = 0.875;
-        let part = self.images.get("crop_pct").and_then(Value::as_f64);
-        let part = part.unwrap_or(USUAL);
+        let part = match self.images.get("crop_pct") {
+            None | Some(Value::Null) => USUAL,
+            Some(part) => part
+                .as_f64()
+                .ok_or_else(|| invalid(&self.path, "crop_pct"))?,
+        };
         if !(part > 0.0 && part <= 1.0) {
             let what = format!("a crop_pct of {part}, which is not between 0 and 1");
-            return Err(refused(&self.path, &what));
+            return Err(Failure::new(Class::Model, says(&self.path, &what)).hint(RESIZING));
         }
         let resize = size.map(|side| (side as f64 / part).floor() as usize);
         let mode = text_of(&self.images, "crop_mode").unwrap_or_default();
@@ -208,16 +222,15 @@ impl Config {
             }
             "squash" if resize == size => Ok(EvalTransform::Resize),
             "squash" => Ok(EvalTransform::SquashCrop { resize }),
-            "" | "center" => Err(refused(
-                &self.path,
-                "an input that is not square, for which timm has a special way of resizing",
-            )
-            .hint("set it with --resize-mode and --resize")),
-            mode => Err(refused(
-                &self.path,
-                &format!("the crop_mode '{mode}', which sdpoint does not support"),
-            )
-            .hint("--resize-mode squash or short-side sets another")),
+            "" | "center" => {
+                let what =
+                    "an input that is not square, for which timm has a special way of resizing";
+                Err(Failure::new(Class::Model, says(&self.path, what)).hint(RESIZING))
+            }
+            mode => {
+                let what = format!("the crop_mode '{mode}', which sdpoint does not support");
+                Err(Failure::new(Class::Model, says(&self.path, &what)).hint(RESIZING))
+            }
         }
     }
 }
@@ -299,9 +312,79 @@ fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The failure of a network that sdpoint does not compute.
 fn refused(path: &Path, what: &str) -> Failure {
-    let path = path.display();
-    Failure::new(Class::Model, format!("'{path}' says {what}")).hint(WRONG)
+    Failure::new(Class::Model, says(path, what)).hint(WRONG)
+}
+
+/// The failure of a setting that does not have the right form.
+fn invalid(path: &Path, name: &str) -> Failure {
+    Failure::new(Class::Model, says(path, &format!("an invalid '{name}'"))).hint(IGNORE)
+}
+
+fn says(path: &Path, what: &str) -> String {
+    format!("'{}' says {what}", path.display())
+}
+
+/// The value in a file of JSON, as Python writes it.
+fn parsed(path: &Path) -> Result<Value, Failure> {
+    let text = match file::read(path, MAX_BYTES) {
+        Ok(bytes) => text::decode(&bytes),
+        Err(FileError::TooLarge(_)) => Err(format!("it has more than {MAX_BYTES} bytes")),
+        Err(error) => {
+            let error = std::io::Error::from(error);
+            let message = format!("cannot read '{}': {error}", path.display());
+            return Err(Failure::io(message, error.kind()).hint(IGNORE));
+        }
+    };
+    let value = text.and_then(|text| {
+        serde_json::from_str(&without_nan(&text)).map_err(|error| match error.is_eof() {
+            true => "it ends within its JSON: it is truncated".into(),
+            false => format!("it is not JSON: {error}"),
+        })
+    });
+    value.map_err(|problem| {
+        let message = format!("'{}' cannot be read: {problem}", path.display());
+        Failure::new(Class::Model, message).hint(IGNORE)
+    })
+}
+
+/// JSON with `null` for the `NaN`, `Infinity` and `-Infinity` that Python writes.
+fn without_nan(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(place) = rest.find(['"', 'N', 'I', '-']) {
+        let (before, from) = rest.split_at(place);
+        out.push_str(before);
+        let number = ["NaN", "Infinity", "-Infinity"]
+            .into_iter()
+            .find(|number| from.starts_with(number));
+        let (taken, written) = match number {
+            Some(number) => (number.len(), "null"),
+            None if from.starts_with('"') => {
+                let end = string_end(from);
+                (end, &from[..end])
+            }
+            None => (1, &from[..1]),
+        };
+        out.push_str(written);
+        rest = &from[taken..];
+    }
+    out + rest
+}
+
+/// The length of the JSON string at the start of a text.
+fn string_end(text: &str) -> usize {
+    let mut escaped = false;
+    for (place, byte) in text.bytes().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => return place + 1,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 fn text_of(settings: &Map<String, Value>, name: &str) -> Option<String> {
@@ -331,6 +414,24 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(network_of(name), network, "{name}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_python_become_null() {
+        for (text, json) in [
+            (
+                r#"{"a": NaN, "b": [-Infinity, Infinity, -1]}"#,
+                r#"{"a": null, "b": [null, null, -1]}"#,
+            ),
+            (
+                r#"{"NaN": "a \" NaN", "b\\": NaN}"#,
+                r#"{"NaN": "a \" NaN", "b\\": null}"#,
+            ),
+            (r#"{"None": "un"#, r#"{"None": "un"#),
+            ("Nö", "Nö"),
+        ] {
+            assert_eq!(without_nan(text), json);
         }
     }
 

@@ -7,6 +7,7 @@ use sdpoint::data::imagenet_preprocessing;
 
 use super::presets::Preset;
 use crate::failure::{Class, Failure};
+use crate::output::note;
 use crate::preprocessing::{PreprocessingArgs, usual_resize};
 use crate::size;
 
@@ -128,6 +129,7 @@ impl Options {
         }
         self.preparation.set(&mut preprocessing);
         check(&preprocessing)?;
+        question_crop(&preprocessing);
         Ok(preprocessing)
     }
 
@@ -176,8 +178,13 @@ fn usual(side: usize) -> Preprocessing {
     preprocessing
 }
 
-/// The plausible standard deviations of values from 0 to 1.
-const STD: std::ops::RangeInclusive<f32> = 1e-3..=10.0;
+/// Plausible deviations of colours from 0 to 1: those that turn them into colours
+/// from 0 to 255, 1/255, up to those that change nothing.
+const STD: std::ops::RangeInclusive<f32> = 0.0039..=1.0;
+
+/// A hint for means and deviations that are on no known scale.
+const USUAL: &str = "of colours from 0 to 1, means are about 0.5 and deviations about 0.2; ImageNet's \
+                     are --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225";
 
 /// The largest value of a channel in a file.
 const BYTE: f32 = 255.0;
@@ -207,8 +214,14 @@ fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
                     joined(std)
                 },
             )),
-            false => refuse(problem),
+            false => refuse(problem).hint(USUAL),
         });
+    }
+    if mean.iter().all(|&mean| mean == 1.0) {
+        return Err(refuse("means of 1 are those of white images".into()).hint(
+            "probably meant: --mean 0,0,0 --std 1,1,1 for colours from 0 to 1, or --mean 0.5,0.5,0.5 \
+             --std 0.5,0.5,0.5 for colours from -1 to 1",
+        ));
     }
     if !std.iter().all(|std| STD.contains(std)) {
         let problem = format!("a standard deviation of {}", outside(std, STD));
@@ -217,10 +230,7 @@ fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
                 "these look like values from 0 to 255; probably meant: --std {}",
                 divided(std)
             )),
-            false => refuse(problem).hint(
-                "colours from 0 to 1 have deviations of about 0.2; ImageNet's are \
-                 0.229,0.224,0.225",
-            ),
+            false => refuse(problem).hint(USUAL),
         });
     }
     preprocessing.check_crop().map_err(|error| {
@@ -233,16 +243,42 @@ fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
     })
 }
 
+/// Asks about a crop that leaves out most of the image.
+fn question_crop(preprocessing: &Preprocessing) {
+    /// The usual crops have about 7/8 of the resized side; none has half of it.
+    const MOST: usize = 2;
+    let [height, width] = preprocessing.size;
+    let resized = match preprocessing.evaluate {
+        EvalTransform::CenterCrop { resize } => [resize; 2],
+        EvalTransform::SquashCrop { resize } => resize,
+        EvalTransform::Resize => return,
+    };
+    let crop = [height, width];
+    // Of an oblong crop, the longer side decides.
+    let is_small = std::iter::zip(resized, crop).all(|(resized, crop)| resized >= MOST * crop);
+    if is_small {
+        let (usual, part) = (height.max(width) * 8 / 7, 100 * height * width);
+        note(&format!(
+            "Images are resized to {} and all but the middle {height}x{width} is cut off: {}% of a \
+             square image remains. Usual is --resize {usual} for this input.",
+            size::text(resized),
+            part / (resized[0] * resized[1]).max(1),
+        ));
+    }
+}
+
 /// The first of some values that is out of range.
 fn outside(values: &[f32], range: std::ops::RangeInclusive<f32>) -> f32 {
     let mut outside = values.iter().filter(|value| !range.contains(value));
     outside.next().copied().unwrap_or_default()
 }
 
-/// Whether values are on the scale from 0 to 255.
+/// Whether values are probably on the scale from 0 to 255: on that from 0 to 1,
+/// they would not all be near 0.
 fn bytes(values: &[f32]) -> bool {
+    const LEAST: f32 = 0.05 * BYTE;
     values.iter().all(|value| (0.0..=BYTE).contains(value))
-        && values.iter().any(|&value| value > 1.0)
+        && values.iter().any(|&value| value > LEAST)
 }
 
 /// Values from 0 to 255 on the scale from 0 to 1, in a few digits.

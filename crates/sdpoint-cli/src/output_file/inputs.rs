@@ -1,11 +1,12 @@
 //! The inputs of a command, which it never writes to.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use sdpoint::data::{Source, Split};
 use sdpoint::profile::Profile;
-use sdpoint::train::folder::MODEL;
+use sdpoint::train::folder::{CHECKPOINT, METRICS, MODEL};
 
 use super::identity::Identity;
 use super::kind::Kind;
@@ -13,12 +14,40 @@ use super::kind::Kind;
 /// Files and folders that a command reads.
 #[derive(Default)]
 pub struct Inputs {
-    files: Vec<Identity>,
+    files: Vec<(Identity, Input)>,
     /// Folders that are read as a whole; a file added to them would be read the
-    /// next time.
-    trees: Vec<PathBuf>,
+    /// next time. Links are resolved.
+    trees: Vec<Folder>,
     /// Folders of data files that may also hold results of `sdpoint`.
-    shared: Vec<PathBuf>,
+    shared: Vec<Folder>,
+}
+
+/// A folder, and its name on the command line.
+struct Folder {
+    resolved: PathBuf,
+    name: PathBuf,
+}
+
+/// How a file is part of an input: `is 'm.safetensors'`.
+#[derive(Clone, Debug)]
+pub struct Input {
+    relation: &'static str,
+    name: PathBuf,
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} '{}'", self.relation, self.name.display())
+    }
+}
+
+impl Input {
+    fn of(relation: &'static str, name: &Path) -> Self {
+        Self {
+            relation,
+            name: name.to_owned(),
+        }
+    }
 }
 
 impl Inputs {
@@ -28,10 +57,18 @@ impl Inputs {
         if path.is_dir() {
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             let files = entries.map(|entry| entry.path()).filter(|p| !p.is_dir());
+            for file in files {
+                self.add_file(&file, Input::of("is in", path));
+            }
+        } else {
+            self.add_file(path, Input::of("is", path));
+        }
+    }
+
+    fn add_file(&mut self, path: &Path, input: Input) {
+        if path.exists() {
             self.files
-                .extend(files.filter_map(|file| Identity::of(&file)));
-        } else if path.exists() {
-            self.files.extend(Identity::of(path));
+                .extend(Identity::of(path).map(|file| (file, input)));
         }
     }
 
@@ -44,10 +81,12 @@ impl Inputs {
             path.to_owned()
         };
         self.add(&file);
-        self.add(&Profile::path(&file));
+        let belongs = Input::of("belongs to", path);
+        self.add_file(&Profile::path(&file), belongs.clone());
         if let Some(folder) = file.parent() {
-            self.add(&folder.join(sdpoint::train::folder::CHECKPOINT));
-            self.add(&folder.join(sdpoint::train::folder::METRICS));
+            for name in [CHECKPOINT, METRICS] {
+                self.add_file(&folder.join(name), belongs.clone());
+            }
         }
     }
 
@@ -63,24 +102,23 @@ impl Inputs {
                     .collect();
                 let none = there.is_empty();
                 let trees = there.iter().chain(none.then_some(folder));
-                self.trees
-                    .extend(trees.filter_map(|tree| tree.canonicalize().ok()));
+                self.trees.extend(trees.filter_map(|tree| resolved(tree)));
             }
             Source::Tar(paths) => {
                 for path in paths {
                     match path.is_dir() {
-                        true => self.shared.extend(path.canonicalize().ok()),
+                        true => self.shared.extend(resolved(path)),
                         false => self.add(path),
                     }
                 }
             }
             Source::Cifar10(folder) | Source::Cifar100(folder) => {
-                self.shared.extend(folder.canonicalize().ok());
+                self.shared.extend(resolved(folder));
                 for name in ["cifar-10-batches-bin", "cifar-10-batches-py"]
                     .into_iter()
                     .chain(["cifar-100-binary", "cifar-100-python"])
                 {
-                    self.trees.extend(folder.join(name).canonicalize().ok());
+                    self.trees.extend(resolved(&folder.join(name)));
                 }
             }
             // Sources without files.
@@ -88,44 +126,65 @@ impl Inputs {
         }
     }
 
-    /// Whether writing to `target`, with links resolved, would replace an input
-    /// or add to one.
-    pub fn contain(&self, target: &Path) -> bool {
-        self.surround(target)
-            || Identity::of(target).is_some_and(|identity| self.files.contains(&identity))
-            || self.is_data(target)
-    }
-
-    /// Whether a folder is inside one that is read as a whole.
-    pub fn surround(&self, folder: &Path) -> bool {
-        self.trees.iter().any(|tree| folder.starts_with(tree))
-    }
-
-    /// Whether a file is in a folder of data files and is not a result of
-    /// `sdpoint`.
-    fn is_data(&self, target: &Path) -> bool {
-        let folder = target.parent();
-        let shared = self.shared.iter().any(|shared| Some(&**shared) == folder);
-        shared && Kind::of(target).is_ok_and(|kind| !kind.is_ours() && kind != Kind::Empty)
-    }
-
-    /// Whether a file is a hard link to a file of the data set. Walks through
-    /// the whole set.
-    pub fn contain_by_link(&self, target: &Path) -> bool {
-        let Some(identity) = Identity::of(target) else {
-            return false;
+    /// The input that writing to `target`, with links resolved, would replace or
+    /// add to.
+    pub fn containing(&self, target: &Path) -> Option<Input> {
+        let of_file = || {
+            let identity = Identity::of(target)?;
+            let mut files = self.files.iter();
+            files
+                .find(|(file, _)| *file == identity)
+                .map(|(_, input)| input.clone())
         };
-        let mut folders: Vec<PathBuf> = self.trees.clone();
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                // Links to folders are not followed: they may form cycles.
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    folders.push(entry.path());
-                } else if Identity::of(&entry.path()).as_ref() == Some(&identity) {
-                    return true;
+        self.surrounding(target)
+            .or_else(of_file)
+            .or_else(|| self.data_folder(target))
+    }
+
+    /// The folder that is read as a whole and contains this one.
+    pub fn surrounding(&self, folder: &Path) -> Option<Input> {
+        let mut trees = self.trees.iter();
+        trees
+            .find(|tree| folder.starts_with(&tree.resolved))
+            .map(|tree| Input::of("is in", &tree.name))
+    }
+
+    /// The folder of data files of a file that is not a result of `sdpoint`.
+    fn data_folder(&self, target: &Path) -> Option<Input> {
+        let folder = target.parent();
+        let mut shared = self.shared.iter();
+        let shared = shared.find(|shared| Some(&*shared.resolved) == folder)?;
+        let is_data = Kind::of(target).is_ok_and(|kind| !kind.is_ours() && kind != Kind::Empty);
+        is_data.then(|| Input::of("is in", &shared.name))
+    }
+
+    /// The folder of the data set that has a hard link to the file. Walks through
+    /// the whole set.
+    pub fn linked_to(&self, target: &Path) -> Option<Input> {
+        let identity = Identity::of(target)?;
+        let contains = |tree: &&Folder| {
+            let mut folders = vec![tree.resolved.clone()];
+            while let Some(folder) = folders.pop() {
+                for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                    // Links to folders are not followed: they may form cycles.
+                    if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                        folders.push(entry.path());
+                    } else if Identity::of(&entry.path()).as_ref() == Some(&identity) {
+                        return true;
+                    }
                 }
             }
-        }
-        false
+            false
+        };
+        let tree = self.trees.iter().find(contains)?;
+        Some(Input::of("is a link to an image in", &tree.name))
     }
+}
+
+/// A folder with links resolved, if it exists.
+fn resolved(folder: &Path) -> Option<Folder> {
+    Some(Folder {
+        resolved: folder.canonicalize().ok()?,
+        name: folder.to_owned(),
+    })
 }

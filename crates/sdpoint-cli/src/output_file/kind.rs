@@ -6,6 +6,7 @@ use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use sdpoint::core::file;
+use sdpoint::core::seal::is_sealed;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -13,8 +14,10 @@ use serde::de::IgnoredAny;
 /// by `sdpoint` are distinguished, because they can be reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A model file.
+    /// A model that was trained or calibrated.
     Model,
+    /// A model as `import` writes it.
+    ImportedModel,
     /// The checkpoint of a run.
     Checkpoint,
     /// The metrics of a run.
@@ -33,6 +36,8 @@ pub enum Kind {
     Picture,
     /// The latency profile of a model.
     Profile,
+    /// One of these that was edited since it was written.
+    Edited(&'static str),
     /// An empty file.
     Empty,
     /// A safetensors file that `sdpoint` did not write.
@@ -54,6 +59,12 @@ pub enum Kind {
 /// The number of bytes that are read, except for safetensors headers.
 const START: u64 = 1 << 16;
 
+/// The headers of tables of accuracies, by instance and by deadline.
+const TABLES: [&str; 2] = [
+    "instance,point,ratio,macs,share,top1,top5,loss",
+    "instance,macs,share,top1,loss,deadline_ms,in_time,top1_if_late",
+];
+
 /// The longest header that the safetensors format allows, in bytes.
 const MAX_HEADER: u64 = 100_000_000;
 
@@ -66,22 +77,48 @@ impl Kind {
         let mut start = Vec::new();
         let (file, _) = file::open(path)?;
         file.take(START).read_to_end(&mut start)?;
-        Ok(match safetensors_header(&start) {
+        let kind = match safetensors_header(&start) {
             Some(length) => safetensors(path, length).unwrap_or(Self::Other),
             None => of_start(&start),
+        };
+        Ok(match kind.edited() {
+            Some(edited) if !is_sealed(&file::read(path, u64::MAX)?) => edited,
+            _ if kind == Self::Table && !is_table(&file::read(path, u64::MAX)?) => {
+                Self::Edited("table")
+            }
+            _ => kind,
         })
     }
 
-    /// Whether a file of this kind may be replaced by one of kind `new`: it is of
-    /// the same kind, or empty.
+    /// For files with a seal: the kind if the seal is broken.
+    fn edited(self) -> Option<Self> {
+        let what = match self {
+            Self::StateDict => "file of weights",
+            Self::Onnx => "ONNX file",
+            Self::Module => "Python module",
+            Self::Manifest => "list of files",
+            Self::Picture => "picture",
+            _ => return None,
+        };
+        Some(Self::Edited(what))
+    }
+
+    /// Whether a file of this kind may be replaced by one of kind `new`: it is
+    /// empty, or can be made again. A trained model cannot.
     pub fn may_become(self, new: Self) -> bool {
-        self == new || self == Self::Empty
+        match self {
+            Self::Empty => true,
+            Self::Model => false,
+            Self::ImportedModel => new == Self::Model,
+            _ => self == new,
+        }
     }
 
     /// Whether `sdpoint` wrote it.
     pub fn is_ours(self) -> bool {
         match self {
             Self::Model
+            | Self::ImportedModel
             | Self::Checkpoint
             | Self::Metrics
             | Self::StateDict
@@ -90,7 +127,8 @@ impl Kind {
             | Self::Manifest
             | Self::Table
             | Self::Picture
-            | Self::Profile => true,
+            | Self::Profile
+            | Self::Edited(_) => true,
             Self::Empty
             | Self::Safetensors
             | Self::Torch
@@ -107,7 +145,8 @@ impl fmt::Display for Kind {
     /// With an article: `a model file`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Model => "a model file",
+            Self::Model => "a trained model",
+            Self::ImportedModel => "an imported model",
             Self::Checkpoint => "the checkpoint of a training run",
             Self::Metrics => "the metrics of a training run",
             Self::StateDict => "exported weights",
@@ -117,6 +156,13 @@ impl fmt::Display for Kind {
             Self::Table => "a table of accuracies",
             Self::Picture => "a picture of a curve",
             Self::Profile => "a latency profile",
+            Self::Edited(what) => {
+                return write!(
+                    f,
+                    "{} {what} that was edited since sdpoint wrote it",
+                    article(what)
+                );
+            }
             Self::Empty => "an empty file",
             Self::Safetensors => "a safetensors file that sdpoint did not write",
             Self::Torch => "a PyTorch file",
@@ -152,14 +198,14 @@ fn safetensors(path: &Path, header: u64) -> Option<Kind> {
     #[derive(Deserialize)]
     struct Header {
         #[serde(rename = "__metadata__", default)]
-        metadata: HashMap<String, IgnoredAny>,
+        metadata: HashMap<String, String>,
     }
     let (mut file, _) = file::open(path).ok()?;
     file.read_exact(&mut [0; 8]).ok()?;
     let header: Header = serde_json::from_reader(BufReader::new(file.take(header))).ok()?;
     let has = |key: &str| header.metadata.contains_key(key);
-    Some(if has("sdpoint") {
-        Kind::Model
+    Some(if let Some(document) = header.metadata.get("sdpoint") {
+        of_model(document)
     } else if has("sdpoint_checkpoint") {
         Kind::Checkpoint
     } else if ["network", "instances", "preprocessing"]
@@ -170,6 +216,40 @@ fn safetensors(path: &Path, header: u64) -> Option<Kind> {
     } else {
         Kind::Safetensors
     })
+}
+
+/// The kind of a model, by the document in its header.
+fn of_model(document: &str) -> Kind {
+    #[derive(Deserialize)]
+    struct Document {
+        instances: Vec<IgnoredAny>,
+        training: HashMap<String, IgnoredAny>,
+    }
+    match serde_json::from_str::<Document>(document) {
+        Ok(document)
+            if document.instances.len() == 1 && document.training.contains_key("imported") =>
+        {
+            Kind::ImportedModel
+        }
+        _ => Kind::Model,
+    }
+}
+
+/// Whether text has the form of a table of accuracies: a known header, and as
+/// many numbers in each row. Edited numbers cannot be recognised.
+fn is_table(content: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(content) else {
+        return false;
+    };
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    let columns = header.split(',').count();
+    TABLES.contains(&header)
+        && lines.all(|line| {
+            let mut fields = line.split(',');
+            let named = fields.next().is_some_and(|name| !name.is_empty());
+            named && line.split(',').count() == columns
+        })
 }
 
 fn of_start(start: &[u8]) -> Kind {
@@ -259,14 +339,25 @@ mod tests {
     fn kinds_are_recognised_by_content() {
         for (content, expected) in [
             (&b""[..], Kind::Empty),
-            (b"\x08\x08\x12\x07sdpoint\x1a", Kind::Onnx),
+            (b"\x08\x08\x12\x07sdpoint\x1a", Kind::Edited("ONNX file")),
             (b"\x08\x0a\x12\x07pytorch\x1a", Kind::ForeignOnnx),
             (b"PK\x03\x04......archive/data.pkl", Kind::Torch),
             (b"PK\x03\x04......word/document.xml", Kind::Archive("zip")),
             (b"\x80\x02\x8a\x0al\xfc\x9cF", Kind::Torch),
             (b"\xff\xd8\xff\xe0", Kind::Image("JPEG")),
-            (b"instance,point,ratio,macs,share,top1\n", Kind::Table),
-            (b"instance,macs,share,top1\n", Kind::Table),
+            (
+                b"instance,point,ratio,macs,share,top1,top5,loss\nfull,,,1,1,0.5,1,0.2\n",
+                Kind::Table,
+            ),
+            (
+                b"instance,macs,share,top1,loss,deadline_ms,in_time,top1_if_late\n",
+                Kind::Table,
+            ),
+            (b"instance,macs,share,top1\n", Kind::Edited("table")),
+            (
+                b"instance,point,ratio,macs,share,top1,top5,loss\nfull,,,1,1,0.5,1,0.2,good\n",
+                Kind::Edited("table"),
+            ),
             (b"instance,mine\n1,2\n", Kind::Text),
             (b"name,macs,share,top1\n", Kind::Text),
             (b"import os\n", Kind::Text),
@@ -285,12 +376,24 @@ mod tests {
         for (header, expected) in [
             (r#"{"__metadata__":{"sdpoint":"{}"}}"#, Kind::Model),
             (
+                r#"{"__metadata__":{"sdpoint":"{\"instances\":[{}],\"training\":{\"epochs\":9}}"}}"#,
+                Kind::Model,
+            ),
+            (
+                r#"{"__metadata__":{"sdpoint":"{\"instances\":[{}],\"training\":{\"imported\":\"a.pth\"}}"}}"#,
+                Kind::ImportedModel,
+            ),
+            (
+                r#"{"__metadata__":{"sdpoint":"{\"instances\":[{},{}],\"training\":{\"imported\":\"a.pth\"}}"}}"#,
+                Kind::Model,
+            ),
+            (
                 r#"{"__metadata__":{"sha256":"","sdpoint_checkpoint":"{}"}}"#,
                 Kind::Checkpoint,
             ),
             (
                 r#"{"__metadata__":{"network":"a","instances":"[]","preprocessing":"{}"}}"#,
-                Kind::StateDict,
+                Kind::Edited("file of weights"),
             ),
             (r#"{"__metadata__":{"format":"pt"}}"#, Kind::Safetensors),
             (

@@ -4,6 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use sdpoint_core::pareto;
+use sdpoint_core::seal::{BLANK, SEAL, seal};
 
 use super::labels::Placer;
 use super::{Mark, MarkKind, Series};
@@ -51,7 +52,14 @@ pub fn curve_svg(title: &str, series: &[Series]) -> String {
     draw(&canvas, &axes, series);
     canvas.present().expect(INFALLIBLE);
     drop(canvas);
-    svg
+    sealed(svg)
+}
+
+/// The picture with a digest in a comment, by which edits are noticed.
+fn sealed(svg: String) -> String {
+    let mut svg = format!("{svg}<!-- {SEAL}: {BLANK} -->\n").into_bytes();
+    seal(&mut svg);
+    String::from_utf8(svg).expect("a seal is text")
 }
 
 fn draw(canvas: &Canvas<'_>, axes: &Axes, series: &[Series]) {
