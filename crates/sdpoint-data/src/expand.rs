@@ -187,8 +187,8 @@ mod tests {
     #[test]
     fn a_tilde_is_the_users_folder() {
         let home_dir = env::home_dir().unwrap();
-        assert_eq!(home(Path::new("~/x")), home_dir.join("x"));
-        assert_eq!(home(Path::new("a/~/x")), Path::new("a/~/x"));
-        assert_eq!(home(Path::new("~user/x")), Path::new("~user/x"));
+        assert_eq!(expand_home(Path::new("~/x")), home_dir.join("x"));
+        assert_eq!(expand_home(Path::new("a/~/x")), Path::new("a/~/x"));
+        assert_eq!(expand_home(Path::new("~user/x")), Path::new("~user/x"));
     }
 }
