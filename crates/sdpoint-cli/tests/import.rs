@@ -380,7 +380,8 @@ fn a_configuration_is_read_as_python_and_editors_write_it() {
         let units = "\u{feff}".encode_utf16().chain(text.encode_utf16());
         units.flat_map(u16::to_le_bytes).collect()
     };
-    let written: [&dyn Fn(&str) -> Vec<u8>; 3] = [
+    type Encode<'a> = &'a dyn Fn(&str) -> Vec<u8>;
+    let written: [Encode<'_>; 3] = [
         &|text| text.as_bytes().to_vec(),
         &|text| [b"\xef\xbb\xbf", text.as_bytes()].concat(),
         &utf16,
