@@ -1,12 +1,13 @@
 """torch.compile: one graph a stage and mode, however many instances there are."""
 
+import copy
 import resource
 
 import pytest
 import torch
 import torch._dynamo
 import torch._dynamo.testing
-from conftest import Small, randomised
+from conftest import Block, Small, randomised
 
 import sdpoint.torch as sp
 
@@ -44,8 +45,26 @@ def test_graphs_do_not_grow_with_instances(how):
         compiled, counter = counted(net, how)
         run_all(net, compiled, rounds=2)
         counts.append(counter.frame_count)
-    # One for each of the four stages.
+    # One for each of the four stages, which are of four forms.
     assert counts == [4, 4]
+
+
+def test_blocks_of_one_form_are_compiled_once():
+    net = Small()
+    net.blocks.extend([Block(16, 16) for _ in range(5)])
+    # Another shape, and what is frozen, is another form.
+    net.blocks.extend([Block(16, 16).requires_grad_(False), Block(16, 8), Block(8, 16)])
+    eager = sp.wrap(randomised(net)).train()
+    compiled, counter = counted(copy.deepcopy(eager))
+    x = torch.randn(2, 3, 32, 32)
+    for instance in eager.instances:
+        left, right = (n.instance(instance)(x) for n in (eager, compiled))
+        torch.testing.assert_close(left, right)
+        left.sum().backward()
+        right.sum().backward()
+    assert len(net.blocks) + 1 == 12 and counter.frame_count == 7
+    for left, right in zip(eager.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(left.grad, right.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_training_evaluating_and_other_sizes_stay_far_from_the_limit():
@@ -115,8 +134,9 @@ def test_resnet50_compiles_in_three_times_the_plain_networks_time():
     graphs = counter.frame_count
     print(f"plain {alone:.0f} s, 35 instances {ours:.0f} s, {ours / alone:.2f}, {graphs} graphs")
     assert len(net.instances) == 35
-    # One a stage; the stem's pool is none.
-    assert graphs == len([s for s in net._plan.training if s.pool is None])
+    # One a form of blocks: the first of each of four groups and those behind it, and the
+    # parts before and behind them all. The stem's pool is none.
+    assert graphs == 10
     assert ours <= 3 * alone, (ours, alone)
 
 

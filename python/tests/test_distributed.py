@@ -42,7 +42,11 @@ def torchrun(*arguments, processes=2, restarts=0, **options):
 
 
 def finished(process):
-    output, _ = process.communicate(timeout=600)
+    try:
+        output, _ = process.communicate(timeout=1200)
+    except subprocess.TimeoutExpired:
+        kill(process)
+        raise
     assert process.returncode == 0, output
     return output
 

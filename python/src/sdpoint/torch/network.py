@@ -17,7 +17,7 @@ from .draw import Draws
 from .errors import InstanceError, WrapError
 from .instance import FULL, Instance, checked_ratios
 from .points import Point
-from .stages import Stage, plan
+from .stages import Stage, compile_stages, plan
 from .statistics import InstanceStatistics, Norms
 
 
@@ -264,7 +264,8 @@ class Adjustable(nn.Module):
         try:
             here = stage.point is not None and stage.point.name == instance.point
             # The stem's pool gives way to the adaptive one.
-            after = x if here and stage.pool is not None else run(self._tree, x)
+            pooled = here and stage.pool is not None
+            after = x if pooled else run(stage.modules(self._tree), x)
             return stage.downsampled(x, after, instance.ratio) if here else after
         except (RuntimeError, ValueError) as error:
             explained = checks.explained(error, self, stage, x, instance)
@@ -286,14 +287,13 @@ class Adjustable(nn.Module):
         return self._plan.norms_behind(instance.point)
 
     def compile(self, **options: Any) -> Adjustable:
-        """Compiles the stages between points, each once for all instances.
+        """Compiles the stages between points, those of one form once.
 
         Heights and widths are dynamic; drawing and pooling stay outside, so that
         the number of graphs does not grow with instances. `options` are those of
         `torch.compile`. `torch.compile(net)` compiles the same stages.
         """
-        for stage in (*self._plan.training, *self._plan.evaluation):
-            stage.compile(**options)
+        compile_stages((*self._plan.training, *self._plan.evaluation), **options)
         return self
 
     # What PyTorch asks of a module

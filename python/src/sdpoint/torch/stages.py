@@ -1,19 +1,24 @@
 """A traced network as a chain of stages, cut at its points.
 
-Each stage is a function of the module tree and one tensor. It looks its modules
-up when it runs, so that what is replaced in the tree later (by SyncBatchNorm,
-say) is what runs; and each has code of its own, so that each is compiled once.
+Each stage is a function of its modules and one tensor. Modules are looked up when it
+runs, so that what is replaced in the tree later (by SyncBatchNorm, say) is what runs.
+Stages of one form, such as the blocks of a ResNet's stage behind the first, share their
+function, which is compiled once for all of them; others have code of their own.
 """
 
 from __future__ import annotations
 
 import itertools
 import linecache
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.graph import PythonCode
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .errors import WrapError
@@ -23,27 +28,41 @@ from .trace import Traced, trace
 
 _NUMBERS = itertools.count()
 
+#: A stage's computation, of its modules and parameters and the tensor that goes in.
+Function = Callable[[tuple[Any, ...], Tensor], Tensor]
+
 
 class Stage:
     """What lies between two points: one tensor in, one tensor out.
 
-    `point` is the one behind it, or None for the last. With `pool`, the stage is
-    the stem's max pool, in whose place downsampling comes.
+    `run` takes the modules and parameters at `paths`, and the tensor. `point` is the one
+    behind it, or None for the last. With `pool`, the stage is the stem's max pool, in whose
+    place downsampling comes.
     """
 
     def __init__(
         self,
-        run: Callable[[nn.Module, Tensor], Tensor],
+        run: Function,
+        paths: Sequence[str],
         point: Point | None,
         pool: PoolWindow | None,
         norms: list[str],
     ) -> None:
         self.run = run
+        self._fetch = attrgetter(*paths) if paths else None
+        self._single = len(paths) == 1
         self.point = point
         self.pool = pool
         #: Paths of the batch norms in the order of the computation.
         self.norms = norms
-        self.compiled: Callable[[nn.Module, Tensor], Tensor] | None = None
+        self.compiled: Function | None = None
+
+    def modules(self, root: nn.Module) -> tuple[Any, ...]:
+        """What the stage computes with, as it is in the tree now."""
+        if self._fetch is None:
+            return ()
+        found = self._fetch(root)
+        return (found,) if self._single else found
 
     @torch.compiler.disable
     def downsampled(self, before: Tensor, after: Tensor, ratio: float) -> Tensor:
@@ -52,10 +71,15 @@ class Stage:
             return downsample_stem(before, self.pool, ratio)
         return downsample(after, ratio)
 
-    def compile(self, **options) -> None:
-        """Compiles the stage; see `Adjustable.compile`."""
-        if self.pool is None:
-            self.compiled = torch.compile(self.run, **options)
+
+def compile_stages(stages: Sequence[Stage], **options) -> None:
+    """Compiles the functions of stages, each once; see `Adjustable.compile`."""
+    compiled: dict[Function, Function] = {}
+    for stage in stages:
+        if stage.pool is None:
+            if stage.run not in compiled:
+                compiled[stage.run] = torch.compile(stage.run, **options)
+            stage.compiled = compiled[stage.run]
 
 
 @dataclass(frozen=True)
@@ -115,12 +139,13 @@ def split(root: nn.Module, traced: Traced, places: Sequence[Place]) -> list[Stag
     source = next(node for node in traced.nodes if node.op == "placeholder")
     output = nodes.pop().args[0]
     stages: list[Stage] = []
+    functions: dict[Any, Function] = {}
     start = 0
 
     def add(end: int, point: Point | None, pool: PoolWindow | None = None) -> None:
         nonlocal start, source
         part, last = nodes[start:end], nodes[end - 1] if point else output
-        stages.append(_stage(root, part, source, last, point, pool))
+        stages.append(_stage(root, functions, part, source, last, point, pool))
         start, source = end, last
 
     for place in places:
@@ -130,7 +155,7 @@ def split(root: nn.Module, traced: Traced, places: Sequence[Place]) -> list[Stag
             continue
         if end - 1 > start:
             part, last = nodes[start : end - 1], place.node.args[0]
-            stages.append(_stage(root, part, source, last, None, None))
+            stages.append(_stage(root, functions, part, source, last, None, None))
             start, source = end - 1, last
         add(end, place.point, place.pool)
     add(len(nodes), None)
@@ -139,6 +164,7 @@ def split(root: nn.Module, traced: Traced, places: Sequence[Place]) -> list[Stag
 
 def _stage(
     root: nn.Module,
+    functions: dict[Any, Function],
     nodes: Sequence[fx.Node],
     source: fx.Node,
     output: fx.Node,
@@ -147,33 +173,56 @@ def _stage(
 ) -> Stage:
     graph = fx.Graph()
     copies = {source: graph.placeholder("x")}
+    paths: dict[str, int] = {}
+
+    def copy(node: fx.Node) -> None:
+        copies[node] = graph.node_copy(node, copied)
+        # Names without paths, so that stages of one form have the same text.
+        copies[node]._rename("v")
+        if node.op in ("call_module", "get_attr"):
+            place = paths.setdefault(str(node.target), len(paths))
+            copies[node].target = f"m{place}"
 
     def copied(node: fx.Node) -> fx.Node:
         # Parameters are read where they are used.
         if node not in copies:
             assert node.op == "get_attr", f"{node} crosses a point"
-            copies[node] = graph.node_copy(node)
+            copy(node)
         return copies[node]
 
     for node in nodes:
         for used in node.all_input_nodes:
             copied(used)
-        copies[node] = graph.node_copy(node, copied)
+        copy(node)
     graph.output(copied(output))
     norms = [
         node.target
         for node in nodes
         if node.op == "call_module" and isinstance(root.get_submodule(node.target), _BatchNorm)
     ]
-    return Stage(_function(graph), point, pool, list(dict.fromkeys(norms)))
-
-
-def _function(graph: fx.Graph) -> Callable[[nn.Module, Tensor], Tensor]:
-    """The graph as a Python function with code of its own."""
     code = graph.python_code("self")
+    called = sorted((name, id(value)) for name, value in code.globals.items())
+    form = (code.src, *called, *(_form(root, path) for path in paths))
+    if form not in functions:
+        functions[form] = _function(code)
+    return Stage(functions[form], list(paths), point, pool, list(dict.fromkeys(norms)))
+
+
+def _form(root: nn.Module, path: str) -> Any:
+    """What has to be equal for two modules to be computed by the same compiled code."""
+    found = attrgetter(path)(root)
+    if not isinstance(found, nn.Module):
+        return tuple(found.shape)
+    return repr(found), tuple((p.shape, p.requires_grad) for p in found.parameters())
+
+
+def _function(code: PythonCode) -> Function:
+    """A stage's text as a function with code of its own."""
+    source = code.src.replace("def forward(self, ", "def forward(modules, ")
+    source = re.sub(r"\bself\.m(\d+)\b", r"modules[\1]", source)
     name = f"<sdpoint stage {next(_NUMBERS)}>"
     # For tracebacks, and for compilers that read the source.
-    linecache.cache[name] = (len(code.src), None, code.src.splitlines(True), name)
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     names = dict(code.globals)
-    exec(compile(code.src, name, "exec"), names)
+    exec(compile(source, name, "exec"), names)
     return names["forward"]
