@@ -1,50 +1,58 @@
 //! Two-dimensional convolution: forward, backward to data, backward to weights.
 //!
 //! ```text
-//! forward.rs, backward_data.rs        backward_weights.rs      entry points
-//!      │ one Product per Problem           │ a Reduction
-//! execute.rs ── algorithm.rs ──────────────┤                   choice of the algorithm
-//!      │                                   │
-//! direct/  grouped/  winograd/  strassen/  (product.rs, backward_weights.rs in each)
-//!      │                                   │
-//! microkernel.rs                      reduction_kernel.rs      register blocks
+//! forward.rs, backward_data.rs           backward_weights.rs           entry points
+//!      │ Product: a Problem and tensors       │ Reduction
+//! execute.rs ────── algorithm.rs ─────────────┤                        choice of the algorithm
+//!      │                                      │
+//! direct/ grouped/ winograd/ strassen/   direct/ grouped/ winograd/    loop nests
+//!      │ product.rs of each                   │ backward_weights.rs of each
+//! microkernel.rs                         reduction_kernel.rs           register blocks
 //! ```
+//!
+//! `grouped/`, for depth-wise convolutions and groups of few channels, has register blocks of its
+//! own.
 //!
 //! # The loop nest
 //!
 //! The direct algorithm is an implicit GEMM (Chetlur et al. 2014): the matrix of input patches
 //! that im2col would write is never formed. M counts output pixels, N output channels, and K
 //! input channels times taps. The loop nest is that of Goto and van de Geijn (2008) as refined by
-//! BLIS (Van Zee and van de Geijn 2015); the sizes in capitals and the functions on the right are
-//! in `tuning.rs`.
+//! BLIS (Van Zee and van de Geijn 2015), in `direct/product.rs`; the sizes on the right are in
+//! `tuning.rs`.
 //!
 //! ```text
-//! loop                                         kept in            size set by
-//! tasks: strips × ranges of panels             one per thread     TASK_MACS, TASKS_PER_THREAD
-//! └ strip of output pixels (BLIS's m_C)        gathered: L2       STRIP_FLOATS, ROW_FLOATS,
-//!   │ gather its inputs                                           STRIP_FLOATS_LARGE_WEIGHTS
-//!   └ part of the input channels (k_C)         panel: L2 or L1    part_floats
-//!     └ panel of weights (n_R channels)  ┐ *                      VECTORS × lanes
-//!       └ tile of pixels (m_R)           ┘                        max_pixels
-//!         ├ micro-kernel                       sums: registers    max_pixels × VECTORS
-//!         │ └ channel block, tap               inputs: L1         BLOCK
-//!         │   └ channel                                           unroll
-//!         │       load VECTORS vectors of weights,
-//!         │       broadcast each pixel, multiply-add
-//!         └ epilogue                           sums: registers
+//! loop over                                  what stays where          size set by
+//! tasks: strips × ranges of panels                                     TASK_MACS, TASKS_PER_THREAD
+//! └ strips of output pixels (m_C)            gathered inputs: L2       STRIP_FLOATS, ROW_FLOATS,
+//!   │ gather the strip's inputs                                        STRIP_FLOATS_LARGE_WEIGHTS
+//!   └ parts of the reduction (k_C)                                     part_floats
+//!     └ panels of weights (n_R)        ┐ *   a panel's part: L2 or L1  VECTORS × lanes
+//!       └ tiles of pixels (m_R)        ┘     sums: registers           max_pixels
+//!         ├ micro-kernel
+//!         │ └ channel blocks                 inputs: L1                BLOCK, in gather.rs
+//!         │   └ taps
+//!         │     └ channels                                             unroll
+//!         │         load VECTORS vectors of weights,
+//!         │         broadcast the channel of each pixel, multiply-add
+//!         └ epilogue                         sums: registers
 //!
-//! * Swapped, so that tiles are outside, if all weights fit in L2 (WEIGHT_FLOATS): a pixel's
-//!   output channels are then written one after the other.
+//! * With at most WEIGHT_FLOATS weights, which stay in L2, in panels of equal width, tiles are the
+//!   outer of these two loops: the output channels of a pixel are then written in sequence.
 //! ```
 //!
-//! Between two parts of the input channels, the partial sums of a strip are stored in the output.
-//! While a tile is computed, its share of the next panel and of the next strip's inputs is
-//! prefetched (`prefetch.rs`). Winograd's and Strassen's algorithms run the same micro-kernel on
-//! transformed operands; groups of few channels have one of their own.
+//! BLIS's loop over n_C is missing: weights are packed once, when they are set, and tasks divide
+//! their panels. If the reduction has several parts, the output holds the partial sums between
+//! them, and the epilogue follows the last. While a tile is computed, its share of the next panel
+//! and of the next strip's inputs is prefetched (`prefetch.rs`).
+//!
+//! Winograd's and Strassen's algorithms have loop nests of their own around the same micro-kernel,
+//! which multiplies their transformed operands.
 //!
 //! # Glossary
 //!
-//! - **tap**: a position (row, column) of the kernel.
+//! - **tap**: a position (row, column) of the kernel. **Kernel** alone is the convolution's, the
+//!   weights between one input and one output channel; code is a micro-kernel.
 //! - **strip**: a rectangle of one image's outputs, whole rows where they fit, whose inputs are
 //!   gathered at once and stay in L2: BLIS's m_C block. A strip of Winograd's or Strassen's
 //!   algorithm is a run of Winograd tiles or of pixels.
@@ -54,19 +62,30 @@
 //! - **plane**: one channel block of all gathered pixels; the stride between channel blocks.
 //! - **panel**: the packed weights of up to `VECTORS` vectors of output channels of one group, for
 //!   all of the group's input channels and taps: BLIS's micro-panel of B (`layout.rs`). Panels are
-//!   numbered through all groups.
+//!   numbered through all groups. A **row** of a panel has the weights of one input channel at one
+//!   tap, for all of the panel's output channels.
 //! - **tile**: a register block, up to `max_pixels` pixels times the output channels of a panel
 //!   (`tiling.rs`, `microkernel.rs`). A **Winograd tile** is a square of 4×4 or 2×2 outputs.
-//! - **part**: a range of the reduction (K) whose weights fit in a cache.
+//! - **part**: a range of the K dimension: of the channels, such that a panel's weights for it stay
+//!   in a cache; or, where K is pixels (gradients of weights), with partial sums of its own.
+//! - **split**: a division of panels among the tasks of one strip (`partition.rs`).
+//! - **step**: a channel block at a tap, the micro-kernel's unit of issuing prefetches.
+//! - **share**: the consecutive tasks that a thread runs before it steals from other threads
+//!   (`context.rs`); and the part of a prefetch that one tile or step issues.
 //! - **epilogue**: scale, shift, residual and activation, applied to sums while they are in
 //!   registers (`epilogue.rs`).
-//! - **phase**: the inputs or outputs whose position has one remainder modulo the stride.
+//! - **phase**: the rows or columns with one remainder modulo the stride; of the gathered inputs
+//!   (`gather.rs`), or of the input gradients that a backward pass to data computes (`problem.rs`).
 //! - **problem, product**: the sizes of one implicit GEMM, and the same with its tensors. A
 //!   forward pass is one product; a backward pass to data is one for each phase.
-//! - **reduction**: the sum over all pixels that a gradient of weights is.
+//! - **reduction**: a backward pass to weights, each of which is a sum over all pixels
+//!   (`reduction.rs`).
+//! - **merged group**: neighbouring groups too narrow for a GEMM, computed as one dense group with
+//!   zero weights between them (`merge.rs`).
 //! - **point**: an interpolation point of Winograd's algorithm, each with a GEMM of its own.
 //! - **quadrant, operand**: a quarter of a matrix in Strassen's algorithm, and the sum of
-//!   quadrants that is a factor of one of its seven products.
+//!   quadrants that is a factor of one of its seven products. A **partner** is the pixel or panel
+//!   at the same position of the other half.
 //!
 //! # Papers
 //!
@@ -74,8 +93,8 @@
 //! - Van Zee, van de Geijn: BLIS: A Framework for Rapidly Instantiating BLAS Functionality, ACM
 //!   TOMS 41(3), 2015.
 //! - Chetlur et al.: cuDNN: Efficient Primitives for Deep Learning, arXiv:1410.0759, 2014.
-//! - Zhang, Franchetti, Low: High Performance Zero-Memory Overhead Direct Convolutions, ICML 2018;
-//!   like theirs, our kernels of one tap read the tensor in place.
+//! - Zhang, Franchetti, Low: High Performance Zero-Memory Overhead Direct Convolutions, ICML 2018.
+//!   As in theirs, a convolution of one tap reads its input tensor in place (`direct/product.rs`).
 //! - Lavin, Gray: Fast Algorithms for Convolutional Neural Networks, CVPR 2016 (`winograd/`).
 //! - Strassen: Gaussian Elimination is not Optimal, Numerische Mathematik 13, 1969; Winograd: On
 //!   Multiplication of 2 × 2 Matrices, Linear Algebra and its Applications 4, 1971; Huang, Smith,
