@@ -19,12 +19,15 @@
 //! ```
 //!
 //! See Winograd, "On Multiplication of 2 × 2 Matrices" (1971), and Huang et al., "Strassen's
-//! Algorithm Reloaded" (2016). A strip is a range of pixels of the first half, together with its
-//! partners: the pixels as far into the second half. The left operands (`A11`, `S1`, …) are
-//! computed while a strip is gathered; the right ones (`T1`, …) once per packing (`weights.rs`);
-//! the intermediate sums (`U2`, …) are stored between products.
+//! Algorithm Reloaded" (2016). `T4` has the opposite of its usual sign, so that products are only added.
 //!
-//! An output's rounding errors depend on its partner. Both belong to one image, so that no image's
+//! A strip is a range of pixels of the first half of an image, together with their partners: the
+//! pixels at the same positions of the second half. The left operands (`A11`, `S1`, …) are computed
+//! while a strip is gathered; the right ones (`T1`, …) once per packing (`weights.rs`). All tiles of
+//! a strip compute one product before the next, so that only the weights of two products need to
+//! stay in L2; the intermediate sums (`U2`, …) are stored between products.
+//!
+//! A pixel's rounding errors depend on its partner. Both belong to one image, so that no image's
 //! result depends on the rest of its batch.
 
 pub(super) mod product;

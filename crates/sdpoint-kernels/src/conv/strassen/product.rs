@@ -32,7 +32,8 @@ const A22: usize = 4;
 const S1: usize = 5;
 const S4: usize = 6;
 
-/// The intermediate sums of a tile that are stored: `A11 B11`, `U2`, `U3` and `S1 T1`.
+/// The intermediate sums that are stored between products: `P1 = A11 B11`, `U2`, `U3` and
+/// `P5 = S1 T1`.
 const P1: usize = 0;
 const U2: usize = 1;
 const U3: usize = 2;
@@ -47,7 +48,7 @@ struct Step {
     keep: Option<usize>,
     /// The stored sums to add before the epilogue.
     addend: Option<usize>,
-    /// The halves of pixels and channels of the outputs that it completes.
+    /// The quadrant of the outputs that it completes: the half of the pixels, and of the channels.
     output: Option<[usize; 2]>,
 }
 
@@ -91,7 +92,7 @@ fn right_operands<'a>(
     [b11, b21, t2, t3, t4, t1, b22]
 }
 
-/// A product with one tap, whose pixels are numbered through the rows of an image.
+/// A product with one tap, whose pixels are numbered through the rows of each image.
 struct ImagePixels<'a> {
     product: &'a Product<'a>,
     images: usize,
@@ -102,9 +103,9 @@ struct ImagePixels<'a> {
     /// Pixels of a row.
     row: usize,
     /// Strides between the inputs of neighbouring images, rows and pixels, in floats.
-    input: [usize; 3],
+    input_strides: [usize; 3],
     /// Stride between the outputs of neighbouring images, in floats.
-    output: usize,
+    output_stride: usize,
 }
 
 impl<'a> ImagePixels<'a> {
@@ -128,35 +129,36 @@ impl<'a> ImagePixels<'a> {
             count,
             half: count.div_ceil(2),
             row,
-            input: [
+            input_strides: [
                 source.height * source.width / images_per_row,
                 row_step,
                 pixel_step,
             ]
             .map(|pixels| pixels * channels),
-            output: count * output.pixel,
+            output_stride: count * output.pixel,
         }
     }
 
-    /// The input channels of a pixel of an image.
+    /// The input of a pixel of an image: all of its channels.
     #[inline(always)]
-    fn seen(&self, image: usize, pixel: usize) -> &'a [f32] {
-        let [image_step, row_step, pixel_step] = self.input;
+    fn input(&self, image: usize, pixel: usize) -> &'a [f32] {
+        let [image_step, row_step, pixel_step] = self.input_strides;
         let (row, column) = (pixel / self.row, pixel % self.row);
         let at = image * image_step + row * row_step + column * pixel_step;
         &self.product.source.data[at..at + self.product.source.channels]
     }
 
-    /// The inputs of a strip's pixels and of their partners, if they are contiguous.
-    fn seen_by(&self, strip: &Strip) -> [&'a [f32]; 2] {
+    /// The inputs of a strip's pixels and of their partners, to be prefetched; empty unless they are
+    /// contiguous in memory.
+    fn inputs_of(&self, strip: &Strip) -> [&'a [f32]; 2] {
         let channels = self.product.source.channels;
-        if self.input[1..] != [self.row * channels, channels] {
+        if self.input_strides[1..] != [self.row * channels, channels] {
             return [&[]; 2];
         }
         let data = self.product.source.data;
         [0, self.half].map(|half| {
             let [first, end] = strip.columns.map(|pixel| self.count.min(pixel + half));
-            let image = strip.image * self.input[0];
+            let image = strip.image * self.input_strides[0];
             &data[image + first * channels..image + end * channels]
         })
     }
@@ -165,7 +167,7 @@ impl<'a> ImagePixels<'a> {
     #[inline(always)]
     fn output(&self, image: usize, pixel: usize) -> usize {
         let layout = &self.product.problem.output;
-        layout.offset + image * self.output + pixel * layout.pixel
+        layout.offset + image * self.output_stride + pixel * layout.pixel
     }
 }
 
@@ -217,7 +219,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &Quadrant
                 left,
                 strip: strip(index),
                 next: if last {
-                    pixels.seen_by(&strip(index + 1))
+                    pixels.inputs_of(&strip(index + 1))
                 } else {
                     [&[]; 2]
                 },
@@ -247,7 +249,7 @@ fn partition(pixels: &ImagePixels<'_>, quadrant: &BlockedLayout, threads: usize)
     Partition::of_row(pixels.half, strips, pixels.images, most_splits, threads)
 }
 
-/// A thread's buffer, kept from one task to the next.
+/// A thread's buffer. Tasks that compute other panels of the same strip reuse its left operands.
 struct State<'a> {
     /// The left operands, and behind them the intermediate sums.
     scratch: Scratch<'a>,
@@ -266,7 +268,8 @@ struct RunStrip<'a, 'b> {
     next: [&'a [f32]; 2],
     /// Panels of the first half of the output channels.
     panels: Range<usize>,
-    /// Whether this is the last task of the thread's own share, after which nothing is prefetched.
+    /// Whether this is the last task of the thread's own share. Which task follows is then unknown,
+    /// so no weights are prefetched for it.
     ends_share: bool,
     state: &'a mut State<'b>,
 }
@@ -316,25 +319,25 @@ fn form_left_operands<I: Isa>(
     assert!(strip.width() * BLOCK <= left.plane);
     for pixel in strip.columns[0]..strip.columns[1] {
         let to = out[(pixel - strip.columns[0]) * BLOCK..].as_mut_ptr();
-        let first = pixels.seen(strip.image, pixel).as_ptr();
+        let first = pixels.input(strip.image, pixel).as_ptr();
         let partner = pixel + pixels.half;
         // SAFETY: both pixels have two halves of the channels; and there is room for the pixel
         // at each of the channel blocks of each product, as asserted.
         unsafe {
             if partner < pixels.count {
-                let second = pixels.seen(strip.image, partner).as_ptr();
-                let seen = [first, first.add(half), second, second.add(half)];
-                write_left_operands::<I, true>(isa, seen, half, to, left);
+                let second = pixels.input(strip.image, partner).as_ptr();
+                let halves = [first, first.add(half), second, second.add(half)];
+                write_left_operands::<I, true>(isa, halves, half, to, left);
             } else {
-                let seen = [first, first.add(half), first, first];
-                write_left_operands::<I, false>(isa, seen, half, to, left);
+                let halves = [first, first.add(half), first, first];
+                write_left_operands::<I, false>(isa, halves, half, to, left);
             }
         }
     }
 }
 
-/// Computes the left operands of one pixel and its partner; `seen` are the two halves of the
-/// channels of each. The partner is zero unless `PARTNER`.
+/// Computes the left operands of one pixel and its partner. `halves` are the two halves of the
+/// pixel's channels, and those of the partner's, which is zero unless `PARTNER`.
 ///
 /// # Safety
 ///
@@ -343,7 +346,7 @@ fn form_left_operands<I: Isa>(
 #[inline(always)]
 unsafe fn write_left_operands<I: Isa, const PARTNER: bool>(
     isa: I,
-    seen: [*const f32; 4],
+    halves: [*const f32; 4],
     half: usize,
     to: *mut f32,
     left: LeftOperands,
@@ -355,12 +358,12 @@ unsafe fn write_left_operands<I: Isa, const PARTNER: bool>(
             let to = to.wrapping_add(block / BLOCK * plane + lane);
             // SAFETY: the caller's promise.
             unsafe {
-                let a11 = ops.load_ptr(seen[0].add(block + lane));
-                let a12 = ops.load_ptr(seen[1].add(block + lane));
+                let a11 = ops.load_ptr(halves[0].add(block + lane));
+                let a12 = ops.load_ptr(halves[1].add(block + lane));
                 let (mut a21, mut a22) = (ops.zero(), ops.zero());
                 if PARTNER {
-                    a21 = ops.load_ptr(seen[2].add(block + lane));
-                    a22 = ops.load_ptr(seen[3].add(block + lane));
+                    a21 = ops.load_ptr(halves[2].add(block + lane));
+                    a22 = ops.load_ptr(halves[3].add(block + lane));
                 }
                 let s1 = ops.add(a21, a22);
                 let s2 = ops.sub(s1, a11);
@@ -382,7 +385,7 @@ unsafe fn write_left_operands<I: Isa, const PARTNER: bool>(
 struct StripWork<'a> {
     strip: &'a Strip,
     panels: Range<usize>,
-    /// Whether the thread's own share of the tasks ends with them.
+    /// As for [`RunStrip`].
     ends_share: bool,
     /// Inputs to prefetch for the next strip.
     next_inputs: [&'a [f32]; 2],
@@ -419,10 +422,11 @@ fn run_tiles<I: Isa>(
     let tiling = Tiling::new::<I>(strip, addresses, VECTORS);
     let tiles = tiling.tiles();
     let [first, end] = strip.columns;
+    // 1 if the strip's last pixel has no partner, as the image has an odd number of pixels.
     let missing = (end + pixels.half).saturating_sub(pixels.count);
     let origins = [first, first + pixels.half].map(|pixel| pixels.output(strip.image, pixel));
     let blocks = quadrant.group_in / BLOCK;
-    // Products take turns in prefetching the inputs of the two halves.
+    // Each half's inputs are prefetched by every other product, three of the seven at least.
     let products = PRODUCTS / 2 * panels.len();
     let mut inputs = next_inputs.map(|next| Prefetcher::new(next, products * tiles * blocks));
     for panel in panels.clone() {
@@ -496,22 +500,22 @@ fn run_tiles<I: Isa>(
                 let prefetch = [ahead.next(blocks), inputs[number % 2].next(blocks)];
                 let channels = quadrant.group_in;
                 match step.keep {
-                    // The last pixel has no partner, so this product makes no output for it, but
-                    // its sums are needed for the pixel's own outputs. Store the sums of all
-                    // pixels, then apply the epilogue to those with a partner.
+                    // The last pixel has no partner, whose outputs this product completes, but its
+                    // sums are needed for outputs of the pixel itself. Store the sums of all
+                    // pixels, then apply the epilogue to those that have a partner.
                     Some(keep) if missing > 0 => {
                         let keep_alone = Sums {
                             addend: None,
                             ..tile_sums
                         };
                         run(tile.count, channels, keep_alone, None, prefetch);
-                        let go_on = Sums {
+                        let continued = Sums {
                             start: Some(kept(keep).cast_const()),
                             keep: None,
                             ..tile_sums
                         };
                         let nothing = [Prefetch::NOTHING; 2];
-                        run(tile.count - missing, 0, go_on, output, nothing);
+                        run(tile.count - missing, 0, continued, output, nothing);
                     }
                     _ => run(tile.count - missing, channels, tile_sums, output, prefetch),
                 }

@@ -6,7 +6,7 @@ use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
 /// `T2`, `T3`, `T4` and `T1` of each pair of panels: one of the first half of the output channels,
-/// and its partner in the second half.
+/// and its partner in the second half, at the same position there.
 #[derive(Clone, Debug)]
 pub(in crate::conv) struct QuadrantSums {
     quadrant: BlockedLayout,
@@ -23,7 +23,7 @@ impl QuadrantSums {
         sums
     }
 
-    /// Computes the sums anew for other weights.
+    /// Recomputes the sums for other weights.
     pub fn fill(&mut self, ctx: &Context, layout: &BlockedLayout, packed: &[f32]) {
         let panels = self.quadrant.panels();
         let len = self.quadrant.range(0).len();
