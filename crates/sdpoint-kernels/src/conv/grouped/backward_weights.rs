@@ -1,5 +1,5 @@
-//! The gradient of depth-wise weights: each output channel depends on one input channel, so vectors
-//! span channels.
+//! The gradient of depth-wise weights. Each output channel depends on one input channel, so vectors
+//! span channels, and the register block is the sums of one vector of channels at several taps.
 
 use std::ops::Range;
 

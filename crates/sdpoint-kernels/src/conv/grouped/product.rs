@@ -1,9 +1,10 @@
 //! Forward pass and data gradient with few channels per group.
 //!
-//! With groups of four, for example, output channels 0 to 3 depend on input channels 0 to 3. A
-//! vector of output channels is the sum of four products: weights times a vector with input channel
-//! 0 in lanes 0 to 3, channel 4 in lanes 4 to 7, and so on; the same with channels 1 and 5; with 2
-//! and 6; and with 3 and 7. One or two permutations make each of them from the vector of inputs.
+//! With groups of four, for example, output channels 0 to 3 depend on input channels 0 to 3, and 4
+//! to 7 on 4 to 7. At each tap, a vector of output channels is the sum of four products of vectors:
+//! weights times the inputs with channel 0 spread over lanes 0 to 3, channel 4 over lanes 4 to 7,
+//! and so on; the same with channels 1 and 5; with 2 and 6; and with 3 and 7. One or two
+//! permutations make each of these vectors from the vector of inputs ([`load_spread`]).
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -28,7 +29,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Group
     } = product.problem;
     let blocks = weights.channels.div_ceil(BLOCK);
     let width = weights.width;
-    // A task is one channel block of a strip; tasks share no inputs.
+    // A task is one channel block of a strip. No two share inputs, so for the partition a channel
+    // block is an image of its own.
     let partition = Partition::new(
         &Work {
             window,
@@ -139,9 +141,10 @@ impl<const W: usize, const C: usize> SimdOp for RunBlock<'_, W, C> {
     }
 }
 
-/// The pixels of the next tile, when `left` are left of a row.
+/// The number of pixels of the next tile, when a row has `left` more.
 #[inline(always)]
 fn pixels<I: Isa>(left: usize) -> usize {
+    // 14 and 7 only where they use up the row exactly; otherwise tiles of 8 come first.
     let suits = |pixels: usize| match pixels {
         14 => left.is_multiple_of(14),
         7 => left == 7,
@@ -180,8 +183,8 @@ unsafe fn run_pixels<I: Isa, const W: usize, const C: usize>(
     choose!(14 8 7 4 2 1);
 }
 
-/// A vector with channel `input` of each group of `W` channels in all lanes of that group, from
-/// the groups that start at `pixel`.
+/// The inputs at `pixel`, with channel `input` of each group of `W` channels spread over all lanes
+/// of that group.
 ///
 /// # Safety
 ///
@@ -207,8 +210,8 @@ unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: 
 
 /// A tile: neighbouring pixels times one vector of channels.
 struct Tile<'a> {
-    /// The vector's first group, of the first pixel at the first tap. Pixels are [`BLOCK`] floats
-    /// apart.
+    /// The first pixel at the first tap, at the first channel of the vector's first group. Pixels
+    /// are [`BLOCK`] floats apart.
     input: *const f32,
     /// Offset of each tap's pixels from `input`.
     taps: &'a [usize],
@@ -276,8 +279,8 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
 ///
 /// # Safety
 ///
-/// As for [`run_tile`]; and with several columns at a time, the kernel must have a multiple of
-/// them, and neighbouring pixels see neighbouring columns of the input.
+/// As for [`run_tile`]; and if `C` is more than 1, the kernel must have a multiple of `C` columns,
+/// and neighbouring outputs read neighbouring inputs.
 #[inline(always)]
 unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     isa: I,
@@ -305,7 +308,9 @@ unsafe fn add_products<I: Isa, const W: usize, const P: usize, const C: usize>(
     sums
 }
 
-/// Adds the products of one input channel of each group at `C` neighbouring kernel columns.
+/// Adds the products of one input channel of each group at `C` neighbouring kernel columns. Column
+/// `k` of output pixel `p` reads input pixel `p + k`, so each of `P + C - 1` inputs is loaded once
+/// and used for up to `C` outputs.
 ///
 /// # Safety
 ///
