@@ -44,11 +44,13 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let count = tiles.count(batch);
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
-    // As many tiles as fit in the cache, but enough to reuse the weights that are loaded.
+    // As many tiles as fit in the cache, but enough to use each weight that is loaded for two register
+    // blocks.
     let most = (WINOGRAD_STRIP_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
     let panels = layout.panels();
     // Tasks of different strips load the same weights, and tasks of one strip repeat its input
-    // transform. With few tiles the weights dominate, so divide the panels rather than the tiles.
+    // transform. With few tiles the weights dominate, so the panels are divided among tasks rather
+    // than the tiles into more strips, unless there are fewer panels than tasks wanted.
     let strips = count
         .div_ceil(most)
         .max(wanted_tasks(threads).div_ceil(panels))
@@ -104,13 +106,13 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     );
 }
 
-/// A thread's buffers, kept from one task to the next.
+/// A thread's buffers. Tasks that compute other panels of the same strip reuse its inputs.
 struct State<'a> {
     /// Transformed inputs of a strip.
     inputs: Scratch<'a>,
     /// The sums of one panel at all points, `[point][tile][output channel]`.
     products: Scratch<'a>,
-    /// The first tile and the group of `inputs`.
+    /// The first tile of the strip, and the group, that are in `inputs`.
     gathered: Option<[usize; 2]>,
 }
 
@@ -200,7 +202,7 @@ impl RunTiles<'_, '_> {
     }
 }
 
-/// The tiles of a range, for every panel of the weights.
+/// What the work on all panels of a strip shares.
 struct PanelRun<'a> {
     ctx: &'a Context,
     product: &'a Product<'a>,
@@ -236,7 +238,7 @@ impl PanelRun<'_> {
         let vectors = block.vectors;
         let width = vectors * lanes;
         let first = group * layout.group_out + block.first;
-        // An odd number of cache lines, so that a tile's points map to different sets.
+        // An odd number of cache lines, so that a tile's points map to different sets of the caches.
         let point_len = (range.len() * width) | BLOCK;
         let points = N * N;
         assert!(state.products.len() >= points * point_len);
@@ -348,7 +350,8 @@ impl PanelRun<'_> {
     }
 }
 
-/// The number of calls of the micro-kernel per point and panel for the tiles of a range.
+/// The number of register blocks, and so calls of the micro-kernel, that the tiles of a range are
+/// divided into at each point and panel.
 #[inline(always)]
 fn runs<I: Isa>(range: &Range<usize>, vectors: usize) -> usize {
     range
@@ -375,9 +378,9 @@ fn prefetch_outputs<const M: usize>(
     }
 }
 
-/// Stores a tile at the edge of the grid or with a partly used vector: applies the epilogue to its
-/// first `size` rows and columns of sums, or adds them to the output. The first is element `at` of
-/// the output tensor.
+/// Stores a tile at the edge of the grid or with a partly used vector: its first `size` rows and
+/// columns, of which the first output is element `at` of the output tensor. Adds the sums to the
+/// output if the product accumulates (it has no epilogue then), and applies the epilogue otherwise.
 ///
 /// # Safety
 ///

@@ -55,8 +55,8 @@ impl Tiles {
     }
 }
 
-/// The rows of output pixels of consecutive tiles, divided evenly among a number of steps that
-/// prefetch them.
+/// The rows of output pixels of consecutive tiles, divided evenly among the calls of the
+/// micro-kernel (steps) that prefetch them.
 pub(super) struct TileRows<'a> {
     tiles: &'a Tiles,
     /// The first pixel of the current tile.
@@ -113,7 +113,7 @@ pub(super) struct TransformedLayout {
 impl TransformedLayout {
     pub fn new(points: usize, channels: usize, tiles: usize) -> Self {
         let plane = tiles * BLOCK;
-        // An odd number of cache lines, so that a tile's points map to different sets.
+        // An odd number of cache lines, so that a tile's points map to different sets of the caches.
         let point = (channels.div_ceil(BLOCK) * plane) | BLOCK;
         TransformedLayout {
             plane,
@@ -127,7 +127,7 @@ impl TransformedLayout {
     }
 }
 
-/// Where [`transform_input_tiles`] stores transformed tiles.
+/// Where [`transform_input_tiles`] stores transformed tiles: one slot each.
 pub(super) struct Slots<'a> {
     pub layout: &'a TransformedLayout,
     /// The slot of the first tile.

@@ -1,5 +1,5 @@
-//! The one-dimensional transforms of F(m, 3). Those of a tile apply them to its columns and then to
-//! its rows.
+//! The one-dimensional transforms of F(m, 3), of lines of inputs, taps or outputs. The transforms of
+//! a tile apply them to its columns and then to its rows.
 
 use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 
@@ -9,10 +9,10 @@ use rten_simd::ops::{BitOps, FloatOps, NumOps};
 /// The transforms of F(`OUTPUTS`, 3), with `INPUTS = OUTPUTS + 2` points. `A`, `B` and `G` are the
 /// matrices of Lavin and Gray.
 pub(super) trait Transforms<const OUTPUTS: usize, const INPUTS: usize> {
-    /// `G g`: the three taps of a line at the points.
+    /// `G g`: the values at the points of a line of three taps.
     fn transform_kernel<I: Isa>(isa: I, g: [I::F32; 3]) -> [I::F32; INPUTS];
 
-    /// `Bᵀ d`: the inputs of a line at the points.
+    /// `Bᵀ d`: the values at the points of a line of inputs.
     fn transform_input<I: Isa>(isa: I, d: [I::F32; INPUTS]) -> [I::F32; INPUTS];
 
     /// `Aᵀ m`: the outputs of a line from its products at the points.
