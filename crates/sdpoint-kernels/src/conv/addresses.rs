@@ -7,8 +7,8 @@ use super::gather::BLOCK;
 use super::tuning::MAX_PIXELS;
 use crate::isa::Registers;
 
-/// The positions of a tile's pixels; strides and offsets in floats. 16 and 32 registers are the
-/// vector registers of an instruction set.
+/// The positions of a tile's pixels; strides and offsets in floats. The forms depend on the number
+/// of vector registers: 32 with AVX-512 and NEON, 16 with AVX2 and the portable code on x86-64.
 #[derive(Clone, Copy)]
 pub(super) enum Pixels<'a> {
     /// One row, with these strides in the input and in the output. With 16 registers, the stride
@@ -43,16 +43,16 @@ impl Pixels<'_> {
     }
 }
 
-/// The addresses of `P` pixels in as few registers as possible, and which kernels with this form of
-/// addresses are compiled.
+/// The addresses of `P` pixels in as few registers as possible, and which micro-kernels with this
+/// form of addresses are compiled.
 pub(super) trait Addresses<I: Isa, const P: usize>: Sized {
-    /// Whether any kernels are compiled.
+    /// Whether any micro-kernels are compiled.
     const COMPILED: bool;
 
-    /// Whether those kernels can apply the epilogue and store outputs.
+    /// Whether those can apply the epilogue and store outputs.
     const STORES: bool = true;
 
-    /// Whether those kernels support initial sums and addends, for Strassen's algorithm.
+    /// Whether those support initial sums and addends, for Strassen's algorithm.
     const CONTINUES: bool = false;
 
     /// The addresses for an input whose first pixel is at `first`.
@@ -127,12 +127,16 @@ impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
     }
 }
 
-/// A row with any pixel stride. An address may be a base register plus 1 or 2 times an index
-/// register, so that a register per three pixels and one for the stride are enough.
+/// A row with any pixel stride. On x86-64, an address may be a base register plus 1, 2, 4 or 8 times
+/// an index register. With the stride in floats as index, factors of 4 and 8 reach the next two
+/// pixels, so that a register for every third pixel and one for the stride are enough.
 pub(super) struct Strided {
+    /// The input, for the provenance of the addresses.
     first: *const f32,
-    thirds: [usize; MAX_PIXELS.div_ceil(3)],
-    step: usize,
+    /// The addresses of pixels 0, 3, 6, … at the current channel.
+    every_third: [usize; MAX_PIXELS.div_ceil(3)],
+    /// In floats.
+    stride: usize,
 }
 
 impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
@@ -143,12 +147,12 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
         let &Pixels::Row { input, .. } = pixels else {
             unreachable!("a row")
         };
-        let step = in_register(input);
-        let third = |i| in_register(first.wrapping_add(3 * i * step).addr());
+        let stride = in_register(input);
+        let third = |i| in_register(first.wrapping_add(3 * i * stride).addr());
         Strided {
             first,
-            thirds: std::array::from_fn(third),
-            step,
+            every_third: std::array::from_fn(third),
+            stride,
         }
     }
 
@@ -160,13 +164,13 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
     /// The address at the current channel.
     #[inline(always)]
     fn pixel(&self, pixel: usize, _: usize) -> *const f32 {
-        let third = self.first.with_addr(self.thirds[pixel / 3]);
-        third.wrapping_add(pixel % 3 * self.step)
+        let third = self.first.with_addr(self.every_third[pixel / 3]);
+        third.wrapping_add(pixel % 3 * self.stride)
     }
 
     #[inline(always)]
     fn next_channel(&mut self) {
-        for third in &mut self.thirds {
+        for third in &mut self.every_third {
             *third = in_register(*third + size_of::<f32>());
         }
     }

@@ -1,9 +1,10 @@
 //! The choice of the algorithm that computes a convolution.
 //!
-//! The choice depends on the shape and the instruction set only, so that neither the number of
-//! threads nor earlier batches change a bit of a result. This file is the only place that makes
-//! it. Each algorithm has two predicates: `*_computes` for the shapes it supports, and `*_pays` for
-//! those where it is the fastest; the thresholds are in `tuning.rs`.
+//! The choice depends on the shape (batch size included) and the instruction set only, so that
+//! neither the number of threads nor earlier batches change a bit of a result. This file is the
+//! only place that makes it. Each algorithm is a [`Candidate`] with two predicates: `computes`,
+//! whether it supports a shape, and `pays`, whether it is the fastest there; the thresholds are in
+//! `tuning.rs`.
 
 use std::error::Error;
 use std::fmt;
@@ -31,7 +32,7 @@ pub enum ConvAlgorithm {
     Strassen,
 }
 
-/// The outputs of a tile of Winograd's algorithm, m×m in F(m×m, 3×3).
+/// The size of a tile of Winograd's algorithm: m×m outputs in F(m×m, 3×3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WinogradTile {
     /// F(2×2, 3×3): 16 multiplications for 4 outputs instead of 36.
@@ -259,8 +260,9 @@ impl AlgorithmChoice {
         ])
     }
 
-    /// Whether F(4×4, 3×3) weights are transformed at packing time rather than by the first product
-    /// that needs them: where most batch sizes will use them and they take little memory.
+    /// Whether weights are transformed for F(4×4, 3×3) at packing time rather than by the first
+    /// product that needs them: where they are small, and have enough channels for the algorithm.
+    /// Whether a product uses them depends on its number of tiles, too.
     pub(super) fn transforms_when_packed(
         &self,
         layout: &BlockedLayout,
@@ -307,7 +309,8 @@ fn channels(layout: &BlockedLayout) -> usize {
     layout.group_in.min(layout.group_out)
 }
 
-/// A group has to begin at the start of a channel block.
+/// Whether Winograd's algorithm supports a problem. Its input transform works on whole channel
+/// blocks, so each group must begin at the start of one.
 fn winograd_computes(window: &ConvWindow, layout: &BlockedLayout) -> bool {
     window.kernel == [3, 3]
         && window.stride == [1, 1]
@@ -315,19 +318,22 @@ fn winograd_computes(window: &ConvWindow, layout: &BlockedLayout) -> bool {
         && (layout.groups == 1 || layout.group_in.is_multiple_of(BLOCK))
 }
 
-/// The pixels of an image are halved in memory order, so rows must be adjacent and an image must
-/// have at least two pixels.
+/// Whether Strassen's algorithm supports a problem. It halves the input channels, which must then
+/// be whole channel blocks, the output channels, whole panels, and the pixels of each image in
+/// memory order, so that rows must be adjacent, and at least two pixels.
 fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
-    let pair_of_blocks = 2 * tuning::VECTORS * layout.lanes();
+    let pair_of_panels = 2 * tuning::VECTORS * layout.lanes();
     problem.pointwise
         && layout.groups == 1
         && layout.group_in.is_multiple_of(2 * BLOCK)
-        && layout.group_out.is_multiple_of(pair_of_blocks)
+        && layout.group_out.is_multiple_of(pair_of_panels)
         && problem.rows_are_adjacent()
         && height * width > problem.images_per_row
 }
 
+/// Whether the saved product outweighs the additions, for a problem that Strassen's algorithm
+/// supports.
 fn strassen_pays(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
     let pixels = problem.batch * height * width;

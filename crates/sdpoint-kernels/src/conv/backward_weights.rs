@@ -65,7 +65,7 @@ pub fn conv_backward_weights(
         ConvAlgorithm::Winograd(_) => {
             winograd::backward_weights::run(ctx, &reduction, dw, accumulate);
         }
-        ConvAlgorithm::Strassen => unreachable!("Strassen's algorithm is for products only"),
+        ConvAlgorithm::Strassen => unreachable!("Strassen's algorithm computes products only"),
     }
     algorithm
 }

@@ -75,17 +75,16 @@ impl TileEpilogue<'_> {
             let y = match self.residual {
                 _ if self.is_identity() => sum,
                 Some(residual) => {
-                    lanes
-                        .first
-                        .with(isa, sum, load(isa, residual.as_ptr().add(at), mask))
+                    let residual = load(isa, residual.as_ptr().add(at), mask);
+                    lanes.first.apply_with_residual(isa, sum, residual)
                 }
-                None => lanes.first.of(isa, sum),
+                None => lanes.first.apply(isa, sum),
             };
             store(isa, y, to, mask);
             if let Some(second) = &self.second {
                 store(
                     isa,
-                    lanes.second.of(isa, y),
+                    lanes.second.apply(isa, y),
                     second.out.as_ptr().add(at),
                     mask,
                 );
@@ -93,11 +92,13 @@ impl TileEpilogue<'_> {
         }
     }
 
-    /// The same for `N` full vectors, all of the channels from `channel` on; `places` are their
-    /// offsets from `to`. With `accumulate`, the previous content is added to the sums first.
+    /// The same for full vectors of `N` pixels, all at the channels from `channel` on; `places` are
+    /// the pixels' offsets from `to`. With `accumulate`, the previous content is added to the sums
+    /// first.
     ///
-    /// The loops contain no branches, so that they are unrolled and the sums stay in registers.
-    /// Factors are loaded when they are needed, as the micro-kernel has no registers for all.
+    /// The loops contain no branches, so that they are unrolled and the sums stay in registers. The
+    /// factors of the second output are loaded after the first is stored: there are not enough
+    /// registers for both.
     ///
     /// # Safety
     ///
@@ -129,12 +130,13 @@ impl TileEpilogue<'_> {
                 let from = residual.as_ptr().add(at);
                 let first = self.first(isa, channel, ops.len());
                 for n in 0..N {
-                    sums[n] = first.with(isa, sums[n], ops.load_ptr(from.add(places[n])));
+                    let residual = ops.load_ptr(from.add(places[n]));
+                    sums[n] = first.apply_with_residual(isa, sums[n], residual);
                 }
             } else if !self.is_identity() {
                 let first = self.first(isa, channel, ops.len());
                 for n in 0..N {
-                    sums[n] = first.of(isa, sums[n]);
+                    sums[n] = first.apply(isa, sums[n]);
                 }
             }
             for n in 0..N {
@@ -144,13 +146,13 @@ impl TileEpilogue<'_> {
                 let out = second.out.as_ptr().add(at);
                 let second = second.affine(isa, channel, ops.len());
                 for n in 0..N {
-                    ops.store_ptr(second.of(isa, sums[n]), out.add(places[n]));
+                    ops.store_ptr(second.apply(isa, sums[n]), out.add(places[n]));
                 }
             }
         }
     }
 
-    /// The epilogue for the vector of channels at `channel`, `count` of which exist.
+    /// The epilogue for the vector of channels from `channel` on, `count` of which exist.
     #[inline(always)]
     pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> EpilogueLanes<I> {
         EpilogueLanes {
@@ -256,14 +258,14 @@ impl<I: Isa> Affine<I> {
     }
 
     #[inline(always)]
-    pub fn of(&self, isa: I, x: I::F32) -> I::F32 {
+    pub fn apply(&self, isa: I, x: I::F32) -> I::F32 {
         let ops = isa.f32();
         self.bounded(isa, ops.mul_add(x, self.scale, self.shift))
     }
 
     /// The same with a residual, added before the activation.
     #[inline(always)]
-    pub fn with(&self, isa: I, x: I::F32, residual: I::F32) -> I::F32 {
+    pub fn apply_with_residual(&self, isa: I, x: I::F32, residual: I::F32) -> I::F32 {
         let ops = isa.f32();
         let y = ops.add(ops.mul_add(x, self.scale, self.shift), residual);
         self.bounded(isa, y)

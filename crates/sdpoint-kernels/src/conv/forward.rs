@@ -23,7 +23,8 @@ pub struct PackedConv {
 }
 
 impl PackedConv {
-    /// Packs `weights`, `[out_channels, in_channels / groups, kernel height, kernel width]`.
+    /// Packs `weights`, `[out_channels, in_channels / groups, kernel height, kernel width]`, in the
+    /// forms that convolutions with this context need.
     ///
     /// # Panics
     ///
@@ -90,8 +91,8 @@ impl PackedConv {
         self.weights.algorithm(&Problem::forward(shape))
     }
 
-    /// Whether the output may hold the residual ([`Residual::Output`]). Not where the output holds
-    /// partial sums in between.
+    /// Whether the output may hold the residual ([`Residual::Output`]): where the algorithm stores
+    /// no partial sums in the output, which would overwrite it.
     pub fn adds_in_place(&self, shape: &ConvShape) -> bool {
         match self.algorithm(shape) {
             ConvAlgorithm::Direct => direct::product::parts(&self.weights) == 1,

@@ -2,16 +2,17 @@
 //! layout in which the micro-kernels' addresses are constant offsets.
 //!
 //! The layout is `[channel block][row phase][row][column phase][column][BLOCK]`. Unlike im2col it
-//! holds each input once, not once per tap. Padding is stored as zeros, so that no kernel tests for
-//! it. Rows and columns are grouped by their remainder modulo the stride (phase), so that
+//! holds each input once, not once per tap. Padding is stored as zeros, so that no micro-kernel
+//! tests for it. Rows and columns are grouped by their remainder modulo the stride (phase), so that
 //! neighbouring outputs read neighbouring columns for every tap and stride; phases that no tap
 //! reads are left out.
 //!
-//! The copy costs one load and one store per channel block, far less than the multiply-adds that
-//! use it (taps times output channels), and reads memory in the order that hardware prefetchers
-//! follow. A kernel of one tap uses each pixel only once per panel and reads it in place, where
-//! there are enough registers for the addresses. Tensors with few channels are copied row by row as
-//! they are; the columns of the kernel then count as channels, and only its rows as taps.
+//! The copy costs a load and a store per vector of inputs, compared with a multiply-add per input
+//! and output channel at each tap, and reads memory in the order that hardware prefetchers follow.
+//! A convolution of one tap uses each pixel only once per panel and reads it in place, where there
+//! are enough registers for the addresses (`direct/product.rs`). Tensors with few channels are
+//! copied row by row as they are; the columns of the kernel then count as channels, and only its
+//! rows as taps.
 
 use std::ops::Deref;
 
@@ -61,7 +62,7 @@ impl Strip {
     }
 }
 
-/// Strides of the gathered copy of a strip, in floats.
+/// The layout of the gathered copy of a strip; strides are in floats.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StripLayout {
     window: ConvWindow,
@@ -69,14 +70,15 @@ pub(super) struct StripLayout {
     stored: [usize; 2],
     /// Channels of a channel block: [`BLOCK`], or those of a kernel row where columns are unrolled.
     pub block: usize,
-    /// Between the inputs of neighbouring outputs of a row, at the same tap.
+    /// Stride between the inputs of neighbouring outputs of a row, at the same tap.
     pub pixel: usize,
-    /// Between column phases.
+    /// Stride between column phases.
     column_phase: usize,
-    /// Between rows.
+    /// Stride between rows.
     pub row: usize,
+    /// Stride between row phases.
     row_phase: usize,
-    /// Between channel blocks.
+    /// Stride between channel blocks.
     pub plane: usize,
 }
 
@@ -88,17 +90,22 @@ impl StripLayout {
             width + (kernel[1] - 1) / stride[1],
         ];
         let phases = window.phases();
-        // Contiguous floats, their stride, and the length of a row.
+        // Where kernel columns are treated as channels, pixels overlap, and there are no phases.
         let (block, pixel, column_phase) = match window.unrolled {
             Some(channels) => {
-                let seen = (width - 1) * stride[1] + kernel[1];
-                (kernel[1] * channels, stride[1] * channels, seen * channels)
+                let input_columns = (width - 1) * stride[1] + kernel[1];
+                (
+                    kernel[1] * channels,
+                    stride[1] * channels,
+                    input_columns * channels,
+                )
             }
             None => (BLOCK, BLOCK, stored[1] * BLOCK),
         };
         let row = phases[1] * column_phase;
         let row_phase = stored[0] * row;
-        // An odd number of cache lines, so that a pixel's channel blocks map to different sets.
+        // An odd number of cache lines, so that a pixel's channel blocks map to different sets of the
+        // caches.
         let plane = (phases[0] * row_phase) | BLOCK;
         StripLayout {
             window,
@@ -309,7 +316,7 @@ fn inside(start: isize, step: usize, n: usize, size: usize) -> (usize, usize) {
     (lo.min(hi), hi)
 }
 
-/// Copies `run` pixels of `channels` floats, `step` apart, into one plane per channel block.
+/// Copies `run` pixels of `channels` floats, `stride` apart, into one plane per channel block.
 ///
 /// # Safety
 ///
@@ -318,7 +325,7 @@ fn inside(start: isize, step: usize, n: usize, size: usize) -> (usize, usize) {
 unsafe fn copy_run<I: Isa>(
     isa: I,
     from: *const f32,
-    step: usize,
+    stride: usize,
     to: *mut f32,
     plane: usize,
     run: usize,
@@ -331,7 +338,7 @@ unsafe fn copy_run<I: Isa>(
     for i in 0..run {
         // SAFETY: as this function's contract.
         unsafe {
-            let pixel = from.add(i * step);
+            let pixel = from.add(i * stride);
             let column = to.add(i * BLOCK);
             for block in 0..full {
                 for lane in (0..BLOCK).step_by(lanes) {

@@ -41,8 +41,8 @@ impl ConvGeometry {
         self.groups > 1 && self.in_channels == self.groups && self.out_channels == self.groups
     }
 
-    /// The channels per group, if they are few enough for vectors to span several groups and as
-    /// many on both sides; 1 for a depth-wise convolution.
+    /// The channels per group, if vectors can span several groups: 1 for a depth-wise convolution;
+    /// otherwise 2, 4 or 8, equal for input and output, with whole blocks of [`BLOCK`] channels.
     pub(super) fn group_width(&self) -> Option<usize> {
         if self.is_depthwise() {
             return Some(1);
@@ -54,9 +54,12 @@ impl ConvGeometry {
         (fits && [2, 4, 8].contains(&width)).then_some(width)
     }
 
-    /// The most channels per group for which that is faster than merging groups into dense ones.
-    /// With more than eight lanes, groups of eight need two instructions to spread an input over
-    /// the lanes, which pays off only if three kernel columns share the result.
+    /// The most channels per group for which vectors that span groups (`grouped/`) are faster than
+    /// groups merged into dense ones of 16 channels (`merge.rs`), which take 16 / 8 or 16 / 4 times
+    /// the multiply-adds. To spread an input over the lanes of its group is a broadcast where a
+    /// group fills a vector, and otherwise a permutation. For groups of eight in vectors of 16 lanes,
+    /// the permutation costs as much as it saves, unless three kernel columns share its result
+    /// (`docs/performance.md`, "Measured along the way").
     pub(super) fn widest_group(&self, lanes: usize) -> usize {
         if self.window().shares_three_columns() || lanes <= 8 {
             8
@@ -65,7 +68,8 @@ impl ConvGeometry {
         }
     }
 
-    /// Whether there are so few channels that kernel columns are treated as channels.
+    /// Whether there are so few channels that kernel columns are treated as channels, as im2col
+    /// does: see [`ConvWindow::unrolled`].
     pub(crate) fn unrolls(&self) -> bool {
         self.groups == 1 && self.in_channels <= 4 && self.kernel[1] > 1
     }
@@ -126,7 +130,8 @@ pub struct ConvShape {
     pub in_width: usize,
 }
 
-/// See [`ConvShape::flattened`]. Sizes are height first.
+/// The sizes of a convolution's tensors as kernels see them: the result of
+/// [`ConvShape::flattened`]. Heights come first.
 pub(super) struct Flattened {
     /// Images, or 1 if all are concatenated into one row.
     pub batch: usize,

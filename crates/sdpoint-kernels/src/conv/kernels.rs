@@ -1,13 +1,18 @@
-//! The source of packing: where each weight is in the unpacked order of a convolution.
+//! The source of packing: which weight of a convolution belongs to each output channel, input
+//! channel and tap of a product.
+//!
+//! A product's kernels are those of the convolution, but may be divided (a phase of a backward pass
+//! has some of the taps, in reverse order), combined (merged groups have zeros in between), or have
+//! columns that count as input channels.
 
 /// Unpacked weights, and how to find them.
 pub(super) struct Kernels<'a, P> {
     /// All weights of the convolution.
     pub weights: &'a [f32],
-    /// For each tap, the offset of its weight from the start of a kernel.
+    /// For each tap of the product, the offset of its weight from the start of a kernel.
     pub taps: &'a [usize],
-    /// The offset of the kernel between an output channel and an input channel of its group, or
-    /// `None` where that kernel is zero.
+    /// The offset of the kernel between an output channel and an input channel of its group, both of
+    /// the product; `None` where that kernel is zero.
     pub place: P,
 }
 

@@ -7,7 +7,7 @@ use super::gather::BLOCK;
 use super::tuning::VECTORS;
 use crate::isa::Isa;
 
-/// The output channels of a panel: those of one group that a micro-kernel computes together.
+/// The output channels of a panel: those of one group that a register block computes together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct OutputBlock {
     /// The first channel, counted in the group.
@@ -24,7 +24,7 @@ pub(super) struct Panel {
     pub block: OutputBlock,
     /// Offset of its weights.
     pub weights: usize,
-    /// Weights per input channel and tap: vectors times lanes.
+    /// Weights of a row, that is per input channel and tap: vectors times lanes.
     pub row: usize,
 }
 
@@ -87,22 +87,21 @@ impl BlockedLayout {
         self.lanes
     }
 
-    /// Panels of one group.
     #[inline(always)]
-    pub fn blocks(&self) -> usize {
+    pub fn panels_of_group(&self) -> usize {
         self.group_out.div_ceil(VECTORS * self.lanes)
     }
 
     pub fn panels(&self) -> usize {
-        self.groups * self.blocks()
+        self.groups * self.panels_of_group()
     }
 
     /// A panel's group and output channels.
     #[inline(always)]
     pub fn panel(&self, panel: usize) -> (usize, OutputBlock) {
         (
-            panel / self.blocks(),
-            self.output_block(panel % self.blocks()),
+            panel / self.panels_of_group(),
+            self.output_block(panel % self.panels_of_group()),
         )
     }
 
@@ -111,7 +110,7 @@ impl BlockedLayout {
         group * self.group_in..(group + 1) * self.group_in
     }
 
-    /// The output channels of a group's panel.
+    /// The output channels of a group's panel number `index`.
     #[inline(always)]
     fn output_block(&self, index: usize) -> OutputBlock {
         let width = VECTORS * self.lanes;
@@ -142,9 +141,12 @@ impl BlockedLayout {
     /// as long as the multiply-adds of a small tile.
     #[inline(always)]
     pub fn walk(self, panels: Range<usize>) -> impl Iterator<Item = Panel> {
-        let blocks = self.blocks();
+        let panels_of_group = self.panels_of_group();
         let rows = self.group_in * self.taps;
-        let (mut group, mut index) = (panels.start / blocks, panels.start % blocks);
+        let (mut group, mut index) = (
+            panels.start / panels_of_group,
+            panels.start % panels_of_group,
+        );
         let mut start = group * self.group_len() + index * VECTORS * self.lanes * rows;
         panels.map(move |_| {
             let block = self.output_block(index);
@@ -156,7 +158,7 @@ impl BlockedLayout {
             };
             start += rows * panel.row;
             index += 1;
-            if index == blocks {
+            if index == panels_of_group {
                 (group, index) = (group + 1, 0);
             }
             panel
@@ -168,10 +170,10 @@ impl BlockedLayout {
         self.range(panels.start).start..self.range(panels.end - 1).end
     }
 
-    /// The row of a panel's weights with input channel `input` at the first tap, and the number of
-    /// rows between taps. A row has one weight per output channel.
+    /// The row of a panel that has input channel `input` at the first tap, and the number of rows
+    /// from there to the row of the same channel at the next tap.
     #[inline(always)]
-    pub fn kernel_rows(&self, input: usize) -> (usize, usize) {
+    pub fn rows_of_input(&self, input: usize) -> (usize, usize) {
         let first = input / self.block * self.block;
         let step = self.block.min(self.group_in - first);
         (first * self.taps + input - first, step)

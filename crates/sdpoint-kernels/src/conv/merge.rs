@@ -1,5 +1,5 @@
-//! Merging of groups that are too narrow for a GEMM: neighbouring groups become one dense group,
-//! with zero weights between channels of different groups.
+//! Merging of groups that are too narrow for a GEMM: as many neighbouring groups as fit in a channel
+//! block become one dense group, with zero weights between channels of different groups.
 
 use std::ops::Range;
 
@@ -41,7 +41,8 @@ impl Merged {
         BlockedLayout::new(isa, self.groups, self.group_out, self.group_in, taps)
     }
 
-    /// Merges as many groups as fit in a channel block and divide the number of groups.
+    /// Merges the largest number of groups that fit in a channel block and divides the number of
+    /// groups.
     pub fn new(geometry: &ConvGeometry) -> Self {
         let narrow = [geometry.group_in_channels(), geometry.group_out_channels()];
         let widest = narrow[0].max(narrow[1]);

@@ -17,10 +17,11 @@ use crate::isa::Registers;
 /// The widest vector of any instruction set, in floats.
 const MAX_LANES: usize = 16;
 
-/// The arguments of the micro-kernel for one tile; strides in floats.
+/// The arguments of the micro-kernel for one tile; strides and offsets in floats.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
-    /// The origin of `pixels`, at the first tap in the first channel block.
+    /// The input of the first pixel, or of the origin of scattered `pixels`, at the first tap in the
+    /// first channel block.
     pub input: *const f32,
     /// Offsets of the pixels from `input` and from the output's `to`.
     pub pixels: Pixels<'a>,
@@ -32,7 +33,8 @@ pub(super) struct Tile<'a> {
     pub channels: usize,
     /// Input channels of a channel block, which are contiguous.
     pub block: usize,
-    /// `[channel block][tap][channel][output channel]`, output channels padded to vectors.
+    /// The panel's weights for `channels`, `[channel block][tap][channel][output channel]`, output
+    /// channels padded to vectors.
     pub weights: *const f32,
     pub sums: Sums,
     /// Where to store the outputs; `None` if only the sums are wanted.
@@ -55,7 +57,8 @@ pub(super) struct Sums {
 /// The outputs of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct TileOutput<'a> {
-    /// The origin of the output pixels, at the panel's first output channel.
+    /// The output of the first pixel, or of the origin of scattered pixels, at the panel's first
+    /// output channel.
     pub to: *mut f32,
     /// Output channels that exist; fewer than the panel's lanes at the end of a group.
     pub channels: usize,
@@ -84,7 +87,7 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
         // SAFETY: this function's contract.
         _ => return unsafe { run_whole(ctx, pixels, vectors, tile) },
     };
-    // Kernels store full vectors only. At the end of a group, sums go through a buffer.
+    // Micro-kernels store full vectors only. At the end of a group, sums go through a buffer.
     let mut sums = [0.0; MAX_PIXELS * VECTORS * MAX_LANES];
     let whole = Tile {
         sums: Sums {
@@ -107,7 +110,8 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
 
 /// [`run_tile`] for tiles that store outputs of full vectors, or none.
 ///
-/// The only caller of the kernels, so that each is compiled once per size and instruction set.
+/// The only caller of the micro-kernels, so that each is compiled once per size and instruction
+/// set.
 ///
 /// # Safety
 ///
@@ -122,6 +126,7 @@ unsafe fn run_whole(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_
             }
         };
     }
+    // Tiles of two rows have two vectors.
     macro_rules! choose_pixels {
         ($addresses:ident: $($p:literal)*) => {
             match (pixels, vectors) {
@@ -138,8 +143,8 @@ unsafe fn run_whole(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_
     }
 }
 
-/// A tile with its sizes and form of addresses as type parameters. Made by [`run_whole`] only,
-/// whose contract it relies on.
+/// The micro-kernel for `P` pixels with addresses of type `A` and `V` vectors of output channels.
+/// Made by [`run_whole`] only, whose contract it relies on.
 struct RunTile<'a, A, const P: usize, const V: usize> {
     tile: &'a Tile<'a>,
     addresses: PhantomData<A>,
@@ -184,6 +189,8 @@ fn not_compiled() {
     unreachable!("a tile of a size or with addresses that this instruction set has no kernel for");
 }
 
+/// Computes a tile: loads initial sums, reduces, and stores the sums, the outputs, or both.
+///
 /// # Safety
 ///
 /// As for [`run_tile`].
@@ -258,7 +265,7 @@ unsafe fn reduce<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     let lanes = isa.f32().len();
     let prefetched =
         output.filter(|output| output.epilogue.residual.is_some() || output.is_evicted);
-    // Pixels whose outputs are prefetched per step (a channel block at a tap), and those done.
+    // Outputs are prefetched some pixels at each step: how many, and how many were so far.
     let steps = tile.channels.div_ceil(tile.block) * tile.taps.len();
     let share = match prefetched {
         Some(_) => P.div_ceil(steps.max(1)),
@@ -379,7 +386,7 @@ impl SimdOp for StoreEdge<'_> {
     }
 }
 
-/// Adds the products of `channels` channels at one tap to `sums`, prefetching at each iteration.
+/// Adds the products of `channels` channels at one tap, one step, to `sums`.
 ///
 /// # Safety
 ///

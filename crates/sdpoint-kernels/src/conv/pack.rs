@@ -19,8 +19,8 @@ use crate::shared_mut::SharedMut;
 
 /// Packed weights of a convolution, or of a phase of its data gradient.
 ///
-/// The algorithm, and so the form of the weights, depends on the size of the images. All forms
-/// needed so far are kept.
+/// The algorithm, and so the form of the weights, depends on the batch size and the size of the
+/// images. All forms needed so far are kept.
 #[derive(Clone, Debug)]
 pub(super) struct PackedWeights {
     pub layout: BlockedLayout,
@@ -36,7 +36,7 @@ pub(super) struct PackedWeights {
 }
 
 impl PackedWeights {
-    /// Zero weights in the order of `layout`, for a product with this window.
+    /// Zero weights in the order of `layout`, for products with this window.
     pub fn zeros(
         ctx: &Context,
         layout: BlockedLayout,
@@ -75,7 +75,7 @@ impl PackedWeights {
             // SAFETY: panels have disjoint weights, and each runs once.
             let out = unsafe { data.slice(layout.range(panel)) };
             for channel in 0..layout.group_in {
-                let (row, step) = layout.kernel_rows(channel);
+                let (row, step) = layout.rows_of_input(channel);
                 // Unused lanes keep their initial zeros.
                 for i in 0..block.channels {
                     let output = group * layout.group_out + block.first + i;
@@ -140,8 +140,8 @@ impl PackedWeights {
         &self.data[self.layout.range(panel)]
     }
 
-    /// A panel's weights for a range of the group's input channels, which starts at a channel
-    /// block.
+    /// A panel's weights for a range of the group's input channels, which starts at the start of a
+    /// channel block.
     #[inline(always)]
     pub fn of(&self, panel: &Panel, channels: Range<usize>) -> &[f32] {
         let channel = self.layout.taps * panel.row;

@@ -9,7 +9,7 @@ use super::tuning::{
     TASK_MACS, TASKS_PER_THREAD, WEIGHT_FLOATS,
 };
 
-/// The number of tasks that keeps all threads busy.
+/// The number of tasks that keeps all threads busy: several per thread, see [`TASKS_PER_THREAD`].
 pub(super) fn wanted_tasks(threads: usize) -> usize {
     if threads > 1 {
         TASKS_PER_THREAD * threads
@@ -31,7 +31,7 @@ pub(super) struct Work {
     pub macs_per_pixel: usize,
     /// Floats of all weights.
     pub weights: usize,
-    /// Weight panels, which tasks of one strip may divide among them.
+    /// Weight panels, which the tasks of one strip may divide among themselves.
     pub panels: usize,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Partition {
     pub strip: [usize; 2],
     /// Numbers of strips of an image along rows and columns.
     pub strips: [usize; 2],
-    /// Tasks per strip, each with its own panels.
+    /// Tasks per strip, among which its panels are divided.
     pub splits: usize,
     /// Strips per task; more than 1 only if `splits` is 1.
     pub strips_per_task: usize,
@@ -55,11 +55,15 @@ pub(super) struct Task {
 }
 
 impl Partition {
-    /// The partition whose busiest thread is done first, by a model of the cost: the
+    /// The partition whose busiest thread finishes first, by a model of the cost: the
     /// multiply-accumulates, plus [`GATHER_COST`] for each gathered float, plus
     /// [`LARGE_WEIGHTS_COST`] for each float of weights loaded from beyond L2. It favours equal
     /// tasks whose number is a multiple of the number of threads, few inputs gathered twice, and
     /// few weights loaded twice.
+    ///
+    /// Tries strips of decreasing size, from the largest whose gathered inputs fit in the cache, and
+    /// for each size numbers of splits that double, until there are about twice as many tasks as
+    /// wanted.
     pub fn new(work: &Work, threads: usize) -> Self {
         let &Work { batch, panels, .. } = work;
         let [height, width] = work.grid;
@@ -72,6 +76,8 @@ impl Partition {
             (false, 1) => ROW_FLOATS,
             (false, _) => STRIP_FLOATS,
         };
+        // Whole rows of outputs, unless the inputs of one exceed half of L2. 16 columns, little more
+        // than a tile, are never divided.
         let columns = equal_parts(width)
             .find(|&columns| columns <= 16 || floats([1, columns]) <= 2 * STRIP_FLOATS)
             .unwrap_or(1);
@@ -111,6 +117,7 @@ impl Partition {
             let mut splits = 1;
             loop {
                 let tasks = strips * splits;
+                // Of a cost that is proportional to the panels, the largest share of a split.
                 let share = |cost: usize| cost * panels.div_ceil(splits) / panels;
                 let of_thread = tasks.div_ceil(threads);
                 // A thread that runs several tasks of a strip gathers its inputs once.
@@ -137,6 +144,7 @@ impl Partition {
         let strips = [height.div_ceil(rows), width.div_ceil(columns)];
         let all_strips = batch * strips[0] * strips[1];
         let macs = rows * columns * work.macs_per_pixel;
+        // Strips too small to be worth waking a thread for are combined.
         let strips_per_task = if splits > 1 {
             1
         } else {
@@ -155,8 +163,8 @@ impl Partition {
     }
 
     /// A partition of one row per image into about `strips` equal strips, each split into as many
-    /// tasks as keep all threads busy, but at most `most_splits(strip length)`: for algorithms
-    /// whose strips are sized by the caches rather than by the model of costs.
+    /// tasks as keep all threads busy, but at most `most_splits(strip length)`. For algorithms that
+    /// choose the size of their strips themselves rather than by the model of costs.
     pub fn of_row(
         length: usize,
         strips: usize,
@@ -182,7 +190,8 @@ impl Partition {
         self.all_strips(batch).div_ceil(self.strips_per_task) * self.splits
     }
 
-    /// The strips and panels of task `number`, for a batch and a number of panels.
+    /// The strips and panels of task `number`, for a batch and a number of panels. The tasks of one
+    /// strip follow one another, so that a thread that runs several gathers its inputs once.
     pub fn task(&self, number: usize, batch: usize, panels: usize) -> Task {
         let (number, part) = (number / self.splits, number % self.splits);
         let first = number * self.strips_per_task;
@@ -210,8 +219,8 @@ impl Partition {
     }
 }
 
-/// The sizes of parts, in decreasing order, that divide `length` into 1, 2, 3 … parts of equal size
-/// except for the last.
+/// The sizes, in decreasing order and each once, of the parts that result from dividing `length`
+/// into 1, 2, 3 … parts of equal size, except for the last.
 fn equal_parts(length: usize) -> impl Iterator<Item = usize> {
     let mut size = length + 1;
     std::iter::from_fn(move || {

@@ -1,8 +1,12 @@
 //! Software prefetches, spread evenly over the multiply-adds that precede the use of the memory.
 //!
-//! A core has about a dozen line-fill buffers. A burst of prefetches occupies all of them, so that
-//! loads from L2 wait for memory. Therefore only a few prefetches are issued at a time, between
-//! multiply-adds.
+//! A core has only 10 to 16 line-fill buffers (Intel's from Haswell to Golden Cove). A burst of
+//! prefetches occupies all of them, so that loads from L2 wait for memory. Therefore only a few prefetches are issued at a time, between
+//! multiply-adds (log in `docs/performance.md`: "prefetches spread evenly").
+//!
+//! A [`Prefetcher`] divides memory among a sequence of tiles; a [`Prefetch`] is one tile's share,
+//! issued step by step; a [`LoopPrefetch`] is the share of one step or run, issued by its innermost
+//! loop.
 
 use std::ops::Range;
 
@@ -45,8 +49,9 @@ impl Prefetch {
         }
     }
 
-    /// The share of one step for the loop over its channels, at most one line per channel. Lines
-    /// in excess of that are prefetched at once. `cached` is as for [`LoopPrefetch::new`].
+    /// The share of one step, for the loop over its channels to prefetch at most one line per
+    /// channel. Lines in excess of that are prefetched at once. `cached` is as for
+    /// [`LoopPrefetch::new`].
     #[inline(always)]
     pub fn by_channel<I: Isa>(&mut self, cached: *const f32) -> LoopPrefetch {
         let lines = if prefetches_in_loops::<I>() {
@@ -64,17 +69,18 @@ impl Prefetch {
     }
 }
 
-/// Memory that an innermost loop prefetches, a share per iteration.
+/// Memory that an innermost loop prefetches, a share in each iteration.
 #[derive(Clone, Copy)]
 pub(super) struct LoopPrefetch {
     next: *const f32,
-    /// Floats per iteration, at most a cache line. If less, a line is prefetched several times.
+    /// Floats per iteration, at most a cache line. If they are fewer, some prefetches are repeated:
+    /// cheaper than a branch.
     share: usize,
 }
 
 impl LoopPrefetch {
-    /// `memory`, spread over a number of iterations. If it is empty, the loop prefetches `cached`
-    /// over and over, which costs nothing and saves a branch.
+    /// `memory`, spread over a number of iterations. If it is empty, every iteration prefetches
+    /// `cached`, an address that is in L1: no memory traffic, and no branch in the loop.
     #[inline(always)]
     pub fn new(memory: &[f32], iterations: usize, cached: *const f32) -> Self {
         LoopPrefetch {

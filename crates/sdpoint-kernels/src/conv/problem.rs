@@ -78,7 +78,7 @@ impl Problem {
         }
     }
 
-    /// Whether there is nothing to compute.
+    /// Whether the grid has no outputs.
     pub fn is_empty(&self) -> bool {
         self.batch == 0 || self.grid.contains(&0)
     }

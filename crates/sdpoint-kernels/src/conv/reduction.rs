@@ -1,9 +1,10 @@
-//! The backward pass to weights as a reduction: for every tap, the matrix product of the transposed
-//! input and the output gradient, with all pixels of the batch as the K dimension.
+//! The backward pass to weights as a reduction over pixels: for every tap, a GEMM of the transposed
+//! input and the output gradient. M counts input channels, N output channels, and K all pixels of
+//! the batch.
 //!
-//! The pixels are divided into parts whose number depends on the shape alone. Each part has partial
-//! sums of its own, which are added in the order of the parts, so that neither the number of
-//! threads nor their timing changes a bit of the result.
+//! The pixels are divided into parts whose number depends on the shape and the instruction set
+//! alone. Each part has partial sums of its own, which are added in the order of the parts, so that
+//! neither the number of threads nor their timing changes a bit of the result.
 
 use super::gather::{ConvWindow, Source};
 use super::geometry::ConvGeometry;

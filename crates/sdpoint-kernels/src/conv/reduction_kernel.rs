@@ -1,5 +1,6 @@
-//! The micro-kernel of gradients of weights: a tile of sums, some input channels times the output
-//! channels of a panel, that stays in registers while the products of pixels are added.
+//! The micro-kernel of gradients of weights. Its register block is a tile of some input channels
+//! (rows) times the output channels of a panel, whose sums stay in registers while the products of
+//! a run of pixels are added: of the input channels, broadcast, and vectors of output gradients.
 
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
@@ -10,14 +11,14 @@ use super::tuning::{MAX_ROWS, max_rows};
 use crate::context::Context;
 use crate::isa::Registers;
 
-/// Pixels to reduce over.
+/// A run of pixels, whose products are added between loading and storing the sums.
 #[derive(Clone, Copy)]
 pub(super) struct Run {
     /// The first pixel's first channel at the first tap.
     pub input: *const f32,
     /// Strides between images, rows and pixels.
     pub input_strides: [usize; 3],
-    /// The first pixel's first output channel of the panel.
+    /// The gradient of the first pixel, at the panel's first output channel.
     pub gradient: *const f32,
     /// Strides between images, rows and pixels.
     pub gradient_strides: [usize; 3],
@@ -34,13 +35,13 @@ pub(super) struct RunInputs<'a> {
     pub taps: &'a [usize],
 }
 
-/// Adds the products of a run's inputs and gradients to the sums of one panel of `layout`.
-/// Prefetches `next` meanwhile.
+/// Adds the products of a run's inputs and gradients to the sums of a panel of `layout`, whose
+/// output channels are `block`. Prefetches `next` meanwhile.
 ///
 /// # Safety
 ///
 /// The run's pixels must be readable at all taps and channels.
-pub(super) unsafe fn run_block(
+pub(super) unsafe fn reduce_panel(
     ctx: &Context,
     run: &Run,
     inputs: RunInputs<'_>,
@@ -102,8 +103,8 @@ fn rows_are_whole(block: &OutputBlock, width: usize) -> bool {
 enum Rows {
     /// Tiles of equal size, at most this many rows.
     Equal(usize),
-    /// As many tiles of this many rows as fit, then half as many rows, and so on. Kernels for
-    /// partly used vectors are compiled for powers of two only.
+    /// As many tiles of this many rows (a power of two) as fit, then smaller powers of two. For
+    /// panels whose last vector is partly used, for which fewer kernels are compiled.
     Halving(usize),
 }
 
@@ -139,7 +140,7 @@ impl Rows {
     }
 }
 
-/// The most rows of tiles with partly used vectors.
+/// The most rows of tiles whose last vector is partly used.
 const MAX_PART_ROWS: usize = 8;
 
 /// Computes a tile of `rows` input channels times `vectors` vectors of output channels, whose lanes

@@ -11,45 +11,46 @@ use crate::isa::Registers;
 pub(super) struct Tiling {
     /// Rows and columns of the strip.
     size: [usize; 2],
-    /// Strides between rows and between pixels, of the input and of the output.
-    steps: [[usize; 2]; 2],
+    /// As for [`Tiling::new`].
+    strides: [[usize; 2]; 2],
     /// The most pixels of a tile.
     most: usize,
-    /// Rows of a tile, one or two; `None` if a tile is any sequence of pixels across rows.
+    /// Rows of a tile, one or two; `None` if a tile may begin and end anywhere in a row and
+    /// continue on the next.
     rows: Option<usize>,
 }
 
 /// The pixels of a tile.
 pub(super) struct TilePixels {
     pub count: usize,
-    /// Rows of the tile; `None` if its pixels are an arbitrary sequence across rows.
+    /// As for [`Tiling`]; the last tile of a strip may have one row where the others have two.
     rows: Option<usize>,
-    /// Offsets in input and output of the tile's first pixel if it has rows, and of the strip's
-    /// first pixel otherwise.
+    /// Offsets in input and output, from the strip's first pixel, of the origin of the tile's
+    /// pixels: its first pixel if it has `rows`; otherwise the strip's, and so zero.
     pub first: [usize; 2],
-    /// Offsets of each pixel from there if the tile has no rows.
+    /// Offsets of each pixel from that origin, if the tile has no `rows`.
     places: [[usize; 2]; MAX_PIXELS],
 }
 
 impl Tiling {
-    /// Tiles of a strip for panels of `vectors` vectors. `steps` are the strides between rows and
-    /// between pixels, of the input and of the output.
+    /// Tiles of a strip for panels of `vectors` vectors. `strides` are those between rows and
+    /// between pixels, first of the input and then of the output, in floats.
     #[inline(always)]
-    pub fn new<I: Isa>(strip: &Strip, steps: [[usize; 2]; 2], vectors: usize) -> Self {
+    pub fn new<I: Isa>(strip: &Strip, strides: [[usize; 2]; 2], vectors: usize) -> Self {
         let most = max_pixels(Registers::of::<I>(), vectors);
         Tiling {
             size: [strip.height(), strip.width()],
-            steps,
+            strides,
             most,
             rows: Registers::are_32::<I>().then(|| {
-                let two = vectors == VECTORS && steps[0][1] == BLOCK && 2 * strip.width() <= most;
+                let two = vectors == VECTORS && strides[0][1] == BLOCK && 2 * strip.width() <= most;
                 1 + usize::from(two)
             }),
         }
     }
 
-    /// The length of the runs of pixels that are divided into tiles, and the number of runs. A run
-    /// is a row, a pair of rows counted once, or the whole strip.
+    /// What is divided into tiles, a run of pixels: the length of a run, and the number of runs. A
+    /// run is a row, a pair of rows (whose length is that of one), or the whole strip.
     fn runs(&self) -> [usize; 2] {
         let [height, width] = self.size;
         match self.rows {
@@ -73,8 +74,8 @@ impl Tiling {
         let (run, tile) = (number / tiles, number % tiles);
         let [start, end] = [tile, tile + 1].map(|t| pixels * t / tiles);
         let place = |row: usize, column: usize| {
-            self.steps
-                .map(|[row_step, step]| row * row_step + column * step)
+            self.strides
+                .map(|[row_stride, stride]| row * row_stride + column * stride)
         };
         let mut tile = TilePixels {
             count: end - start,
@@ -102,10 +103,11 @@ impl Tiling {
 }
 
 impl TilePixels {
-    /// The form of the pixels' addresses, for the `steps` of their [`Tiling`].
+    /// The pixels in the form that their addresses are computed from; `strides` are those of their
+    /// [`Tiling`].
     #[inline(always)]
-    pub fn pixels(&self, steps: [[usize; 2]; 2]) -> Pixels<'_> {
-        let [[input_row, input], [output_row, output]] = steps;
+    pub fn pixels(&self, strides: [[usize; 2]; 2]) -> Pixels<'_> {
+        let [[input_row, input], [output_row, output]] = strides;
         match self.rows {
             Some(1) => Pixels::Row { input, output },
             Some(_) => Pixels::TwoRows {

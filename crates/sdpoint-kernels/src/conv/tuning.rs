@@ -1,9 +1,9 @@
 //! The tuning constants of the convolutions: sizes of register blocks, cache blocks and tasks, and
 //! the shapes from which an algorithm pays off. All were found by measuring.
 //!
-//! Sizes are in floats. Those of cache blocks are fractions of the caches below. Each constant
-//! names the entry of the log in `docs/performance.md` that it comes from, and the benchmark that
-//! shows its effect:
+//! Sizes are in floats. Those of cache blocks are fractions of the caches below. Each constant, or
+//! the heading of its section, names the benchmark that shows its effect, and the entries of the
+//! log in `docs/performance.md` that it comes from:
 //!
 //! - *algorithms*: `cargo bench -p sdpoint-kernels --bench algorithms`, which fails where the
 //!   chosen algorithm is more than 10 % slower than another
@@ -13,7 +13,8 @@
 
 use crate::isa::Registers;
 
-// The smallest caches per core that the sizes are tuned for. Larger caches do no harm.
+// The caches per core that the sizes are tuned for. Larger caches hold the same blocks; with a
+// smaller L2, some strips are read from L3.
 
 /// L1 data cache: 32 KiB.
 pub const L1: usize = 32 * 1024 / size_of::<f32>();
@@ -41,11 +42,12 @@ pub const MAX_PIXELS: usize = 14;
 /// The most pixels of a register block with `vectors` vectors of output channels: BLIS's m_R.
 ///
 /// With 32 registers, 14 × 2 sums leave room for two vectors of weights and one broadcast pixel,
-/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 6 × 2
-/// sums are the fewest that hide the latency of a multiply-add. A single vector needs more pixels
-/// for that, but each pixel's address takes one of 16 general-purpose registers. The blocks of the
-/// portable instruction set, meant for machines without AVX2, are smaller so that fewer kernels
-/// are compiled.
+/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 6 × 2 sums
+/// leave as much room; two multiply-adds per cycle of 4 or 5 cycles' latency need 8 to 10
+/// independent sums. A single vector of channels needs 8 pixels for that; more would take too many
+/// of the 16 general-purpose registers, one per pixel's address. The blocks of the portable
+/// instruction set, meant for machines without AVX2, are smaller so that fewer micro-kernels are
+/// compiled.
 #[inline(always)]
 pub const fn max_pixels(registers: Registers, vectors: usize) -> usize {
     match (registers.count, registers.lanes, vectors) {
@@ -56,15 +58,15 @@ pub const fn max_pixels(registers: Registers, vectors: usize) -> usize {
     }
 }
 
-/// Input channels per iteration of the innermost loop. With 16 registers the body for one channel
-/// is so short that the loop overhead would be a fifth of the time.
+/// Input channels per iteration of the innermost loop. With 16 registers, the body for one channel
+/// is 12 multiply-adds, so short that the loop's overhead would be a fifth of the time.
 #[inline(always)]
 pub const fn unroll(registers: Registers) -> usize {
     if registers.count == 32 { 1 } else { 4 }
 }
 
 /// The most rows (input channels) of a register block of a gradient of weights, with `vectors`
-/// vectors of output channels: with 32 registers 8 × 2 or 16 × 1.
+/// vectors of output channels: 16 sums with 32 registers, at most 8 with 16.
 #[inline(always)]
 pub const fn max_rows(registers: Registers, vectors: usize) -> usize {
     match (registers.count, registers.lanes, vectors) {
@@ -88,8 +90,8 @@ pub const STRIP_FLOATS: usize = L2 / 4;
 /// The same for a strip of a 1×1 convolution, whose inputs are each read by one tap only.
 pub const ROW_FLOATS: usize = L2 / 8;
 
-/// The same where the weights exceed [`WEIGHT_FLOATS`] and are loaded again for each strip.
-/// Loading them more often would cost more than reading inputs from L3.
+/// The same where the weights exceed [`WEIGHT_FLOATS`] and are loaded again for each strip: larger
+/// strips, as loading the weights more often costs more than reading some of the inputs from L3.
 pub const STRIP_FLOATS_LARGE_WEIGHTS: usize = L2 * 9 / 16;
 
 /// The most weights that stay in L2 while every tile uses all of them. *profile*; log:
@@ -119,19 +121,19 @@ pub const TASK_MACS: usize = 1 << 20;
 /// or runs slower.
 pub const TASKS_PER_THREAD: usize = 4;
 
-/// Cost of gathering one float, in multiply-accumulates.
+/// Cost of gathering one float, in multiply-accumulates, in the model of [`super::partition`].
 pub const GATHER_COST: usize = 10;
 
-/// Cost of loading one float of weights from beyond L2, in multiply-accumulates.
+/// Cost of loading one float of weights from beyond L2, in multiply-accumulates, in the same model.
 pub const LARGE_WEIGHTS_COST: usize = 4;
 
 // Narrow groups. *conv_gflops*; log: "inputs of narrow groups used by three kernel columns".
 
-/// Pixels of a register block, in order of preference. Fewer than eight independent sums do not
-/// hide the latency of a multiply-add, so the smaller blocks only end a row.
+/// Pixels of a register block of one vector, in order of preference. Fewer than eight independent
+/// sums do not hide the latency of a multiply-add, so the smaller blocks only end a row.
 pub const GROUPED_PIXELS: [usize; 6] = [14, 8, 7, 4, 2, 1];
 
-/// Whether a kernel for this many pixels is compiled.
+/// Whether a micro-kernel for this many pixels is compiled.
 #[inline(always)]
 pub const fn has_grouped_pixels(registers: Registers, pixels: usize) -> bool {
     match (pixels, registers.count, registers.lanes) {
@@ -166,8 +168,8 @@ pub const WINOGRAD_STRIP_FLOATS: usize = L2 * 9 / 32;
 /// Log: "Winograd's algorithm for 512 channels".
 pub const WINOGRAD_EAGER_FLOATS: usize = L2 / 4;
 
-/// Prefetch distance in the transformed weights. *conv_gflops*; log: "groups of 16 and 32 channels
-/// by Winograd's algorithm".
+/// Prefetch distance in the transformed weights: 8 KB. *conv_gflops*; log: "a group's transformed
+/// weights side by side".
 pub const WINOGRAD_PREFETCH_FLOATS: usize = 2048;
 
 // Strassen's algorithm. *algorithms*; log: "Strassen's algorithm product by product",
@@ -194,21 +196,22 @@ pub const STRASSEN_STRIP_FLOATS: usize = L2 * 3 / 4;
 
 // Gradients of weights. *conv_gflops*.
 
-/// The number of tasks. Fixed rather than derived from the number of threads, as it determines the
-/// order in which sums are added.
+/// The number of tasks, of which up to as many are parts with partial sums of their own. Fixed
+/// rather than derived from the number of threads, as the parts determine the order of additions.
 pub const REDUCTION_TASKS: usize = 16;
 
 /// Pixels reduced between loading and storing a register block of sums: many enough to make that
 /// cheap, few enough to keep their inputs and gradients in L1.
 pub const REDUCTION_PIXELS: usize = 128;
 
-/// Gathered inputs of a strip.
+/// Gathered inputs of a strip, as [`STRIP_FLOATS`].
 pub const REDUCTION_STRIP_FLOATS: usize = L2 / 4;
 
 /// The most partial sums of all parts together.
 pub const REDUCTION_PARTIAL_FLOATS: usize = L2;
 
-/// Parts of the pixels of a depth-wise convolution, each with partial sums of its own.
+/// Parts of the pixels of a depth-wise convolution, each with partial sums of its own. Its tasks
+/// divide the channel blocks, too.
 pub const DEPTHWISE_PARTS: usize = 8;
 
 // The same by Winograd's algorithm. *algorithms*, *conv_gflops*; log: "Winograd's algorithm for

@@ -9,14 +9,15 @@ use crate::conv::gather::{Strip, StripLayout, Taps, gather};
 use crate::conv::merge::Merged;
 use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
-use crate::conv::reduction_kernel::{Run, RunInputs, run_block};
+use crate::conv::reduction_kernel::{Run, RunInputs, reduce_panel};
 use crate::conv::tuning::{
     REDUCTION_PARTIAL_FLOATS, REDUCTION_PIXELS, REDUCTION_STRIP_FLOATS, REDUCTION_TASKS,
 };
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
-/// Computes the gradient with respect to the weights, in their unpacked order.
+/// Computes the gradient with respect to the weights, in their unpacked order: reduces the parts,
+/// then adds their partial sums panel by panel.
 pub(in crate::conv) fn run(
     ctx: &Context,
     reduction: &Reduction<'_>,
@@ -59,7 +60,7 @@ pub(in crate::conv) fn run(
                     } else {
                         (input, tap)
                     };
-                    let (row, step) = blocked.kernel_rows(channel);
+                    let (row, step) = blocked.rows_of_input(channel);
                     row + tap * step
                 };
                 for (tap, dw) in dw.iter_mut().enumerate() {
@@ -71,7 +72,10 @@ pub(in crate::conv) fn run(
     });
 }
 
-/// The partial sums of all parts, part after part.
+/// The partial sums of all parts, one after the other, each in the order of packed weights.
+///
+/// A task is a part, or a range of panels of one: where the sums are so large that there are few
+/// parts, tasks divide the panels, and gather the same inputs.
 fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> {
     let [height, width] = reduction.grid();
     let blocked = reduction.layout;
@@ -80,6 +84,8 @@ fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> 
     let fits = |rows: usize, columns: usize| {
         StripLayout::new(window, rows, columns).len(channels) <= REDUCTION_STRIP_FLOATS
     };
+    // At least 16 columns, however many channels: shorter runs of pixels would load and store the
+    // sums too often.
     let columns = if height == 1 {
         width.min((REDUCTION_STRIP_FLOATS / channels).clamp(16, 2 * REDUCTION_PIXELS))
     } else {
@@ -94,7 +100,7 @@ fn partial_sums<'c>(ctx: &'c Context, reduction: &Reduction<'_>) -> Scratch<'c> 
         .unwrap_or(1);
     let layout = StripLayout::new(window, rows, columns);
     let image_len = layout.len(channels);
-    // A strip of small images is several whole images.
+    // Of small images, a strip has several, so that a run has about REDUCTION_PIXELS pixels.
     let whole = rows == height && columns == width;
     let images = if whole {
         (REDUCTION_PIXELS / (rows * columns))
@@ -164,8 +170,11 @@ struct ReduceStrip<'a> {
     /// Inputs and gradients of the next strip, to prefetch.
     next: [&'a [f32]; 2],
     panels: Range<usize>,
+    /// Offset of the first panel's weights.
     first_weight: usize,
+    /// Buffer for the gathered inputs.
     scratch: &'a mut [f32],
+    /// The partial sums of `panels`.
     sums: &'a mut [f32],
 }
 
@@ -177,8 +186,8 @@ impl SimdOp for ReduceStrip<'_> {
         let blocked = self.reduction.layout;
         let group_in = blocked.group_in;
         let group_len = self.layout.len(group_in);
-        let groups =
-            self.panels.start / blocked.blocks()..self.panels.end.div_ceil(blocked.blocks());
+        let panels_of_group = blocked.panels_of_group();
+        let groups = self.panels.start / panels_of_group..self.panels.end.div_ceil(panels_of_group);
         let image_len = groups.len() * group_len;
         for image in self.images[0]..self.images[1] {
             let strip = Strip {
@@ -235,7 +244,7 @@ impl SimdOp for ReduceStrip<'_> {
                 // SAFETY: the gathered strip and the gradient hold the run's pixels, and
                 // `sums` the block's weights.
                 unsafe {
-                    run_block(
+                    reduce_panel(
                         self.ctx,
                         &run,
                         inputs,

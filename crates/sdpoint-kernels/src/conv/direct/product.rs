@@ -78,7 +78,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
 pub(in crate::conv) fn parts(weights: &PackedWeights) -> usize {
     let most = part_floats(weights.isa().registers());
     let floats = weights.layout.range(0).len();
-    // A part of less than half the size is not worth another pass over the sums.
+    // Half a part more is not worth another pass over the sums.
     if floats <= most * 3 / 2 {
         1
     } else {
@@ -86,10 +86,10 @@ pub(in crate::conv) fn parts(weights: &PackedWeights) -> usize {
     }
 }
 
-/// The pixels of the tensor itself as the input of a strip, starting at a group, instead of a
-/// gathered copy. With one tap each pixel is read once per panel, so that a copy would not pay
-/// off. `None` if there are several taps or padding, or the pixels conflict in L1. For instruction
-/// sets with 32 registers.
+/// The pixels of the tensor itself as the input of a strip, from group `first_group` on, instead of
+/// a gathered copy. With one tap each pixel is read once per panel, so that a copy would not pay
+/// off. `None` if there are several taps or padding, or the pixels map to one set of L1. Only with
+/// 32 registers, as only their micro-kernels support any stride between pixels.
 fn in_place<'a>(
     product: &Product<'a>,
     strip: &Strip,
@@ -111,7 +111,7 @@ fn in_place<'a>(
         return None;
     };
     let pixel = stride[1] * channels;
-    // All pixels of a tile would map to one set of L1, which has fewer ways than a tile pixels.
+    // All pixels of a tile would map to one set of L1, which has fewer ways than a tile has pixels.
     if pixel.is_multiple_of(L1_WAY) {
         return None;
     }
@@ -131,8 +131,8 @@ fn in_place<'a>(
     })
 }
 
-/// The contiguous range of the input that a strip reads and the strip before it did not, to be
-/// prefetched. Empty where the strip's inputs are not contiguous.
+/// The inputs that a strip reads and the strip `before` it did not, to be prefetched; empty unless
+/// they are contiguous in memory.
 fn new_inputs<'a>(product: &Product<'a>, before: &Strip, strip: &Strip) -> &'a [f32] {
     let Source {
         data,
@@ -155,20 +155,20 @@ fn new_inputs<'a>(product: &Product<'a>, before: &Strip, strip: &Strip) -> &'a [
     if kernel[0] < stride[0] || !(whole_rows || grid_height == 1) {
         return &[];
     }
-    let seen = |axis: usize, span: [usize; 2], size: usize| {
+    let inputs_of = |axis: usize, span: [usize; 2], size: usize| {
         let clamp = |x: isize| x.clamp(0, size as isize) as usize;
         let start = (span[0] * stride[axis]) as isize + origin[axis];
         let end = ((span[1] - 1) * stride[axis] + kernel[axis]) as isize + origin[axis];
         [clamp(start), clamp(end)]
     };
-    let [mut top, bottom] = seen(0, strip.rows, height);
+    let [mut top, bottom] = inputs_of(0, strip.rows, height);
     let [left, right] = if whole_rows {
         [0, width]
     } else {
-        seen(1, strip.columns, width)
+        inputs_of(1, strip.columns, width)
     };
     if whole_rows && before.image == strip.image {
-        top = top.max(seen(0, before.rows, height)[1]);
+        top = top.max(inputs_of(0, before.rows, height)[1]);
     }
     if top >= bottom {
         return &[];
@@ -177,7 +177,7 @@ fn new_inputs<'a>(product: &Product<'a>, before: &Strip, strip: &Strip) -> &'a [
     &data[(row(top) + left) * channels..(row(bottom - 1) + right) * channels]
 }
 
-/// A thread's buffer, kept from one task to the next.
+/// A thread's buffer. Tasks that compute other panels of the same strip reuse its content.
 #[derive(Default)]
 struct State<'a> {
     /// The gathered pixels; allocated when first needed.
@@ -192,9 +192,9 @@ struct RunStrip<'a, 'b> {
     layout: &'a StripLayout,
     taps: &'a [usize],
     strip: Strip,
-    /// The weight panels to multiply with, numbered through all groups.
     panels: Range<usize>,
-    /// Whether this is the last task of the thread's own share, after which nothing is prefetched.
+    /// Whether this is the last task of the thread's own share. Which task follows is then unknown,
+    /// so no weights are prefetched for it.
     ends_share: bool,
     /// Inputs of the next strip, to prefetch.
     next: &'a [f32],
@@ -218,8 +218,11 @@ impl SimdOp for RunStrip<'_, '_> {
             state,
         } = self;
         let weights = &product.weights.layout;
-        let blocks = weights.blocks();
-        let groups = [panels.start / blocks, panels.end.div_ceil(blocks)];
+        let panels_of_group = weights.panels_of_group();
+        let groups = [
+            panels.start / panels_of_group,
+            panels.end.div_ceil(panels_of_group),
+        ];
         let in_place = if Registers::are_32::<I>() {
             in_place(product, &strip, groups[0])
         } else {
@@ -297,7 +300,7 @@ struct StripInput<'a> {
 struct StripWork<'a> {
     strip: &'a Strip,
     panels: Range<usize>,
-    /// Whether the thread's own share of the tasks ends with them.
+    /// As for [`RunStrip`].
     ends_share: bool,
     /// Inputs to prefetch for the next strip.
     next_input: &'a [f32],
@@ -305,10 +308,10 @@ struct StripWork<'a> {
 
 /// Computes a strip's outputs for a range of panels, tile by tile.
 ///
-/// If all weights fit in L2, the loop over tiles is outside the loop over panels, so that all
-/// output channels of a pixel are written in sequence. Otherwise it is inside: all tiles use one
-/// panel, or a part of it that stays in cache, before the next is loaded; between parts, the output
-/// holds the partial sums.
+/// Within a part of the reduction, the loop over panels is outside the loop over tiles, as in BLIS:
+/// all tiles use a panel's part, which stays in cache, before the next panel's is loaded. If all
+/// weights stay in L2, the loop over tiles is outside instead, so that the output channels of a
+/// pixel are written in sequence. Between parts, the output holds the partial sums.
 #[inline(always)]
 fn run_tiles<I: Isa>(
     ctx: &Context,
@@ -330,11 +333,11 @@ fn run_tiles<I: Isa>(
         product,
         input,
         taps,
-        first_group: panels.start / weights.blocks(),
+        first_group: panels.start / weights.panels_of_group(),
         origin: out.of(strip),
     };
-    let steps = [[input.row, input.pixel], [out.row, out.pixel]];
-    let tiling = |vectors: usize| Tiling::new::<I>(strip, steps, vectors);
+    let strides = [[input.row, input.pixel], [out.row, out.pixel]];
+    let tiling = |vectors: usize| Tiling::new::<I>(strip, strides, vectors);
     let vectors = |panel: usize| weights.panel(panel).1.vectors;
     let tiles_of_panel = tiling(vectors(panels.start)).tiles();
     let blocks = weights.group_in.div_ceil(weights.block);
@@ -342,16 +345,18 @@ fn run_tiles<I: Isa>(
         next_input,
         panels.len() * tiles_of_panel * blocks * taps.len(),
     );
-    // One tiling serves all panels if those at the end of a group have as many vectors.
-    let alike = weights.blocks() == 1 || vectors(weights.blocks() - 1) == VECTORS;
-    let cached = weights.len() <= WEIGHT_FLOATS;
+    // Tiles can be outside only if one tiling serves all panels. Those at the end of a group may
+    // have fewer vectors, and therefore other tiles.
+    let panels_of_group = weights.panels_of_group();
+    let one_tiling = panels_of_group == 1 || vectors(panels_of_group - 1) == VECTORS;
+    let tiles_outside = one_tiling && weights.len() <= WEIGHT_FLOATS;
     let none = TileEpilogue::default();
     // The parts depend on the weights alone, as they determine the order of the additions.
     let mut parts = Part::split(product, &none).peekable();
     let first_channels = parts.peek().map_or(0..0, |part| part.channels.clone());
     while let Some(part) = parts.next() {
         let steps = part.channels.len().div_ceil(weights.block) * taps.len();
-        if alike && cached {
+        if tiles_outside {
             let tiling = tiling(vectors(panels.start));
             for number in 0..tiling.tiles() {
                 let tile = tiling.tile(number);
@@ -362,9 +367,9 @@ fn run_tiles<I: Isa>(
             }
             continue;
         }
-        // What to prefetch during the last panel: the first panel's next part, or the first panel
-        // of the thread's next task, which usually is the following one (or the first, after the
-        // last).
+        // What to prefetch during the last panel: the next part of the first panel; or, after the
+        // last part, the first panel of the thread's next task. That task usually has the panels
+        // that follow, or, after the last panel, the first ones of the next strip.
         let next = match parts.peek() {
             Some(next) => Some((panels.start, &next.channels)),
             None if ends_share => None,

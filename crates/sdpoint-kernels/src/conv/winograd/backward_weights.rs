@@ -1,6 +1,8 @@
-//! The backward pass to weights by Winograd's algorithm, the transpose of the forward pass: inputs
-//! and output gradients are transformed, reduced over all tiles by 36 GEMMs, and the sums
-//! transformed to nine taps.
+//! The backward pass to weights by Winograd's algorithm. For each tile, the forward pass is
+//! `Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A` in the notation of Lavin and Gray, linear in the kernel `g`. Its
+//! transpose gives the gradient `Gᵀ [(A y Aᵀ) ⊙ (Bᵀ d B)] G` for output gradients `y`: the inputs
+//! and the output gradients are transformed, multiplied and summed over all tiles by 36 GEMMs, and
+//! the sums transformed to the nine taps.
 
 use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 use std::ops::Range;
@@ -16,7 +18,7 @@ use crate::conv::gather::BLOCK;
 use crate::conv::layout::{BlockedLayout, OutputBlock};
 use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
-use crate::conv::reduction_kernel::{Run, RunInputs, run_block};
+use crate::conv::reduction_kernel::{Run, RunInputs, reduce_panel};
 use crate::conv::tuning::{
     REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_FEWEST_PARTS, WINOGRAD_REDUCTION_PARTIAL_FLOATS,
     WINOGRAD_REDUCTION_SHARED_STRIP, WINOGRAD_REDUCTION_STRIP, WINOGRAD_REDUCTION_TASK_TILES,
@@ -84,7 +86,7 @@ pub(in crate::conv) fn run(
             // SAFETY: a panel's output channels, and so their weights, are its own.
             let dw = unsafe { dw.slice(first..first + layout.group_in * TAPS) };
             for (input, dw) in dw.chunks_exact_mut(TAPS).enumerate() {
-                let row = layout.range(panel).start + layout.kernel_rows(input).0 * width + i;
+                let row = layout.range(panel).start + layout.rows_of_input(input).0 * width + i;
                 for (tap, dw) in dw.iter_mut().enumerate() {
                     let at = tap * layout.len() + row;
                     // SAFETY: the panel's sums are its own.
@@ -104,8 +106,8 @@ struct Reduce<'a> {
 }
 
 impl Reduce<'_> {
-    /// Divides the tiles into parts with partial sums of their own, one task each: for few
-    /// channels, whose sums are small.
+    /// Divides the tiles into parts with partial sums of their own, a task each. For few channels,
+    /// whose sums are small.
     fn in_parts(
         &self,
         ctx: &Context,
@@ -154,14 +156,15 @@ impl Reduce<'_> {
         );
     }
 
-    /// All threads transform a strip together and then divide its points: for many channels, whose
-    /// sums are too large for a copy per part.
+    /// One part, strip by strip: all threads transform the strip's tiles together, then divide its
+    /// points and panels. For many channels, whose sums are too large for a copy per part.
     fn together(&self, ctx: &Context, count: usize, sums: SharedMut<'_, f32>) {
         let strip = Strip::new(self.layout, count, WINOGRAD_REDUCTION_SHARED_STRIP);
         let mut scratch = ctx.scratch(strip.len());
         let (inputs, gradients) = scratch.split_at_mut(strip.inputs.len());
         let (inputs, gradients) = (SharedMut::new(inputs), SharedMut::new(gradients));
         let panels = self.layout.panels();
+        // 36 points are enough tasks for four threads.
         let splits = panels.min(ctx.threads().div_ceil(4));
         for start in (0..count).step_by(strip.tiles) {
             let range = start..count.min(start + strip.tiles);
@@ -205,7 +208,7 @@ impl Reduce<'_> {
 struct Strip {
     tiles: usize,
     inputs: TransformedLayout,
-    /// Stride between points of a panel's gradients `[panel][point][tile][channel]`.
+    /// Stride between the points of the gradients `[panel][point][tile][channel]`.
     gradient_point: usize,
     panels: usize,
 }
@@ -221,7 +224,8 @@ impl Strip {
         Strip {
             tiles,
             inputs: TransformedLayout::new(POINTS, layout.group_in, tiles),
-            // An odd number of cache lines, so that a tile's points map to different sets.
+            // An odd number of cache lines, so that a tile's points map to different sets of the
+            // caches.
             gradient_point: (tiles * width) | BLOCK,
             panels,
         }
@@ -343,7 +347,7 @@ impl RunStep<'_> {
                 plane: inputs.plane,
                 taps: &[0],
             };
-            run_block(
+            reduce_panel(
                 self.ctx,
                 &run,
                 inputs,
@@ -403,7 +407,8 @@ impl RunStep<'_> {
     }
 }
 
-/// Four output gradients of a line at the points: `A`, the transpose of the output transform.
+/// `A y`: the values at the points of a line of four output gradients. `A` is the transpose of the
+/// output transform.
 #[inline(always)]
 fn transform_gradient<I: Isa>(isa: I, y: [I::F32; TILE]) -> [I::F32; INPUTS] {
     let ops = isa.f32();
@@ -424,8 +429,8 @@ fn transform_gradient<I: Isa>(isa: I, y: [I::F32; TILE]) -> [I::F32; INPUTS] {
     ]
 }
 
-/// Adds a panel's partial sums of all parts and transforms them to the nine taps, which replace the
-/// first nine points of the first part.
+/// Adds a panel's partial sums of all parts and transforms them to the nine taps, which are stored
+/// in place of the first nine points of the first part.
 struct TransformSums<'a> {
     layout: &'a BlockedLayout,
     panel: usize,
@@ -450,13 +455,13 @@ impl SimdOp for TransformSums<'_> {
             };
             let mut lines = [[ops.zero(); INPUTS]; 3];
             for c in 0..INPUTS {
-                let line = transform_kernel(isa, std::array::from_fn(|r| load(r * INPUTS + c)));
+                let line = transform_to_taps(isa, std::array::from_fn(|r| load(r * INPUTS + c)));
                 for r in 0..3 {
                     lines[r][c] = line[r];
                 }
             }
             for (r, line) in lines.into_iter().enumerate() {
-                for (c, value) in transform_kernel(isa, line).into_iter().enumerate() {
+                for (c, value) in transform_to_taps(isa, line).into_iter().enumerate() {
                     ops.store(value, sums((r * 3 + c) * len + at));
                 }
             }
@@ -464,9 +469,10 @@ impl SimdOp for TransformSums<'_> {
     }
 }
 
-/// Three taps of a line from their sums at the points: `Gᵀ`, the transpose of the kernel transform.
+/// `Gᵀ u`: the gradients of a line of three taps from the sums at the points. `Gᵀ` is the transpose
+/// of the kernel transform.
 #[inline(always)]
-fn transform_kernel<I: Isa>(isa: I, u: [I::F32; INPUTS]) -> [I::F32; 3] {
+fn transform_to_taps<I: Isa>(isa: I, u: [I::F32; INPUTS]) -> [I::F32; 3] {
     let ops = isa.f32();
     let [third, two_thirds, sixth] = [1.0 / 3.0, 2.0 / 3.0, 1.0 / 6.0].map(|x| ops.splat(x));
     let [root_third, root_sixth] = [ROOT / 3.0, ROOT / 6.0].map(|x| ops.splat(x));

@@ -13,7 +13,8 @@ use crate::conv::tuning::WINOGRAD_PREFETCH_FLOATS;
 use crate::memory::AlignedVec;
 use crate::shared_mut::SharedMut;
 
-/// Transformed weights: for each panel of `layout` in turn, one matrix per point.
+/// Transformed weights, `[panel][point]`: for each panel in turn, its matrices (as a panel of
+/// `layout`, which has one tap) at all points. A panel's products read them in this order.
 #[derive(Clone, Debug)]
 pub(in crate::conv) struct TransformedWeights {
     tile: WinogradTile,
@@ -62,8 +63,8 @@ impl TransformedWeights {
         &self.data[self.range(point, panel)]
     }
 
-    /// The weights to prefetch while a panel's matrix at a point is used: as much as that matrix,
-    /// [`WINOGRAD_PREFETCH_FLOATS`] ahead, or the next matrix if it is larger than that.
+    /// The weights to prefetch while a panel's matrix at a point is used: as many as it has, about
+    /// [`WINOGRAD_PREFETCH_FLOATS`] ahead, rounded up to whole matrices.
     pub(super) fn to_prefetch(&self, point: usize, panel: usize) -> &[f32] {
         let Range { start, end } = self.range(point, panel);
         let len = end - start;
@@ -112,8 +113,8 @@ impl TransformKernels<'_> {
         let width = block.vectors * lanes;
         let panel = layout.range(self.panel);
         for input in 0..layout.group_in {
-            let row = panel.start * N * N + layout.kernel_rows(input).0 * width;
-            let (packed_row, step) = self.packed_layout.kernel_rows(input);
+            let row = panel.start * N * N + layout.rows_of_input(input).0 * width;
+            let (packed_row, step) = self.packed_layout.rows_of_input(input);
             for v in 0..block.vectors {
                 let mut lines = [[ops.zero(); 3]; N];
                 for c in 0..3 {
