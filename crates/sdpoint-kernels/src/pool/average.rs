@@ -3,7 +3,7 @@
 use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
-use super::walk::{CoveringOutputs, InputRows, OutputRows, PoolWindow, Reduction, Scatter};
+use super::walk::{CoveringOutputs, InputRows, OutputRows, PoolWindow, Reduction, WindowGradient};
 use super::{PoolAxis, PoolGeometry};
 use crate::context::Context;
 use crate::lanes::{load_up_to, store_up_to};
@@ -46,7 +46,7 @@ pub fn average_pool_backward(
             dy,
             accumulate,
             dx,
-            scatter: AverageGradient {
+            gradient: AverageGradient {
                 height: &geometry.height,
                 width: &geometry.width,
             },
@@ -96,7 +96,7 @@ struct AverageGradient<'a> {
     width: &'a PoolAxis,
 }
 
-impl Scatter for AverageGradient<'_> {
+impl WindowGradient for AverageGradient<'_> {
     #[inline(always)]
     fn add<I: Isa, const V: usize>(
         &self,

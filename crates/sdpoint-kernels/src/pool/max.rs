@@ -4,7 +4,7 @@ use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
 
 use super::PoolGeometry;
-use super::walk::{CoveringOutputs, InputRows, OutputRows, PoolWindow, Reduction, Scatter};
+use super::walk::{CoveringOutputs, InputRows, OutputRows, PoolWindow, Reduction, WindowGradient};
 use crate::context::Context;
 use crate::lanes::{load_up_to, store_up_to};
 use crate::shared_mut::SharedMut;
@@ -28,10 +28,10 @@ pub fn max_pool(ctx: &Context, geometry: &PoolGeometry, x: &[f32], y: &mut [f32]
     });
 }
 
-/// [`max_pool`] that also writes the argmax of each window, of the output's
-/// shape: the number of the maximum's pixel in its image
-/// (`row * width + column`), for [`max_pool_backward`]. Of equal values the
-/// first in row-major order is chosen.
+/// [`max_pool`] that also writes the argmax of each window to `indices`, of the
+/// output's shape, for [`max_pool_backward`]: the number of the maximum's pixel
+/// in its image, `row * width + column`. Of equal values the first in
+/// row-major order is chosen.
 ///
 /// # Panics
 /// If a length does not fit the geometry, or an image has 2³¹ pixels or more.
@@ -86,7 +86,7 @@ pub fn max_pool_backward(
             dy,
             accumulate,
             dx,
-            scatter: MaxGradient { indices },
+            gradient: MaxGradient { indices },
         });
     });
 }
@@ -200,7 +200,7 @@ struct MaxGradient<'a> {
     indices: &'a [i32],
 }
 
-impl Scatter for MaxGradient<'_> {
+impl WindowGradient for MaxGradient<'_> {
     #[inline(always)]
     fn add<I: Isa, const V: usize>(
         &self,

@@ -42,7 +42,8 @@ pub(super) trait Reduction {
         pixel: usize,
     );
 
-    /// Stores the output: `out` is element `at` of the outputs of the walk.
+    /// Stores the output in `out`, element `at` of the range of rows that is
+    /// computed.
     fn store<I: Isa, const V: usize>(
         &mut self,
         isa: I,
@@ -159,11 +160,11 @@ pub(super) struct CoveringOutputs<'a> {
     columns: &'a Range<usize>,
 }
 
-/// How the gradients of outputs are distributed to the pixels of their windows.
-pub(super) trait Scatter {
-    /// Adds to the gradient of an input pixel what it gets of `dy`, the
-    /// gradient of the output at a row and column, which is element `at` of all
-    /// outputs.
+/// The gradient of a window's output with respect to the pixels of the window.
+pub(super) trait WindowGradient {
+    /// Adds the contribution of one output to the gradient of an input pixel.
+    /// `outputs` are all whose windows contain that pixel, `output` is the row
+    /// and column of this one, and `dy` its gradient, element `at` of all.
     fn add<I: Isa, const V: usize>(
         &self,
         isa: I,
@@ -176,16 +177,16 @@ pub(super) trait Scatter {
 }
 
 /// Computes the gradients of a range of input rows, counted over all images.
-pub(super) struct InputRows<'a, S> {
+pub(super) struct InputRows<'a, G> {
     pub geometry: &'a PoolGeometry,
     pub rows: Range<usize>,
     pub dy: &'a [f32],
     pub accumulate: bool,
     pub dx: &'a mut [f32],
-    pub scatter: S,
+    pub gradient: G,
 }
 
-impl<S: Scatter> SimdOp for InputRows<'_, S> {
+impl<G: WindowGradient> SimdOp for InputRows<'_, G> {
     type Output = ();
 
     #[inline(always)]
@@ -196,7 +197,7 @@ impl<S: Scatter> SimdOp for InputRows<'_, S> {
             dy,
             accumulate,
             dx,
-            scatter,
+            gradient,
         } = self;
         let PoolGeometry {
             channels,
@@ -218,7 +219,7 @@ impl<S: Scatter> SimdOp for InputRows<'_, S> {
                     rows: &height.covering[row],
                     columns: &width.covering[column],
                 };
-                sum_outputs(isa, &scatter, dy, &outputs, accumulate, dx);
+                sum_outputs(isa, &gradient, dy, &outputs, accumulate, dx);
             }
         }
     }
@@ -226,9 +227,9 @@ impl<S: Scatter> SimdOp for InputRows<'_, S> {
 
 /// Sums the gradients of all channels of the pixel `out`.
 #[inline(always)]
-fn sum_outputs<I: Isa, S: Scatter>(
+fn sum_outputs<I: Isa, G: WindowGradient>(
     isa: I,
-    scatter: &S,
+    gradient: &G,
     dy: &[f32],
     outputs: &CoveringOutputs<'_>,
     accumulate: bool,
@@ -238,11 +239,11 @@ fn sum_outputs<I: Isa, S: Scatter>(
     let mut groups = out.chunks_exact_mut(GROUP * lanes);
     let mut channel = 0;
     for out in &mut groups {
-        sum_channels::<I, S, GROUP>(isa, scatter, dy, outputs, accumulate, channel, out);
+        sum_channels::<I, G, GROUP>(isa, gradient, dy, outputs, accumulate, channel, out);
         channel += out.len();
     }
     for out in groups.into_remainder().chunks_mut(lanes) {
-        sum_channels::<I, S, 1>(isa, scatter, dy, outputs, accumulate, channel, out);
+        sum_channels::<I, G, 1>(isa, gradient, dy, outputs, accumulate, channel, out);
         channel += out.len();
     }
 }
@@ -250,9 +251,9 @@ fn sum_outputs<I: Isa, S: Scatter>(
 /// Sums the gradients of `V` vectors of channels, or of as many lanes of one as
 /// fit in `out`.
 #[inline(always)]
-fn sum_channels<I: Isa, S: Scatter, const V: usize>(
+fn sum_channels<I: Isa, G: WindowGradient, const V: usize>(
     isa: I,
-    scatter: &S,
+    gradient: &G,
     dy: &[f32],
     outputs: &CoveringOutputs<'_>,
     accumulate: bool,
@@ -271,7 +272,7 @@ fn sum_channels<I: Isa, S: Scatter, const V: usize>(
             let pixel = row * outputs.width + column;
             let at = outputs.image + pixel * outputs.channels + channel;
             let dy = &dy[at..at + out.len()];
-            scatter.add(isa, &mut sums, dy, outputs, [row, column], at);
+            gradient.add(isa, &mut sums, dy, outputs, [row, column], at);
         }
     }
     for (v, sum) in sums.into_iter().enumerate() {
