@@ -7,7 +7,8 @@ use super::{Expression, block};
 
 /// Sums an expression over pixels: evaluates it for every element of
 /// `streams`, tile by tile, with the accumulators (one tile long) as its
-/// outputs.
+/// outputs. A tile holds several pixels; adding those of an accumulator is
+/// left to the caller.
 ///
 /// All of `streams` have the same length, a multiple of the channel count.
 pub(crate) struct Fold<'a, E, const OUT: usize, const IN: usize, const TILES: usize> {
@@ -21,8 +22,8 @@ pub(crate) struct Fold<'a, E, const OUT: usize, const IN: usize, const TILES: us
 /// hide the latency of the additions.
 pub(super) const COLUMNS: usize = 4;
 
-/// Elements that [`Fold`] reads for one set of registers before it reads them
-/// again for the next set, from L1.
+/// Elements of a block of a stream, 16 KB. [`Fold`] reads a block once for each
+/// set of `COLUMNS` vectors, the first time from memory and then from L1.
 const BLOCK: usize = 4096;
 
 impl<E, const OUT: usize, const IN: usize, const TILES: usize> SimdOp
@@ -123,7 +124,7 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
     let mut parameters = [[ops.zero(); TILES]; V];
     for v in 0..V {
         for i in 0..OUT {
-            // SAFETY: the tile holds V vectors from `column` on, or what the mask admits.
+            // SAFETY: the tile holds V vectors from `column` on, or those lanes that the mask selects.
             sums[v][i] =
                 unsafe { load(ops, accumulators[i].as_ptr().add(column + v * lanes), mask) };
         }
@@ -162,7 +163,7 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
     }
 }
 
-/// A vector from `from` on, or the lanes of it that `mask` admits.
+/// A vector from `from` on, or the lanes of it that `mask` selects.
 ///
 /// # Safety
 /// Those lanes must be readable.

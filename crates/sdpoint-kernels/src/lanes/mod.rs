@@ -6,8 +6,8 @@
 //! with a period of the channel count, which need not be a multiple of the
 //! vector width: 3, 17 and 40 all occur. A masked vector at the end of each
 //! pixel would waste most lanes with 3 channels. Instead, parameters are
-//! repeated into a *tile* that holds a whole number of pixels and of vectors,
-//! and arrays are processed tile by tile.
+//! repeated into a *tile* (here not a register block) that holds a whole
+//! number of pixels and of vectors, and arrays are processed tile by tile.
 
 mod fold;
 mod sweep;
@@ -131,7 +131,7 @@ pub(crate) fn block<I, E, const OUT: usize, const IN: usize, const TILES: usize>
         }
         let new = expression.eval(isa, old, inputs, parameters);
         for i in 0..OUT {
-            // SAFETY: the mask admits the len - at elements that are left.
+            // SAFETY: the mask selects the len - at remaining elements.
             unsafe { ops.store_ptr_mask(new[i], outputs[i].as_mut_ptr().add(at), mask) };
         }
     }
@@ -154,7 +154,7 @@ pub(crate) fn store_up_to<T: Elem, O: BitOps<T>>(ops: O, vector: O::Simd, values
         ops.store(vector, values);
     } else {
         let mask = ops.first_n_mask(values.len());
-        // SAFETY: the mask admits no more lanes than `values` has elements.
+        // SAFETY: the mask selects no more lanes than `values` has elements.
         unsafe { ops.store_ptr_mask(vector, values.as_mut_ptr(), mask) };
     }
 }

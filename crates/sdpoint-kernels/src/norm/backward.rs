@@ -7,7 +7,7 @@ use rten_simd::Isa;
 use rten_simd::ops::NumOps;
 
 use super::channel_sums::{add_tile, channel_sums};
-use super::{check_parameters, check_pixels, fold_one, gated, nth_tiles, with_tiles};
+use super::{activation_gradient, check_parameters, check_pixels, fold_one, nth_tiles, with_tiles};
 use crate::activation::Activation;
 use crate::context::Context;
 use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len, sweep};
@@ -160,7 +160,7 @@ impl Expression<2, 2, 3> for BackwardSums {
         [scale, shift, mean]: [I::F32; 3],
     ) -> [I::F32; 2] {
         let ops = isa.f32();
-        let dz = gated(isa, self.activation, [x, dy], [scale, shift]);
+        let dz = activation_gradient(isa, self.activation, [x, dy], [scale, shift]);
         [
             ops.add(sum, dz),
             ops.mul_add(dz, ops.sub(x, mean), products),
@@ -185,7 +185,7 @@ impl<const IN: usize> Expression<1, IN, 5> for BackwardApply {
     ) -> [I::F32; 1] {
         let ops = isa.f32();
         let (x, dy) = (inputs[0], inputs[1]);
-        let dz = gated(isa, self.activation, [x, dy], [scale, shift]);
+        let dz = activation_gradient(isa, self.activation, [x, dy], [scale, shift]);
         let mut dx = ops.mul_add(slope, ops.sub(x, mean), offset);
         dx = ops.mul_add(scale, dz, dx);
         if let &[skip] = &inputs[2..] {

@@ -6,8 +6,8 @@ use std::ops::Range;
 use crate::context::Context;
 use crate::lanes::fold_tile_len;
 
-/// Tiles that are summed in f32 before they are added in f64: few, to keep
-/// rounding errors small, but enough to make the conversion cheap.
+/// Tiles of a chunk, which is summed in f32 before it is added in f64: few, to
+/// keep rounding errors small, but enough to make the conversion cheap.
 const CHUNK_TILES: usize = 128;
 
 /// Parts of the pixels that are summed in parallel. Fixed, as the order of the
@@ -17,8 +17,8 @@ const PARTS: usize = 32;
 /// Computes `SUMS` sums per channel over all pixels and passes the totals to
 /// `finish`.
 ///
-/// `add(elements, before, sums)` adds the contribution of a range of elements;
-/// `before` is the number of pixels already in `sums`.
+/// `add(elements, before, sums)` adds a chunk, a range of elements; `before` is
+/// the number of pixels already in `sums`.
 pub(super) fn channel_sums<const SUMS: usize>(
     ctx: &Context,
     channels: usize,

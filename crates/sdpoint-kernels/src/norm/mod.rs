@@ -147,10 +147,10 @@ impl Expression<1, 1, 2> for ScaleShift {
     }
 }
 
-/// The gradient with respect to the input of the activation, which is
-/// `x * scale + shift`.
+/// The gradient with respect to the input of the activation, `x * scale +
+/// shift`: `dy` where the activation passes it, 0 elsewhere.
 #[inline(always)]
-fn gated<I: Isa>(
+fn activation_gradient<I: Isa>(
     isa: I,
     activation: Activation,
     [x, dy]: [I::F32; 2],

@@ -10,15 +10,17 @@ use super::{check_parameters, check_pixels};
 use crate::context::Context;
 use crate::lanes::{Expression, Fold, fill_tile, fold_tile_len};
 
-/// Pixels whose mean the first chunk's deviations are taken from.
+/// Pixels from whose mean the deviations of the first chunk are taken.
 const FIRST_PIXELS: usize = 32;
 
 /// Mean and biased variance of each channel of `x`, an array of
 /// `x.len() / channels` pixels.
 ///
-/// Deviations are taken from the mean of the preceding pixels, so that a mean
-/// far from zero costs no precision. They and their squares are summed in f32
-/// over a chunk of pixels, and the chunks' sums in f64.
+/// By the shifted-data algorithm (Chan, Golub and LeVeque, "Algorithms for
+/// Computing the Sample Variance", 1983): deviations are taken from the mean of
+/// the preceding pixels, so that a mean far from zero costs no precision. They
+/// and their squares are summed in f32 over a chunk of pixels, and the chunks'
+/// sums, relative to zero again, in f64.
 ///
 /// # Panics
 /// If `x` is empty or not a whole number of pixels, or `mean` or `var` is not
@@ -110,8 +112,8 @@ fn average(sums: &[f64], pixels: usize, means: &mut [f32]) {
     }
 }
 
-/// Adds the sums and sums of squares of `pixels` pixels, given the sums of
-/// their deviations from `about` and of the squares of those.
+/// Adds the values and their squares of `pixels` pixels to `sums` and `squares`,
+/// given the sums of their deviations from `about` and of the squares of those.
 fn add_moments<'a>(
     pixels: usize,
     about: &[f32],
