@@ -216,8 +216,8 @@ impl Context {
         }
     }
 
-    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads. A thread runs consecutive tasks
-    /// in order. Returns when all are done.
+    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads, and returns when all are done. Each
+    /// thread begins with a share of consecutive tasks, in order.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         self.parallel_with(tasks, || (), |(), task| f(task));
     }
@@ -245,13 +245,15 @@ impl Context {
         }
     }
 
-    /// Whether `task` is the last of some thread's own share of `tasks` tasks.
+    /// Whether `task` is the last of some thread's own share of `tasks` tasks. Kernels prefetch for
+    /// the task after any other.
     pub(crate) fn ends_share(&self, tasks: usize, task: usize) -> bool {
         let shares = shares(tasks, self.threads);
         (1..=shares).any(|share| share_start(tasks, shares, share) == task + 1)
     }
 
-    /// Fills working memory for `len` floats, for tests that its previous content does not matter.
+    /// Fills working memory for `len` floats with `value`, for tests that results do not depend on
+    /// its previous content.
     #[doc(hidden)]
     pub fn fill_scratch(&self, len: usize, value: f32) {
         self.scratch(len).fill(value);
@@ -319,12 +321,13 @@ trait Compiled: SimdOp + Sized {
 
 impl<Op: SimdOp> Compiled for Op {}
 
-/// The most shares that tasks are divided into.
+/// The most shares that tasks are divided into: bounds the size of a [`TaskQueue`], which is on the
+/// caller's stack. With more threads, several begin with the same share.
 const MOST_SHARES: usize = 64;
 
 /// Tasks divided into equal shares of consecutive tasks, one per thread. A thread runs its share in
-/// order, so that data left in its caches serves the next task, and then steals from the others'
-/// shares.
+/// order, so that the next task finds data of the previous one in its caches, and then steals from
+/// the shares of the other threads.
 struct TaskQueue {
     tasks: usize,
     shares: usize,
@@ -346,7 +349,8 @@ impl TaskQueue {
         }
     }
 
-    /// The tasks for the calling thread: its own share, then what is left of the others.
+    /// The tasks for the calling thread: those of its own share, then the remaining ones of the
+    /// others.
     fn tasks(&self) -> impl Iterator<Item = usize> {
         let first = self.threads.fetch_add(1, Ordering::Relaxed);
         (0..self.shares).flat_map(move |further| {

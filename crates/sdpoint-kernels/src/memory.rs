@@ -15,8 +15,9 @@ const HUGE_PAGE: usize = 2 << 20;
 /// An array of floats, aligned to a cache line.
 ///
 /// Arrays of two huge pages and more are aligned to huge pages and request them. Kernels read
-/// several rows and planes at once, so that small pages cause many TLB misses: without huge pages
-/// a training step of a CIFAR network took 6 % longer.
+/// several rows and planes at once, so that small pages cause many TLB misses: huge pages made a
+/// training step of PreResNet-20 6 % faster (log in `docs/performance.md`: "weights packed by
+/// vectors, tensors in huge pages").
 pub struct AlignedVec {
     start: NonNull<f32>,
     len: usize,
@@ -97,7 +98,7 @@ fn allocate(layout: Layout) -> NonNull<f32> {
     start
 }
 
-/// An allocation shared by several arrays, so that arrays too short for huge pages of their own lie
+/// An allocation shared by several arrays, so that arrays too short for huge pages of their own are
 /// in huge pages too.
 struct Slab {
     start: NonNull<f32>,
@@ -116,8 +117,8 @@ impl Drop for Slab {
     }
 }
 
-/// The allocator of packed weights: many arrays, each read once per inference. Without huge pages,
-/// ResNet-50 took 1 to 2 % longer.
+/// The allocator of packed weights: many arrays, each read once per inference. Huge pages make
+/// ResNet-50 about 1 % faster (log in `docs/performance.md`: "packed weights in huge pages").
 #[derive(Default)]
 pub(crate) struct Slabs {
     /// The slab that is being filled, and the number of its floats in use.

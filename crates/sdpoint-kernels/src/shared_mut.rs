@@ -3,8 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A mutable slice that several threads write at once, each its own elements, where the elements of
-/// a thread are not one of the chunks that `chunks_mut` can express.
+/// A mutable slice that several threads write at once, each its own elements. For partitions that
+/// `chunks_mut` cannot express, such as the outputs of a rectangle of pixels.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedMut<'a, T> {
     start: *mut T,
@@ -38,7 +38,7 @@ impl<'a, T> SharedMut<'a, T> {
             range.start <= range.end && range.end <= self.len,
             "range outside the slice"
         );
-        // SAFETY: the range lies in the slice that `new` borrowed for 'a, and the caller
+        // SAFETY: the range is within the slice that `new` borrowed for 'a, and the caller
         // promises that it is not used elsewhere.
         unsafe {
             std::slice::from_raw_parts_mut(self.start.add(range.start), range.end - range.start)

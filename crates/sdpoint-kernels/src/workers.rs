@@ -31,14 +31,18 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// The jobs that are posted and not withdrawn.
     open: Vec<Posted>,
+    /// Threads that wait for [`Shared::posted`].
     asleep: usize,
+    /// Whether the pool is being dropped.
     closing: bool,
 }
 
 /// A job that helpers may still join.
 struct Posted {
     job: JobPtr,
+    /// How many more helpers may join.
     seats: usize,
 }
 
