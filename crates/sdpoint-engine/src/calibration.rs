@@ -120,8 +120,9 @@ impl<'a> Calibrator<'a> {
         Ok(statistics)
     }
 
-    /// Runs one span, adds the statistics of its batch norms to the sums of
-    /// `instance`, and returns the span's output.
+    /// Runs one span on `input`, adds the statistics of its batch norms to the
+    /// sums of `instance`, and returns the span's output. `images` are those that
+    /// `input` was computed from.
     fn run(
         &mut self,
         images: Images<'_>,

@@ -26,8 +26,8 @@ pub(crate) struct ConvStep {
     pub epilogue: FusedEpilogue,
 }
 
-/// The operations applied to a convolution's accumulators before they are
-/// stored, in the order of the fields.
+/// The operations applied to a convolution's sums before they are stored, in
+/// the order of the fields.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct FusedEpilogue {
     /// The batch norm, as scale and shift.
@@ -37,13 +37,13 @@ pub(crate) struct FusedEpilogue {
     /// The activation.
     pub activation: Activation,
     /// A second output: the first one, normalised by another batch norm.
-    pub second: Option<SecondOutput>,
+    pub second: Option<FusedSecondOutput>,
 }
 
 /// A second output of a convolution: batch norm and activation of the
 /// first output.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct SecondOutput {
+pub(crate) struct FusedSecondOutput {
     pub norm: usize,
     pub activation: Activation,
     pub output: Value,
@@ -129,7 +129,7 @@ pub(crate) fn fuse(lowered: &Lowered) -> Vec<Step> {
                     return None;
                 };
                 fused[consumer] = true;
-                Some(SecondOutput {
+                Some(FusedSecondOutput {
                     norm,
                     activation,
                     output,

@@ -94,7 +94,8 @@ pub(crate) struct Lowered {
     pub output: Value,
 }
 
-/// Lowers the layers of a span for an instance at an input size.
+/// Lowers the layers of a span for an instance at an input size. The instance
+/// downsamples at its point, unless the span ends there.
 ///
 /// # Errors
 /// If the network does not accept the input size, or has no such point.
@@ -123,6 +124,7 @@ pub(crate) fn lower(
         Some(id) => cut_layer(network, id).0 + 1,
     };
     let layers: Range<usize> = range.start..end;
+    // A span ends with the tensor before downsampling.
     let down = instance
         .point()
         .filter(|&id| span.to != Some(id))

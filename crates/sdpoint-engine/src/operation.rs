@@ -40,8 +40,8 @@ pub(crate) enum BackwardReads {
 pub(crate) enum InputGradient {
     /// Each input's gradient is the output's: nothing is computed.
     Shared,
-    /// A kernel writes or accumulates it. Skipped where the input is the
-    /// images.
+    /// A kernel writes or accumulates it. Skipped where the input is the images,
+    /// which need no gradient.
     Written,
     /// One kernel computes it together with the parameters' gradients, so it
     /// is never skipped. The kernel can add a second gradient to it in the

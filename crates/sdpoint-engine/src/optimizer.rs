@@ -79,7 +79,7 @@ impl Sgd {
         }
         let all = weights.0.iter_mut().zip(&gradients.0);
         for (((w, g), v), &decay) in all.zip(&mut momentum.0).zip(&self.decay) {
-            let sgd = optimizer::SgdStep {
+            let sgd = optimizer::SgdUpdate {
                 lr: rate,
                 momentum: self.options.momentum,
                 weight_decay: decay,

@@ -1,5 +1,5 @@
-//! The MACs of several instances, when the layers that they have in common are
-//! computed once.
+//! Several instances computed together: the layers that they have in common are
+//! computed once, and what that saves.
 
 use std::collections::{BTreeMap, BTreeSet};
 

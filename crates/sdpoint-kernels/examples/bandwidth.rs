@@ -82,7 +82,7 @@ fn whole_arrays(ctx: &Context, len: usize, channels: usize) {
         };
         norm::batch_norm_backward(ctx, inputs, gradients);
     });
-    let sgd = optimizer::SgdStep {
+    let sgd = optimizer::SgdUpdate {
         lr: 0.0,
         momentum: 0.9,
         weight_decay: 0.0,

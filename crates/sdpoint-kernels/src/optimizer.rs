@@ -6,10 +6,10 @@ use rten_simd::ops::{BitOps, NumOps};
 use crate::context::Context;
 use crate::lanes::{Expression, sweep};
 
-/// The parameters of one update by stochastic gradient descent with momentum,
-/// as in PyTorch's `SGD` without dampening.
+/// The hyperparameters of one update by stochastic gradient descent with
+/// momentum, as in PyTorch's `SGD` without dampening.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct SgdStep {
+pub struct SgdUpdate {
     /// Learning rate.
     pub lr: f32,
     /// Momentum, in [0, 1).
@@ -34,15 +34,15 @@ pub struct SgdStep {
 /// If the lengths differ.
 pub fn sgd_step(
     ctx: &Context,
-    parameters: SgdStep,
+    update: SgdUpdate,
     weights: &mut [f32],
     grads: &[f32],
     momentum_buffer: &mut [f32],
 ) {
-    sweep(ctx, parameters, [weights, momentum_buffer], [grads], []);
+    sweep(ctx, update, [weights, momentum_buffer], [grads], []);
 }
 
-impl Expression<2, 1, 0> for SgdStep {
+impl Expression<2, 1, 0> for SgdUpdate {
     #[inline(always)]
     fn eval<I: Isa>(
         self,

@@ -85,7 +85,7 @@ impl<'a> PartialRun<'a> {
 
     /// Executes an instance to the end and returns its logits, `batch ·
     /// classes` values. Advances to the instance's point first if necessary.
-    /// The run itself stays there and can continue as another instance.
+    /// The run itself stays at that point and can continue as another instance.
     ///
     /// # Errors
     /// [`EngineError::NotCalibrated`] if the instance has no statistics,

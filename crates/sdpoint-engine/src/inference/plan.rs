@@ -31,11 +31,12 @@ pub(super) type InPlace<'a> = &'a dyn Fn(LayerId, &ConvShape) -> bool;
 /// The plans of all instances for one batch size and image size.
 ///
 /// Up to its exit, an instance has the same kernel calls as `full`. The exit
-/// is the first call that differs: the convolution that ends the block. In
-/// `full`, its epilogue includes the ReLU or the next block's batch norm; in an
-/// instance it ends with the residual sum. `full` is therefore fused across
-/// its points without restriction, and instances still branch off at any of
-/// them.
+/// is the first call that differs: the convolution that ends the block, or the
+/// stem's max pool. In `full`, that convolution's epilogue includes the ReLU or
+/// the next block's batch norm; in an instance it ends with the residual sum.
+/// `full` is therefore fused across its points without restriction, and
+/// instances still branch off at any of them. (These exits are not the
+/// classifiers of [`Network::with_exits`].)
 #[derive(Debug)]
 pub(super) struct PlanSet {
     pub full: InferencePlan,
@@ -120,8 +121,9 @@ impl PlanSet {
 }
 
 impl InferencePlan {
-    /// Lays out the tensors of `steps`, which start with number `start`, without
-    /// overlapping the tensors `kept` at the given ranges.
+    /// Lays out the tensors of `steps`, the steps of an instance from number
+    /// `start` on. The tensors `kept` are in memory already, at the given ranges,
+    /// and are never overwritten.
     fn new(
         lowered: Lowered,
         steps: Vec<Step>,
@@ -199,8 +201,8 @@ impl InferencePlan {
 }
 
 /// Lets convolutions overwrite their residual where it is not read afterwards,
-/// so that residual and output occupy the same cache lines. Returns pairs of
-/// output and the value whose buffer it takes.
+/// so that residual and output occupy the same cache lines. Returns pairs of an
+/// output and the value whose buffer it takes over.
 fn reuse_residual_buffers(
     lowered: &Lowered,
     steps: &[Step],

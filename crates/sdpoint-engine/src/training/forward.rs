@@ -12,8 +12,8 @@ use crate::lower::{Mask, Node};
 use crate::packed::PackedLayers;
 use crate::parameters::ParameterTable;
 
-/// The state of forward passes: weights, memory, and results saved for the
-/// backward pass.
+/// The state of forward passes that normalise with the batch's own statistics:
+/// weights, memory, and results saved for the backward pass.
 #[derive(Debug)]
 pub(crate) struct BatchPass {
     pub base: Base,

@@ -151,7 +151,8 @@ impl TrainingEngine {
     /// of several classifiers one after another, as [`Network::with_exits`]
     /// builds them. All are trained on the same labels, and gradients are those
     /// of the sum of their losses. [`StepOutcome`] has the mean of their losses
-    /// and of their numbers of correct images, the latter rounded down.
+    /// and of their numbers of correct images, the latter rounded down. With
+    /// more than one classifier, [`Target::soft`] is ignored.
     ///
     /// # Panics
     /// If the number of outputs is not a multiple of `classifiers`.

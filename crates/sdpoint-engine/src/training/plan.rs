@@ -10,7 +10,8 @@ use crate::operation::{BackwardReads, InputGradient};
 use crate::placement::{Buffer, Placement, Tensors};
 
 /// The plan of a forward pass with batch statistics, with or without a backward
-/// pass.
+/// pass. Nothing is fused into convolutions: batch statistics need their
+/// outputs.
 #[derive(Debug)]
 pub(crate) struct StepPlan {
     pub placement: Placement,
@@ -243,8 +244,8 @@ impl<'a> Planner<'a> {
         let properties = node.op.properties();
         let with_parameters = properties.input_gradient == InputGradient::WithParameters;
         let mut dx = Vec::with_capacity(node.inputs.len());
-        // Earlier gradients in shared buffers. The node writes to a new buffer,
-        // and these are added to it afterwards.
+        // Earlier gradients of inputs, in buffers that other values share. The
+        // node writes to a new buffer, and these are added to it afterwards.
         let mut deferred = Vec::new();
         for &input in &node.inputs {
             // The images need no gradient, but a kernel that computes it

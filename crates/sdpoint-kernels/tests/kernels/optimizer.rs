@@ -9,7 +9,7 @@ fn steps_match() {
         let start = random(len, 1);
         let grads: [Vec<f32>; 3] = std::array::from_fn(|step| random(len, step as u64 + 2));
         for (momentum, nesterov) in [(0.0, false), (0.9, false), (0.9, true)] {
-            let sgd = SgdStep {
+            let sgd = SgdUpdate {
                 lr: 0.1,
                 momentum,
                 weight_decay: 0.05,
@@ -41,7 +41,7 @@ fn steps_match() {
 #[should_panic(expected = "length of input 0")]
 fn a_wrong_length_is_refused() {
     let ctx = crate::testing::contexts(1).next().unwrap();
-    let sgd = SgdStep {
+    let sgd = SgdUpdate {
         lr: 0.1,
         momentum: 0.9,
         weight_decay: 0.0,
