@@ -26,7 +26,7 @@
 //! tasks: strips × ranges of panels                                     TASK_MACS, TASKS_PER_THREAD
 //! └ strips of output pixels (m_C)            gathered inputs: L2       STRIP_FLOATS, ROW_FLOATS,
 //!   │ gather the strip's inputs                                        STRIP_FLOATS_LARGE_WEIGHTS
-//!   └ parts of the reduction (k_C)                                     part_floats
+//!   └ parts of K (k_C)                                                 part_floats
 //!     └ panels of weights (n_R)        ┐ *   a panel's part: L2 or L1  VECTORS × lanes
 //!       └ tiles of pixels (m_R)        ┘     sums: registers           max_pixels
 //!         ├ micro-kernel
@@ -42,8 +42,8 @@
 //! ```
 //!
 //! BLIS's loop over n_C is missing: weights are packed once, when they are set, and tasks divide
-//! their panels. If the reduction has several parts, the output holds the partial sums between
-//! them, and the epilogue follows the last. While a tile is computed, its share of the next panel
+//! their panels. If K has several parts, the output holds the partial sums between them, and
+//! the epilogue follows the last. While a tile is computed, its share of the next panel
 //! and of the next strip's inputs is prefetched (`prefetch.rs`).
 //!
 //! Winograd's and Strassen's algorithms have loop nests of their own around the same micro-kernel,
@@ -51,8 +51,8 @@
 //!
 //! # Glossary
 //!
-//! - **tap**: a position (row, column) of the kernel. **Kernel** alone is the convolution's, the
-//!   weights between one input and one output channel; code is a micro-kernel.
+//! - **kernel**: the weights between one input and one output channel; code is a micro-kernel.
+//! - **tap**: a position (row, column) of the kernel.
 //! - **strip**: a rectangle of one image's outputs, whole rows where they fit, whose inputs are
 //!   gathered at once and stay in L2: BLIS's m_C block. A strip of Winograd's or Strassen's
 //!   algorithm is a run of Winograd tiles or of pixels.
@@ -68,7 +68,7 @@
 //!   (`tiling.rs`, `microkernel.rs`). A **Winograd tile** is a square of 4×4 or 2×2 outputs.
 //! - **part**: a range of the K dimension: of the channels, such that a panel's weights for it stay
 //!   in a cache; or, where K is pixels (gradients of weights), with partial sums of its own.
-//! - **split**: a division of panels among the tasks of one strip (`partition.rs`).
+//! - **split**: one of the ranges of panels that the tasks of one strip compute (`partition.rs`).
 //! - **step**: a channel block at a tap, the micro-kernel's unit of issuing prefetches.
 //! - **share**: the consecutive tasks that a thread runs before it steals from other threads
 //!   (`context.rs`); and the part of a prefetch that one tile or step issues.
@@ -78,7 +78,7 @@
 //!   (`gather.rs`), or of the input gradients that a backward pass to data computes (`problem.rs`).
 //! - **problem, product**: the sizes of one implicit GEMM, and the same with its tensors. A
 //!   forward pass is one product; a backward pass to data is one for each phase.
-//! - **reduction**: a backward pass to weights, each of which is a sum over all pixels
+//! - **reduction**: a backward pass to weights, in which each gradient is a sum over all pixels
 //!   (`reduction.rs`).
 //! - **merged group**: neighbouring groups too narrow for a GEMM, computed as one dense group with
 //!   zero weights between them (`merge.rs`).

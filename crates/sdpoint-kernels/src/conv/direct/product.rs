@@ -73,8 +73,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>) {
     });
 }
 
-/// The number of parts of the reduction (BLIS's blocks of k_C). With several, the output holds the
-/// partial sums between them, so that it cannot hold a residual.
+/// The number of parts of K (BLIS's blocks of k_C). With several, the output holds the partial sums
+/// between them, so that it cannot hold a residual.
 pub(in crate::conv) fn parts(weights: &PackedWeights) -> usize {
     let most = part_floats(weights.isa().registers());
     let floats = weights.layout.range(0).len();
@@ -308,7 +308,7 @@ struct StripWork<'a> {
 
 /// Computes a strip's outputs for a range of panels, tile by tile.
 ///
-/// Within a part of the reduction, the loop over panels is outside the loop over tiles, as in BLIS:
+/// Within a part of K, the loop over panels is outside the loop over tiles, as in BLIS:
 /// all tiles use a panel's part, which stays in cache, before the next panel's is loaded. If all
 /// weights stay in L2, the loop over tiles is outside instead, so that the output channels of a
 /// pixel are written in sequence. Between parts, the output holds the partial sums.
@@ -456,7 +456,7 @@ impl TileRunner<'_> {
     }
 }
 
-/// A part of the reduction: one block of k_C.
+/// A part of K: one of BLIS's blocks of k_C.
 struct Part<'a> {
     /// The range of the group's input channels, at all taps.
     channels: Range<usize>,

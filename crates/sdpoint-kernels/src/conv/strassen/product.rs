@@ -22,8 +22,8 @@ use crate::scratch::Scratch;
 /// The number of products.
 const PRODUCTS: usize = 7;
 
-/// The left operands of the products, in the order of computation. Their right operands are `B11`,
-/// `B21`, `T2`, `T3`, `T4`, `T1` and `B22`.
+// The left operands of the products, in the order of computation; see [`STEPS`] for their right
+// operands.
 const A11: usize = 0;
 const A12: usize = 1;
 const S2: usize = 2;
@@ -32,12 +32,13 @@ const A22: usize = 4;
 const S1: usize = 5;
 const S4: usize = 6;
 
-/// The intermediate sums that are stored between products: `P1 = A11 B11`, `U2`, `U3` and
-/// `P5 = S1 T1`.
+// The intermediate sums that are stored between products: `P1 = A11 B11`, `U2`, `U3` and
+// `P5 = S1 T1`.
 const P1: usize = 0;
 const U2: usize = 1;
 const U3: usize = 2;
 const P5: usize = 3;
+/// The number of intermediate sums.
 const KEPT: usize = 4;
 
 /// One product, and how its sums are used.
@@ -68,16 +69,23 @@ const fn step(
 
 /// The seven products in order.
 const STEPS: [Step; PRODUCTS] = [
+    // P1 = A11 B11
     step(None, Some(P1), None, None),
+    // C11 = P1 + A12 B21
     step(Some(P1), None, None, Some([0, 0])),
+    // U2 = P1 + S2 T2
     step(Some(P1), Some(U2), None, None),
+    // U3 = U2 + S3 T3
     step(Some(U2), Some(U3), None, None),
+    // C21 = U3 + A22 T4
     step(Some(U3), None, None, Some([1, 0])),
+    // P5 = S1 T1, C22 = P5 + U3
     step(None, Some(P5), Some(U3), Some([1, 1])),
+    // C12 = U2 + S4 B22 + P5
     step(Some(U2), None, Some(P5), Some([0, 1])),
 ];
 
-/// The right operands of the products, for a panel and its partner.
+/// The right operands of the products in the order of [`STEPS`], for a panel and its partner.
 #[inline(always)]
 fn right_operands<'a>(
     sums: &'a QuadrantSums,
