@@ -1,5 +1,5 @@
 //! The loops of the kernels that are bound by memory bandwidth: an expression
-//! over a few long arrays ([`sweep`]), and per-channel sums of an expression
+//! over a few long arrays ([`sweep()`]), and per-channel sums of an expression
 //! ([`Fold`]).
 //!
 //! Channels are the fastest axis of NHWC, so per-channel parameters repeat
@@ -22,7 +22,7 @@ pub(crate) use sweep::sweep;
 /// sets use tiles of the same length, a multiple of it.
 const WIDEST: usize = 16;
 
-/// Length of the tile of a [`sweep`]: long, to make the loop overhead per tile
+/// Length of the tile of a [`sweep()`]: long, to make the loop overhead per tile
 /// small.
 pub(crate) fn sweep_tile_len(channels: usize) -> usize {
     tile_len(channels, 16 * WIDEST)

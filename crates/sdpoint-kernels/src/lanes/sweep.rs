@@ -12,7 +12,7 @@ const TASK: usize = 32 * 1024;
 /// Evaluates an expression for every element of `outputs`, on all threads.
 ///
 /// All of `outputs` and `streams` must have the same length, and all of
-/// `tiles` the length [`sweep_tile_len`].
+/// `tiles` the length [`super::sweep_tile_len`].
 ///
 /// # Panics
 /// If the lengths of `outputs` and `streams` differ.

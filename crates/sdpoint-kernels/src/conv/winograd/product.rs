@@ -384,7 +384,7 @@ fn prefetch_outputs<const M: usize>(
 ///
 /// # Safety
 ///
-/// As for [`TileEpilogue::store`].
+/// As for [`TileEpilogue::store`](epilogue::TileEpilogue::store).
 #[inline(always)]
 unsafe fn store_edge<I: Isa, const M: usize>(
     isa: I,
