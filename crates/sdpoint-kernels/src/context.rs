@@ -216,8 +216,8 @@ impl Context {
         }
     }
 
-    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads, and returns when all are done. Each
-    /// thread begins with a share of consecutive tasks, in order.
+    /// Runs `f(0)` to `f(tasks - 1)`, each once, on all threads, and returns when all are done.
+    /// Each thread begins with a share of consecutive tasks, in order.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         self.parallel_with(tasks, || (), |(), task| f(task));
     }

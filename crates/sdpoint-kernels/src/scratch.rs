@@ -21,8 +21,8 @@ struct Free {
 }
 
 impl ScratchPool {
-    /// The smallest free buffer that has room for `len` floats. If none has, the largest free one is
-    /// replaced by a new one, so that the pool converges to the sizes that the calls need.
+    /// The smallest free buffer that has room for `len` floats. If none has, the largest free one
+    /// is replaced by a new one, so that the pool converges to the sizes that the calls need.
     pub(crate) fn take(&self, len: usize) -> Scratch<'_> {
         let bytes = len * size_of::<f32>();
         let mut free = self.lock();

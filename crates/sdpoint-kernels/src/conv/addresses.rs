@@ -127,9 +127,9 @@ impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
     }
 }
 
-/// A row with any pixel stride. On x86-64, an address may be a base register plus 1, 2, 4 or 8 times
-/// an index register. With the stride in floats as index, factors of 4 and 8 reach the next two
-/// pixels, so that a register for every third pixel and one for the stride are enough.
+/// A row with any pixel stride. On x86-64, an address may be a base register plus 1, 2, 4 or 8
+/// times an index register. With the stride in floats as index, factors of 4 and 8 reach the next
+/// two pixels, so that a register for every third pixel and one for the stride are enough.
 pub(super) struct Strided {
     /// The input, for the provenance of the addresses.
     first: *const f32,

@@ -104,8 +104,8 @@ impl StripLayout {
         };
         let row = phases[1] * column_phase;
         let row_phase = stored[0] * row;
-        // An odd number of cache lines, so that a pixel's channel blocks map to different sets of the
-        // caches.
+        // An odd number of cache lines, so that a pixel's channel blocks map to different sets of
+        // the caches.
         let plane = (phases[0] * row_phase) | BLOCK;
         StripLayout {
             window,

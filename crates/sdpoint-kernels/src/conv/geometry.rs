@@ -56,9 +56,9 @@ impl ConvGeometry {
 
     /// The most channels per group for which vectors that span groups (`grouped/`) are faster than
     /// groups merged into dense ones of 16 channels (`merge.rs`), which take 16 / 8 or 16 / 4 times
-    /// the multiply-adds. Spreading an input over the lanes of its group is a broadcast where a group
-    /// fills a vector, and otherwise takes one permutation for groups of four and two for groups of
-    /// eight. Two cost more than they save, unless three kernel columns share the result
+    /// the multiply-adds. Spreading an input over the lanes of its group is a broadcast where a
+    /// group fills a vector, and otherwise takes one permutation for groups of four and two for
+    /// groups of eight. Two cost more than they save, unless three kernel columns share the result
     /// (`docs/performance.md`, "Measured along the way").
     pub(super) fn widest_group(&self, lanes: usize) -> usize {
         if self.window().shares_three_columns() || lanes <= 8 {

@@ -11,8 +11,8 @@ pub(super) struct Kernels<'a, P> {
     pub weights: &'a [f32],
     /// For each tap of the product, the offset of its weight from the start of a kernel.
     pub taps: &'a [usize],
-    /// The offset of the kernel between an output channel and an input channel of its group, both of
-    /// the product; `None` where that kernel is zero.
+    /// The offset of the kernel between an output channel and an input channel of its group, both
+    /// of the product; `None` where that kernel is zero.
     pub place: P,
 }
 

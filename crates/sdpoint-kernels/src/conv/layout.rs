@@ -137,8 +137,8 @@ impl BlockedLayout {
         start..start + rows * block.vectors * self.lanes
     }
 
-    /// Iterates over consecutive panels without the integer divisions of [`Self::panel`], which take
-    /// as long as the multiply-adds of a small tile.
+    /// Iterates over consecutive panels without the integer divisions of [`Self::panel`], which
+    /// take as long as the multiply-adds of a small tile.
     #[inline(always)]
     pub fn walk(self, panels: Range<usize>) -> impl Iterator<Item = Panel> {
         let panels_of_group = self.panels_of_group();

@@ -1,5 +1,5 @@
-//! Merging of groups that are too narrow for a GEMM: as many neighbouring groups as fit in a channel
-//! block become one dense group, with zero weights between channels of different groups.
+//! Merging of groups that are too narrow for a GEMM: as many neighbouring groups as fit in a
+//! channel block become one dense group, with zero weights between channels of different groups.
 
 use std::ops::Range;
 

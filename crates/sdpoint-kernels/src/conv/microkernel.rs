@@ -20,8 +20,8 @@ const MAX_LANES: usize = 16;
 /// The arguments of the micro-kernel for one tile; strides and offsets in floats.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<'a> {
-    /// The input of the first pixel, or of the origin of scattered `pixels`, at the first tap in the
-    /// first channel block.
+    /// The input of the first pixel, or of the origin of scattered `pixels`, at the first tap in
+    /// the first channel block.
     pub input: *const f32,
     /// Offsets of the pixels from `input` and from the output's `to`.
     pub pixels: Pixels<'a>,

@@ -42,9 +42,9 @@
 //! ```
 //!
 //! BLIS's loop over n_C is missing: weights are packed once, when they are set, and tasks divide
-//! their panels. If K has several parts, the output holds the partial sums between them, and
-//! the epilogue follows the last. While a tile is computed, its share of the next panel
-//! and of the next strip's inputs is prefetched (`prefetch.rs`).
+//! their panels. If K has several parts, the output holds the partial sums between them, and the
+//! epilogue follows the last. While a tile is computed, its share of the next panel and of the next
+//! strip's inputs is prefetched (`prefetch.rs`).
 //!
 //! Winograd's and Strassen's algorithms have loop nests of their own around the same micro-kernel,
 //! which multiplies their transformed operands.

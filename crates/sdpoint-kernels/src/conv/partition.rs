@@ -61,9 +61,9 @@ impl Partition {
     /// tasks whose number is a multiple of the number of threads, few inputs gathered twice, and
     /// few weights loaded twice.
     ///
-    /// Tries strips of decreasing size, from the largest whose gathered inputs fit in the cache, and
-    /// for each size numbers of splits that double, until there are about twice as many tasks as
-    /// wanted.
+    /// Tries strips of decreasing size, from the largest whose gathered inputs fit in the cache,
+    /// and for each size numbers of splits that double, until there are about twice as many tasks
+    /// as wanted.
     pub fn new(work: &Work, threads: usize) -> Self {
         let &Work { batch, panels, .. } = work;
         let [height, width] = work.grid;
@@ -76,8 +76,8 @@ impl Partition {
             (false, 1) => ROW_FLOATS,
             (false, _) => STRIP_FLOATS,
         };
-        // Whole rows of outputs, unless the inputs of one exceed half of L2. 16 columns, little more
-        // than a tile, are never divided.
+        // Whole rows of outputs, unless the inputs of one exceed half of L2. 16 columns, little
+        // more than a tile, are never divided.
         let columns = equal_parts(width)
             .find(|&columns| columns <= 16 || floats([1, columns]) <= 2 * STRIP_FLOATS)
             .unwrap_or(1);

@@ -1,8 +1,9 @@
 //! Software prefetches, spread evenly over the multiply-adds that precede the use of the memory.
 //!
 //! A core has only 10 to 16 line-fill buffers (Intel's from Haswell to Golden Cove). A burst of
-//! prefetches occupies all of them, so that loads from L2 wait for memory. Therefore only a few prefetches are issued at a time, between
-//! multiply-adds (log in `docs/performance.md`: "prefetches spread evenly").
+//! prefetches occupies all of them, so that loads from L2 wait for memory. Therefore only a few
+//! prefetches are issued at a time, between multiply-adds (log in `docs/performance.md`:
+//! "prefetches spread evenly").
 //!
 //! A [`Prefetcher`] divides memory among a sequence of tiles; a [`Prefetch`] is one tile's share,
 //! issued step by step; a [`LoopPrefetch`] is the share of one step or run, issued by its innermost

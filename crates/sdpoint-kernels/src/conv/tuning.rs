@@ -42,8 +42,8 @@ pub const MAX_PIXELS: usize = 14;
 /// The most pixels of a register block with `vectors` vectors of output channels: BLIS's m_R.
 ///
 /// With 32 registers, 14 × 2 sums leave room for two vectors of weights and one broadcast pixel,
-/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 6 × 2 sums
-/// leave as much room; two multiply-adds per cycle of 4 or 5 cycles' latency need 8 to 10
+/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 6 × 2
+/// sums leave as much room; two multiply-adds per cycle of 4 or 5 cycles' latency need 8 to 10
 /// independent sums. A single vector of channels needs 8 pixels for that; more would take too many
 /// of the 16 general-purpose registers, one per pixel's address. The blocks of the portable
 /// instruction set, meant for machines without AVX2, are smaller so that fewer micro-kernels are

@@ -124,7 +124,8 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
     let mut parameters = [[ops.zero(); TILES]; V];
     for v in 0..V {
         for i in 0..OUT {
-            // SAFETY: the tile holds V vectors from `column` on, or those lanes that the mask selects.
+            // SAFETY: the tile holds V vectors from `column` on, or those lanes that the mask
+            // selects.
             sums[v][i] =
                 unsafe { load(ops, accumulators[i].as_ptr().add(column + v * lanes), mask) };
         }

@@ -308,10 +308,10 @@ struct StripWork<'a> {
 
 /// Computes a strip's outputs for a range of panels, tile by tile.
 ///
-/// Within a part of K, the loop over panels is outside the loop over tiles, as in BLIS:
-/// all tiles use a panel's part, which stays in cache, before the next panel's is loaded. If all
-/// weights stay in L2, the loop over tiles is outside instead, so that the output channels of a
-/// pixel are written in sequence. Between parts, the output holds the partial sums.
+/// Within a part of K, the loop over panels is outside the loop over tiles, as in BLIS: all tiles
+/// use a panel's part, which stays in cache, before the next panel's is loaded. If all weights stay
+/// in L2, the loop over tiles is outside instead, so that the output channels of a pixel are written
+/// in sequence. Between parts, the output holds the partial sums.
 #[inline(always)]
 fn run_tiles<I: Isa>(
     ctx: &Context,

@@ -19,12 +19,13 @@
 //! ```
 //!
 //! See Winograd, "On Multiplication of 2 × 2 Matrices" (1971), and Huang et al., "Strassen's
-//! Algorithm Reloaded" (2016). `T4` has the opposite of its usual sign, so that products are only added.
+//! Algorithm Reloaded" (2016). `T4` has the opposite of its usual sign, so that products are only
+//! added.
 //!
 //! A strip is a range of pixels of the first half of an image, together with their partners: the
 //! pixels at the same positions of the second half. The left operands (`A11`, `S1`, …) are computed
-//! while a strip is gathered; the right ones (`T1`, …) once per packing (`weights.rs`). All tiles of
-//! a strip compute one product before the next, so that only the weights of two products need to
+//! while a strip is gathered; the right ones (`T1`, …) once per packing (`weights.rs`). All tiles
+//! of a strip compute one product before the next, so that only the weights of two products need to
 //! stay in L2; the intermediate sums (`U2`, …) are stored between products.
 //!
 //! A pixel's rounding errors depend on its partner. Both belong to one image, so that no image's

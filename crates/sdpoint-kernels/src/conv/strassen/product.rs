@@ -156,8 +156,8 @@ impl<'a> ImagePixels<'a> {
         &self.product.source.data[at..at + self.product.source.channels]
     }
 
-    /// The inputs of a strip's pixels and of their partners, to be prefetched; empty unless they are
-    /// contiguous in memory.
+    /// The inputs of a strip's pixels and of their partners, to be prefetched; empty unless they
+    /// are contiguous in memory.
     fn inputs_of(&self, strip: &Strip) -> [&'a [f32]; 2] {
         let channels = self.product.source.channels;
         if self.input_strides[1..] != [self.row * channels, channels] {
@@ -199,7 +199,8 @@ impl LeftOperands {
     }
 }
 
-/// Computes a product with Strassen's algorithm; it must have one tap, and adjacent rows of outputs.
+/// Computes a product with Strassen's algorithm; it must have one tap, and adjacent rows of
+/// outputs.
 pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &QuadrantSums) {
     let quadrant = sums.quadrant();
     let pixels = ImagePixels::of(product);

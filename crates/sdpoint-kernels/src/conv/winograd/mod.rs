@@ -14,8 +14,8 @@
 //! output transform follow, so that only the sums of one panel have to stay in L2.
 //!
 //! The interpolation points are 0, ±1/√2, ±√2 and ∞, of the form 0, ±1/c, ±c and ∞ proposed by Alam
-//! et al., "Winograd Convolution for Deep Neural Networks: Efficient Point Selection" (2022). Rounding
-//! errors are half of those with the points 0, ±1, ±2 and ∞ of Lavin and Gray (the test in
+//! et al., "Winograd Convolution for Deep Neural Networks: Efficient Point Selection" (2022).
+//! Rounding errors are half of those with the points 0, ±1, ±2 and ∞ of Lavin and Gray (the test in
 //! `transforms.rs`).
 //!
 //! Where F(4×4, 3×3) has too few tiles, F(2×2, 3×3) has four times as many, with 16

@@ -44,8 +44,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let count = tiles.count(batch);
     let threads = ctx.threads();
     let channels = layout.group_in.next_multiple_of(BLOCK);
-    // As many tiles as fit in the cache, but enough to use each weight that is loaded for two register
-    // blocks.
+    // As many tiles as fit in the cache, but enough to use each weight that is loaded for two
+    // register blocks.
     let most = (WINOGRAD_STRIP_FLOATS / (points * channels)).max(2 * MAX_PIXELS);
     let panels = layout.panels();
     // Tasks of different strips load the same weights, and tasks of one strip repeat its input
@@ -238,7 +238,8 @@ impl PanelRun<'_> {
         let vectors = block.vectors;
         let width = vectors * lanes;
         let first = group * layout.group_out + block.first;
-        // An odd number of cache lines, so that a tile's points map to different sets of the caches.
+        // An odd number of cache lines, so that a tile's points map to different sets of the
+        // caches.
         let point_len = (range.len() * width) | BLOCK;
         let points = N * N;
         assert!(state.products.len() >= points * point_len);

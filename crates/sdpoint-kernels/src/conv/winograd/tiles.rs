@@ -113,7 +113,8 @@ pub(super) struct TransformedLayout {
 impl TransformedLayout {
     pub fn new(points: usize, channels: usize, tiles: usize) -> Self {
         let plane = tiles * BLOCK;
-        // An odd number of cache lines, so that a tile's points map to different sets of the caches.
+        // An odd number of cache lines, so that a tile's points map to different sets of the
+        // caches.
         let point = (channels.div_ceil(BLOCK) * plane) | BLOCK;
         TransformedLayout {
             plane,

@@ -1,5 +1,5 @@
-//! The one-dimensional transforms of F(m, 3), of lines of inputs, taps or outputs. The transforms of
-//! a tile apply them to its columns and then to its rows.
+//! The one-dimensional transforms of F(m, 3), of lines of inputs, taps or outputs. The transforms
+//! of a tile apply them to its columns and then to its rows.
 
 use std::f32::consts::{FRAC_1_SQRT_2 as HALF_ROOT, SQRT_2 as ROOT};
 
