@@ -6,6 +6,7 @@
 //! the number of threads.
 
 mod activation;
+mod array;
 mod context;
 mod conv;
 pub mod elementwise;

@@ -5,6 +5,7 @@ use rten_simd::Isa;
 
 use super::gather::BLOCK;
 use super::tuning::MAX_PIXELS;
+use crate::array::array;
 use crate::isa::Registers;
 
 /// The positions of a tile's pixels; strides and offsets in floats. The forms depend on the number
@@ -118,7 +119,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
         else {
             unreachable!("two rows")
         };
-        std::array::from_fn(|p| p / (P / 2) * output_row + p % (P / 2) * output)
+        array(|p| p / (P / 2) * output_row + p % (P / 2) * output)
     }
 
     #[inline(always)]
@@ -151,7 +152,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
         let third = |i| in_register(first.wrapping_add(3 * i * stride).addr());
         Strided {
             first,
-            every_third: std::array::from_fn(third),
+            every_third: array(third),
             stride,
         }
     }
@@ -200,7 +201,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
         let Pixels::Scattered(places) = pixels else {
             unreachable!("scattered pixels")
         };
-        std::array::from_fn(|p| places[p][1])
+        array(|p| places[p][1])
     }
 
     #[inline(always)]
@@ -214,7 +215,7 @@ fn row_outputs<const P: usize>(pixels: &Pixels<'_>) -> [usize; P] {
     let &Pixels::Row { output, .. } = pixels else {
         unreachable!("a row")
     };
-    std::array::from_fn(|p| p * output)
+    array(|p| p * output)
 }
 
 /// The same value, opaque to the optimiser, which would otherwise precompute an address per pixel,

@@ -1,10 +1,11 @@
 //! The epilogue of the kernels: scale, shift, residual, activation and second output, applied to
 //! sums in registers.
 
+use rten_simd::Isa;
 use rten_simd::ops::{BitOps, NumOps};
-use rten_simd::{Isa, Simd};
 
 use crate::activation::Activation;
+use crate::lanes::{Mask, load_masked, load_up_to, mask_of, store_masked};
 use crate::shared_mut::SharedMut;
 
 /// [`super::Epilogue`] in a form that can be shared by tasks: its outputs are [`SharedMut`].
@@ -75,14 +76,14 @@ impl TileEpilogue<'_> {
             let y = match self.residual {
                 _ if self.is_identity() => sum,
                 Some(residual) => {
-                    let residual = load(isa, residual.as_ptr().add(at), mask);
+                    let residual = load_masked(isa, residual.as_ptr().add(at), mask);
                     lanes.first.apply_with_residual(isa, sum, residual)
                 }
                 None => lanes.first.apply(isa, sum),
             };
-            store(isa, y, to, mask);
+            store_masked(isa, y, to, mask);
             if let Some(second) = &self.second {
-                store(
+                store_masked(
                     isa,
                     lanes.second.apply(isa, y),
                     second.out.as_ptr().add(at),
@@ -156,7 +157,7 @@ impl TileEpilogue<'_> {
     #[inline(always)]
     pub fn lanes<I: Isa>(&self, isa: I, channel: usize, count: usize) -> EpilogueLanes<I> {
         EpilogueLanes {
-            mask: (count < isa.f32().len()).then(|| isa.f32().first_n_mask(count)),
+            mask: mask_of(isa, count),
             first: self.first(isa, channel, count),
             second: match &self.second {
                 Some(second) => second.affine(isa, channel, count),
@@ -178,41 +179,6 @@ impl SecondEpilogue<'_> {
     fn affine<I: Isa>(&self, isa: I, channel: usize, count: usize) -> Affine<I> {
         let (scale, shift) = (Some(self.scale), Some(self.shift));
         Affine::new(isa, channel, count, scale, shift, self.activation)
-    }
-}
-
-/// The lanes to load or store; `None` for all.
-type Mask<I> = Option<<<I as Isa>::F32 as Simd>::Mask>;
-
-/// Loads the lanes of a mask, and zero in the others.
-///
-/// # Safety
-///
-/// The lanes of the mask must be readable.
-#[inline(always)]
-pub(super) unsafe fn load<I: Isa>(isa: I, from: *const f32, mask: Mask<I>) -> I::F32 {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match mask {
-            Some(mask) => isa.f32().load_ptr_mask(from, mask),
-            None => isa.f32().load_ptr(from),
-        }
-    }
-}
-
-/// Stores the lanes of a mask.
-///
-/// # Safety
-///
-/// The lanes of the mask must be writable.
-#[inline(always)]
-pub(super) unsafe fn store<I: Isa>(isa: I, x: I::F32, to: *mut f32, mask: Mask<I>) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match mask {
-            Some(mask) => isa.f32().store_ptr_mask(x, to, mask),
-            None => isa.f32().store_ptr(x, to),
-        }
     }
 }
 
@@ -291,11 +257,7 @@ fn per_channel<I: Isa>(
     match values {
         Some(values) => {
             let values = &values[channel..][..count];
-            if count == ops.len() {
-                ops.load(values)
-            } else {
-                ops.load_pad(values).0
-            }
+            load_up_to(ops, values)
         }
         None => ops.splat(default),
     }

@@ -7,12 +7,14 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
-use super::epilogue::{self, TileEpilogue};
+use super::epilogue::TileEpilogue;
 use super::gather::BLOCK;
 use super::prefetch::{LoopPrefetch, Prefetch, prefetch_output};
 use super::tuning::{MAX_PIXELS, VECTORS, max_pixels, unroll};
+use crate::array::array;
 use crate::context::Context;
 use crate::isa::Registers;
+use crate::lanes::load_masked;
 
 /// The widest vector of any instruction set, in floats.
 const MAX_LANES: usize = 16;
@@ -375,7 +377,7 @@ impl SimdOp for StoreEdge<'_> {
                 unsafe {
                     let to = output.to.add(at);
                     if output.accumulate {
-                        sum = ops.add(epilogue::load(isa, to, lane_epilogue.mask), sum);
+                        sum = ops.add(load_masked(isa, to, lane_epilogue.mask), sum);
                     }
                     output
                         .epilogue
@@ -432,8 +434,7 @@ unsafe fn multiply<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     let ops = isa.f32();
     // SAFETY: the caller's promise.
     unsafe {
-        let row: [I::F32; V] =
-            std::array::from_fn(|v| ops.load_ptr(weights.add((channel * V + v) * ops.len())));
+        let row: [I::F32; V] = array(|v| ops.load_ptr(weights.add((channel * V + v) * ops.len())));
         // Unrolled by a macro, as the compiler does not unroll a loop over 14 pixels.
         macro_rules! pixels {
             ($($p:literal)*) => {$(

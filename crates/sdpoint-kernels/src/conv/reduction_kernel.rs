@@ -8,6 +8,7 @@ use rten_simd::{Isa, SimdOp};
 use super::layout::{BlockedLayout, OutputBlock};
 use super::prefetch::LoopPrefetch;
 use super::tuning::{MAX_ROWS, max_rows};
+use crate::array::array;
 use crate::context::Context;
 use crate::isa::Registers;
 
@@ -216,9 +217,8 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const WHOLE: bool>(isa
     let mask = ops.first_n_mask(channels - (V - 1) * lanes);
     // SAFETY: the caller's promise about pixels and sums.
     unsafe {
-        let mut tile: [[I::F32; V]; R] = std::array::from_fn(|r| {
-            std::array::from_fn(|v| ops.load_ptr(sums.add((r * V + v) * lanes)))
-        });
+        let mut tile: [[I::F32; V]; R] =
+            array(|r| array(|v| ops.load_ptr(sums.add((r * V + v) * lanes))));
         for image in 0..run.pixels[0] {
             for row in 0..run.pixels[1] {
                 let mut input = run
@@ -229,7 +229,7 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const WHOLE: bool>(isa
                     .add(image * run.gradient_strides[0] + row * run.gradient_strides[1]);
                 for _ in 0..run.pixels[2] {
                     prefetch.step::<I>();
-                    let dy: [I::F32; V] = std::array::from_fn(|v| {
+                    let dy: [I::F32; V] = array(|v| {
                         let at = gradient.add(v * lanes);
                         if WHOLE || v + 1 < V {
                             ops.load_ptr(at)

@@ -1,9 +1,9 @@
 //! Per-channel sums of an expression.
 
 use rten_simd::ops::BitOps;
-use rten_simd::{Isa, Simd, SimdOp};
+use rten_simd::{Isa, SimdOp};
 
-use super::{Expression, block};
+use super::{Expression, block, load_masked, mask_of, parts, parts_mut, store_masked};
 
 /// Sums an expression over pixels: evaluates it for every element of
 /// `streams`, tile by tile, with the accumulators (one tile long) as its
@@ -55,13 +55,13 @@ where
         let mut start = 0;
         while start < whole {
             let end = whole.min(start + block_len);
-            let rows = streams.map(|stream| &stream[start..end]);
+            let rows = parts(&streams, start..end);
             let mut column = 0;
             while column + COLUMNS * lanes <= tile_len {
                 fold_columns::<_, _, COLUMNS, OUT, IN, TILES>(
                     isa,
                     expression,
-                    accumulators.each_mut().map(|sum| &mut **sum),
+                    parts_mut(&mut accumulators, 0..tile_len),
                     rows,
                     tiles,
                     column,
@@ -72,7 +72,7 @@ where
                 fold_columns::<_, _, 1, OUT, IN, TILES>(
                     isa,
                     expression,
-                    accumulators.each_mut().map(|sum| &mut **sum),
+                    parts_mut(&mut accumulators, 0..tile_len),
                     rows,
                     tiles,
                     column,
@@ -84,9 +84,9 @@ where
         block(
             isa,
             expression,
-            accumulators.each_mut().map(|sum| &mut sum[..len - whole]),
-            streams.map(|stream| &stream[whole..]),
-            tiles.map(|tile| &tile[..len - whole]),
+            parts_mut(&mut accumulators, 0..len - whole),
+            parts(&streams, whole..len),
+            parts(&tiles, 0..len - whole),
         );
     }
 }
@@ -115,10 +115,11 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
             && tiles.iter().all(|tile| tile.len() == tile_len)
             && streams.iter().all(|stream| stream.len() == len)
     );
-    let mask = (column + V * lanes > tile_len).then(
-        #[inline(always)]
-        || ops.first_n_mask(tile_len - column),
-    );
+    let mask = if column + V * lanes > tile_len {
+        mask_of(isa, tile_len - column)
+    } else {
+        None
+    };
 
     let mut sums = [[ops.zero(); OUT]; V];
     let mut parameters = [[ops.zero(); TILES]; V];
@@ -127,12 +128,12 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
             // SAFETY: the tile holds V vectors from `column` on, or those lanes that the mask
             // selects.
             sums[v][i] =
-                unsafe { load(ops, accumulators[i].as_ptr().add(column + v * lanes), mask) };
+                unsafe { load_masked(isa, accumulators[i].as_ptr().add(column + v * lanes), mask) };
         }
         for i in 0..TILES {
             // SAFETY: as above.
             parameters[v][i] =
-                unsafe { load(ops, tiles[i].as_ptr().add(column + v * lanes), mask) };
+                unsafe { load_masked(isa, tiles[i].as_ptr().add(column + v * lanes), mask) };
         }
     }
     let mut start = 0;
@@ -142,7 +143,7 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
             for i in 0..IN {
                 let at = start + column + v * lanes;
                 // SAFETY: the stream holds a whole tile from `start` on.
-                inputs[i] = unsafe { load(ops, streams[i].as_ptr().add(at), mask) };
+                inputs[i] = unsafe { load_masked(isa, streams[i].as_ptr().add(at), mask) };
             }
             sums[v] = expression.eval(isa, sums[v], inputs, parameters[v]);
         }
@@ -152,33 +153,7 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
         for (v, sums) in sums.iter().enumerate() {
             let at = column + v * lanes;
             // SAFETY: as for loading; the slice is borrowed mutably.
-            unsafe {
-                match mask {
-                    Some(mask) => {
-                        ops.store_ptr_mask(sums[i], accumulator.as_mut_ptr().add(at), mask)
-                    }
-                    None => ops.store_ptr(sums[i], accumulator.as_mut_ptr().add(at)),
-                }
-            }
-        }
-    }
-}
-
-/// A vector from `from` on, or the lanes of it that `mask` selects.
-///
-/// # Safety
-/// Those lanes must be readable.
-#[inline(always)]
-unsafe fn load<O: BitOps<f32>>(
-    ops: O,
-    from: *const f32,
-    mask: Option<<O::Simd as Simd>::Mask>,
-) -> O::Simd {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match mask {
-            Some(mask) => ops.load_ptr_mask(from, mask),
-            None => ops.load_ptr(from),
+            unsafe { store_masked(isa, sums[i], accumulator.as_mut_ptr().add(at), mask) };
         }
     }
 }

@@ -12,8 +12,12 @@
 mod fold;
 mod sweep;
 
+use std::ops::Range;
+
 use rten_simd::ops::BitOps;
-use rten_simd::{Elem, Isa};
+use rten_simd::{Elem, Isa, Simd};
+
+use crate::array::array;
 
 pub(crate) use fold::Fold;
 pub(crate) use sweep::sweep;
@@ -133,6 +137,71 @@ pub(crate) fn block<I, E, const OUT: usize, const IN: usize, const TILES: usize>
         for i in 0..OUT {
             // SAFETY: the mask selects the len - at remaining elements.
             unsafe { ops.store_ptr_mask(new[i], outputs[i].as_mut_ptr().add(at), mask) };
+        }
+    }
+}
+
+/// The elements `range` of each slice.
+#[inline(always)]
+pub(crate) fn parts<'a, T, const N: usize>(
+    slices: &[&'a [T]; N],
+    range: Range<usize>,
+) -> [&'a [T]; N] {
+    array(|i| &slices[i][range.clone()])
+}
+
+/// The elements `range` of each slice.
+#[inline(always)]
+pub(crate) fn parts_mut<'a, T, const N: usize>(
+    slices: &'a mut [&mut [T]; N],
+    range: Range<usize>,
+) -> [&'a mut [T]; N] {
+    let mut slices = slices.iter_mut();
+    array(|_| &mut slices.next().expect("N slices")[range.clone()])
+}
+
+/// The lanes to load or store; `None` for all.
+pub(crate) type Mask<I> = Option<<<I as Isa>::F32 as Simd>::Mask>;
+
+/// The mask of the first `count` lanes, or `None` if a vector has no more.
+#[inline(always)]
+pub(crate) fn mask_of<I: Isa>(isa: I, count: usize) -> Mask<I> {
+    let ops = isa.f32();
+    if count < ops.len() {
+        Some(ops.first_n_mask(count))
+    } else {
+        None
+    }
+}
+
+/// Loads the lanes of a mask, and zero in the others.
+///
+/// # Safety
+///
+/// The lanes of the mask must be readable.
+#[inline(always)]
+pub(crate) unsafe fn load_masked<I: Isa>(isa: I, from: *const f32, mask: Mask<I>) -> I::F32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match mask {
+            Some(mask) => isa.f32().load_ptr_mask(from, mask),
+            None => isa.f32().load_ptr(from),
+        }
+    }
+}
+
+/// Stores the lanes of a mask.
+///
+/// # Safety
+///
+/// The lanes of the mask must be writable.
+#[inline(always)]
+pub(crate) unsafe fn store_masked<I: Isa>(isa: I, x: I::F32, to: *mut f32, mask: Mask<I>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match mask {
+            Some(mask) => isa.f32().store_ptr_mask(x, to, mask),
+            None => isa.f32().store_ptr(x, to),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use rten_simd::{Isa, SimdOp};
 
-use super::{Expression, block};
+use super::{Expression, block, parts, parts_mut};
 use crate::context::Context;
 use crate::shared_mut::SharedMut;
 
@@ -82,9 +82,9 @@ where
             block(
                 isa,
                 expression,
-                outputs.each_mut().map(|output| &mut output[start..end]),
-                streams.map(|stream| &stream[start..end]),
-                tiles.map(|tile| &tile[..end - start]),
+                parts_mut(&mut outputs, start..end),
+                parts(&streams, start..end),
+                parts(&tiles, 0..end - start),
             );
             start = end;
         }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use crate::array::array;
 use crate::context::Context;
 use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
 use crate::conv::reduction::Reduction;
@@ -164,7 +165,7 @@ unsafe fn reduce_row<I: Isa, const T: usize>(
 ) {
     let ops = isa.f32();
     let mask = ops.first_n_mask(row.channels);
-    let mut totals: [I::F32; T] = std::array::from_fn(|t| ops.load(&sums[t * BLOCK..]));
+    let mut totals: [I::F32; T] = array(|t| ops.load(&sums[t * BLOCK..]));
     for p in 0..row.pixels {
         // SAFETY: this function's contract.
         unsafe {

@@ -10,14 +10,16 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::weights::GroupedWeights;
+use crate::array::array;
 use crate::context::Context;
-use crate::conv::epilogue::{self, TileEpilogue};
+use crate::conv::epilogue::TileEpilogue;
 use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
 use crate::conv::partition::{Partition, Work};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
 use crate::conv::tuning::{GROUPED_PIXELS, has_grouped_pixels};
 use crate::isa::Registers;
+use crate::lanes::load_masked;
 
 /// Computes a product with the grouped algorithm.
 pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &GroupedWeights) {
@@ -203,7 +205,7 @@ unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: 
         // The compiler turns these arrays into one or two permutations of registers.
         let mut lanes = [0.0_f32; BLOCK];
         ops.store_ptr(ops.load_ptr(pixel), lanes.as_mut_ptr());
-        let spread: [f32; BLOCK] = std::array::from_fn(|lane| lanes[lane / W * W + input]);
+        let spread: [f32; BLOCK] = array(|lane| lanes[lane / W * W + input]);
         ops.load_ptr(spread.as_ptr())
     }
 }
@@ -247,7 +249,7 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
         let sums = add_products::<I, W, P, C>(isa, tile);
         // With more than one channel per group, channel blocks are always full.
         if const { W > 1 } || tile.channels == ops.len() {
-            let places = std::array::from_fn(|p| p * tile.step);
+            let places = array(|p| p * tile.step);
             let Tile { output, at, .. } = *tile;
             tile.epilogue.store_full(
                 isa,
@@ -263,7 +265,7 @@ unsafe fn run_tile<I: Isa, const W: usize, const P: usize, const C: usize>(
             for (p, &sum) in sums.iter().enumerate() {
                 let to = tile.output.add(p * tile.step);
                 let sum = if tile.accumulate {
-                    ops.add(epilogue::load(isa, to, lanes.mask), sum)
+                    ops.add(load_masked(isa, to, lanes.mask), sum)
                 } else {
                     sum
                 };
@@ -326,7 +328,7 @@ unsafe fn add_channel<I: Isa, const W: usize, const P: usize, const C: usize>(
     let ops = isa.f32();
     // SAFETY: the caller's promise.
     let columns: [I::F32; C] =
-        std::array::from_fn(|k| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) });
+        array(|k| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) });
     // Unrolled by a macro, as the compiler does not unroll a loop over 16 pixels.
     macro_rules! pixels {
         ($($q:literal)*) => {$(

@@ -12,6 +12,7 @@ use rten_simd::{Isa, SimdOp};
 
 use super::tiles::{Slots, Tiles, TransformedLayout, transform_input_tiles};
 use super::transforms::F4;
+use crate::array::array;
 use crate::context::Context;
 use crate::conv::algorithm::WinogradTile;
 use crate::conv::gather::BLOCK;
@@ -23,6 +24,7 @@ use crate::conv::tuning::{
     REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_FEWEST_PARTS, WINOGRAD_REDUCTION_PARTIAL_FLOATS,
     WINOGRAD_REDUCTION_SHARED_STRIP, WINOGRAD_REDUCTION_STRIP, WINOGRAD_REDUCTION_TASK_TILES,
 };
+use crate::lanes::{load_masked, mask_of};
 use crate::shared_mut::SharedMut;
 
 const TAPS: usize = 9;
@@ -377,19 +379,27 @@ impl RunStep<'_> {
             let [image, row, column] = self.reduce.tiles.position(self.range.start + slot);
             let rows = TILE.min(height - row);
             let columns = TILE.min(grid_width - column);
+            let channels = reduction.out_channels();
+            let first = ((image * height + row) * grid_width + column) * channels + block.first;
+            let last = first + ((rows - 1) * grid_width + columns - 1) * channels;
+            assert!(last + block.channels <= reduction.gradient.len());
             for v in 0..block.vectors {
-                let channels = lanes.min(block.channels - v * lanes);
-                let load = |r: usize, c: usize| {
-                    if r >= rows || c >= columns {
-                        return ops.zero();
+                let mask = mask_of(isa, block.channels - v * lanes);
+                let mut gradients = [[ops.zero(); TILE]; TILE];
+                for c in 0..TILE {
+                    for r in 0..TILE {
+                        if r < rows && c < columns {
+                            let at = first + (r * grid_width + c) * channels + v * lanes;
+                            // SAFETY: the tile's pixels were asserted to lie within the gradient,
+                            // and the mask leaves out channels past the block's.
+                            let from = unsafe { reduction.gradient.as_ptr().add(at) };
+                            gradients[c][r] = unsafe { load_masked(isa, from, mask) };
+                        }
                     }
-                    let pixel = (image * height + row + r) * grid_width + column + c;
-                    let at = pixel * reduction.out_channels() + block.first + v * lanes;
-                    ops.load_pad(&reduction.gradient[at..at + channels]).0
-                };
+                }
                 let mut lines = [[ops.zero(); TILE]; INPUTS];
                 for c in 0..TILE {
-                    let line = transform_gradient(isa, std::array::from_fn(|r| load(r, c)));
+                    let line = transform_gradient(isa, gradients[c]);
                     for r in 0..INPUTS {
                         lines[r][c] = line[r];
                     }
@@ -455,7 +465,7 @@ impl SimdOp for TransformSums<'_> {
             };
             let mut lines = [[ops.zero(); INPUTS]; 3];
             for c in 0..INPUTS {
-                let line = transform_to_taps(isa, std::array::from_fn(|r| load(r * INPUTS + c)));
+                let line = transform_to_taps(isa, array(|r| load(r * INPUTS + c)));
                 for r in 0..3 {
                     lines[r][c] = line[r];
                 }

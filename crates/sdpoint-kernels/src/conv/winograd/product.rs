@@ -9,10 +9,11 @@ use rten_simd::{Isa, SimdOp};
 use super::tiles::{Slots, TileRows, Tiles, TransformedLayout, transform_input_tiles};
 use super::transforms::{F2, F4, Transforms};
 use super::weights::TransformedWeights;
+use crate::array::array;
 use crate::context::Context;
 use crate::conv::addresses::Pixels;
 use crate::conv::algorithm::WinogradTile;
-use crate::conv::epilogue::{self, EpilogueLanes};
+use crate::conv::epilogue::EpilogueLanes;
 use crate::conv::gather::BLOCK;
 use crate::conv::microkernel::{Sums, Tile, run_tile};
 use crate::conv::partition::{Partition, wanted_tasks};
@@ -23,6 +24,7 @@ use crate::conv::tuning::{
     GATHER_COST, MAX_PIXELS, TASK_MACS, VECTORS, WINOGRAD_STRIP_FLOATS, max_pixels,
 };
 use crate::isa::Registers;
+use crate::lanes::{load_masked, store_masked};
 use crate::scratch::Scratch;
 use crate::shared_mut::SharedMut;
 
@@ -313,7 +315,7 @@ impl PanelRun<'_> {
                 let from = i * width + v * lanes;
                 let mut lines = [[ops.zero(); N]; M];
                 for c in 0..N {
-                    let line = std::array::from_fn(|r| {
+                    let line = array(|r| {
                         let at = (r * N + c) * point_len + from;
                         // SAFETY: within the length asserted above.
                         unsafe { ops.load_ptr(state.products.as_ptr().add(at)) }
@@ -334,9 +336,8 @@ impl PanelRun<'_> {
                 // second output equal in length.
                 unsafe {
                     if size == [M; 2] && lane_epilogue.mask.is_none() {
-                        let places: [_; OUTPUTS] =
-                            std::array::from_fn(|i| i / M * out.row + i % M * out.pixel);
-                        let sums: [_; OUTPUTS] = std::array::from_fn(|i| sums[i / M][i % M]);
+                        let places: [_; OUTPUTS] = array(|i| i / M * out.row + i % M * out.pixel);
+                        let sums: [_; OUTPUTS] = array(|i| sums[i / M][i % M]);
                         let to = product.output.as_ptr().add(at);
                         let accumulate = product.accumulate;
                         product
@@ -403,8 +404,8 @@ unsafe fn store_edge<I: Isa, const M: usize>(
             unsafe {
                 let to = product.output.as_ptr().add(at);
                 if product.accumulate {
-                    let sum = isa.f32().add(sum, epilogue::load(isa, to, lanes.mask));
-                    epilogue::store(isa, sum, to, lanes.mask);
+                    let sum = isa.f32().add(sum, load_masked(isa, to, lanes.mask));
+                    store_masked(isa, sum, to, lanes.mask);
                 } else {
                     product.epilogue.store(isa, lanes, sum, to, at);
                 }
