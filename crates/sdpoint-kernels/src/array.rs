@@ -5,9 +5,9 @@ use std::mem::MaybeUninit;
 /// `[element(0), element(1), ...]`, as by [`std::array::from_fn`].
 ///
 /// The standard function, and `map` of arrays, often remain calls when the closure is long. A call
-/// is compiled without the caller's instruction set and passes vectors through memory: with it,
-/// gradients of weights took 1.2 times as long. Here `element` has one call site, in a loop, which
-/// the compiler inlines and unrolls.
+/// is compiled without the caller's instruction set and passes vectors through memory: gradients of
+/// weights of PreResNet-20 took 1.4 times as long with AVX-512, 1.6 times with AVX2. Here `element`
+/// has one call site, in a loop, which the compiler inlines and unrolls.
 #[inline(always)]
 pub(crate) fn array<T, const N: usize>(mut element: impl FnMut(usize) -> T) -> [T; N] {
     let mut array = [const { MaybeUninit::<T>::uninit() }; N];

@@ -391,9 +391,10 @@ impl RunStep<'_> {
                         if r < rows && c < columns {
                             let at = first + (r * grid_width + c) * channels + v * lanes;
                             // SAFETY: the tile's pixels were asserted to lie within the gradient,
-                            // and the mask leaves out channels past the block's.
-                            let from = unsafe { reduction.gradient.as_ptr().add(at) };
-                            gradients[c][r] = unsafe { load_masked(isa, from, mask) };
+                            // and the mask leaves out channels past the panel's.
+                            gradients[c][r] = unsafe {
+                                load_masked(isa, reduction.gradient.as_ptr().add(at), mask)
+                            };
                         }
                     }
                 }
