@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
-use fast_image_resize as fir;
-use fir::images::{TypedImage, TypedImageRef};
-use fir::pixels::U8x3;
 use sdpoint_core::Interpolation;
+use sdpoint_resize::{Crop, Filter};
 
 use super::CHANNELS;
 use crate::error::ImageError;
@@ -33,8 +31,8 @@ pub(super) fn whole(image: &Image) -> Area {
 /// A filter with its buffers.
 pub(super) struct Resizer {
     /// `None` for nearest-neighbour.
-    filter: Option<fir::FilterType>,
-    resizer: fir::Resizer,
+    filter: Option<Filter>,
+    resizer: sdpoint_resize::Resizer,
     resized: Vec<u8>,
 }
 
@@ -58,7 +56,7 @@ impl Resizer {
     pub fn new(interpolation: Interpolation) -> Resizer {
         Resizer {
             filter: filter(interpolation),
-            resizer: fir::Resizer::new(),
+            resizer: sdpoint_resize::Resizer::default(),
             resized: Vec::new(),
         }
     }
@@ -112,30 +110,22 @@ impl Resizer {
             nearest(image, area, size, rows, columns, &mut self.resized);
             return Ok(());
         };
-        let source = TypedImageRef::<U8x3>::from_buffer(
-            image.width() as u32,
-            image.height() as u32,
-            image.pixels(),
-        );
-        let target = TypedImage::<U8x3>::from_buffer(
-            columns.len() as u32,
-            rows.len() as u32,
-            &mut self.resized,
-        );
-        let (Ok(source), Ok(mut target)) = (source, target) else {
-            return Err(ImageError::Resize);
+        let source_size = [image.height(), image.width()];
+        let (left, width) = part(area.left, area.width, size[1], columns, source_size[1]);
+        let (top, height) = part(area.top, area.height, size[0], rows, source_size[0]);
+        let crop = Crop {
+            left,
+            top,
+            width,
+            height,
         };
-        let (left, width) = part(area.left, area.width, size[1], columns, image.width());
-        let (top, height) = part(area.top, area.height, size[0], rows, image.height());
-        let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(filter))
-            .crop(left, top, width, height);
-        // Of one pixel type: code for all that the crate knows takes a minute to compile.
+        let (pixels, target) = (image.pixels(), &mut self.resized);
+        let target_size = [rows.len(), columns.len()];
         let resizer = &mut self.resizer;
-        match guarded(|| resizer.resize_typed(&source, &mut target, &options)) {
+        match guarded(|| resizer.resize(pixels, source_size, crop, filter, target, target_size)) {
             Some(Ok(())) => Ok(()),
             _ => {
-                self.resizer = fir::Resizer::new();
+                self.resizer = sdpoint_resize::Resizer::default();
                 Err(ImageError::Resize)
             }
         }
@@ -176,16 +166,14 @@ fn nearest(
     }
 }
 
-/// The resizer's filter that equals Pillow's of this name. As in Pillow, the
-/// support of all but nearest-neighbour grows with the reduction.
-fn filter(interpolation: Interpolation) -> Option<fir::FilterType> {
+/// The filter of this name, or `None` for nearest-neighbour.
+fn filter(interpolation: Interpolation) -> Option<Filter> {
     Some(match interpolation {
         Interpolation::Nearest => return None,
-        Interpolation::Box => fir::FilterType::Box,
-        Interpolation::Bilinear => fir::FilterType::Bilinear,
-        Interpolation::Hamming => fir::FilterType::Hamming,
-        // Catmull and Rom's cubic has a = -0.5.
-        Interpolation::Bicubic => fir::FilterType::CatmullRom,
-        Interpolation::Lanczos => fir::FilterType::Lanczos3,
+        Interpolation::Box => Filter::Box,
+        Interpolation::Bilinear => Filter::Bilinear,
+        Interpolation::Hamming => Filter::Hamming,
+        Interpolation::Bicubic => Filter::Bicubic,
+        Interpolation::Lanczos => Filter::Lanczos,
     })
 }
