@@ -19,11 +19,11 @@ use runner::{Job, RunError, Runner, seconds_left};
 const NOTES: &str = "\
 An experiment is a file experiments/NAME.toml: a network, methods with their seeds, and what is \
 compared. A run that experiments/results.jsonl holds with the same arguments is not done again. \
-Ctrl-C stops with a checkpoint; the next call goes on there.
+Ctrl-C stops with a checkpoint, from which the next call continues.
 
 Examples:
-  experiments/run --list                          what is done, and what is left
-  experiments/run --data tar:DIR                  all that is left, hours of it
+  experiments/run --list                          finished and missing runs
+  experiments/run --data tar:DIR                  all missing runs, which takes hours
   experiments/run --data tar:DIR --only costs     one experiment
   experiments/run --data tar:DIR --only costs/plain
   experiments/run --page                          the page from the results, without a run
@@ -186,7 +186,7 @@ fn work(
         match runner.run(job, results) {
             Ok(run) => results.add(run, file)?,
             Err(RunError::Interrupted) => {
-                eprintln!("interrupted; the same command goes on");
+                eprintln!("interrupted; the same command continues");
                 return Ok(ExitCode::from(130));
             }
             Err(error @ RunError::Start { .. }) => return Err(error.into()),

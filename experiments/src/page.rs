@@ -26,24 +26,23 @@ const PICTURES: &str = "results";
 const INTRODUCTION: &str = "\
 # Results
 
-Whether the method's claims hold on real images, and what the alternatives
-give. This page is written by `experiments/run` from
-[`experiments/results.jsonl`](../experiments/results.jsonl), which sums up every
-run that was done; what is still missing is listed at the end of each part.
+Does the method do what it claims on real images, and what do the alternatives achieve?
+`experiments/run` generates this page from
+[`experiments/results.jsonl`](../experiments/results.jsonl), which has a summary of every
+run. Runs that are still missing are listed at the end of each part.
 
 ```sh
-experiments/run --data tar:DIR        # runs what is missing, then writes this page
-experiments/run --list                # what is done, and how long the rest takes
-experiments/run --quick               # a short version of all of it on built-in images
+experiments/run --data tar:DIR        # does the missing runs, then writes this page
+experiments/run --list                # finished and missing runs, and how long these take
+experiments/run --quick               # a short version of all, on built-in images
 ```
 
-Accuracy is top-1 on the test images, in per cent. Where there are several seeds
-it is their mean ± their sample standard deviation. A cost is the share of the
-multiply-accumulates of the baseline's full network. *At a cost* means: by the
-most accurate instance, as measured on the test images, that costs no more. *Area* is
-the mean of that over all costs of a range, each equally likely; a cost that no
-instance meets counts as zero. It is one number for a whole curve, and larger is
-better.
+Accuracy is top-1 on the test images, in per cent; for several seeds, the mean ± the sample
+standard deviation. Costs are shares of the multiply-accumulates of the baseline's full
+network. The accuracy *at a cost* is that of the most accurate instance, as measured on the
+test images, that costs no more. The *area* is the mean of this accuracy over all costs of a
+range; where no instance is cheap enough, it counts as zero. It sums up a whole curve in one
+number, and larger is better.
 ";
 
 /// Generates the page.
@@ -171,7 +170,7 @@ fn costs(text: &mut String, experiment: &Experiment, results: &Results, referenc
     }
     put!(
         text,
-        "\nThe baseline is {}, whose full network costs {} multiply-accumulates an image.",
+        "\nThe baseline is {}, whose full network costs {} multiply-accumulates per image.",
         experiment.baseline,
         format_macs(reference)
     );
@@ -188,7 +187,7 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
     put!(
         text,
         "\nThe full network of each method. The training loss is that of the last epoch's steps, \
-         on augmented images and, where instances are drawn, in those.\n\n\
+         on augmented images and in the instances that were drawn.\n\n\
          | method | seeds | accuracy | test loss | training loss | gap |\n\
          | --- | ---: | ---: | ---: | ---: | ---: |"
     );
@@ -236,7 +235,7 @@ fn gaps(text: &mut String, experiment: &Experiment, results: &Results) {
     }
     put!(
         text,
-        "\nThe full network while training goes on, with calibrated statistics and without \
+        "\nThe full network in the course of training, with calibrated statistics and without \
          augmentation.\n\n| epoch | method | test loss | training loss | gap |\n\
          | ---: | --- | ---: | ---: | ---: |"
     );
@@ -354,7 +353,7 @@ fn missing(text: &mut String, experiment: &Experiment, results: &Results) {
     }
     put!(
         text,
-        "\n### Still missing here\n\n{} of {} runs are done.",
+        "\n### Still missing\n\n{} of {} runs are done.",
         jobs.len() - left.len(),
         jobs.len()
     );
@@ -363,7 +362,7 @@ fn missing(text: &mut String, experiment: &Experiment, results: &Results) {
     {
         put!(
             text,
-            "The others would take about {:.1} hours on the machine of those that are.",
+            "The others would take about {:.1} hours on the same machine.",
             seconds / 3600.0
         );
     }
