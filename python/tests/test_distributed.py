@@ -154,7 +154,7 @@ def test_a_killed_run_goes_on_to_the_same_end(whole, tmp_path):
     kill(process)
     assert not (killed / "model.safetensors").exists()
     output = trained("--resume", killed, "--workers", 0, processes=2)
-    assert "going on at step" in output
+    assert "resuming at step" in output
     assert results(killed) == results(whole)
     left, right = (sp.load(folder / "model.safetensors") for folder in (whole, killed))
     same(left.state_dict(), right.state_dict(), rtol=0, atol=0)
@@ -175,13 +175,13 @@ def test_torchrun_restarts_what_it_began(whole, tmp_path):
     process = torchrun(*arguments, restarts=1)
     wait_for_an_epoch(folder, process)
     os.kill(descendants(process)[-1], signal.SIGKILL)
-    assert "going on at step" in finished(process)
+    assert "resuming at step" in finished(process)
     assert results(folder) == results(whole)
     # A run that was there before is not gone on with.
     process = torchrun(*arguments, restarts=1)
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0 and "--resume it, or --overwrite it" in output
-    assert "going on" not in output
+    assert "resuming" not in output
 
 
 def test_restarts_are_told_from_new_runs(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 """Train a network whose cost is chosen at inference, in PyTorch.
 
-net = sdpoint.torch.wrap(torchvision.models.resnet50(), ratios=(0.5, 0.75))
+weights = torchvision.models.ResNet50_Weights.DEFAULT
+net = sdpoint.torch.wrap(torchvision.models.resnet50(weights=weights), ratios=(0.5, 0.75))
 for x, y in loader:  # each step draws an instance
     loss = F.cross_entropy(net(x), y)
     ...
 sdpoint.torch.calibrate(net, loader, images=5000)
-sdpoint.torch.save(net, "model.safetensors", preprocessing=dict(size=224, ...))
+sdpoint.torch.save(net, "model.safetensors", preprocessing=weights.transforms())
 """
 
 from .adapt import Adapted, adapt

@@ -1,4 +1,4 @@
-"""From a finished network to an adjustable one."""
+"""From a trained network to an adjustable one."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .network import Adjustable, wrap
 class Adapted:
     """An adjustable network, and its curves before and after it was adapted.
 
-    The curves are empty where there were no test images. Before, every instance had
-    statistics of its own, too: what is gained is gained by training.
+    The curves are empty if there were no test images. Every instance has its own
+    statistics in both, so the difference is due to the training.
     """
 
     net: Adjustable
@@ -45,15 +45,15 @@ def adapt(
     report: Callable[[str], None] | None = print,
     **options: Any,
 ) -> Adapted:
-    """Trains a finished network on with stochastic downsampling.
+    """Fine-tunes a trained network with stochastic downsampling.
 
-    `loader` gives training batches of (images, labels), shuffled and augmented; a fifth of
-    the epochs that the network was trained for are a good start. `test` gives test batches,
-    for the curves before and after. `net` is a plain network, which is wrapped with
-    `ratios` and `options` as `wrap` takes them, or a wrapped one. It trains on the device
-    that it is on, by SGD with Nesterov momentum, at a rate that falls from `rate` to zero
-    as half a cosine: a fifth to a tenth of the rate that trained the network from scratch
-    suits most. `autocast` is a dtype, such as torch.bfloat16. At the end every instance is
+    `loader` yields training batches of (images, labels), shuffled and augmented. A fifth of
+    the epochs that the network was trained for is a good starting point. `test` yields test
+    batches, for the curves before and after. `net` is a plain network, which is wrapped
+    with `ratios` and `options` as by `wrap`, or a wrapped one. It is trained on its current
+    device by SGD with Nesterov momentum and a cosine schedule from the learning rate `rate`
+    to zero; a fifth to a tenth of the rate that the network was trained with from scratch
+    suits most. `autocast` is a dtype, such as torch.bfloat16. At the end, every instance is
     calibrated with `images` training images.
     """
     if not isinstance(net, Adjustable):

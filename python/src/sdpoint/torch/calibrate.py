@@ -26,15 +26,16 @@ def calibrate(
     images: int = 5000,
     instances: Iterable[str] | None = None,
 ) -> None:
-    """Takes the statistics of `full` and of `instances` anew, with the weights as they are.
+    """Computes the batch-norm statistics of `full` and of `instances`, without training.
 
     The mean and variance of a batch norm in an instance are the plain average over
-    the batches of `loader`, some `images` training images in all, shuffled over all
-    classes. What lies before an instance's point is computed once for all. The loader
-    gives batches of images, or tuples whose first is one. In a distributed run each
-    process brings its share of the images, and the averages are over all of them.
+    batches of `loader`, until `images` training images were used. They must be shuffled
+    over all classes. Layers before a point are computed once for all its instances. The
+    loader yields batches of images, or tuples whose first element is one. In a
+    distributed run, each process contributes its share of the images, and the averages
+    are over all processes.
 
-    By default `instances` are those of `net.instances`; any ratio may be named.
+    By default, `instances` are those of `net.instances`; any ratio is allowed.
     """
     net = unwrapped(net)
     if images < 1:

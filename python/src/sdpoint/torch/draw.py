@@ -1,4 +1,4 @@
-"""Which instance a training step works in.
+"""Which instance a training step runs.
 
 A draw is a function of the seed and the step alone, so that all ranks draw the
 same and a resumed run draws what the uninterrupted one would have drawn.
@@ -14,16 +14,17 @@ from .instance import FULL, Instance
 
 
 class Draws:
-    """The draws of a run.
+    """Draws the instances of a training run.
 
-    `step` counts draws; both it and `seed` may be set at any time, and
-    `state_dict` has them. `method` says how likely an instance is:
+    `step` counts the draws; it and `seed` may be set at any time, and are part of
+    `state_dict`. `method` is the distribution:
 
-    - `"uniform"` (the paper's): `full` and the points equally likely, then a ratio;
-    - `"instances"`: every instance equally likely;
-    - `"cost:P"`: in proportion to its multiply-accumulates to the power P
-      (-1 favours cheap instances);
-    - `"full:P"`: `full` with probability P, else as the paper's.
+    - `"uniform"`: as in the paper, `full` or one of the points, all equally likely,
+      then one of the ratios, all equally likely;
+    - `"instances"`: all instances equally likely;
+    - `"cost:P"`: in proportion to the multiply-accumulates to the power P (-1 favours
+      cheap instances);
+    - `"full:P"`: `full` with probability P, otherwise a random point and ratio.
     """
 
     def __init__(self, method: str = "uniform", seed: int = 0) -> None:
@@ -78,7 +79,7 @@ class Draws:
         return {"seed": self.seed, "step": self.step, "method": self.method}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores the result of `state_dict`."""
         self.seed, self.step = int(state["seed"]), int(state["step"])
         self.method = checked_method(state.get("method", self.method))
 

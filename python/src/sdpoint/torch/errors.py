@@ -1,4 +1,4 @@
-"""What can go wrong, by kind. Every message says what to do."""
+"""Errors. Every message says what to do."""
 
 
 class WrapError(ValueError):
@@ -10,7 +10,7 @@ class EngineError(WrapError):
 
 
 class InstanceError(ValueError):
-    """A name of no instance, or an instance that cannot process its input."""
+    """An instance that does not exist, or that cannot process its input."""
 
 
 class StatisticsError(RuntimeError):

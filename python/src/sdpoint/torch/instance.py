@@ -17,8 +17,8 @@ STEM = "stem"
 class Instance:
     """One of the networks that share their weights.
 
-    `point` is None for `full`, else the name of the point at which the feature
-    map is downsampled; `ratio` is what is kept of each side there.
+    `point` is the name of the point at which the feature map is downsampled, None
+    for `full`; `ratio` is the fraction of each side that remains.
 
     >>> Instance.parse("3@0.50")
     Instance(point='3', ratio=0.5)
@@ -31,7 +31,7 @@ class Instance:
 
     @staticmethod
     def parse(text: str) -> Instance:
-        """Reads a name; raises `InstanceError` if it is none."""
+        """Parses a name; raises `InstanceError` if it is not one."""
         if text == FULL:
             return Instance()
         if isinstance(text, Instance):

@@ -1,4 +1,4 @@
-"""What instances are worth: accuracy on test images, time on a device."""
+"""Measurements of instances: accuracy on test images, time on a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """An instance on test images: shares from 0 to 1, mean cross-entropy in nats."""
+    """An instance on test images: accuracies from 0 to 1, mean cross-entropy in nats."""
 
     instance: str
     macs: int
@@ -38,7 +38,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Timing:
-    """An instance on a device: the median of one batch, in milliseconds."""
+    """The time of an instance on a device: the median for one batch, in milliseconds."""
 
     instance: str
     macs: int
@@ -53,8 +53,8 @@ def curve(
 ) -> list[Accuracy]:
     """Measures every instance on batches of (images, labels), in evaluation mode.
 
-    What lies before a point is computed once for all instances. In a distributed run
-    each process brings its share of the images, and all get the result.
+    Layers before a point are computed once for all its instances. In a distributed run,
+    each process contributes its share of the images, and all get the result.
     """
     chosen = [net.parsed(name) for name in (instances or net.instances)]
     buffers = {
@@ -111,7 +111,7 @@ def _all_logits(net: Adjustable, x: Tensor, chosen: Sequence[Instance], buffers)
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Right first guesses, right among five, and cross-entropy, over a batch."""
+    """The numbers of correct top-1 and top-5 predictions, and the sum of cross-entropies."""
     best = logits.topk(min(5, logits.shape[1]), 1).indices
     right = best == labels[:, None]
     loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -131,11 +131,11 @@ def profile(
     autocast: torch.dtype | None = None,
     channels_last: bool = False,
 ) -> list[Timing]:
-    """Times every instance on a device with random images, taking turns.
+    """Measures the time of every instance for random images, alternating between them.
 
-    With `training`, a step's forward and backward pass. The network is moved to
-    `device`, by default where it is. On GPUs time does not follow MACs: small
-    maps leave a GPU idle, and that is what this is for.
+    With `training`, it measures the forward and the backward pass of a training step.
+    The network is moved to `device`, if one is given. On GPUs, time is not proportional
+    to MACs, as small feature maps do not keep a GPU busy.
     """
     if device is not None:
         net.to(device)

@@ -41,12 +41,13 @@ def save(
     curve: Iterable[Any] = (),
     training: Any = None,
 ) -> None:
-    """Writes the network as a model file for sdpoint's engine, whole or not at all.
+    """Writes a network as a model file for sdpoint's engine, atomically.
 
-    `preprocessing` is what `preprocessing.checked` takes; `classes` are their names in
-    the order of the logits, by default their numbers; `curve` is what `net.curve` gave,
-    whose accuracies go into the file; `training` is for people to read, any JSON.
-    The instances are `full` and all that have statistics.
+    `preprocessing` is a dictionary with `size`, `mean`, `std` and so on (docs/pytorch.md),
+    torchvision's `weights.transforms()`, or timm's `resolve_model_data_config(net)`.
+    `classes` are the names of the classes in the order of the logits, by default numbers.
+    `curve` is the result of `net.curve`, whose accuracies are stored. `training` is any
+    JSON, informative only. The instances are `full` and all that have statistics.
 
     Raises `ModelFileError` if something is missing, `StatisticsError` before
     calibration, and `EngineError` if the engine cannot run the network.
@@ -58,7 +59,7 @@ def save(
     outputs = _outputs(description)
     names = [str(i) for i in range(outputs)] if classes is None else [str(c) for c in classes]
     if len(names) != outputs:
-        raise ModelFileError(f"classes names {len(names)}, but the network gives {outputs} logits")
+        raise ModelFileError(f"classes names {len(names)}, but the network has {outputs} logits")
     _check_statistics(net, description)
 
     instances = [Instance()] + [Instance.parse(name) for name in net.statistics.own]
@@ -159,10 +160,10 @@ def _check_digest(name: str, digest: str) -> None:
 
 
 def load(path: str | os.PathLike, into: nn.Module | None = None) -> Adjustable:
-    """A model file as a network to evaluate or to train on, with all its instances.
+    """Loads a model file as a network with all its instances, for evaluation or training.
 
-    With `into`, weights and statistics go into a wrapped network of the same
-    parameters; without, the network is built from the file's description.
+    With `into`, weights and statistics are loaded into a wrapped network with the
+    same parameters; otherwise, the network is built from the file's description.
     """
     from .described import build
 
@@ -200,7 +201,7 @@ def _outputs(description: Description) -> int:
         if layer.op in ("linear", "conv"):
             numbers = layer.numbers
             return numbers["out_features" if layer.op == "linear" else "out_channels"]
-    raise ModelFileError("the network has no layer that gives logits")
+    raise ModelFileError("the network has no layer that computes logits")
 
 
 def _check_statistics(net: Adjustable, description: Description) -> None:

@@ -30,13 +30,13 @@ def wrap(
     seed: int = 0,
     engine: bool = True,
 ) -> Adjustable:
-    """Makes a network adjustable by stochastic downsampling.
+    """Wraps a network for training with stochastic downsampling.
 
-    The result shares the parameters and buffers of `module`, which stays as it
-    is, and has its `state_dict`. `points` are paths of modules whose ends may be
-    downsampled; without it, residual blocks and the stem's max pool are found.
-    `draw` and `seed` are those of `Draws`. With `engine=False` the network need
-    not be one that sdpoint's engine can run; it then cannot be saved for it.
+    The result shares the parameters and buffers of `module`, which is not
+    modified, and has the same `state_dict`. `points` are paths of modules whose
+    outputs may be downsampled; by default, these are the residual blocks and the
+    stem's max pool. `draw` and `seed` are those of `Draws`. `engine=False` accepts
+    networks that sdpoint's engine cannot run; they cannot be saved as model files.
 
     Raises `WrapError` if the network has no points, and `EngineError`, which
     names the modules, if the engine cannot run it.
@@ -60,12 +60,12 @@ def wrap(
 
 
 class Adjustable(nn.Module):
-    """A network whose cost is chosen by `instance`, from one set of weights.
+    """A network with several instances, which share one set of weights.
 
-    In training mode each forward draws an instance; in evaluation mode it runs
-    the chosen one, `full` if none is. Modules, parameters, buffers and
-    `state_dict` are the plain network's. One forward at a time: while it runs,
-    batch norms are bound to the instance's statistics.
+    In training mode, each forward draws an instance; in evaluation mode, it runs
+    the one selected by `instance`, or `full`. Modules, parameters, buffers and
+    `state_dict` are those of the plain network. Only one forward may run at a
+    time, because the batch norms have the instance's statistics during it.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Adjustable(nn.Module):
         self._norms = Norms(tree, self._plan.norms_behind(None))
         self.register_load_state_dict_post_hook(_loaded)
 
-    # What there is
+    # Description
 
     @property
     def points(self) -> list[Point]:
@@ -123,8 +123,8 @@ class Adjustable(nn.Module):
     def cost(self, size: int | tuple[int, int], channels: int | None = None) -> dict[str, int]:
         """Multiply-accumulates of each instance for one image of `size`.
 
-        `size` is a side or (height, width). Counted are convolutions and linear
-        layers: the number that the field quotes (4.09 G for ResNet-50 at 224).
+        `size` is the side, or (height, width). Convolutions and linear layers
+        are counted, as usual (4.09 G for ResNet-50 at 224).
         """
         height, width = (size, size) if isinstance(size, int) else size
         return cost.of(self, (height, width), channels, self._instances())
@@ -136,12 +136,12 @@ class Adjustable(nn.Module):
         """
         return lower.lower(self._tree, self._plan.graph, self._plan.places, self.name)
 
-    # Which instance runs
+    # Selection of the instance
 
     def instance(self, name: str | None) -> Adjustable:
-        """Chooses an instance for all forwards from now on; None draws again.
+        """Selects an instance for all forwards from now on; None draws again.
 
-        Any ratio may be named, such as "3@0.6"; evaluation needs statistics of it.
+        Any ratio is allowed, such as "3@0.6"; evaluation needs its statistics.
         """
         self._chosen = None if name is None else self.parsed(name)
         return self
@@ -155,13 +155,13 @@ class Adjustable(nn.Module):
         return instance
 
     def follow(self, optimizer: torch.optim.Optimizer) -> Adjustable:
-        """Draws once a step of `optimizer`, however many forwards it accumulates.
+        """Draws one instance per step of `optimizer`, for gradient accumulation.
 
-        Without it every forward in training mode draws. Steps that a gradient
+        By default, every forward in training mode draws. Steps that a gradient
         scaler skips do not count.
         """
         if not hasattr(optimizer, "register_step_post_hook"):
-            raise TypeError(f"{type(optimizer).__name__} is no torch.optim.Optimizer")
+            raise TypeError(f"{type(optimizer).__name__} is not a torch.optim.Optimizer")
         draws = self.draws
         draws.followed = True
 
@@ -204,7 +204,7 @@ class Adjustable(nn.Module):
                 return instance
         return Instance.parse(self.current)
 
-    # Running it
+    # Forward
 
     # Under `torch.compile(net)` the compiler is to see the stages and nothing around them,
     # which would be compiled anew for each instance: functions that call stages are skipped
@@ -212,7 +212,7 @@ class Adjustable(nn.Module):
 
     @torch.compiler.disable(recursive=False)
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of `[N, C, H, W]` images, all in one instance."""
+        """Computes the logits of `[N, C, H, W]` images in one instance."""
         instance, lent = self._begin(x)
         borrowed = self._norms.lend(lent)
         try:
@@ -287,16 +287,17 @@ class Adjustable(nn.Module):
         return self._plan.norms_behind(instance.point)
 
     def compile(self, **options: Any) -> Adjustable:
-        """Compiles the stages between points, those of one form once.
+        """Compiles the stages between points, once for all stages of the same form.
 
-        Heights and widths are dynamic; drawing and pooling stay outside, so that
-        the number of graphs does not grow with instances. `options` are those of
-        `torch.compile`. `torch.compile(net)` compiles the same stages.
+        Heights and widths are dynamic, and drawing and downsampling are not
+        compiled, so that the number of graphs does not grow with the instances.
+        `options` are those of `torch.compile`. `torch.compile(net)` compiles the
+        same stages.
         """
         compile_stages((*self._plan.training, *self._plan.evaluation), **options)
         return self
 
-    # What PyTorch asks of a module
+    # Overrides of nn.Module
 
     def train(self, mode: bool = True) -> Adjustable:
         super().train(mode)
@@ -323,7 +324,7 @@ class Adjustable(nn.Module):
         return f"points={[p.name for p in self._points]}, ratios={self.ratios}"
 
     def sdpoint_state(self) -> dict[str, Any]:
-        """What a checkpoint needs besides `state_dict`: the draws, and statistics."""
+        """What a checkpoint needs besides `state_dict`: draws and statistics."""
         return {
             "draws": self.draws.state_dict(),
             "statistics": self.statistics.own,
@@ -331,7 +332,7 @@ class Adjustable(nn.Module):
         }
 
     def load_sdpoint_state(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `sdpoint_state` gave; call it after `load_state_dict`."""
+        """Restores the result of `sdpoint_state`; call it after `load_state_dict`."""
         self.draws.load_state_dict(state["draws"])
         like = next((p.device for p in self.parameters()), torch.device("cpu"))
         self.statistics.own = {
@@ -340,14 +341,14 @@ class Adjustable(nn.Module):
         }
         self.statistics.stale = state["stale"]
 
-    # What it is worth
+    # Measurements
 
     def profile(self, device=None, batch: int = 1, size: int = 224, **options):
-        """Milliseconds of every instance; see `measure.profile`."""
+        """Measures the time of every instance in milliseconds; see `measure.profile`."""
         return measure.profile(self, device, batch=batch, size=size, **options)
 
     def curve(self, loader, **options):
-        """Accuracy of every instance; see `measure.curve`."""
+        """Measures the accuracy of every instance; see `measure.curve`."""
         return measure.curve(self, loader, **options)
 
 
@@ -356,7 +357,8 @@ def unwrapped(net: nn.Module) -> Adjustable:
     while not isinstance(net, Adjustable):
         inner = getattr(net, "module", None) or getattr(net, "_orig_mod", None)
         if not isinstance(inner, nn.Module):
-            raise TypeError(f"{type(net).__name__} is no wrapped network: call sdpoint.torch.wrap")
+            name = type(net).__name__
+            raise TypeError(f"{name} is not a wrapped network: call sdpoint.torch.wrap")
         net = inner
     return net
 

@@ -25,10 +25,10 @@ from .trace import Traced
 
 @dataclass(frozen=True)
 class Point:
-    """A downsampling point: its name in instances, and the module it is in.
+    """A downsampling point.
 
-    `name` is `stem` or the number of a block; `module` is the path of the block,
-    or of the max pool.
+    `name` is `stem` or the number of a block, as in instances; `module` is the path
+    of the block or of the max pool.
     """
 
     name: str

@@ -11,14 +11,14 @@ from .run import open_run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Trains, calibrates, measures; the exit code."""
+    """Trains, calibrates and evaluates; returns the exit code."""
     options = parse(arguments)
     world = run = None
     try:
         world = join(options.device)
         run, resumed = open_run(options, world)
         if world.first:
-            share = f", going on at step {run.step}" if resumed else ""
+            share = f", resuming at step {run.step}" if resumed else ""
             steps = f"{run.recipe.epochs} epochs of {run.steps_per_epoch} steps"
             where = f"{world.size} x {world.device.type}"
             count = len(run.net.instances)
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {_told(error)}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
-        where = "" if run is None else f": --resume {run.folder} goes on at its last checkpoint"
+        where = "" if run is None else f": --resume {run.folder} continues from its last checkpoint"
         print(f"\ninterrupted{where}", file=sys.stderr, flush=True)
         return 130
     finally:

@@ -35,7 +35,7 @@ class Sums:
         return [float(self.loss), float(self.right), float(self.count)]
 
     def restore(self, totals: list[float], drawn: dict[str, int]) -> None:
-        """Goes on from what `totals` and `drawn` were."""
+        """Restores the results of `totals` and `drawn`."""
         self.loss, self.right, count = totals
         self.count, self.drawn = int(count), Counter(drawn)
 

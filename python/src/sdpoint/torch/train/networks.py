@@ -66,7 +66,7 @@ def build(name: str, classes: int, pretrained: bool = False) -> nn.Module:
     """A network by name for a number of classes; a prefix `timm:` takes timm's.
 
     With `pretrained`, the weights that torchvision or timm have; the classifier
-    starts afresh where the number of classes differs.
+    starts from random weights if the number of classes differs.
     """
     small = _small(name)
     if small is not None:

@@ -268,7 +268,7 @@ class Run:
         transform = data.transforms(self.images, False)
         return data.evaluation_loader(split, transform, mine, batch, self.options.workers)
 
-    # Going on
+    # Resuming
 
     def checkpoint(self) -> None:
         """Writes the state of the run, whole or not at all."""
@@ -288,7 +288,7 @@ class Run:
         write_aside(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
 
     def restore(self) -> None:
-        """Goes on from the folder's checkpoint, if there is one."""
+        """Resumes from the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
         if not path.exists():
             return
@@ -309,7 +309,7 @@ class Run:
 
 
 def load_weights(plain: nn.Module, path: str) -> None:
-    """Starts from a model file; a classifier for other classes starts afresh."""
+    """Starts from a model file; a classifier for other classes starts from random weights."""
     state = load(path).state_dict()
     own = plain.state_dict()
     fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
@@ -332,7 +332,7 @@ def _restarted(known: Path) -> bool:
 
 
 def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
-    """A new run, or one that goes on; whether it goes on."""
+    """A new or a resumed run, and whether it was resumed."""
     folder = Path(options.resume or options.out or f"runs/{options.arch.replace(':', '-')}")
     known = folder / OPTIONS
     resuming = options.resume is not None or _restarted(known)
