@@ -1,13 +1,14 @@
 //! Image files to RGB.
 //!
-//! Each kind of file has a module of its own. [`kind`] detects it by the first
-//! bytes, and lists the extensions. A panic of a decoder on a damaged file
+//! Each kind of file has a module of its own. [`kind`] lists them and their
+//! extensions, [`signature`] detects them by the first bytes. A panic of a decoder on a damaged file
 //! becomes an ordinary error.
 
 mod exif;
 mod jpeg;
 pub(crate) mod kind;
 mod png;
+mod signature;
 mod webp;
 
 use crate::error::ImageError;
