@@ -83,3 +83,25 @@ pub(super) fn used(
     };
     Feature::ALL.into_iter().filter(has).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_about_the_format_lists_every_feature() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/model-file.md");
+        let page = std::fs::read_to_string(page).expect("the page is in the repository");
+        let (_, table) = page
+            .split_once("| feature | what the file has |\n| --- | --- |\n")
+            .expect("it has a table of features");
+        let rows: Vec<&str> = table
+            .lines()
+            .map_while(|row| Some(row.strip_prefix("| `")?.split_once('`')?.0))
+            .collect();
+        assert_eq!(rows, Feature::ALL.map(Feature::name));
+        // The reader in Python on the same page accepts them all.
+        let python = format!("FEATURES = {{\"{}\"}}\n", rows.join("\", \""));
+        assert!(page.contains(&python), "no {python}");
+    }
+}
