@@ -59,7 +59,8 @@ struct Cli {
 #[derive(clap::Args)]
 pub struct MachineArgs {
     /// Number of threads [default: all that the machine offers]
-    #[arg(long, global = true, value_name = "N", value_parser = parse_threads)]
+    #[arg(long, global = true, value_name = "N", value_parser = parse_threads,
+          help_heading = "Global options")]
     threads: Option<NonZeroUsize>,
 }
 

@@ -58,6 +58,11 @@ Recipes:
   imagenet       115 epochs, batch 256, learning rate 0.1, divided by 10 after epochs 40, 75 and
                  105, weight decay 1e-4";
 
+/// Headings of the options.
+const NETWORK: &str = "Network and images";
+const METHOD: &str = "Method";
+const HYPERPARAMETERS: &str = "Hyperparameters";
+
 /// Train a network whose inference cost can be chosen afterwards
 ///
 /// Writes the model, the cost-accuracy curve as a table and as a picture, and a line of metrics per
@@ -88,7 +93,7 @@ pub struct Args {
     checkpoint_every: u64,
     #[command(flatten)]
     training: TrainingArgs,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = NETWORK)]
     preprocessing: PreprocessingArgs,
     #[command(flatten)]
     reading: DataArgs,
@@ -99,82 +104,87 @@ pub struct Args {
 #[group(multiple = true)]
 struct TrainingArgs {
     /// Network [default: preresnet8 for shapes, preresnet20 for small images, otherwise resnet18]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, help_heading = NETWORK, value_name = "NAME")]
     network: Option<String>,
     /// Start from the weights of this model, with its network and preprocessing; if the number of
     /// classes differs, the classifier starts from random weights [default: random weights]
-    #[arg(long, value_name = "MODEL", conflicts_with = "network", value_parser = path::parser())]
+    #[arg(long, help_heading = NETWORK, value_name = "MODEL", conflicts_with = "network",
+          value_parser = path::parser())]
     init: Option<PathBuf>,
     /// Side of the images in pixels, or HxW [default: the size of small images, 224 for others]
-    #[arg(long, value_name = "N|HxW", value_parser = size::parse)]
+    #[arg(long, help_heading = NETWORK, value_name = "N|HxW", value_parser = size::parse)]
     input: Option<[usize; 2]>,
     /// Do not mirror images in training: for digits, text or road signs, where left and right matter
-    #[arg(long)]
+    #[arg(long, help_heading = NETWORK)]
     no_flip: bool,
-    /// Instances that a step trains: sdpoint, thrifty, plain or sandwich; see below
-    #[arg(long, value_name = "METHOD", default_value = "sdpoint")]
-    method: NamedMethod,
-    /// With --method sandwich, the share of full's predictions in the target of the other instances;
-    /// the labels are the rest [default: 1]
-    #[arg(long, value_name = "X")]
-    distill: Option<f64>,
-    /// Dropout probability for the input of the last convolution of each block
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    dropout: f64,
-    /// Stochastic depth: the probability of skipping the last block, for each image separately;
-    /// lower for earlier blocks
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    stochastic_depth: f64,
-    /// More image sizes to train on, in pixels or HxW: every batch has one of all sizes, drawn at
-    /// random
-    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = size::parse)]
+    /// Multi-scale training: more image sizes, in pixels or HxW; the size of each batch is drawn at
+    /// random from these and --input
+    #[arg(long, help_heading = NETWORK, value_name = "N,N", value_delimiter = ',',
+          value_parser = size::parse)]
     scales: Vec<[usize; 2]>,
-    /// Also train a classifier after each stage, with the sum of all losses, and write a model that
-    /// ends there for each: exit1.safetensors and so on; requires --method plain
-    #[arg(long)]
-    exits: bool,
-    /// Measure full on test images and on some training images every N epochs [default: never]
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
-    measure_every: usize,
+    /// Use only N training images, balanced over the classes
+    #[arg(long, help_heading = NETWORK, value_name = "N")]
+    train_images: Option<usize>,
+    /// Training method: sdpoint, thrifty, plain or sandwich; see below
+    #[arg(long, help_heading = METHOD, value_name = "METHOD", default_value = "sdpoint")]
+    method: NamedMethod,
     /// Distribution that instances are drawn from; see below [default: uniform, with --method
     /// thrifty cost:-1]
-    #[arg(long, value_name = "DRAW")]
+    #[arg(long, help_heading = METHOD, value_name = "DRAW")]
     draw: Option<Draw>,
     /// Downsampling ratios: the shares of each side that instances keep
-    #[arg(long, value_name = "R,R", value_delimiter = ',', default_values_t = Ratio::DEFAULT)]
+    #[arg(long, help_heading = METHOD, value_name = "R,R", value_delimiter = ',',
+          default_values_t = Ratio::DEFAULT)]
     ratios: Vec<Ratio>,
+    /// With --method sandwich, the share of full's predictions in the target of the other instances;
+    /// the labels are the rest [default: 1]
+    #[arg(long, help_heading = METHOD, value_name = "X")]
+    distill: Option<f64>,
+    /// Early exits: also train a classifier after each stage, on the sum of all losses, and write a
+    /// model that ends there for each: exit1.safetensors and so on; requires --method plain
+    #[arg(long, help_heading = METHOD)]
+    exits: bool,
+    /// Evaluate full on test images and on some training images every N epochs [default: never]
+    #[arg(long, help_heading = METHOD, value_name = "N", default_value_t = 0,
+          hide_default_value = true)]
+    measure_every: usize,
+    /// Number of training images for the batch-norm statistics of the instances
+    #[arg(long, help_heading = METHOD, value_name = "N",
+          default_value_t = sdpoint::train::CALIBRATION_IMAGES)]
+    calibration_images: usize,
     /// Hyperparameters by name; see below [default: cifar-cosine, for large images imagenet]
-    #[arg(long, value_name = "RECIPE")]
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "RECIPE")]
     recipe: Option<Preset>,
     /// Number of epochs [default: that of the recipe; 12 for shapes]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "N")]
     epochs: Option<usize>,
     /// Batch size [default: that of the recipe]
-    #[arg(long, value_name = "N")]
+    #[arg(long, alias = "batch-size", help_heading = HYPERPARAMETERS, value_name = "N")]
     batch: Option<usize>,
     /// Peak learning rate [default: that of the recipe]
-    #[arg(long, value_name = "X")]
+    #[arg(long, visible_alias = "lr", help_heading = HYPERPARAMETERS, value_name = "X")]
     rate: Option<f64>,
     /// Share of the steps in which the learning rate warms up [default: that of the recipe]
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "X")]
     warm_up: Option<f64>,
     /// Weight decay [default: that of the recipe]
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "X")]
     weight_decay: Option<f64>,
     /// Do not apply weight decay to batch norms
-    #[arg(long)]
+    #[arg(long, help_heading = HYPERPARAMETERS)]
     no_norm_decay: bool,
     /// Label smoothing: the share of the target that is spread over all classes [default: 0]
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "X")]
     label_smoothing: Option<f64>,
-    /// Number of training images for the batch-norm statistics of the instances
-    #[arg(long, value_name = "N", default_value_t = sdpoint::train::CALIBRATION_IMAGES)]
-    calibration_images: usize,
-    /// Use only N training images, balanced over the classes
-    #[arg(long, value_name = "N")]
-    train_images: Option<usize>,
+    /// Dropout probability for the input of the last convolution of each block
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "P", default_value_t = 0.0)]
+    dropout: f64,
+    /// Stochastic depth: the probability of skipping the last block, per image; it increases linearly
+    /// over the blocks
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "P", default_value_t = 0.0)]
+    stochastic_depth: f64,
     /// Seed of everything random
-    #[arg(long, value_name = "S", default_value_t = 0)]
+    #[arg(long, help_heading = HYPERPARAMETERS, value_name = "S", default_value_t = 0)]
     seed: u64,
 }
 
