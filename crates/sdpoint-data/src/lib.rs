@@ -5,6 +5,23 @@
 //! images are prepared is described by
 //! [`Preprocessing`](sdpoint_core::Preprocessing), which is stored in the model
 //! file; this crate implements it.
+//!
+//! ```
+//! use sdpoint_data::{Epoch, Loader, OpenOptions, Source, default_preprocessing, open_pair};
+//!
+//! // Or "folder:photos", "tar:photos.tar.gz", "cifar10:data".
+//! let source: Source = "shapes".parse()?;
+//! let (train, test) = open_pair(&source, &OpenOptions::default())?;
+//! assert_eq!((train.len(), test.len(), train.classes().len()), (10_000, 2_000, 10));
+//!
+//! // Shuffled and augmented batches of 128 images, prepared by two threads.
+//! let preprocessing = default_preprocessing(&train)?;
+//! let epoch = Epoch { seed: 0, number: 0, first_batch: 0 };
+//! let mut batches = Loader::train(&train, &preprocessing, 128, 2, epoch)?;
+//! let batch = batches.next().ok_or("no images")??;
+//! assert_eq!((batch.labels.len(), batch.size), (128, [32, 32]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod archive;
 mod batch;

@@ -4,6 +4,43 @@
 //! ([`TrainingEngine`]) and calibration of batch-norm statistics
 //! ([`Calibrator`]). All three lower the network description through the same
 //! code and call the same kernels, so training and inference cannot diverge.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use sdpoint_core::{Instance, Weights, zoo};
+//! use sdpoint_engine::{
+//!     Calibrator, Context, Images, InferenceEngine, Sgd, SgdOptions, SgdStep, StepInput, Target,
+//!     TrainingEngine, initial_weights,
+//! };
+//!
+//! let network = Arc::new(zoo::build("preresnet8", 10)?);
+//! let ctx = Arc::new(Context::new(None)?);
+//! let pixels = vec![0.5; 4 * 32 * 32 * 3];
+//! let images = Images { data: &pixels, batch: 4, size: [32, 32] };
+//! let half: Instance = "1@0.5".parse()?;
+//!
+//! // A training step of one instance,
+//! let mut weights = initial_weights(&network, 0);
+//! let mut momentum = Weights::zeros(&network);
+//! let mut training = TrainingEngine::new(ctx.clone(), network.clone());
+//! let target = Target::labels(&[3, 1, 4, 1]);
+//! let outcome = training.step(StepInput { weights: &weights, images, target, instance: half })?;
+//! assert!(outcome.loss.is_finite());
+//! let gradients = training.gradients();
+//! let step = SgdStep { weights: &mut weights, momentum: &mut momentum, gradients, rate: 0.1 };
+//! Sgd::new(&network, SgdOptions::default()).step(&ctx, step);
+//!
+//! // its batch-norm statistics, and those of `full`,
+//! let mut calibrator = Calibrator::new(ctx.clone(), network.clone(), &weights, &[half])?;
+//! calibrator.add_batch(images)?;
+//! let statistics = calibrator.finish()?;
+//!
+//! // and inference in it: a row of logits for each image.
+//! let engine = InferenceEngine::new(ctx, network, &weights, &statistics)?;
+//! assert_eq!(engine.run(images, half)?.len(), 4 * 10);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod arena;
 mod calibration;

@@ -6,6 +6,17 @@
 //!   weights for PyTorch, and [`python()`] the PyTorch module that loads them.
 //!
 //! Except for folding batch norms into convolutions, no tensors are computed.
+//!
+//! ```no_run
+//! use sdpoint_core::zoo;
+//! use sdpoint_exchange::{Checkpoint, import, recognise};
+//!
+//! let checkpoint = Checkpoint::open("checkpoint.pth")?;
+//! let name = recognise(&checkpoint, &Default::default()).ok_or("no known network")?;
+//! let imported = import(&checkpoint, &zoo::build(&name, 1000)?)?;
+//! println!("{name}: {} classes, prefix '{}'", imported.network.classes(), imported.origin.prefix);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod checkpoint;
 mod error;

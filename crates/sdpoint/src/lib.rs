@@ -18,7 +18,33 @@
 //! - [`profile`]: measured latencies of a model's instances;
 //! - [`train`]: training runs, checkpoints, evaluation, the cost–accuracy curve.
 //!
+//! # Inference
+//!
+//! ```no_run
+//! use std::time::{Duration, Instant};
+//!
+//! use sdpoint::{Budget, Engine};
+//!
+//! let engine = Engine::load("model.safetensors")?;
+//! let photo = engine.decode([std::fs::read("photo.jpg")?])?;
+//!
+//! // At most half of the cost of the full network,
+//! let half: Budget = "50%".parse()?;
+//! let answer = engine.run(&photo, half)?;
+//! for guess in answer.predictions.top(0, 5) {
+//!     println!("{:5.1}% {}", 100.0 * guess.probability, guess.class);
+//! }
+//! println!("by {}, {} MACs, {:?}", answer.instances, answer.macs, answer.time);
+//!
+//! // or whatever the network can do within 8 ms from now.
+//! let answer = engine.run_by(&photo, Instant::now() + Duration::from_millis(8))?;
+//! println!("{}", answer.instances);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Cost
+//!
+//! The cost of an instance is known without weights.
 //!
 //! ```
 //! use sdpoint::core::Ratio;
@@ -84,6 +110,38 @@
 //! let options = CalibrateOptions::new(&instances);
 //! calibrate_model(&ctx, &mut model, &images, options, &mut Silent)?;
 //! model.save("model.safetensors")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Weights from PyTorch, and back
+//!
+//! [`exchange`] reads a checkpoint without running any code in it. The imported
+//! network has the single instance `full`; calibration adds others.
+//!
+//! ```no_run
+//! use sdpoint::core::Record;
+//! use sdpoint::data::imagenet_preprocessing;
+//! use sdpoint::exchange::{Checkpoint, import, onnx};
+//! use sdpoint::{Instance, Model, zoo};
+//!
+//! // torch.save(torchvision.models.resnet18(weights="DEFAULT").state_dict(), "resnet18.pth")
+//! let checkpoint = Checkpoint::open("resnet18.pth")?;
+//! let imported = import(&checkpoint, &zoo::build("resnet18", 1000)?)?;
+//!
+//! let preprocessing = imagenet_preprocessing();
+//! let cost = imported.network.cost(preprocessing.size, Instance::Full)?;
+//! let model = Model {
+//!     classes: (0..imported.network.classes()).map(|class| class.to_string()).collect(),
+//!     network: imported.network,
+//!     weights: imported.weights,
+//!     statistics: imported.statistics,
+//!     preprocessing,
+//!     instances: vec![Record::unmeasured(Instance::Full, cost.macs)],
+//!     combinations: Vec::new(),
+//!     training: serde_json::json!({"imported": "resnet18.pth"}),
+//! };
+//! model.save("resnet18.safetensors")?;
+//! std::fs::write("resnet18.onnx", onnx(&model, Instance::Full)?)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

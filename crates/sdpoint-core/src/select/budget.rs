@@ -8,7 +8,20 @@ use super::Choice;
 use crate::cost::{format_macs, format_macs_to};
 use crate::instance::Instance;
 
-/// A limit on the cost of an inference.
+/// A limit on the cost of an inference, or an instance by name.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use sdpoint_core::Budget;
+///
+/// assert_eq!("50%".parse(), Ok(Budget::Share(0.5)));
+/// assert_eq!("20M".parse(), Ok(Budget::Macs(20_000_000)));
+/// assert_eq!("8ms".parse(), Ok(Budget::Latency(Duration::from_millis(8))));
+/// assert_eq!(">=80%".parse(), Ok(Budget::MinAccuracy(0.8)));
+/// assert!(matches!("3@0.5".parse(), Ok(Budget::Instance(_))));
+/// assert!("50".parse::<Budget>().is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Budget {
@@ -22,7 +35,7 @@ pub enum Budget {
     /// The least cost with at least this top-1 accuracy on the test images,
     /// from 0 to 1.
     MinAccuracy(f64),
-    /// The cost of this instance.
+    /// This instance.
     Instance(Instance),
 }
 

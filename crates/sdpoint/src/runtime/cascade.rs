@@ -15,7 +15,7 @@ impl Engine {
     }
 
     /// Selects the most accurate fitted cascade whose mean cost is at most
-    /// `share` times that of the costliest instance.
+    /// `share` times that of `full`.
     ///
     /// # Errors
     /// If the model has no cascade within that cost.
@@ -26,7 +26,7 @@ impl Engine {
     }
 
     /// Selects the most accurate fitted ensemble whose cost is at most `share`
-    /// times that of the costliest instance; shares above 1 are usual.
+    /// times that of `full`; shares above 1 are usual.
     ///
     /// # Errors
     /// If the model has no ensemble within that cost.
