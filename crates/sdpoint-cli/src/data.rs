@@ -27,6 +27,7 @@ pub const SMALL: usize = 64;
 
 /// Options for reading data.
 #[derive(clap::Args)]
+#[command(next_help_heading = "Data options")]
 pub struct DataArgs {
     /// Maximum number of unreadable images to skip per split [default: 1 % of the split, at least 10]
     #[arg(long, value_name = "N")]
@@ -79,10 +80,10 @@ pub fn open_test(source: &Source, options: &OpenOptions) -> Result<Option<Datase
 /// Reports the files of a split that are not read, one line per reason.
 pub fn note_left_out(data: &Dataset) {
     for line in data.left_out().lines() {
-        note(&format!("Not read of the {} images: {line}", data.split()));
+        note(&format!("Skipped in the {} split: {line}", data.split()));
     }
     if let Some(remark) = data.left_out().remark() {
-        note(&format!("Of the {} images: {remark}.", data.split()));
+        note(&format!("In the {} split: {remark}.", data.split()));
     }
 }
 
@@ -113,8 +114,8 @@ pub fn note_sizes(train: &Dataset, test: &Dataset) -> Result<(), Failure> {
     let commonest = sizes.commonest();
     if let Some([least, most]) = sizes.range() {
         note(&format!(
-            "Images are of several sizes, {} to {} pixels; all become {}, the most common one; \
-             --input sets another.",
+            "The images have several sizes, from {} to {} pixels: all are resized to {}, the most \
+             common one; --input sets another.",
             size::text(least),
             size::text(most),
             size::text(commonest),
@@ -122,8 +123,8 @@ pub fn note_sizes(train: &Dataset, test: &Dataset) -> Result<(), Failure> {
     }
     if of_test.commonest() != commonest {
         note(&format!(
-            "Most test images are {}, but most training images {}: all become {}, whatever their \
-             shape, so that test images may look unlike those of training.",
+            "Most test images are {}, but most training images {}: all are resized to {} without \
+             keeping the aspect ratio, so test images may look unlike those of training.",
             size::pixels(of_test.commonest()),
             size::pixels(commonest),
             size::text(commonest),
@@ -143,8 +144,8 @@ pub fn note_squashed(model: &Model, images: &Dataset) -> Result<(), Failure> {
     let commonest = Sizes::of(images)?.commonest();
     if !is_small(commonest) || is_distorting(commonest, size) {
         note(&format!(
-            "Most images are {}: they become {}, the input of the model, whatever their shape, and \
-             may look unlike those of its training.",
+            "Most images are {}: they are resized to {}, the input of the model, without keeping \
+             the aspect ratio, and may look unlike those of its training.",
             size::pixels(commonest),
             size::text(size),
         ));

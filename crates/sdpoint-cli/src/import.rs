@@ -30,7 +30,7 @@ Examples:
   sdpoint import resnet50.pth --network resnet50 --preset torchvision-v2 -o resnet50.safetensors
   sdpoint import checkpoint.pth.tar --network preresnet101-imagenet --classes folder:DIR -o m.safetensors
 
-CHECKPOINT is a safetensors file, a file written by torch.save, or a folder of timm. The dictionary of \
+CHECKPOINT is a safetensors file, a file written by torch.save, or a folder saved by timm. The dictionary of \
 tensors and the prefix of their names are found automatically; the output says which were used, and --key \
 and --prefix override them. Averaged weights are preferred. No code in the file is run. Tensor names are those \
 of torchvision, timm and the authors of stochastic downsampling, which agree. Values in float16, bfloat16 and \
@@ -135,6 +135,7 @@ pub fn run(args: &Args) -> Outcome {
     let report = Report {
         model: &args.output,
         network: name,
+        structure: &model.network,
         classes: model.classes.len(),
         parameters: model.weights.count(),
         tensors: model.weights.0.len() + 2 * model.network.norms().len(),
@@ -170,9 +171,9 @@ fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Fa
         (None, Some(config)) => Ok(config.network),
         (None, None) => Err(Failure::new(
             Class::Usage,
-            "--network is missing, and there is no config.json of timm next to the weights",
+            "the network of the weights is unknown: there is no config.json of timm next to them",
         )
-        .hint("`sdpoint networks` lists all networks")),
+        .hint("give --network NAME; `sdpoint networks` lists all networks")),
     }
 }
 
@@ -223,9 +224,9 @@ fn unusable(
              state_dict() and import that"
                 .into(),
         ),
-        ImportError::Prefixes { .. } => Some("--prefix chooses one".into()),
-        ImportError::AveragedOnly { .. } => Some("without --no-ema they are taken".into()),
-        ImportError::NoKey { .. } => Some("without --key, what fits is taken".into()),
+        ImportError::Prefixes { .. } => Some("--prefix selects one".into()),
+        ImportError::AveragedOnly { .. } => Some("without --no-ema, they are used".into()),
+        ImportError::NoKey { .. } => Some("without --key, the dictionary that fits is used".into()),
         _ => None,
     };
     let failure = Failure::new(

@@ -308,7 +308,7 @@ fn explanation(row: &Row, engine: &Engine, met: bool) -> String {
         (true, _) => "the most accurate that there was time for",
     };
     format!(
-        ": {} MACs, {:.1}% of the costliest{accuracy}; {why}",
+        ": {} MACs, {:.1}% of full{accuracy}; {why}",
         format_macs(row.macs),
         100.0 * row.share
     )

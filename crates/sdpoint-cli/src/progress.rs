@@ -108,7 +108,7 @@ impl Observer for Display {
         self.enter(Phase::Training, progress.steps);
         let left = (progress.steps - progress.step) as f64 * self.batch_size as f64;
         let message = format!(
-            "epoch {}/{}  loss {:.3}  accuracy {}  {:.0} images/s  {} left",
+            "epoch {}/{}  train loss {:.3}  accuracy {}  {:.0} images/s  {} left",
             progress.epoch + 1,
             progress.epochs,
             progress.smooth_loss,
@@ -131,7 +131,7 @@ impl Observer for Display {
     fn epoch(&mut self, metrics: &EpochMetrics) {
         self.last_line = Instant::now();
         self.line(&format!(
-            "epoch {:>3}  loss {:.4}  accuracy {:>6}  rate {:.4}  {:>6.0} images/s  {}",
+            "epoch {:>3}  train loss {:.4}  accuracy {:>6}  rate {:.4}  {:>6.0} images/s  took {}",
             metrics.epoch,
             metrics.train_loss,
             percent(metrics.train_accuracy),

@@ -172,7 +172,7 @@ fn folders_inside_class_folders_are_reported_for_each_split() {
     let (data, out) = (source(&root), folder.path().join("run"));
     let (_, errors) = printed(&train(&data, out.to_str().unwrap()));
     for split in ["train", "test"] {
-        let expected = format!("Of the {split} images: all lie in folders inside");
+        let expected = format!("In the {split} split: all images are in folders inside");
         assert_eq!(errors.matches(&expected).count(), 1, "{errors}");
     }
 }

@@ -190,9 +190,9 @@ fn what_is_left_out_is_told_line_by_line() {
     assert!(output.status.success());
     let errors = stderr(&output);
     for line in [
-        "Not read of the test images: 1 file of other kinds: 1 .txt",
-        "Not read of the test images: 1 hidden file or folder: `lying/.ipynb_checkpoints`",
-        "Not read of the test images: 1 image outside the class folders: `loose.png`",
+        "Skipped in the test split: 1 file of other kinds: 1 .txt",
+        "Skipped in the test split: 1 hidden file or folder: `lying/.ipynb_checkpoints`",
+        "Skipped in the test split: 1 image outside the class folders: `loose.png`",
     ] {
         assert!(
             errors.lines().any(|l| l == line),

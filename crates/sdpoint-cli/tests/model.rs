@@ -217,10 +217,10 @@ fn the_thrifty_method_draws_cheap_instances_unless_told_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path().join("run");
     let (_, errors) = variant(&place, &["--method", "thrifty"]);
-    assert!(errors.contains("instances drawn by cost:-1"), "{errors}");
+    assert!(errors.contains("drawn at random (cost:-1)"), "{errors}");
     let place = folder.path().join("other");
     let (_, errors) = variant(&place, &["--method", "thrifty", "--draw", "full:0.5"]);
-    assert!(errors.contains("instances drawn by full:0.5"), "{errors}");
+    assert!(errors.contains("drawn at random (full:0.5)"), "{errors}");
 }
 
 #[test]

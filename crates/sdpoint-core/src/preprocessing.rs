@@ -26,7 +26,7 @@ pub struct Preprocessing {
     /// The interpolation filter for resizing, in training and evaluation.
     #[serde(default, skip_serializing_if = "is_default")]
     pub interpolation: Interpolation,
-    /// Whether the EXIF orientation of JPEG files is applied.
+    /// Whether the orientation in the EXIF data of image files is applied.
     #[serde(default, skip_serializing_if = "is_default")]
     pub exif_orientation: ExifOrientation,
 }

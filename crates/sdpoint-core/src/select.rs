@@ -47,7 +47,9 @@ pub enum SelectError {
         nearest: String,
     },
     /// An accuracy was requested, but none was measured.
-    #[error("no instance of the model was evaluated, so none is known to have an accuracy of {0}")]
+    #[error(
+        "no instance of the model was evaluated, so it is unknown which has an accuracy of {0}"
+    )]
     NotEvaluated(Budget),
     /// There is no cascade or ensemble within the limit.
     #[error("the model has no {kind} of at most {}", combined_limit(*limit, *cheapest))]
@@ -61,14 +63,14 @@ pub enum SelectError {
         cheapest: Option<f64>,
     },
     /// A latency was requested, but none is known.
-    #[error("it is not known how long any instance takes")]
+    #[error("no instance has a known latency")]
     NotTimed,
 }
 
 /// The limit and the cost of the cheapest combination, with enough digits to
 /// distinguish the two.
 fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
-    let of = "of the most expensive instance's cost";
+    let of = "of the full network's cost";
     let Some(cheapest) = cheapest else {
         return format!("{} {of}", percent(limit, 1));
     };
@@ -77,7 +79,7 @@ fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
         .into_iter()
         .find(|[limit, cheapest]| limit != cheapest)
         .unwrap_or_else(|| [limit, cheapest].map(|share| percent(share, 12)));
-    format!("{limit} {of}: the cheapest takes {cheapest} on average")
+    format!("{limit} {of}: the cheapest costs {cheapest} on average")
 }
 
 /// A description of the instance that is closest to fitting.
@@ -93,11 +95,24 @@ fn none_fits(budget: &Budget, instance: Instance, needed: &Budget) -> String {
         Budget::Latency(_) => "the fastest",
         _ => "the cheapest",
     };
-    format!("no instance fits {asked}: {best} is {instance}, which takes a budget of {needed}")
+    format!("no instance fits {asked}: {best} is {instance}, which needs a budget of {needed}")
 }
 
 /// Selects the instance for a budget when no latencies are known; see
 /// [`select_timed`].
+///
+/// ```
+/// use sdpoint_core::{Budget, Record, select};
+///
+/// let record = |instance: &str, macs, top1| {
+///     let instance = instance.parse().expect("an instance");
+///     Record { top1: Some(top1), ..Record::unmeasured(instance, macs) }
+/// };
+/// let records = [record("full", 100, 0.84), record("0@0.5", 34, 0.80), record("1@0.5", 43, 0.81)];
+/// let choice = select(&records, Budget::Share(0.5))?;
+/// assert_eq!(choice.instance.to_string(), "1@0.5");
+/// # Ok::<(), sdpoint_core::SelectError>(())
+/// ```
 ///
 /// # Errors
 /// As [`select_timed`].
@@ -413,7 +428,7 @@ mod tests {
         let error = select(&close, Budget::Macs(21_959_999)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no instance fits 21.959999M MACs: the cheapest is full, which takes a budget of \
+            "no instance fits 21.959999M MACs: the cheapest is full, which needs a budget of \
              22.0M MACs"
         );
         let error = select(&curve(), Budget::MinAccuracy(0.9)).unwrap_err();

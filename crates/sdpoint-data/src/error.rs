@@ -24,10 +24,10 @@ pub enum ImageError {
     #[error("is empty; {RESTORE}")]
     Empty,
     /// The file consists of zeros.
-    #[error("has nothing but zeros; {RESTORE}")]
+    #[error("contains only zeros; {RESTORE}")]
     Zeros,
     /// The first bytes are those of a known but unsupported kind of file.
-    #[error("is {what}, which is not read; {advice}")]
+    #[error("is {what}, which is not supported; {advice}")]
     Foreign {
         /// What it is, with its article.
         what: &'static str,
@@ -35,7 +35,7 @@ pub enum ImageError {
         advice: &'static str,
     },
     /// The first bytes are those of no known kind of file.
-    #[error("is not an image of a kind that is read (JPEG, PNG or WebP)")]
+    #[error("is not an image of a supported format (JPEG, PNG or WebP)")]
     Format,
     /// The file ends before its picture does.
     #[error("is a truncated {0} image: the end of the file is missing; {RESTORE}")]
@@ -44,7 +44,7 @@ pub enum ImageError {
     #[error("is a damaged {0} image; {RESTORE}")]
     Damaged(ImageKind),
     /// A valid file of an unsupported variant.
-    #[error("is a {kind} image {what}, which is not read; save it again with an ordinary program")]
+    #[error("is a {kind} image {what}, which is not supported; save it again with another program")]
     Unsupported {
         /// The kind of file.
         kind: ImageKind,

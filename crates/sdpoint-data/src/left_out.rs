@@ -201,13 +201,12 @@ impl LeftOut {
         lines
     }
 
-    /// A remark on what is read, but may have been meant otherwise: the end of
-    /// a sentence about the split's images.
+    /// A remark on files that are read, but perhaps not as intended.
     pub fn remark(&self) -> Option<String> {
         (self.nested.number > 0).then(|| {
             format!(
-                "all lie in folders inside the class folders, such as `{}`; the outer folder is \
-                 the class",
+                "all images are in folders inside the class folders, such as `{}`; the outer folder \
+                 is the class",
                 self.nested.example
             )
         })

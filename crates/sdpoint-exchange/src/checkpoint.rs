@@ -85,7 +85,7 @@ pub enum CheckpointError {
 #[non_exhaustive]
 pub enum Fault {
     /// The format is unknown.
-    #[error("it is neither a safetensors file nor one of torch.save (.pth, .pt)")]
+    #[error("it is neither a safetensors file nor one written by torch.save (.pth, .pt)")]
     Unrecognised,
     /// The file is damaged or malicious.
     #[error("its {format} is damaged: {problem}")]
@@ -100,24 +100,24 @@ pub enum Fault {
     Foreign(String),
     /// A pickle describes more values than any checkpoint of a network.
     #[error(
-        "it holds more beside its weights than is read. \
+        "it contains too many objects besides the weights. \
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
     TooMuch,
     /// The file has more tensors than any network.
     #[error(
-        "it has more tensors than is read. \
+        "it contains too many tensors. \
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
     TooManyTensors,
     /// The file contains no dictionary of tensors.
     #[error(
-        "it holds no dictionary of tensors. \
+        "it contains no dictionary of tensors. \
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
     NoStateDict,
     /// The file is a model of this program.
-    #[error("it is a model of sdpoint already, which every command takes as it is")]
+    #[error("it already is a model of sdpoint, which every command accepts as it is")]
     Model,
     /// The file is the state of a training run of this program.
     #[error(

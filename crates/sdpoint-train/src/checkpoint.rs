@@ -213,7 +213,7 @@ impl Checkpoint {
         };
         checkpoint
             .check()
-            .map_err(|problem| format!("it contradicts itself: {problem}"))?;
+            .map_err(|problem| format!("its content is inconsistent: {problem}"))?;
         Ok(checkpoint)
     }
 
@@ -224,18 +224,20 @@ impl Checkpoint {
         let an_epoch = counters.images.div_ceil(plan.recipe.batch_size);
         if an_epoch == 0 || counters.steps_per_epoch != an_epoch {
             return Err(format!(
-                "{} images do not make {} steps per epoch",
-                counters.images, counters.steps_per_epoch
+                "it has {} steps per epoch, but {} images make {an_epoch}",
+                counters.steps_per_epoch, counters.images
             ));
         }
         let steps = plan.recipe.epochs as u128 * an_epoch as u128;
         if u128::from(counters.step) > steps {
-            return Err(format!("step {} of {steps}", counters.step));
+            return Err(format!("it is at step {} of {steps}", counters.step));
         }
         let instances = plan.network.instances(&plan.ratios).len();
         let in_epoch = counters.epoch.drawn.len();
         if counters.drawn.len() != instances || !(in_epoch == 0 || in_epoch == instances) {
-            return Err(format!("its counts are not those of {instances} instances"));
+            return Err(format!(
+                "its counts of drawn instances are not those of a network with {instances}"
+            ));
         }
         Ok(())
     }
@@ -455,7 +457,7 @@ mod tests {
             change(&mut altered);
             altered.write(folder.path()).unwrap();
             let message = Checkpoint::read(folder.path()).unwrap_err().to_string();
-            assert!(message.contains("contradicts itself"), "{message}");
+            assert!(message.contains("inconsistent"), "{message}");
         };
         refused(|c| c.counters.step = 71);
         refused(|c| c.counters.images = 0);

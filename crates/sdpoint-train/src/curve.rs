@@ -73,7 +73,7 @@ impl Series {
 /// The curve as CSV with a header.
 ///
 /// The columns are `instance`, `point`, `ratio`, `macs` per image, `share` of
-/// the costliest instance's MACs, `top1` and `top5` from 0 to 1, and mean `loss`
+/// the most expensive instance's MACs (`full`), `top1` and `top5` from 0 to 1, and mean `loss`
 /// in nats. Values that do not apply or were not measured are empty.
 /// Combinations come last, with their mean cost: `0@0.5>full` is a cascade,
 /// `full+7@0.5` an ensemble.

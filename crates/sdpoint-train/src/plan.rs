@@ -307,22 +307,22 @@ impl TrainPlan {
         probability("the stochastic depth", self.stochastic_depth)?;
         if !(0.0..=1.0).contains(&self.distill) {
             return refuse(format!(
-                "the share of full's predictions is {}; it must be from 0 to 1",
+                "the distillation is {}; it must be from 0 to 1",
                 self.distill
             ));
         }
         if self.distill > 0.0 && self.method != Method::Sandwich {
             return refuse(
-                "only the method sandwich can train on full's predictions: others do not run full \
-                 and another instance in the same step"
+                "distillation needs the method sandwich: the others do not run full and another \
+                 instance in the same step"
                     .into(),
             );
         }
         if self.exits {
             if self.method != Method::Plain || self.init.is_some() || self.measure_every > 0 {
                 return refuse(
-                    "exits need the method plain and random initial weights, and cannot be \
-                     measured during training"
+                    "early exits need the method plain and random initial weights, and full cannot \
+                     be measured during their training"
                         .into(),
                 );
             }

@@ -78,7 +78,7 @@ struct Row {
     deadline_ms: f64,
     /// The share of images answered in time.
     in_time: f64,
-    /// Mean MACs, and their share of the MACs of the costliest instance.
+    /// Mean MACs, and their share of the MACs of `full`.
     macs: u64,
     share: f64,
     /// The share of images answered correctly and in time.

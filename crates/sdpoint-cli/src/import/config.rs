@@ -186,7 +186,7 @@ impl Config {
             let mut filters = Interpolation::ALL.into_iter();
             let found = filters.find(|known| known.name() == filter);
             preprocessing.interpolation = found.ok_or_else(|| {
-                let what = format!("the interpolation '{filter}', which sdpoint does not have");
+                let what = format!("the interpolation '{filter}', which sdpoint does not support");
                 Failure::new(Class::Model, says(&self.path, &what))
                     .hint("--interpolation sets another, and --no-config ignores the file")
             })?;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use sdpoint::core::{EvalTransform, Interpolation, Preprocessing, TrainTransform};
+use sdpoint::core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use sdpoint::data::imagenet_preprocessing;
 
 use super::presets::Preset;
@@ -300,19 +300,40 @@ pub fn described(preprocessing: &Preprocessing) -> String {
     let filter = preprocessing.interpolation.name();
     let size = size::text(preprocessing.size);
     let [height, width] = preprocessing.size;
+    let rotated = match preprocessing.exif_orientation {
+        ExifOrientation::Ignore => "",
+        ExifOrientation::Apply => "rotated according to their EXIF data, ",
+    };
     let resized = match preprocessing.evaluate {
         EvalTransform::Resize => format!("squashed to {size} ({filter})"),
         EvalTransform::CenterCrop { resize } => {
-            format!("the shorter side resized to {resize} ({filter}), the middle {height}x{width}")
+            format!(
+                "the shorter side resized to {resize} ({filter}), cropped to the middle {height}x{width}"
+            )
         }
         EvalTransform::SquashCrop { resize } => format!(
-            "squashed to {} ({filter}), the middle {height}x{width}",
+            "squashed to {} ({filter}), cropped to the middle {height}x{width}",
             size::text(resize)
         ),
     };
     format!(
-        "{resized}, mean {}, standard deviation {}",
+        "{rotated}{resized}, mean {}, standard deviation {}",
         joined(&preprocessing.mean),
         joined(&preprocessing.std)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_description_says_whether_images_are_rotated() {
+        let mut preprocessing = imagenet_preprocessing();
+        let ignored = described(&preprocessing);
+        assert!(ignored.starts_with("the shorter side resized to 256 (bilinear), cropped"));
+        preprocessing.exif_orientation = ExifOrientation::Apply;
+        let applied = described(&preprocessing);
+        assert!(applied.starts_with("rotated") && applied.ends_with(&ignored), "{applied}");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use sdpoint::core::{Preprocessing, format_macs};
+use sdpoint::Network;
+use sdpoint::core::{Op, Preprocessing, format_macs};
 use sdpoint::exchange::{Origin, OtherSet};
 use serde::Serialize;
 
@@ -14,6 +15,8 @@ use crate::output::{plural, program};
 pub struct Report<'a> {
     pub model: &'a Path,
     pub network: &'a str,
+    #[serde(skip)]
+    pub structure: &'a Network,
     pub classes: usize,
     pub parameters: usize,
     /// The number of tensors of the network.
@@ -160,7 +163,7 @@ impl Classifier<'_> {
         if self.outputs == 1 {
             notes.push(
                 "its single output becomes two classes: its sigmoid is the probability of the \
-                 second"
+                 second one"
                     .into(),
             );
         }
@@ -168,10 +171,22 @@ impl Classifier<'_> {
     }
 }
 
-/// Properties that the weights do not show.
-const ASSUMED: &str = "Assumed: ReLU, max pooling without blur, strides in the 3x3 convolutions \
-                       and an epsilon of 1e-5, which the weights do not show \
-                       (docs/import.md).";
+/// Properties of the network that the weights do not show.
+fn assumed(network: &Network) -> String {
+    let has = |wanted: fn(&Op) -> bool| network.layers().iter().any(|layer| wanted(&layer.op));
+    let activation = match has(|op| matches!(op, Op::Relu6)) {
+        true => "ReLU6",
+        false => "ReLU",
+    };
+    let pool = match has(|op| matches!(op, Op::MaxPool(_))) {
+        true => "a max pool without blur, ",
+        false => "",
+    };
+    format!(
+        "Assumed, because the weights do not show it: {activation}, {pool}strides in the 3x3 \
+         convolutions, a batch-norm epsilon of 1e-5 (docs/import.md)."
+    )
+}
 
 impl Report<'_> {
     /// The report as text.
@@ -189,7 +204,7 @@ impl Report<'_> {
             lines.push(format!("Configuration: {}.", config.display()));
         }
         lines.push(format!("Images: {}.", described(self.preprocessing)));
-        lines.push(ASSUMED.to_owned());
+        lines.push(assumed(self.structure));
         format!(
             "{}: all {} tensors found, {} parameters, {}; {} MACs per image.\n\
              {}\n\
@@ -226,5 +241,21 @@ fn shown(name: &str) -> String {
     match name.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sdpoint::zoo;
+
+    use super::*;
+
+    #[test]
+    fn assumptions_are_those_of_the_network() {
+        let of = |name| assumed(&zoo::build(name, 10).expect("it is in the zoo"));
+        let resnet = of("resnet18");
+        assert!(resnet.contains(" ReLU, a max pool without blur,"), "{resnet}");
+        let mobilenet = of("mobilenet_v2");
+        assert!(mobilenet.contains(" ReLU6, strides in"), "{mobilenet}");
     }
 }

@@ -25,10 +25,10 @@ pub fn introduction(
     let drawn = match plan.method {
         Method::Plain => "every step trains full".to_owned(),
         Method::Sandwich => format!(
-            "every step trains full, the cheapest instance and one drawn by {}",
+            "every step trains full, the cheapest instance and one drawn at random ({})",
             plan.draw
         ),
-        _ => format!("instances drawn by {}", plan.draw),
+        _ => format!("every step trains one, drawn at random ({})", plan.draw),
     };
     let mut extras = String::new();
     for (what, probability) in [

@@ -52,7 +52,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}: {} MACs, {:.1}% of the most expensive",
+            "{}: {} MACs, {:.1}% of full",
             self.instance,
             format_macs(self.macs),
             100.0 * self.share
@@ -61,7 +61,7 @@ impl fmt::Display for Choice {
             write!(f, ", {}", format_duration(time))?;
         }
         if let Some(top1) = self.top1 {
-            write!(f, ", {:.2}% right on the test images", 100.0 * top1)?;
+            write!(f, ", {:.2}% accurate on the test images", 100.0 * top1)?;
         }
         match self.reason {
             Reason::Requested => f.write_str("; requested by name"),

@@ -114,10 +114,10 @@ pub(crate) fn refuse_archive(path: &Path, folder_wanted: bool) -> Result<(), Dat
         .find(|format| start.starts_with(format.start));
     match format.map(|format| (format.name, &format.way_out)) {
         Some((name, WayOut::Decompress(command))) => refuse(format!(
-            "it is {name}, which is not read; `{command} {shown}` makes a .tar of it for tar:PATH"
+            "it is {name}, which is not supported; `{command} {shown}` makes a .tar of it for tar:PATH"
         )),
         Some((name, WayOut::Unpack(command))) => refuse(format!(
-            "it is {name}, which is not read; unpack it with `{command} {shown}` and use folder:DIR"
+            "it is {name}, which is not supported; unpack it with `{command} {shown}` and use folder:DIR"
         )),
         None if !folder_wanted => Ok(()),
         None if start.starts_with(b"\x1f\x8b") || start.get(257..262) == Some(b"ustar") => {
