@@ -334,6 +334,9 @@ mod tests {
         assert!(ignored.starts_with("the shorter side resized to 256 (bilinear), cropped"));
         preprocessing.exif_orientation = ExifOrientation::Apply;
         let applied = described(&preprocessing);
-        assert!(applied.starts_with("rotated") && applied.ends_with(&ignored), "{applied}");
+        assert!(
+            applied.starts_with("rotated") && applied.ends_with(&ignored),
+            "{applied}"
+        );
     }
 }

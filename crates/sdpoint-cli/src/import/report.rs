@@ -254,7 +254,10 @@ mod tests {
     fn assumptions_are_those_of_the_network() {
         let of = |name| assumed(&zoo::build(name, 10).expect("it is in the zoo"));
         let resnet = of("resnet18");
-        assert!(resnet.contains(" ReLU, a max pool without blur,"), "{resnet}");
+        assert!(
+            resnet.contains(" ReLU, a max pool without blur,"),
+            "{resnet}"
+        );
         let mobilenet = of("mobilenet_v2");
         assert!(mobilenet.contains(" ReLU6, strides in"), "{mobilenet}");
     }
