@@ -132,9 +132,10 @@ struct TrainingArgs {
     /// thrifty cost:-1]
     #[arg(long, help_heading = METHOD, value_name = "DRAW")]
     draw: Option<Draw>,
-    /// Downsampling ratios: the shares of each side that instances keep
+    /// Downsampling ratios: the shares of each side that instances keep [default: 0.5,0.75]
     #[arg(long, help_heading = METHOD, value_name = "R,R", value_delimiter = ',',
-          default_values_t = Ratio::DEFAULT)]
+          default_values_t = Ratio::DEFAULT,
+          hide_default_value = true)]
     ratios: Vec<Ratio>,
     /// With --method sandwich, the share of full's predictions in the target of the other instances;
     /// the labels are the rest [default: 1]
