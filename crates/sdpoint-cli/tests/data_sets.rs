@@ -311,7 +311,7 @@ fn mixed_sizes_are_told_with_the_one_that_is_taken() {
     let errors = stderr(&output);
     assert!(output.status.success(), "{errors}");
     assert!(
-        errors.contains("Images are of several sizes") && errors.contains("all become 16,"),
+        errors.contains("images have several sizes") && errors.contains("all are resized to 16,"),
         "{errors}"
     );
 }
