@@ -145,32 +145,32 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "dictionaries",
             alone(pickle(&[&vec![b'}'; 8 << 20]])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "copies on the stack",
             alone(pickle(&[b"N", &vec![b'2'; 8 << 20]])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "marks",
             alone(pickle(&[&vec![b'('; 8 << 20]])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "remembered",
             alone(pickle(&[b"N", &vec![0x94; 8 << 20]])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "tuples",
             alone(pickle(&[b"N", &vec![0x85; 8 << 20]])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "one list for many",
             alone(pickle(&[&pairs])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "tensors of one call",
@@ -185,7 +185,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "more names",
             alone(pickle(&[&float, &many_names(200_000)])),
-            "more tensors than is read",
+            "too many tensors",
         ),
         (
             "longer names",
@@ -195,12 +195,12 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "names of classes",
             alone(pickle(&[&b"c\n\n".repeat(600_000)])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "objects",
             alone(pickle(&[b"ca\nb\nq\x00", &b"h\x00)\x81".repeat(400_000)])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "storages",
@@ -208,7 +208,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 b"(X\x07\0\0\0storageNNNNtq\x00",
                 &b"h\x00Q".repeat(600_000),
             ])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "items of objects",
@@ -216,7 +216,7 @@ fn hostile() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                 b"ca\nb\nq\x00",
                 &b"h\x00)\x81NNsNa".repeat(300_000),
             ])),
-            "more beside its weights",
+            "too many objects besides the weights",
         ),
         (
             "dictionaries of one long name",
