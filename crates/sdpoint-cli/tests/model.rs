@@ -563,7 +563,7 @@ fn cascades_and_ensembles_are_fitted_shown_and_used() {
     assert!(text.contains(name) && text.contains("held-out"), "{text}");
     fail(
         5,
-        &["no cascade", "the cheapest takes", "--cascade 1%"],
+        &["no cascade", "the cheapest costs", "--cascade 1%"],
         &["predict", &model, &image, "--cascade", "1%"],
     );
     fail(

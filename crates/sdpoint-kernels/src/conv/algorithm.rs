@@ -200,7 +200,8 @@ impl AlgorithmChoice {
             },
             Candidate {
                 algorithm: ConvAlgorithm::Winograd(tile),
-                computes: winograd_computes(&problem.window, &layout) && layout.groups == 1,
+                // Groups merged to a dense layout have fewer weights than it.
+                computes: winograd_computes(&problem.window, &layout) && geometry.groups == 1,
                 pays: tile.pays(&layout, &problem)
                     && tile.count(&problem) >= tuning::WINOGRAD_REDUCTION_FEWEST_TILES,
             },
@@ -337,12 +338,6 @@ fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
 fn strassen_pays(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
     let pixels = problem.batch * height * width;
-    let floats = pixels * (layout.group_in + layout.group_out);
-    let fewest_channels = if floats <= tuning::STRASSEN_CACHED_FLOATS {
-        tuning::STRASSEN_FEWEST_CACHED_CHANNELS
-    } else {
-        tuning::STRASSEN_FEWEST_CHANNELS
-    };
-    channels(layout) >= fewest_channels
+    channels(layout) >= tuning::STRASSEN_FEWEST_CHANNELS
         && pixels * layout.group_out >= tuning::STRASSEN_FEWEST_OUTPUTS
 }

@@ -173,18 +173,12 @@ pub const WINOGRAD_EAGER_FLOATS: usize = L2 / 4;
 pub const WINOGRAD_PREFETCH_FLOATS: usize = 2048;
 
 // Strassen's algorithm. *algorithms*; log: "Strassen's algorithm product by product",
-// "Strassen's algorithm from 128 channels on".
+// "Strassen's algorithm from 256 channels on only".
 
 /// The fewest input and output channels. With fewer input channels, storing and reloading
 /// intermediate sums costs as much as the saved product. With fewer output channels, the sums of
 /// input quadrants are reused too rarely.
 pub const STRASSEN_FEWEST_CHANNELS: usize = 256;
-
-/// The same where input and output stay in L3 between layers.
-pub const STRASSEN_FEWEST_CACHED_CHANNELS: usize = 128;
-
-/// The most floats of input and output together that stay in L3.
-pub const STRASSEN_CACHED_FLOATS: usize = L3;
 
 /// The fewest outputs. With fewer, loading the weights takes longer than the products, or several
 /// threads compute the operands of the same inputs.
@@ -218,7 +212,7 @@ pub const DEPTHWISE_PARTS: usize = 8;
 // gradients of wide weights".
 
 /// The fewest tiles. With fewer, the transform of the sums costs more than is saved.
-pub const WINOGRAD_REDUCTION_FEWEST_TILES: usize = 96;
+pub const WINOGRAD_REDUCTION_FEWEST_TILES: usize = 16;
 
 /// Strips where each task reduces a part of its own: the most transformed floats, which share L2
 /// with the sums; and the fewest tiles, whatever their size, as the sums are loaded and stored
