@@ -1,0 +1,15 @@
+//! A server for networks whose inference cost is chosen at run time.
+//!
+//! Under load a fixed network answers late or not at all. This server answers in
+//! time, with a cheaper instance of the same weights: each request has a deadline,
+//! and the controller gives the most accurate answers that all deadlines allow.
+//!
+//! The parts, from the outside in: `protocol` (Open Inference Protocol over REST and
+//! gRPC, and `/predict`) turns bytes into a [`Job`]; the `executor` queues jobs,
+//! refuses those that cannot be answered in time, and runs batches on the engine's
+//! threads; the `control` module decides, as pure functions of a state, which batch
+//! runs next and in which instance.
+
+mod job;
+
+pub use job::{Constraints, Input, Job, Mode, Refusal, Reply};
