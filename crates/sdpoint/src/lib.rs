@@ -232,7 +232,8 @@
 mod runtime;
 
 pub use runtime::{
-    Answer, AnsweredBy, Engine, Guess, Inputs, LoadError, Predictions, RunError, profile,
+    Answer, AnsweredBy, Crossing, Decision, Engine, Guess, Inputs, LoadError, Pace, Predictions,
+    Progress, RunError, Timetable, Way, profile,
 };
 pub use sdpoint_core::{
     Budget, BudgetError, Choice, Instance, InstanceError, Model, ModelError, Network, NetworkError,

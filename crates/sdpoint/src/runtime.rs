@@ -4,6 +4,7 @@
 mod answer;
 mod cascade;
 mod deadline;
+mod deciding;
 mod error;
 mod inputs;
 mod machine;
@@ -12,6 +13,7 @@ mod measure;
 mod pace;
 mod predictions;
 pub mod profile;
+mod progress;
 #[cfg(test)]
 mod tests;
 mod timetable;
@@ -19,7 +21,10 @@ mod timetable;
 pub use answer::{Answer, AnsweredBy};
 pub use error::{LoadError, RunError};
 pub use inputs::Inputs;
+pub use pace::Pace;
 pub use predictions::{Guess, Predictions};
+pub use progress::{Crossing, Decision, Progress, Way};
+pub use timetable::Timetable;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,9 +39,7 @@ use sdpoint_data::Image;
 use sdpoint_engine::{Context, EngineError, Images, InferenceEngine, NormSource};
 
 use macs::{Computation, MacsCache};
-use pace::Pace;
 use profile::{BatchProfile, Machine, Profile, ProfileError, TimeSource};
-use timetable::Timetable;
 
 /// A model loaded for inference in any of its instances.
 ///

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use sdpoint_core::Instance;
 use sdpoint_engine::{EngineError, Images};
 
-use super::pace::Pace;
-use super::timetable::{Branch, Timetable};
-use super::{Answer, Engine, RunError, lock};
+use super::deciding::RunOutcome;
+use super::progress::{Crossing, Decision, Way};
+use super::timetable::Timetable;
+use super::{Answer, Engine, RunError};
 
 impl Engine {
     /// Classifies a batch by a deadline; may measure latencies.
@@ -47,99 +47,38 @@ impl Engine {
         images: Images<'_>,
         table: &Timetable,
         deadline: f64,
-        mut now: impl FnMut() -> f64,
+        now: impl FnMut() -> f64,
     ) -> Result<RunOutcome, EngineError> {
-        let mut run = self.inference.start(images)?;
-        let mut controller = DeadlineController::new(table, *lock(&self.pace));
-        let mut instance = Instance::Full;
-        for stop in &table.stops {
-            run.advance_to(stop.branches[0].instance)?;
-            if let Some(chosen) = controller.decide(now(), deadline) {
-                instance = chosen.instance;
-                break;
-            }
+        let decide = |crossing: &Crossing<'_>| decide(crossing, deadline);
+        let outcome = self.run_on_clock(images, table, now, decide)?;
+        Ok(outcome.expect("it is never abandoned"))
+    }
+}
+
+/// The decision at a point, if the run has to end `deadline` seconds after its
+/// start.
+fn decide(crossing: &Crossing<'_>, deadline: f64) -> Decision {
+    let left = deadline - crossing.elapsed();
+    // Instances that meet the deadline rank above those that miss it; the
+    // former by worth, the latter by time. Of equals, one that branches off
+    // here ends the run sooner.
+    let rank = |way: &Way| {
+        if way.bound <= left {
+            (true, way.worth, way.here)
+        } else {
+            (false, -way.bound, way.here)
         }
-        let logits = run.branch(instance)?;
-        let time = now();
-        lock(&self.pace).learn(time, controller.expected(instance));
-        Ok(RunOutcome {
-            logits,
-            instance,
-            time,
+    };
+    let best = crossing
+        .ways()
+        .max_by(|a, b| {
+            let order = rank(a).partial_cmp(&rank(b));
+            order.expect("times and worths are numbers")
         })
-    }
-}
-
-/// The result of a run with a deadline.
-pub(super) struct RunOutcome {
-    pub logits: Vec<f32>,
-    pub instance: Instance,
-    pub time: f64,
-}
-
-/// Decides at each stop whether to continue at full resolution.
-struct DeadlineController<'a> {
-    table: &'a Timetable,
-    pace: Pace,
-    /// The index of the next stop.
-    stop: usize,
-    /// The actual and the expected time of the last stop, in seconds.
-    last: [f64; 2],
-}
-
-impl<'a> DeadlineController<'a> {
-    fn new(table: &'a Timetable, pace: Pace) -> Self {
-        Self {
-            table,
-            pace,
-            stop: 0,
-            last: [0.0; 2],
-        }
-    }
-
-    /// The decision at the next stop, reached at the time `now`: the instance to
-    /// become, or none to continue.
-    fn decide(&mut self, now: f64, deadline: f64) -> Option<Branch> {
-        let Timetable { stops, full, .. } = self.table;
-        let here = &stops[self.stop];
-        let [last, expected] = self.last;
-        self.pace.note(now - last, here.at - expected, *full);
-        self.last = [now, here.at];
-        self.stop += 1;
-
-        let left = deadline - now;
-        let bound = |expected| self.pace.bound(expected, *full, self.table.spread);
-        // Instances that meet the deadline rank above those that miss it; the
-        // former by worth, the latter by time.
-        let rank = |time: f64, worth: f64| {
-            if time <= left {
-                (true, worth)
-            } else {
-                (false, -time)
-            }
-        };
-        let leaving = here
-            .branches
-            .iter()
-            .map(|branch| (rank(bound(branch.rest), branch.worth), branch))
-            .max_by(|(a, _), (b, _)| a.partial_cmp(b).expect("times and worths are numbers"))?;
-        let later = stops[self.stop..].iter().flat_map(|stop| {
-            let way = stop.at - here.at;
-            let time = move |branch: &Branch| (way + branch.rest, branch.worth);
-            stop.branches.iter().map(time)
-        });
-        let to_the_end = (full - here.at, self.table.worth);
-        let going_on = later
-            .chain([to_the_end])
-            .any(|(time, worth)| rank(bound(time), worth) > leaving.0);
-        (!going_on).then_some(*leaving.1)
-    }
-
-    /// The expected time of an instance, in seconds.
-    fn expected(&self, instance: Instance) -> f64 {
-        let stops = self.table.stops.iter();
-        let mut ways = stops.flat_map(|stop| stop.branches.iter().map(move |b| (stop.at, b)));
-        let found = ways.find(|(_, branch)| branch.instance == instance);
-        found.map_or(self.table.full, |(at, branch)| at + branch.rest)
+        .expect("it can always go on");
+    if best.here {
+        Decision::Become(best.instance)
+    } else {
+        Decision::Continue
     }
 }

@@ -20,10 +20,11 @@ const RUN_WEIGHT: f64 = 0.5;
 /// The largest change of the ratio that one run can contribute to the average.
 const MAX_CHANGE: f64 = 1.0;
 
-/// Exponential moving averages of the ratio of actual to expected time and of
-/// its variance.
+/// How fast runs are compared with their timetables: exponential moving averages
+/// of the ratio of actual to expected time and of its variance. By default as
+/// fast as expected.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Pace {
+pub struct Pace {
     mean: f64,
     variance: f64,
 }
@@ -62,6 +63,12 @@ impl Pace {
         self.variance = (1.0 - weight) * (self.variance + weight * off * off);
     }
 
+    /// The expected time, at this pace, of what takes `expected` seconds according
+    /// to the timetable.
+    pub fn expected(&self, expected: f64) -> f64 {
+        self.mean * expected
+    }
+
     /// An upper bound, with a safety margin, on the time of a part of the run
     /// that is expected to take `expected` seconds.
     ///
@@ -72,7 +79,7 @@ impl Pace {
     pub fn bound(&self, expected: f64, full: f64, spread: f64) -> f64 {
         let within = self.variance * expected * expected.min(TIME_CONSTANT * full);
         let between = spread.max(LEAST_SPREAD).powi(2) * expected * full;
-        self.mean * expected + SAFETY_MARGIN * (within + between).sqrt()
+        self.expected(expected) + SAFETY_MARGIN * (within + between).sqrt()
     }
 }
 

@@ -4,19 +4,21 @@ use std::time::Duration;
 
 use sdpoint_core::{Instance, PointId, Record, Times};
 
+use super::pace::Pace;
 use super::profile::{BatchProfile, InstanceTime};
 
-/// The expected times of a batch, arranged by point for decisions during a run.
+/// The expected times of a batch in every instance, whole and from point to
+/// point.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Timetable {
+pub struct Timetable {
     /// The points that have instances, in execution order.
-    pub stops: Vec<Stop>,
+    pub(super) stops: Vec<Stop>,
     /// The time of `full`, in seconds.
-    pub full: f64,
+    pub(super) full: f64,
     /// The relative standard deviation of a run's time.
-    pub spread: f64,
+    pub(super) spread: f64,
     /// The worth of `full`; see [`Branch::worth`].
-    pub worth: f64,
+    pub(super) worth: f64,
     times: Times,
 }
 
@@ -40,8 +42,8 @@ pub(super) struct Branch {
 }
 
 impl Timetable {
-    /// Builds the timetable of the instances in `records`. `profile` must have
-    /// all of them.
+    /// Builds the timetable of the instances in `records`, as far as `profile`
+    /// has them.
     pub fn new(profile: &BatchProfile, records: &[Record]) -> Self {
         let mut stops = Vec::new();
         let mut at = 0.0;
@@ -86,6 +88,77 @@ impl Timetable {
     /// The 90th percentile of each instance's latency.
     pub fn times(&self) -> &Times {
         &self.times
+    }
+
+    /// The points at which a run can branch into an instance.
+    pub fn stops(&self) -> usize {
+        self.stops.len()
+    }
+
+    /// The expected time from the start of a run to one of its
+    /// [`Timetable::stops`], in seconds.
+    ///
+    /// # Panics
+    /// If there is no such stop.
+    pub fn at(&self, stop: usize) -> f64 {
+        self.stops[stop].at
+    }
+
+    /// The stop at which an instance branches off; none for `full`, and for
+    /// instances that the timetable lacks.
+    pub fn stop_of(&self, instance: Instance) -> Option<usize> {
+        let here = |stop: &Stop| stop.branches.iter().any(|b| b.instance == instance);
+        self.stops.iter().position(here)
+    }
+
+    /// The expected time of a run in an instance, in seconds, if the timetable
+    /// has it.
+    pub fn expected(&self, instance: Instance) -> Option<f64> {
+        if instance == Instance::Full {
+            return Some(self.full);
+        }
+        let stops = self.stops.iter();
+        let mut ways = stops.flat_map(|stop| stop.branches.iter().map(move |b| (stop.at, b)));
+        let found = ways.find(|(_, branch)| branch.instance == instance);
+        found.map(|(at, branch)| at + branch.rest)
+    }
+
+    /// An upper bound on the time of a run in an instance at a pace, in seconds,
+    /// which holds for nearly all runs.
+    pub fn bound(&self, instance: Instance, pace: &Pace) -> Option<f64> {
+        let expected = self.expected(instance)?;
+        Some(pace.bound(expected, self.full, self.spread))
+    }
+
+    /// The timetable of a batch size between two measured ones, by linear
+    /// interpolation. `share` is 0 for the times of `self`, 1 for those of
+    /// `larger`.
+    ///
+    /// # Panics
+    /// If the two are of different instances.
+    pub fn between(&self, larger: &Self, share: f64) -> Self {
+        let mix = |a: f64, b: f64| a + share * (b - a);
+        let mut mixed = self.clone();
+        mixed.full = mix(self.full, larger.full);
+        mixed.spread = mix(self.spread, larger.spread);
+        assert_eq!(self.stops.len(), larger.stops.len(), "points differ");
+        for (stop, other) in std::iter::zip(&mut mixed.stops, &larger.stops) {
+            stop.at = mix(stop.at, other.at);
+            assert_eq!(
+                stop.branches.len(),
+                other.branches.len(),
+                "instances differ"
+            );
+            for (branch, other) in std::iter::zip(&mut stop.branches, &other.branches) {
+                assert_eq!(branch.instance, other.instance, "instances differ");
+                branch.rest = mix(branch.rest, other.rest);
+            }
+        }
+        for (instance, time) in &mut mixed.times {
+            let other = larger.times[instance].as_secs_f64();
+            *time = Duration::from_secs_f64(mix(time.as_secs_f64(), other));
+        }
+        mixed
     }
 }
 
