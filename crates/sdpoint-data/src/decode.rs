@@ -37,3 +37,18 @@ pub fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     };
     guarded(|| decoder(bytes)).unwrap_or(Err(ImageError::Damaged(kind)))
 }
+
+/// Reads the height and width of a JPEG, PNG or WebP file without decoding its pixels, for
+/// callers with limits of their own.
+///
+/// # Errors
+/// Another kind of file, a damaged header, or a size beyond the limits of [`decode`].
+pub fn image_size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
+    let kind = ImageKind::of(bytes)?;
+    let size = match kind {
+        ImageKind::Jpeg => jpeg::size,
+        ImageKind::Png => png::size,
+        ImageKind::WebP => webp::size,
+    };
+    guarded(|| size(bytes)).unwrap_or(Err(ImageError::Damaged(kind)))
+}

@@ -72,6 +72,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     Ok(image.with_orientation(walked.orientation))
 }
 
+/// The height and width.
+pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
+    let Frame { width, height, .. } = walk(bytes)?.frame;
+    Ok([height, width])
+}
+
 const END: [u8; 2] = [0xff, 0xd9];
 
 /// Decodes a file without an end marker if no pixel is missing, which is so if

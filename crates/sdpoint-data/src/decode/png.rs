@@ -10,7 +10,13 @@ use crate::error::ImageError;
 use crate::image::{Image, check_size};
 use crate::limits::MAX_PIXELS;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
+/// The height and width.
+pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
+    Ok(open(bytes)?.1)
+}
+
+/// A decoder that has read the header, and the height and width in it.
+fn open(bytes: &[u8]) -> Result<(Decoder<Cursor<&[u8]>>, [usize; 2]), ImageError> {
     // What iPhone apps are shipped with; its pixels are not those of PNG.
     if bytes.get(12..16) == Some(b"CgBI") {
         return Err(ImageError::Unsupported {
@@ -26,6 +32,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     let header = decoder.read_header_info().map_err(problem)?;
     let (width, height) = (header.width as usize, header.height as usize);
     check_size(width, height)?;
+    Ok((decoder, [height, width]))
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
+    let (decoder, _) = open(bytes)?;
     let mut reader = decoder.read_info().map_err(problem)?;
     let len = reader.output_buffer_size();
     let mut decoded = vec![0; len.ok_or(ImageError::Damaged(ImageKind::Png))?];

@@ -14,7 +14,13 @@ use crate::limits::MAX_PIXELS;
 /// Bytes of the header that has the length of the rest.
 const RIFF_HEADER: usize = 8;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
+/// The height and width.
+pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
+    Ok(open(bytes)?.1)
+}
+
+/// A decoder that has read the header, and the height and width in it.
+fn open(bytes: &[u8]) -> Result<(WebPDecoder<Cursor<&[u8]>>, [usize; 2]), ImageError> {
     let length = bytes[4..]
         .first_chunk()
         .map_or(0, |b| u32::from_le_bytes(*b));
@@ -26,6 +32,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     let (width, height) = decoder.dimensions();
     let (width, height) = (width as usize, height as usize);
     check_size(width, height)?;
+    Ok((decoder, [height, width]))
+}
+
+pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
+    let (mut decoder, [height, width]) = open(bytes)?;
     let len = decoder.output_buffer_size();
     let mut decoded = vec![0; len.ok_or(ImageError::Damaged(ImageKind::WebP))?];
     // Of an animation this is the first frame.
