@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sdpoint::Instance;
+use sdpoint::{Instance, Record};
 
 /// One request: a few images, to be classified by a deadline.
 #[derive(Debug)]
@@ -45,6 +45,18 @@ pub struct Constraints {
     pub max_macs: Option<u64>,
     /// At least this recorded accuracy, in 0..=1.
     pub min_accuracy: Option<f64>,
+}
+
+impl Constraints {
+    /// Whether an instance may answer.
+    pub fn allow(&self, record: &Record) -> bool {
+        // Accuracies that were printed and read again must still fit.
+        let accurate = |least: f64| record.top1.is_some_and(|top1| top1 >= least * (1.0 - 1e-9));
+        self.instance
+            .is_none_or(|instance| record.instance == instance)
+            && self.max_macs.is_none_or(|macs| record.macs <= macs)
+            && self.min_accuracy.is_none_or(accurate)
+    }
 }
 
 /// How a batch is computed.
