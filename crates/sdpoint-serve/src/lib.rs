@@ -10,6 +10,27 @@
 //! threads; the `control` module decides, as pure functions of a state, which batch
 //! runs next and in which instance.
 
+mod app;
+mod clients;
+mod decode;
+mod executor;
 mod job;
+mod limits;
+mod memory;
+mod metrics;
+mod models;
+mod net;
+mod protocol;
+mod server;
+mod statistics;
+#[cfg(test)]
+mod testing;
 
+pub use executor::{Answering, Direct, Executor};
 pub use job::{Constraints, Input, Job, Mode, Refusal, Reply};
+pub use limits::Limits;
+pub use metrics::Metrics;
+pub use models::{ModelError, NameError, Registry, check_name};
+pub use net::origin::Origin;
+pub use net::token::{TokenError, Tokens};
+pub use server::{Addresses, Handle, Options, ServeError, Server};

@@ -1,0 +1,378 @@
+//! What all protocols do with a request: find the model, check it, decode, submit, wait,
+//! and count what became of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::clients::Clients;
+use crate::decode::Decoders;
+use crate::limits::Limits;
+use crate::memory::{Memory, Reservation};
+use crate::metrics::{Metrics, ModelMetrics, Outcome};
+use crate::models::{Model, ModelError, Registry, State};
+use crate::protocol::answer::{Answer, OutputPlan};
+use crate::protocol::error::{ApiError, Kind, quoted};
+use crate::protocol::images::{RequestImages, images};
+use crate::protocol::parameters::Parameters;
+use crate::protocol::request::InferRequest;
+use crate::protocol::terms::Terms;
+use crate::statistics::Statistics;
+use crate::{Executor, Input, Job, Refusal, Reply};
+
+/// The one version that every model has.
+pub const VERSION: &str = "1";
+
+/// The server, apart from its connections.
+pub struct App {
+    /// The models.
+    pub registry: Registry,
+    /// Whether clients may load and unload models.
+    pub admin: bool,
+    /// What a request may take.
+    pub limits: Limits,
+    /// Counts for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// Bytes of requests.
+    pub memory: Arc<Memory>,
+    executor: Arc<dyn Executor>,
+    decoders: Decoders,
+    clients: Arc<Clients>,
+    objective: Duration,
+    stopping: AtomicBool,
+}
+
+/// Where a request came from, and when. Every request carries one among its
+/// extensions.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The client's address.
+    pub client: IpAddr,
+    /// When its header was read.
+    pub arrival: Instant,
+    /// The deadline of the protocol itself, after which nobody waits.
+    pub deadline: Option<Instant>,
+    /// The memory that it holds.
+    pub memory: Arc<Reservation>,
+}
+
+/// A request's images, and how to answer.
+pub struct Question {
+    /// The images.
+    pub images: RequestImages,
+    /// How many they are.
+    pub count: usize,
+    /// The request's parameters.
+    pub parameters: Parameters,
+    /// The outputs to return.
+    pub plans: Vec<OutputPlan>,
+    /// The request's id.
+    pub id: Option<String>,
+}
+
+impl App {
+    /// A server of these models. Requests without a deadline of their own have `objective`.
+    pub fn new(
+        registry: Registry,
+        executor: Arc<dyn Executor>,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+        objective: Duration,
+        admin: bool,
+    ) -> Self {
+        Self {
+            registry,
+            admin,
+            metrics,
+            memory: Memory::new(limits.memory),
+            executor,
+            decoders: Decoders::new(&limits),
+            clients: Arc::default(),
+            limits,
+            objective,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether all models answer, and will go on to.
+    pub fn ready(&self) -> bool {
+        !self.stopping.load(Ordering::Relaxed) && self.registry.ready()
+    }
+
+    /// From now on the server is not ready; requests are still answered.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The end of all computation, once no request is left.
+    pub fn close(&self) {
+        self.executor.close();
+    }
+
+    /// The model of a name and version.
+    ///
+    /// # Errors
+    /// If there is none, or it is not ready.
+    pub fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, ApiError> {
+        let state = self.registry.state(name)?;
+        if version.is_some_and(|version| !version.is_empty() && version != VERSION) {
+            return Err(ApiError::new(
+                Kind::NotFound,
+                format!(
+                    "model '{name}' has version {VERSION}, not {}",
+                    quoted(version.unwrap_or_default())
+                ),
+            ));
+        }
+        match state {
+            State::Ready(model) => Ok(model),
+            State::Loading => Err(ApiError::new(
+                Kind::Unavailable,
+                format!("model '{name}' is being loaded"),
+            )),
+            State::Unavailable(reason) => Err(ApiError::new(
+                Kind::Unavailable,
+                format!("model '{name}' is not available: {reason}"),
+            )),
+        }
+    }
+
+    /// Answers a request of the protocol. `binary` is what an output is returned as that
+    /// the request says nothing of.
+    ///
+    /// # Errors
+    /// If the request is invalid, refused, or not answered in time.
+    pub async fn infer(
+        &self,
+        call: &Call,
+        name: &str,
+        version: Option<&str>,
+        request: InferRequest,
+        binary: bool,
+    ) -> Result<Answer, ApiError> {
+        self.tracked(call, name, async |tracked| {
+            let model = self.model(name, version)?;
+            let binary = match request.parameters.get("binary_data_output") {
+                Some(value) => value.truth("binary_data_output")?,
+                None => binary,
+            };
+            let plans = OutputPlan::read(&request.outputs, binary)?;
+            let most = self.limits.images;
+            let (images, count) = images(request.inputs, &model.signature, most)?;
+            let question = Question {
+                images,
+                count,
+                parameters: request.parameters,
+                plans,
+                id: request.id,
+            };
+            self.answer(call, model, question, tracked).await
+        })
+        .await
+    }
+
+    /// Answers what another protocol has read.
+    ///
+    /// # Errors
+    /// As for [`App::infer`].
+    pub async fn ask(
+        &self,
+        call: &Call,
+        name: &str,
+        question: Question,
+    ) -> Result<Answer, ApiError> {
+        self.tracked(call, name, async |tracked| {
+            let model = self.model(name, None)?;
+            self.answer(call, model, question, tracked).await
+        })
+        .await
+    }
+
+    /// Loads a model, or loads it again, for a client.
+    ///
+    /// # Errors
+    /// If clients may not, no model has this name, or it cannot be loaded.
+    pub async fn load(self: &Arc<Self>, name: &str) -> Result<(), ApiError> {
+        self.change(name, Registry::load).await
+    }
+
+    /// Unloads a model for a client.
+    ///
+    /// # Errors
+    /// If clients may not, or no model has this name.
+    pub async fn unload(self: &Arc<Self>, name: &str) -> Result<(), ApiError> {
+        self.change(name, Registry::unload).await
+    }
+
+    async fn change(
+        self: &Arc<Self>,
+        name: &str,
+        change: fn(&Registry, &str) -> Result<(), ModelError>,
+    ) -> Result<(), ApiError> {
+        if !self.admin {
+            return Err(ApiError::new(
+                Kind::Forbidden,
+                "loading and unloading by requests is off; start the server with --admin",
+            ));
+        }
+        let (app, name) = (self.clone(), name.to_owned());
+        let work = tokio::task::spawn_blocking(move || change(&app.registry, &name));
+        let done = work.await;
+        done.map_err(|_| ApiError::new(Kind::Internal, "loading the model failed"))??;
+        Ok(())
+    }
+
+    /// Runs a request and counts what becomes of it, also if it is dropped.
+    async fn tracked(
+        &self,
+        call: &Call,
+        name: &str,
+        run: impl AsyncFnOnce(&mut Tracked) -> Result<Answer, ApiError>,
+    ) -> Result<Answer, ApiError> {
+        let mut tracked = Tracked {
+            arrival: call.arrival,
+            metrics: self.registry.metrics(name)?,
+            statistics: self.registry.statistics(name)?,
+            server: self.metrics.clone(),
+            deadline: call.arrival + self.objective,
+            submitted: call.arrival,
+            finished: false,
+        };
+        self.metrics.in_flight.inc();
+        let result = run(&mut tracked).await;
+        match &result {
+            Ok(answer) => tracked.answered(&answer.reply),
+            Err(error) => tracked.failed(Outcome::of(error.kind)),
+        }
+        result
+    }
+
+    async fn answer(
+        &self,
+        call: &Call,
+        model: Arc<Model>,
+        question: Question,
+        tracked: &mut Tracked,
+    ) -> Result<Answer, ApiError> {
+        let Question {
+            images,
+            count,
+            parameters,
+            plans,
+            id,
+        } = question;
+        let terms = Terms::new(&parameters, &model.engine, call.arrival, call.deadline)?;
+        tracked.deadline = terms.deadline.unwrap_or(tracked.deadline);
+        let _share = self
+            .clients
+            .take(call.client, count, self.limits.per_client)?;
+        let input = match images {
+            RequestImages::Planes(values) => Input::Planes(values),
+            RequestImages::Pixels(pixels) => Input::Pixels(pixels),
+            RequestImages::Encoded(files) => {
+                let deadline = (!terms.late).then_some(tracked.deadline);
+                let work = self.decoders.decode(files, model.clone(), deadline);
+                Input::Prepared(within(call, work).await??)
+            }
+        };
+        let job = Job {
+            input,
+            images: count,
+            arrival: call.arrival,
+            deadline: terms.deadline,
+            late: terms.late,
+            constraints: terms.constraints,
+            mode: terms.mode,
+        };
+        tracked.submitted = Instant::now();
+        let answering = self.executor.submit(model.installed.key(), job)?;
+        let reply = within(call, answering).await?;
+        // An executor that ends without an answer was closed.
+        let reply = reply.unwrap_or(Err(Refusal::Unavailable))?;
+        Ok(Answer {
+            model,
+            id,
+            plans,
+            reply,
+        })
+    }
+}
+
+/// Waits no longer than the protocol's own deadline, behind which nobody listens.
+async fn within<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    match call.deadline {
+        None => Ok(work.await),
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
+            .await
+            .map_err(|_| ApiError::expired()),
+    }
+}
+
+impl From<ModelError> for ApiError {
+    fn from(error: ModelError) -> Self {
+        let kind = match error {
+            ModelError::Unknown(_) => Kind::NotFound,
+            ModelError::Load { .. } => Kind::Internal,
+            ModelError::Name(_) | ModelError::Twice { .. } => Kind::Invalid,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+/// Counts what becomes of a request.
+struct Tracked {
+    arrival: Instant,
+    deadline: Instant,
+    /// When it was handed to the executor.
+    submitted: Instant,
+    metrics: Arc<ModelMetrics>,
+    statistics: Arc<Statistics>,
+    server: Arc<Metrics>,
+    finished: bool,
+}
+
+impl Tracked {
+    fn answered(&mut self, reply: &Reply) {
+        let now = Instant::now();
+        let whole = now.duration_since(self.arrival);
+        let input = self.submitted.duration_since(self.arrival);
+        let met = now <= self.deadline;
+        tracing::debug!(
+            model = self.metrics.name(),
+            instance = %reply.instances.first().map_or(String::new(), ToString::to_string),
+            images = reply.instances.len(),
+            batch = reply.batch,
+            queue_us = reply.queued.as_micros() as u64,
+            compute_us = reply.computed.as_micros() as u64,
+            whole_us = whole.as_micros() as u64,
+            met,
+            "answered"
+        );
+        self.metrics.answered(reply, whole, met);
+        self.statistics.answered(reply, input, whole);
+        self.finished = true;
+    }
+
+    fn failed(&mut self, outcome: Outcome) {
+        let whole_us = self.arrival.elapsed().as_micros() as u64;
+        tracing::debug!(
+            model = self.metrics.name(),
+            whole_us,
+            outcome = outcome.name(),
+            "not answered"
+        );
+        self.metrics.failed(outcome);
+        self.statistics.failed(self.arrival.elapsed());
+        self.finished = true;
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.failed(Outcome::Cancelled);
+        }
+        self.server.in_flight.dec();
+    }
+}

@@ -1,0 +1,84 @@
+//! How much each client has in flight.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::protocol::error::{ApiError, Kind};
+
+/// Images in flight by the address of the client. Behind a proxy all clients have one
+/// address.
+#[derive(Debug, Default)]
+pub struct Clients(Mutex<HashMap<IpAddr, usize>>);
+
+/// A client's images in flight; they are no longer when this is dropped.
+#[derive(Debug)]
+pub struct Share {
+    clients: Arc<Clients>,
+    client: IpAddr,
+    images: usize,
+}
+
+impl Clients {
+    /// Counts `images` more of a client.
+    ///
+    /// # Errors
+    /// If it then has more than `most` in flight.
+    pub fn take(
+        self: &Arc<Self>,
+        client: IpAddr,
+        images: usize,
+        most: usize,
+    ) -> Result<Share, ApiError> {
+        let mut clients = self.lock();
+        let used = clients.get(&client).copied().unwrap_or(0);
+        if used + images > most {
+            return Err(ApiError::new(
+                Kind::Quota,
+                format!("this client has {used} images in flight; {most} are allowed"),
+            ));
+        }
+        clients.insert(client, used + images);
+        drop(clients);
+        Ok(Share {
+            clients: self.clone(),
+            client,
+            images,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut clients = self.clients.lock();
+        if let Some(used) = clients.get_mut(&self.client) {
+            *used = used.saturating_sub(self.images);
+            if *used == 0 {
+                clients.remove(&self.client);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_client_has_a_share_of_its_own() {
+        let clients = Arc::new(Clients::default());
+        let [one, other] = ["10.0.0.1", "::1"].map(|ip| ip.parse().unwrap());
+        let first = clients.take(one, 3, 4).unwrap();
+        assert_eq!(clients.take(one, 2, 4).unwrap_err().kind, Kind::Quota);
+        let second = clients.take(one, 1, 4).unwrap();
+        let others = clients.take(other, 4, 4).unwrap();
+        drop(first);
+        let third = clients.take(one, 3, 4).unwrap();
+        drop((second, third, others));
+        assert!(clients.lock().is_empty());
+    }
+}

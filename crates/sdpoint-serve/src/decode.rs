@@ -1,0 +1,135 @@
+//! Image files to the network's input, on a bounded number of threads apart from those
+//! of requests.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use sdpoint::Preprocessing;
+use sdpoint::data::{Preparer, decode, image_size};
+use tokio::sync::Semaphore;
+
+use crate::limits::Limits;
+use crate::models::Model;
+use crate::protocol::error::{ApiError, Kind};
+
+/// Decodes image files.
+#[derive(Debug)]
+pub struct Decoders {
+    threads: Semaphore,
+    /// Files that wait or are being decoded, and the most of them.
+    waiting: AtomicUsize,
+    most: usize,
+    /// The most pixels of an image.
+    pixels: usize,
+}
+
+impl Decoders {
+    /// As many threads as the limits say.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            threads: Semaphore::new(limits.decoders.max(1)),
+            waiting: AtomicUsize::new(0),
+            most: limits.undecoded,
+            pixels: limits.pixels,
+        }
+    }
+
+    /// Decodes and prepares files as evaluation does: normalised values, NHWC. What nobody
+    /// waits for any more, or is too late before it begins, is not decoded.
+    ///
+    /// # Errors
+    /// If a file is no image or too large, too many files wait, or the deadline has passed.
+    pub async fn decode(
+        &self,
+        files: Vec<Bytes>,
+        model: Arc<Model>,
+        deadline: Option<Instant>,
+    ) -> Result<Vec<f32>, ApiError> {
+        let _waiting = self.queue(files.len())?;
+        let thread = self.threads.acquire().await;
+        let _thread = thread.map_err(|_| ApiError::from(crate::Refusal::Unavailable))?;
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(ApiError::expired());
+        }
+        let abandoned = Abandon::default();
+        let (flag, pixels) = (abandoned.0.clone(), self.pixels);
+        let work = tokio::task::spawn_blocking(move || {
+            let preprocessing = model.engine.preprocessing();
+            prepare(&files, preprocessing, pixels, &flag)
+        });
+        work.await
+            .unwrap_or_else(|_| Err(ApiError::new(Kind::Internal, "decoding the image failed")))
+    }
+
+    /// Takes places in the queue, until the returned value is dropped.
+    fn queue(&self, files: usize) -> Result<Places<'_>, ApiError> {
+        let fits = |waiting: usize| Some(waiting + files).filter(|&sum| sum <= self.most);
+        let order = Ordering::Relaxed;
+        if self.waiting.fetch_update(order, order, fits).is_err() {
+            return Err(ApiError::overloaded(
+                format!(
+                    "overloaded: {} image files wait for being decoded",
+                    self.most
+                ),
+                Duration::from_millis(100),
+            ));
+        }
+        Ok(Places {
+            waiting: &self.waiting,
+            files,
+        })
+    }
+}
+
+struct Places<'a> {
+    waiting: &'a AtomicUsize,
+    files: usize,
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.files, Ordering::Relaxed);
+    }
+}
+
+/// Tells a thread at work that nobody waits for it any more.
+#[derive(Default)]
+struct Abandon(Arc<AtomicBool>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn prepare(
+    files: &[Bytes],
+    preprocessing: &Preprocessing,
+    pixels: usize,
+    abandoned: &AtomicBool,
+) -> Result<Vec<f32>, ApiError> {
+    let internal = |error: &dyn std::fmt::Display| ApiError::new(Kind::Internal, error.to_string());
+    let mut preparer = Preparer::new(preprocessing).map_err(|error| internal(&error))?;
+    let mut inputs = vec![0.0; files.len() * preparer.input_len()];
+    let rows = inputs.chunks_exact_mut(preparer.input_len());
+    for (number, (file, input)) in std::iter::zip(files, rows).enumerate() {
+        if abandoned.load(Ordering::Relaxed) {
+            return Err(ApiError::expired());
+        }
+        let unusable =
+            |error: &dyn std::fmt::Display| ApiError::invalid(format!("image {number} {error}"));
+        let [height, width] = image_size(file).map_err(|error| unusable(&error))?;
+        if height.saturating_mul(width) > pixels {
+            return Err(unusable(&format!(
+                "is {width}×{height} pixels; at most {pixels} pixels are read"
+            )));
+        }
+        let image = decode(file).map_err(|error| unusable(&error))?;
+        preparer
+            .prepare(&image, input)
+            .map_err(|error| unusable(&error))?;
+    }
+    Ok(inputs)
+}

@@ -1,0 +1,272 @@
+//! Loading, reloading and unloading of models.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use sdpoint::engine::{Context, EngineError};
+use sdpoint::{Engine, LoadError, Profile};
+
+use super::name::{NameError, check_name};
+use super::{Installed, Model};
+use crate::Executor;
+use crate::metrics::ModelMetrics;
+use crate::statistics::Statistics;
+
+/// The models that a server was started with. There are no others: requests can load and
+/// unload them by name, and name no files.
+pub struct Registry {
+    entries: BTreeMap<String, Entry>,
+    executor: Arc<dyn Executor>,
+    context: Arc<Context>,
+    /// Held while a model is loaded or unloaded, so that one happens at a time.
+    changing: Mutex<()>,
+}
+
+struct Entry {
+    file: PathBuf,
+    state: RwLock<State>,
+    loads: Mutex<u64>,
+    statistics: Arc<Statistics>,
+    metrics: Arc<ModelMetrics>,
+}
+
+/// What there is of a model.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// It is being loaded for the first time, or again after it was unloaded.
+    Loading,
+    /// It answers.
+    Ready(Arc<Model>),
+    /// It was unloaded, or could not be loaded.
+    Unavailable(String),
+}
+
+/// A model by name, and what there is of it.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The name.
+    pub name: String,
+    /// What there is of it.
+    pub state: State,
+}
+
+/// A model that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// No model has this name.
+    #[error("there is no model {}", crate::protocol::error::quoted(.0))]
+    Unknown(String),
+    /// The name is not one.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// Two files have the same name.
+    #[error(
+        "two models are named '{name}': {} and {}; give one another name, as in NAME={}",
+        files[0].display(),
+        files[1].display(),
+        files[1].display()
+    )]
+    Twice {
+        /// The name.
+        name: String,
+        /// The files.
+        files: Box<[PathBuf; 2]>,
+    },
+    /// It cannot be loaded.
+    #[error("model '{name}' cannot be loaded: {source}")]
+    Load {
+        /// The name.
+        name: String,
+        /// The file.
+        file: PathBuf,
+        /// The reason.
+        source: LoadError,
+    },
+}
+
+impl Registry {
+    /// A registry of model files by name. None is loaded yet.
+    ///
+    /// # Errors
+    /// If a name is given twice or is not one.
+    pub fn new(
+        files: impl IntoIterator<Item = (String, PathBuf)>,
+        context: Arc<Context>,
+        executor: Arc<dyn Executor>,
+        metrics: &crate::Metrics,
+    ) -> Result<Self, ModelError> {
+        let mut entries: BTreeMap<String, Entry> = BTreeMap::new();
+        for (name, file) in files {
+            check_name(&name)?;
+            if let Some(other) = entries.get(&name) {
+                let files = Box::new([other.file.clone(), file]);
+                return Err(ModelError::Twice { name, files });
+            }
+            let entry = Entry {
+                file,
+                state: RwLock::new(State::Loading),
+                loads: Mutex::new(0),
+                statistics: Arc::default(),
+                metrics: metrics.model(&name),
+            };
+            entries.insert(name, entry);
+        }
+        Ok(Self {
+            entries,
+            executor,
+            context,
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// The names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// All models, and what there is of them.
+    pub fn statuses(&self) -> Vec<Status> {
+        let status = |(name, entry): (&String, &Entry)| Status {
+            name: name.clone(),
+            state: entry.state(),
+        };
+        self.entries.iter().map(status).collect()
+    }
+
+    /// Whether every model answers.
+    pub fn ready(&self) -> bool {
+        self.entries
+            .values()
+            .all(|entry| matches!(entry.state(), State::Ready(_)))
+    }
+
+    /// What there is of a model.
+    ///
+    /// # Errors
+    /// If no model has this name.
+    pub fn state(&self, name: &str) -> Result<State, ModelError> {
+        Ok(self.entry(name)?.state())
+    }
+
+    /// The counts of a model's requests, in Triton's terms.
+    ///
+    /// # Errors
+    /// If no model has this name.
+    pub fn statistics(&self, name: &str) -> Result<Arc<Statistics>, ModelError> {
+        Ok(self.entry(name)?.statistics.clone())
+    }
+
+    /// The metrics of a model.
+    ///
+    /// # Errors
+    /// If no model has this name.
+    pub fn metrics(&self, name: &str) -> Result<Arc<ModelMetrics>, ModelError> {
+        Ok(self.entry(name)?.metrics.clone())
+    }
+
+    /// Loads a model, or loads it again: until the new one is ready, the old one answers.
+    /// Takes seconds; not for async threads.
+    ///
+    /// # Errors
+    /// If no model has this name, or it cannot be loaded; then an old one stays.
+    pub fn load(&self, name: &str) -> Result<(), ModelError> {
+        let entry = self.entry(name)?;
+        let _changing = lock(&self.changing);
+        if !matches!(entry.state(), State::Ready(_)) {
+            entry.set(State::Loading);
+        }
+        let generation = {
+            let mut loads = lock(&entry.loads);
+            *loads += 1;
+            *loads
+        };
+        let started = std::time::Instant::now();
+        let model = self.install(name, generation, &entry.file);
+        entry.metrics.loaded(model.is_ok());
+        match model {
+            Ok(model) => {
+                entry.set(State::Ready(Arc::new(model)));
+                let seconds = started.elapsed().as_secs_f64();
+                tracing::info!(model = name, generation, seconds, "model loaded");
+                Ok(())
+            }
+            Err(source) => {
+                tracing::error!(model = name, error = %source, "model cannot be loaded");
+                if !matches!(entry.state(), State::Ready(_)) {
+                    entry.set(State::Unavailable(source.to_string()));
+                }
+                Err(ModelError::Load {
+                    name: name.to_owned(),
+                    file: entry.file.clone(),
+                    source,
+                })
+            }
+        }
+    }
+
+    /// Loads every model, or loads it again, and returns what went wrong.
+    pub fn load_all(&self) -> Vec<ModelError> {
+        self.names()
+            .filter_map(|name| self.load(name).err())
+            .collect()
+    }
+
+    /// Unloads a model. Requests that have begun are answered.
+    ///
+    /// # Errors
+    /// If no model has this name.
+    pub fn unload(&self, name: &str) -> Result<(), ModelError> {
+        let entry = self.entry(name)?;
+        let _changing = lock(&self.changing);
+        entry.set(State::Unavailable("the model was unloaded".to_owned()));
+        tracing::info!(model = name, "model unloaded");
+        Ok(())
+    }
+
+    fn install(&self, name: &str, generation: u64, file: &Path) -> Result<Model, LoadError> {
+        let engine = Engine::new(self.context.clone(), sdpoint::Model::load(file)?)?;
+        let engine = Arc::new(engine.with_profile(Profile::load_beside(file)));
+        let key = format!("{name}#{generation}");
+        let installed = |()| Installed {
+            executor: self.executor.clone(),
+            key: key.clone(),
+        };
+        let installed = self
+            .executor
+            .install(&key, engine.clone())
+            .map(installed)
+            .map_err(|error: EngineError| LoadError::from(error))?;
+        Ok(Model::new(name, generation, engine, installed))
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, ModelError> {
+        self.entries
+            .get(name)
+            .ok_or_else(|| ModelError::Unknown(name.to_owned()))
+    }
+}
+
+impl Entry {
+    fn state(&self) -> State {
+        self.state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, state: State) {
+        self.metrics.ready(matches!(state, State::Ready(_)));
+        // The old model is dropped outside of the lock: its place in the executor goes
+        // with it.
+        let old = {
+            let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, state)
+        };
+        drop(old);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

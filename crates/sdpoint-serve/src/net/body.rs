@@ -1,0 +1,97 @@
+//! Bodies of requests as they arrive: bounded in length, in time, and in the memory of all
+//! together.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Bytes, HttpBody};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::memory::Reservation;
+use crate::protocol::error::{ApiError, Kind};
+
+/// A body that gives an error once it goes beyond a bound.
+pub struct Guarded {
+    body: Incoming,
+    left: usize,
+    most: usize,
+    memory: Arc<Reservation>,
+    time: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Guarded {
+    /// A body of at most `most` bytes, which arrive within `time`.
+    pub fn new(body: Incoming, most: usize, time: Duration, memory: Arc<Reservation>) -> Self {
+        Self {
+            body,
+            left: most,
+            most,
+            memory,
+            time,
+            timer: None,
+        }
+    }
+
+    /// The error of a body that is too long.
+    pub fn too_long(most: usize) -> ApiError {
+        ApiError::new(
+            Kind::TooLarge,
+            format!("the body has more than {most} bytes"),
+        )
+    }
+
+    fn slow(&self) -> ApiError {
+        ApiError::new(
+            Kind::Slow,
+            format!("the body did not arrive within {} s", self.time.as_secs()),
+        )
+    }
+}
+
+impl HttpBody for Guarded {
+    type Data = Bytes;
+    type Error = ApiError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
+        let this = self.get_mut();
+        let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
+            // Most bodies are there at once, and need no timer.
+            let time = this.time;
+            let timer = this
+                .timer
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+            ready!(timer.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(this.slow())));
+        };
+        let Some(frame) = frame else {
+            return Poll::Ready(None);
+        };
+        let gone = |_| ApiError::invalid("the connection ended before the body did");
+        let checked = frame.map_err(gone).and_then(|frame| {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            this.left = this
+                .left
+                .checked_sub(length)
+                .ok_or_else(|| Self::too_long(this.most))?;
+            this.memory.add(length)?;
+            Ok(frame)
+        });
+        Poll::Ready(Some(checked))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,221 @@
+//! One connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+
+use super::front::{Answering, Front, Protocol};
+use super::timed::Timed;
+use crate::limits::Limits;
+
+/// How often a connection looks whether it has been idle for too long.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How long a client that was told to go may take to do so.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What the connections of a server have in common.
+#[derive(Clone)]
+pub struct Shared {
+    /// Wakes connections, one after the other, to make room for others if they are idle.
+    pub room: Arc<Notify>,
+    /// Becomes true when the server stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
+impl Shared {
+    /// Waits until the server stops.
+    pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.stopping.clone();
+        async move {
+            // A server that is gone has stopped, too.
+            let _ = stopping.wait_for(|&stopping| stopping).await;
+        }
+    }
+}
+
+/// The requests of a connection.
+#[derive(Debug, Default)]
+pub struct Activity {
+    /// Those that are being answered.
+    busy: AtomicUsize,
+    /// All of them so far.
+    total: AtomicUsize,
+}
+
+/// A request of a connection, until its answer is sent.
+pub struct Busy(Arc<Activity>);
+
+impl Busy {
+    /// A request begins.
+    pub fn new(activity: &Arc<Activity>) -> Self {
+        activity.busy.fetch_add(1, Ordering::Relaxed);
+        activity.total.fetch_add(1, Ordering::Relaxed);
+        Self(activity.clone())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The requests of a connection on their way to their listener's entry.
+struct Requests {
+    front: Front,
+    client: IpAddr,
+    activity: Arc<Activity>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        self.front.call(request, self.client, &self.activity)
+    }
+}
+
+/// Serves a connection until it ends, is idle for too long, or has to make room.
+pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shared) {
+    let limits = &front.app.limits;
+    let activity = Arc::<Activity>::default();
+    let io = Timed::new(stream, limits.write_time);
+    let service = Requests {
+        front: front.clone(),
+        client,
+        activity: activity.clone(),
+    };
+    match front.protocol {
+        Protocol::Rest => {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(limits.header_time)
+                .max_buf_size(64 << 10)
+                .max_headers(64);
+            let connection = builder.serve_connection(io, service);
+            // The time for the next header ends a connection without requests.
+            let idle = Idle::never(activity);
+            guard(
+                connection,
+                http1::Connection::graceful_shutdown,
+                idle,
+                shared,
+            )
+            .await;
+        }
+        Protocol::Grpc => {
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder
+                .timer(TokioTimer::new())
+                .keep_alive_interval(limits.header_time)
+                .keep_alive_timeout(limits.header_time)
+                .max_concurrent_streams(256)
+                .max_header_list_size(16 << 10)
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20);
+            let connection = builder.serve_connection(io, service);
+            let idle = Idle::new(activity, limits);
+            guard(
+                connection,
+                http2::Connection::graceful_shutdown,
+                idle,
+                shared,
+            )
+            .await;
+        }
+    }
+}
+
+/// When a connection counts as idle for too long.
+struct Idle {
+    activity: Arc<Activity>,
+    /// Time for the first request, and between requests.
+    times: Option<[Duration; 2]>,
+    /// The requests so far, and since when there was no other.
+    seen: (usize, Instant),
+}
+
+impl Idle {
+    fn never(activity: Arc<Activity>) -> Self {
+        Self {
+            activity,
+            times: None,
+            seen: (0, Instant::now()),
+        }
+    }
+
+    fn new(activity: Arc<Activity>, limits: &Limits) -> Self {
+        Self {
+            times: Some([limits.header_time, limits.idle_time]),
+            ..Self::never(activity)
+        }
+    }
+
+    fn busy(&self) -> bool {
+        self.activity.busy.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it was for too long, looking now.
+    fn too_long(&mut self) -> bool {
+        let total = self.activity.total.load(Ordering::Relaxed);
+        let now = Instant::now();
+        if self.busy() || total != self.seen.0 {
+            self.seen = (total, now);
+        }
+        let time = self
+            .times
+            .map(|[first, between]| if total == 0 { first } else { between });
+        time.is_some_and(|time| now.duration_since(self.seen.1) >= time)
+    }
+}
+
+/// Runs a connection, and tells the client to go when it has to.
+async fn guard<C: Future>(
+    connection: C,
+    say_goodbye: fn(Pin<&mut C>),
+    mut idle: Idle,
+    shared: Shared,
+) {
+    let mut connection = pin!(connection);
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            () = shared.stop() => {
+                // Requests that have begun are answered, however long that takes.
+                say_goodbye(connection.as_mut());
+                connection.await;
+                return;
+            }
+            () = shared.room.clone().notified_owned() => {
+                if !idle.busy() {
+                    break;
+                }
+            }
+            _ = tick.tick() => {
+                if idle.too_long() {
+                    break;
+                }
+            }
+        }
+    }
+    say_goodbye(connection.as_mut());
+    let _ = tokio::time::timeout(FAREWELL, connection).await;
+}

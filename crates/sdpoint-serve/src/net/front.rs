@@ -1,0 +1,192 @@
+//! What every request passes before its protocol sees it: where it comes from, its token,
+//! its length and its deadline.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::{Body, HttpBody};
+use axum::http::{Request, header};
+use axum::response::{IntoResponse, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tonic::Status;
+use tower_service::Service;
+
+use super::body::Guarded;
+use super::connection::{Activity, Busy};
+use super::origin::{Pages, name_origin, preflight};
+use super::token::Tokens;
+use crate::app::{App, Call};
+use crate::protocol::error::{ApiError, Kind};
+use crate::protocol::grpc::deadline;
+
+/// What a listener speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Rest,
+    /// gRPC, on HTTP/2.
+    Grpc,
+}
+
+/// An answer in the making.
+pub type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+/// The entry of one listener, common to its connections.
+#[derive(Clone)]
+pub struct Front {
+    /// The server.
+    pub app: Arc<App>,
+    /// Whom it lets in.
+    pub tokens: Arc<Tokens>,
+    /// Which pages may use it.
+    pub pages: Arc<Pages>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What is behind it.
+    pub router: Router,
+}
+
+impl Front {
+    /// Answers a request of `client`. `activity` counts the requests of the connection.
+    pub fn call(
+        &self,
+        request: Request<Incoming>,
+        client: IpAddr,
+        activity: &Arc<Activity>,
+    ) -> Answering {
+        let busy = Busy::new(activity);
+        let outcome = self.admit(request, client);
+        let mut router = self.router.clone();
+        let protocol = self.protocol;
+        Box::pin(async move {
+            let response = match outcome {
+                Admitted::Answered(response) => response,
+                Admitted::Refused(error) => refuse(error, protocol),
+                Admitted::Let(request, origin) => {
+                    let mut response = router.call(*request).await?;
+                    if let Some(origin) = origin {
+                        name_origin(&mut response, origin);
+                    }
+                    response
+                }
+            };
+            // The answer's body is part of the request's time.
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _ = &busy;
+                    frame
+                }))
+            }))
+        })
+    }
+
+    fn admit(&self, request: Request<Incoming>, client: IpAddr) -> Admitted {
+        let arrival = Instant::now();
+        let origin = match self.pages.check(request.headers()) {
+            Ok(origin) => origin,
+            Err(error) => return Admitted::Refused(error),
+        };
+        if let (Some(origin), Some(mut response)) =
+            (&origin, preflight(request.method(), request.headers()))
+        {
+            name_origin(&mut response, origin.clone());
+            return Admitted::Answered(response);
+        }
+        match self.check(&request, arrival) {
+            Err(error) => Admitted::Refused(error),
+            Ok(deadline) => {
+                let memory = self.app.memory.begin();
+                let call = Call {
+                    client,
+                    arrival,
+                    deadline,
+                    memory,
+                };
+                Admitted::Let(Box::new(self.guard(request, call)), origin)
+            }
+        }
+    }
+
+    /// Checks a request by its header alone, and returns the deadline that it gives.
+    fn check(
+        &self,
+        request: &Request<Incoming>,
+        arrival: Instant,
+    ) -> Result<Option<Instant>, ApiError> {
+        if !is_open(request.uri().path()) && !self.tokens.allow(request.headers()) {
+            self.app.metrics.unauthenticated.inc();
+            return Err(ApiError::new(
+                Kind::Unauthenticated,
+                "this server takes requests with a token: Authorization: Bearer TOKEN",
+            ));
+        }
+        let most = self.app.limits.body;
+        if request.body().size_hint().lower() > most as u64 {
+            return Err(Guarded::too_long(most));
+        }
+        match (self.protocol, request.headers().get("grpc-timeout")) {
+            (Protocol::Grpc, Some(timeout)) => {
+                let time = timeout.to_str().ok().and_then(deadline::parse);
+                let time = time.ok_or_else(|| ApiError::invalid("grpc-timeout is not valid"))?;
+                Ok(Some(arrival + time))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Bounds a request's body, and adds what it is known of it.
+    fn guard(&self, request: Request<Incoming>, call: Call) -> Request<Body> {
+        let limits = &self.app.limits;
+        let (mut parts, body) = request.into_parts();
+        let body = Guarded::new(body, limits.body, limits.body_time, call.memory.clone());
+        let body = match self.protocol {
+            Protocol::Rest => Body::new(body),
+            // gRPC's library looks for an error of its own.
+            Protocol::Grpc => Body::new(body.map_err(Status::from)),
+        };
+        parts.extensions.insert(call);
+        Request::from_parts(parts, body)
+    }
+}
+
+/// What becomes of a request at the entry.
+enum Admitted {
+    Answered(Response),
+    Refused(ApiError),
+    Let(Box<Request<Body>>, Option<axum::http::HeaderValue>),
+}
+
+/// Whether an address is for everybody: probes have no token.
+fn is_open(path: &str) -> bool {
+    matches!(
+        path,
+        "/v2/health/live"
+            | "/v2/health/ready"
+            | "/grpc.health.v1.Health/Check"
+            | "/grpc.health.v1.Health/Watch"
+            | "/inference.GRPCInferenceService/ServerLive"
+            | "/inference.GRPCInferenceService/ServerReady"
+    )
+}
+
+fn refuse(error: ApiError, protocol: Protocol) -> Response {
+    match protocol {
+        Protocol::Rest => {
+            let close = error.kind == Kind::TooLarge;
+            let mut response = error.into_response();
+            if close {
+                // The body that is not read would be in the way of the next request.
+                let value = axum::http::HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, value);
+            }
+            response
+        }
+        Protocol::Grpc => Status::from(error).into_http(),
+    }
+}

@@ -1,0 +1,82 @@
+//! Accepting connections.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::connection::{self, Shared};
+use super::front::Front;
+
+/// How long to wait before accepting again when the system gives no connection.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long an idle connection has to make room for a new one, before another is told to.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+/// Accepts connections until the server stops. Each holds one of `places` until it ends.
+pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places: Arc<Semaphore>) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop() => return,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Connections that ended before they were accepted, or no more files.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        let place = tokio::select! {
+            place = find_place(&places, &shared.room) => place,
+            () = shared.stop() => return,
+        };
+        let Some(place) = place else { return };
+        // Answers are whole when they are written.
+        let _ = stream.set_nodelay(true);
+        let open = Open::new(front.app.metrics.connections.clone(), place);
+        let (front, shared) = (front.clone(), shared.clone());
+        tokio::spawn(async move {
+            connection::serve(stream, address.ip().to_canonical(), front, shared).await;
+            drop(open);
+        });
+    }
+}
+
+/// An open connection, and its place.
+struct Open {
+    count: Gauge,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(count: Gauge, place: OwnedSemaphorePermit) -> Self {
+        count.inc();
+        Self {
+            count,
+            _place: place,
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.count.dec();
+    }
+}
+
+/// A place for a connection. If all are taken, connections without requests make room.
+async fn find_place(places: &Arc<Semaphore>, room: &Notify) -> Option<OwnedSemaphorePermit> {
+    loop {
+        let place = places.clone().acquire_owned();
+        match tokio::time::timeout(PATIENCE, place).await {
+            Ok(place) => return place.ok(),
+            Err(_) => room.notify_one(),
+        }
+    }
+}

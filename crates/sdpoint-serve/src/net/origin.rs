@@ -1,0 +1,200 @@
+//! Requests from pages in browsers. A page of another origin must not use the server
+//! through the browser of somebody who can reach it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use axum::http::uri::{Authority, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::protocol::error::{ApiError, Kind};
+
+/// An origin whose pages may use the server: `https://app.example`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin(String);
+
+impl FromStr for Origin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Option<Uri> = text.parse().ok();
+        let is_origin = uri.is_some_and(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.authority().is_some()
+                && uri.path() == "/"
+                && uri.query().is_none()
+                && !text.ends_with('/')
+        });
+        if is_origin {
+            Ok(Self(text.to_ascii_lowercase()))
+        } else {
+            Err(format!(
+                "'{text}' is no origin: give one such as https://app.example"
+            ))
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which pages may use the server.
+#[derive(Clone, Debug, Default)]
+pub struct Pages {
+    /// Pages of other origins.
+    pub allowed: Vec<Origin>,
+    /// Whether the server's own pages have local addresses: another name that leads here
+    /// was made by somebody else.
+    pub local: bool,
+}
+
+impl Pages {
+    /// Checks where a request comes from, and returns the origin to name in the answer, if
+    /// it is another one that is allowed.
+    ///
+    /// # Errors
+    /// If the request is a page's that may not use the server.
+    pub fn check(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
+        let Some(origin) = headers.get(header::ORIGIN) else {
+            return Ok(None);
+        };
+        let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
+        if self.allowed.iter().any(|allowed| allowed.0 == text) {
+            return Ok(Some(origin.clone()));
+        }
+        if self.own(&text, headers) {
+            return Ok(None);
+        }
+        Err(ApiError::new(
+            Kind::Forbidden,
+            "pages of other origins may not use this server; --allow-origin lets them",
+        ))
+    }
+
+    fn own(&self, origin: &str, headers: &HeaderMap) -> bool {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        let (Some(host), Some(authority)) = (host, authority) else {
+            return false;
+        };
+        host.eq_ignore_ascii_case(authority) && (!self.local || is_local(authority))
+    }
+}
+
+/// Whether a name can only be this machine's: an address, or one that no name server gives.
+fn is_local(authority: &str) -> bool {
+    let Ok(authority) = authority.parse::<Authority>() else {
+        return false;
+    };
+    let host = authority.host();
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
+}
+
+/// The answer to a browser that asks whether a page of an allowed origin may send a
+/// request; none to any other request.
+pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response> {
+    let asks =
+        method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    asks.then(|| {
+        let allowed = [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+            (
+                header::ACCESS_CONTROL_ALLOW_HEADERS,
+                "authorization, content-type, inference-header-content-length",
+            ),
+            (header::ACCESS_CONTROL_MAX_AGE, "600"),
+        ];
+        (StatusCode::NO_CONTENT, allowed).into_response()
+    })
+}
+
+/// Lets a page of an allowed origin read an answer.
+pub fn name_origin(response: &mut Response, origin: HeaderValue) {
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("inference-header-content-length, retry-after"),
+    );
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(pages: &Pages, origin: &str, host: &str) -> Result<Option<HeaderValue>, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ORIGIN, origin.parse().unwrap());
+        headers.insert(header::HOST, host.parse().unwrap());
+        pages.check(&headers)
+    }
+
+    #[test]
+    fn other_origins_may_not() {
+        let pages = Pages {
+            allowed: vec![],
+            local: true,
+        };
+        assert_eq!(pages.check(&HeaderMap::new()), Ok(None));
+        for own in [
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "[::1]:8080",
+            "a.localhost:8080",
+        ] {
+            assert_eq!(
+                check(&pages, &format!("http://{own}"), own),
+                Ok(None),
+                "{own}"
+            );
+        }
+        for (origin, host) in [
+            ("https://evil.example", "127.0.0.1:8080"),
+            // A name server that leads a page's own name here.
+            ("http://evil.example:8080", "evil.example:8080"),
+            ("http://127.0.0.1:3000", "127.0.0.1:8080"),
+            ("null", "127.0.0.1:8080"),
+            ("", "127.0.0.1:8080"),
+        ] {
+            let error = check(&pages, origin, host).unwrap_err();
+            assert_eq!(error.kind, Kind::Forbidden, "{origin}");
+        }
+        let reachable = Pages {
+            allowed: vec![],
+            local: false,
+        };
+        let named = check(&reachable, "https://sdpoint.example", "sdpoint.example");
+        assert_eq!(named, Ok(None));
+    }
+
+    #[test]
+    fn some_may_if_they_are_named() {
+        let allowed = vec!["https://app.example".parse().unwrap()];
+        let pages = Pages {
+            allowed,
+            local: true,
+        };
+        let origin = check(&pages, "https://app.example", "127.0.0.1:8080").unwrap();
+        assert_eq!(origin.unwrap(), "https://app.example");
+        assert!(check(&pages, "https://app.example.evil", "127.0.0.1:8080").is_err());
+        for bad in [
+            "app.example",
+            "https://app.example/",
+            "https://a/b",
+            "ftp://a",
+            "*",
+            "null",
+        ] {
+            assert!(bad.parse::<Origin>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Why a request gets no answer, whatever the protocol.
+
+use std::time::Duration;
+
+use crate::Refusal;
+
+/// The class of a failure, from which each protocol takes its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The request contradicts the protocol, the model or itself.
+    Invalid,
+    /// There is no such model, version or address.
+    NotFound,
+    /// The address does not take this method.
+    Method,
+    /// No token, or a wrong one.
+    Unauthenticated,
+    /// The server does not allow it.
+    Forbidden,
+    /// More bytes than the server takes.
+    TooLarge,
+    /// The body is of a kind that is not read.
+    MediaType,
+    /// The client did not send its request in time.
+    Slow,
+    /// One client has too much in flight.
+    Quota,
+    /// The server has too much in flight.
+    Overloaded,
+    /// The deadline passed.
+    Expired,
+    /// The model or the server is not ready, or no longer.
+    Unavailable,
+    /// Part of the protocol that this server does not have.
+    Unsupported,
+    /// The fault is the server's.
+    Internal,
+}
+
+/// A failed request.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The class.
+    pub kind: Kind,
+    /// What was wrong, for the client.
+    pub message: String,
+    /// When trying again makes sense.
+    pub retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            retry_after: None,
+        }
+    }
+
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    /// A lack of room, which passes.
+    pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
+        Self {
+            retry_after: Some(retry_after),
+            ..Self::new(Kind::Overloaded, message)
+        }
+    }
+
+    pub fn expired() -> Self {
+        Refusal::Expired.into()
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match &refusal {
+            Refusal::Overloaded { .. } => Kind::Overloaded,
+            Refusal::Expired => Kind::Expired,
+            Refusal::NoInstance(_) => Kind::Invalid,
+            Refusal::Unavailable => Kind::Unavailable,
+            Refusal::Failed(_) => Kind::Internal,
+        };
+        let retry_after = match refusal {
+            Refusal::Overloaded { retry_after, .. } => Some(retry_after),
+            _ => None,
+        };
+        Self {
+            kind,
+            message: refusal.to_string(),
+            retry_after,
+        }
+    }
+}
+
+/// The refusal of an extension that only clients on the same machine could use.
+pub fn shared_memory() -> ApiError {
+    ApiError::new(
+        Kind::Unsupported,
+        "shared memory is not supported: tensors are part of requests and answers",
+    )
+}
+
+/// A name or value from a request, as an error quotes it: on one line, and not
+/// longer than one.
+pub fn quoted(text: &str) -> String {
+    const SHOWN: usize = 80;
+    let mut shown: String = text
+        .chars()
+        .take(SHOWN)
+        .flat_map(char::escape_debug)
+        .collect();
+    if text.chars().nth(SHOWN).is_some() {
+        shown.push('…');
+    }
+    format!("'{shown}'")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quotes_are_short_and_on_one_line() {
+        assert_eq!(quoted("cats"), "'cats'");
+        assert_eq!(quoted("a\nb\u{1b}[2J"), "'a\\nb\\u{1b}[2J'");
+        assert!(quoted(&"é".repeat(10_000)).chars().count() < 90);
+    }
+
+    #[test]
+    fn an_overload_says_when_to_try_again() {
+        let error = ApiError::from(Refusal::Overloaded {
+            reason: "the queue is full",
+            retry_after: Duration::from_millis(12),
+        });
+        assert_eq!(error.kind, Kind::Overloaded);
+        assert_eq!(error.retry_after, Some(Duration::from_millis(12)));
+        assert_eq!(
+            error.message,
+            "overloaded: the queue is full; retry in 12 ms"
+        );
+    }
+}

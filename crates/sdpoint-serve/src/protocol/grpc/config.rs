@@ -1,0 +1,84 @@
+//! Triton's configuration and statistics of a model, as messages.
+
+use super::super::rest::triton::{batches, dims, executions, type_name};
+use super::super::signature::TensorMetadata;
+use super::inference::model_config::SchedulingChoice;
+use super::inference::{
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput,
+    ModelOutput, ModelStatistics, StatisticDuration,
+};
+use crate::app::VERSION;
+use crate::models::Model;
+use crate::statistics::{Counts, Tally};
+
+/// The configuration of a model.
+pub fn config(model: &Model, most: usize) -> ModelConfig {
+    let input = |tensor: TensorMetadata| ModelInput {
+        name: tensor.name.to_owned(),
+        data_type: data_type(&tensor),
+        dims: dims(&tensor).to_vec(),
+        // A request gives one of them.
+        optional: true,
+        ..ModelInput::default()
+    };
+    let output = |tensor: TensorMetadata| ModelOutput {
+        name: tensor.name.to_owned(),
+        data_type: data_type(&tensor),
+        dims: dims(&tensor).to_vec(),
+        ..ModelOutput::default()
+    };
+    let batching = ModelDynamicBatching::default();
+    ModelConfig {
+        name: model.name.clone(),
+        platform: "sdpoint_safetensors".to_owned(),
+        backend: "sdpoint".to_owned(),
+        max_batch_size: i32::try_from(most).unwrap_or(i32::MAX),
+        input: model.signature.inputs().map(input).into(),
+        output: model.signature.outputs().map(output).into(),
+        scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching)),
+        ..ModelConfig::default()
+    }
+}
+
+fn data_type(tensor: &TensorMetadata) -> i32 {
+    DataType::from_str_name(&type_name(tensor))
+        .unwrap_or_default()
+        .into()
+}
+
+/// The counts of a model.
+pub fn statistics(name: &str, counts: &Counts) -> ModelStatistics {
+    let inference = InferStatistics {
+        success: duration(counts.success),
+        fail: duration(counts.fail),
+        queue: duration(counts.queue),
+        compute_input: duration(counts.input),
+        compute_infer: duration(counts.compute),
+        compute_output: duration(counts.output),
+        cache_hit: duration(Tally::default()),
+        cache_miss: duration(Tally::default()),
+    };
+    let batch = |(size, compute)| InferBatchStatistics {
+        batch_size: size as u64,
+        compute_input: duration(Tally::default()),
+        compute_infer: duration(compute),
+        compute_output: duration(Tally::default()),
+    };
+    ModelStatistics {
+        name: name.to_owned(),
+        version: VERSION.to_owned(),
+        last_inference: counts.last_inference,
+        inference_count: counts.inferences,
+        execution_count: executions(counts.executions),
+        inference_stats: Some(inference),
+        batch_stats: batches(counts).map(batch).collect(),
+        ..ModelStatistics::default()
+    }
+}
+
+fn duration(tally: Tally) -> Option<StatisticDuration> {
+    Some(StatisticDuration {
+        count: tally.count,
+        ns: tally.ns,
+    })
+}

@@ -1,0 +1,93 @@
+//! Parameters of requests, of their tensors and of answers.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{ApiError, quoted};
+
+/// Parameters by name.
+pub type Parameters = BTreeMap<String, Parameter>;
+
+/// The value of a parameter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Parameter {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A whole number beyond those.
+    Uint(u64),
+    /// Any number.
+    Double(f64),
+    /// Text.
+    Text(String),
+}
+
+impl From<&str> for Parameter {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<u64> for Parameter {
+    fn from(number: u64) -> Self {
+        i64::try_from(number).map_or(Self::Uint(number), Self::Int)
+    }
+}
+
+impl Parameter {
+    /// The value as text, as it would be written on a command line.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Int(value) => value.to_string(),
+            Self::Uint(value) => value.to_string(),
+            Self::Double(value) => value.to_string(),
+            Self::Text(value) => value.clone(),
+        }
+    }
+
+    /// True or false, also as text: forms and command lines have nothing else.
+    pub fn truth(&self, name: &str) -> Result<bool, ApiError> {
+        match self {
+            Self::Bool(value) => Ok(*value),
+            Self::Text(text) if text == "true" => Ok(true),
+            Self::Text(text) if text == "false" => Ok(false),
+            _ => Err(self.wrong(name, "true or false")),
+        }
+    }
+
+    /// A whole number of at least zero.
+    pub fn count(&self, name: &str) -> Result<u64, ApiError> {
+        let number = match self {
+            Self::Int(value) => u64::try_from(*value).ok(),
+            Self::Uint(value) => Some(*value),
+            Self::Text(text) => text.parse().ok(),
+            Self::Double(_) | Self::Bool(_) => None,
+        };
+        number.ok_or_else(|| self.wrong(name, "a whole number of at least 0"))
+    }
+
+    /// A finite number.
+    pub fn number(&self, name: &str) -> Result<f64, ApiError> {
+        let number = match self {
+            Self::Int(value) => Some(*value as f64),
+            Self::Uint(value) => Some(*value as f64),
+            Self::Double(value) => Some(*value),
+            Self::Text(text) => text.parse().ok(),
+            Self::Bool(_) => None,
+        };
+        number
+            .filter(|number| number.is_finite())
+            .ok_or_else(|| self.wrong(name, "a number"))
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> ApiError {
+        let shown = quoted(&self.text());
+        ApiError::invalid(format!(
+            "parameter '{name}' is {shown}; it must be {expected}"
+        ))
+    }
+}

@@ -1,0 +1,12 @@
+//! The protocol over HTTP, and `/predict`.
+
+mod binary;
+mod body;
+mod json;
+mod predict;
+pub mod repository;
+mod respond;
+pub mod router;
+pub mod triton;
+
+pub use router::router;

@@ -1,0 +1,111 @@
+//! The binary extension: tensors as bytes behind the JSON.
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, HeaderValue};
+
+use super::super::datatype::DataType;
+use super::super::error::ApiError;
+use super::super::request::{Data, InferRequest, Tensor};
+use super::super::signature::ENCODED;
+use super::json::JsonRequest;
+
+/// The header that has the length of the JSON, in requests and answers.
+pub const HEADER_LENGTH: &str = "inference-header-content-length";
+
+/// A request, and whether its outputs are returned as bytes if it does not say.
+///
+/// # Errors
+/// If the header's length is none, or the JSON or the tensors are not as the protocol has
+/// them.
+pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool), ApiError> {
+    let Some(length) = headers.get(HEADER_LENGTH) else {
+        let request = JsonRequest::parse(&body)?.into_request(Bytes::new())?;
+        return Ok((request, false));
+    };
+    let json = match parse_length(length) {
+        Some(0) => return Ok((raw(body), true)),
+        Some(length) if length <= body.len() => body.split_to(length),
+        Some(length) => {
+            return Err(ApiError::invalid(format!(
+                "Inference-Header-Content-Length is {length}, but the body has {} bytes",
+                body.len()
+            )));
+        }
+        None => {
+            return Err(ApiError::invalid(
+                "Inference-Header-Content-Length must be a whole number of at least 0",
+            ));
+        }
+    };
+    let request = JsonRequest::parse(&json)?.into_request(body)?;
+    Ok((request, false))
+}
+
+fn parse_length(value: &HeaderValue) -> Option<usize> {
+    let text = value.to_str().ok()?;
+    // Signs are no digits, though Rust reads them.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if digits { text.parse().ok() } else { None }
+}
+
+/// A body without JSON is one image file.
+fn raw(body: Bytes) -> InferRequest {
+    InferRequest {
+        inputs: vec![Tensor {
+            name: ENCODED.to_owned(),
+            datatype: DataType::Bytes,
+            shape: vec![1],
+            data: Data::Strings(vec![body]),
+        }],
+        ..InferRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_with(length: &str, body: &'static [u8]) -> Result<(InferRequest, bool), ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(HEADER_LENGTH, HeaderValue::from_str(length).unwrap());
+        read(&headers, Bytes::from_static(body))
+    }
+
+    #[test]
+    fn the_header_divides_the_body() {
+        let body = br#"{"inputs":[{"name":"a","shape":[3],"datatype":"UINT8","parameters":{"binary_data_size":3}}]}xyz"#;
+        let length = (body.len() - 3).to_string();
+        let (request, binary) = read_with(&length, body).unwrap();
+        assert_eq!(
+            request.inputs[0].data,
+            Data::Raw(Bytes::from_static(b"xyz"))
+        );
+        assert!(!binary);
+        for length in [
+            "1000",
+            "3",
+            "-1",
+            "+3",
+            "x",
+            "1e3",
+            "",
+            "99999999999999999999999",
+        ] {
+            let error = read_with(length, body).unwrap_err();
+            assert!(!error.message.is_empty());
+        }
+        // Without the header, what follows the JSON is no JSON.
+        assert!(read(&HeaderMap::new(), Bytes::from_static(body)).is_err());
+    }
+
+    #[test]
+    fn a_body_without_json_is_an_image_file() {
+        let (request, binary) = read_with("0", b"\xff\xd8").unwrap();
+        assert_eq!(request.inputs[0].name, ENCODED);
+        assert_eq!(
+            request.inputs[0].data,
+            Data::Strings(vec![Bytes::from_static(b"\xff\xd8")])
+        );
+        assert!(binary);
+    }
+}

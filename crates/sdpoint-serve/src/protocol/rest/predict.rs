@@ -1,0 +1,192 @@
+//! `POST /predict`: an image as the body or in a form, for people and scripts.
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::Response;
+use multer::{Constraints, Multipart, SizeLimit};
+use sdpoint::engine::top_k;
+use serde::Serialize;
+
+use super::super::answer::{Answer, OutputPlan};
+use super::super::error::{ApiError, Kind};
+use super::super::images::RequestImages;
+use super::super::parameters::{Parameter, Parameters};
+use super::super::request::RequestedOutput;
+use super::super::signature::PROBABILITIES;
+use super::router::Shared;
+use super::{body, respond};
+use crate::app::{App, Call, Question};
+
+/// Classes in an answer, if a request does not say.
+const TOP: usize = 5;
+
+/// The longest value of a form's field that is no image.
+const LONGEST_FIELD: u64 = 1024;
+
+/// The most fields of a form.
+const MOST_FIELDS: usize = 64;
+
+/// What a request says, wherever it says it.
+#[derive(Default)]
+struct Form {
+    images: Vec<(Option<String>, Bytes)>,
+    parameters: Parameters,
+    model: Option<String>,
+    top: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Prediction<'a> {
+    model: &'a str,
+    #[serde(flatten)]
+    parameters: Parameters,
+    images: Vec<ImagePrediction<'a>>,
+}
+
+#[derive(Serialize)]
+struct ImagePrediction<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    top: Vec<Guess<'a>>,
+}
+
+#[derive(Serialize)]
+struct Guess<'a> {
+    class: &'a str,
+    label: usize,
+    probability: f32,
+}
+
+pub async fn predict(
+    State(app): Shared,
+    Extension(call): Extension<Call>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let body = body::read(&call, &headers, body, app.limits.body).await?;
+    let mut form = Form::default();
+    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        form.set(&key, value.into_owned())?;
+    }
+    match boundary(&headers) {
+        Some(boundary) => form.read(body, boundary, &app).await?,
+        None => form.images.push((None, body)),
+    }
+    let answer = form.ask(&app, &call).await?;
+    Ok(respond::json(StatusCode::OK, &form.prediction(&answer)))
+}
+
+/// The boundary between a form's fields, if the body is one.
+fn boundary(headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    multer::parse_boundary(kind).ok()
+}
+
+impl Form {
+    fn set(&mut self, key: &str, value: String) -> Result<(), ApiError> {
+        match key {
+            "model" => self.model = Some(value),
+            "top" => self.top = Some(Parameter::Text(value).count("top")? as usize),
+            key => {
+                self.parameters
+                    .insert(key.to_owned(), Parameter::Text(value));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the fields of a form: files, and parameters.
+    async fn read(&mut self, body: Bytes, boundary: String, app: &App) -> Result<(), ApiError> {
+        let bad =
+            |error: multer::Error| ApiError::invalid(format!("the form is not valid: {error}"));
+        let limits = SizeLimit::new().whole_stream(app.limits.body as u64);
+        let constraints = Constraints::new().size_limit(limits);
+        let stream = tokio_stream::once(Ok::<Bytes, std::convert::Infallible>(body));
+        let mut fields = Multipart::with_constraints(stream, boundary, constraints);
+        for _ in 0..MOST_FIELDS + app.limits.images {
+            let Some(field) = fields.next_field().await.map_err(bad)? else {
+                return Ok(());
+            };
+            let key = field.name().unwrap_or_default().to_owned();
+            let file = field.file_name().map(str::to_owned);
+            let value = field.bytes().await.map_err(bad)?;
+            if key == "image" || file.is_some() {
+                self.images.push((file, value));
+            } else if value.len() as u64 > LONGEST_FIELD {
+                return Err(ApiError::invalid("a field of the form is too long"));
+            } else {
+                self.set(&key, String::from_utf8_lossy(&value).into_owned())?;
+            }
+        }
+        Err(ApiError::invalid("the form has too many fields"))
+    }
+
+    async fn ask(&self, app: &App, call: &Call) -> Result<Answer, ApiError> {
+        if self.images.iter().all(|(_, file)| file.is_empty()) {
+            return Err(ApiError::invalid(
+                "there is no image: send one as the body, or in a form's field 'image'",
+            ));
+        }
+        if self.images.len() > app.limits.images {
+            return Err(ApiError::new(
+                Kind::TooLarge,
+                format!("a request may have at most {} images", app.limits.images),
+            ));
+        }
+        let model = match &self.model {
+            Some(name) => name.as_str(),
+            None => only(app)?,
+        };
+        let output = RequestedOutput {
+            name: PROBABILITIES.to_owned(),
+            ..RequestedOutput::default()
+        };
+        let question = Question {
+            images: RequestImages::Encoded(self.images.iter().map(|(_, f)| f.clone()).collect()),
+            count: self.images.len(),
+            parameters: self.parameters.clone(),
+            plans: OutputPlan::read(&[output], false)?,
+            id: None,
+        };
+        app.ask(call, model, question).await
+    }
+
+    fn prediction<'a>(&'a self, answer: &'a Answer) -> Prediction<'a> {
+        let classes = answer.model.engine.classes();
+        let top = self.top.unwrap_or(TOP);
+        let rows = answer.reply.probabilities.chunks_exact(classes.len());
+        let images = std::iter::zip(&self.images, rows).map(|((name, _), row)| ImagePrediction {
+            name: name.as_deref(),
+            top: top_k(row, top)
+                .into_iter()
+                .map(|label| Guess {
+                    class: &classes[label],
+                    label,
+                    probability: row[label],
+                })
+                .collect(),
+        });
+        Prediction {
+            model: &answer.model.name,
+            parameters: answer.parameters(),
+            images: images.collect(),
+        }
+    }
+}
+
+/// The model, if there is one alone.
+fn only(app: &App) -> Result<&str, ApiError> {
+    let mut names = app.registry.names();
+    match (names.next(), names.next()) {
+        (Some(name), None) => Ok(name),
+        _ => {
+            let names: Vec<&str> = app.registry.names().collect();
+            Err(ApiError::invalid(format!(
+                "which model? Give one of {}, as in /predict?model=NAME",
+                names.join(", ")
+            )))
+        }
+    }
+}

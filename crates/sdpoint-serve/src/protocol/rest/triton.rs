@@ -1,0 +1,130 @@
+//! Triton's configuration and statistics of a model, which its tools ask for.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::super::error::ApiError;
+use super::super::signature::TensorMetadata;
+use super::respond;
+use super::router::{Shared, Target};
+use crate::app::{App, VERSION};
+use crate::statistics::{Counts, Tally};
+
+pub async fn config(State(app): Shared, target: Target) -> Result<Response, ApiError> {
+    let model = app.model(&target.model, target.version.as_deref())?;
+    let tensor = |tensor: TensorMetadata| {
+        json!({
+            "name": tensor.name,
+            "data_type": type_name(&tensor),
+            "dims": dims(&tensor),
+        })
+    };
+    let inputs: Vec<Value> = model
+        .signature
+        .inputs()
+        .map(|input| {
+            let mut value = tensor(input);
+            // A request gives one of them.
+            value["optional"] = true.into();
+            value
+        })
+        .into();
+    let body = json!({
+        "name": model.name,
+        "platform": "sdpoint_safetensors",
+        "backend": "sdpoint",
+        "max_batch_size": app.limits.images,
+        "input": inputs,
+        "output": model.signature.outputs().map(tensor),
+        "dynamic_batching": {},
+    });
+    Ok(respond::json(StatusCode::OK, &body))
+}
+
+/// The data type's name in a configuration.
+pub fn type_name(tensor: &TensorMetadata) -> String {
+    match tensor.datatype.to_string().as_str() {
+        "BYTES" => "TYPE_STRING".to_owned(),
+        name => format!("TYPE_{name}"),
+    }
+}
+
+/// The sides without the number of images; a configuration has no empty list.
+pub fn dims(tensor: &TensorMetadata) -> &[i64] {
+    match &tensor.shape[1..] {
+        [] => &[1],
+        sides => sides,
+    }
+}
+
+pub async fn statistics(State(app): Shared, target: Target) -> Result<Response, ApiError> {
+    app.model(&target.model, target.version.as_deref())?;
+    let counts = [counts(&app, &target.model)?];
+    Ok(respond::json(
+        StatusCode::OK,
+        &json!({"model_stats": counts}),
+    ))
+}
+
+pub async fn all_statistics(State(app): Shared) -> Result<Response, ApiError> {
+    let names = app.registry.names();
+    let counts: Result<Vec<Value>, ApiError> = names.map(|name| counts(&app, name)).collect();
+    Ok(respond::json(
+        StatusCode::OK,
+        &json!({"model_stats": counts?}),
+    ))
+}
+
+fn counts(app: &App, name: &str) -> Result<Value, ApiError> {
+    let counts = app.registry.statistics(name)?.counts();
+    let none = Tally::default();
+    Ok(json!({
+        "name": name,
+        "version": VERSION,
+        "last_inference": counts.last_inference,
+        "inference_count": counts.inferences,
+        "execution_count": executions(counts.executions),
+        "inference_stats": {
+            "success": counts.success,
+            "fail": counts.fail,
+            "queue": counts.queue,
+            "compute_input": counts.input,
+            "compute_infer": counts.compute,
+            "compute_output": counts.output,
+            "cache_hit": none,
+            "cache_miss": none,
+        },
+        "response_stats": {},
+        "batch_stats": batches(&counts).map(|(size, compute)| json!({
+            "batch_size": size,
+            "compute_input": none,
+            "compute_infer": compute,
+            "compute_output": none,
+        })).collect::<Vec<Value>>(),
+        "memory_usage": [],
+    }))
+}
+
+/// Batches from parts of batches.
+pub fn executions(parts: f64) -> u64 {
+    parts.round() as u64
+}
+
+/// The batches of each size.
+pub fn batches(counts: &Counts) -> impl Iterator<Item = (usize, Tally)> {
+    counts
+        .batches
+        .iter()
+        .map(|(&size, &(parts, time))| (size, tally(parts, time)))
+}
+
+fn tally(parts: f64, time: Duration) -> Tally {
+    Tally {
+        count: executions(parts),
+        ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+    }
+}

@@ -1,0 +1,322 @@
+//! What a request allows: cost, accuracy, deadline.
+
+use std::time::{Duration, Instant};
+
+use sdpoint::{Budget, Combination, Engine, Record, select};
+
+use super::error::{ApiError, Kind, quoted};
+use super::parameters::{Parameter, Parameters};
+use crate::{Constraints, Mode};
+
+/// The longest time that a request may give, an hour.
+const LONGEST_MS: f64 = 3.6e6;
+
+/// Parameters of requests, for error messages.
+const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, deadline_ms, late, timeout, \
+                     priority and binary_data_output";
+
+/// What a request allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// When the answer must be there, if the request says so.
+    pub deadline: Option<Instant>,
+    /// Whether a late answer is better than none.
+    pub late: bool,
+    /// The instances that may answer.
+    pub constraints: Constraints,
+    /// One instance or a cascade.
+    pub mode: Mode,
+}
+
+impl Terms {
+    /// Reads the parameters of a request that arrived at `arrival`. A deadline of the
+    /// protocol itself, as gRPC has it, holds together with those of the parameters.
+    ///
+    /// # Errors
+    /// An unknown parameter, a value that it cannot have, or bounds that no instance of the
+    /// model satisfies.
+    pub fn new(
+        parameters: &Parameters,
+        engine: &Engine,
+        arrival: Instant,
+        deadline: Option<Instant>,
+    ) -> Result<Self, ApiError> {
+        let mut terms = Self {
+            deadline,
+            ..Self::default()
+        };
+        for (name, value) in parameters {
+            match name.as_str() {
+                "budget" => terms.bound(name, value, parse_budget(name, &value.text())?, engine)?,
+                "macs" => {
+                    let macs = select::parse_macs(&value.text()).map_err(|e| bad(name, e))?;
+                    terms.bound(name, value, Budget::Macs(macs), engine)?;
+                }
+                "instance" => {
+                    let instance = value.text().parse().map_err(|e| bad(name, e))?;
+                    terms.bound(name, value, Budget::Instance(instance), engine)?;
+                }
+                "min_accuracy" => {
+                    let least = select::parse_accuracy(&value.text()).map_err(|e| bad(name, e))?;
+                    terms.bound(name, value, Budget::MinAccuracy(least), engine)?;
+                }
+                "cascade" => terms.mode = cascade(name, value, engine)?,
+                "deadline_ms" => {
+                    let milliseconds = value.number(name)?;
+                    if milliseconds <= 0.0 {
+                        return Err(ApiError::invalid("parameter 'deadline_ms' must be above 0"));
+                    }
+                    terms.sooner(arrival, milliseconds);
+                }
+                // Zero stands for the server's own.
+                "timeout" => match value.count(name)? {
+                    0 => {}
+                    microseconds => terms.sooner(arrival, microseconds as f64 / 1e3),
+                },
+                "late" => terms.late = value.truth(name)?,
+                "binary_data_output" | "priority" | "content_type" | "headers" => {}
+                name if name.starts_with("triton_") => {}
+                name if name.starts_with("sequence_") => {
+                    return Err(ApiError::new(
+                        Kind::Unsupported,
+                        "sequences are not supported: every request stands alone",
+                    ));
+                }
+                name => {
+                    return Err(ApiError::invalid(format!(
+                        "unknown parameter {}; there are {KNOWN}",
+                        quoted(name)
+                    )));
+                }
+            }
+        }
+        terms.check(engine.records())?;
+        Ok(terms)
+    }
+
+    /// Takes the earlier of two deadlines.
+    fn sooner(&mut self, arrival: Instant, milliseconds: f64) {
+        let time = Duration::from_secs_f64(milliseconds.min(LONGEST_MS) / 1e3);
+        let deadline = arrival + time;
+        self.deadline = Some(self.deadline.map_or(deadline, |other| other.min(deadline)));
+    }
+
+    /// Adds a bound on the instances.
+    fn bound(
+        &mut self,
+        name: &str,
+        value: &Parameter,
+        budget: Budget,
+        engine: &Engine,
+    ) -> Result<(), ApiError> {
+        let records = engine.records();
+        // What no instance satisfies is explained best by itself.
+        sdpoint::select(records, budget).map_err(|error| bad(name, error))?;
+        let bounds = &mut self.constraints;
+        let most =
+            |other: Option<u64>, macs: u64| Some(other.map_or(macs, |other| macs.min(other)));
+        match budget {
+            Budget::Share(share) => {
+                let dearest = records.iter().map(|record| record.macs).max().unwrap_or(0);
+                // A share that was printed and read again must still fit.
+                let macs = (dearest as f64 * share * (1.0 + 1e-9)).floor() as u64;
+                bounds.max_macs = most(bounds.max_macs, macs);
+            }
+            Budget::Macs(macs) => bounds.max_macs = most(bounds.max_macs, macs),
+            Budget::MinAccuracy(least) => {
+                bounds.min_accuracy = Some(bounds.min_accuracy.unwrap_or(0.0).max(least));
+            }
+            Budget::Instance(instance) => {
+                if bounds.instance.is_some_and(|other| other != instance) {
+                    return Err(ApiError::invalid("the request asks for two instances"));
+                }
+                bounds.instance = Some(instance);
+            }
+            _ => {
+                return Err(ApiError::invalid(format!(
+                    "parameter '{name}' is {}; a time is given as 'deadline_ms'",
+                    quoted(&value.text())
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an instance is left that satisfies all bounds together.
+    fn check(&self, records: &[Record]) -> Result<(), ApiError> {
+        if self.constraints == Constraints::default() {
+            return Ok(());
+        }
+        if self.mode != Mode::Instance {
+            return Err(ApiError::invalid(
+                "'cascade' decides on the instances and takes no other bound on them",
+            ));
+        }
+        if records.iter().any(|record| self.constraints.allow(record)) {
+            return Ok(());
+        }
+        Err(ApiError::invalid(
+            "no instance of the model satisfies all parameters of the request together",
+        ))
+    }
+}
+
+fn bad(name: &str, error: impl std::fmt::Display) -> ApiError {
+    ApiError::invalid(format!("parameter '{name}': {error}"))
+}
+
+fn parse_budget(name: &str, text: &str) -> Result<Budget, ApiError> {
+    text.parse().map_err(|error| bad(name, error))
+}
+
+fn cascade(name: &str, value: &Parameter, engine: &Engine) -> Result<Mode, ApiError> {
+    let Budget::Share(share) = parse_budget(name, &value.text())? else {
+        return Err(ApiError::invalid(
+            "parameter 'cascade' must be a share of the full network's cost, such as 40%",
+        ));
+    };
+    let record = engine
+        .choose_cascade(share)
+        .map_err(|error| bad(name, error))?;
+    match &record.combination {
+        Combination::Cascade(c) => Ok(Mode::Cascade([c.first, c.second], c.threshold)),
+        Combination::Ensemble(_) => Err(bad(name, "the model has no cascade")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sdpoint::Instance;
+
+    use super::*;
+    use crate::testing;
+
+    fn terms(parameters: &[(&str, Parameter)]) -> Result<Terms, ApiError> {
+        let named = parameters
+            .iter()
+            .map(|(name, value)| ((*name).into(), value.clone()));
+        let parameters: Parameters = named.collect();
+        Terms::new(&parameters, &testing::engine(), start(), None)
+    }
+
+    fn start() -> Instant {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *START.get_or_init(Instant::now)
+    }
+
+    #[track_caller]
+    fn refused(parameters: &[(&str, Parameter)], texts: &[&str]) {
+        let error = terms(parameters).unwrap_err().message;
+        for text in texts {
+            assert!(error.contains(text), "'{text}' is not in: {error}");
+        }
+    }
+
+    #[test]
+    fn none_are_the_servers() {
+        assert_eq!(terms(&[]).unwrap(), Terms::default());
+        let reserved = [
+            ("timeout", Parameter::Int(0)),
+            ("priority", Parameter::Int(1)),
+            ("binary_data_output", Parameter::Bool(true)),
+            ("triton_enable_empty_final_response", Parameter::Bool(true)),
+        ];
+        assert_eq!(terms(&reserved).unwrap(), Terms::default());
+    }
+
+    #[test]
+    fn bounds_are_read_in_every_form() {
+        let engine = testing::engine();
+        let dearest = engine
+            .records()
+            .iter()
+            .map(|record| record.macs)
+            .max()
+            .unwrap();
+        for value in ["80%".into(), "0.8".into(), Parameter::Double(0.8)] {
+            let macs = terms(&[("budget", value)])
+                .unwrap()
+                .constraints
+                .max_macs
+                .unwrap();
+            assert_eq!(macs, (dearest as f64 * 0.8).floor() as u64);
+        }
+        let both = [
+            ("budget", Parameter::Int(1)),
+            ("macs", Parameter::from(dearest - 1)),
+        ];
+        let bounds = terms(&both).unwrap().constraints;
+        assert_eq!(bounds.max_macs, Some(dearest - 1));
+        let instance = terms(&[("instance", "full".into())])
+            .unwrap()
+            .constraints
+            .instance;
+        assert_eq!(instance, Some(Instance::Full));
+        let instance = terms(&[("budget", "full".into())])
+            .unwrap()
+            .constraints
+            .instance;
+        assert_eq!(instance, Some(Instance::Full));
+    }
+
+    #[test]
+    fn the_earliest_deadline_counts() {
+        let in_ms = |ms: u64| Some(start() + Duration::from_millis(ms));
+        let deadline = |parameters: &[(&str, Parameter)]| terms(parameters).unwrap().deadline;
+        assert_eq!(
+            deadline(&[("deadline_ms", Parameter::Double(8.0))]),
+            in_ms(8)
+        );
+        assert_eq!(deadline(&[("deadline_ms", "8".into())]), in_ms(8));
+        let both = [
+            ("deadline_ms", Parameter::Int(8)),
+            ("timeout", Parameter::Int(5000)),
+        ];
+        assert_eq!(deadline(&both), in_ms(5));
+        let far = [("deadline_ms", Parameter::Double(1e300))];
+        assert_eq!(deadline(&far), in_ms(3_600_000));
+        let of_grpc = in_ms(3);
+        let read = |ms| {
+            let parameters = [("deadline_ms".to_owned(), Parameter::Int(ms))].into();
+            Terms::new(&parameters, &testing::engine(), start(), of_grpc).unwrap()
+        };
+        assert_eq!(read(8).deadline, in_ms(3));
+        assert_eq!(read(2).deadline, in_ms(2));
+        assert!(terms(&[("late", Parameter::Bool(true))]).unwrap().late);
+    }
+
+    #[test]
+    fn what_cannot_be_is_explained() {
+        refused(
+            &[("min_acuracy", "80%".into())],
+            &["'min_acuracy'", "min_accuracy"],
+        );
+        refused(&[("budget", "8ms".into())], &["budget"]);
+        refused(&[("budget", "200%".into())], &["'budget'", "at most 100%"]);
+        refused(&[("budget", Parameter::Double(0.001))], &["cheapest"]);
+        refused(&[("instance", "77@0.5".into())], &["nearest"]);
+        refused(&[("instance", "fast".into())], &["'instance'"]);
+        refused(&[("macs", "lots".into())], &["'macs'", "lots"]);
+        refused(&[("cascade", "20M".into())], &["'cascade'", "share"]);
+        refused(&[("cascade", "1%".into())], &["'cascade'", "no cascade"]);
+        refused(&[("deadline_ms", Parameter::Int(0))], &["above 0"]);
+        refused(&[("deadline_ms", "soon".into())], &["a number"]);
+        refused(&[("timeout", Parameter::Int(-1))], &["whole number"]);
+        refused(&[("late", Parameter::Int(1))], &["true or false"]);
+        let error = terms(&[("sequence_id", Parameter::Int(1))]).unwrap_err();
+        assert_eq!(error.kind, Kind::Unsupported);
+        let cheapest = testing::engine()
+            .records()
+            .iter()
+            .map(|r| r.macs)
+            .min()
+            .unwrap();
+        refused(
+            &[
+                ("instance", "full".into()),
+                ("macs", Parameter::from(cheapest)),
+            ],
+            &["together"],
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! The server: listeners, and an orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use crate::Executor;
+use crate::app::App;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::models::Registry;
+use crate::net::connection::Shared;
+use crate::net::listener::accept;
+use crate::net::origin::{Origin, Pages};
+use crate::net::token::Tokens;
+use crate::net::{Front, Protocol};
+use crate::protocol::grpc::health::Health;
+use crate::protocol::{grpc, metrics, rest};
+
+/// How a server is reached, and by whom.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where REST and pages are.
+    pub rest: SocketAddr,
+    /// Where gRPC is, if anywhere.
+    pub grpc: Option<SocketAddr>,
+    /// Where metrics are, if anywhere.
+    pub metrics: Option<SocketAddr>,
+    /// Who may use it; without tokens, everybody who reaches it.
+    pub tokens: Tokens,
+    /// Pages of other origins that may use it.
+    pub origins: Vec<Origin>,
+    /// Whether requests may load and unload models.
+    pub admin: bool,
+    /// The time that a request without a deadline has from arrival to answer.
+    pub objective: Duration,
+    /// How long requests that have begun may take once the server stops.
+    pub drain: Duration,
+    /// What a request may take.
+    pub limits: Limits,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// REST and pages.
+    pub rest: SocketAddr,
+    /// gRPC.
+    pub grpc: Option<SocketAddr>,
+    /// Metrics.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A server that listens.
+pub struct Server {
+    app: Arc<App>,
+    listeners: Vec<(TcpListener, Kind)>,
+    addresses: Addresses,
+    options: Options,
+}
+
+/// What is behind a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Rest,
+    Grpc,
+    Metrics,
+}
+
+impl Server {
+    /// Listens on the addresses. Connections are accepted once it runs.
+    ///
+    /// # Errors
+    /// If an address is taken, or not this machine's.
+    pub async fn bind(
+        options: Options,
+        registry: Registry,
+        executor: Arc<dyn Executor>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ServeError> {
+        let wanted = [
+            (Some(options.rest), Kind::Rest),
+            (options.grpc, Kind::Grpc),
+            (options.metrics, Kind::Metrics),
+        ];
+        let mut addresses = Addresses {
+            rest: options.rest,
+            grpc: None,
+            metrics: None,
+        };
+        let mut listeners = Vec::new();
+        for (address, kind) in wanted {
+            let Some(address) = address else { continue };
+            let fail = |source| ServeError::Listen { address, source };
+            let listener = TcpListener::bind(address).await.map_err(fail)?;
+            let bound = listener.local_addr().map_err(fail)?;
+            match kind {
+                Kind::Rest => addresses.rest = bound,
+                Kind::Grpc => addresses.grpc = Some(bound),
+                Kind::Metrics => addresses.metrics = Some(bound),
+            }
+            listeners.push((listener, kind));
+        }
+        let app = App::new(
+            registry,
+            executor,
+            metrics,
+            options.limits.clone(),
+            options.objective,
+            options.admin,
+        );
+        Ok(Self {
+            app: Arc::new(app),
+            listeners,
+            addresses,
+            options,
+        })
+    }
+
+    /// Where it listens; a port of 0 has become one that was free.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// The models, to load them while it runs.
+    pub fn app(&self) -> Handle {
+        Handle(self.app.clone())
+    }
+
+    /// Serves until `stop` is ready, then answers what has begun.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (stopping, receiver) = watch::channel(false);
+        let places = self
+            .options
+            .limits
+            .connections
+            .clamp(1, Semaphore::MAX_PERMITS >> 3);
+        let semaphore = Arc::new(Semaphore::new(places));
+        let shared = Shared {
+            room: Arc::new(Notify::new()),
+            stopping: receiver,
+        };
+        let health = Health::new();
+        health.set(false).await;
+        let tokens = Arc::new(self.options.tokens.clone());
+        for (listener, kind) in self.listeners {
+            let local = listener
+                .local_addr()
+                .is_ok_and(|address| address.ip().is_loopback());
+            let (protocol, router) = match kind {
+                Kind::Rest => (Protocol::Rest, rest::router(self.app.clone())),
+                Kind::Grpc => (Protocol::Grpc, grpc::router(self.app.clone(), &health)),
+                Kind::Metrics => (Protocol::Rest, metrics::router(self.app.clone())),
+            };
+            let front = Front {
+                app: self.app.clone(),
+                pages: Arc::new(Pages {
+                    allowed: self.options.origins.clone(),
+                    local: local && tokens.is_empty(),
+                }),
+                tokens: tokens.clone(),
+                protocol,
+                router,
+            };
+            tokio::spawn(accept(listener, front, shared.clone(), semaphore.clone()));
+        }
+        let watching = tokio::spawn(health.follow(self.app.clone()));
+        stop.await;
+        tracing::info!("stopping: requests that have begun are answered");
+        self.app.stop();
+        let _ = stopping.send(true);
+        let all = semaphore.acquire_many(u32::try_from(places).unwrap_or(u32::MAX));
+        if tokio::time::timeout(self.options.drain, all).await.is_err() {
+            tracing::warn!("stopped with requests that were not answered in time");
+        }
+        watching.abort();
+        self.app.close();
+    }
+}
+
+/// A running server's models.
+#[derive(Clone)]
+pub struct Handle(Arc<App>);
+
+impl Handle {
+    /// The models.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+}
