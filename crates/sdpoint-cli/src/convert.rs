@@ -5,10 +5,50 @@ use sdpoint::profile::ProfileError;
 use sdpoint::train::TrainError;
 use sdpoint::zoo::ZooError;
 use sdpoint::{
-    Budget, ContextError, DataError, EngineError, ModelError, RunError, SelectError, ShapeError,
+    Budget, ContextError, DataError, EngineError, LoadError, ModelError, RunError, SelectError,
+    ShapeError,
 };
+use sdpoint_serve::{ServeError, TokenError};
 
 use crate::failure::{Class, Failure};
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        match error {
+            LoadError::Model(error) => error.into(),
+            LoadError::Context(error) => error.into(),
+            LoadError::Engine(error) => error.into(),
+        }
+    }
+}
+
+impl From<sdpoint_serve::ModelError> for Failure {
+    fn from(error: sdpoint_serve::ModelError) -> Self {
+        use sdpoint_serve::ModelError;
+        match error {
+            ModelError::Load { source, .. } => source.into(),
+            error => Self::from_error(Class::Usage, &error),
+        }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        match &error {
+            ServeError::Listen { source, .. } => Self::io(error.to_string(), source.kind())
+                .hint("another program may listen there; --listen, --grpc and --metrics choose"),
+        }
+    }
+}
+
+impl From<TokenError> for Failure {
+    fn from(error: TokenError) -> Self {
+        match &error {
+            TokenError::Read { source, .. } => Self::io(error.to_string(), source.kind()),
+            _ => Self::from_error(Class::Usage, &error),
+        }
+    }
+}
 
 impl From<ZooError> for Failure {
     fn from(error: ZooError) -> Self {

@@ -21,6 +21,7 @@ mod preprocessing;
 mod profile;
 mod progress;
 mod report;
+mod serve;
 mod shares;
 mod size;
 mod text;
@@ -96,6 +97,7 @@ enum Command {
     Import(import::Args),
     Export(export::Args),
     Fetch(fetch::Args),
+    Serve(Box<serve::Args>),
 }
 
 /// Runs the command with the given arguments, the program's name first, and
@@ -120,6 +122,7 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
         Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Fetch(args) => fetch::run(&args),
+        Command::Serve(args) => serve::run(&args, &machine),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,0 +1,228 @@
+//! `sdpoint serve`: models behind the Open Inference Protocol.
+
+mod address;
+mod logging;
+mod named;
+mod signals;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdpoint::select::parse_duration;
+use sdpoint_serve::{
+    Addresses, Direct, Executor, Limits, Metrics, ModelError, Options, Origin, Registry, Server,
+    Tokens,
+};
+
+use crate::Machine;
+use crate::failure::{Class, Failure, Outcome};
+use crate::output::print;
+use address::Listen;
+use logging::Logging;
+use signals::Signals;
+
+const EXAMPLES: &str = "\
+Examples:
+  sdpoint serve runs/shapes --objective 50ms
+  sdpoint serve cats=runs/a/model.safetensors birds=b.safetensors
+  sdpoint serve MODEL --listen 0.0.0.0:8080 --token-file TOKENS
+
+  curl --data-binary @photo.jpg 'http://127.0.0.1:8080/predict?budget=50%25'
+  curl -F image=@photo.jpg -F deadline_ms=20 http://127.0.0.1:8080/predict
+  curl http://127.0.0.1:8080/v2/models/shapes
+
+It speaks the Open Inference Protocol, version 2, over REST and gRPC, so that clients of KServe \
+and Triton can use it. A request gives normalised images (FP32), pixels (UINT8) or JPEG and PNG \
+files (BYTES), and, as parameters, what it may cost: budget, macs, instance, min_accuracy, \
+cascade, deadline_ms. A request without any has --objective from arrival to answer, and gets the \
+most accurate answer that the load allows within that time.
+
+A model is served under the name before =, or else under the name of its run's folder or of its \
+file. SIGHUP loads all models again, without losing a request; SIGTERM and Ctrl-C answer what has \
+begun, and end.
+
+Whoever reaches the server may use it, so it listens on this machine alone, unless --token-file \
+says whom to let in, or --insecure that everybody may. It does not encrypt: for TLS, put a proxy \
+before it.";
+
+/// Serve models over HTTP and gRPC, at a cost that follows the load
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Model files or folders of runs, each perhaps with a name: NAME=PATH
+    #[arg(value_name = "MODEL", required = true)]
+    models: Vec<String>,
+    /// Time from arrival to answer of requests that give no deadline
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
+    objective: Duration,
+    #[command(flatten)]
+    listen: Listen,
+    /// A file with tokens, a line each, one of which a request must give:
+    /// Authorization: Bearer TOKEN
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Let everybody who reaches the server use it
+    #[arg(long, conflicts_with = "token_file")]
+    insecure: bool,
+    /// Let pages of this origin use the server, such as https://app.example
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<Origin>,
+    /// Let requests load and unload models
+    #[arg(long)]
+    admin: bool,
+    /// How long requests that have begun may take once the server is told to end
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    drain: Duration,
+    #[command(flatten)]
+    logging: Logging,
+    #[command(flatten)]
+    bounds: Bounds,
+}
+
+/// What requests may take.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Limits")]
+struct Bounds {
+    /// Images in a request
+    #[arg(long, value_name = "N", default_value = "256")]
+    max_images: NonZeroUsize,
+    /// Megabytes of a request
+    #[arg(long, value_name = "MB", default_value = "64")]
+    max_body: NonZeroUsize,
+    /// Megabytes of all requests together
+    #[arg(long, value_name = "MB", default_value = "512")]
+    max_memory: NonZeroUsize,
+    /// Millions of pixels of an image file
+    #[arg(long, value_name = "M", default_value = "16")]
+    max_pixels: NonZeroUsize,
+    /// Connections at a time
+    #[arg(long, value_name = "N", default_value = "1000")]
+    max_connections: NonZeroUsize,
+    /// Images of one client, by its address, that are being answered
+    #[arg(long, value_name = "N", default_value = "4096")]
+    max_per_client: NonZeroUsize,
+}
+
+impl Bounds {
+    fn limits(&self, threads: usize) -> Limits {
+        const MEGA: usize = 1 << 20;
+        Limits {
+            connections: self.max_connections.get(),
+            body: self.max_body.get().saturating_mul(MEGA),
+            memory: self.max_memory.get().saturating_mul(MEGA),
+            images: self.max_images.get(),
+            pixels: self.max_pixels.get().saturating_mul(MEGA),
+            per_client: self.max_per_client.get(),
+            decoders: threads,
+            ..Limits::default()
+        }
+    }
+}
+
+pub fn run(args: &Args, machine: &Machine) -> Outcome {
+    let options = options(args, machine)?;
+    let files = named::files(&args.models)?;
+    args.logging.start();
+    let metrics = Arc::new(Metrics::default());
+    let executor: Arc<dyn Executor> = Arc::new(Direct::new(Some(args.objective), QUEUE));
+    let registry = Registry::new(files, machine.context()?, executor.clone(), &metrics)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("serve")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::io(format!("cannot start threads: {error}"), error.kind()))?;
+    runtime.block_on(async {
+        // Signals count from now on, also while models are loaded.
+        let signals = Signals::new()?;
+        let server = Server::bind(options, registry, executor, metrics).await?;
+        print(&announcement(&server.addresses()))?;
+        serve(server, signals).await
+    })
+}
+
+/// Jobs that may wait.
+const QUEUE: usize = 4096;
+
+fn options(args: &Args, machine: &Machine) -> Result<Options, Failure> {
+    let listen = args.listen.addresses()?;
+    let tokens = match &args.token_file {
+        Some(file) => Tokens::read(file)?,
+        None => Tokens::default(),
+    };
+    if tokens.is_empty() && !args.insecure {
+        args.listen.check_local(&listen)?;
+    }
+    let threads = machine.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        NonZeroUsize::get,
+    );
+    Ok(Options {
+        rest: listen.rest,
+        grpc: listen.grpc,
+        metrics: listen.metrics,
+        tokens,
+        origins: args.allow_origin.clone(),
+        admin: args.admin,
+        objective: args.objective,
+        drain: args.drain,
+        limits: args.bounds.limits(threads),
+    })
+}
+
+/// Where the server is, for people and scripts.
+fn announcement(addresses: &Addresses) -> String {
+    let mut text = format!("REST     http://{}\n", addresses.rest);
+    if let Some(address) = addresses.grpc {
+        text.push_str(&format!("gRPC     {address}\n"));
+    }
+    if let Some(address) = addresses.metrics {
+        text.push_str(&format!("metrics  http://{address}/metrics\n"));
+    }
+    text
+}
+
+/// Serves until a signal, or until a model cannot be loaded at the start.
+async fn serve(server: Server, mut signals: Signals) -> Outcome {
+    let handle = server.app();
+    let loading = {
+        let handle = handle.clone();
+        tokio::task::spawn_blocking(move || handle.registry().load_all())
+    };
+    let mut outcome = Ok(());
+    let stop = async {
+        let failed = tokio::select! {
+            failed = loading => failed.unwrap_or_default(),
+            () = signals.stop() => return,
+        };
+        if let Some(error) = failed.into_iter().next() {
+            outcome = Err(explain(error));
+            return;
+        }
+        tracing::info!("ready");
+        signals.reload_until_stop(&handle).await;
+    };
+    // The second signal to end waits for nobody.
+    let mut again = Signals::new()?;
+    let insist = async {
+        again.stop().await;
+        again.stop().await;
+    };
+    tokio::select! {
+        () = server.run(stop) => outcome,
+        () = insist => Err(Failure::new(Class::Interrupted, "ended without answering all requests")),
+    }
+}
+
+/// Why a model cannot be served, as other commands put it.
+fn explain(error: ModelError) -> Failure {
+    match &error {
+        ModelError::Load { file, .. } => match crate::model::load(file) {
+            Err(failure) => failure,
+            Ok(_) => error.into(),
+        },
+        _ => error.into(),
+    }
+}

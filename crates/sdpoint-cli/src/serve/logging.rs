@@ -1,0 +1,64 @@
+//! What the server writes to standard error.
+
+use std::io::{self, IsTerminal};
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// How much is logged, and in what form.
+#[derive(clap::Args)]
+pub struct Logging {
+    /// How much to log: at debug, every request
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: Level,
+    /// The form of the log: text for people, JSON for programs
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    log_format: Format,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Level {
+    Off,
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Logging {
+    /// Logs from now on.
+    pub fn start(&self) {
+        let level = match self.log {
+            Level::Off => LevelFilter::OFF,
+            Level::Error => LevelFilter::ERROR,
+            Level::Warn => LevelFilter::WARN,
+            Level::Info => LevelFilter::INFO,
+            Level::Debug => LevelFilter::DEBUG,
+        };
+        // Libraries have much to say that is of no use to whoever runs a server.
+        let targets = Targets::new()
+            .with_target("sdpoint", level)
+            .with_target("sdpoint_serve", level)
+            .with_default(level.min(LevelFilter::WARN));
+        let registry = tracing_subscriber::registry().with(targets);
+        let layer = fmt::layer().with_writer(io::stderr).with_target(false);
+        // A subscriber that a program has set before stays.
+        let _ = match self.log_format {
+            Format::Text => registry
+                .with(layer.with_ansi(io::stderr().is_terminal()))
+                .try_init(),
+            Format::Json => registry
+                .with(layer.json().flatten_event(true).with_current_span(false))
+                .try_init(),
+        };
+    }
+}

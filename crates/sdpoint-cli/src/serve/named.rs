@@ -1,0 +1,77 @@
+//! Models and their names, as the command line gives them.
+
+use std::path::{Path, PathBuf};
+
+use sdpoint::train::folder::MODEL;
+use sdpoint_serve::check_name;
+
+use crate::failure::{Class, Failure};
+use crate::model;
+
+/// The files, by name.
+pub fn files(models: &[String]) -> Result<Vec<(String, PathBuf)>, Failure> {
+    models.iter().map(|argument| named(argument)).collect()
+}
+
+fn named(argument: &str) -> Result<(String, PathBuf), Failure> {
+    // Paths may have an equals sign in them, names none.
+    if let Some((name, path)) = argument.split_once('=')
+        && !name.contains(std::path::is_separator)
+    {
+        check_name(name).map_err(|error| Failure::from_error(Class::Usage, &error))?;
+        return Ok((name.to_owned(), model::file(Path::new(path))));
+    }
+    let path = Path::new(argument);
+    let name = name_of(path);
+    check_name(&name).map_err(|error| {
+        Failure::from_error(Class::Usage, &error)
+            .hint(format!("give the model a name, as in NAME={argument}"))
+    })?;
+    Ok((name, model::file(path)))
+}
+
+/// The name of the run that a model is of, or of its file.
+fn name_of(path: &Path) -> String {
+    let run = match path {
+        path if path.is_dir() => Some(path),
+        path if path.file_name() == Some(MODEL.as_ref()) => path.parent(),
+        _ => None,
+    };
+    let run = run.and_then(|run| run.canonicalize().ok());
+    let name = run
+        .as_deref()
+        .and_then(Path::file_name)
+        .or_else(|| path.file_stem());
+    name.unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_named_by_run_or_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path().join("birds");
+        std::fs::create_dir(&run).unwrap();
+        let model = run.join(MODEL);
+        for path in [&run, &model] {
+            let (name, file) = named(path.to_str().unwrap()).unwrap();
+            assert_eq!((name.as_str(), &file), ("birds", &model));
+        }
+        let (name, file) = named("cats.safetensors").unwrap();
+        assert_eq!((name.as_str(), file), ("cats", "cats.safetensors".into()));
+        let given = format!("b-1={}", run.display());
+        assert_eq!(named(&given).unwrap(), ("b-1".to_owned(), model));
+        let odd = named("./a=b.safetensors").unwrap_err();
+        assert!(format!("{odd:?}").contains("NAME=./a=b.safetensors"));
+        for bad in [
+            "a b.safetensors",
+            "=x.safetensors",
+            "..=x",
+            "stats.safetensors",
+        ] {
+            assert!(named(bad).is_err(), "{bad}");
+        }
+    }
+}
