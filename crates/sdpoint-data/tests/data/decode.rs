@@ -2,7 +2,7 @@
 
 use crate::common::{is_colour, jpeg, png};
 use png::{BitDepth, ColorType};
-use sdpoint_data::{Image, ImageError, ImageKind, Orientation, decode};
+use sdpoint_data::{Image, ImageError, ImageKind, Orientation, decode, image_size};
 
 /// A PNG file of one pixel, with a chunk before its data.
 fn png_with_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
@@ -87,6 +87,27 @@ fn orientation_of_png_and_webp_is_known() {
     let image = decode(&webp).unwrap();
     assert_eq!(image.orientation(), turned);
     assert_eq!(image.upright().width(), 1);
+}
+
+#[test]
+fn the_size_is_read_without_the_pixels() {
+    let mut webp = Vec::new();
+    image_webp::WebPEncoder::new(&mut webp)
+        .encode(&[0; 18], 2, 3, image_webp::ColorType::Rgb8)
+        .unwrap();
+    let png = png(2, 3, ColorType::Rgb, BitDepth::Eight, &[0; 18]);
+    for bytes in [&jpeg(2, 3, [1, 2, 3]), &webp, &png] {
+        assert_eq!(image_size(bytes).unwrap(), [3, 2]);
+        assert!(decode(bytes).is_ok());
+    }
+    // The pixels of a PNG come behind its header.
+    assert_eq!(image_size(&png[..40]).unwrap(), [3, 2]);
+    assert!(matches!(
+        image_size(&png[..20]),
+        Err(ImageError::Truncated(_))
+    ));
+    assert!(image_size(b"GIF89a").is_err());
+    assert!(image_size(b"").is_err());
 }
 
 #[test]
