@@ -1,7 +1,5 @@
 """Checks `sdpoint serve` with the clients that its users have; see `run`."""
 
-import asyncio
-import io
 import json
 import os
 import pathlib
@@ -12,41 +10,16 @@ import tempfile
 import numpy
 import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton_http
-from PIL import Image
+import yaml
 from tritonclient.utils import InferenceServerException
 
+from images import forms, pixels, png
 from server import Recorder, Server
 
 ROOT = pathlib.Path(__file__).parents[2]
 MODEL = ROOT / "fixtures/models/v2.safetensors"
 RECORDED = ROOT / "crates/sdpoint-serve/src/tests/recorded"
 SPECIFICATION = ROOT / "crates/sdpoint-serve/proto/open-inference-protocol/open_inference_rest.yaml"
-MEAN, STD = [0.2922, 0.2932, 0.2937], [0.1819, 0.1803, 0.1799]
-
-
-def pixels():
-    """One image, as the recorded requests have it."""
-    return (numpy.arange(32 * 32 * 3) * 7 % 256).astype(numpy.uint8).reshape(1, 32, 32, 3)
-
-
-def planes():
-    values = (pixels() / numpy.float32(255) - numpy.float32(MEAN)) / numpy.float32(STD)
-    return numpy.ascontiguousarray(values.transpose(0, 3, 1, 2), dtype=numpy.float32)
-
-
-def png():
-    file = io.BytesIO()
-    Image.fromarray(pixels()[0]).save(file, "PNG")
-    return file.getvalue()
-
-
-def forms():
-    """The image in each form that the server takes."""
-    return [
-        ("images", "FP32", planes()),
-        ("pixels", "UINT8", pixels()),
-        ("encoded", "BYTES", numpy.array([png()], dtype=object)),
-    ]
 
 
 def check_triton(kind, address, expected):
@@ -61,7 +34,7 @@ def check_triton(kind, address, expected):
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["images", "pixels", "encoded"]
     config = client.get_model_config("small", **extra)
     config = config if http else config["config"]
-    assert int(config["max_batch_size"]) == 256
+    assert int(config.get("max_batch_size", 0)) == 0
     for name, datatype, data in forms():
         for binary in [True, False] if http and datatype != "BYTES" else [True]:
             arguments = {"binary_data": binary} if http else {}
@@ -108,25 +81,16 @@ def check_triton(kind, address, expected):
     return expected
 
 
+def kserve(address, *form):
+    """What KServe's SDK is answered."""
+    script = pathlib.Path(__file__).with_name("kserve_client.py")
+    command = [sys.executable, script, address, *form]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+
+
 def check_kserve(rest, expected):
-    """KServe's SDK."""
-    from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
-
-    async def ask():
-        client = InferenceRESTClient(RESTConfig(protocol="v2", verbose=False))
-        base = f"http://{rest}"
-        assert await client.is_server_ready(base)
-        assert await client.is_server_live(base)
-        assert await client.is_model_ready(base, "small")
-        for binary in [True, False]:
-            tensor = InferInput("pixels", [1, 32, 32, 3], "UINT8")
-            tensor.set_data_from_numpy(pixels(), binary_data=binary)
-            request = InferRequest("small", [tensor], parameters={"instance": "full"})
-            answer = await client.infer(base, request, model_name="small")
-            logits = next(output for output in answer.outputs if output.name == "logits")
-            numpy.testing.assert_allclose(logits.as_numpy(), expected, rtol=1e-5, atol=1e-5)
-
-    asyncio.run(ask())
+    for logits in kserve(rest):
+        numpy.testing.assert_allclose([logits], expected, rtol=1e-5, atol=1e-5)
 
 
 def check_curl(rest):
@@ -141,11 +105,16 @@ def check_curl(rest):
 
 def check_schemathesis(rest):
     """Whatever the specification lets a client send, the server answers as it says."""
-    # In its addresses the specification writes ${NAME} for {NAME}; the parameters are those of
-    # the model that is served.
-    text = SPECIFICATION.read_text().replace("${", "{")
+    # In its addresses the specification writes ${NAME} for {NAME}; and only addresses of the
+    # model that is served get beyond the question whether there is such a model.
+    specification = yaml.safe_load(SPECIFICATION.read_text().replace("${", "{"))
+    name = {"in": "path", "name": "MODEL_NAME", "required": True, "schema": {"enum": ["small"]}}
+    version = {**name, "name": "MODEL_VERSION", "schema": {"enum": ["1"]}}
+    for path, item in specification["paths"].items():
+        if "{" in path:
+            item["parameters"] = [name, version]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        file.write(text)
+        yaml.safe_dump(specification, file)
         file.flush()
         command = [
             pathlib.Path(sys.executable).with_name("schemathesis"),
@@ -158,17 +127,16 @@ def check_schemathesis(rest):
             "--max-examples",
             "100",
         ]
-        # The protocol has 501 for what a server lacks, which schemathesis takes for a fault.
         subprocess.run(command, check=True)
 
 
 def check_perf_analyzer(program, server):
     """perf_analyzer, over HTTP and gRPC."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump({"data": [{"pixels": {"content": pixels().ravel().tolist(), "shape": [32, 32, 3]}}]}, file)
+        json.dump({"data": [{"pixels": {"content": pixels().ravel().tolist(), "shape": [1, 32, 32, 3]}}]}, file)
         file.flush()
         for protocol, address in [("http", server.rest), ("grpc", server.grpc)]:
-            command = [program, "-m", "small", "-u", address, "-i", protocol, "--input-data", file.name]
+            command = [program, "-m", "small", "-u", address, "-i", protocol, "--input-data", file.name, "--shape", "encoded:1", "--shape", "images:1,3,32,32"]
             subprocess.run(command + ["--measurement-interval", "1000"], check=True)
 
 
@@ -187,20 +155,10 @@ def record(server):
             form = ("-binary" if binary else "-json") if kind is triton_http else ""
             (RECORDED / f"tritonclient-{name}{form}.bin").write_bytes(recorder.sent)
             client.close()
-    from kserve import InferenceRESTClient, InferInput, InferRequest, RESTConfig
-
-    async def ask(binary):
+    for form in ["binary", "json"]:
         recorder = Recorder(server.rest)
-        client = InferenceRESTClient(RESTConfig(protocol="v2", verbose=False))
-        tensor = InferInput("pixels", [1, 32, 32, 3], "UINT8")
-        tensor.set_data_from_numpy(pixels(), binary_data=binary)
-        request = InferRequest("small", [tensor], request_id="7", parameters={"instance": "full"})
-        await client.infer(f"http://{recorder.address}", request, model_name="small")
-        form = "binary" if binary else "json"
+        kserve(recorder.address, form)
         (RECORDED / f"kserve-{form}.bin").write_bytes(recorder.sent)
-
-    asyncio.run(ask(True))
-    asyncio.run(ask(False))
 
 
 def main(command, *parts):

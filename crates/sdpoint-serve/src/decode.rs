@@ -17,9 +17,9 @@ use crate::protocol::error::{ApiError, Kind};
 /// Decodes image files.
 #[derive(Debug)]
 pub struct Decoders {
-    threads: Semaphore,
+    threads: Arc<Semaphore>,
     /// Files that wait or are being decoded, and the most of them.
-    waiting: AtomicUsize,
+    waiting: Arc<AtomicUsize>,
     most: usize,
     /// The most pixels of an image.
     pixels: usize,
@@ -29,8 +29,8 @@ impl Decoders {
     /// As many threads as the limits say.
     pub fn new(limits: &Limits) -> Self {
         Self {
-            threads: Semaphore::new(limits.decoders.max(1)),
-            waiting: AtomicUsize::new(0),
+            threads: Arc::new(Semaphore::new(limits.decoders.max(1))),
+            waiting: Arc::default(),
             most: limits.undecoded,
             pixels: limits.pixels,
         }
@@ -47,15 +47,17 @@ impl Decoders {
         model: Arc<Model>,
         deadline: Option<Instant>,
     ) -> Result<Vec<f32>, ApiError> {
-        let _waiting = self.queue(files.len())?;
-        let thread = self.threads.acquire().await;
-        let _thread = thread.map_err(|_| ApiError::from(crate::Refusal::Unavailable))?;
+        let places = self.queue(files.len())?;
+        let thread = self.threads.clone().acquire_owned().await;
+        let thread = thread.map_err(|_| ApiError::from(crate::Refusal::Unavailable))?;
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Err(ApiError::expired());
         }
         let abandoned = Abandon::default();
         let (flag, pixels) = (abandoned.0.clone(), self.pixels);
         let work = tokio::task::spawn_blocking(move || {
+            // Both are taken until the work ends, whoever has stopped waiting for it.
+            let _taken = (places, thread);
             let preprocessing = model.engine.preprocessing();
             prepare(&files, preprocessing, pixels, &flag)
         });
@@ -64,7 +66,7 @@ impl Decoders {
     }
 
     /// Takes places in the queue, until the returned value is dropped.
-    fn queue(&self, files: usize) -> Result<Places<'_>, ApiError> {
+    fn queue(&self, files: usize) -> Result<Places, ApiError> {
         let fits = |waiting: usize| Some(waiting + files).filter(|&sum| sum <= self.most);
         let order = Ordering::Relaxed;
         if self.waiting.fetch_update(order, order, fits).is_err() {
@@ -77,18 +79,18 @@ impl Decoders {
             ));
         }
         Ok(Places {
-            waiting: &self.waiting,
+            waiting: self.waiting.clone(),
             files,
         })
     }
 }
 
-struct Places<'a> {
-    waiting: &'a AtomicUsize,
+struct Places {
+    waiting: Arc<AtomicUsize>,
     files: usize,
 }
 
-impl Drop for Places<'_> {
+impl Drop for Places {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.files, Ordering::Relaxed);
     }

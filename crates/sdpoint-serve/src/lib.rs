@@ -25,6 +25,8 @@ mod server;
 mod statistics;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use executor::{Answering, Direct, Executor};
 pub use job::{Constraints, Input, Job, Mode, Refusal, Reply};

@@ -7,8 +7,10 @@ use std::time::Duration;
 pub struct Limits {
     /// Connections at once, of all protocols.
     pub connections: usize,
-    /// Time for a request's header, and for a connection to ask for anything at all.
+    /// Time for a request's header.
     pub header_time: Duration,
+    /// Time between an answer over HTTP and the end of the next request's header.
+    pub keep_alive: Duration,
     /// Time for a request's body.
     pub body_time: Duration,
     /// Time after which a gRPC connection without requests is closed.
@@ -36,6 +38,8 @@ impl Default for Limits {
         Self {
             connections: 1000,
             header_time: Duration::from_secs(10),
+            // Longer than proxies keep their connections, so that it is they who close them.
+            keep_alive: Duration::from_secs(75),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(300),
             write_time: Duration::from_secs(30),

@@ -181,16 +181,18 @@ impl Server {
             };
             tokio::spawn(accept(listener, front, shared.clone(), semaphore.clone()));
         }
-        let watching = tokio::spawn(health.follow(self.app.clone()));
+        let watching = tokio::spawn(health.clone().follow(self.app.clone()));
         stop.await;
         tracing::info!("stopping: requests that have begun are answered");
         self.app.stop();
         let _ = stopping.send(true);
+        watching.abort();
+        health.set(false).await;
+        health.end().await;
         let all = semaphore.acquire_many(u32::try_from(places).unwrap_or(u32::MAX));
         if tokio::time::timeout(self.options.drain, all).await.is_err() {
             tracing::warn!("stopped with requests that were not answered in time");
         }
-        watching.abort();
         self.app.close();
     }
 }

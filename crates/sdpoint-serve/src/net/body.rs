@@ -1,16 +1,17 @@
 //! Bodies of requests as they arrive: bounded in length, in time, and in the memory of all
-//! together.
+//! together; and those of answers, as they leave.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Bytes, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
+use super::connection::Busy;
 use crate::memory::Reservation;
 use crate::protocol::error::{ApiError, Kind};
 
@@ -85,6 +86,34 @@ impl HttpBody for Guarded {
             Ok(frame)
         });
         Poll::Ready(Some(checked))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, which keeps its request busy until it is sent.
+pub struct Watched {
+    /// The body.
+    pub body: Body,
+    /// The request.
+    pub _busy: Busy,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::http::Request;
@@ -21,7 +21,7 @@ use super::front::{Answering, Front, Protocol};
 use super::timed::Timed;
 use crate::limits::Limits;
 
-/// How often a connection looks whether it has been idle for too long.
+/// How often, at least, a connection looks whether it has been idle for too long.
 const TICK: Duration = Duration::from_secs(1);
 
 /// How long a client that was told to go may take to do so.
@@ -54,6 +54,21 @@ pub struct Activity {
     busy: AtomicUsize,
     /// All of them so far.
     total: AtomicUsize,
+    /// When a part of the next request's header was received, while there was no other.
+    header: Mutex<Option<Instant>>,
+}
+
+impl Activity {
+    /// Bytes were received.
+    pub fn received(&self) {
+        if self.busy.load(Ordering::Relaxed) == 0 {
+            self.header().get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn header(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.header.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request of a connection, until its answer is sent.
@@ -64,6 +79,7 @@ impl Busy {
     pub fn new(activity: &Arc<Activity>) -> Self {
         activity.busy.fetch_add(1, Ordering::Relaxed);
         activity.total.fetch_add(1, Ordering::Relaxed);
+        *activity.header() = None;
         Self(activity.clone())
     }
 }
@@ -95,7 +111,7 @@ impl Service<Request<Incoming>> for Requests {
 pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shared) {
     let limits = &front.app.limits;
     let activity = Arc::<Activity>::default();
-    let io = Timed::new(stream, limits.write_time);
+    let io = Timed::new(stream, limits.write_time, activity.clone());
     let service = Requests {
         front: front.clone(),
         client,
@@ -106,12 +122,11 @@ pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shar
             let mut builder = http1::Builder::new();
             builder
                 .timer(TokioTimer::new())
-                .header_read_timeout(limits.header_time)
+                .header_read_timeout(limits.keep_alive)
                 .max_buf_size(64 << 10)
                 .max_headers(64);
             let connection = builder.serve_connection(io, service);
-            // The time for the next header ends a connection without requests.
-            let idle = Idle::never(activity);
+            let idle = Idle::http1(activity, limits);
             guard(
                 connection,
                 http1::Connection::graceful_shutdown,
@@ -131,7 +146,7 @@ pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shar
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(4 << 20);
             let connection = builder.serve_connection(io, service);
-            let idle = Idle::new(activity, limits);
+            let idle = Idle::http2(activity, limits);
             guard(
                 connection,
                 http2::Connection::graceful_shutdown,
@@ -146,25 +161,33 @@ pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shar
 /// When a connection counts as idle for too long.
 struct Idle {
     activity: Arc<Activity>,
+    /// Time for a header from its first byte on.
+    header: Option<Duration>,
     /// Time for the first request, and between requests.
-    times: Option<[Duration; 2]>,
+    between: Option<[Duration; 2]>,
     /// The requests so far, and since when there was no other.
     seen: (usize, Instant),
+    tick: Duration,
 }
 
 impl Idle {
-    fn never(activity: Arc<Activity>) -> Self {
+    /// HTTP/1's library ends a connection that asks for nothing, in time for proxies; once
+    /// a header has begun, there is less time.
+    fn http1(activity: Arc<Activity>, limits: &Limits) -> Self {
         Self {
             activity,
-            times: None,
+            header: Some(limits.header_time),
+            between: None,
             seen: (0, Instant::now()),
+            tick: (limits.header_time / 4).clamp(Duration::from_millis(1), TICK),
         }
     }
 
-    fn new(activity: Arc<Activity>, limits: &Limits) -> Self {
+    fn http2(activity: Arc<Activity>, limits: &Limits) -> Self {
         Self {
-            times: Some([limits.header_time, limits.idle_time]),
-            ..Self::never(activity)
+            header: None,
+            between: Some([limits.header_time, limits.idle_time]),
+            ..Self::http1(activity, limits)
         }
     }
 
@@ -179,10 +202,12 @@ impl Idle {
         if self.busy() || total != self.seen.0 {
             self.seen = (total, now);
         }
-        let time = self
-            .times
-            .map(|[first, between]| if total == 0 { first } else { between });
-        time.is_some_and(|time| now.duration_since(self.seen.1) >= time)
+        let began = *self.activity.header();
+        let slow = |time| began.is_some_and(|began| now.duration_since(began) >= time);
+        let idle = |[first, between]: [Duration; 2]| {
+            now.duration_since(self.seen.1) >= if total == 0 { first } else { between }
+        };
+        self.header.is_some_and(slow) || self.between.is_some_and(idle)
     }
 }
 
@@ -194,7 +219,7 @@ async fn guard<C: Future>(
     shared: Shared,
 ) {
     let mut connection = pin!(connection);
-    let mut tick = tokio::time::interval(TICK);
+    let mut tick = tokio::time::interval(idle.tick);
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,

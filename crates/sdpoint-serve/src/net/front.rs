@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tonic::Status;
 use tower_service::Service;
 
-use super::body::Guarded;
+use super::body::{Guarded, Watched};
 use super::connection::{Activity, Busy};
 use super::origin::{Pages, name_origin, preflight};
 use super::token::Tokens;
@@ -77,12 +77,7 @@ impl Front {
                 }
             };
             // The answer's body is part of the request's time.
-            Ok(response.map(|body| {
-                Body::new(body.map_frame(move |frame| {
-                    let _ = &busy;
-                    frame
-                }))
-            }))
+            Ok(response.map(|body| Body::new(Watched { body, _busy: busy })))
         })
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,21 +11,25 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
+use super::connection::Activity;
+
 /// A connection that fails when nothing can be written for some time: a client that asks
 /// and does not read holds its answer's memory no longer than that.
 pub struct Timed {
     stream: TokioIo<TcpStream>,
     time: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    activity: Arc<Activity>,
 }
 
 impl Timed {
     /// A connection that may stall for `time`.
-    pub fn new(stream: TcpStream, time: Duration) -> Self {
+    pub fn new(stream: TcpStream, time: Duration, activity: Arc<Activity>) -> Self {
         Self {
             stream: TokioIo::new(stream),
             time,
             stalled: None,
+            activity,
         }
     }
 
@@ -53,7 +58,11 @@ impl Read for Timed {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.activity.received();
+        }
+        read
     }
 }
 

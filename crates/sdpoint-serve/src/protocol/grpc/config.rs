@@ -1,22 +1,22 @@
 //! Triton's configuration and statistics of a model, as messages.
 
-use super::super::rest::triton::{batches, dims, executions, type_name};
+use super::super::rest::triton::{batches, executions, type_name};
 use super::super::signature::TensorMetadata;
-use super::inference::model_config::SchedulingChoice;
 use super::inference::{
-    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelDynamicBatching, ModelInput,
-    ModelOutput, ModelStatistics, StatisticDuration,
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelOutput,
+    ModelStatistics, StatisticDuration,
 };
 use crate::app::VERSION;
 use crate::models::Model;
 use crate::statistics::{Counts, Tally};
 
-/// The configuration of a model.
-pub fn config(model: &Model, most: usize) -> ModelConfig {
+/// The configuration of a model. Batches are the server's own affair, so that shapes have
+/// their first side, and the greatest batch is left at 0.
+pub fn config(model: &Model) -> ModelConfig {
     let input = |tensor: TensorMetadata| ModelInput {
         name: tensor.name.to_owned(),
         data_type: data_type(&tensor),
-        dims: dims(&tensor).to_vec(),
+        dims: tensor.shape,
         // A request gives one of them.
         optional: true,
         ..ModelInput::default()
@@ -24,18 +24,15 @@ pub fn config(model: &Model, most: usize) -> ModelConfig {
     let output = |tensor: TensorMetadata| ModelOutput {
         name: tensor.name.to_owned(),
         data_type: data_type(&tensor),
-        dims: dims(&tensor).to_vec(),
+        dims: tensor.shape,
         ..ModelOutput::default()
     };
-    let batching = ModelDynamicBatching::default();
     ModelConfig {
         name: model.name.clone(),
         platform: "sdpoint_safetensors".to_owned(),
         backend: "sdpoint".to_owned(),
-        max_batch_size: i32::try_from(most).unwrap_or(i32::MAX),
         input: model.signature.inputs().map(input).into(),
         output: model.signature.outputs().map(output).into(),
-        scheduling_choice: Some(SchedulingChoice::DynamicBatching(batching)),
         ..ModelConfig::default()
     }
 }

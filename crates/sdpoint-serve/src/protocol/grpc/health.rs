@@ -43,6 +43,13 @@ impl Health {
         }
     }
 
+    /// Ends the streams of those who watch.
+    pub async fn end(mut self) {
+        for service in SERVICES {
+            self.0.clear_service_status(service).await;
+        }
+    }
+
     /// Tells clients whether the server is ready.
     pub async fn set(&self, ready: bool) {
         let status = if ready {

@@ -109,7 +109,7 @@ impl GrpcInferenceService for Service {
     ) -> Reply<ModelConfigResponse> {
         let ModelConfigRequest { name, version } = request.into_inner();
         let model = self.0.model(&name, Some(&version))?;
-        let config = Some(config::config(&model, self.0.limits.images));
+        let config = Some(config::config(&model));
         Ok(Response::new(ModelConfigResponse { config }))
     }
 

@@ -31,7 +31,19 @@ pub async fn read(
             whole.extend_from_slice(&data);
         }
     }
-    uncompress(call, headers, whole, most)
+    let length = whole.len();
+    aside(length, || uncompress(call, headers, whole, most))
+}
+
+/// Does work on a body of this length. While a long one is read, other threads take over the
+/// requests of this one.
+pub fn aside<T>(length: usize, work: impl FnOnce() -> T) -> T {
+    const LONG: usize = 1 << 18;
+    if length < LONG {
+        work()
+    } else {
+        tokio::task::block_in_place(work)
+    }
 }
 
 /// Why a body could not be read: what the connection has found, or the connection's end.

@@ -150,7 +150,7 @@ async fn infer(
     // A name that is none is told before a body is read for it.
     app.registry.state(&target.model)?;
     let body = body::read(&call, &headers, body, app.limits.body).await?;
-    let (request, binary) = binary::read(&headers, body)?;
+    let (request, binary) = body::aside(body.len(), || binary::read(&headers, body))?;
     let version = target.version.as_deref();
     let answer = app
         .infer(&call, &target.model, version, request, binary)

@@ -20,7 +20,7 @@ pub async fn config(State(app): Shared, target: Target) -> Result<Response, ApiE
         json!({
             "name": tensor.name,
             "data_type": type_name(&tensor),
-            "dims": dims(&tensor),
+            "dims": tensor.shape,
         })
     };
     let inputs: Vec<Value> = model
@@ -37,10 +37,11 @@ pub async fn config(State(app): Shared, target: Target) -> Result<Response, ApiE
         "name": model.name,
         "platform": "sdpoint_safetensors",
         "backend": "sdpoint",
-        "max_batch_size": app.limits.images,
+        // Batches are the server's own affair: shapes have their first side, as Triton's
+        // tools take files only then.
+        "max_batch_size": 0,
         "input": inputs,
         "output": model.signature.outputs().map(tensor),
-        "dynamic_batching": {},
     });
     Ok(respond::json(StatusCode::OK, &body))
 }
@@ -50,14 +51,6 @@ pub fn type_name(tensor: &TensorMetadata) -> String {
     match tensor.datatype.to_string().as_str() {
         "BYTES" => "TYPE_STRING".to_owned(),
         name => format!("TYPE_{name}"),
-    }
-}
-
-/// The sides without the number of images; a configuration has no empty list.
-pub fn dims(tensor: &TensorMetadata) -> &[i64] {
-    match &tensor.shape[1..] {
-        [] => &[1],
-        sides => sides,
     }
 }
 

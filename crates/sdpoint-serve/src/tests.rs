@@ -1,0 +1,10 @@
+//! The server as clients see it, through real connections.
+
+mod cost;
+mod grpc;
+mod hostile;
+mod operations;
+mod recorded;
+mod rest;
+mod safety;
+mod support;

@@ -1,0 +1,176 @@
+//! What a request may cost, and what it gets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sdpoint::Instance;
+use serde_json::{Value, json};
+
+use super::support::*;
+use crate::{Constraints, Mode, Refusal};
+
+#[test]
+fn parameters_choose_the_instance() {
+    let server = start(options());
+    for (parameters, instance, macs) in [
+        (json!({"instance": "1@0.5"}), "1@0.5", 200_784),
+        (json!({"budget": "70%"}), "0@0.5", 157_776),
+        (json!({"budget": 0.9}), "1@0.5", 200_784),
+        (json!({"macs": 160_000}), "0@0.5", 157_776),
+        (json!({"macs": "0.2M"}), "0@0.5", 157_776),
+        (json!({"min_accuracy": 0.1385}), "1@0.5", 200_784),
+    ] {
+        let answer = server.infer(&pixels_request(1, parameters.clone())).ok();
+        let said = &answer["parameters"];
+        assert_eq!(said["instance"], instance, "{parameters}");
+        assert_eq!(said["macs"], macs);
+        assert!(said["accuracy"].as_f64().unwrap() > 0.1);
+        for time in ["queue_us", "compute_us"] {
+            assert!(said[time].as_u64().unwrap() < 10_000_000, "{said}");
+        }
+        let expected = logits(1, instance.parse().unwrap());
+        assert_close(&output(&answer, "logits"), &expected);
+    }
+}
+
+#[test]
+fn a_cascade_says_who_answered() {
+    let server = start(options());
+    let answer = server
+        .infer(&pixels_request(1, json!({"cascade": "80%"})))
+        .ok();
+    let instance = answer["parameters"]["instance"].as_str().unwrap();
+    assert!(["0@0.5", "2@0.5"].contains(&instance), "{instance}");
+    let expected = logits(1, instance.parse().unwrap());
+    assert_close(&output(&answer, "logits"), &expected);
+}
+
+#[test]
+fn what_no_instance_satisfies_is_explained() {
+    let server = start(options());
+    for (parameters, text) in [
+        (json!({"budget": "1%"}), "cheapest"),
+        (json!({"instance": "9@0.5"}), "nearest"),
+        (json!({"min_accuracy": "99%"}), "most accurate"),
+        (json!({"instance": "full", "macs": 200_000}), "together"),
+        (json!({"cascade": "1%"}), "cascade"),
+        (json!({"cascade": "80%", "budget": "80%"}), "no other bound"),
+        (json!({"budgets": "80%"}), "'budgets'"),
+    ] {
+        let error = server.infer(&pixels_request(1, parameters)).error(400);
+        assert!(error.contains(text), "'{text}' is not in: {error}");
+    }
+    let sequence = server.infer(&pixels_request(1, json!({"sequence_id": 7})));
+    sequence.error(501);
+}
+
+/// What the executor is handed for a request.
+fn job(parameters: Value) -> crate::Job {
+    let held = Arc::new(Held::default());
+    let server = start_with(options(), held.clone());
+    let mut stream = server.connect();
+    let body = pixels_request(1, parameters).to_string();
+    let path = "/v2/models/small/infer";
+    std::io::Write::write_all(&mut stream, &request("POST", path, &[], body.as_bytes())).unwrap();
+    eventually("the job arrives", || held.count() == 1);
+    held.jobs.lock().unwrap().pop().unwrap().job
+}
+
+#[test]
+fn the_executor_is_told_all_of_it() {
+    let plain = job(json!({}));
+    assert_eq!(
+        (plain.deadline, plain.late, plain.mode),
+        (None, false, Mode::Instance)
+    );
+    assert_eq!(plain.constraints, Constraints::default());
+    let bound = job(json!({
+        "deadline_ms": 5000, "timeout": 9_000_000, "late": true, "budget": "90%",
+        "min_accuracy": 0.13,
+    }));
+    let time = bound.deadline.unwrap().duration_since(bound.arrival);
+    assert_eq!(time, Duration::from_secs(5));
+    assert!(bound.late);
+    let expected = Constraints {
+        instance: None,
+        max_macs: Some(219_412),
+        min_accuracy: Some(0.13),
+    };
+    assert_eq!(bound.constraints, expected);
+    let cascade = job(json!({"cascade": 0.8})).mode;
+    let Mode::Cascade(instances, threshold) = cascade else {
+        panic!("{cascade:?}")
+    };
+    assert_eq!(
+        instances,
+        ["0@0.5", "2@0.5"].map(|name| name.parse::<Instance>().unwrap())
+    );
+    assert!(threshold > 0.1);
+}
+
+#[test]
+fn a_deadline_that_has_passed_costs_nothing() {
+    let server = start(options());
+    // Whatever is decoded, the deadline is long over.
+    let mut request = pixels_request(1, json!({"timeout": 1}));
+    server.infer(&request).error(504);
+    request["parameters"] = json!({"timeout": 1, "late": true});
+    server.infer(&request).ok();
+    let expired = "sdpoint_requests_total{model=\"small\",outcome=\"expired\"}";
+    assert!((server.metric(expired) - 1.0).abs() < 1e-9);
+    let missed = "sdpoint_deadlines_total{model=\"small\",met=\"false\"}";
+    assert!((server.metric(missed) - 2.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_refusal_says_when_to_try_again() {
+    let held = Arc::new(Held::default());
+    let server = start_with(options(), held.clone());
+    for (refusal, status, retry) in [
+        (
+            Refusal::Overloaded {
+                reason: "too many requests wait",
+                retry_after: Duration::from_millis(1200),
+            },
+            503,
+            Some("2"),
+        ),
+        (Refusal::Expired, 504, None),
+        (Refusal::NoInstance("no instance".into()), 400, None),
+        (Refusal::Unavailable, 503, None),
+        (Refusal::Failed("it broke".into()), 500, None),
+    ] {
+        *held.refusal.lock().unwrap() = Some(refusal.clone());
+        let answer = server.infer(&pixels_request(1, json!({})));
+        assert_eq!(answer.error(status), refusal.to_string());
+        assert_eq!(answer.header("retry-after"), retry);
+    }
+    for (outcome, count) in [("shed", 1), ("expired", 1), ("invalid", 1), ("failed", 1)] {
+        let name = format!("sdpoint_requests_total{{model=\"small\",outcome=\"{outcome}\"}}");
+        assert_eq!(server.metric(&name) as u64, count, "{outcome}");
+    }
+}
+
+#[test]
+fn who_goes_away_wants_no_answer() {
+    let held = Arc::new(Held::default());
+    let server = start_with(options(), held.clone());
+    let body = pixels_request(1, json!({})).to_string();
+    for number in 1..=3 {
+        let mut stream = server.connect();
+        let path = "/v2/models/small/infer";
+        let bytes = request("POST", path, &[], body.as_bytes());
+        std::io::Write::write_all(&mut stream, &bytes).unwrap();
+        eventually("the job arrives", || held.count() == number);
+        drop(stream);
+        eventually("the job is given up", || {
+            held.jobs.lock().unwrap()[number - 1].answer.is_closed()
+        });
+    }
+    eventually("cancellations are counted", || {
+        let name = "sdpoint_requests_total{model=\"small\",outcome=\"cancelled\"}";
+        server.metric(name) as u64 == 3
+    });
+    assert_eq!(server.metric("sdpoint_in_flight_requests") as u64, 0);
+    assert_eq!(server.metric("sdpoint_request_memory_bytes") as u64, 0);
+}

@@ -1,0 +1,356 @@
+//! Clients that mean harm, or are broken.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::support::*;
+use crate::Limits;
+use crate::server::Options;
+
+const INFER: &str = "/v2/models/small/infer";
+
+/// Numbers that look random, the same every time.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        (self.next() % end as u64) as usize
+    }
+}
+
+#[test]
+fn lengths_of_the_binary_extension_are_not_believed() {
+    let server = start(options());
+    let tail = pixels(1);
+    let head = |size: Value| {
+        json!({"inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 32, 32, 3],
+                           "parameters": {"binary_data_size": size}}]})
+        .to_string()
+    };
+    let good = head(json!(3072));
+    let send = |head: &str, length: &str, tail: &[u8]| {
+        let headers = [("Inference-Header-Content-Length", length)];
+        server.post(INFER, &headers, &[head.as_bytes(), tail].concat())
+    };
+    send(&good, &good.len().to_string(), &tail).ok();
+    for length in [
+        "1",
+        "99999999",
+        "18446744073709551616",
+        "-1",
+        "",
+        "0x10",
+        "1.0",
+    ] {
+        send(&good, length, &tail).error(400);
+    }
+    for size in [
+        json!(3071),
+        json!(3073),
+        json!(0),
+        json!(u64::MAX),
+        json!(-1),
+        json!("a"),
+    ] {
+        let head = head(size);
+        send(&head, &head.len().to_string(), &tail).error(400);
+    }
+    for tail in [&tail[..3071], &[], &[tail.as_slice(), b"x"].concat()] {
+        send(&good, &good.len().to_string(), tail).error(400);
+    }
+}
+
+#[test]
+fn shapes_take_no_memory() {
+    let server = start(options());
+    for shape in [
+        json!([1_u64 << 63, 32, 32, 3]),
+        json!([u64::MAX, 32, 32, 3]),
+        json!([1_u64 << 40, 32, 32, 3]),
+        json!([1, 1_u64 << 32, 1_u64 << 32, 3]),
+        json!([0, 32, 32, 3]),
+        json!([]),
+        json!([-1, 32, 32, 3]),
+        json!([1e300, 32, 32, 3]),
+    ] {
+        let mut request = pixels_request(1, json!({}));
+        request["inputs"][0]["shape"] = shape;
+        server.infer(&request).error(400);
+    }
+}
+
+#[test]
+fn image_bombs_are_refused_by_their_header() {
+    let server = start(options());
+    let mut bomb = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bomb, 30_000, 30_000);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    let mut rows = writer.stream_writer().unwrap();
+    for _ in 0..30 {
+        rows.write_all(&vec![0; 90_000]).unwrap();
+    }
+    drop(rows);
+    drop(writer);
+    assert!(
+        server
+            .post("/predict", &[], &bomb)
+            .error(400)
+            .contains("30000")
+    );
+    let mut bomb = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bomb, 5000, 4000);
+    encoder.set_color(png::ColorType::Grayscale);
+    encoder
+        .write_header()
+        .unwrap()
+        .write_image_data(&vec![0; 20_000_000])
+        .unwrap();
+    let error = server.post("/predict", &[], &bomb).error(400);
+    assert!(error.contains("5000×4000"), "{error}");
+}
+
+#[test]
+fn a_half_closed_connection_ends() {
+    let server = start(options());
+    let mut stream = server.connect();
+    stream
+        .write_all(b"POST /v2/models/small/infer HTTP/1.1\r\nHost: a\r\nContent-Le")
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    let mut stream = server.connect();
+    stream
+        .write_all(
+            b"POST /v2/models/small/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{",
+        )
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    stream.read_to_end(&mut rest).unwrap();
+    eventually("nothing is left of them", || {
+        server.metric("sdpoint_in_flight_requests") as u64 == 0
+            && server.metric("sdpoint_open_connections") as u64 == 1
+    });
+}
+
+#[test]
+fn idle_connections_make_room() {
+    let options = Options {
+        limits: Limits {
+            connections: 64,
+            ..Limits::default()
+        },
+        ..options()
+    };
+    let server = start(options);
+    let mut idle: Vec<TcpStream> = Vec::new();
+    for _ in 0..1000 {
+        idle.push(server.connect());
+        if idle.len() % 250 == 0 {
+            // A thousand idle connections are no reason not to answer.
+            assert_eq!(server.infer(&pixels_request(1, json!({}))).status, 200);
+        }
+    }
+    assert!(server.metric("sdpoint_open_connections") as u64 <= 64);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = start(options());
+    let mut stream = server.connect();
+    let mut all = Vec::new();
+    for number in 0..20 {
+        let body = pixels_request(number % 8, json!({"instance": "full"})).to_string();
+        all.extend(request("POST", INFER, &[], body.as_bytes()));
+        all.extend(request("GET", "/v2/health/live", &[], b""));
+    }
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(&all).unwrap());
+    for number in 0..20 {
+        let answer = read_answer(&mut stream).unwrap().ok();
+        assert_eq!(answer["id"], (number % 8).to_string());
+        assert_close(
+            &output(&answer, "logits"),
+            &logits(number % 8, sdpoint::Instance::Full),
+        );
+        assert_eq!(read_answer(&mut stream).unwrap().ok()["live"], true);
+    }
+    writing.join().unwrap();
+}
+
+#[test]
+fn nonsense_is_no_request() {
+    let server = start(options());
+    for bytes in [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /v2/models/small/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v2/models/small/infer HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        b"GET /v2\0 HTTP/1.1\r\n\r\n",
+        &b"X".repeat(200_000),
+        &[b"GET /v2 HTTP/1.1\r\n".as_slice(), &b"A: b\r\n".repeat(1000)].concat(),
+    ] {
+        let mut stream = server.connect();
+        let _ = stream.write_all(bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        let answer = read_answer(&mut stream);
+        assert!(answer.is_none_or(|answer| answer.status >= 400));
+    }
+    server.get("/v2").ok();
+}
+
+/// Ten thousand requests, each a good one that was cut, altered or extended somewhere.
+#[test]
+fn ten_thousand_damaged_requests_change_nothing() {
+    let server = start(options());
+    let json = json!({
+        "id": "1", "parameters": {"budget": "80%", "deadline_ms": 1000},
+        "inputs": [{"name": "encoded", "datatype": "BYTES", "shape": [1],
+                    "data": ["iVBORw0KGgo="]}],
+        "outputs": [{"name": "logits", "parameters": {"classification": 2}}],
+    })
+    .to_string();
+    let head = json!({
+        "inputs": [{"name": "pixels", "datatype": "UINT8", "shape": [1, 32, 32, 3],
+                    "parameters": {"binary_data_size": 3072}}],
+    })
+    .to_string();
+    let length = head.len().to_string();
+    let headers = [("Inference-Header-Content-Length", length.as_str())];
+    let good = [
+        request("POST", INFER, &[], json.as_bytes()),
+        request(
+            "POST",
+            INFER,
+            &headers,
+            &[head.as_bytes(), &pixels(1)].concat(),
+        ),
+        request("POST", "/predict?top=2", &[], &png(1)),
+    ];
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for number in 0..10_000 {
+        let mut bytes = good[number % good.len()].clone();
+        for _ in 0..=random.below(3) {
+            let at = random.below(bytes.len());
+            match random.below(4) {
+                0 => bytes[at] = random.next() as u8,
+                1 => bytes[at] ^= 1 << random.below(8),
+                2 => {
+                    bytes.remove(at);
+                }
+                _ => bytes.insert(at, b"0123456789\"[]{},:\r\n-"[random.below(20)]),
+            }
+        }
+        if random.below(4) == 0 {
+            bytes.truncate(random.below(bytes.len()));
+        }
+        let mut stream = server.connect();
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
+        if let Some(answer) = read_answer(&mut stream) {
+            assert!(
+                answer.status != 500,
+                "{}",
+                String::from_utf8_lossy(&answer.body)
+            );
+        }
+    }
+    let answer = server
+        .infer(&pixels_request(1, json!({"instance": "full"})))
+        .ok();
+    assert_close(
+        &output(&answer, "logits"),
+        &logits(1, sdpoint::Instance::Full),
+    );
+    eventually("nothing is left of them", || {
+        server.metric("sdpoint_in_flight_requests") as u64 == 0
+            && server.metric("sdpoint_request_memory_bytes") as u64 == 0
+    });
+}
+
+/// Mixed requests on several connections, some of them given up: each answer belongs to
+/// its request.
+fn no_answer_goes_to_another(requests: usize) {
+    let server = Arc::new(start(options()));
+    let expected: Vec<Vec<f32>> = (0..8)
+        .map(|number| logits(number, sdpoint::Instance::Full))
+        .collect();
+    std::thread::scope(|scope| {
+        for client in 0..8 {
+            let (server, expected) = (&server, &expected);
+            scope.spawn(move || {
+                let mut random = Random(client as u64 + 1);
+                let mut stream = server.connect();
+                for request_number in 0..requests / 8 {
+                    let number = random.below(8);
+                    let id = format!("{client}-{request_number}");
+                    let mut body = pixels_request(number, json!({"instance": "full"}));
+                    body["id"] = id.clone().into();
+                    let bytes = request("POST", INFER, &[], body.to_string().as_bytes());
+                    if random.below(20) == 0 {
+                        let sent = random.below(bytes.len() + 1);
+                        stream.write_all(&bytes[..sent]).unwrap();
+                        stream = server.connect();
+                        continue;
+                    }
+                    let answer = exchange(&mut stream, &bytes).ok();
+                    assert_eq!(answer["id"], id);
+                    assert_close(&output(&answer, "logits"), &expected[number]);
+                }
+            });
+        }
+    });
+    eventually("nothing is left of them", || {
+        server.metric("sdpoint_in_flight_requests") as u64 == 0
+    });
+}
+
+#[test]
+fn no_answer_of_some_thousand_goes_to_another() {
+    no_answer_goes_to_another(8_000);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn no_answer_of_a_hundred_thousand_goes_to_another() {
+    no_answer_goes_to_another(100_000);
+}
+
+#[test]
+fn who_does_not_read_is_left() {
+    let options = Options {
+        limits: Limits {
+            write_time: Duration::from_millis(300),
+            ..Limits::default()
+        },
+        ..options()
+    };
+    let server = start(options);
+    let mut stream = server.connect();
+    // Answers that nobody reads fill all buffers between the two.
+    let one = request("GET", "/v2/models/small/config", &[], b"");
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        let many = one.repeat(1000);
+        while writer.write_all(&many).is_ok() {}
+    });
+    eventually("the connection ends", || {
+        server.metric("sdpoint_open_connections") as u64 == 1
+    });
+    writing.join().unwrap();
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest);
+}

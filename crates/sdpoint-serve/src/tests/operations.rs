@@ -1,0 +1,235 @@
+//! Running a server: readiness, reloading, unloading, ending, counting.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::*;
+use crate::server::Options;
+use crate::{Direct, testing};
+
+fn admin() -> Options {
+    Options {
+        admin: true,
+        ..options()
+    }
+}
+
+#[test]
+fn a_server_is_ready_when_its_models_are() {
+    let executor = Arc::new(Direct::new(None, 100));
+    let models = [
+        ("one", testing::model_file()),
+        ("two", testing::model_file()),
+    ];
+    let server = start_unloaded(admin(), executor, &models);
+    assert_eq!(server.get("/v2/health/live").status, 200);
+    assert_eq!(server.get("/v2/health/ready").status, 503);
+    assert_eq!(server.get("/v2/models/one/ready").json()["ready"], false);
+    assert!(
+        server
+            .get("/v2/models/one")
+            .error(503)
+            .contains("being loaded")
+    );
+    server.handle.registry().load("one").unwrap();
+    assert_eq!(server.get("/v2/models/one/ready").json()["ready"], true);
+    assert_eq!(server.get("/v2/health/ready").status, 503);
+    server.handle.registry().load("two").unwrap();
+    assert_eq!(server.get("/v2/health/ready").status, 200);
+    let index = server.post("/v2/repository/index", &[], b"").ok();
+    assert_eq!(
+        index[1],
+        json!({"name": "two", "version": "1", "state": "READY", "reason": ""})
+    );
+    server
+        .post("/v2/repository/models/two/unload", &[], b"{}")
+        .ok();
+    assert_eq!(server.get("/v2/health/ready").status, 503);
+    assert!(server.get("/v2/models/two").error(503).contains("unloaded"));
+    let index = server
+        .post("/v2/repository/index", &[], br#"{"ready": true}"#)
+        .ok();
+    assert_eq!(index.as_array().unwrap().len(), 1);
+    server.post("/v2/repository/models/two/load", &[], b"").ok();
+    assert_eq!(server.get("/v2/health/ready").status, 200);
+    assert_eq!(
+        server.get("/v2/models/two").ok()["properties"]["generation"],
+        "2"
+    );
+}
+
+#[test]
+fn models_are_changed_by_requests_only_if_they_may() {
+    let server = start(options());
+    for what in ["load", "unload"] {
+        let path = format!("/v2/repository/models/small/{what}");
+        assert!(server.post(&path, &[], b"").error(403).contains("--admin"));
+    }
+    assert_eq!(server.get("/v2/models/small/ready").status, 200);
+    let server = start(admin());
+    assert!(
+        server
+            .post("/v2/repository/models/cats/load", &[], b"")
+            .error(404)
+            .contains("cats")
+    );
+    let body = br#"{"parameters": {"config": "{}", "file:1/model": "AAAA"}}"#;
+    let error = server
+        .post("/v2/repository/models/small/load", &[], body)
+        .error(400);
+    assert!(error.contains("its file"), "{error}");
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_leaves_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("small.safetensors");
+    fs::copy(testing::model_file(), &file).unwrap();
+    let executor = Arc::new(Direct::new(None, 100));
+    let server = start_unloaded(admin(), executor, &[("small", file.clone())]);
+    server.handle.registry().load("small").unwrap();
+    fs::write(&file, b"no model").unwrap();
+    let error = server
+        .post("/v2/repository/models/small/load", &[], b"")
+        .error(500);
+    assert!(error.contains("'small'"), "{error}");
+    server.infer(&pixels_request(1, json!({}))).ok();
+    let loads =
+        |result| format!("sdpoint_model_loads_total{{model=\"small\",result=\"{result}\"}}");
+    assert_eq!(server.metric(&loads("ok")) as u64, 1);
+    assert_eq!(server.metric(&loads("failed")) as u64, 1);
+}
+
+#[test]
+fn no_request_is_lost_while_models_are_loaded_again() {
+    let server = start(options());
+    let registry = server.handle.registry();
+    let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (server, done, answered) = (&server, &done, &answered);
+            scope.spawn(move || {
+                let mut stream = server.connect();
+                let mut number = client;
+                while !done.load(Ordering::Relaxed) {
+                    number = (number + 1) % 8;
+                    let body = pixels_request(number, json!({"instance": "full"})).to_string();
+                    let path = "/v2/models/small/infer";
+                    let bytes = request("POST", path, &[], body.as_bytes());
+                    let answer = exchange(&mut stream, &bytes).ok();
+                    assert_eq!(answer["id"], number.to_string());
+                    answered.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..20 {
+            assert!(registry.load_all().is_empty());
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(answered.load(Ordering::Relaxed) > 20);
+    assert_eq!(
+        server.get("/v2/models/small").ok()["properties"]["generation"],
+        "21"
+    );
+}
+
+#[test]
+fn what_has_begun_is_answered_before_the_end() {
+    let held = Arc::new(Held::default());
+    let mut server = start_with(options(), held.clone());
+    let mut streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let body = pixels_request(number, json!({})).to_string();
+        let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+        std::io::Write::write_all(stream, &bytes).unwrap();
+    }
+    let mut idle = server.connect();
+    eventually("all jobs arrive", || held.count() == 8);
+    server.stop();
+    // A connection without a request ends, and nobody else gets in.
+    assert!(read_answer(&mut idle).is_none());
+    eventually("no more connections", || {
+        let stream = std::net::TcpStream::connect(server.addresses.rest);
+        stream.is_err() || {
+            let mut stream = stream.unwrap();
+            stream
+                .set_read_timeout(Some(Duration::from_secs(5)))
+                .unwrap();
+            read_answer(&mut stream).is_none()
+        }
+    });
+    held.answer_all();
+    for (number, stream) in streams.iter_mut().enumerate() {
+        let answer = read_answer(stream).expect("the request is answered").ok();
+        assert_eq!(answer["id"], number.to_string());
+    }
+    server.join();
+}
+
+#[test]
+fn an_end_waits_no_longer_than_it_may() {
+    let held = Arc::new(Held::default());
+    let options = Options {
+        drain: Duration::from_millis(200),
+        ..options()
+    };
+    let mut server = start_with(options, held.clone());
+    let mut stream = server.connect();
+    let body = pixels_request(1, json!({})).to_string();
+    let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+    std::io::Write::write_all(&mut stream, &bytes).unwrap();
+    eventually("the job arrives", || held.count() == 1);
+    server.join();
+    assert!(read_answer(&mut stream).is_none());
+}
+
+#[test]
+fn metrics_follow_what_happens() {
+    let server = start(options());
+    for number in 0..3 {
+        server
+            .infer(&pixels_request(number, json!({"instance": "full"})))
+            .ok();
+    }
+    server.infer(&json!({"inputs": []})).error(400);
+    server.post("/v2/models/cats/infer", &[], b"{}").error(404);
+    for (name, value) in [
+        (
+            "sdpoint_requests_total{model=\"small\",outcome=\"answered\"}",
+            3.0,
+        ),
+        (
+            "sdpoint_requests_total{model=\"small\",outcome=\"invalid\"}",
+            1.0,
+        ),
+        (
+            "sdpoint_images_total{model=\"small\",instance=\"full\"}",
+            3.0,
+        ),
+        (
+            "sdpoint_recorded_accuracy_total{model=\"small\"}",
+            3.0 * 0.1235,
+        ),
+        ("sdpoint_rated_images_total{model=\"small\"}", 3.0),
+        (
+            "sdpoint_request_duration_seconds_count{model=\"small\"}",
+            3.0,
+        ),
+        ("sdpoint_batch_images_count{model=\"small\"}", 3.0),
+        ("sdpoint_deadlines_total{model=\"small\",met=\"true\"}", 3.0),
+        ("sdpoint_model_ready{model=\"small\"}", 1.0),
+        ("sdpoint_in_flight_requests", 0.0),
+    ] {
+        let actual = server.metric(name);
+        assert!((actual - value).abs() < 1e-6, "{name}: {actual}");
+    }
+    // Names of models that are none do not become labels.
+    assert!(!server.metrics().contains("cats"));
+    let mut stream = connect(server.addresses.metrics.unwrap());
+    exchange(&mut stream, &request("GET", "/v2", &[], b"")).error(404);
+}

@@ -1,0 +1,248 @@
+//! Who may use the server, and how much of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::support::*;
+use crate::Limits;
+use crate::net::token::Tokens;
+use crate::server::Options;
+
+const TOKEN: &str = "correct-horse-battery-staple";
+
+fn with_token() -> Options {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), TOKEN).unwrap();
+    Options {
+        tokens: Tokens::read(file.path()).unwrap(),
+        ..options()
+    }
+}
+
+fn limited(limits: Limits) -> Options {
+    Options {
+        limits,
+        ..options()
+    }
+}
+
+#[test]
+fn a_token_is_needed_for_all_but_probes() {
+    let server = start(with_token());
+    for path in ["/v2/health/live", "/v2/health/ready"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+    }
+    for path in [
+        "/v2",
+        "/v2/models/small",
+        "/nothing",
+        "/v2/health/live/",
+        "/v2/health",
+    ] {
+        let answer = server.get(path);
+        assert!(answer.error(401).contains("Bearer"), "{path}");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+    }
+    let good = format!("Bearer {TOKEN}");
+    let get = |path: &str, token: &str| {
+        let bytes = request("GET", path, &[("Authorization", token)], b"");
+        exchange(&mut server.connect(), &bytes)
+    };
+    assert_eq!(get("/v2/models/small", &good).status, 200);
+    for bad in [
+        "Bearer correct-horse-battery-stapl",
+        "Basic eA==",
+        &good[..20],
+        TOKEN,
+    ] {
+        get("/v2/models/small", bad).error(401);
+    }
+    let mut metrics = connect(server.addresses.metrics.unwrap());
+    exchange(&mut metrics, &request("GET", "/metrics", &[], b"")).error(401);
+    let bytes = request("GET", "/metrics", &[("Authorization", &good)], b"");
+    let text = exchange(&mut metrics, &bytes).body;
+    let text = String::from_utf8(text).unwrap();
+    assert!(
+        text.contains("sdpoint_unauthenticated_requests_total 10"),
+        "{text}"
+    );
+}
+
+#[test]
+fn pages_of_others_may_not_use_it() {
+    let server = start(options());
+    let host = server.addresses.rest.to_string();
+    let from = |origin: &str| {
+        let body = pixels_request(1, json!({})).to_string();
+        let text = format!(
+            "POST /v2/models/small/infer HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\n\
+             Content-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        exchange(&mut server.connect(), text.as_bytes())
+    };
+    from(&format!("http://{host}")).ok();
+    from("https://evil.example").error(403);
+    from("null").error(403);
+    let allowed = Options {
+        origins: vec!["https://app.example".parse().unwrap()],
+        ..options()
+    };
+    let server = start(allowed);
+    let headers = [
+        ("Origin", "https://app.example"),
+        ("Access-Control-Request-Method", "POST"),
+    ];
+    let bytes = request("OPTIONS", "/v2/models/small/infer", &headers, b"");
+    let answer = exchange(&mut server.connect(), &bytes);
+    assert_eq!(answer.status, 204);
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://app.example")
+    );
+    let body = pixels_request(1, json!({})).to_string();
+    let answer = server.post("/v2/models/small/infer", &headers[..1], body.as_bytes());
+    answer.ok();
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://app.example")
+    );
+    let other = [("Origin", "https://other.example")];
+    server
+        .post("/v2/models/small/infer", &other, body.as_bytes())
+        .error(403);
+}
+
+#[test]
+fn bodies_are_bounded() {
+    let server = start(limited(Limits {
+        body: 10_000,
+        ..Limits::default()
+    }));
+    let path = "/v2/models/small/infer";
+    let answer = server.post(path, &[], &vec![b' '; 10_001]);
+    assert!(answer.error(413).contains("10000 bytes"));
+    // One whose length is not announced.
+    let mut stream = server.connect();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = [b"1000\r\n".as_slice(), &[b' '; 4096], b"\r\n"].concat();
+    let bytes = [head.as_bytes(), &chunk.repeat(3)].concat();
+    exchange(&mut stream, &bytes).error(413);
+    // One that is short until it is uncompressed.
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut gzip, &vec![b' '; 1 << 20]).unwrap();
+    let bomb = gzip.finish().unwrap();
+    assert!(bomb.len() < 10_000);
+    let answer = server.post(path, &[("Content-Encoding", "gzip")], &bomb);
+    assert!(answer.error(413).contains("uncompressed"));
+}
+
+#[test]
+fn images_are_bounded() {
+    let server = start(limited(Limits {
+        images: 3,
+        pixels: 1000,
+        ..Limits::default()
+    }));
+    let mut request = pixels_request(1, json!({}));
+    request["inputs"][0]["shape"] = json!([4, 32, 32, 3]);
+    assert!(server.infer(&request).error(400).contains("at most 3"));
+    assert!(
+        server
+            .post("/predict", &[], &png(1))
+            .error(400)
+            .contains("at most 1000 pixels")
+    );
+}
+
+#[test]
+fn memory_for_bodies_is_bounded() {
+    let held = Arc::new(Held::default());
+    let server = start_with(
+        limited(Limits {
+            memory: 40_000,
+            ..Limits::default()
+        }),
+        held.clone(),
+    );
+    let body = pixels_request(1, json!({})).to_string();
+    assert!((8_000..19_000).contains(&body.len()), "{}", body.len());
+    let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+    let fitting = 40_000 / body.len();
+    let mut streams: Vec<_> = (0..fitting).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        std::io::Write::write_all(stream, &bytes).unwrap();
+    }
+    eventually("the jobs arrive", || held.count() == fitting);
+    let refused = exchange(&mut server.connect(), &bytes);
+    assert!(refused.error(503).contains("memory"));
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    held.answer_all();
+    for stream in &mut streams {
+        read_answer(stream).unwrap().ok();
+    }
+    eventually("memory is free again", || {
+        server.metric("sdpoint_request_memory_bytes") as u64 == 0
+    });
+}
+
+#[test]
+fn a_client_has_a_share() {
+    let held = Arc::new(Held::default());
+    let server = start_with(
+        limited(Limits {
+            per_client: 2,
+            ..Limits::default()
+        }),
+        held.clone(),
+    );
+    let body = pixels_request(1, json!({})).to_string();
+    let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+    let mut streams: Vec<_> = (0..2).map(|_| server.connect()).collect();
+    for stream in &mut streams {
+        std::io::Write::write_all(stream, &bytes).unwrap();
+    }
+    eventually("the jobs arrive", || held.count() == 2);
+    let error = exchange(&mut server.connect(), &bytes).error(429);
+    assert!(error.contains("2 are allowed"), "{error}");
+    held.answer_all();
+    for stream in &mut streams {
+        read_answer(stream).unwrap().ok();
+    }
+    let again = std::thread::spawn({
+        let held = held.clone();
+        move || {
+            eventually("the job arrives", || held.count() == 1);
+            held.answer_all();
+        }
+    });
+    exchange(&mut server.connect(), &bytes).ok();
+    again.join().unwrap();
+}
+
+#[test]
+fn slow_clients_are_left() {
+    let server = start(limited(Limits {
+        header_time: Duration::from_millis(200),
+        keep_alive: Duration::from_millis(600),
+        body_time: Duration::from_millis(300),
+        ..Limits::default()
+    }));
+    let mut silent = server.connect();
+    let mut half = server.connect();
+    std::io::Write::write_all(&mut half, b"GET /v2 HTTP/1.1\r\nHost: a\r\nX-").unwrap();
+    let mut slow = server.connect();
+    let head = b"POST /v2/models/small/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+    std::io::Write::write_all(&mut slow, head).unwrap();
+    read_answer(&mut slow).unwrap().error(408);
+    assert!(read_answer(&mut silent).is_none_or(|answer| answer.status == 408));
+    assert!(read_answer(&mut half).is_none_or(|answer| answer.status == 408));
+    // A connection that asks every now and then stays.
+    let mut stream = server.connect();
+    for _ in 0..4 {
+        std::thread::sleep(Duration::from_millis(250));
+        exchange(&mut stream, &request("GET", "/v2", &[], b"")).ok();
+    }
+}
