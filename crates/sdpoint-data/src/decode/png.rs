@@ -16,7 +16,9 @@ pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
 }
 
 /// A decoder that has read the header, and the height and width in it.
-fn open(bytes: &[u8]) -> Result<(Decoder<Cursor<&[u8]>>, [usize; 2]), ImageError> {
+type Opened<'a> = (Decoder<Cursor<&'a [u8]>>, [usize; 2]);
+
+fn open(bytes: &[u8]) -> Result<Opened<'_>, ImageError> {
     // What iPhone apps are shipped with; its pixels are not those of PNG.
     if bytes.get(12..16) == Some(b"CgBI") {
         return Err(ImageError::Unsupported {

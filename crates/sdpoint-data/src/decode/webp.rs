@@ -20,7 +20,9 @@ pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
 }
 
 /// A decoder that has read the header, and the height and width in it.
-fn open(bytes: &[u8]) -> Result<(WebPDecoder<Cursor<&[u8]>>, [usize; 2]), ImageError> {
+type Opened<'a> = (WebPDecoder<Cursor<&'a [u8]>>, [usize; 2]);
+
+fn open(bytes: &[u8]) -> Result<Opened<'_>, ImageError> {
     let length = bytes[4..]
         .first_chunk()
         .map_or(0, |b| u32::from_le_bytes(*b));
