@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use sdpoint::select::parse_duration;
 use sdpoint_serve::{
-    Addresses, Direct, Executor, Limits, Metrics, ModelError, Options, Origin, Registry, Server,
-    Tokens,
+    Addresses, Executor, Limits, Metrics, ModelError, Options, Origin, Registry, Scheduler,
+    SchedulerOptions, Server, Tokens,
 };
 
 use crate::Machine;
@@ -126,14 +126,18 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     let files = named::files(&args.models)?;
     args.logging.start();
     let metrics = Arc::new(Metrics::default());
-    let executor: Arc<dyn Executor> = Arc::new(Direct::new(Some(args.objective), QUEUE));
+    let scheduling = SchedulerOptions {
+        objective: args.objective,
+        ..SchedulerOptions::default()
+    };
+    let executor: Arc<dyn Executor> = Arc::new(Scheduler::start(scheduling).map_err(no_threads)?);
     let registry = Registry::new(files, machine.context()?, executor.clone(), &metrics)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("serve")
         .enable_all()
         .build()
-        .map_err(|error| Failure::io(format!("cannot start threads: {error}"), error.kind()))?;
+        .map_err(no_threads)?;
     runtime.block_on(async {
         // Signals count from now on, also while models are loaded.
         let signals = Signals::new()?;
@@ -143,8 +147,9 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
     })
 }
 
-/// Jobs that may wait.
-const QUEUE: usize = 4096;
+fn no_threads(error: std::io::Error) -> Failure {
+    Failure::io(format!("cannot start threads: {error}"), error.kind())
+}
 
 fn options(args: &Args, machine: &Machine) -> Result<Options, Failure> {
     let listen = args.listen.addresses()?;

@@ -170,21 +170,18 @@ fn ctrl_c_ends_it_too() {
     assert_eq!((code, log.as_str()), (Some(0), ""));
 }
 
+/// The command with these arguments, on ports that are free.
+fn serve<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["serve", "--listen", "127.0.0.1:0"], arguments].concat()
+}
+
 #[test]
 fn what_cannot_be_served_is_told_before_anything_is() {
     let model = model();
-    let serve = |arguments: &[&str]| [&["serve", "--listen", "127.0.0.1:0"], arguments].concat();
-    fail(
-        4,
-        &["image"],
-        &serve(&[&{
-            let folder = std::env::temp_dir().join(format!("sdpoint-serve-{}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            let file = folder.join("photo.png");
-            std::fs::write(&file, image()).unwrap();
-            file.to_str().unwrap().to_owned()
-        }]),
-    );
+    let folder = tempfile::tempdir().unwrap();
+    let photo = folder.path().join("photo.png");
+    std::fs::write(&photo, image()).unwrap();
+    fail(4, &["image"], &serve(&[photo.to_str().unwrap()]));
     fail(7, &["/no/such"], &serve(&["/no/such.safetensors"]));
     fail(2, &["'a b'", "NAME"], &serve(&[&format!("a b={model}")]));
     fail(2, &["two models", "'v2'"], &serve(&[&model, &model]));

@@ -1,14 +1,10 @@
 //! What computes: the protocols hand it jobs, and get replies.
 
-mod direct;
-
 use std::sync::Arc;
 
 use sdpoint::Engine;
 use sdpoint::engine::EngineError;
 use tokio::sync::oneshot;
-
-pub use direct::Direct;
 
 use crate::{Job, Refusal, Reply};
 

@@ -12,6 +12,8 @@
 
 mod app;
 mod clients;
+pub mod control;
+mod cpu_quota;
 mod decode;
 mod executor;
 mod job;
@@ -21,18 +23,22 @@ mod metrics;
 mod models;
 mod net;
 mod protocol;
+mod scheduler;
 mod server;
+pub mod simulation;
 mod statistics;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use executor::{Answering, Direct, Executor};
+pub use cpu_quota::CpuQuota;
+pub use executor::{Answering, Executor};
 pub use job::{Constraints, Input, Job, Mode, Refusal, Reply};
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use models::{ModelError, NameError, Registry, check_name};
 pub use net::origin::Origin;
 pub use net::token::{TokenError, Tokens};
+pub use scheduler::{BatchReport, Dropped, Observer, Scheduler, SchedulerOptions};
 pub use server::{Addresses, Handle, Options, ServeError, Server};

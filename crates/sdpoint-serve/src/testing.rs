@@ -1,10 +1,14 @@
-//! A small model for tests.
+//! A small model for tests, and the plainest executor.
+
+mod direct;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use sdpoint::engine::Context;
 use sdpoint::{Engine, Model};
+
+pub use direct::Direct;
 
 /// A model file of 32×32 images and ten classes.
 pub fn model_file() -> PathBuf {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::support::*;
 use crate::server::Options;
-use crate::{Direct, testing};
+use crate::testing::{self, Direct};
 
 fn admin() -> Options {
     Options {

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::net::token::Tokens;
 use crate::server::{Addresses, Handle, Options, Server};
-use crate::{Answering, Direct, Executor, Job, Limits, Metrics, Refusal, Registry, Reply, testing};
+use crate::{Answering, Executor, Job, Limits, Metrics, Refusal, Registry, Reply, testing};
 
 /// A server on ports of its own, which ends when it is dropped.
 pub struct Running {
@@ -42,7 +42,7 @@ pub fn options() -> Options {
 /// A server with the model `small`, which computes what it is asked.
 pub fn start(options: Options) -> Running {
     let objective = Some(options.objective);
-    start_with(options, Arc::new(Direct::new(objective, 100_000)))
+    start_with(options, Arc::new(testing::Direct::new(objective, 100_000)))
 }
 
 /// A server with the model `small` on another executor.

@@ -9,8 +9,7 @@ use sdpoint::engine::{EngineError, Images};
 use sdpoint::{Cascade, Engine, Instance, Predictions, Record, RunError};
 use tokio::sync::oneshot;
 
-use super::{Answering, Executor};
-use crate::{Constraints, Input, Job, Mode, Refusal, Reply};
+use crate::{Answering, Constraints, Executor, Input, Job, Mode, Refusal, Reply};
 
 /// Runs each job by itself, in the most accurate instance that it allows; with a
 /// deadline, in what is reached by then. It knows nothing of load: a job whose deadline has

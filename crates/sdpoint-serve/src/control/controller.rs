@@ -1,0 +1,310 @@
+//! The state of all queues, and what happens to it.
+
+use std::collections::BTreeMap;
+
+use sdpoint::{Crossing, Decision, Pace};
+
+use super::admit::admit;
+use super::{
+    Costs, Plan, Policy, Refused, Request, Running, Situation, Traffic, Waiting, plan, reconsider,
+};
+
+/// Queues of several models that share a machine, and the batch that runs.
+///
+/// Models take turns: the next batch is of the model whose batches have taken the
+/// least time so far, among those that have something to do.
+#[derive(Clone, Debug)]
+pub struct Controller<T> {
+    policy: Policy,
+    duty: f64,
+    models: BTreeMap<ModelId, Model<T>>,
+    next: u64,
+    current: Option<Current>,
+}
+
+/// A model of a [`Controller`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelId(u64);
+
+#[derive(Clone, Debug)]
+struct Model<T> {
+    costs: Costs,
+    pace: Pace,
+    traffic: Traffic,
+    /// In the order of deadlines.
+    queue: Vec<Waiting<T>>,
+    /// The time that its batches have taken, in seconds. For a model that had
+    /// nothing to do, at least what the others had used when it came back.
+    used: f64,
+}
+
+/// The batch that runs.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    model: ModelId,
+    running: Running,
+    started: f64,
+    /// When it can end at the soonest, as far as is known.
+    ends: f64,
+}
+
+/// A batch to run.
+#[derive(Clone, Debug)]
+pub struct Batch<T> {
+    /// The model.
+    pub model: ModelId,
+    /// Its requests.
+    pub requests: Vec<Request<T>>,
+    /// What is planned.
+    pub plan: Plan,
+}
+
+/// A request that is dropped because no instance can answer it in time any more.
+#[derive(Clone, Debug)]
+pub struct Shed<T> {
+    /// The model.
+    pub model: ModelId,
+    /// The request.
+    pub request: Request<T>,
+}
+
+impl<T> Controller<T> {
+    /// Without models.
+    pub fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            duty: 1.0,
+            models: BTreeMap::new(),
+            next: 0,
+            current: None,
+        }
+    }
+
+    /// Adds a model.
+    pub fn add(&mut self, costs: Costs) -> ModelId {
+        let id = ModelId(self.next);
+        self.next += 1;
+        let model = Model {
+            costs,
+            pace: Pace::default(),
+            traffic: Traffic::default(),
+            queue: Vec::new(),
+            used: self.least_used(),
+        };
+        self.models.insert(id, model);
+        id
+    }
+
+    /// Removes a model, and returns the requests that wait for it. A batch of it
+    /// that runs goes on.
+    pub fn remove(&mut self, model: ModelId) -> Vec<Request<T>> {
+        let removed = self.models.remove(&model);
+        let queue = removed.map(|model| model.queue).unwrap_or_default();
+        queue.into_iter().map(|waiting| waiting.request).collect()
+    }
+
+    /// Sets the time between the starts of two batches, relative to the time of
+    /// a batch; see [`Situation::duty`].
+    pub fn set_duty(&mut self, duty: f64) {
+        self.duty = duty.max(1.0);
+    }
+
+    /// The requests that wait for a model.
+    pub fn queue(&self, model: ModelId) -> &[Waiting<T>] {
+        self.models.get(&model).map_or(&[], |model| &model.queue)
+    }
+
+    /// Whether no requests wait.
+    pub fn is_idle(&self) -> bool {
+        self.models.values().all(|model| model.queue.is_empty())
+    }
+
+    /// Takes a request, or returns it with the reason why not.
+    ///
+    /// # Errors
+    /// If it cannot be answered in time, or too many wait.
+    ///
+    /// # Panics
+    /// If there is no such model.
+    pub fn submit(
+        &mut self,
+        now: f64,
+        id: ModelId,
+        request: Request<T>,
+    ) -> Result<(), (Request<T>, Refused)> {
+        let seconds = request.deadline - now;
+        let model = self.models.get_mut(&id).expect("the model was added");
+        let policy = &self.policy;
+        model.traffic.arrive(now, request.images, seconds, policy);
+        let model = &self.models[&id];
+        if model.costs.rate(&request.demand).is_none() {
+            return Err((request, Refused::NoInstance));
+        }
+        let new = Waiting::new(request, now, &model.costs, &model.pace);
+        let mut new = new.expect("an instance meets the demand");
+        let place = place(&model.queue, &new);
+        let situation = Situation {
+            wanted: f64::INFINITY,
+            ..self.situation(id, now)
+        };
+        let free = self.current.map_or(now, |current| current.ends);
+        let most = self.policy.most_waiting;
+        let admitted = admit(&model.queue, place, &new, free, most, &situation);
+        let least = self.least_used();
+        let model = self.models.get_mut(&id).expect("it is there");
+        model.traffic.decided(admitted.is_err());
+        match admitted {
+            Ok(answered) => {
+                new.deadline = new.deadline.max(answered);
+                if model.queue.is_empty() {
+                    model.used = model.used.max(least);
+                }
+                let place = self::place(&model.queue, &new);
+                model.queue.insert(place, new);
+                Ok(())
+            }
+            Err(refused) => Err((new.request, refused)),
+        }
+    }
+
+    /// Removes the requests that no instance can answer in time any more.
+    pub fn shed(&mut self, now: f64) -> Vec<Shed<T>> {
+        let mut shed = Vec::new();
+        for (&id, model) in &mut self.models {
+            let Model {
+                queue,
+                pace,
+                traffic,
+                ..
+            } = model;
+            let gone =
+                |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
+            for waiting in queue.extract_if(.., gone) {
+                traffic.decided(true);
+                shed.push(Shed {
+                    model: id,
+                    request: waiting.request,
+                });
+            }
+        }
+        shed
+    }
+
+    /// Removes requests that nobody waits for any more.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Request<T>) -> bool) {
+        for model in self.models.values_mut() {
+            model.queue.retain(|waiting| keep(&waiting.request));
+        }
+    }
+
+    /// The next batch, which runs from now on; none if nothing waits.
+    pub fn start(&mut self, now: f64) -> Option<Batch<T>> {
+        let waiting = self.models.iter().filter(|(_, m)| !m.queue.is_empty());
+        let next = waiting.min_by(|(_, a), (_, b)| a.used.total_cmp(&b.used));
+        let (&id, _) = next?;
+        let situation = self.situation(id, now);
+        let plan = plan(&self.models[&id].queue, &situation)?;
+        let model = self.models.get_mut(&id).expect("it has a queue");
+        let taken = plan.take.iter().map(|&index| &model.queue[index]);
+        let met = taken.filter(|waiting| !waiting.hopeless(now, &model.pace));
+        let running = Running {
+            images: plan.images,
+            demand: plan.demand,
+            deadline: met.map(|waiting| waiting.deadline).reduce(f64::min),
+        };
+        let quickest = model.costs.quickest(&plan.demand, plan.images);
+        self.current = Some(Current {
+            model: id,
+            running,
+            started: now,
+            ends: now + model.pace.expected(quickest.unwrap_or(0.0)),
+        });
+        let mut index = 0;
+        let requests = model.queue.extract_if(.., |_| {
+            index += 1;
+            plan.take.binary_search(&(index - 1)).is_ok()
+        });
+        let requests = requests.map(|waiting| waiting.request).collect();
+        Some(Batch {
+            model: id,
+            requests,
+            plan,
+        })
+    }
+
+    /// The decision of the batch that runs, at a point.
+    pub fn decide(&mut self, now: f64, crossing: &Crossing<'_>) -> Decision {
+        let Some(current) = self.current else {
+            return Decision::Abandon;
+        };
+        if !self.models.contains_key(&current.model) {
+            return Decision::Continue;
+        }
+        let situation = self.situation(current.model, now);
+        let queue = &self.models[&current.model].queue;
+        let decision = reconsider(&current.running, queue, crossing, &situation);
+        let ahead = crossing.ways().filter(|way| match decision {
+            Decision::Become(chosen) => way.instance == chosen,
+            _ => !way.here,
+        });
+        let rest = ahead.map(|way| way.expected).reduce(f64::min);
+        if let (Some(current), Some(rest)) = (&mut self.current, rest) {
+            current.ends = now + rest;
+        }
+        decision
+    }
+
+    /// The batch has ended. `pace` is what the engine has learned of it.
+    pub fn finish(&mut self, now: f64, pace: Pace) {
+        let Some(current) = self.current.take() else {
+            return;
+        };
+        if let Some(model) = self.models.get_mut(&current.model) {
+            model.used += now - current.started;
+            model.pace = pace;
+        }
+    }
+
+    /// The least time used by a model that has something to do.
+    fn least_used(&self) -> f64 {
+        let current = self.current.map(|current| current.model);
+        let busy =
+            |(id, model): &(&ModelId, &Model<T>)| current == Some(**id) || !model.queue.is_empty();
+        let used = self.models.iter().filter(busy).map(|(_, model)| model.used);
+        used.reduce(f64::min).unwrap_or(0.0)
+    }
+
+    fn situation(&self, id: ModelId, now: f64) -> Situation<'_> {
+        let model = &self.models[&id];
+        let others = || self.models.iter().filter(move |(other, _)| **other != id);
+        let busy = others().filter(|(_, other)| !other.queue.is_empty());
+        let wanted = others().map(|(_, other)| other.wanted(now, &self.policy));
+        Situation {
+            now,
+            costs: &model.costs,
+            pace: &model.pace,
+            outlook: model.traffic.outlook(now, &self.policy),
+            models: busy.count() + 1,
+            duty: self.duty,
+            wanted: wanted.fold(f64::INFINITY, f64::min),
+        }
+    }
+}
+
+impl<T> Model<T> {
+    /// When it needs the machine, at the latest.
+    fn wanted(&self, now: f64, policy: &Policy) -> f64 {
+        let share = self.traffic.outlook(now, policy).use_of_slack;
+        let mut work = 0.0;
+        let latest = self.queue.iter().map(|waiting| {
+            work += self.pace.expected(waiting.work());
+            now + share * (waiting.deadline - now) - work
+        });
+        latest.fold(f64::INFINITY, f64::min)
+    }
+}
+
+/// The place of a request in a queue in the order of deadlines.
+fn place<T>(queue: &[Waiting<T>], new: &Waiting<T>) -> usize {
+    queue.partition_point(|waiting| waiting.deadline <= new.deadline)
+}

@@ -1,0 +1,183 @@
+//! Which requests run next, and in which instance.
+
+use super::situation::Crowd;
+use super::{Costs, Demand, Situation, Waiting};
+use crate::job::Mode;
+
+/// The next batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The requests, by index in the queue, ascending.
+    pub take: Vec<usize>,
+    /// The number of images.
+    pub images: usize,
+    /// What all of them allow.
+    pub demand: Demand,
+    /// The instance, by index in [`Costs::choices`]; none for a cascade.
+    pub choice: Option<usize>,
+}
+
+/// Plans the next batch from a queue in the order of deadlines. None if the queue
+/// is empty.
+///
+/// A batch starts with the first request. Of all batches and instances that meet
+/// the batch's deadlines, and leave everyone else who waits or is expected enough
+/// time to be answered at the same cost, it takes the most accurate instance; of
+/// those, the cheapest an image. Where nothing leaves that much time, it takes
+/// what gets most images done.
+pub fn plan<T>(queue: &[Waiting<T>], situation: &Situation<'_>) -> Option<Plan> {
+    let first = queue.first()?;
+    let order: Vec<usize> = (0..queue.len()).collect();
+    let mut best = best_prefix(queue, &order, situation);
+    // Requests with other demands may stand between those that could share a
+    // batch with the first.
+    let same = |index: &usize| queue[*index].request.demand == first.request.demand;
+    if !order.iter().all(same) {
+        let (mut alike, others): (Vec<usize>, Vec<usize>) = order.iter().partition(|i| same(i));
+        alike.extend(others);
+        let other = best_prefix(queue, &alike, situation);
+        if other.rank > best.rank {
+            best = other;
+        }
+    }
+    best.plan.take.sort_unstable();
+    Some(best.plan)
+}
+
+/// A batch, and how good it is.
+struct Candidate {
+    rank: Rank,
+    plan: Plan,
+}
+
+/// Compared field by field.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+struct Rank {
+    /// 2 if deadlines are met and everyone else has enough time, 1 if at least
+    /// the batch's deadlines are met.
+    keeps: u8,
+    /// The worth of the instance, if everyone can have it.
+    worth: f64,
+    /// Minus the time an image.
+    speed: f64,
+}
+
+/// The best batch that takes requests from the front of `order`.
+fn best_prefix<T>(queue: &[Waiting<T>], order: &[usize], situation: &Situation<'_>) -> Candidate {
+    let Situation {
+        now, costs, pace, ..
+    } = *situation;
+    let fair = fair_costs(queue, order, situation);
+    let mut best: Option<Candidate> = None;
+    let mut images = 0;
+    let mut demand = queue[order[0]].request.demand;
+    let mut slack = f64::INFINITY;
+    for (taken, &index) in order.iter().enumerate() {
+        let waiting = &queue[index];
+        images += waiting.request.images;
+        let common = demand.and(&waiting.request.demand);
+        let Some(common) = common.filter(|_| images <= costs.max_batch()) else {
+            break;
+        };
+        demand = common;
+        if !waiting.hopeless(now, pace) {
+            slack = slack.min(waiting.deadline - now);
+        }
+        let works = works(costs, &demand, images);
+        let ranked = works.map(|work| (rank(&work, images, slack, fair[taken], situation), work));
+        let Some((rank, work)) = ranked.max_by(|(a, _), (b, _)| compare(a, b)) else {
+            break;
+        };
+        if best.as_ref().is_none_or(|best| rank > best.rank) {
+            let plan = Plan {
+                take: order[..=taken].to_vec(),
+                images,
+                demand,
+                choice: work.choice,
+            };
+            best = Some(Candidate { rank, plan });
+        }
+    }
+    best.expect("some instance can answer each request that was taken")
+}
+
+fn compare(a: &Rank, b: &Rank) -> std::cmp::Ordering {
+    let order = a.partial_cmp(b);
+    order.expect("times and worths are numbers")
+}
+
+/// A way to compute a batch.
+struct Work {
+    choice: Option<usize>,
+    worth: f64,
+    /// The expected time, in seconds.
+    time: f64,
+}
+
+/// The ways to compute `images` images that meet a demand.
+fn works<'a>(
+    costs: &'a Costs,
+    demand: &'a Demand,
+    images: usize,
+) -> impl Iterator<Item = Work> + 'a {
+    let cascade = match demand.mode {
+        Mode::Instance => None,
+        Mode::Cascade(..) => costs.quickest(demand, images),
+    };
+    let cascade = cascade.map(|time| Work {
+        choice: None,
+        worth: 0.0,
+        time,
+    });
+    let instances = costs.allowed(demand).map(move |choice| Work {
+        choice: Some(choice),
+        worth: costs.choices()[choice].worth,
+        time: costs.time(choice, images),
+    });
+    instances.chain(cascade)
+}
+
+fn rank(work: &Work, images: usize, slack: f64, fair: f64, situation: &Situation<'_>) -> Rank {
+    let Situation {
+        now,
+        costs,
+        pace,
+        wanted,
+        ..
+    } = *situation;
+    let time = pace.expected(work.time);
+    let each = time / images as f64;
+    let in_time = costs.table(images).bound(work.time, pace) <= slack;
+    let keeps = match in_time {
+        true if each <= fair && now + time <= wanted => 2,
+        true => 1,
+        false => 0,
+    };
+    Rank {
+        keeps,
+        worth: if keeps == 2 { work.worth } else { 0.0 },
+        speed: -each,
+    }
+}
+
+/// For each number of requests taken from the front of `order`: the most time an
+/// image at which everyone who waits, from the last that is taken on, can be
+/// answered within the share of the slack that may be used.
+fn fair_costs<T>(queue: &[Waiting<T>], order: &[usize], situation: &Situation<'_>) -> Vec<f64> {
+    let mut crowd = Crowd::default();
+    let mut fair: Vec<f64> = order
+        .iter()
+        .map(|&index| {
+            let waiting = &queue[index];
+            crowd.add(waiting, situation.pace);
+            if waiting.hopeless(situation.now, situation.pace) {
+                return f64::INFINITY;
+            }
+            crowd.fair_cost(situation.usable(waiting.deadline), &situation.outlook)
+        })
+        .collect();
+    for index in (1..fair.len()).rev() {
+        fair[index - 1] = fair[index - 1].min(fair[index]);
+    }
+    fair
+}

@@ -1,0 +1,381 @@
+//! Tests of decisions on small queues.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sdpoint::{Instance, Pace};
+
+use super::*;
+use crate::job::{Constraints, Mode};
+use crate::simulation::example_costs;
+
+fn situation<'a>(costs: &'a Costs, pace: &'a Pace) -> Situation<'a> {
+    Situation {
+        now: 0.0,
+        costs,
+        pace,
+        outlook: Outlook::QUIET,
+        models: 1,
+        duty: 1.0,
+        wanted: f64::INFINITY,
+    }
+}
+
+fn request(tag: usize, deadline: f64, demand: Demand) -> Request<usize> {
+    Request {
+        images: 1,
+        deadline,
+        late: false,
+        demand,
+        tag,
+    }
+}
+
+fn queue(costs: &Costs, requests: impl IntoIterator<Item = (f64, Demand)>) -> Vec<Waiting<usize>> {
+    let requests = requests.into_iter().enumerate();
+    requests
+        .map(|(tag, (deadline, demand))| {
+            let request = request(tag, deadline, demand);
+            Waiting::new(request, 0.0, costs, &Pace::default()).unwrap()
+        })
+        .collect()
+}
+
+fn constrained(constraints: Constraints) -> Demand {
+    Demand {
+        constraints,
+        ..Demand::ANY
+    }
+}
+
+fn only(instance: Instance) -> Demand {
+    constrained(Constraints {
+        instance: Some(instance),
+        ..Constraints::default()
+    })
+}
+
+fn instance(costs: &Costs, plan: &Plan) -> Instance {
+    costs.choices()[plan.choice.unwrap()].instance()
+}
+
+fn cheapest() -> Instance {
+    "0@0.5".parse().unwrap()
+}
+
+#[test]
+fn with_time_to_spare_everyone_gets_full() {
+    let costs = example_costs(8);
+    let pace = Pace::default();
+    let waiting = queue(&costs, [(1.0, Demand::ANY); 3]);
+    let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    assert_eq!(instance(&costs, &plan), Instance::Full);
+    assert_eq!(plan.take, [0, 1, 2]);
+    assert!(super::plan(&queue(&costs, []), &situation(&costs, &pace)).is_none());
+}
+
+#[test]
+fn the_more_wait_the_cheaper_the_instance() {
+    let costs = example_costs(32);
+    let pace = Pace::default();
+    let mut last = f64::INFINITY;
+    let mut seen = std::collections::BTreeSet::new();
+    for waiting in 1..32 {
+        let waiting = queue(&costs, vec![(0.02, Demand::ANY); waiting]);
+        let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+        let worth = costs.choices()[plan.choice.unwrap()].worth;
+        assert!(worth <= last, "{} images", waiting.len());
+        last = worth;
+        seen.insert(instance(&costs, &plan));
+        let time = costs.time(plan.choice.unwrap(), plan.images);
+        assert!(costs.table(plan.images).bound(time, &pace) <= 0.02);
+    }
+    assert!(seen.len() > 5, "{seen:?}");
+    assert!(seen.contains(&Instance::Full) && seen.contains(&cheapest()));
+}
+
+#[test]
+fn those_who_wait_behind_the_batch_count() {
+    let costs = example_costs(1);
+    let pace = Pace::default();
+    let alone = queue(&costs, [(0.004, Demand::ANY)]);
+    let alone = plan(&alone, &situation(&costs, &pace)).unwrap();
+    assert_eq!(instance(&costs, &alone), Instance::Full);
+    let crowded = queue(&costs, [(0.004, Demand::ANY); 5]);
+    let crowded = plan(&crowded, &situation(&costs, &pace)).unwrap();
+    let time = costs.time(crowded.choice.unwrap(), 1);
+    assert!(5.0 * time <= 0.004, "{}", instance(&costs, &crowded));
+    // Requests that are expected count like those that wait.
+    let expected = Situation {
+        outlook: Outlook {
+            to_come: 4.0,
+            ..Outlook::QUIET
+        },
+        ..situation(&costs, &pace)
+    };
+    let waiting = queue(&costs, [(0.004, Demand::ANY)]);
+    let awaited = plan(&waiting, &expected).unwrap();
+    assert_eq!(awaited.choice, crowded.choice);
+}
+
+#[test]
+fn a_slow_machine_gets_cheaper_instances() {
+    let costs = example_costs(8);
+    let mut pace = Pace::default();
+    let waiting = queue(&costs, [(0.003, Demand::ANY)]);
+    let quick = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    (0..20).for_each(|_| pace.learn(2.0, 1.0));
+    let slow = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    assert_eq!(instance(&costs, &quick), Instance::Full);
+    assert!(costs.time(slow.choice.unwrap(), 1) < 0.75 * costs.time(quick.choice.unwrap(), 1));
+}
+
+#[test]
+fn an_explicit_instance_never_changes() {
+    let costs = example_costs(8);
+    let pace = Pace::default();
+    for choice in costs.choices() {
+        // With far too little time, and with plenty.
+        for deadline in [1e-4, 1.0] {
+            let waiting = queue(&costs, [(deadline, only(choice.instance())); 3]);
+            let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+            assert_eq!(instance(&costs, &plan), choice.instance());
+        }
+    }
+}
+
+#[test]
+fn only_requests_with_a_common_instance_share_a_batch() {
+    let costs = example_costs(8);
+    let pace = Pace::default();
+    let half = constrained(Constraints {
+        max_macs: Some(200_000_000),
+        ..Constraints::default()
+    });
+    let accurate = constrained(Constraints {
+        min_accuracy: Some(0.93),
+        ..Constraints::default()
+    });
+    // At most 200 million is less than 93 % accurate.
+    let waiting = queue(&costs, [(1.0, half), (1.0, accurate), (1.0, half)]);
+    let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    assert_eq!(plan.take, [0, 2], "over the one that does not fit");
+    assert!(costs.choices()[plan.choice.unwrap()].record.macs <= 200_000_000);
+    let waiting = queue(
+        &costs,
+        [(1.0, only(Instance::Full)), (1.0, only(cheapest()))],
+    );
+    let plan = super::plan(&waiting, &situation(&costs, &pace)).unwrap();
+    assert_eq!((plan.take, plan.images), (vec![0], 1));
+}
+
+#[test]
+fn cascades_run_with_their_like() {
+    let costs = example_costs(8);
+    let pace = Pace::default();
+    let cascade = Demand {
+        mode: Mode::Cascade([cheapest(), Instance::Full], 0.8),
+        ..Demand::ANY
+    };
+    let waiting = queue(&costs, [(1.0, cascade), (1.0, Demand::ANY), (1.0, cascade)]);
+    let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    assert_eq!((plan.take, plan.choice), (vec![0, 2], None));
+    // Both instances, but the layers before the point once.
+    let time = costs.quickest(&cascade, 1).unwrap();
+    let [full, cheap] = [Instance::Full, cheapest()].map(|i| costs.table(1).expected(i).unwrap());
+    assert!(time > full && time < full + cheap);
+}
+
+/// Whatever waits, a plan is one that can be run.
+#[test]
+fn every_plan_can_be_run() {
+    let costs = example_costs(8);
+    let pace = Pace::default();
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    for _ in 0..2000 {
+        let mut waiting: Vec<Waiting<usize>> = (0..rng.random_range(1..20))
+            .map(|tag| {
+                let choice = &costs.choices()[rng.random_range(0..costs.choices().len())];
+                let constraints = match rng.random_range(0..5) {
+                    0 => Constraints {
+                        instance: Some(choice.instance()),
+                        ..Constraints::default()
+                    },
+                    1 => Constraints {
+                        max_macs: Some(choice.record.macs),
+                        ..Constraints::default()
+                    },
+                    2 => Constraints {
+                        min_accuracy: choice.record.top1,
+                        ..Constraints::default()
+                    },
+                    _ => Constraints::default(),
+                };
+                let request = Request {
+                    images: rng.random_range(1..=8),
+                    deadline: rng.random_range(0.0..0.05),
+                    late: rng.random_bool(0.2),
+                    demand: constrained(constraints),
+                    tag,
+                };
+                Waiting::new(request, 0.0, &costs, &pace).unwrap()
+            })
+            .collect();
+        waiting.sort_by(|a, b| a.deadline.total_cmp(&b.deadline));
+        let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+        assert_eq!(plan.take[0], 0, "the first is never passed over");
+        assert!(plan.take.is_sorted() && plan.take.len() <= waiting.len());
+        let taken = || plan.take.iter().map(|&index| &waiting[index].request);
+        assert_eq!(taken().map(|r| r.images).sum::<usize>(), plan.images);
+        assert!(plan.images <= 8);
+        let choice = &costs.choices()[plan.choice.unwrap()];
+        assert!(taken().all(|request| request.demand.constraints.allow(&choice.record)));
+    }
+}
+
+#[test]
+fn what_cannot_be_in_time_is_refused_at_once() {
+    let costs = example_costs(8);
+    let least = costs.quickest(&Demand::ANY, 1).unwrap();
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(costs);
+    let mut submit =
+        |tag, deadline| controller.submit(0.0, model, request(tag, deadline, Demand::ANY));
+    assert!(matches!(submit(0, 0.9 * least), Err((_, Refused::Late { by })) if by > 0.0));
+    let taken = (0..100).filter(|&tag| submit(tag, 0.02).is_ok()).count();
+    let most = (0.02 / least) as usize;
+    assert!((most / 2..2 * most).contains(&taken), "{taken}");
+    // Nothing urgent may break what was promised to those who wait.
+    let urgent = submit(100, 3.0 * least);
+    assert!(
+        matches!(urgent, Err((_, Refused::Late { .. }))),
+        "{urgent:?}"
+    );
+    assert!(submit(101, 0.1).is_ok(), "there is time behind the others");
+}
+
+#[test]
+fn the_queue_is_bounded() {
+    let policy = Policy {
+        most_waiting: 3,
+        ..Policy::default()
+    };
+    let mut controller = Controller::new(policy);
+    let model = controller.add(example_costs(8));
+    let mut submit = |tag| controller.submit(0.0, model, request(tag, 10.0, Demand::ANY));
+    assert!((0..3).all(|tag| submit(tag).is_ok()));
+    assert!(matches!(submit(3), Err((_, Refused::Full { until })) if until > 0.0));
+}
+
+#[test]
+fn no_instance_meets_an_impossible_demand() {
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(example_costs(8));
+    let impossible = constrained(Constraints {
+        max_macs: Some(1),
+        ..Constraints::default()
+    });
+    let refused = controller.submit(0.0, model, request(0, 1.0, impossible));
+    assert!(matches!(refused, Err((_, Refused::NoInstance))));
+}
+
+#[test]
+fn one_that_may_be_late_is_taken_and_kept() {
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(example_costs(8));
+    let late = Request {
+        late: true,
+        ..request(0, 1e-4, Demand::ANY)
+    };
+    controller.submit(0.0, model, late).unwrap();
+    assert!(controller.shed(1.0).is_empty());
+    let batch = controller.start(1.0).unwrap();
+    assert_eq!(batch.requests[0].tag, 0);
+    assert!(controller.is_idle());
+}
+
+#[test]
+fn what_has_become_hopeless_is_dropped() {
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(example_costs(8));
+    controller
+        .submit(0.0, model, request(0, 0.01, Demand::ANY))
+        .unwrap();
+    controller
+        .submit(0.0, model, request(1, 0.05, Demand::ANY))
+        .unwrap();
+    let shed = controller.shed(0.02);
+    assert_eq!(shed.len(), 1);
+    assert_eq!(shed[0].request.tag, 0);
+    assert_eq!(controller.queue(model).len(), 1);
+}
+
+#[test]
+fn models_take_turns() {
+    let costs = example_costs(8);
+    let mut controller = Controller::new(Policy::default());
+    let [busy, calm] = [(); 2].map(|()| controller.add(costs.clone()));
+    let mut now = 0.0;
+    let mut used = [0.0; 2];
+    let mut tag = 0;
+    for _ in 0..200 {
+        // One floods the machine, the other has a little to do now and then.
+        for _ in 0..20 {
+            tag += 1;
+            drop(controller.submit(now, busy, request(tag, now + 0.05, Demand::ANY)));
+        }
+        for _ in 0..3 {
+            tag += 1;
+            controller
+                .submit(now, calm, request(tag, now + 0.05, Demand::ANY))
+                .unwrap();
+        }
+        for _ in 0..2 {
+            let Some(batch) = controller.start(now) else {
+                break;
+            };
+            let time = costs.time(batch.plan.choice.unwrap(), batch.plan.images);
+            now += time;
+            used[usize::from(batch.model == calm)] += time;
+            controller.finish(now, Pace::default());
+        }
+        assert!(controller.shed(now).iter().all(|shed| shed.model == busy));
+    }
+    assert!(
+        controller.queue(calm).len() <= 6,
+        "it is served as it comes"
+    );
+    assert!(
+        used[0] > used[1],
+        "what one leaves is the other's: {used:?}"
+    );
+}
+
+#[test]
+fn a_removed_model_returns_what_waits() {
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(example_costs(8));
+    controller
+        .submit(0.0, model, request(7, 1.0, Demand::ANY))
+        .unwrap();
+    let waiting = controller.remove(model);
+    assert_eq!(waiting[0].tag, 7);
+    assert!(controller.start(0.0).is_none());
+    assert!(controller.queue(model).is_empty());
+}
+
+#[test]
+fn a_machine_that_must_rest_takes_fewer_requests() {
+    let taken = |duty| {
+        let mut controller = Controller::new(Policy::default());
+        controller.set_duty(duty);
+        let model = controller.add(example_costs(8));
+        let submit = |tag| {
+            controller
+                .submit(0.0, model, request(tag, 0.05, Demand::ANY))
+                .is_ok()
+        };
+        (0..500).map(submit).filter(|&taken| taken).count()
+    };
+    let ratio = taken(1.0) as f64 / taken(2.0) as f64;
+    assert!((1.7..2.6).contains(&ratio), "{ratio}");
+}

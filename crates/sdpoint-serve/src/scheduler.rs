@@ -1,0 +1,309 @@
+//! The executor that turns load into cost: it queues jobs, refuses those that
+//! cannot be answered in time, and computes the others in batches, on a thread of
+//! its own, as the [controller](crate::control) decides.
+
+mod assemble;
+mod compute;
+mod install;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sdpoint::Engine;
+use sdpoint::engine::EngineError;
+
+use crate::control::{Controller, Costs, Demand, ModelId, Policy, Refused, Request};
+use crate::executor::{Answering, Executor};
+use crate::{Job, Refusal};
+use assemble::Assembler;
+use pending::{Pending, Piece};
+
+/// Computes jobs of several models on one thread, which shares the models'
+/// kernels' threads among them.
+///
+/// Dropping it answers what was taken, and returns when that is done.
+#[derive(Debug)]
+pub struct Scheduler {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What a [`Scheduler`] goes by.
+#[derive(Clone, Debug)]
+pub struct SchedulerOptions {
+    /// The time from the arrival of a job without a deadline of its own to its
+    /// deadline.
+    pub objective: Duration,
+    /// The most images of a batch; fewer where larger batches are not faster.
+    pub max_batch: usize,
+    /// The parameters of the controller.
+    pub policy: Policy,
+}
+
+impl Default for SchedulerOptions {
+    fn default() -> Self {
+        Self {
+            objective: Duration::from_millis(50),
+            max_batch: 32,
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// What is reported while computing, for metrics and logs. Methods are called on
+/// the computing thread and should return at once.
+pub trait Observer: Send + Sync + 'static {
+    /// A batch was computed.
+    fn batch(&self, model: &str, report: &BatchReport) {
+        let _ = (model, report);
+    }
+
+    /// A job was dropped without an answer: because its caller has gone, or because
+    /// no instance could answer it in time any more.
+    fn dropped(&self, model: &str, images: usize, why: Dropped) {
+        let _ = (model, images, why);
+    }
+}
+
+/// A computed batch.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct BatchReport {
+    /// The number of images.
+    pub images: usize,
+    /// The instance that was planned at the start; none for a cascade.
+    pub planned: Option<sdpoint::Instance>,
+    /// The instance that it became; none for a cascade, an abandoned batch and a
+    /// failed one.
+    pub became: Option<sdpoint::Instance>,
+    /// How long it took.
+    pub computed: Duration,
+    /// Images of the model that wait when it is done.
+    pub waiting: usize,
+}
+
+/// Why a job was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dropped {
+    /// Nobody waits for the answer any more.
+    Gone,
+    /// It could not be answered in time any more.
+    Hopeless,
+}
+
+/// Observes nothing.
+struct Blind;
+
+impl Observer for Blind {}
+
+/// What the scheduler and its thread share.
+struct Shared {
+    state: Mutex<State>,
+    /// Something was queued, or the scheduler closes.
+    wake: Condvar,
+    epoch: Instant,
+    options: SchedulerOptions,
+    observer: Arc<dyn Observer>,
+}
+
+struct State {
+    controller: Controller<Piece>,
+    models: BTreeMap<ModelId, Arc<Model>>,
+    /// The models that take jobs.
+    names: HashMap<String, ModelId>,
+    closed: bool,
+}
+
+/// A model at work.
+struct Model {
+    name: String,
+    engine: Arc<Engine>,
+    costs: Costs,
+    assembler: Assembler,
+    /// The threads that its kernels run on.
+    threads: usize,
+}
+
+impl Scheduler {
+    /// Starts the thread that computes.
+    ///
+    /// # Errors
+    /// If the operating system starts no thread.
+    pub fn start(options: SchedulerOptions) -> std::io::Result<Self> {
+        Self::observed(options, Arc::new(Blind))
+    }
+
+    /// As [`Scheduler::start`], with reports for an observer.
+    ///
+    /// # Errors
+    /// If the operating system starts no thread.
+    pub fn observed(
+        options: SchedulerOptions,
+        observer: Arc<dyn Observer>,
+    ) -> std::io::Result<Self> {
+        let state = State {
+            controller: Controller::new(options.policy),
+            models: BTreeMap::new(),
+            names: HashMap::new(),
+            closed: false,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            wake: Condvar::new(),
+            epoch: Instant::now(),
+            options,
+            observer,
+        });
+        let worker = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("compute".into())
+            .spawn(move || worker.compute())?;
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// The number of images that wait for a model.
+    pub fn waiting(&self, name: &str) -> usize {
+        let state = self.shared.lock();
+        let model = state.names.get(name);
+        model.map_or(0, |&model| state.waiting(model))
+    }
+}
+
+impl Executor for Scheduler {
+    fn install(&self, name: &str, engine: Arc<Engine>) -> Result<(), EngineError> {
+        let model = Model::prepare(name, engine, self.shared.options.max_batch)?;
+        let mut state = self.shared.lock();
+        let id = state.controller.add(model.costs.clone());
+        state.models.insert(id, Arc::new(model));
+        state.names.insert(name.to_owned(), id);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) {
+        self.shared.lock().names.remove(name);
+        // The thread drops the model when it has nothing left to do.
+        self.shared.wake.notify_one();
+    }
+
+    fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal> {
+        self.shared.submit(name, job)
+    }
+
+    fn close(&self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_one();
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal> {
+        let mut state = self.lock();
+        let &id = state.names.get(name).ok_or(Refusal::Unavailable)?;
+        if state.closed {
+            return Err(Refusal::Unavailable);
+        }
+        let model = state.models[&id].clone();
+        model.assembler.check(&job)?;
+        let now = Instant::now();
+        let deadline = job.deadline.unwrap_or(job.arrival + self.options.objective);
+        if now >= deadline && !job.late {
+            return Err(Refusal::Expired);
+        }
+        let request = Request {
+            images: 0,
+            deadline: self.seconds(deadline),
+            late: job.late,
+            demand: Demand {
+                constraints: job.constraints,
+                mode: job.mode,
+            },
+            tag: (),
+        };
+        let (pending, answering) = Pending::new(job, model.engine.classes().len());
+        let pending = Arc::new(pending);
+        let now = self.seconds(now);
+        for piece in Pending::pieces(&pending, model.costs.max_batch()) {
+            let request = Request {
+                images: piece.images,
+                deadline: request.deadline,
+                late: request.late,
+                demand: request.demand,
+                tag: piece,
+            };
+            if let Err((_, refused)) = state.controller.submit(now, id, request) {
+                // What was queued of the job is dropped with it.
+                let of_job = |other: &Request<Piece>| !Arc::ptr_eq(&other.tag.pending, &pending);
+                state.controller.retain(of_job);
+                return Err(refusal(refused));
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+        Ok(answering)
+    }
+
+    /// The controller's clock.
+    fn seconds(&self, time: Instant) -> f64 {
+        match time.checked_duration_since(self.epoch) {
+            Some(after) => after.as_secs_f64(),
+            None => -self.epoch.duration_since(time).as_secs_f64(),
+        }
+    }
+
+    /// Locks the state. A panic while it was locked left it valid: the controller
+    /// changes nothing before it has decided.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn waiting(&self, model: ModelId) -> usize {
+        let queue = self.controller.queue(model).iter();
+        queue.map(|waiting| waiting.request.images).sum()
+    }
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    let overloaded = |reason, seconds: f64| Refusal::Overloaded {
+        reason,
+        retry_after: Duration::from_secs_f64(seconds.clamp(1e-3, 60.0)),
+    };
+    match refused {
+        Refused::Late { by } => overloaded(
+            "even the cheapest instance would answer after the deadline",
+            by,
+        ),
+        Refused::Full { until } => overloaded("the queue is full", until),
+        Refused::NoInstance => {
+            Refusal::NoInstance("no instance of the model meets the request's constraints".into())
+        }
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

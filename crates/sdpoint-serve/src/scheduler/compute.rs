@@ -1,0 +1,256 @@
+//! The thread that computes.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use sdpoint::engine::Images;
+use sdpoint::{Cascade, Decision, Instance, Predictions, RunError};
+
+use super::pending::{Part, Piece};
+use super::{BatchReport, Dropped, Model, Shared, State};
+use crate::control::{Batch, Shed};
+use crate::cpu_quota::CpuQuota;
+use crate::{Mode, Refusal};
+
+/// How often the system's limit on processor time is read.
+const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a run gave.
+struct Outcome {
+    predictions: Predictions,
+    /// Of each image.
+    instances: Vec<Instance>,
+    /// An image, in the mean.
+    macs: f64,
+    accuracy: Option<f64>,
+    /// The instance, if it was one for all.
+    became: Option<Instance>,
+}
+
+impl Shared {
+    /// Computes until the scheduler is closed and all that it took is answered.
+    pub(super) fn compute(&self) {
+        let mut values = Vec::new();
+        let mut quota = Quota::default();
+        while let Some((batch, model)) = self.next() {
+            let duty = quota.duty(model.threads);
+            self.lock().controller.set_duty(duty);
+            let start = Instant::now();
+            let pieces = || batch.requests.iter().map(|request| &request.tag);
+            model.assembler.assemble(pieces(), &mut values);
+            let run = || self.run(&batch, &model, &values);
+            let outcome = catch_unwind(AssertUnwindSafe(run));
+            let computed = start.elapsed();
+            let became = self.answer(&batch, &model, outcome, start, computed);
+            let waiting = {
+                let mut state = self.lock();
+                let now = self.seconds(Instant::now());
+                state.controller.finish(now, model.engine.pace());
+                state.waiting(batch.model)
+            };
+            let choice = batch
+                .plan
+                .choice
+                .map(|choice| &model.costs.choices()[choice]);
+            let report = BatchReport {
+                images: batch.plan.images,
+                planned: choice.map(|choice| choice.instance()),
+                became,
+                computed,
+                waiting,
+            };
+            self.observer.batch(&model.name, &report);
+            if duty > 1.0 {
+                std::thread::sleep(computed.mul_f64(duty - 1.0));
+            }
+        }
+    }
+
+    /// Waits for the next batch; none when the scheduler is closed and nothing is
+    /// left.
+    fn next(&self) -> Option<(Batch<Piece>, Arc<Model>)> {
+        let mut state = self.lock();
+        loop {
+            self.drop_unwanted(&mut state);
+            state.drop_idle_models();
+            if let Some(batch) = state.controller.start(self.seconds(Instant::now())) {
+                let model = state.models[&batch.model].clone();
+                return Some((batch, model));
+            }
+            if state.closed {
+                return None;
+            }
+            let waited = self.wake.wait(state);
+            state = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Drops jobs whose callers have gone, and those that cannot be in time.
+    fn drop_unwanted(&self, state: &mut State) {
+        let models = &state.models;
+        for (&id, model) in models {
+            for waiting in state.controller.queue(id) {
+                let piece = &waiting.request.tag;
+                if !piece.pending.is_wanted() && !piece.pending.is_answered() {
+                    self.observer
+                        .dropped(&model.name, piece.images, Dropped::Gone);
+                }
+            }
+        }
+        state
+            .controller
+            .retain(|request| request.tag.pending.is_wanted());
+        for Shed { model, request } in state.controller.shed(self.seconds(Instant::now())) {
+            let pending = &request.tag.pending;
+            let passed = pending
+                .job
+                .deadline
+                .is_some_and(|deadline| Instant::now() >= deadline);
+            pending.refuse(match passed {
+                true => Refusal::Expired,
+                false => Refusal::Overloaded {
+                    reason: "no instance can answer before the deadline any more",
+                    retry_after: Duration::from_millis(10),
+                },
+            });
+            let name = &state.models[&model].name;
+            self.observer
+                .dropped(name, request.images, Dropped::Hopeless);
+        }
+    }
+
+    /// Runs a batch; none if nobody wants it any more.
+    fn run(
+        &self,
+        batch: &Batch<Piece>,
+        model: &Model,
+        values: &[f32],
+    ) -> Result<Option<Outcome>, RunError> {
+        let engine = &model.engine;
+        let images = Images {
+            data: values,
+            batch: batch.plan.images,
+            size: engine.preprocessing().size,
+        };
+        if let Mode::Cascade([first, second], threshold) = batch.plan.demand.mode {
+            let cascade = Cascade {
+                first,
+                second,
+                threshold,
+            };
+            let answer = engine.run_cascade(images, &cascade)?;
+            return Ok(Some(Outcome {
+                predictions: answer.predictions,
+                instances: answer.instances,
+                macs: answer.macs,
+                accuracy: None,
+                became: None,
+            }));
+        }
+        let table = model.costs.table(batch.plan.images);
+        let answer = engine.run_deciding(images, table, |crossing| {
+            let mut requests = batch.requests.iter();
+            if !requests.any(|request| request.tag.pending.is_wanted()) {
+                return Decision::Abandon;
+            }
+            let now = self.seconds(Instant::now());
+            self.lock().controller.decide(now, crossing)
+        })?;
+        Ok(answer.map(|answer| {
+            let record = engine.record(answer.instance);
+            Outcome {
+                predictions: answer.predictions,
+                instances: vec![answer.instance; batch.plan.images],
+                macs: record.map_or(0.0, |record| record.macs as f64),
+                accuracy: record.and_then(|record| record.top1),
+                became: Some(answer.instance),
+            }
+        }))
+    }
+
+    /// Gives every caller the answers to its images, and returns the instance.
+    fn answer(
+        &self,
+        batch: &Batch<Piece>,
+        model: &Model,
+        outcome: std::thread::Result<Result<Option<Outcome>, RunError>>,
+        started: Instant,
+        computed: Duration,
+    ) -> Option<Instance> {
+        let failed = match outcome {
+            Ok(Ok(Some(outcome))) => {
+                let mut at = 0;
+                for request in &batch.requests {
+                    request.tag.answer(&Part {
+                        predictions: &outcome.predictions,
+                        at,
+                        instances: &outcome.instances,
+                        macs: outcome.macs,
+                        accuracy: outcome.accuracy,
+                        started,
+                        computed,
+                    });
+                    at += request.images;
+                }
+                return outcome.became;
+            }
+            Ok(Ok(None)) => {
+                let dropped = |images| self.observer.dropped(&model.name, images, Dropped::Gone);
+                batch
+                    .requests
+                    .iter()
+                    .for_each(|request| dropped(request.images));
+                return None;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "an internal error; the log has the details".to_owned(),
+        };
+        for request in &batch.requests {
+            request.tag.pending.refuse(Refusal::Failed(failed.clone()));
+        }
+        None
+    }
+}
+
+impl State {
+    /// Drops models that take no jobs and have none left.
+    fn drop_idle_models(&mut self) {
+        let Self {
+            controller,
+            models,
+            names,
+            ..
+        } = self;
+        models.retain(|id, _| {
+            let needed = names.values().any(|named| named == id);
+            let busy = !controller.queue(*id).is_empty();
+            if !needed && !busy {
+                controller.remove(*id);
+            }
+            needed || busy
+        });
+    }
+}
+
+/// The system's limit on processor time, read now and then.
+#[derive(Default)]
+struct Quota {
+    read: Option<Instant>,
+    limit: Option<CpuQuota>,
+}
+
+impl Quota {
+    /// The time between the starts of two batches, relative to the time of a
+    /// batch, with kernels on so many threads.
+    fn duty(&mut self, threads: usize) -> f64 {
+        if self
+            .read
+            .is_none_or(|read| read.elapsed() >= QUOTA_INTERVAL)
+        {
+            self.limit = CpuQuota::of_this_process();
+            self.read = Some(Instant::now());
+        }
+        self.limit.map_or(1.0, |limit| limit.duty(threads))
+    }
+}

@@ -1,0 +1,57 @@
+//! What a model needs before it can take jobs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sdpoint::Engine;
+use sdpoint::engine::EngineError;
+
+use super::{Assembler, Model};
+use crate::control::{Costs, Demand};
+
+/// The least gain of a batch twice as large, as a share of the time of an image,
+/// that makes it worth measuring.
+const LEAST_GAIN: f64 = 0.02;
+
+/// The smallest largest batch: a few images, so that every model shares the time
+/// that a batch takes to start up.
+const FEW: usize = 4;
+
+impl Model {
+    /// Measures the times of a model for batches of 1, 2, 4, … up to `max_batch`
+    /// images, unless its profile has them, and runs each instance once. Larger
+    /// batches are left out where they no longer save time.
+    pub(super) fn prepare(
+        name: &str,
+        engine: Arc<Engine>,
+        max_batch: usize,
+    ) -> Result<Self, EngineError> {
+        let mut tables = BTreeMap::new();
+        let mut images = 1;
+        let mut last = f64::INFINITY;
+        loop {
+            engine.warm_up(images)?;
+            tables.insert(images, engine.timetable_for(images)?);
+            let costs = Costs::new(&tables, engine.records());
+            let time = costs.quickest(&Demand::ANY, images).unwrap_or(0.0);
+            let each = time / images as f64;
+            let gains = each < (1.0 - LEAST_GAIN) * last;
+            last = each;
+            if images == max_batch || images >= FEW && !gains {
+                return Ok(Self::new(name, engine, costs));
+            }
+            images = (2 * images).min(max_batch.max(1));
+        }
+    }
+
+    fn new(name: &str, engine: Arc<Engine>, costs: Costs) -> Self {
+        let channels = engine.network().input_channels();
+        Self {
+            name: name.to_owned(),
+            assembler: Assembler::new(engine.preprocessing(), channels),
+            threads: engine.machine().threads,
+            costs,
+            engine,
+        }
+    }
+}

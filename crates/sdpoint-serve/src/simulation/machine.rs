@@ -1,0 +1,139 @@
+//! An imagined machine: how long batches are expected to take, and do take.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, Normal};
+use sdpoint::engine::InstanceWork;
+use sdpoint::{BatchProfile, Instance, InstanceTime, Ratio, Record, StretchTime, Timetable, zoo};
+
+use crate::control::Costs;
+
+/// How far times stray from what is expected.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The standard deviation of a stretch's logarithm.
+    stretch: Normal<f64>,
+    /// The share of batches that are interrupted.
+    interrupted: f64,
+    /// What an interruption takes, in seconds.
+    interruption: f64,
+    rng: ChaCha8Rng,
+}
+
+impl Machine {
+    /// A machine whose stretches, from one point to the next, stray by 4 %, and
+    /// which interrupts one batch in a hundred for half a millisecond.
+    pub fn usual(seed: u64) -> Self {
+        Self {
+            stretch: Normal::new(0.0, 0.04).expect("a deviation"),
+            interrupted: 0.01,
+            interruption: 0.5e-3,
+            rng: ChaCha8Rng::seed_from_u64(seed),
+        }
+    }
+
+    /// The time that a stretch takes, in seconds.
+    pub fn stretch(&mut self, expected: f64) -> f64 {
+        expected * self.stretch.sample(&mut self.rng).exp()
+    }
+
+    /// The time for which a batch is interrupted, in seconds.
+    pub fn interruption(&mut self) -> f64 {
+        use rand::RngExt;
+        match self.rng.random_bool(self.interrupted) {
+            true => self.interruption,
+            false => 0.0,
+        }
+    }
+}
+
+/// The time of `full` an image in large batches, in seconds.
+const FULL: f64 = 1.6e-3;
+
+/// The part of a batch's time that does not depend on its size, as a share of the
+/// time of an image.
+const FIXED: f64 = 0.2;
+
+/// Costs and accuracies like those of WRN-16-4 at 32×32 on one core, for batches
+/// of up to `max_batch` images. Times follow the multiply-accumulates.
+///
+/// The accuracies are synthetic: 94 % for `full`, and less the more is saved.
+pub fn example_costs(max_batch: usize) -> Costs {
+    let network = zoo::build("wrn16-4", 10).expect("it is in the zoo");
+    let size = [32, 32];
+    let instances = network.instances(&Ratio::DEFAULT);
+    let work = InstanceWork::new(&network, size, instances.iter().copied());
+    let work = work.expect("the network accepts the size");
+    let macs = |instance| -> u64 { work.layer_macs(instance).iter().sum() };
+    let full = macs(Instance::Full) as f64;
+    let records: Vec<Record> = instances
+        .iter()
+        .map(|&instance| {
+            let ratio = instance.ratio().map_or(1.0, Ratio::value);
+            let saved = 1.0 - macs(instance) as f64 / full;
+            Record {
+                top1: Some(0.94 - 0.055 * saved.powf(1.6) - 0.002 * (1.0 - ratio)),
+                ..Record::unmeasured(instance, macs(instance))
+            }
+        })
+        .collect();
+    let sizes = [1, 2, 4, 8, 16, 32];
+    let tables = sizes
+        .into_iter()
+        .filter(|&size| size <= max_batch)
+        .map(|images| {
+            let profile = profile(&work, &records, images);
+            (images, Arc::new(Timetable::new(&profile, &records)))
+        });
+    Costs::new(&tables.collect::<BTreeMap<_, _>>(), &records)
+}
+
+fn profile(work: &InstanceWork, records: &[Record], images: usize) -> BatchProfile {
+    let of_full = work.layer_macs(Instance::Full);
+    let each = FULL / of_full.iter().sum::<u64>() as f64;
+    let batch = images as f64 + FIXED;
+    let time = |macs: &[u64]| (each * macs.iter().sum::<u64>() as f64 * batch).max(1e-9);
+    let ends: Vec<usize> = work.exits().iter().map(|(_, layer)| layer.0).collect();
+    let starts = [0].into_iter().chain(ends.iter().copied());
+    let points = work
+        .exits()
+        .iter()
+        .map(|&(point, _)| Some(point))
+        .chain([None]);
+    let stretches = starts
+        .zip(ends.iter().copied().chain([of_full.len()]))
+        .zip(points)
+        .map(|((start, end), to)| StretchTime {
+            to,
+            median: time(&of_full[start..end]),
+        });
+    let stretches: Vec<StretchTime> = stretches.collect();
+    let instances = records.iter().map(|record| {
+        let point = record.instance.point();
+        let place = stretches.iter().position(|stretch| stretch.to == point);
+        let place = place.expect("every point ends a stretch");
+        let (before, rest) = match point {
+            None => (place, stretches[place].median),
+            Some(_) => {
+                let own = work.layer_macs(record.instance);
+                (place + 1, time(&own[ends[place]..]))
+            }
+        };
+        let total = stretches[..before].iter().map(|s| s.median).sum::<f64>() + rest;
+        InstanceTime {
+            instance: record.instance,
+            macs: record.macs,
+            median: total,
+            p90: 1.05 * total,
+            rest,
+        }
+    });
+    BatchProfile {
+        batch: images,
+        instances: instances.collect(),
+        stretches,
+    }
+}

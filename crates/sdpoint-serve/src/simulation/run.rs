@@ -1,0 +1,217 @@
+//! Runs the controller through a load.
+
+use sdpoint::{Decision, Instance, Pace, Progress};
+
+use super::Machine;
+use crate::control::{Batch, Controller, Costs, Demand, ModelId, Policy, Request};
+
+/// What arrives.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The times of arrivals, ascending, in seconds.
+    pub arrivals: Vec<f64>,
+    /// The time from arrival to deadline, in seconds.
+    pub objective: f64,
+    /// What each request allows.
+    pub demand: Demand,
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// It was answered.
+    Answered {
+        /// When.
+        at: f64,
+        /// By which instance, by its index in [`Costs::choices`].
+        choice: usize,
+        /// With how many images in its batch.
+        batch: usize,
+    },
+    /// It was refused on arrival.
+    Refused,
+    /// It was dropped later.
+    Shed,
+}
+
+/// The outcomes of all requests of a load.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The load.
+    pub load: Load,
+    /// In the order of arrivals.
+    pub outcomes: Vec<Outcome>,
+    accuracies: Vec<f64>,
+}
+
+/// Runs the controller of one model through a load.
+pub fn simulate(costs: &Costs, policy: Policy, load: Load, machine: &mut Machine) -> Report {
+    let mut controller = Controller::new(policy);
+    let mut run = Simulation {
+        model: controller.add(costs.clone()),
+        controller,
+        costs,
+        outcomes: vec![Outcome::Refused; load.arrivals.len()],
+        next: 0,
+        now: 0.0,
+        pace: Pace::default(),
+        load: &load,
+    };
+    run.all(machine);
+    let outcomes = run.outcomes;
+    Report {
+        load,
+        outcomes,
+        accuracies: costs.choices().iter().map(|choice| choice.worth).collect(),
+    }
+}
+
+struct Simulation<'a> {
+    controller: Controller<usize>,
+    model: ModelId,
+    costs: &'a Costs,
+    load: &'a Load,
+    outcomes: Vec<Outcome>,
+    /// The next arrival.
+    next: usize,
+    now: f64,
+    pace: Pace,
+}
+
+impl Simulation<'_> {
+    fn all(&mut self, machine: &mut Machine) {
+        loop {
+            self.arrive();
+            for shed in self.controller.shed(self.now) {
+                self.outcomes[shed.request.tag] = Outcome::Shed;
+            }
+            if let Some(batch) = self.controller.start(self.now) {
+                self.compute(&batch, machine);
+            } else if let Some(&at) = self.load.arrivals.get(self.next) {
+                self.now = at;
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Submits what has arrived by now.
+    fn arrive(&mut self) {
+        while let Some(&at) = self
+            .load
+            .arrivals
+            .get(self.next)
+            .filter(|at| **at <= self.now)
+        {
+            let request = Request {
+                images: 1,
+                deadline: at + self.load.objective,
+                late: false,
+                demand: self.load.demand,
+                tag: self.next,
+            };
+            if self.controller.submit(at, self.model, request).is_ok() {
+                self.outcomes[self.next] = Outcome::Shed;
+            }
+            self.next += 1;
+        }
+    }
+
+    fn compute(&mut self, batch: &Batch<usize>, machine: &mut Machine) {
+        let table = self.costs.table(batch.plan.images).clone();
+        let start = self.now;
+        let mut progress = Progress::new(&table, self.pace);
+        let mut instance = Instance::Full;
+        let mut at = 0.0;
+        self.now += machine.interruption();
+        for stop in 0..table.stops() {
+            self.now += machine.stretch(table.at(stop) - at);
+            at = table.at(stop);
+            self.arrive();
+            let crossing = progress.arrive(self.now - start).expect("a stop");
+            match self.controller.decide(self.now, &crossing) {
+                Decision::Continue => {}
+                Decision::Become(chosen) => {
+                    instance = chosen;
+                    break;
+                }
+                Decision::Abandon => unreachable!("somebody waits for it"),
+            }
+        }
+        let expected = table.expected(instance).expect("it is in the table");
+        let rest = machine.stretch(expected - at);
+        let end = self.now + rest;
+        while self
+            .load
+            .arrivals
+            .get(self.next)
+            .is_some_and(|at| *at <= end)
+        {
+            self.now = self.load.arrivals[self.next];
+            self.arrive();
+        }
+        self.now = end;
+        self.pace.learn(end - start, expected);
+        self.controller.finish(end, self.pace);
+        let choice = self.costs.index(instance);
+        for request in &batch.requests {
+            self.outcomes[request.tag] = Outcome::Answered {
+                at: end,
+                choice: choice.expect("it is one of the model's"),
+                batch: batch.plan.images,
+            };
+        }
+    }
+}
+
+impl Report {
+    /// The share of requests that were answered in time.
+    pub fn attainment(&self) -> f64 {
+        self.in_time().count() as f64 / self.outcomes.len() as f64
+    }
+
+    /// The share of requests that were neither refused nor dropped, but answered
+    /// late.
+    pub fn late(&self) -> f64 {
+        let answered = self.answered().count() - self.in_time().count();
+        answered as f64 / self.outcomes.len() as f64
+    }
+
+    /// The mean accuracy of the answers in time.
+    pub fn accuracy(&self) -> f64 {
+        let (sum, count) = self
+            .in_time()
+            .fold((0.0, 0), |(sum, count), (_, _, choice, _)| {
+                (sum + self.accuracies[choice], count + 1)
+            });
+        sum / f64::from(count)
+    }
+
+    /// Answers in time, a second.
+    pub fn goodput(&self) -> f64 {
+        let span = self.load.arrivals.last().copied().unwrap_or(0.0);
+        self.in_time().count() as f64 / span
+    }
+
+    /// The mean number of images of the batch of an answer.
+    pub fn batch(&self) -> f64 {
+        let sum: usize = self.in_time().map(|(_, _, _, batch)| batch).sum();
+        sum as f64 / self.in_time().count() as f64
+    }
+
+    /// Arrival, time of the answer, instance and batch of what was answered.
+    pub fn answered(&self) -> impl Iterator<Item = (f64, f64, usize, usize)> + '_ {
+        let all = std::iter::zip(&self.load.arrivals, &self.outcomes);
+        all.filter_map(|(&arrival, outcome)| match *outcome {
+            Outcome::Answered { at, choice, batch } => Some((arrival, at, choice, batch)),
+            _ => None,
+        })
+    }
+
+    /// As [`Report::answered`], of what was answered in time.
+    pub fn in_time(&self) -> impl Iterator<Item = (f64, f64, usize, usize)> + '_ {
+        let objective = self.load.objective;
+        self.answered()
+            .filter(move |(arrival, at, ..)| at - arrival <= objective)
+    }
+}
