@@ -14,6 +14,7 @@ mod reconsider;
 mod situation;
 #[cfg(test)]
 mod tests;
+mod thrift;
 mod traffic;
 mod waiting;
 
@@ -24,24 +25,23 @@ pub use demand::Demand;
 pub use plan::{Plan, plan};
 pub use reconsider::{Running, reconsider};
 pub use situation::{Outlook, Situation};
-pub use traffic::Traffic;
 pub use waiting::{Request, Waiting};
 
 /// The parameters of the policy. `docs/controller.md` has the simulations that the
 /// defaults come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// The share of the time left to everyone who waits, and to those who are
-    /// expected, that a batch plans to use, from 0 to 1.
-    pub use_of_slack: f64,
-    /// For how long arrivals are expected to continue at their present rate, as a
-    /// share of the time from arrival to deadline.
-    pub foresight: f64,
+    /// The share of the time left to everyone who waits that a batch plans to use:
+    /// the least and the most.
+    pub use_of_slack: [f64; 2],
+    /// The price of accuracy: the share of requests that may be refused although a
+    /// server that always ran the cheapest instance would have taken them.
+    pub price: f64,
+    /// How much room is left for requests to come: so many standard deviations of
+    /// the number that arrive within an objective.
+    pub caution: f64,
     /// The time constant of the present rate, as a share of the same time.
     pub memory: f64,
-    /// How much less slack is used when requests are being refused: with 5 and a
-    /// fifth of the requests refused, half.
-    pub restraint: f64,
     /// The most images that wait for a model. Further requests are refused.
     pub most_waiting: usize,
 }
@@ -49,10 +49,10 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            use_of_slack: 0.95,
-            foresight: 0.3,
+            use_of_slack: [0.3, 1.1],
+            price: 0.005,
+            caution: 0.3,
             memory: 0.2,
-            restraint: 5.0,
             most_waiting: 4096,
         }
     }

@@ -1,13 +1,17 @@
-//! The controller in imagined time, under arrivals that are drawn at random.
+//! The controller in simulated time, under random arrivals.
+//!
+//! The decisions are those of the server; what is simulated is the machine.
 
 mod arrivals;
 mod bound;
+mod compare;
 mod ideal;
 mod machine;
 mod run;
 
 pub use arrivals::{Arrivals, Phase};
 pub use bound::{Mixture, fluid_bound};
+pub use compare::{Comparison, Scenario};
 pub use ideal::{Ideal, ideal};
 pub use machine::{Machine, example_costs};
 pub use run::{Load, Outcome, Report, simulate};

@@ -122,15 +122,27 @@ impl<'a> Line<'a> {
 }
 
 /// The size of the batches in which requests that have so many seconds are
-/// answered under overload: large enough to lose little throughput, and small
-/// enough that one can have begun just before a request arrives and its own
-/// still be in time.
+/// answered under overload: large enough to lose little throughput, and no larger
+/// than [`fitting_batch`].
 pub(super) fn batch_within(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
-    let time = |images| costs.quickest(&Demand::ANY, images).unwrap_or(0.0);
     let enough = (1.0 + BATCH_LOSS) * costs.least_rate();
-    let efficient = |&images: &usize| time(images) / images as f64 <= enough;
-    let largest = (1..=costs.max_batch()).find(efficient);
-    let largest = largest.unwrap_or(costs.max_batch());
-    let fits = |&images: &usize| costs.table(images).bound(2.0 * time(images), pace) <= seconds;
-    (1..=largest).rev().find(fits).unwrap_or(1)
+    let efficient = |&images: &usize| cheapest(costs, images) / images as f64 <= enough;
+    let smallest = (1..=costs.max_batch()).find(efficient);
+    let fitting = fitting_batch(seconds, costs, pace);
+    smallest.map_or(fitting, |smallest| smallest.min(fitting))
+}
+
+/// The size of the largest batch such that one can have begun just before a
+/// request arrives, and another that the request is in still ends within so many
+/// seconds.
+pub(super) fn fitting_batch(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
+    let fits = |&images: &usize| {
+        let both = 2.0 * cheapest(costs, images);
+        costs.table(images).bound(both, pace) <= seconds
+    };
+    (1..=costs.max_batch()).rev().find(fits).unwrap_or(1)
+}
+
+fn cheapest(costs: &Costs, images: usize) -> f64 {
+    costs.quickest(&Demand::ANY, images).unwrap_or(0.0)
 }

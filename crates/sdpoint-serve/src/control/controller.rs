@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use sdpoint::{Crossing, Decision, Pace};
 
 use super::admit::admit;
+use super::thrift::Thrift;
+use super::traffic::Traffic;
 use super::{
-    Costs, Plan, Policy, Refused, Request, Running, Situation, Traffic, Waiting, plan, reconsider,
+    Costs, Outlook, Plan, Policy, Refused, Request, Running, Situation, Waiting, plan, reconsider,
 };
 
 /// Queues of several models that share a machine, and the batch that runs.
@@ -31,6 +33,7 @@ struct Model<T> {
     costs: Costs,
     pace: Pace,
     traffic: Traffic,
+    thrift: Thrift,
     /// In the order of deadlines.
     queue: Vec<Waiting<T>>,
     /// The time that its batches have taken, in seconds. For a model that had
@@ -88,6 +91,7 @@ impl<T> Controller<T> {
             costs,
             pace: Pace::default(),
             traffic: Traffic::default(),
+            thrift: Thrift::new(&self.policy),
             queue: Vec::new(),
             used: self.least_used(),
         };
@@ -151,8 +155,11 @@ impl<T> Controller<T> {
         let most = self.policy.most_waiting;
         let admitted = admit(&model.queue, place, &new, free, most, &situation);
         let least = self.least_used();
+        let mut thrift = model.thrift;
+        let load = model.load(now, situation.share());
+        thrift.decide(admitted.is_ok(), &new, load, &situation, &self.policy);
         let model = self.models.get_mut(&id).expect("it is there");
-        model.traffic.decided(admitted.is_err());
+        model.thrift = thrift;
         match admitted {
             Ok(answered) => {
                 new.deadline = new.deadline.max(answered);
@@ -163,7 +170,10 @@ impl<T> Controller<T> {
                 model.queue.insert(place, new);
                 Ok(())
             }
-            Err(refused) => Err((new.request, refused)),
+            Err(refused) => {
+                model.traffic.refuse();
+                Err((new.request, refused))
+            }
         }
     }
 
@@ -171,16 +181,19 @@ impl<T> Controller<T> {
     pub fn shed(&mut self, now: f64) -> Vec<Shed<T>> {
         let mut shed = Vec::new();
         for (&id, model) in &mut self.models {
+            let load = model.load(now, self.duty);
             let Model {
                 queue,
                 pace,
                 traffic,
+                thrift,
                 ..
             } = model;
             let gone =
                 |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
             for waiting in queue.extract_if(.., gone) {
-                traffic.decided(true);
+                traffic.refuse();
+                thrift.drop_one(load, &self.policy);
                 shed.push(Shed {
                     model: id,
                     request: waiting.request,
@@ -278,13 +291,19 @@ impl<T> Controller<T> {
         let model = &self.models[&id];
         let others = || self.models.iter().filter(move |(other, _)| **other != id);
         let busy = others().filter(|(_, other)| !other.queue.is_empty());
-        let wanted = others().map(|(_, other)| other.wanted(now, &self.policy));
+        let wanted = others().map(|(_, other)| other.wanted(now));
+        let models = busy.count() + 1;
+        let load = model.load(now, self.duty * models as f64);
         Situation {
             now,
             costs: &model.costs,
             pace: &model.pace,
-            outlook: model.traffic.outlook(now, &self.policy),
-            models: busy.count() + 1,
+            outlook: Outlook {
+                to_come: model.traffic.to_come(now, &self.policy),
+                use_of_slack: model.thrift.use_of_slack(load),
+                fill: model.traffic.overload(),
+            },
+            models,
             duty: self.duty,
             wanted: wanted.fold(f64::INFINITY, f64::min),
         }
@@ -292,9 +311,15 @@ impl<T> Controller<T> {
 }
 
 impl<T> Model<T> {
+    /// The load, relative to what the cheapest instance can serve with the model's
+    /// share of the machine.
+    fn load(&self, now: f64, share: f64) -> f64 {
+        self.traffic.long_rate(now) * self.pace.expected(self.costs.least_rate()) * share
+    }
+
     /// When it needs the machine, at the latest.
-    fn wanted(&self, now: f64, policy: &Policy) -> f64 {
-        let share = self.traffic.outlook(now, policy).use_of_slack;
+    fn wanted(&self, now: f64) -> f64 {
+        let share = self.thrift.use_of_slack(self.load(now, 1.0));
         let mut work = 0.0;
         let latest = self.queue.iter().map(|waiting| {
             work += self.pace.expected(waiting.work());

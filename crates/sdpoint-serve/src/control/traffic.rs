@@ -1,24 +1,43 @@
 //! What a model's recent requests say about the next ones.
 
-use super::{Outlook, Policy};
+use super::Policy;
 
-/// The weight of a request in the moving averages over requests.
+/// The weight of a request in the mean time to the deadline.
 const REQUEST_WEIGHT: f64 = 1.0 / 64.0;
 
-/// The weight of a request in the share that is refused. A burst that is over
-/// within an objective should not count as overload.
-const REFUSAL_WEIGHT: f64 = 1.0 / 512.0;
+/// The time constant of the rate of arrivals that the load is taken from, in
+/// objectives.
+const LONG_MEMORY: f64 = 5.0;
+
+/// The weight of an interval in the averages that burstiness is taken from, which
+/// needs more of them.
+const INTERVAL_WEIGHT: f64 = 1.0 / 512.0;
+
+/// The limits of the burstiness, which is estimated from few intervals at first.
+const BURSTINESS: [f64; 2] = [0.5, 16.0];
+
+/// The time constant of the share of requests that is refused, in objectives. A
+/// burst that is over within an objective is not overload.
+const REFUSAL_MEMORY: f64 = 20.0;
+
+/// So many requests count as taken besides those that were seen.
+const PRIOR: f64 = 20.0;
 
 /// Moving averages over the requests of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Traffic {
-    /// Images that arrive, a second, as of the last arrival.
+pub(super) struct Traffic {
+    /// Images that arrive, a second, as of the last arrival: lately, and over some
+    /// objectives.
     rate: f64,
+    long_rate: f64,
     last: f64,
     /// The mean time from arrival to deadline, in seconds.
     objective: f64,
-    /// The share of requests that are refused or dropped.
-    refused: f64,
+    /// The mean of the intervals between arrivals, and of their squares.
+    interval: [f64; 2],
+    /// Requests of the recent past, and those of them that were refused or
+    /// dropped.
+    recent: [f64; 2],
 }
 
 impl Traffic {
@@ -27,70 +46,121 @@ impl Traffic {
         let seconds = seconds.max(1e-4);
         if self.objective == 0.0 {
             self.objective = seconds;
+            self.last = now;
         }
+        let passed = (now - self.last).max(0.0);
         self.objective += REQUEST_WEIGHT * (seconds - self.objective);
         let memory = policy.memory * self.objective;
-        self.rate = self.decayed(now, policy) + images as f64 / memory;
+        let long_memory = LONG_MEMORY * self.objective;
+        self.rate = decayed(self.rate, passed, memory) + images as f64 / memory;
+        self.long_rate = decayed(self.long_rate, passed, long_memory) + images as f64 / long_memory;
+        let [mean, square] = &mut self.interval;
+        *mean += INTERVAL_WEIGHT * (passed - *mean);
+        *square += INTERVAL_WEIGHT * (passed * passed - *square);
+        let refusal_memory = REFUSAL_MEMORY * self.objective;
+        self.recent = self
+            .recent
+            .map(|count| decayed(count, passed, refusal_memory));
+        self.recent[0] += 1.0;
         self.last = now;
     }
 
-    /// A request was taken or refused.
-    pub fn decided(&mut self, refused: bool) {
-        self.refused += REFUSAL_WEIGHT * (f64::from(u8::from(refused)) - self.refused);
+    /// A request was refused, or dropped.
+    pub fn refuse(&mut self) {
+        self.recent[1] += 1.0;
     }
 
-    /// What to expect.
-    pub fn outlook(&self, now: f64, policy: &Policy) -> Outlook {
-        // Filling batches pays off only under lasting overload: none of it where a
-        // tenth is refused, all of it where three tenths are.
-        let fill = ((self.refused - 0.1) / 0.2).clamp(0.0, 1.0);
-        Outlook {
-            to_come: self.decayed(now, policy) * policy.foresight * self.objective,
-            use_of_slack: policy.use_of_slack / (1.0 + policy.restraint * self.refused),
-            fill,
-        }
+    /// Images that may arrive within an objective beyond those that are expected:
+    /// `policy.caution` standard deviations of their number.
+    pub fn to_come(&self, now: f64, policy: &Policy) -> f64 {
+        let memory = policy.memory * self.objective;
+        let rate = decayed(self.rate, now - self.last, memory);
+        let expected = rate * self.objective;
+        policy.caution * (self.burstiness() * expected).sqrt()
     }
 
-    fn decayed(&self, now: f64, policy: &Policy) -> f64 {
-        let memory = (policy.memory * self.objective).max(1e-9);
-        self.rate * (-(now - self.last).max(0.0) / memory).exp()
+    /// Images that arrive, a second, over some objectives.
+    pub fn long_rate(&self, now: f64) -> f64 {
+        decayed(
+            self.long_rate,
+            now - self.last,
+            LONG_MEMORY * self.objective,
+        )
     }
+
+    /// To what extent the machine is overloaded, from 0 to 1: not at all where a
+    /// tenth of the requests is refused, and fully where three tenths are.
+    pub fn overload(&self) -> f64 {
+        let [all, refused] = self.recent;
+        ((refused / (all + PRIOR) - 0.1) / 0.2).clamp(0.0, 1.0)
+    }
+
+    /// The squared coefficient of variation of the intervals between arrivals: 1
+    /// for requests that are independent of each other.
+    fn burstiness(&self) -> f64 {
+        let [mean, square] = self.interval;
+        let [low, high] = BURSTINESS;
+        (square / (mean * mean).max(1e-18) - 1.0).clamp(low, high)
+    }
+}
+
+/// What is left of an average after some time, in seconds.
+fn decayed(average: f64, passed: f64, memory: f64) -> f64 {
+    average * (-passed.max(0.0) / memory.max(1e-9)).exp()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simulation::{Arrivals, Phase};
+
+    /// The traffic of two seconds with a thousand requests each.
+    fn traffic(burstiness: f64) -> Traffic {
+        let mut traffic = Traffic::default();
+        for at in Arrivals::new(vec![Phase::steady(2.0, 1000.0)], burstiness, 1) {
+            traffic.arrive(at, 1, 0.1, &Policy::default());
+        }
+        traffic
+    }
 
     #[test]
-    fn steady_arrivals_are_expected_to_go_on() {
+    fn bursts_are_noticed() {
+        for burstiness in [1.0, 4.0, 8.0] {
+            let found = traffic(burstiness).burstiness();
+            assert!((0.5..1.6).contains(&(found / burstiness)), "{found}");
+        }
+    }
+
+    #[test]
+    fn room_is_left_for_as_many_as_come_lately() {
         let policy = Policy::default();
         let mut traffic = Traffic::default();
-        for arrival in 0..1000 {
-            traffic.arrive(f64::from(arrival) * 1e-3, 2, 0.1, &policy);
+        for arrival in 0..2000 {
+            traffic.arrive(f64::from(arrival) * 1e-3, 1, 0.1, &policy);
         }
-        let to_come = traffic.outlook(0.9995, &policy).to_come;
-        let expected = 2000.0 * policy.foresight * 0.1;
-        assert!((to_come / expected - 1.0).abs() < 0.05, "{to_come}");
-        let later = traffic.outlook(1.1, &policy).to_come;
+        let to_come = traffic.to_come(1.9995, &policy);
+        let deviation = (BURSTINESS[0] * 100.0).sqrt();
+        let expected = policy.caution * deviation;
+        assert!((to_come / expected - 1.0).abs() < 0.1, "{to_come}");
+        let later = traffic.to_come(2.2, &policy);
         assert!(later < 0.02 * expected, "it is quiet now: {later}");
     }
 
     #[test]
-    fn refusals_make_it_careful() {
+    fn overload_is_forgotten_when_it_is_over() {
         let policy = Policy::default();
         let mut traffic = Traffic::default();
-        assert_eq!(traffic.outlook(0.0, &policy).fill, 0.0);
-        for number in 0..5000 {
-            traffic.decided(number % 2 == 0);
+        assert_eq!(traffic.overload(), 0.0);
+        for arrival in 0..5000 {
+            traffic.arrive(f64::from(arrival) * 1e-3, 1, 0.02, &policy);
+            if arrival % 2 == 0 {
+                traffic.refuse();
+            }
         }
-        let outlook = traffic.outlook(0.0, &policy);
-        assert_eq!(outlook.fill, 1.0);
-        assert!(outlook.use_of_slack < 0.3 * policy.use_of_slack);
-        for _ in 0..5000 {
-            traffic.decided(false);
+        assert_eq!(traffic.overload(), 1.0);
+        for arrival in 0..20 {
+            traffic.arrive(5.0 + f64::from(arrival) * 0.05, 1, 0.02, &policy);
         }
-        let outlook = traffic.outlook(0.0, &policy);
-        assert_eq!(outlook.fill, 0.0);
-        assert!(outlook.use_of_slack > 0.99 * policy.use_of_slack);
+        assert_eq!(traffic.overload(), 0.0);
     }
 }

@@ -47,6 +47,11 @@ impl Mixture {
         self.hull[0].0
     }
 
+    /// The time an image of the most accurate instance, in seconds.
+    pub fn most(&self) -> f64 {
+        self.hull[self.hull.len() - 1].0
+    }
+
     /// The accuracy of a mixture that takes `time` seconds an image, in 0..=1; of
     /// the cheapest instance if that takes longer.
     pub fn accuracy(&self, time: f64) -> f64 {

@@ -1,4 +1,4 @@
-//! An imagined machine: how long batches are expected to take, and do take.
+//! A simulated machine: how long batches are expected to take, and do take.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub struct Machine {
     interrupted: f64,
     /// What an interruption takes, in seconds.
     interruption: f64,
+    /// From when until when it is slower, and by what factor.
+    slow: Option<(f64, f64, f64)>,
     rng: ChaCha8Rng,
 }
 
@@ -31,13 +33,27 @@ impl Machine {
             stretch: Normal::new(0.0, 0.04).expect("a deviation"),
             interrupted: 0.01,
             interruption: 0.5e-3,
+            slow: None,
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
 
-    /// The time that a stretch takes, in seconds.
-    pub fn stretch(&mut self, expected: f64) -> f64 {
-        expected * self.stretch.sample(&mut self.rng).exp()
+    /// The same machine, on which everything takes `factor` times as long from one
+    /// time to another, as if another process took a part of it.
+    pub fn slower(self, from: f64, to: f64, factor: f64) -> Self {
+        Self {
+            slow: Some((from, to, factor)),
+            ..self
+        }
+    }
+
+    /// The time that a stretch takes which starts at the time `now`, in seconds.
+    pub fn stretch(&mut self, now: f64, expected: f64) -> f64 {
+        let factor = match self.slow {
+            Some((from, to, factor)) if (from..to).contains(&now) => factor,
+            _ => 1.0,
+        };
+        factor * expected * self.stretch.sample(&mut self.rng).exp()
     }
 
     /// The time for which a batch is interrupted, in seconds.

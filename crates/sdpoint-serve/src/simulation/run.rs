@@ -44,7 +44,7 @@ pub struct Report {
     accuracies: Vec<f64>,
 }
 
-/// Runs the controller of one model through a load.
+/// Runs the controller of one model through a load, on a simulated machine.
 pub fn simulate(costs: &Costs, policy: Policy, load: Load, machine: &mut Machine) -> Report {
     let mut controller = Controller::new(policy);
     let mut run = Simulation {
@@ -125,7 +125,7 @@ impl Simulation<'_> {
         let mut at = 0.0;
         self.now += machine.interruption();
         for stop in 0..table.stops() {
-            self.now += machine.stretch(table.at(stop) - at);
+            self.now += machine.stretch(self.now, table.at(stop) - at);
             at = table.at(stop);
             self.arrive();
             let crossing = progress.arrive(self.now - start).expect("a stop");
@@ -139,7 +139,7 @@ impl Simulation<'_> {
             }
         }
         let expected = table.expected(instance).expect("it is in the table");
-        let rest = machine.stretch(expected - at);
+        let rest = machine.stretch(self.now, expected - at);
         let end = self.now + rest;
         while self
             .load

@@ -1,0 +1,110 @@
+//! The controller beside fixed instances and what could be done at best.
+
+use super::{Arrivals, Ideal, Load, Machine, Mixture, Phase, Report, fluid_bound, ideal, simulate};
+use crate::control::{Costs, Demand, Policy};
+use crate::job::Constraints;
+
+/// A steady load in random bursts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scenario {
+    /// Requests a second, as a multiple of what `full` can answer in batches of
+    /// the best size.
+    pub load: f64,
+    /// The squared coefficient of variation of the time between arrivals.
+    pub burstiness: f64,
+    /// The time from arrival to deadline, as a multiple of the time of one image
+    /// in the cheapest instance.
+    pub objective: f64,
+    /// About how many requests arrive.
+    pub requests: usize,
+}
+
+/// The results of a scenario, all on the same arrivals.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// The controller's.
+    pub chosen: Report,
+    /// Those of every fixed instance under the same shedding, in the order of
+    /// [`Costs::choices`].
+    pub fixed: Vec<Report>,
+    /// The index of the cheapest instance.
+    pub cheapest: usize,
+    /// The fluid bound of the accuracy, if the cheapest instance can serve the
+    /// load.
+    pub bound: Option<f64>,
+    /// What an ideal policy that knows all arrivals reaches.
+    pub ideal: Ideal,
+    /// The most that the cheapest instance can answer, a second.
+    pub capacity: f64,
+}
+
+impl Scenario {
+    /// Simulates the controller and every fixed instance.
+    pub fn compare(&self, costs: &Costs, policy: Policy, seed: u64) -> Comparison {
+        let mixture = Mixture::new(costs);
+        let [least, most] = [mixture.least(), mixture.most()];
+        let rate = self.load / most;
+        let seconds = self.requests as f64 / rate;
+        let phases = vec![Phase::steady(seconds, rate)];
+        let arrivals: Vec<f64> = Arrivals::new(phases, self.burstiness, seed).collect();
+        let quickest = costs.quickest(&Demand::ANY, 1).expect("some instance");
+        let objective = self.objective * quickest;
+        let run = |demand, policy| {
+            let load = Load {
+                arrivals: arrivals.clone(),
+                objective,
+                demand,
+            };
+            simulate(costs, policy, load, &mut Machine::usual(seed))
+        };
+        let fixed = costs.choices().iter().map(|choice| {
+            let constraints = Constraints {
+                instance: Some(choice.instance()),
+                ..Constraints::default()
+            };
+            let only = Demand {
+                constraints,
+                ..Demand::ANY
+            };
+            run(only, policy)
+        });
+        let rates = (0..costs.choices().len()).map(|choice| costs.time(choice, 1));
+        let cheapest = rates.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+        Comparison {
+            chosen: run(Demand::ANY, policy),
+            fixed: fixed.collect(),
+            cheapest: cheapest.expect("some instance").0,
+            bound: fluid_bound(costs, rate),
+            ideal: ideal(costs, &arrivals, objective),
+            capacity: 1.0 / least,
+        }
+    }
+}
+
+impl Comparison {
+    /// How many more requests in a hundred are missed than by the cheapest
+    /// instance.
+    pub fn more_misses(&self) -> f64 {
+        100.0 * (self.fixed[self.cheapest].attainment() - self.chosen.attainment())
+    }
+
+    /// The most accurate fixed instance that answers as many requests in time, by
+    /// index; the cheapest if none does. Differences below a twentieth of a point
+    /// do not count.
+    pub fn best_fixed(&self, costs: &Costs) -> usize {
+        let least = self.chosen.attainment() - 0.0005;
+        let equal = (0..self.fixed.len()).filter(|&i| self.fixed[i].attainment() >= least);
+        let best = equal.max_by(|&a, &b| {
+            let worth = |i: usize| costs.choices()[i].worth;
+            worth(a).total_cmp(&worth(b))
+        });
+        best.unwrap_or(self.cheapest)
+    }
+
+    /// The share of the distance from the accuracy of the best fixed instance to
+    /// `to` that the controller closes.
+    pub fn closed(&self, costs: &Costs, to: f64) -> f64 {
+        let from = costs.choices()[self.best_fixed(costs)].worth;
+        (self.chosen.accuracy() - from) / (to - from)
+    }
+}

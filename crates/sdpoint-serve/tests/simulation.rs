@@ -1,0 +1,166 @@
+//! What the controller reaches, over a million simulated requests.
+
+use sdpoint::Instance;
+use sdpoint_serve::control::{Costs, Demand, Policy};
+use sdpoint_serve::simulation::{
+    Arrivals, Load, Machine, Mixture, Outcome, Phase, Report, Scenario, example_costs, simulate,
+};
+
+const REQUESTS: usize = 12_000;
+
+/// Multiples of what `full` serves alone. The cheapest instance serves 2.9.
+const LOADS: [f64; 5] = [0.5, 1.0, 1.5, 2.0, 2.5];
+
+fn scenario(load: f64, burstiness: f64, objective: f64) -> Scenario {
+    Scenario {
+        load,
+        burstiness,
+        objective,
+        requests: REQUESTS,
+    }
+}
+
+/// More than a third of a million requests, and as many for each instance on its
+/// own.
+#[test]
+fn accuracy_is_bought_with_few_misses() {
+    let costs = example_costs(32);
+    let (mut to_bound, mut to_ideal) = (Vec::new(), Vec::new());
+    for objective in [15.0, 50.0] {
+        for burstiness in [1.0, 4.0, 8.0] {
+            for load in LOADS {
+                let scenario = scenario(load, burstiness, objective);
+                let result = scenario.compare(&costs, Policy::default(), 1);
+                let bound = result.bound.expect("the cheapest can serve all loads");
+                let misses = result.more_misses();
+                assert!(misses <= 1.0, "{scenario:?}: {misses} points more");
+                let best = costs.choices()[result.best_fixed(&costs)].worth;
+                if bound - best < 0.002 {
+                    // One fixed instance is as good as any mixture.
+                    assert!(result.chosen.accuracy() > best - 0.002, "{scenario:?}");
+                    continue;
+                }
+                let [bound, ideal] =
+                    [bound, result.ideal.accuracy].map(|to| result.closed(&costs, to));
+                println!(
+                    "{scenario:?}: {misses:.2} {bound:.2} of the bound, {ideal:.2} of the ideal"
+                );
+                to_bound.push(bound);
+                to_ideal.push(ideal);
+                // Above 15 service times or below a burstiness of 8.
+                if objective > 15.0 || burstiness < 4.0 {
+                    assert!(bound >= 0.4, "{scenario:?}: {bound}");
+                }
+            }
+        }
+    }
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    println!("{} {}", mean(&to_bound), mean(&to_ideal));
+    assert!(mean(&to_bound) >= 0.6 && mean(&to_ideal) >= 0.65);
+}
+
+#[test]
+fn nearly_all_are_in_time_with_50_service_times_at_80_percent() {
+    let costs = example_costs(32);
+    let load = 0.8 * Mixture::new(&costs).most() / Mixture::new(&costs).least();
+    for burstiness in [1.0, 4.0] {
+        let result = scenario(load, burstiness, 50.0).compare(&costs, Policy::default(), 2);
+        let attainment = result.chosen.attainment();
+        assert!(attainment >= 0.99, "burstiness {burstiness}: {attainment}");
+    }
+}
+
+#[test]
+fn goodput_does_not_collapse_beyond_capacity() {
+    let costs = example_costs(32);
+    let capacity = Mixture::new(&costs).most() / Mixture::new(&costs).least();
+    for objective in [15.0, 50.0] {
+        for burstiness in [1.0, 4.0, 8.0] {
+            let result = scenario(3.0 * capacity, burstiness, objective);
+            let result = result.compare(&costs, Policy::default(), 3);
+            let goodput = result.chosen.goodput() / result.capacity;
+            assert!(goodput >= 0.95, "{objective} {burstiness}: {goodput}");
+            // Nearly all that are not answered were refused on arrival.
+            let outcomes = result.chosen.outcomes.iter();
+            let dropped = outcomes.filter(|o| matches!(o, Outcome::Shed)).count();
+            assert!(dropped * 1000 <= result.chosen.outcomes.len(), "{dropped}");
+        }
+    }
+}
+
+fn full(costs: &Costs) -> usize {
+    costs.index(Instance::Full).unwrap()
+}
+
+/// The share of the answers to requests that arrived in a stretch of time that
+/// came from `full`.
+fn share_of_full(report: &Report, costs: &Costs, from: f64, to: f64) -> f64 {
+    let there = report.answered().filter(|a| (from..to).contains(&a.0));
+    let there: Vec<usize> = there.map(|answer| answer.2).collect();
+    let by_full = there
+        .iter()
+        .filter(|&&choice| choice == full(costs))
+        .count();
+    by_full as f64 / there.len() as f64
+}
+
+#[test]
+fn the_mix_follows_steps_within_two_objectives() {
+    let costs = example_costs(32);
+    let most = Mixture::new(&costs).most();
+    let objective = 15.0 * costs.quickest(&Demand::ANY, 1).unwrap();
+    let phases = [0.5, 3.0, 0.5].map(|load| Phase::steady(2.0, load / most));
+    let load = Load {
+        arrivals: Arrivals::new(phases.to_vec(), 1.0, 4).collect(),
+        objective,
+        demand: Demand::ANY,
+    };
+    let report = simulate(&costs, Policy::default(), load, &mut Machine::usual(4));
+    let share = |from, to| share_of_full(&report, &costs, from, to);
+    assert!(share(0.0, 2.0) > 0.8, "{}", share(0.0, 2.0));
+    let [up, down] = [2.0, 4.0].map(|step| step + 2.0 * objective);
+    assert!(share(up, up + 10.0 * objective) < 0.02);
+    assert!(share(down, down + 10.0 * objective) > 0.8);
+    assert!(share(5.0, 6.0) > 0.8);
+    assert!(report.attainment() > 0.93, "{}", report.attainment());
+}
+
+#[test]
+fn a_ramp_is_climbed_in_time() {
+    let costs = example_costs(32);
+    let most = Mixture::new(&costs).most();
+    let ramp = |from: f64, to: f64| Phase {
+        seconds: 5.0,
+        from: from / most,
+        to: to / most,
+    };
+    let load = Load {
+        arrivals: Arrivals::new(vec![ramp(0.3, 2.4), ramp(2.4, 0.3)], 1.0, 5).collect(),
+        objective: 50.0 * costs.quickest(&Demand::ANY, 1).unwrap(),
+        demand: Demand::ANY,
+    };
+    let report = simulate(&costs, Policy::default(), load, &mut Machine::usual(5));
+    assert!(report.attainment() > 0.999, "{}", report.attainment());
+    let share = |from, to| share_of_full(&report, &costs, from, to);
+    assert!(share(0.0, 1.0) > 0.95 && share(9.0, 10.0) > 0.95);
+    assert!(share(4.0, 6.0) < 0.2);
+}
+
+#[test]
+fn a_machine_that_becomes_slow_gives_cheaper_answers_and_recovers() {
+    let costs = example_costs(32);
+    let most = Mixture::new(&costs).most();
+    let load = Load {
+        arrivals: Arrivals::new(vec![Phase::steady(9.0, 0.7 / most)], 1.0, 6).collect(),
+        objective: 50.0 * costs.quickest(&Demand::ANY, 1).unwrap(),
+        demand: Demand::ANY,
+    };
+    // Another process takes half of the machine for three seconds.
+    let mut machine = Machine::usual(6).slower(3.0, 6.0, 2.0);
+    let report = simulate(&costs, Policy::default(), load, &mut machine);
+    assert!(report.attainment() > 0.998, "{}", report.attainment());
+    let share = |from, to| share_of_full(&report, &costs, from, to);
+    let [before, slow, after] = [share(0.0, 3.0), share(3.2, 6.0), share(6.2, 9.0)];
+    assert!(before > 0.9 && after > 0.9, "{before} {slow} {after}");
+    assert!(slow < 0.5 * before, "{before} {slow} {after}");
+}
