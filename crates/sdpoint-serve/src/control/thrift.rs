@@ -26,10 +26,14 @@ const LEVELS: usize = 5;
 const STEP: f64 = 0.03;
 
 impl Thrift {
+    /// Nothing has been learned: from the most at no load, evenly down to the
+    /// middle beyond capacity.
     pub fn new(policy: &Policy) -> Self {
+        let [least, most] = policy.use_of_slack;
+        let step = (most - least) / 2.0 / (LEVELS - 1) as f64;
         Self {
             frugal: 0.0,
-            use_of_slack: [policy.use_of_slack[1]; LEVELS],
+            use_of_slack: std::array::from_fn(|level| most - step * level as f64),
         }
     }
 
