@@ -165,6 +165,12 @@ def record(server):
         (RECORDED / f"kserve-{form}.bin").write_bytes(recorder.sent)
 
 
+def check_manifests():
+    """The page's manifests, in a process of its own as KServe's client is."""
+    script = pathlib.Path(__file__).with_name("manifests.py")
+    subprocess.run([sys.executable, script], check=True)
+
+
 def main(command, *parts):
     with Server(command, f"small={MODEL}", "--objective", "10s", "--admin") as server:
         if parts == ("record",):
@@ -177,6 +183,7 @@ def main(command, *parts):
         if program := os.environ.get("PERF_ANALYZER"):
             check_perf_analyzer(program, server)
         check_schemathesis(server.rest)
+    check_manifests()
     print("all clients agree")
 
 
