@@ -1,4 +1,4 @@
-//! `sdpoint serve`: models behind the Open Inference Protocol.
+//! `sdpoint serve`: serves models over the Open Inference Protocol.
 
 mod address;
 mod logging;
@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sdpoint::select::parse_duration;
+use sdpoint::core::parse_duration;
 use sdpoint_serve::{
     Addresses, Executor, Limits, Metrics, ModelError, Options, Origin, Registry, Scheduler,
     SchedulerOptions, Server, Tokens,
 };
 
-use crate::Machine;
+use crate::MachineArgs;
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::print;
 use address::Listen;
@@ -33,46 +33,45 @@ Examples:
   curl -F image=@photo.jpg -F deadline_ms=20 http://127.0.0.1:8080/predict
   curl http://127.0.0.1:8080/v2/models/shapes
 
-It speaks the Open Inference Protocol, version 2, over REST and gRPC, so that clients of KServe \
-and Triton can use it. A request gives normalised images (FP32), pixels (UINT8) or JPEG and PNG \
-files (BYTES), and, as parameters, what it may cost: budget, macs, instance, min_accuracy, \
-cascade, deadline_ms. A request without any has --objective from arrival to answer, and gets the \
-most accurate answer that the load allows within that time.
+The server implements the Open Inference Protocol, version 2, over REST and gRPC, so clients for \
+KServe and Triton work with it. A request contains normalised images (FP32), pixels (UINT8) or \
+JPEG, PNG and WebP files (BYTES). Its parameters limit the cost of the answer: budget, macs, \
+instance, min_accuracy, cascade, deadline_ms. A request without a deadline is answered within \
+--objective of its arrival. Under load, answers come from cheaper instances.
 
-A model is served under the name before =, or else under the name of its run's folder or of its \
-file. SIGHUP loads all models again, without losing a request; SIGTERM and Ctrl-C answer what has \
-begun, and end.
+A model is served under the name before =, or else that of its run's folder or its file. SIGHUP \
+reloads all models without losing a request. SIGTERM and Ctrl-C answer the requests in progress \
+and exit.
 
-Whoever reaches the server may use it, so it listens on this machine alone, unless --token-file \
-says whom to let in, or --insecure that everybody may. It does not encrypt: for TLS, put a proxy \
-before it.";
+The server only listens on this machine unless --token-file restricts access or --insecure opens \
+it to everyone. It does not encrypt; for TLS, use a reverse proxy.";
 
 /// Serve models over HTTP and gRPC, at a cost that follows the load
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Model files or folders of runs, each perhaps with a name: NAME=PATH
+    /// Model files or run folders, optionally with a name: NAME=PATH
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
-    /// Time from arrival to answer of requests that give no deadline
+    /// Time from arrival to answer for requests without a deadline
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     objective: Duration,
     #[command(flatten)]
     listen: Listen,
-    /// A file with tokens, a line each, one of which a request must give:
+    /// Require one of the tokens in this file, one per line, as the header
     /// Authorization: Bearer TOKEN
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Let everybody who reaches the server use it
+    /// Accept requests from other machines without a token
     #[arg(long, conflicts_with = "token_file")]
     insecure: bool,
-    /// Let pages of this origin use the server, such as https://app.example
+    /// Let web pages of this origin use the server, such as https://app.example
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<Origin>,
-    /// Let requests load and unload models
+    /// Let clients load and unload models
     #[arg(long)]
     admin: bool,
-    /// How long requests that have begun may take once the server is told to end
+    /// Time limit for requests in progress at shutdown
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     drain: Duration,
     #[command(flatten)]
@@ -81,26 +80,26 @@ pub struct Args {
     bounds: Bounds,
 }
 
-/// What requests may take.
+/// Limits on requests.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Limits")]
 struct Bounds {
-    /// Images in a request
+    /// Images per request
     #[arg(long, value_name = "N", default_value = "256")]
     max_images: NonZeroUsize,
-    /// Megabytes of a request
+    /// Megabytes per request
     #[arg(long, value_name = "MB", default_value = "64")]
     max_body: NonZeroUsize,
-    /// Megabytes of all requests together
+    /// Megabytes of all requests in memory
     #[arg(long, value_name = "MB", default_value = "512")]
     max_memory: NonZeroUsize,
-    /// Millions of pixels of an image file
+    /// Megapixels per image file
     #[arg(long, value_name = "M", default_value = "16")]
     max_pixels: NonZeroUsize,
-    /// Connections at a time
+    /// Open connections
     #[arg(long, value_name = "N", default_value = "1000")]
     max_connections: NonZeroUsize,
-    /// Images of one client, by its address, that are being answered
+    /// Images in flight per client address
     #[arg(long, value_name = "N", default_value = "4096")]
     max_per_client: NonZeroUsize,
 }
@@ -121,7 +120,7 @@ impl Bounds {
     }
 }
 
-pub fn run(args: &Args, machine: &Machine) -> Outcome {
+pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let options = options(args, machine)?;
     let files = named::files(&args.models)?;
     args.logging.start();
@@ -139,7 +138,7 @@ pub fn run(args: &Args, machine: &Machine) -> Outcome {
         .build()
         .map_err(no_threads)?;
     runtime.block_on(async {
-        // Signals count from now on, also while models are loaded.
+        // Registered before models are loaded, so that no signal is lost.
         let signals = Signals::new()?;
         let server = Server::bind(options, registry, executor, metrics).await?;
         print(&announcement(&server.addresses()))?;
@@ -151,7 +150,7 @@ fn no_threads(error: std::io::Error) -> Failure {
     Failure::io(format!("cannot start threads: {error}"), error.kind())
 }
 
-fn options(args: &Args, machine: &Machine) -> Result<Options, Failure> {
+fn options(args: &Args, machine: &MachineArgs) -> Result<Options, Failure> {
     let listen = args.listen.addresses()?;
     let tokens = match &args.token_file {
         Some(file) => Tokens::read(file)?,
@@ -177,7 +176,7 @@ fn options(args: &Args, machine: &Machine) -> Result<Options, Failure> {
     })
 }
 
-/// Where the server is, for people and scripts.
+/// The addresses, for people and scripts.
 fn announcement(addresses: &Addresses) -> String {
     let mut text = format!("REST     http://{}\n", addresses.rest);
     if let Some(address) = addresses.grpc {
@@ -189,7 +188,7 @@ fn announcement(addresses: &Addresses) -> String {
     text
 }
 
-/// Serves until a signal, or until a model cannot be loaded at the start.
+/// Serves until a signal, or until a model fails to load at the start.
 async fn serve(server: Server, mut signals: Signals) -> Outcome {
     let handle = server.app();
     let loading = {
@@ -209,7 +208,7 @@ async fn serve(server: Server, mut signals: Signals) -> Outcome {
         tracing::info!("ready");
         signals.reload_until_stop(&handle).await;
     };
-    // The second signal to end waits for nobody.
+    // The second signal ends the process at once.
     let mut again = Signals::new()?;
     let insist = async {
         again.stop().await;
@@ -217,11 +216,11 @@ async fn serve(server: Server, mut signals: Signals) -> Outcome {
     };
     tokio::select! {
         () = server.run(stop) => outcome,
-        () = insist => Err(Failure::new(Class::Interrupted, "ended without answering all requests")),
+        () = insist => Err(Failure::new(Class::Interrupted, "shut down without answering all requests")),
     }
 }
 
-/// Why a model cannot be served, as other commands put it.
+/// The error that other commands report for this model file.
 fn explain(error: ModelError) -> Failure {
     match &error {
         ModelError::Load { file, .. } => match crate::model::load(file) {

@@ -1,5 +1,5 @@
-//! What all protocols do with a request: find the model, check it, decode, submit, wait,
-//! and count what became of it.
+//! What every protocol does with a request: find the model, check the request, decode
+//! images, submit it, wait for the answer and count the outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::{Executor, Input, Job, Refusal, Reply};
 /// The one version that every model has.
 pub const VERSION: &str = "1";
 
-/// The server, apart from its connections.
+/// The state of the server, without its connections.
 pub struct App {
     /// The models.
     pub registry: Registry,
     /// Whether clients may load and unload models.
     pub admin: bool,
-    /// What a request may take.
+    /// Limits on requests.
     pub limits: Limits,
     /// Counts for Prometheus.
     pub metrics: Arc<Metrics>,
@@ -43,25 +43,24 @@ pub struct App {
     stopping: AtomicBool,
 }
 
-/// Where a request came from, and when. Every request carries one among its
-/// extensions.
+/// Where and when a request arrived. Every HTTP request has one in its extensions.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The client's address.
     pub client: IpAddr,
     /// When its header was read.
     pub arrival: Instant,
-    /// The deadline of the protocol itself, after which nobody waits.
+    /// The deadline of the protocol itself (`grpc-timeout`), after which nobody waits.
     pub deadline: Option<Instant>,
-    /// The memory that it holds.
+    /// The memory that its body uses.
     pub memory: Arc<Reservation>,
 }
 
-/// A request's images, and how to answer.
+/// The images of a request, and the form of the answer.
 pub struct Question {
     /// The images.
     pub images: RequestImages,
-    /// How many they are.
+    /// The number of images.
     pub count: usize,
     /// The request's parameters.
     pub parameters: Parameters,
@@ -72,7 +71,7 @@ pub struct Question {
 }
 
 impl App {
-    /// A server of these models. Requests without a deadline of their own have `objective`.
+    /// Creates the state of a server. Requests without a deadline get `objective`.
     pub fn new(
         registry: Registry,
         executor: Arc<dyn Executor>,
@@ -95,25 +94,25 @@ impl App {
         }
     }
 
-    /// Whether all models answer, and will go on to.
+    /// Whether all models are loaded and the server is not shutting down.
     pub fn ready(&self) -> bool {
         !self.stopping.load(Ordering::Relaxed) && self.registry.ready()
     }
 
-    /// From now on the server is not ready; requests are still answered.
+    /// Marks the server as not ready; requests are still answered.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// The end of all computation, once no request is left.
+    /// Closes the executor, once no request is left.
     pub fn close(&self) {
         self.executor.close();
     }
 
-    /// The model of a name and version.
+    /// The model with a name and version.
     ///
     /// # Errors
-    /// If there is none, or it is not ready.
+    /// If there is no such model, or it is not ready.
     pub fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>, ApiError> {
         let state = self.registry.state(name)?;
         if version.is_some_and(|version| !version.is_empty() && version != VERSION) {
@@ -138,8 +137,8 @@ impl App {
         }
     }
 
-    /// Answers a request of the protocol. `binary` is what an output is returned as that
-    /// the request says nothing of.
+    /// Answers an inference request. `binary` is the form of outputs for which the request
+    /// does not choose one.
     ///
     /// # Errors
     /// If the request is invalid, refused, or not answered in time.
@@ -172,7 +171,7 @@ impl App {
         .await
     }
 
-    /// Answers what another protocol has read.
+    /// Answers a request that another protocol has parsed.
     ///
     /// # Errors
     /// As for [`App::infer`].
@@ -189,18 +188,18 @@ impl App {
         .await
     }
 
-    /// Loads a model, or loads it again, for a client.
+    /// Loads or reloads a model on behalf of a client.
     ///
     /// # Errors
-    /// If clients may not, no model has this name, or it cannot be loaded.
+    /// If model control is off, no model has this name, or it cannot be loaded.
     pub async fn load(self: &Arc<Self>, name: &str) -> Result<(), ApiError> {
         self.change(name, Registry::load).await
     }
 
-    /// Unloads a model for a client.
+    /// Unloads a model on behalf of a client.
     ///
     /// # Errors
-    /// If clients may not, or no model has this name.
+    /// If model control is off, or no model has this name.
     pub async fn unload(self: &Arc<Self>, name: &str) -> Result<(), ApiError> {
         self.change(name, Registry::unload).await
     }
@@ -213,7 +212,7 @@ impl App {
         if !self.admin {
             return Err(ApiError::new(
                 Kind::Forbidden,
-                "loading and unloading by requests is off; start the server with --admin",
+                "model control is off; start the server with --admin",
             ));
         }
         let (app, name) = (self.clone(), name.to_owned());
@@ -223,7 +222,7 @@ impl App {
         Ok(())
     }
 
-    /// Runs a request and counts what becomes of it, also if it is dropped.
+    /// Runs a request and counts its outcome, also if the future is dropped.
     async fn tracked(
         &self,
         call: &Call,
@@ -288,7 +287,7 @@ impl App {
         tracked.submitted = Instant::now();
         let answering = self.executor.submit(model.installed.key(), job)?;
         let reply = within(call, answering).await?;
-        // An executor that ends without an answer was closed.
+        // The sender is only dropped without an answer when the executor closes.
         let reply = reply.unwrap_or(Err(Refusal::Unavailable))?;
         Ok(Answer {
             model,
@@ -299,7 +298,7 @@ impl App {
     }
 }
 
-/// Waits no longer than the protocol's own deadline, behind which nobody listens.
+/// Waits until the protocol's own deadline, after which the client has gone.
 async fn within<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, ApiError> {
     match call.deadline {
         None => Ok(work.await),
@@ -320,11 +319,11 @@ impl From<ModelError> for ApiError {
     }
 }
 
-/// Counts what becomes of a request.
+/// Counts the outcome of a request.
 struct Tracked {
     arrival: Instant,
     deadline: Instant,
-    /// When it was handed to the executor.
+    /// When it was submitted to the executor.
     submitted: Instant,
     metrics: Arc<ModelMetrics>,
     statistics: Arc<Statistics>,

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::error::{ApiError, Kind};
 
-/// Images in flight by the address of the client. Behind a proxy all clients have one
-/// address.
+/// The number of images in flight by client address. Behind a proxy all clients have
+/// the same address.
 #[derive(Debug, Default)]
 pub struct Clients(Mutex<HashMap<IpAddr, usize>>);
 
-/// A client's images in flight; they are no longer when this is dropped.
+/// Images of a client that are in flight until this is dropped.
 #[derive(Debug)]
 pub struct Share {
     clients: Arc<Clients>,
@@ -20,10 +20,10 @@ pub struct Share {
 }
 
 impl Clients {
-    /// Counts `images` more of a client.
+    /// Adds `images` to a client's images in flight.
     ///
     /// # Errors
-    /// If it then has more than `most` in flight.
+    /// If the client would have more than `most` in flight.
     pub fn take(
         self: &Arc<Self>,
         client: IpAddr,
@@ -35,7 +35,7 @@ impl Clients {
         if used + images > most {
             return Err(ApiError::new(
                 Kind::Quota,
-                format!("this client has {used} images in flight; {most} are allowed"),
+                format!("this client has {used} images in flight; the limit is {most}"),
             ));
         }
         clients.insert(client, used + images);

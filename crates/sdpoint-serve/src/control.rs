@@ -1,9 +1,8 @@
-//! Which requests are taken, which run next, and in which instance.
+//! Decides which requests are accepted, which run next, and in which instance.
 //!
-//! Everything here is a function of a state: there is no clock, no thread and no
-//! engine. Times are seconds on whatever clock the caller has; the executor has a
-//! real one, [`simulation`](crate::simulation) a simulated one. `docs/controller.md`
-//! explains the policy.
+//! Everything here is a function of a state, without clock, threads or engine. Times are
+//! seconds on the caller's clock: a real one in the executor, a simulated one in
+//! [`simulation`](crate::simulation). `docs/controller.md` explains the policy.
 
 mod admit;
 mod controller;
@@ -12,9 +11,10 @@ mod demand;
 mod plan;
 mod reconsider;
 mod situation;
+mod slack;
 #[cfg(test)]
 mod tests;
-mod thrift;
+
 mod traffic;
 mod waiting;
 
@@ -27,22 +27,22 @@ pub use reconsider::{Running, reconsider};
 pub use situation::{Outlook, Situation};
 pub use waiting::{Request, Waiting};
 
-/// The parameters of the policy. `docs/controller.md` has the simulations that the
-/// defaults come from.
+/// The parameters of the policy. `docs/controller.md` has the simulations behind the
+/// defaults.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// The share of the time left to everyone who waits that a batch plans to use:
-    /// the least and the most.
+    /// The range of the share of slack: the part of the time until their deadlines that
+    /// the queued requests together may plan to use.
     pub use_of_slack: [f64; 2],
-    /// The price of accuracy: the share of requests that may be refused although a
-    /// server that always ran the cheapest instance would have taken them.
+    /// The price of accuracy: the share of requests that may be refused although a server
+    /// that always runs the cheapest instance would have accepted them.
     pub price: f64,
-    /// How much room is left for requests to come: so many standard deviations of
-    /// the number that arrive within an objective.
+    /// The room that is left for future requests, in standard deviations of the number
+    /// that arrive within an objective.
     pub caution: f64,
-    /// The time constant of the present rate, as a share of the same time.
+    /// The time constant of the estimate of the arrival rate, in objectives.
     pub memory: f64,
-    /// The most images that wait for a model. Further requests are refused.
+    /// The limit on queued images of a model. Further requests are refused.
     pub most_waiting: usize,
 }
 

@@ -1,31 +1,29 @@
-//! The processor time that the system allows this process: the CPU quota of its
-//! control group.
+//! The CPU quota of this process's control group.
 //!
-//! A container with half a core may use all cores for a moment, and then stands
-//! still until the period of the quota, usually 100 ms, is over. That breaks every
-//! deadline. So threads are no more than the quota has cores, and below one core
-//! the server rests after each batch of its own accord, for as long as it takes
-//! not to be stopped in the middle of the next.
+//! A container with half a core may use all cores for a moment, and is then throttled
+//! until the end of the quota's period, usually 100 ms. That breaks every deadline. So
+//! there are no more threads than the quota has cores, and with less than a core the
+//! server sleeps after each batch, long enough not to be throttled during the next.
 
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-/// A limit on processor time.
+/// A limit on CPU time.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CpuQuota {
-    /// Cores: seconds of processor time a second.
+    /// The limit in cores: seconds of CPU time per second.
     cores: f64,
 }
 
 impl CpuQuota {
-    /// The tightest limit on this process, if there is one and the system says so.
+    /// The tightest limit on this process, if there is one.
     pub fn of_this_process() -> Option<Self> {
         Self::read(Path::new("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"))
     }
 
-    /// The tightest limit on the process whose control groups `membership` lists,
-    /// in a hierarchy that is mounted at `root`.
+    /// The tightest limit on a process, from its list of control groups (a file like
+    /// `/proc/self/cgroup`) and the mount point of the hierarchy.
     fn read(membership: &Path, root: &Path) -> Option<Self> {
         let groups = fs::read_to_string(membership).ok()?;
         let limits = groups.lines().filter_map(|line| {
@@ -45,27 +43,27 @@ impl CpuQuota {
         limits.reduce(f64::min).map(|cores| Self { cores })
     }
 
-    /// The cores that the quota amounts to.
+    /// The limit in cores.
     pub fn cores(&self) -> f64 {
         self.cores
     }
 
-    /// How many threads can compute without being stopped, of `available` ones.
+    /// The number of threads, at most `available`, that can compute without being
+    /// throttled.
     pub fn threads(&self, available: NonZeroUsize) -> NonZeroUsize {
         let whole = NonZeroUsize::new(self.cores.floor() as usize);
         whole.unwrap_or(NonZeroUsize::MIN).min(available)
     }
 
-    /// The time between the starts of two batches, relative to the time of one, at
-    /// which so many threads keep the quota: 1 where they always do.
+    /// The ratio of the time between the starts of two batches to the time of a batch
+    /// with which so many threads stay within the quota: 1 if they always do.
     pub fn duty(&self, threads: usize) -> f64 {
         (threads as f64 / self.cores).max(1.0)
     }
 }
 
-/// The tightest limit of a control group and those that it is part of. In a
-/// container, the root of the hierarchy is often the container's own group, and
-/// `path` is not below it.
+/// The tightest limit of a control group and its ancestors. In a container, the
+/// hierarchy often starts at the container's own group, and does not contain `path`.
 fn tightest(mount: &Path, path: &str) -> Option<f64> {
     let relative = Path::new(path.trim_start_matches('/'));
     let groups = relative.ancestors().map(|group| mount.join(group));
@@ -83,7 +81,7 @@ fn limit(group: &Path) -> Option<f64> {
         }
         None => (read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?),
     };
-    // Without a limit, it is "max" in version 2 and -1 in version 1.
+    // No limit is "max" in version 2 and -1 in version 1.
     let quota: f64 = quota.trim().parse().ok()?;
     let period: f64 = period.trim().parse().ok()?;
     let cores = quota / period;
@@ -94,7 +92,7 @@ fn limit(group: &Path) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// The limit with these files below the root of the hierarchy.
+    /// The limit that is read from these files below the hierarchy's root.
     fn quota(membership: &str, files: &[(&str, &str)]) -> Option<CpuQuota> {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");

@@ -1,12 +1,11 @@
-//! Image files to the network's input, on a bounded number of threads apart from those
-//! of requests.
+//! Decodes and preprocesses image files on a bounded number of blocking threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use sdpoint::Preprocessing;
+use sdpoint::core::Preprocessing;
 use sdpoint::data::{Preparer, decode, image_size};
 use tokio::sync::Semaphore;
 
@@ -18,15 +17,15 @@ use crate::protocol::error::{ApiError, Kind};
 #[derive(Debug)]
 pub struct Decoders {
     threads: Arc<Semaphore>,
-    /// Files that wait or are being decoded, and the most of them.
+    /// Files that are queued or being decoded, and the limit on them.
     waiting: Arc<AtomicUsize>,
     most: usize,
-    /// The most pixels of an image.
+    /// The limit on pixels of an image.
     pixels: usize,
 }
 
 impl Decoders {
-    /// As many threads as the limits say.
+    /// Creates decoders with the given limits.
     pub fn new(limits: &Limits) -> Self {
         Self {
             threads: Arc::new(Semaphore::new(limits.decoders.max(1))),
@@ -36,11 +35,12 @@ impl Decoders {
         }
     }
 
-    /// Decodes and prepares files as evaluation does: normalised values, NHWC. What nobody
-    /// waits for any more, or is too late before it begins, is not decoded.
+    /// Decodes files and preprocesses them as in evaluation: normalised values, NHWC. Files
+    /// of expired and cancelled requests are skipped.
     ///
     /// # Errors
-    /// If a file is no image or too large, too many files wait, or the deadline has passed.
+    /// If a file is not an image or too large, too many files are queued, or the deadline
+    /// has passed.
     pub async fn decode(
         &self,
         files: Vec<Bytes>,
@@ -56,7 +56,7 @@ impl Decoders {
         let abandoned = Abandon::default();
         let (flag, pixels) = (abandoned.0.clone(), self.pixels);
         let work = tokio::task::spawn_blocking(move || {
-            // Both are taken until the work ends, whoever has stopped waiting for it.
+            // Held until the work ends, even if the request is cancelled meanwhile.
             let _taken = (places, thread);
             let preprocessing = model.engine.preprocessing();
             prepare(&files, preprocessing, pixels, &flag)
@@ -65,14 +65,14 @@ impl Decoders {
             .unwrap_or_else(|_| Err(ApiError::new(Kind::Internal, "decoding the image failed")))
     }
 
-    /// Takes places in the queue, until the returned value is dropped.
+    /// Reserves places in the queue until the returned value is dropped.
     fn queue(&self, files: usize) -> Result<Places, ApiError> {
         let fits = |waiting: usize| Some(waiting + files).filter(|&sum| sum <= self.most);
         let order = Ordering::Relaxed;
         if self.waiting.fetch_update(order, order, fits).is_err() {
             return Err(ApiError::overloaded(
                 format!(
-                    "overloaded: {} image files wait for being decoded",
+                    "overloaded: {} image files are waiting to be decoded",
                     self.most
                 ),
                 Duration::from_millis(100),
@@ -96,7 +96,7 @@ impl Drop for Places {
     }
 }
 
-/// Tells a thread at work that nobody waits for it any more.
+/// Tells the decoding thread, when dropped, that the request was cancelled.
 #[derive(Default)]
 struct Abandon(Arc<AtomicBool>);
 
@@ -125,7 +125,7 @@ fn prepare(
         let [height, width] = image_size(file).map_err(|error| unusable(&error))?;
         if height.saturating_mul(width) > pixels {
             return Err(unusable(&format!(
-                "is {width}×{height} pixels; at most {pixels} pixels are read"
+                "has {width}×{height} pixels; the limit is {pixels} pixels"
             )));
         }
         let image = decode(file).map_err(|error| unusable(&error))?;

@@ -1,38 +1,36 @@
-//! What computes: the protocols hand it jobs, and get replies.
+//! The interface between the protocols and what computes their jobs.
 
 use std::sync::Arc;
 
-use sdpoint::Engine;
-use sdpoint::engine::EngineError;
+use sdpoint::{Engine, EngineError};
 use tokio::sync::oneshot;
 
 use crate::{Job, Refusal, Reply};
 
-/// The way in which a [`Job`]'s answer comes back. Whoever drops it no longer wants
-/// the answer, and the job should cost nothing any more.
+/// Receives the answer to a [`Job`]. Dropping it cancels the job.
 pub type Answering = oneshot::Receiver<Result<Reply, Refusal>>;
 
 /// Computes jobs on the engines of several models.
 pub trait Executor: Send + Sync + 'static {
-    /// Takes a model under a name that no other has. When this returns, weights are
-    /// packed and times known. May take seconds; not for async threads.
+    /// Adds a model under a new name. When this returns, the weights are packed and the
+    /// latencies measured. It may block for seconds.
     ///
-    /// A model that is loaded again has another name here, so that requests end with the
-    /// model that they began with.
+    /// A reloaded model gets a new name here, so that requests that are in progress keep
+    /// the model that they started with.
     ///
     /// # Errors
     /// If the model cannot run.
     fn install(&self, name: &str, engine: Arc<Engine>) -> Result<(), EngineError>;
 
-    /// Takes no further jobs for a model; those that it has are answered.
+    /// Stops accepting jobs for a model. Accepted ones are answered.
     fn remove(&self, name: &str);
 
-    /// Queues a job, without waiting.
+    /// Queues a job without blocking.
     ///
     /// # Errors
     /// If it cannot be answered in time, or the queue is full.
     fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal>;
 
-    /// Takes no further jobs at all; those that were taken are answered.
+    /// Stops accepting jobs. Accepted ones are answered.
     fn close(&self);
 }

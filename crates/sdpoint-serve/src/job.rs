@@ -1,8 +1,9 @@
-//! What the protocols hand to the executor, and what they get back.
+//! Jobs, which the protocols submit to the executor, and the replies to them.
 
 use std::time::{Duration, Instant};
 
-use sdpoint::{Instance, Record};
+use sdpoint::Instance;
+use sdpoint::core::Record;
 
 /// One request: a few images, to be classified by a deadline.
 #[derive(Debug)]
@@ -13,9 +14,9 @@ pub struct Job {
     pub images: usize,
     /// When the request arrived.
     pub arrival: Instant,
-    /// When the answer must be there; none takes the server's objective.
+    /// The deadline of the answer; by default, arrival plus the server's objective.
     pub deadline: Option<Instant>,
-    /// Whether an answer after the deadline is better than none.
+    /// Whether to answer even after the deadline.
     pub late: bool,
     /// The instances that may answer.
     pub constraints: Constraints,
@@ -23,8 +24,8 @@ pub struct Job {
     pub mode: Mode,
 }
 
-/// Images in the form in which a request carried them. The executor writes them
-/// straight into its batch, so each is copied once.
+/// Images in the layout of the request. The executor converts them while copying them
+/// into a batch.
 #[derive(Debug)]
 pub enum Input {
     /// Normalised values, image by channel by row by column (NCHW).
@@ -35,13 +36,13 @@ pub enum Input {
     Pixels(Vec<u8>),
 }
 
-/// Bounds on the instances that may answer a request. Those of all requests of a
-/// batch hold together.
+/// Bounds on the instances that may answer a request. A batch satisfies the bounds of
+/// all its requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Constraints {
     /// Only this instance.
     pub instance: Option<Instance>,
-    /// At most this many multiply-accumulates an image.
+    /// At most this many multiply-accumulates per image.
     pub max_macs: Option<u64>,
     /// At least this recorded accuracy, in 0..=1.
     pub min_accuracy: Option<f64>,
@@ -50,7 +51,7 @@ pub struct Constraints {
 impl Constraints {
     /// Whether an instance may answer.
     pub fn allow(&self, record: &Record) -> bool {
-        // Accuracies that were printed and read again must still fit.
+        // Tolerates the rounding of an accuracy that was printed and parsed again.
         let accurate = |least: f64| record.top1.is_some_and(|top1| top1 >= least * (1.0 - 1e-9));
         self.instance
             .is_none_or(|instance| record.instance == instance)
@@ -66,28 +67,28 @@ pub enum Mode {
     /// One instance for all images, chosen by the controller.
     #[default]
     Instance,
-    /// A cheap instance, and a costlier one for the images that it is not sure of.
+    /// A cheap instance, and a costlier one for images below the confidence threshold.
     Cascade([Instance; 2], f64),
 }
 
 /// The answer to a [`Job`].
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// `images * classes` values; row by row the logits of an image.
+    /// The logits, `images × classes` values, row by row.
     pub logits: Vec<f32>,
-    /// The same shape: the probabilities (softmax, or a sigmoid where the model says so).
+    /// The probabilities, in the same layout.
     pub probabilities: Vec<f32>,
     /// The instance that answered each image.
     pub instances: Vec<Instance>,
-    /// Multiply-accumulates of an image, in the mean.
+    /// Mean multiply-accumulates per image.
     pub macs: u64,
     /// The recorded accuracy of the instance, in 0..=1, if the model file has one.
     pub accuracy: Option<f64>,
     /// Time between arrival and the start of the computation.
     pub queued: Duration,
-    /// Time of the computation of the batch that this job was part of.
+    /// Compute time of the batch that contained this job.
     pub computed: Duration,
-    /// Images in that batch.
+    /// The number of images in that batch.
     pub batch: usize,
 }
 
@@ -100,10 +101,10 @@ pub enum Refusal {
     Overloaded {
         /// What is exhausted.
         reason: &'static str,
-        /// When there is likely to be room again.
+        /// The time after which a retry is likely to succeed.
         retry_after: Duration,
     },
-    /// The deadline passed before the answer was there.
+    /// The deadline passed before the request was answered.
     #[error("the deadline passed before the request could be answered")]
     Expired,
     /// No instance of the model satisfies the constraints.

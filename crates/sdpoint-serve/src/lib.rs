@@ -1,14 +1,14 @@
 //! A server for networks whose inference cost is chosen at run time.
 //!
-//! Under load a fixed network answers late or not at all. This server answers in
-//! time, with a cheaper instance of the same weights: each request has a deadline,
-//! and the controller gives the most accurate answers that all deadlines allow.
+//! Under overload, a fixed network answers late or not at all. This server answers in
+//! time with a cheaper instance of the same weights: each request has a deadline, and
+//! the controller gives the most accurate answers that all deadlines allow.
 //!
-//! The parts, from the outside in: `protocol` (Open Inference Protocol over REST and
-//! gRPC, and `/predict`) turns bytes into a [`Job`]; the `executor` queues jobs,
-//! refuses those that cannot be answered in time, and runs batches on the engine's
-//! threads; the `control` module decides, as pure functions of a state, which batch
-//! runs next and in which instance.
+//! From the outside in: `net` accepts connections and limits them; `protocol` (the Open
+//! Inference Protocol over REST and gRPC, and `/predict`) turns requests into [`Job`]s;
+//! the [`Scheduler`] queues jobs, refuses those that cannot be answered in time, and runs
+//! batches; [`control`] decides, as pure functions of a state, which batch runs next and
+//! in which instance. [`simulation`] runs the same decisions in simulated time.
 
 mod app;
 mod clients;

@@ -1,35 +1,35 @@
-//! What one server, one connection, one client and one request may take.
+//! Limits on memory, time and connections.
 
 use std::time::Duration;
 
-/// Bounds on memory, time and connections.
+/// Limits per server, connection, client and request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
-    /// Connections at once, of all protocols.
+    /// Open connections, over all protocols.
     pub connections: usize,
-    /// Time for a request's header.
+    /// Time to receive a request's header.
     pub header_time: Duration,
-    /// Time between an answer over HTTP and the end of the next request's header.
+    /// Time from an HTTP response to the end of the next request's header.
     pub keep_alive: Duration,
-    /// Time for a request's body.
+    /// Time to receive a request's body.
     pub body_time: Duration,
     /// Time after which a gRPC connection without requests is closed.
     pub idle_time: Duration,
-    /// Time in which a client must take some of its answer.
+    /// Time within which a client must accept some of a response.
     pub write_time: Duration,
-    /// Bytes of a request's body.
+    /// Size of a request's body, in bytes.
     pub body: usize,
-    /// Bytes of all bodies that are held at a time.
+    /// Size of all bodies in memory, in bytes.
     pub memory: usize,
-    /// Images in a request.
+    /// Images per request.
     pub images: usize,
-    /// Pixels of an image file.
+    /// Pixels per image file.
     pub pixels: usize,
-    /// Image files that wait for being decoded.
+    /// Image files that wait to be decoded.
     pub undecoded: usize,
     /// Threads that decode image files.
     pub decoders: usize,
-    /// Images that one client, known by its address, may have in flight.
+    /// Images in flight per client address.
     pub per_client: usize,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits {
         Self {
             connections: 1000,
             header_time: Duration::from_secs(10),
-            // Longer than proxies keep their connections, so that it is they who close them.
+            // Longer than the usual keep-alive of proxies, so that the proxy closes first.
             keep_alive: Duration::from_secs(75),
             body_time: Duration::from_secs(30),
             idle_time: Duration::from_secs(300),

@@ -1,4 +1,4 @@
-//! A bound on the bytes of requests that are in memory at a time.
+//! A limit on the memory of request bodies.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use crate::protocol::error::ApiError;
 
-/// The bytes that all requests hold.
+/// Counts the bytes of all request bodies in memory.
 #[derive(Debug)]
 pub struct Memory {
     used: AtomicUsize,
     most: usize,
 }
 
-/// The bytes that one request holds; they are free when this is dropped.
+/// The bytes of one request, released when this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     memory: Arc<Memory>,
@@ -21,7 +21,7 @@ pub struct Reservation {
 }
 
 impl Memory {
-    /// A bound of so many bytes.
+    /// Creates a limit of `most` bytes.
     pub fn new(most: usize) -> Arc<Self> {
         Arc::new(Self {
             used: AtomicUsize::new(0),
@@ -29,7 +29,7 @@ impl Memory {
         })
     }
 
-    /// Nothing yet, for a request that begins.
+    /// Starts an empty reservation for a request.
     pub fn begin(self: &Arc<Self>) -> Arc<Reservation> {
         Arc::new(Reservation {
             memory: self.clone(),
@@ -37,24 +37,24 @@ impl Memory {
         })
     }
 
-    /// The bytes that are held.
+    /// The bytes in use.
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
 }
 
 impl Reservation {
-    /// Adds bytes that have arrived.
+    /// Adds received bytes.
     ///
     /// # Errors
-    /// If all requests together then hold too many.
+    /// If the total would exceed the limit.
     pub fn add(&self, bytes: usize) -> Result<(), ApiError> {
         let Memory { used, most } = &*self.memory;
         let fits = |used: usize| used.checked_add(bytes).filter(|sum| sum <= most);
         let order = Ordering::Relaxed;
         if used.fetch_update(order, order, fits).is_err() {
             return Err(ApiError::overloaded(
-                "overloaded: requests take all the memory that they may",
+                "overloaded: the memory for requests is full",
                 Duration::from_millis(100),
             ));
         }

@@ -14,22 +14,22 @@ use prometheus_client::registry::Registry;
 use crate::Reply;
 use crate::protocol::error::Kind;
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It was answered.
     Answered,
-    /// It was refused at once: the server or the client has too much in flight.
+    /// It was refused on arrival: the server or the client has too much in flight.
     Shed,
-    /// It was accepted, and its deadline passed.
+    /// It was accepted, but its deadline passed.
     Expired,
-    /// The client went away.
+    /// The client disconnected or cancelled it.
     Cancelled,
-    /// The request could not be answered by any server.
+    /// The request was invalid.
     Invalid,
-    /// The model or the server was not there.
+    /// The model or the server was not ready.
     Unavailable,
-    /// The server's fault.
+    /// An internal error.
     Failed,
 }
 
@@ -44,7 +44,7 @@ impl Outcome {
         Self::Failed,
     ];
 
-    /// What a failure of this kind counts as.
+    /// The outcome of a failure of this kind.
     pub fn of(kind: Kind) -> Self {
         match kind {
             Kind::Overloaded | Kind::Quota => Self::Shed,
@@ -132,11 +132,11 @@ pub struct Metrics {
     deadlines: Family<OfDeadline, Counter>,
     loads: Family<OfLoad, Counter>,
     models_ready: Family<OfModel, Gauge>,
-    /// Requests that are being answered.
+    /// Requests in progress.
     pub in_flight: Gauge,
     /// Open connections.
     pub connections: Gauge,
-    /// Bytes of requests that are held in memory.
+    /// Bytes of request bodies in memory.
     pub memory: Gauge,
     /// Requests without a valid token.
     pub unauthenticated: Counter,
@@ -172,7 +172,7 @@ impl Metrics {
         let r = &mut self.registry;
         r.register(
             "requests",
-            "Inference requests by what became of them",
+            "Inference requests by outcome",
             self.requests.clone(),
         );
         r.register(
@@ -187,33 +187,33 @@ impl Metrics {
         );
         r.register(
             "compute_duration_seconds",
-            "Time of the computation of the batch that a request was part of",
+            "Compute time of the batch that contained a request",
             self.compute.clone(),
         );
         r.register(
             "batch_images",
-            "Images in the batch that a request was part of",
+            "Images in the batch that contained a request",
             self.batches.clone(),
         );
         r.register(
             "images",
-            "Images answered, by instance",
+            "Answered images by instance",
             self.images.clone(),
         );
         r.register(
             "recorded_accuracy",
-            "Sum of the recorded accuracies of the instances that answered, an image each; \
-             divided by sdpoint_rated_images_total, the mean",
+            "Sum over images of the recorded accuracy of the instance that answered; divided by \
+             sdpoint_rated_images_total, the mean",
             self.accuracy.clone(),
         );
         r.register(
             "rated_images",
-            "Images answered by an instance of recorded accuracy",
+            "Images answered by an instance with a recorded accuracy",
             self.accurate.clone(),
         );
         r.register(
             "deadlines",
-            "Requests by whether the answer was there by the deadline; shed and expired ones missed it",
+            "Requests by whether they met their deadline; shed and expired ones did not",
             self.deadlines.clone(),
         );
         r.register(
@@ -223,12 +223,12 @@ impl Metrics {
         );
         r.register(
             "model_ready",
-            "Whether a model answers",
+            "Whether a model is ready",
             self.models_ready.clone(),
         );
         r.register(
             "in_flight_requests",
-            "Inference requests being answered",
+            "Inference requests in progress",
             self.in_flight.clone(),
         );
         r.register(
@@ -238,7 +238,7 @@ impl Metrics {
         );
         r.register(
             "request_memory_bytes",
-            "Bytes of requests held in memory",
+            "Bytes of request bodies in memory",
             self.memory.clone(),
         );
         r.register(
@@ -347,7 +347,7 @@ impl ModelMetrics {
         self.deadline(met);
     }
 
-    /// Counts a request that got no answer.
+    /// Counts a request that failed.
     pub fn failed(&self, outcome: Outcome) {
         self.count(outcome);
         if matches!(outcome, Outcome::Shed | Outcome::Expired) {
@@ -369,7 +369,7 @@ impl ModelMetrics {
         self.loads[usize::from(!ok)].inc();
     }
 
-    /// Notes whether the model answers.
+    /// Sets whether the model is ready.
     pub fn ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }

@@ -1,4 +1,4 @@
-//! The models that the server has, by name.
+//! The models of a server, by name.
 
 mod name;
 mod registry;
@@ -19,13 +19,13 @@ use crate::protocol::signature::Signature;
 pub struct Model {
     /// The name that clients use.
     pub name: String,
-    /// Which load of that name this is, from 1.
+    /// The number of times that the name has been loaded, including this.
     pub generation: u64,
-    /// Runs it.
+    /// The engine that runs it.
     pub engine: Arc<Engine>,
-    /// What it takes and gives.
+    /// Its inputs and outputs.
     pub signature: Signature,
-    /// Its place in the executor.
+    /// Its registration with the executor.
     pub installed: Installed,
 }
 
@@ -46,9 +46,8 @@ impl Model {
     }
 }
 
-/// A model's place in the executor, which it leaves when nobody holds the model any
-/// more: requests that began with a model end with it, however often it is reloaded
-/// meanwhile.
+/// A model's registration with the executor, which ends when the last request drops the
+/// model: a request keeps the model that it started with across reloads.
 pub struct Installed {
     executor: Arc<dyn Executor>,
     key: String,

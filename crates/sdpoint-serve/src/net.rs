@@ -1,5 +1,5 @@
-//! Connections: accepting, bounding and closing them, and what every request passes
-//! before its protocol sees it.
+//! Accepts, limits and closes connections, and checks requests before they reach their
+//! protocol.
 
 mod body;
 pub mod connection;

@@ -1,5 +1,5 @@
-//! The Open Inference Protocol, and what is said in it whatever carries it: REST, gRPC,
-//! or a form in a browser.
+//! The Open Inference Protocol: what its transports have in common, REST with `/predict`,
+//! and gRPC.
 
 pub mod answer;
 pub mod datatype;

@@ -1,6 +1,6 @@
-//! The executor that turns load into cost: it queues jobs, refuses those that
-//! cannot be answered in time, and computes the others in batches, on a thread of
-//! its own, as the [controller](crate::control) decides.
+//! The executor: it queues jobs, refuses those that cannot be answered in time, and
+//! computes the others in batches on a thread of its own, as the
+//! [controller](crate::control) decides.
 
 mod assemble;
 mod compute;
@@ -14,8 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sdpoint::Engine;
-use sdpoint::engine::EngineError;
+use sdpoint::{Engine, EngineError};
 
 use crate::control::{Controller, Costs, Demand, ModelId, Policy, Refused, Request};
 use crate::executor::{Answering, Executor};
@@ -23,23 +22,23 @@ use crate::{Job, Refusal};
 use assemble::Assembler;
 use pending::{Pending, Piece};
 
-/// Computes jobs of several models on one thread, which shares the models'
-/// kernels' threads among them.
+/// Computes the jobs of several models on one thread, which runs one batch at a time on
+/// the kernels' threads.
 ///
-/// Dropping it answers what was taken, and returns when that is done.
+/// Dropping it blocks until all accepted jobs are answered.
 #[derive(Debug)]
 pub struct Scheduler {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a [`Scheduler`] goes by.
+/// Options of a [`Scheduler`].
 #[derive(Clone, Debug)]
 pub struct SchedulerOptions {
     /// The time from the arrival of a job without a deadline of its own to its
     /// deadline.
     pub objective: Duration,
-    /// The most images of a batch; fewer where larger batches are not faster.
+    /// The maximum batch size. Smaller where larger batches are not more efficient.
     pub max_batch: usize,
     /// The parameters of the controller.
     pub policy: Policy,
@@ -55,16 +54,15 @@ impl Default for SchedulerOptions {
     }
 }
 
-/// What is reported while computing, for metrics and logs. Methods are called on
-/// the computing thread and should return at once.
+/// Receives reports for metrics and logs. Methods are called on the computing thread
+/// and should return at once.
 pub trait Observer: Send + Sync + 'static {
     /// A batch was computed.
     fn batch(&self, model: &str, report: &BatchReport) {
         let _ = (model, report);
     }
 
-    /// A job was dropped without an answer: because its caller has gone, or because
-    /// no instance could answer it in time any more.
+    /// A job was dropped without an answer.
     fn dropped(&self, model: &str, images: usize, why: Dropped) {
         let _ = (model, images, why);
     }
@@ -81,28 +79,28 @@ pub struct BatchReport {
     /// The instance that it became; none for a cascade, an abandoned batch and a
     /// failed one.
     pub became: Option<sdpoint::Instance>,
-    /// How long it took.
+    /// The compute time.
     pub computed: Duration,
-    /// Images of the model that wait when it is done.
+    /// Images of the model that are queued when it is done.
     pub waiting: usize,
 }
 
-/// Why a job was dropped.
+/// The reason why a job was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Dropped {
-    /// Nobody waits for the answer any more.
+    /// Its caller has gone.
     Gone,
-    /// It could not be answered in time any more.
+    /// No instance could answer it in time any more.
     Hopeless,
 }
 
-/// Observes nothing.
+/// Ignores all reports.
 struct Blind;
 
 impl Observer for Blind {}
 
-/// What the scheduler and its thread share.
+/// State shared by the scheduler and its thread.
 struct Shared {
     state: Mutex<State>,
     /// Something was queued, or the scheduler closes.
@@ -115,18 +113,18 @@ struct Shared {
 struct State {
     controller: Controller<Piece>,
     models: BTreeMap<ModelId, Arc<Model>>,
-    /// The models that take jobs.
+    /// The models that accept jobs.
     names: HashMap<String, ModelId>,
     closed: bool,
 }
 
-/// A model at work.
+/// An installed model.
 struct Model {
     name: String,
     engine: Arc<Engine>,
     costs: Costs,
     assembler: Assembler,
-    /// The threads that its kernels run on.
+    /// The number of threads that its kernels run on.
     threads: usize,
 }
 
@@ -134,15 +132,15 @@ impl Scheduler {
     /// Starts the thread that computes.
     ///
     /// # Errors
-    /// If the operating system starts no thread.
+    /// If the thread cannot be started.
     pub fn start(options: SchedulerOptions) -> std::io::Result<Self> {
         Self::observed(options, Arc::new(Blind))
     }
 
-    /// As [`Scheduler::start`], with reports for an observer.
+    /// As [`Scheduler::start`], with reports to an observer.
     ///
     /// # Errors
-    /// If the operating system starts no thread.
+    /// If the thread cannot be started.
     pub fn observed(
         options: SchedulerOptions,
         observer: Arc<dyn Observer>,
@@ -170,7 +168,7 @@ impl Scheduler {
         })
     }
 
-    /// The number of images that wait for a model.
+    /// The number of images that are queued for a model.
     pub fn waiting(&self, name: &str) -> usize {
         let state = self.shared.lock();
         let model = state.names.get(name);
@@ -190,7 +188,7 @@ impl Executor for Scheduler {
 
     fn remove(&self, name: &str) {
         self.shared.lock().names.remove(name);
-        // The thread drops the model when it has nothing left to do.
+        // The thread drops the model once its queue is empty.
         self.shared.wake.notify_one();
     }
 
@@ -250,7 +248,7 @@ impl Shared {
                 tag: piece,
             };
             if let Err((_, refused)) = state.controller.submit(now, id, request) {
-                // What was queued of the job is dropped with it.
+                // Pieces of the job that were queued are removed.
                 let of_job = |other: &Request<Piece>| !Arc::ptr_eq(&other.tag.pending, &pending);
                 state.controller.retain(of_job);
                 return Err(refusal(refused));
@@ -261,7 +259,7 @@ impl Shared {
         Ok(answering)
     }
 
-    /// The controller's clock.
+    /// A time on the controller's clock.
     fn seconds(&self, time: Instant) -> f64 {
         match time.checked_duration_since(self.epoch) {
             Some(after) => after.as_secs_f64(),
@@ -269,8 +267,8 @@ impl Shared {
         }
     }
 
-    /// Locks the state. A panic while it was locked left it valid: the controller
-    /// changes nothing before it has decided.
+    /// Locks the state. It is valid even after a panic, because the controller decides
+    /// before it changes anything.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! The server: listeners, and an orderly end.
+//! The server: its listeners and graceful shutdown.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,33 +21,33 @@ use crate::net::{Front, Protocol};
 use crate::protocol::grpc::health::Health;
 use crate::protocol::{grpc, metrics, rest};
 
-/// How a server is reached, and by whom.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where REST and pages are.
+    /// The address of REST and `/predict`.
     pub rest: SocketAddr,
-    /// Where gRPC is, if anywhere.
+    /// The address of gRPC; none turns it off.
     pub grpc: Option<SocketAddr>,
-    /// Where metrics are, if anywhere.
+    /// The address of metrics; none turns them off.
     pub metrics: Option<SocketAddr>,
-    /// Who may use it; without tokens, everybody who reaches it.
+    /// The tokens of clients; without any, everyone may use the server.
     pub tokens: Tokens,
-    /// Pages of other origins that may use it.
+    /// Other origins whose web pages may use it.
     pub origins: Vec<Origin>,
     /// Whether requests may load and unload models.
     pub admin: bool,
     /// The time that a request without a deadline has from arrival to answer.
     pub objective: Duration,
-    /// How long requests that have begun may take once the server stops.
+    /// How long requests in progress may take once the server stops.
     pub drain: Duration,
-    /// What a request may take.
+    /// Limits on memory, time and connections.
     pub limits: Limits,
 }
 
-/// Where a server listens.
+/// The addresses that a server listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// REST and pages.
+    /// REST and `/predict`.
     pub rest: SocketAddr,
     /// gRPC.
     pub grpc: Option<SocketAddr>,
@@ -55,7 +55,7 @@ pub struct Addresses {
     pub metrics: Option<SocketAddr>,
 }
 
-/// Why a server does not start.
+/// An error of starting a server.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
@@ -68,7 +68,7 @@ pub enum ServeError {
     },
 }
 
-/// A server that listens.
+/// A server with open listeners.
 pub struct Server {
     app: Arc<App>,
     listeners: Vec<(TcpListener, Kind)>,
@@ -76,7 +76,7 @@ pub struct Server {
     options: Options,
 }
 
-/// What is behind a listener.
+/// The kind of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Rest,
@@ -85,10 +85,10 @@ enum Kind {
 }
 
 impl Server {
-    /// Listens on the addresses. Connections are accepted once it runs.
+    /// Listens on the addresses. Connections are accepted once [`Server::run`] is called.
     ///
     /// # Errors
-    /// If an address is taken, or not this machine's.
+    /// If an address is in use, or not of this machine.
     pub async fn bind(
         options: Options,
         registry: Registry,
@@ -134,17 +134,17 @@ impl Server {
         })
     }
 
-    /// Where it listens; a port of 0 has become one that was free.
+    /// The addresses; a port of 0 has been replaced by the one that was assigned.
     pub fn addresses(&self) -> Addresses {
         self.addresses
     }
 
-    /// The models, to load them while it runs.
+    /// A handle to load models while the server runs.
     pub fn app(&self) -> Handle {
         Handle(self.app.clone())
     }
 
-    /// Serves until `stop` is ready, then answers what has begun.
+    /// Serves until `stop` completes, then answers the requests in progress.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (stopping, receiver) = watch::channel(false);
         let places = self
@@ -183,7 +183,7 @@ impl Server {
         }
         let watching = tokio::spawn(health.clone().follow(self.app.clone()));
         stop.await;
-        tracing::info!("stopping: requests that have begun are answered");
+        tracing::info!("shutting down; answering requests in progress");
         self.app.stop();
         let _ = stopping.send(true);
         watching.abort();
@@ -191,13 +191,13 @@ impl Server {
         health.end().await;
         let all = semaphore.acquire_many(u32::try_from(places).unwrap_or(u32::MAX));
         if tokio::time::timeout(self.options.drain, all).await.is_err() {
-            tracing::warn!("stopped with requests that were not answered in time");
+            tracing::warn!("shut down before all requests were answered");
         }
         self.app.close();
     }
 }
 
-/// A running server's models.
+/// A handle to a running server.
 #[derive(Clone)]
 pub struct Handle(Arc<App>);
 

@@ -1,6 +1,6 @@
-//! The controller in simulated time, under random arrivals.
+//! Runs the controller in simulated time, under random arrivals.
 //!
-//! The decisions are those of the server; what is simulated is the machine.
+//! The decisions are those of the server; the machine is simulated.
 
 mod arrivals;
 mod bound;

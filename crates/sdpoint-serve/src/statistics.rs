@@ -1,5 +1,5 @@
-//! Counts of a model's requests in Triton's terms, as its clients and perf_analyzer read
-//! them.
+//! Request statistics of a model as Triton defines them, for its clients and
+//! perf_analyzer.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +9,12 @@ use serde::Serialize;
 
 use crate::Reply;
 
-/// How often something happened, and for how long in all.
+/// A count and a total duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// How often.
+    /// The count.
     pub count: u64,
-    /// Nanoseconds in all.
+    /// The total, in nanoseconds.
     pub ns: u64,
 }
 
@@ -27,28 +27,28 @@ impl Tally {
     }
 }
 
-/// The counts at some moment.
+/// A snapshot of the counts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     /// When the last request was answered, in milliseconds since 1970.
     pub last_inference: u64,
     /// Images that were answered.
     pub inferences: u64,
-    /// Batches that were run, counting each by the images whose answers arrived.
+    /// Executed batches. Each answer adds its share of its batch.
     pub executions: f64,
-    /// Requests that were answered, from arrival to answer.
+    /// Answered requests, from arrival to answer.
     pub success: Tally,
-    /// Requests that were not.
+    /// Failed requests.
     pub fail: Tally,
-    /// Waiting for the computation.
+    /// Time in the queue.
     pub queue: Tally,
-    /// Reading, checking and decoding.
+    /// Time for reading, checking and decoding.
     pub input: Tally,
-    /// The computation of the batch.
+    /// Compute time of the batch.
     pub compute: Tally,
-    /// Sorting and writing.
+    /// Time from the end of the computation to the answer.
     pub output: Tally,
-    /// Batches by size, and the time that one took.
+    /// Number and total time of batches, by size.
     pub batches: BTreeMap<usize, (f64, Duration)>,
 }
 
@@ -57,8 +57,8 @@ pub struct Counts {
 pub struct Statistics(Mutex<Counts>);
 
 impl Statistics {
-    /// Counts an answer: the time until it was submitted, which is part of the time
-    /// until its computation began, and the whole.
+    /// Counts an answer. `input` is the time until it was submitted to the executor, which
+    /// is part of [`Reply::queued`]; `whole` the time from arrival to answer.
     pub fn answered(&self, reply: &Reply, input: Duration, whole: Duration) {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -81,12 +81,12 @@ impl Statistics {
         });
     }
 
-    /// Counts a request that failed after this time.
+    /// Counts a request that failed `whole` after its arrival.
     pub fn failed(&self, whole: Duration) {
         self.change(|counts| counts.fail.add(whole));
     }
 
-    /// The counts now.
+    /// A snapshot of the counts.
     pub fn counts(&self) -> Counts {
         self.0
             .lock()

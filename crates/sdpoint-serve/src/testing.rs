@@ -1,12 +1,11 @@
-//! A small model for tests, and the plainest executor.
+//! A small model for tests, and a simple executor.
 
 mod direct;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use sdpoint::engine::Context;
-use sdpoint::{Engine, Model};
+use sdpoint::{Context, Engine, Model};
 
 pub use direct::Direct;
 
@@ -15,7 +14,7 @@ pub fn model_file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/models/v2.safetensors")
 }
 
-/// That model, loaded once.
+/// The model, loaded once.
 pub fn engine() -> Arc<Engine> {
     static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
     let load = || {

@@ -1,19 +1,19 @@
-//! Where the server listens.
+//! The addresses that the server listens on.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 
 use crate::failure::{Class, Failure};
 
-/// Where each protocol is.
+/// Options for the address of each protocol.
 #[derive(clap::Args)]
 pub struct Listen {
-    /// Where REST and pages are: HOST:PORT
+    /// Address of REST: HOST:PORT
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = parse)]
     listen: SocketAddr,
-    /// Where gRPC is, or off [default: the next port]
+    /// Address of gRPC, or off [default: the next port]
     #[arg(long, value_name = "ADDRESS|off", value_parser = parse_or_off)]
     grpc: Option<Where>,
-    /// Where metrics are, or off [default: the port after that]
+    /// Address of metrics, or off [default: the port after that]
     #[arg(long, value_name = "ADDRESS|off", value_parser = parse_or_off)]
     metrics: Option<Where>,
 }
@@ -32,7 +32,7 @@ pub struct Listening {
 }
 
 impl Listen {
-    /// The addresses, those that were not given beside that of REST.
+    /// The addresses; by default, on the ports after that of REST.
     pub fn addresses(&self) -> Result<Listening, Failure> {
         Ok(Listening {
             rest: self.listen,
@@ -50,7 +50,7 @@ impl Listen {
         let port = match given {
             Some(Where::Off) => return Ok(None),
             Some(Where::At(address)) => return Ok(Some(address)),
-            // Zero stands for any port that is free.
+            // Zero stands for any free port.
             None if self.listen.port() == 0 => Some(0),
             None => self.listen.port().checked_add(offset),
         };
@@ -61,7 +61,7 @@ impl Listen {
         Ok(Some(SocketAddr::new(self.listen.ip(), port)))
     }
 
-    /// Refuses addresses that others than this machine's programs reach.
+    /// Refuses addresses that other machines can reach.
     pub fn check_local(&self, listening: &Listening) -> Result<(), Failure> {
         let all = [Some(listening.rest), listening.grpc, listening.metrics];
         let reachable = all
@@ -71,10 +71,10 @@ impl Listen {
         let Some(address) = reachable else {
             return Ok(());
         };
-        let message = format!("{address} can be reached from other machines, by anybody");
+        let message = format!("other machines could use the server on {address} without a token");
         Err(Failure::new(Class::Usage, message).hint(
-            "--token-file FILE lets in who has a token (`openssl rand -hex 32 > FILE` makes \
-             one), --insecure everybody",
+            "require tokens with --token-file FILE (`openssl rand -hex 32 > FILE` creates one), or \
+             allow everyone with --insecure",
         ))
     }
 }
@@ -83,7 +83,7 @@ fn parse(text: &str) -> Result<SocketAddr, String> {
     let mut found = text.to_socket_addrs().ok().into_iter().flatten();
     found
         .next()
-        .ok_or_else(|| "give an address and a port, such as 0.0.0.0:8080".to_owned())
+        .ok_or_else(|| "expected an address and a port, such as 0.0.0.0:8080".to_owned())
 }
 
 fn parse_or_off(text: &str) -> Result<Where, String> {

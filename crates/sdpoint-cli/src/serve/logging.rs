@@ -1,4 +1,4 @@
-//! What the server writes to standard error.
+//! The server's log.
 
 use std::io::{self, IsTerminal};
 
@@ -8,14 +8,14 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How much is logged, and in what form.
+/// Options for logging.
 #[derive(clap::Args)]
 pub struct Logging {
-    /// How much to log: at debug, every request
+    /// Log level; debug logs every request
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: Level,
-    /// The form of the log: text for people, JSON for programs
-    #[arg(long, value_name = "FORM", default_value = "text")]
+    /// Log format
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: Format,
 }
 
@@ -35,7 +35,7 @@ enum Format {
 }
 
 impl Logging {
-    /// Logs from now on.
+    /// Starts logging to standard error.
     pub fn start(&self) {
         let level = match self.log {
             Level::Off => LevelFilter::OFF,
@@ -44,14 +44,14 @@ impl Logging {
             Level::Info => LevelFilter::INFO,
             Level::Debug => LevelFilter::DEBUG,
         };
-        // Libraries have much to say that is of no use to whoever runs a server.
+        // Libraries log much that is of no use to operators.
         let targets = Targets::new()
             .with_target("sdpoint", level)
             .with_target("sdpoint_serve", level)
             .with_default(level.min(LevelFilter::WARN));
         let registry = tracing_subscriber::registry().with(targets);
         let layer = fmt::layer().with_writer(io::stderr).with_target(false);
-        // A subscriber that a program has set before stays.
+        // Keeps a subscriber that the embedding program has set.
         let _ = match self.log_format {
             Format::Text => registry
                 .with(layer.with_ansi(io::stderr().is_terminal()))

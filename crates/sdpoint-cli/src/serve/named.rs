@@ -1,4 +1,4 @@
-//! Models and their names, as the command line gives them.
+//! Models and their names on the command line.
 
 use std::path::{Path, PathBuf};
 
@@ -8,13 +8,13 @@ use sdpoint_serve::check_name;
 use crate::failure::{Class, Failure};
 use crate::model;
 
-/// The files, by name.
+/// The names and files of models.
 pub fn files(models: &[String]) -> Result<Vec<(String, PathBuf)>, Failure> {
     models.iter().map(|argument| named(argument)).collect()
 }
 
 fn named(argument: &str) -> Result<(String, PathBuf), Failure> {
-    // Paths may have an equals sign in them, names none.
+    // A path may contain an equals sign, a name may not.
     if let Some((name, path)) = argument.split_once('=')
         && !name.contains(std::path::is_separator)
     {
@@ -30,7 +30,7 @@ fn named(argument: &str) -> Result<(String, PathBuf), Failure> {
     Ok((name, model::file(path)))
 }
 
-/// The name of the run that a model is of, or of its file.
+/// The name of a model's run, or of its file.
 fn name_of(path: &Path) -> String {
     let run = match path {
         path if path.is_dir() => Some(path),

@@ -1,41 +1,40 @@
-//! Whether a request is taken.
+//! Decides whether a request is accepted.
 
 use sdpoint::Pace;
 
 use super::{Costs, Demand, Situation, Waiting};
 
-/// The loss of throughput that small batches may cause under overload. Larger
-/// batches would lose less, and make everyone wait for them.
+/// The acceptable loss of throughput by small batches under overload. Larger batches lose
+/// less, but increase the latency of all requests.
 const BATCH_LOSS: f64 = 0.04;
 
-/// Why a request is not taken.
+/// The reason why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Refused {
-    /// Even the cheapest instances would answer it, or one that waits already,
-    /// after the deadline.
+    /// Even in the cheapest instances, it or a queued request would miss its deadline.
     Late {
         /// By how much, in seconds.
         by: f64,
     },
-    /// Too many images wait.
+    /// The queue is full.
     Full {
-        /// The time until they are answered, in seconds.
+        /// The time until the queue is empty, in seconds.
         until: f64,
     },
     /// No instance of the model meets its demand.
     NoInstance,
 }
 
-/// Checks that a request can be answered in time, if from now on all run in their
-/// cheapest instances, and that those which wait already can still be. Returns
-/// when it would be answered.
+/// Checks that a request can be answered in time if from now on all requests run in their
+/// cheapest instances, and that this makes no queued request miss its deadline. Returns
+/// the expected time of the answer.
 ///
-/// `place` is its place in the queue, `free` when the machine is done with what
-/// runs now. The check needs neither to know nor to simulate the batches: it adds
-/// up work and the start-up of batches of the size that [`batch_within`] gives.
+/// `place` is the position in the queue, `free` the time at which the current batch ends.
+/// The check does not simulate batches: it adds up the work and the fixed times of batches
+/// of the size from [`batch_within`].
 ///
 /// # Errors
-/// If it cannot be taken.
+/// If it has to be refused.
 pub(super) fn admit<T>(
     queue: &[Waiting<T>],
     place: usize,
@@ -64,7 +63,7 @@ pub(super) fn admit<T>(
     for waiting in &queue[place..] {
         without.add(waiting);
         line.add(waiting);
-        // One that is late anyway is no reason.
+        // A request that would be late in any case is no reason to refuse.
         if !waiting.request.late && without.end(waiting.batch) <= waiting.deadline {
             late = late.max(line.end(waiting.batch) - waiting.deadline);
         }
@@ -75,11 +74,11 @@ pub(super) fn admit<T>(
     Ok(answered)
 }
 
-/// Requests that run one after the other, each in its cheapest instance.
+/// Queued requests, each in its cheapest instance.
 #[derive(Clone, Copy)]
 struct Line<'a> {
     situation: &'a Situation<'a>,
-    /// The time until the machine is done with what runs now.
+    /// The time until the current batch ends.
     busy: f64,
     images: usize,
     work: f64,
@@ -100,8 +99,8 @@ impl<'a> Line<'a> {
         self.work += waiting.work();
     }
 
-    /// When the last that was added is answered, nearly for sure, in batches of
-    /// `batch` images.
+    /// The time by which the last added request is answered, nearly certainly, in batches
+    /// of `batch` images.
     fn end(&self, batch: usize) -> f64 {
         let Situation {
             now,
@@ -121,9 +120,9 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The size of the batches in which requests that have so many seconds are
-/// answered under overload: large enough to lose little throughput, and no larger
-/// than [`fitting_batch`].
+/// The size of batches that admission assumes for requests with so many seconds until
+/// their deadlines: large enough to lose little throughput, but at most
+/// [`fitting_batch`].
 pub(super) fn batch_within(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
     let enough = (1.0 + BATCH_LOSS) * costs.least_rate();
     let efficient = |&images: &usize| cheapest(costs, images) / images as f64 <= enough;
@@ -132,9 +131,8 @@ pub(super) fn batch_within(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
     smallest.map_or(fitting, |smallest| smallest.min(fitting))
 }
 
-/// The size of the largest batch such that one can have begun just before a
-/// request arrives, and another that the request is in still ends within so many
-/// seconds.
+/// The largest batch size with which a request meets a deadline in so many seconds even
+/// if another batch started just before it arrived.
 pub(super) fn fitting_batch(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
     let fits = |&images: &usize| {
         let both = 2.0 * cheapest(costs, images);

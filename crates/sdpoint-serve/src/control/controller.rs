@@ -1,20 +1,20 @@
-//! The state of all queues, and what happens to it.
+//! The state of all queues and its transitions.
 
 use std::collections::BTreeMap;
 
 use sdpoint::{Crossing, Decision, Pace};
 
 use super::admit::admit;
-use super::thrift::Thrift;
+use super::slack::SlackShare;
 use super::traffic::Traffic;
 use super::{
     Costs, Outlook, Plan, Policy, Refused, Request, Running, Situation, Waiting, plan, reconsider,
 };
 
-/// Queues of several models that share a machine, and the batch that runs.
+/// The queues of several models that share a machine, and the current batch.
 ///
-/// Models take turns: the next batch is of the model whose batches have taken the
-/// least time so far, among those that have something to do.
+/// Among the models with work, the next batch is of the one whose batches have taken the
+/// least time so far.
 #[derive(Clone, Debug)]
 pub struct Controller<T> {
     policy: Policy,
@@ -24,7 +24,7 @@ pub struct Controller<T> {
     current: Option<Current>,
 }
 
-/// A model of a [`Controller`].
+/// Identifies a model of a [`Controller`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelId(u64);
 
@@ -33,21 +33,21 @@ struct Model<T> {
     costs: Costs,
     pace: Pace,
     traffic: Traffic,
-    thrift: Thrift,
+    slack_share: SlackShare,
     /// In the order of deadlines.
     queue: Vec<Waiting<T>>,
-    /// The time that its batches have taken, in seconds. For a model that had
-    /// nothing to do, at least what the others had used when it came back.
+    /// The time that its batches have taken, in seconds. A model that was idle is raised
+    /// to the least of the others when it gets work again.
     used: f64,
 }
 
-/// The batch that runs.
+/// The current batch.
 #[derive(Clone, Copy, Debug)]
 struct Current {
     model: ModelId,
     running: Running,
     started: f64,
-    /// When it can end at the soonest, as far as is known.
+    /// The earliest time at which it can end, as far as is known.
     ends: f64,
 }
 
@@ -58,11 +58,11 @@ pub struct Batch<T> {
     pub model: ModelId,
     /// Its requests.
     pub requests: Vec<Request<T>>,
-    /// What is planned.
+    /// The plan.
     pub plan: Plan,
 }
 
-/// A request that is dropped because no instance can answer it in time any more.
+/// A request that was dropped because no instance can answer it in time any more.
 #[derive(Clone, Debug)]
 pub struct Shed<T> {
     /// The model.
@@ -72,7 +72,7 @@ pub struct Shed<T> {
 }
 
 impl<T> Controller<T> {
-    /// Without models.
+    /// Creates a controller without models.
     pub fn new(policy: Policy) -> Self {
         Self {
             policy,
@@ -91,7 +91,7 @@ impl<T> Controller<T> {
             costs,
             pace: Pace::default(),
             traffic: Traffic::default(),
-            thrift: Thrift::new(&self.policy),
+            slack_share: SlackShare::new(&self.policy),
             queue: Vec::new(),
             used: self.least_used(),
         };
@@ -99,34 +99,32 @@ impl<T> Controller<T> {
         id
     }
 
-    /// Removes a model, and returns the requests that wait for it. A batch of it
-    /// that runs goes on.
+    /// Removes a model and returns its queued requests. Its current batch continues.
     pub fn remove(&mut self, model: ModelId) -> Vec<Request<T>> {
         let removed = self.models.remove(&model);
         let queue = removed.map(|model| model.queue).unwrap_or_default();
         queue.into_iter().map(|waiting| waiting.request).collect()
     }
 
-    /// Sets the time between the starts of two batches, relative to the time of
-    /// a batch; see [`Situation::duty`].
+    /// Sets [`Situation::duty`].
     pub fn set_duty(&mut self, duty: f64) {
         self.duty = duty.max(1.0);
     }
 
-    /// The requests that wait for a model.
+    /// The queue of a model.
     pub fn queue(&self, model: ModelId) -> &[Waiting<T>] {
         self.models.get(&model).map_or(&[], |model| &model.queue)
     }
 
-    /// Whether no requests wait.
+    /// Whether all queues are empty.
     pub fn is_idle(&self) -> bool {
         self.models.values().all(|model| model.queue.is_empty())
     }
 
-    /// Takes a request, or returns it with the reason why not.
+    /// Accepts a request, or returns it with the reason for the refusal.
     ///
     /// # Errors
-    /// If it cannot be answered in time, or too many wait.
+    /// If it cannot be answered in time, or the queue is full.
     ///
     /// # Panics
     /// If there is no such model.
@@ -155,11 +153,11 @@ impl<T> Controller<T> {
         let most = self.policy.most_waiting;
         let admitted = admit(&model.queue, place, &new, free, most, &situation);
         let least = self.least_used();
-        let mut thrift = model.thrift;
+        let mut slack_share = model.slack_share;
         let load = model.load(now, situation.share());
-        thrift.decide(admitted.is_ok(), &new, load, &situation, &self.policy);
+        slack_share.note(admitted.is_ok(), &new, load, &situation, &self.policy);
         let model = self.models.get_mut(&id).expect("it is there");
-        model.thrift = thrift;
+        model.slack_share = slack_share;
         match admitted {
             Ok(answered) => {
                 new.deadline = new.deadline.max(answered);
@@ -186,14 +184,14 @@ impl<T> Controller<T> {
                 queue,
                 pace,
                 traffic,
-                thrift,
+                slack_share,
                 ..
             } = model;
             let gone =
                 |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
             for waiting in queue.extract_if(.., gone) {
                 traffic.refuse();
-                thrift.drop_one(load, &self.policy);
+                slack_share.note_dropped(load, &self.policy);
                 shed.push(Shed {
                     model: id,
                     request: waiting.request,
@@ -203,14 +201,14 @@ impl<T> Controller<T> {
         shed
     }
 
-    /// Removes requests that nobody waits for any more.
+    /// Removes the queued requests for which `keep` is false.
     pub fn retain(&mut self, mut keep: impl FnMut(&Request<T>) -> bool) {
         for model in self.models.values_mut() {
             model.queue.retain(|waiting| keep(&waiting.request));
         }
     }
 
-    /// The next batch, which runs from now on; none if nothing waits.
+    /// Starts the next batch; none if all queues are empty.
     pub fn start(&mut self, now: f64) -> Option<Batch<T>> {
         let waiting = self.models.iter().filter(|(_, m)| !m.queue.is_empty());
         let next = waiting.min_by(|(_, a), (_, b)| a.used.total_cmp(&b.used));
@@ -245,7 +243,7 @@ impl<T> Controller<T> {
         })
     }
 
-    /// The decision of the batch that runs, at a point.
+    /// The decision for the current batch at a point.
     pub fn decide(&mut self, now: f64, crossing: &Crossing<'_>) -> Decision {
         let Some(current) = self.current else {
             return Decision::Abandon;
@@ -267,7 +265,7 @@ impl<T> Controller<T> {
         decision
     }
 
-    /// The batch has ended. `pace` is what the engine has learned of it.
+    /// Ends the current batch. `pace` is the engine's updated pace.
     pub fn finish(&mut self, now: f64, pace: Pace) {
         let Some(current) = self.current.take() else {
             return;
@@ -278,7 +276,7 @@ impl<T> Controller<T> {
         }
     }
 
-    /// The least time used by a model that has something to do.
+    /// The least time used by a model with work.
     fn least_used(&self) -> f64 {
         let current = self.current.map(|current| current.model);
         let busy =
@@ -300,7 +298,7 @@ impl<T> Controller<T> {
             pace: &model.pace,
             outlook: Outlook {
                 to_come: model.traffic.to_come(now, &self.policy),
-                use_of_slack: model.thrift.use_of_slack(load),
+                use_of_slack: model.slack_share.use_of_slack(load),
                 fill: model.traffic.overload(),
             },
             models,
@@ -311,15 +309,15 @@ impl<T> Controller<T> {
 }
 
 impl<T> Model<T> {
-    /// The load, relative to what the cheapest instance can serve with the model's
-    /// share of the machine.
+    /// The load relative to the capacity of the cheapest instance on the model's share of
+    /// the machine.
     fn load(&self, now: f64, share: f64) -> f64 {
         self.traffic.long_rate(now) * self.pace.expected(self.costs.least_rate()) * share
     }
 
-    /// When it needs the machine, at the latest.
+    /// The latest time at which it needs the machine.
     fn wanted(&self, now: f64) -> f64 {
-        let share = self.thrift.use_of_slack(self.load(now, 1.0));
+        let share = self.slack_share.use_of_slack(self.load(now, 1.0));
         let mut work = 0.0;
         let latest = self.queue.iter().map(|waiting| {
             work += self.pace.expected(waiting.work());
@@ -329,7 +327,7 @@ impl<T> Model<T> {
     }
 }
 
-/// The place of a request in a queue in the order of deadlines.
+/// The position of a request in a queue in the order of deadlines.
 fn place<T>(queue: &[Waiting<T>], new: &Waiting<T>) -> usize {
     queue.partition_point(|waiting| waiting.deadline <= new.deadline)
 }

@@ -1,9 +1,10 @@
-//! What batches of a model cost, for every instance and batch size.
+//! The times of a model's batches by instance and batch size.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sdpoint::{Instance, Record, Timetable};
+use sdpoint::core::Record;
+use sdpoint::{Instance, Timetable};
 
 use super::Demand;
 use crate::job::Mode;
@@ -16,9 +17,9 @@ pub struct Costs {
     tables: Vec<Arc<Timetable>>,
     /// The expected time of each choice, for 1, 2, 3, … images.
     times: Vec<Vec<f64>>,
-    /// The least time an image of each choice, over all batch sizes.
+    /// For each choice, the least time per image over all batch sizes.
     rates: Vec<f64>,
-    /// The least of all rates.
+    /// The minimum of `rates`.
     least_rate: f64,
 }
 
@@ -40,15 +41,15 @@ impl Choice {
 }
 
 impl Costs {
-    /// The costs of the instances in `records`, from timetables for some numbers
-    /// of images, 1 among them. Numbers in between are interpolated; the largest
-    /// one is the largest batch.
+    /// The costs of the instances in `records`, from timetables of some batch sizes,
+    /// including 1. Times of sizes in between are interpolated; the largest one is the
+    /// maximum batch size.
     ///
     /// # Panics
-    /// If there is no timetable for 1 image, or none of the instances is in the
+    /// If there is no timetable for one image, or none of the instances is in the
     /// timetables.
     pub fn new(measured: &BTreeMap<usize, Arc<Timetable>>, records: &[Record]) -> Self {
-        let first = measured.get(&1).expect("a timetable for one image");
+        let first = measured.get(&1).expect("there is a timetable for one image");
         let choices: Vec<Choice> = records
             .iter()
             .filter_map(|record| {
@@ -89,7 +90,7 @@ impl Costs {
         &self.choices
     }
 
-    /// The largest batch.
+    /// The maximum batch size.
     pub fn max_batch(&self) -> usize {
         self.tables.len()
     }
@@ -100,19 +101,19 @@ impl Costs {
         choices.position(|choice| choice.instance() == instance)
     }
 
-    /// The timetable for a number of images, from 1 to [`Costs::max_batch`].
+    /// The timetable of a batch size from 1 to [`Costs::max_batch`].
     pub fn table(&self, images: usize) -> &Arc<Timetable> {
         &self.tables[images - 1]
     }
 
-    /// The expected time of `images` images in an instance, by its index in
-    /// [`Costs::choices`], in seconds.
+    /// The expected time in seconds of a batch in an instance, given by its index in
+    /// [`Costs::choices`].
     pub fn time(&self, choice: usize, images: usize) -> f64 {
         self.times[images - 1][choice]
     }
 
-    /// The instances that meet a demand, by index. For a cascade, there are none:
-    /// see [`Costs::quickest`].
+    /// The indices of the instances that meet a demand; none for a cascade, see
+    /// [`Costs::quickest`].
     pub fn allowed<'a>(&'a self, demand: &'a Demand) -> impl Iterator<Item = usize> + 'a {
         let meets = |choice: &Choice| {
             demand.mode == Mode::Instance && demand.constraints.allow(&choice.record)
@@ -123,8 +124,8 @@ impl Costs {
             .map(|(index, _)| index)
     }
 
-    /// The shortest expected time in which `images` images can be answered, in
-    /// seconds; none if no instance meets the demand.
+    /// The shortest expected time in seconds of a batch that meets a demand; none if no
+    /// instance does.
     pub fn quickest(&self, demand: &Demand, images: usize) -> Option<f64> {
         match demand.mode {
             Mode::Instance => {
@@ -135,7 +136,7 @@ impl Costs {
         }
     }
 
-    /// The least time an image, in batches of the best size.
+    /// The least time per image, in batches of the best size.
     pub fn rate(&self, demand: &Demand) -> Option<f64> {
         match demand.mode {
             Mode::Instance => {
@@ -151,19 +152,19 @@ impl Costs {
         }
     }
 
-    /// The least time an image of the cheapest instance.
+    /// The least time per image of the cheapest instance.
     pub fn least_rate(&self) -> f64 {
         self.least_rate
     }
 
-    /// What a batch of the cheapest instance takes besides the time of its images.
+    /// The fixed time of a batch of the cheapest instance.
     pub fn start_up(&self) -> f64 {
         let quickest = self.quickest(&Demand::ANY, 1).unwrap_or(0.0);
         (quickest - self.least_rate()).max(0.0)
     }
 
-    /// The time of a cascade whose second instance runs for all images, in
-    /// seconds. It cannot be known how many it will be.
+    /// The time in seconds of a cascade whose second instance runs on all images: how
+    /// many it will be is not known in advance.
     fn cascade(&self, first: Instance, second: Instance, images: usize) -> Option<f64> {
         let table = self.table(images);
         let both = table.expected(first)? + table.expected(second)?;
@@ -173,12 +174,12 @@ impl Costs {
     }
 }
 
-/// A timetable for every number of images from 1 to the largest.
+/// A timetable for every batch size from 1 to the largest measured one.
 fn interpolated(measured: &BTreeMap<usize, Arc<Timetable>>) -> Vec<Arc<Timetable>> {
-    let largest = *measured.keys().last().expect("one of one image");
+    let largest = *measured.keys().last().expect("there is a timetable for one image");
     (1..=largest)
         .map(|images| {
-            let (&below, lower) = measured.range(..=images).next_back().expect("1 is there");
+            let (&below, lower) = measured.range(..=images).next_back().expect("1 was measured");
             if below == images {
                 return lower.clone();
             }

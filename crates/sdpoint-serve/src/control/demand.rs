@@ -1,11 +1,11 @@
-//! What a request demands of the instance that answers it.
+//! The instances that a request allows.
 
 use crate::job::{Constraints, Mode};
 
-/// What a request, or all requests of a batch together, allow.
+/// What a request allows, or all requests of a batch together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
-    /// The instances that may answer; for a cascade without meaning.
+    /// The instances that may answer; unused for a cascade.
     pub constraints: Constraints,
     /// One instance, or a cascade.
     pub mode: Mode,
@@ -22,8 +22,7 @@ impl Demand {
         mode: Mode::Instance,
     };
 
-    /// What both allow; none if they exclude each other whatever instances there
-    /// are.
+    /// What both allow; none if they are mutually exclusive for any model.
     pub fn and(&self, other: &Self) -> Option<Self> {
         (self.mode == other.mode).then_some(Self {
             mode: self.mode,
@@ -58,7 +57,8 @@ fn both<N>(a: Option<N>, b: Option<N>, stricter: impl Fn(N, N) -> N) -> Option<N
 
 #[cfg(test)]
 mod tests {
-    use sdpoint::{Instance, Record};
+    use sdpoint::Instance;
+    use sdpoint::core::Record;
 
     use super::*;
 

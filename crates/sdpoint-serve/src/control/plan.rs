@@ -1,4 +1,4 @@
-//! Which requests run next, and in which instance.
+//! Plans the next batch and its instance.
 
 use super::situation::Crowd;
 use super::{Costs, Demand, Situation, Waiting};
@@ -7,30 +7,29 @@ use crate::job::Mode;
 /// The next batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
-    /// The requests, by index in the queue, ascending.
+    /// The indices of the requests in the queue, ascending.
     pub take: Vec<usize>,
     /// The number of images.
     pub images: usize,
-    /// What all of them allow.
+    /// What all of the requests allow.
     pub demand: Demand,
-    /// The instance, by index in [`Costs::choices`]; none for a cascade.
+    /// The index of the instance in [`Costs::choices`]; none for a cascade.
     pub choice: Option<usize>,
 }
 
-/// Plans the next batch from a queue in the order of deadlines. None if the queue
-/// is empty.
+/// Plans the next batch from a queue in the order of deadlines. None if the queue is
+/// empty.
 ///
-/// A batch starts with the first request. Of all batches and instances that meet
-/// the batch's deadlines, and leave everyone else who waits or is expected enough
-/// time to be answered at the same cost, it takes the most accurate instance; of
-/// those, the cheapest an image. Where nothing leaves that much time, it takes
-/// what gets most images done.
+/// A batch contains the first request. Among the batches and instances that meet the
+/// batch's deadlines, and that leave all other requests, queued and expected, enough time
+/// at the same cost per image, it chooses the most accurate instance, and then the batch
+/// with the least time per image. If there is none, it maximises throughput.
 pub fn plan<T>(queue: &[Waiting<T>], situation: &Situation<'_>) -> Option<Plan> {
     let first = queue.first()?;
     let order: Vec<usize> = (0..queue.len()).collect();
     let mut best = best_prefix(queue, &order, situation);
-    // Requests with other demands may stand between those that could share a
-    // batch with the first.
+    // Requests with other demands may be queued between those that could share a batch
+    // with the first.
     let same = |index: &usize| queue[*index].request.demand == first.request.demand;
     if !order.iter().all(same) {
         let (mut alike, others): (Vec<usize>, Vec<usize>) = order.iter().partition(|i| same(i));
@@ -44,21 +43,21 @@ pub fn plan<T>(queue: &[Waiting<T>], situation: &Situation<'_>) -> Option<Plan> 
     Some(best.plan)
 }
 
-/// A batch, and how good it is.
+/// A batch and its rank.
 struct Candidate {
     rank: Rank,
     plan: Plan,
 }
 
-/// Compared field by field.
+/// Ranks are compared field by field.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct Rank {
-    /// 2 if deadlines are met and everyone else has enough time, 1 if at least
-    /// the batch's deadlines are met.
+    /// 2 if the batch's deadlines are met and all others have enough time, 1 if only the
+    /// batch's deadlines are met.
     keeps: u8,
-    /// The worth of the instance, if everyone can have it.
+    /// The worth of the instance, if `keeps` is 2.
     worth: f64,
-    /// Minus the time an image.
+    /// The negated time per image.
     speed: f64,
 }
 
@@ -98,7 +97,7 @@ fn best_prefix<T>(queue: &[Waiting<T>], order: &[usize], situation: &Situation<'
             best = Some(Candidate { rank, plan });
         }
     }
-    best.expect("some instance can answer each request that was taken")
+    best.expect("some instance can answer each accepted request")
 }
 
 fn compare(a: &Rank, b: &Rank) -> std::cmp::Ordering {
@@ -106,7 +105,7 @@ fn compare(a: &Rank, b: &Rank) -> std::cmp::Ordering {
     order.expect("times and worths are numbers")
 }
 
-/// A way to compute a batch.
+/// An option for computing a batch.
 struct Work {
     choice: Option<usize>,
     worth: f64,
@@ -114,7 +113,7 @@ struct Work {
     time: f64,
 }
 
-/// The ways to compute `images` images that meet a demand.
+/// The options for computing a batch that meets a demand.
 fn works<'a>(
     costs: &'a Costs,
     demand: &'a Demand,
@@ -160,9 +159,8 @@ fn rank(work: &Work, images: usize, slack: f64, fair: f64, situation: &Situation
     }
 }
 
-/// For each number of requests taken from the front of `order`: the most time an
-/// image at which everyone who waits, from the last that is taken on, can be
-/// answered within the share of the slack that may be used.
+/// For each prefix of `order`: the largest time per image with which its last request and
+/// all after it can be answered within their usable slack.
 fn fair_costs<T>(queue: &[Waiting<T>], order: &[usize], situation: &Situation<'_>) -> Vec<f64> {
     let mut crowd = Crowd::default();
     let mut fair: Vec<f64> = order

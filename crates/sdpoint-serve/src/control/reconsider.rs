@@ -1,26 +1,25 @@
-//! Whether a batch goes on at full resolution.
+//! Decides at a point whether a batch continues at full resolution.
 
 use sdpoint::{Crossing, Decision, Way};
 
 use super::situation::Crowd;
 use super::{Demand, Situation, Waiting};
 
-/// A batch on its way.
+/// A batch in progress.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Running {
     /// The number of images.
     pub images: usize,
     /// What all of its requests allow.
     pub demand: Demand,
-    /// The earliest deadline among those that can be met; none if no deadline
-    /// can.
+    /// The earliest deadline that can be met; none if no deadline can.
     pub deadline: Option<f64>,
 }
 
-/// The decision of a batch at a point, given who waits for the same model. It is
-/// the rule of [`plan`](super::plan()), for what is left of the batch: of the
-/// instances that it can still become, the most accurate that meets its deadline
-/// and leaves everyone else enough time.
+/// Decides for a batch at a point, given the queue of its model. This is the rule of
+/// [`plan`](super::plan()) for the rest of the batch: among the instances that it can still
+/// become, the most accurate one that meets its deadline and leaves all other requests
+/// enough time.
 pub fn reconsider<T>(
     running: &Running,
     queue: &[Waiting<T>],
@@ -60,8 +59,8 @@ fn allows(running: &Running, situation: &Situation<'_>, way: &Way) -> bool {
     choice.is_some_and(|choice| running.demand.constraints.allow(&choice.record))
 }
 
-/// The time that the rest of the batch may take, if everyone else is to be
-/// answered at the cost of the whole batch.
+/// The time that the rest of the batch may take if all other requests get the same time
+/// per image as the whole batch.
 fn usable_time<T>(
     running: &Running,
     queue: &[Waiting<T>],
@@ -72,14 +71,13 @@ fn usable_time<T>(
         now, pace, outlook, ..
     } = *situation;
     let images = running.images as f64;
-    // The batch takes elapsed + rest, and the crowd as long for each of its images
-    // as that is for each of the batch's:
+    // The batch takes elapsed + rest, and the crowd the same time per image:
     // rest + crowd / images · (elapsed + rest) <= left
     let rest = |left: f64, crowd: f64| (left - elapsed * crowd / images) / (1.0 + crowd / images);
     let mut crowd = Crowd::default();
     let mut usable = situation.wanted - now;
     if let Some(deadline) = running.deadline {
-        // As at the start: the share of the slack that there was then.
+        // As at the start of the batch: the usable share of the slack at that time.
         let left = situation.usable(deadline + elapsed) - elapsed;
         usable = usable.min(rest(left, crowd.images(&outlook)));
     }

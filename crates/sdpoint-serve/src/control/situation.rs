@@ -1,4 +1,4 @@
-//! What decisions depend on besides the queue.
+//! The inputs of decisions besides the queue.
 
 use sdpoint::Pace;
 
@@ -13,32 +13,30 @@ pub struct Situation<'a> {
     pub costs: &'a Costs,
     /// How fast the machine is.
     pub pace: &'a Pace,
-    /// What is expected of requests to come.
+    /// The forecast of future requests.
     pub outlook: Outlook,
-    /// The number of models that have something to do.
+    /// The number of models with work.
     pub models: usize,
-    /// The time between the starts of two batches, relative to the time of a
-    /// batch: 1, or more where the machine has to rest because the system allows
-    /// less than a core.
+    /// The ratio of the time between the starts of two batches to the time of a batch: 1,
+    /// or more if the process has to sleep because its CPU quota is below a core.
     pub duty: f64,
-    /// When the other models need the machine, at the latest.
+    /// The latest time at which the other models need the machine.
     pub wanted: f64,
 }
 
-/// What is expected of requests to come.
+/// A forecast of future requests, and how the policy reacts to it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
-    /// Images that are expected to join those that wait.
+    /// The number of images to leave room for.
     pub to_come: f64,
-    /// The share of everyone's slack that a batch plans to use.
+    /// The share of slack; see [`Policy::use_of_slack`](super::Policy::use_of_slack).
     pub use_of_slack: f64,
-    /// To what extent batches are assumed to be filled up by requests that come
-    /// later, from 0 to 1.
+    /// To what extent admission assumes that later requests fill up batches, from 0 to 1.
     pub fill: f64,
 }
 
 impl Outlook {
-    /// No further requests, and all slack used.
+    /// No future requests; all slack is used.
     pub const QUIET: Self = Self {
         to_come: 0.0,
         use_of_slack: 1.0,
@@ -47,25 +45,23 @@ impl Outlook {
 }
 
 impl Situation<'_> {
-    /// The time until a deadline that may be used.
+    /// The usable part of the time until a deadline.
     pub(super) fn usable(&self, deadline: f64) -> f64 {
         self.outlook.use_of_slack * (deadline - self.now) / self.share()
     }
 
-    /// How many times longer than the computation it takes until the machine is
-    /// there for this model again.
+    /// The ratio of the time until this model's next turn to its compute time.
     pub(super) fn share(&self) -> f64 {
         self.duty * self.models.max(1) as f64
     }
 }
 
-/// Requests that are to be answered one after the other, at the same cost as far
-/// as they allow it.
+/// Requests that share the machine's time equally, as far as their demands allow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Crowd {
-    /// Images of requests that any instance may answer.
+    /// The number of images whose requests allow the cheapest instance.
     flexible: usize,
-    /// The time of those that allow no cheap instance, in seconds.
+    /// The time of all others, in seconds.
     pub fixed: f64,
 }
 
@@ -78,12 +74,12 @@ impl Crowd {
         }
     }
 
-    /// Images that share the cost, with those that are expected.
+    /// The number of images that share the time, with those to leave room for.
     pub fn images(&self, outlook: &Outlook) -> f64 {
         self.flexible as f64 + outlook.to_come
     }
 
-    /// The time an image at which all are answered after `usable` seconds.
+    /// The time per image with which all are answered after `usable` seconds.
     pub fn fair_cost(&self, usable: f64, outlook: &Outlook) -> f64 {
         let left = usable - self.fixed;
         match self.flexible {

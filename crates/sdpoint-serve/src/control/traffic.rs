@@ -1,47 +1,44 @@
-//! What a model's recent requests say about the next ones.
+//! Statistics of a model's recent requests, from which the next ones are forecast.
 
 use super::Policy;
 
 /// The weight of a request in the mean time to the deadline.
 const REQUEST_WEIGHT: f64 = 1.0 / 64.0;
 
-/// The time constant of the rate of arrivals that the load is taken from, in
-/// objectives.
+/// The time constant of the arrival rate for the load, in objectives.
 const LONG_MEMORY: f64 = 5.0;
 
-/// The weight of an interval in the averages that burstiness is taken from, which
-/// needs more of them.
+/// The weight of an interval in the averages for the burstiness, which need more
+/// samples.
 const INTERVAL_WEIGHT: f64 = 1.0 / 512.0;
 
-/// The limits of the burstiness, which is estimated from few intervals at first.
+/// Bounds on the burstiness, which is estimated from few intervals at first.
 const BURSTINESS: [f64; 2] = [0.5, 16.0];
 
-/// The time constant of the share of requests that is refused, in objectives. A
-/// burst that is over within an objective is not overload.
+/// The time constant of the share of refused requests, in objectives. A burst within an
+/// objective is not overload.
 const REFUSAL_MEMORY: f64 = 20.0;
 
-/// So many requests count as taken besides those that were seen.
+/// The number of accepted requests that are assumed at the start.
 const PRIOR: f64 = 20.0;
 
 /// Moving averages over the requests of a model.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Traffic {
-    /// Images that arrive, a second, as of the last arrival: lately, and over some
-    /// objectives.
+    /// Images per second as of the last arrival, over a short and a long time.
     rate: f64,
     long_rate: f64,
     last: f64,
     /// The mean time from arrival to deadline, in seconds.
     objective: f64,
-    /// The mean of the intervals between arrivals, and of their squares.
+    /// The means of the intervals between arrivals and of their squares.
     interval: [f64; 2],
-    /// Requests of the recent past, and those of them that were refused or
-    /// dropped.
+    /// Decaying counts of all requests, and of those refused or dropped.
     recent: [f64; 2],
 }
 
 impl Traffic {
-    /// A request has arrived, with `seconds` until its deadline.
+    /// Notes the arrival of a request with `seconds` until its deadline.
     pub fn arrive(&mut self, now: f64, images: usize, seconds: f64, policy: &Policy) {
         let seconds = seconds.max(1e-4);
         if self.objective == 0.0 {
@@ -65,12 +62,12 @@ impl Traffic {
         self.last = now;
     }
 
-    /// A request was refused, or dropped.
+    /// Notes that a request was refused or dropped.
     pub fn refuse(&mut self) {
         self.recent[1] += 1.0;
     }
 
-    /// Images that may arrive within an objective beyond those that are expected:
+    /// The room to leave for images that may arrive within an objective:
     /// `policy.caution` standard deviations of their number.
     pub fn to_come(&self, now: f64, policy: &Policy) -> f64 {
         let memory = policy.memory * self.objective;
@@ -79,7 +76,7 @@ impl Traffic {
         policy.caution * (self.burstiness() * expected).sqrt()
     }
 
-    /// Images that arrive, a second, over some objectives.
+    /// Images per second over the last few objectives.
     pub fn long_rate(&self, now: f64) -> f64 {
         decayed(
             self.long_rate,
@@ -88,15 +85,15 @@ impl Traffic {
         )
     }
 
-    /// To what extent the machine is overloaded, from 0 to 1: not at all where a
-    /// tenth of the requests is refused, and fully where three tenths are.
+    /// The degree of overload: 0 if a tenth of the requests or less is refused, rising to
+    /// 1 at three tenths.
     pub fn overload(&self) -> f64 {
         let [all, refused] = self.recent;
         ((refused / (all + PRIOR) - 0.1) / 0.2).clamp(0.0, 1.0)
     }
 
-    /// The squared coefficient of variation of the intervals between arrivals: 1
-    /// for requests that are independent of each other.
+    /// The squared coefficient of variation of the intervals between arrivals: 1 for
+    /// independent requests.
     fn burstiness(&self) -> f64 {
         let [mean, square] = self.interval;
         let [low, high] = BURSTINESS;
@@ -104,7 +101,7 @@ impl Traffic {
     }
 }
 
-/// What is left of an average after some time, in seconds.
+/// A decaying average after some time, in seconds.
 fn decayed(average: f64, passed: f64, memory: f64) -> f64 {
     average * (-passed.max(0.0) / memory.max(1e-9)).exp()
 }
@@ -143,7 +140,7 @@ mod tests {
         let expected = policy.caution * deviation;
         assert!((to_come / expected - 1.0).abs() < 0.1, "{to_come}");
         let later = traffic.to_come(2.2, &policy);
-        assert!(later < 0.02 * expected, "it is quiet now: {later}");
+        assert!(later < 0.02 * expected, "no room is left once it is quiet: {later}");
     }
 
     #[test]

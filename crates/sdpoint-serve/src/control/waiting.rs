@@ -1,4 +1,4 @@
-//! Requests that wait.
+//! Queued requests.
 
 use sdpoint::Pace;
 
@@ -10,30 +10,29 @@ use super::{Costs, Demand};
 pub struct Request<T> {
     /// The number of images, from 1 to [`Costs::max_batch`].
     pub images: usize,
-    /// When the answer must be there.
+    /// The deadline.
     pub deadline: f64,
-    /// Whether an answer after the deadline is better than none.
+    /// Whether to answer even after the deadline.
     pub late: bool,
-    /// What may answer it.
+    /// The instances that may answer it.
     pub demand: Demand,
-    /// What the caller knows it by.
+    /// Identifies the request for the caller.
     pub tag: T,
 }
 
-/// A request in a queue, with what its demand means for the costs of its model.
+/// A queued request, with what its demand means for the costs of its model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Waiting<T> {
     /// The request.
     pub request: Request<T>,
-    /// The deadline. Of a request that may be late and will be, the time at which
-    /// it can be answered, so that it takes its turn.
+    /// The deadline. For a request that accepts a late answer, at least the time at which
+    /// it is expected to be answered, so that it keeps its place in the queue.
     pub deadline: f64,
-    /// The shortest time in which it can be answered, alone in a batch.
+    /// The shortest time of a batch with this request alone.
     pub quickest: f64,
-    /// The least time an image, in batches of the best size.
+    /// The least time per image, in batches of the best size.
     pub rate: f64,
-    /// The size of the batches in which it counts on being answered under
-    /// overload.
+    /// The size of the batches that admission assumes for it.
     pub batch: usize,
     /// Whether the cheapest instance of the model may answer it.
     pub flexible: bool,
@@ -58,8 +57,7 @@ impl<T> Waiting<T> {
         self.request.images as f64 * self.rate
     }
 
-    /// Whether it cannot be answered in time any more, even in the cheapest
-    /// instance and at once.
+    /// Whether it would miss its deadline even if it ran now, in the cheapest instance.
     pub fn hopeless(&self, now: f64, pace: &Pace) -> bool {
         now + pace.expected(self.quickest) > self.deadline
     }

@@ -1,20 +1,20 @@
-//! Names of models. They are parts of addresses and values of labels, and never paths.
+//! Names of models. They occur in URLs and in labels of metrics, and are never paths.
 
-/// The longest name.
+/// The maximum length of a name.
 const LONGEST: usize = 64;
 
-/// A name that no model can have.
+/// An invalid name of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Too long, or with characters that need quoting somewhere.
+    /// It is too long, or has characters that would need escaping.
     #[error(
         "{} is no name for a model: give 1 to {LONGEST} letters, digits, '-', '_' and '.', the \
          first a letter or digit",
         crate::protocol::error::quoted(.0)
     )]
     Form(String),
-    /// A part of the server's addresses.
-    #[error("a model cannot be named '{0}', which is part of the protocol's addresses")]
+    /// It is part of the protocol's URLs.
+    #[error("a model cannot be named '{0}', which is part of the protocol's URLs")]
     Reserved(String),
 }
 
@@ -22,7 +22,7 @@ pub enum NameError {
 ///
 /// # Errors
 /// If it is empty, too long, has other characters than letters, digits, `-`, `_` and `.`,
-/// or means something else in an address.
+/// or has another meaning in a URL.
 ///
 /// ```
 /// use sdpoint_serve::check_name;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use sdpoint::engine::{Context, EngineError};
-use sdpoint::{Engine, LoadError, Profile};
+use sdpoint::{Context, Engine, EngineError, LoadError};
 
 use super::name::{NameError, check_name};
 use super::{Installed, Model};
@@ -13,13 +12,13 @@ use crate::Executor;
 use crate::metrics::ModelMetrics;
 use crate::statistics::Statistics;
 
-/// The models that a server was started with. There are no others: requests can load and
-/// unload them by name, and name no files.
+/// The models that a server was started with. Requests can load and unload these by name,
+/// but never a file.
 pub struct Registry {
     entries: BTreeMap<String, Entry>,
     executor: Arc<dyn Executor>,
     context: Arc<Context>,
-    /// Held while a model is loaded or unloaded, so that one happens at a time.
+    /// Held while a model is loaded or unloaded, so that only one is at a time.
     changing: Mutex<()>,
 }
 
@@ -31,36 +30,36 @@ struct Entry {
     metrics: Arc<ModelMetrics>,
 }
 
-/// What there is of a model.
+/// The state of a model.
 #[derive(Clone, Debug)]
 pub enum State {
     /// It is being loaded for the first time, or again after it was unloaded.
     Loading,
-    /// It answers.
+    /// It is ready.
     Ready(Arc<Model>),
     /// It was unloaded, or could not be loaded.
     Unavailable(String),
 }
 
-/// A model by name, and what there is of it.
+/// The name and the state of a model.
 #[derive(Clone, Debug)]
 pub struct Status {
     /// The name.
     pub name: String,
-    /// What there is of it.
+    /// The state.
     pub state: State,
 }
 
-/// A model that cannot be had.
+/// An error of finding or loading a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No model has this name.
     #[error("there is no model {}", crate::protocol::error::quoted(.0))]
     Unknown(String),
-    /// The name is not one.
+    /// The name is invalid.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// Two files have the same name.
+    /// Two models have the same name.
     #[error(
         "two models are named '{name}': {} and {}; give one another name, as in NAME={}",
         files[0].display(),
@@ -86,10 +85,10 @@ pub enum ModelError {
 }
 
 impl Registry {
-    /// A registry of model files by name. None is loaded yet.
+    /// Creates a registry of model files by name. None is loaded yet.
     ///
     /// # Errors
-    /// If a name is given twice or is not one.
+    /// If a name is given twice or invalid.
     pub fn new(
         files: impl IntoIterator<Item = (String, PathBuf)>,
         context: Arc<Context>,
@@ -125,7 +124,7 @@ impl Registry {
         self.entries.keys().map(String::as_str)
     }
 
-    /// All models, and what there is of them.
+    /// The states of all models.
     pub fn statuses(&self) -> Vec<Status> {
         let status = |(name, entry): (&String, &Entry)| Status {
             name: name.clone(),
@@ -134,14 +133,14 @@ impl Registry {
         self.entries.iter().map(status).collect()
     }
 
-    /// Whether every model answers.
+    /// Whether every model is ready.
     pub fn ready(&self) -> bool {
         self.entries
             .values()
             .all(|entry| matches!(entry.state(), State::Ready(_)))
     }
 
-    /// What there is of a model.
+    /// The state of a model.
     ///
     /// # Errors
     /// If no model has this name.
@@ -149,7 +148,7 @@ impl Registry {
         Ok(self.entry(name)?.state())
     }
 
-    /// The counts of a model's requests, in Triton's terms.
+    /// The request statistics of a model, as Triton defines them.
     ///
     /// # Errors
     /// If no model has this name.
@@ -165,11 +164,11 @@ impl Registry {
         Ok(self.entry(name)?.metrics.clone())
     }
 
-    /// Loads a model, or loads it again: until the new one is ready, the old one answers.
-    /// Takes seconds; not for async threads.
+    /// Loads or reloads a model. Until the new one is ready, the old one answers. It may
+    /// block for seconds.
     ///
     /// # Errors
-    /// If no model has this name, or it cannot be loaded; then an old one stays.
+    /// If no model has this name, or it cannot be loaded. An old one stays in service.
     pub fn load(&self, name: &str) -> Result<(), ModelError> {
         let entry = self.entry(name)?;
         let _changing = lock(&self.changing);
@@ -205,14 +204,14 @@ impl Registry {
         }
     }
 
-    /// Loads every model, or loads it again, and returns what went wrong.
+    /// Loads or reloads every model, and returns the errors.
     pub fn load_all(&self) -> Vec<ModelError> {
         self.names()
             .filter_map(|name| self.load(name).err())
             .collect()
     }
 
-    /// Unloads a model. Requests that have begun are answered.
+    /// Unloads a model. Requests in progress are answered.
     ///
     /// # Errors
     /// If no model has this name.
@@ -226,7 +225,7 @@ impl Registry {
 
     fn install(&self, name: &str, generation: u64, file: &Path) -> Result<Model, LoadError> {
         let engine = Engine::new(self.context.clone(), sdpoint::Model::load(file)?)?;
-        let engine = Arc::new(engine.with_profile(Profile::load_beside(file)));
+        let engine = Arc::new(engine.with_profile_beside(file));
         let key = format!("{name}#{generation}");
         let installed = |()| Installed {
             executor: self.executor.clone(),
@@ -257,8 +256,8 @@ impl Entry {
 
     fn set(&self, state: State) {
         self.metrics.ready(matches!(state, State::Ready(_)));
-        // The old model is dropped outside of the lock: its place in the executor goes
-        // with it.
+        // The old model is dropped outside the lock, because this may remove it from the
+        // executor.
         let old = {
             let mut current = self.state.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *current, state)

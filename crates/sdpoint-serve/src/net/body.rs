@@ -1,5 +1,5 @@
-//! Bodies of requests as they arrive: bounded in length, in time, and in the memory of all
-//! together; and those of answers, as they leave.
+//! Bodies: of requests, with limits on size, time and total memory; of responses, until
+//! they are sent.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::connection::Busy;
 use crate::memory::Reservation;
 use crate::protocol::error::{ApiError, Kind};
 
-/// A body that gives an error once it goes beyond a bound.
+/// A request body that fails once it exceeds a limit.
 pub struct Guarded {
     body: Incoming,
     left: usize,
@@ -26,7 +26,7 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// A body of at most `most` bytes, which arrive within `time`.
+    /// Limits a body to `most` bytes, received within `time`.
     pub fn new(body: Incoming, most: usize, time: Duration, memory: Arc<Reservation>) -> Self {
         Self {
             body,
@@ -64,7 +64,7 @@ impl HttpBody for Guarded {
     ) -> Poll<Option<Result<Frame<Bytes>, ApiError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            // Most bodies are there at once, and need no timer.
+            // Most bodies arrive at once and need no timer.
             let time = this.time;
             let timer = this
                 .timer
@@ -75,7 +75,7 @@ impl HttpBody for Guarded {
         let Some(frame) = frame else {
             return Poll::Ready(None);
         };
-        let gone = |_| ApiError::invalid("the connection ended before the body did");
+        let gone = |_| ApiError::invalid("the connection closed before the end of the body");
         let checked = frame.map_err(gone).and_then(|frame| {
             let length = frame.data_ref().map_or(0, Bytes::len);
             this.left = this
@@ -97,7 +97,7 @@ impl HttpBody for Guarded {
     }
 }
 
-/// The body of an answer, which keeps its request busy until it is sent.
+/// A response body that keeps its request counted as busy until it is sent.
 pub struct Watched {
     /// The body.
     pub body: Body,

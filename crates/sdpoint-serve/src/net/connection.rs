@@ -1,4 +1,4 @@
-//! One connection, from its first byte to its last.
+//! Serves one connection.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,16 +21,16 @@ use super::front::{Answering, Front, Protocol};
 use super::timed::Timed;
 use crate::limits::Limits;
 
-/// How often, at least, a connection looks whether it has been idle for too long.
+/// The longest interval between checks for idleness.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a client that was told to go may take to do so.
+/// How long a client may take to close a connection after a graceful shutdown.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// What the connections of a server have in common.
+/// State shared by all connections of a server.
 #[derive(Clone)]
 pub struct Shared {
-    /// Wakes connections, one after the other, to make room for others if they are idle.
+    /// Wakes one connection at a time, which closes if it is idle, to make room.
     pub room: Arc<Notify>,
     /// Becomes true when the server stops.
     pub stopping: watch::Receiver<bool>,
@@ -41,25 +41,26 @@ impl Shared {
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopping = self.stopping.clone();
         async move {
-            // A server that is gone has stopped, too.
+            // A dropped sender means that the server has stopped.
             let _ = stopping.wait_for(|&stopping| stopping).await;
         }
     }
 }
 
-/// The requests of a connection.
+/// Counts the requests of a connection.
 #[derive(Debug, Default)]
 pub struct Activity {
-    /// Those that are being answered.
+    /// Requests in progress.
     busy: AtomicUsize,
-    /// All of them so far.
+    /// All requests so far.
     total: AtomicUsize,
-    /// When a part of the next request's header was received, while there was no other.
+    /// When the first bytes of the next request's header were received, if no request is
+    /// in progress.
     header: Mutex<Option<Instant>>,
 }
 
 impl Activity {
-    /// Bytes were received.
+    /// Notes that bytes were received.
     pub fn received(&self) {
         if self.busy.load(Ordering::Relaxed) == 0 {
             self.header().get_or_insert_with(Instant::now);
@@ -71,11 +72,11 @@ impl Activity {
     }
 }
 
-/// A request of a connection, until its answer is sent.
+/// A request in progress, until its response is sent.
 pub struct Busy(Arc<Activity>);
 
 impl Busy {
-    /// A request begins.
+    /// Notes that a request has begun.
     pub fn new(activity: &Arc<Activity>) -> Self {
         activity.busy.fetch_add(1, Ordering::Relaxed);
         activity.total.fetch_add(1, Ordering::Relaxed);
@@ -90,7 +91,7 @@ impl Drop for Busy {
     }
 }
 
-/// The requests of a connection on their way to their listener's entry.
+/// Passes the requests of a connection to its listener's [`Front`].
 struct Requests {
     front: Front,
     client: IpAddr,
@@ -107,7 +108,7 @@ impl Service<Request<Incoming>> for Requests {
     }
 }
 
-/// Serves a connection until it ends, is idle for too long, or has to make room.
+/// Serves a connection until it closes, times out, or is closed to make room.
 pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shared) {
     let limits = &front.app.limits;
     let activity = Arc::<Activity>::default();
@@ -158,21 +159,21 @@ pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shar
     }
 }
 
-/// When a connection counts as idle for too long.
+/// Decides when a connection has timed out.
 struct Idle {
     activity: Arc<Activity>,
-    /// Time for a header from its first byte on.
+    /// Time limit for a header, from its first byte.
     header: Option<Duration>,
-    /// Time for the first request, and between requests.
+    /// Time limits for the first request and between requests.
     between: Option<[Duration; 2]>,
-    /// The requests so far, and since when there was no other.
+    /// The number of requests so far, and when the last activity was seen.
     seen: (usize, Instant),
     tick: Duration,
 }
 
 impl Idle {
-    /// HTTP/1's library ends a connection that asks for nothing, in time for proxies; once
-    /// a header has begun, there is less time.
+    /// hyper closes an idle HTTP/1 connection after the keep-alive time; this adds the
+    /// shorter limit once a header has begun.
     fn http1(activity: Arc<Activity>, limits: &Limits) -> Self {
         Self {
             activity,
@@ -195,7 +196,7 @@ impl Idle {
         self.activity.busy.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether it was for too long, looking now.
+    /// Whether the connection has timed out by now.
     fn too_long(&mut self) -> bool {
         let total = self.activity.total.load(Ordering::Relaxed);
         let now = Instant::now();
@@ -211,10 +212,10 @@ impl Idle {
     }
 }
 
-/// Runs a connection, and tells the client to go when it has to.
+/// Runs a connection, and shuts it down gracefully when it has to end.
 async fn guard<C: Future>(
     connection: C,
-    say_goodbye: fn(Pin<&mut C>),
+    shut_down: fn(Pin<&mut C>),
     mut idle: Idle,
     shared: Shared,
 ) {
@@ -224,8 +225,8 @@ async fn guard<C: Future>(
         tokio::select! {
             _ = connection.as_mut() => return,
             () = shared.stop() => {
-                // Requests that have begun are answered, however long that takes.
-                say_goodbye(connection.as_mut());
+                // The server's drain limits how long requests in progress may take.
+                shut_down(connection.as_mut());
                 connection.await;
                 return;
             }
@@ -241,6 +242,6 @@ async fn guard<C: Future>(
             }
         }
     }
-    say_goodbye(connection.as_mut());
+    shut_down(connection.as_mut());
     let _ = tokio::time::timeout(FAREWELL, connection).await;
 }

@@ -1,5 +1,5 @@
-//! What every request passes before its protocol sees it: where it comes from, its token,
-//! its length and its deadline.
+//! Checks that every request passes before its protocol: origin, token, length and
+//! deadline.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,7 +25,7 @@ use crate::app::{App, Call};
 use crate::protocol::error::{ApiError, Kind};
 use crate::protocol::grpc::deadline;
 
-/// What a listener speaks.
+/// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1.
@@ -34,21 +34,21 @@ pub enum Protocol {
     Grpc,
 }
 
-/// An answer in the making.
+/// The future of a response.
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-/// The entry of one listener, common to its connections.
+/// Handles the requests of one listener; shared by its connections.
 #[derive(Clone)]
 pub struct Front {
     /// The server.
     pub app: Arc<App>,
-    /// Whom it lets in.
+    /// The accepted tokens.
     pub tokens: Arc<Tokens>,
-    /// Which pages may use it.
+    /// The web pages that may use it.
     pub pages: Arc<Pages>,
-    /// What it speaks.
+    /// The protocol.
     pub protocol: Protocol,
-    /// What is behind it.
+    /// The router of the protocol.
     pub router: Router,
 }
 
@@ -76,7 +76,7 @@ impl Front {
                     response
                 }
             };
-            // The answer's body is part of the request's time.
+            // The request is in progress until the response body is sent.
             Ok(response.map(|body| Body::new(Watched { body, _busy: busy })))
         })
     }
@@ -108,7 +108,7 @@ impl Front {
         }
     }
 
-    /// Checks a request by its header alone, and returns the deadline that it gives.
+    /// Checks a request by its header, and returns the deadline in it.
     fn check(
         &self,
         request: &Request<Incoming>,
@@ -118,7 +118,7 @@ impl Front {
             self.app.metrics.unauthenticated.inc();
             return Err(ApiError::new(
                 Kind::Unauthenticated,
-                "this server takes requests with a token: Authorization: Bearer TOKEN",
+                "this server requires a token: Authorization: Bearer TOKEN",
             ));
         }
         let most = self.app.limits.body;
@@ -135,14 +135,14 @@ impl Front {
         }
     }
 
-    /// Bounds a request's body, and adds what it is known of it.
+    /// Limits a request's body, and attaches the [`Call`].
     fn guard(&self, request: Request<Incoming>, call: Call) -> Request<Body> {
         let limits = &self.app.limits;
         let (mut parts, body) = request.into_parts();
         let body = Guarded::new(body, limits.body, limits.body_time, call.memory.clone());
         let body = match self.protocol {
             Protocol::Rest => Body::new(body),
-            // gRPC's library looks for an error of its own.
+            // tonic expects its own error type.
             Protocol::Grpc => Body::new(body.map_err(Status::from)),
         };
         parts.extensions.insert(call);
@@ -150,14 +150,14 @@ impl Front {
     }
 }
 
-/// What becomes of a request at the entry.
+/// The result of the checks.
 enum Admitted {
     Answered(Response),
     Refused(ApiError),
     Let(Box<Request<Body>>, Option<axum::http::HeaderValue>),
 }
 
-/// Whether an address is for everybody: probes have no token.
+/// Whether a path needs no token: probes send none.
 fn is_open(path: &str) -> bool {
     matches!(
         path,
@@ -176,7 +176,7 @@ fn refuse(error: ApiError, protocol: Protocol) -> Response {
             let close = error.kind == Kind::TooLarge;
             let mut response = error.into_response();
             if close {
-                // The body that is not read would be in the way of the next request.
+                // The unread body would be parsed as the next request.
                 let value = axum::http::HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, value);
             }

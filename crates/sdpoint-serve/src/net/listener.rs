@@ -1,4 +1,4 @@
-//! Accepting connections.
+//! Accepts connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::connection::{self, Shared};
 use super::front::Front;
 
-/// How long to wait before accepting again when the system gives no connection.
+/// The delay before accepting again after an error.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long an idle connection has to make room for a new one, before another is told to.
+/// How long an idle connection has to close before the next one is woken.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Accepts connections until the server stops. Each holds one of `places` until it ends.
+/// Accepts connections until the server stops. Each holds one of `places` until it closes.
 pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places: Arc<Semaphore>) {
     loop {
         let accepted = tokio::select! {
@@ -26,7 +26,8 @@ pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places:
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Connections that ended before they were accepted, or no more files.
+                // The connection was reset before it was accepted, or there are no more
+                // file descriptors.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -37,7 +38,7 @@ pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places:
             () = shared.stop() => return,
         };
         let Some(place) = place else { return };
-        // Answers are whole when they are written.
+        // Responses are written in one piece, so there is nothing to coalesce.
         let _ = stream.set_nodelay(true);
         let open = Open::new(front.app.metrics.connections.clone(), place);
         let (front, shared) = (front.clone(), shared.clone());
@@ -48,7 +49,7 @@ pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places:
     }
 }
 
-/// An open connection, and its place.
+/// An open connection and its permit.
 struct Open {
     count: Gauge,
     _place: OwnedSemaphorePermit,
@@ -70,7 +71,7 @@ impl Drop for Open {
     }
 }
 
-/// A place for a connection. If all are taken, connections without requests make room.
+/// Acquires a permit for a connection. If there is none, idle connections are closed.
 async fn find_place(places: &Arc<Semaphore>, room: &Notify) -> Option<OwnedSemaphorePermit> {
     loop {
         let place = places.clone().acquire_owned();

@@ -1,5 +1,5 @@
-//! Requests from pages in browsers. A page of another origin must not use the server
-//! through the browser of somebody who can reach it.
+//! Requests from web pages. A page of another origin must not use the server through the
+//! browser of a user who can reach it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::protocol::error::{ApiError, Kind};
 
-/// An origin whose pages may use the server: `https://app.example`.
+/// An origin whose pages may use the server, such as `https://app.example`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -31,7 +31,7 @@ impl FromStr for Origin {
             Ok(Self(text.to_ascii_lowercase()))
         } else {
             Err(format!(
-                "'{text}' is no origin: give one such as https://app.example"
+                "'{text}' is not an origin; expected one such as https://app.example"
             ))
         }
     }
@@ -43,22 +43,22 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Which pages may use the server.
+/// The web pages that may use the server.
 #[derive(Clone, Debug, Default)]
 pub struct Pages {
-    /// Pages of other origins.
+    /// Other origins that are allowed.
     pub allowed: Vec<Origin>,
-    /// Whether the server's own pages have local addresses: another name that leads here
-    /// was made by somebody else.
+    /// Whether the server's own pages must have a local host name. Any other name that
+    /// resolves to this machine is a DNS rebinding attack.
     pub local: bool,
 }
 
 impl Pages {
-    /// Checks where a request comes from, and returns the origin to name in the answer, if
-    /// it is another one that is allowed.
+    /// Checks the origin of a request. Returns it if it is another, allowed origin, which
+    /// the response has to name.
     ///
     /// # Errors
-    /// If the request is a page's that may not use the server.
+    /// If the request is from a page that may not use the server.
     pub fn check(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, ApiError> {
         let Some(origin) = headers.get(header::ORIGIN) else {
             return Ok(None);
@@ -72,7 +72,7 @@ impl Pages {
         }
         Err(ApiError::new(
             Kind::Forbidden,
-            "pages of other origins may not use this server; --allow-origin lets them",
+            "pages of other origins may not use this server; allow one with --allow-origin",
         ))
     }
 
@@ -88,7 +88,8 @@ impl Pages {
     }
 }
 
-/// Whether a name can only be this machine's: an address, or one that no name server gives.
+/// Whether a host can only be this machine: an IP address, or a name that DNS does not
+/// resolve.
 fn is_local(authority: &str) -> bool {
     let Ok(authority) = authority.parse::<Authority>() else {
         return false;
@@ -98,8 +99,7 @@ fn is_local(authority: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || address.parse::<IpAddr>().is_ok()
 }
 
-/// The answer to a browser that asks whether a page of an allowed origin may send a
-/// request; none to any other request.
+/// The response to a CORS preflight request; none for any other request.
 pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response> {
     let asks =
         method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
@@ -116,7 +116,7 @@ pub fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response> {
     })
 }
 
-/// Lets a page of an allowed origin read an answer.
+/// Lets a page of an allowed origin read a response.
 pub fn name_origin(response: &mut Response, origin: HeaderValue) {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
@@ -159,7 +159,7 @@ mod tests {
         }
         for (origin, host) in [
             ("https://evil.example", "127.0.0.1:8080"),
-            // A name server that leads a page's own name here.
+            // DNS rebinding.
             ("http://evil.example:8080", "evil.example:8080"),
             ("http://127.0.0.1:3000", "127.0.0.1:8080"),
             ("null", "127.0.0.1:8080"),

@@ -1,4 +1,4 @@
-//! A connection whose client must take what it is sent.
+//! A connection with a time limit on stalled writes.
 
 use std::io;
 use std::pin::Pin;
@@ -13,8 +13,8 @@ use tokio::time::Sleep;
 
 use super::connection::Activity;
 
-/// A connection that fails when nothing can be written for some time: a client that asks
-/// and does not read holds its answer's memory no longer than that.
+/// A connection that fails when nothing can be written for some time, so that a client
+/// that does not read cannot hold the memory of its response for longer.
 pub struct Timed {
     stream: TokioIo<TcpStream>,
     time: Duration,
@@ -23,7 +23,7 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// A connection that may stall for `time`.
+    /// Wraps a connection that may stall for `time`.
     pub fn new(stream: TcpStream, time: Duration, activity: Arc<Activity>) -> Self {
         Self {
             stream: TokioIo::new(stream),
@@ -33,7 +33,7 @@ impl Timed {
         }
     }
 
-    /// Watches an attempt to write.
+    /// Updates the timer after an attempt to write.
     fn watch<T>(
         &mut self,
         cx: &mut Context<'_>,

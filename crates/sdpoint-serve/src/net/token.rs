@@ -6,10 +6,10 @@ use std::{fmt, fs, io};
 use axum::http::{HeaderMap, header};
 use subtle::{Choice, ConstantTimeEq};
 
-/// The shortest token.
+/// The minimum length of a token.
 const SHORTEST: usize = 16;
 
-/// A file of tokens that cannot be used.
+/// An invalid token file.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// It cannot be read.
@@ -20,10 +20,10 @@ pub enum TokenError {
         /// The reason.
         source: io::Error,
     },
-    /// It has no token.
-    #[error("the token file '{}' is empty; `openssl rand -hex 32` makes a token", .0.display())]
+    /// It has no tokens.
+    #[error("the token file '{}' is empty; create a token with `openssl rand -hex 32`", .0.display())]
     Empty(PathBuf),
-    /// A token is easy to guess, or cannot be sent.
+    /// A token is too short, or has characters that a header cannot have.
     #[error(
         "line {line} of the token file '{}' is no token: one has at least {SHORTEST} visible \
          ASCII characters; `openssl rand -hex 32` makes one",
@@ -37,15 +37,15 @@ pub enum TokenError {
     },
 }
 
-/// The tokens that clients may give, each as good as another.
+/// The accepted tokens.
 #[derive(Clone, Default)]
 pub struct Tokens(Vec<String>);
 
 impl Tokens {
-    /// Reads a file with a token a line. Several let clients change from one to the next.
+    /// Reads a file with one token per line. Several allow tokens to be rotated.
     ///
     /// # Errors
-    /// If the file cannot be read, or has no tokens or bad ones.
+    /// If the file cannot be read, is empty, or has an invalid token.
     pub fn read(file: &Path) -> Result<Self, TokenError> {
         let text = fs::read_to_string(file).map_err(|source| TokenError::Read {
             file: file.to_owned(),
@@ -71,13 +71,13 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
-    /// Whether anybody may do anything.
+    /// Whether no token is required.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether a request with these headers may do what it wants. How long this takes
-    /// depends on the lengths of the tokens, not on how much of one was guessed.
+    /// Whether the headers have a valid token. The time that this takes depends on the
+    /// lengths of the tokens, but not on their contents.
     pub fn allow(&self, headers: &HeaderMap) -> bool {
         if self.is_empty() {
             return true;

@@ -1,4 +1,4 @@
-//! The answer to an inference request, whatever the protocol that carries it.
+//! The answer to an inference request, independent of the transport.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -14,22 +14,22 @@ use super::signature::{LOGITS, PROBABILITIES};
 use crate::Reply;
 use crate::models::Model;
 
-/// An output that goes into the answer, and in what form.
+/// A requested output and its form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputPlan {
     /// The output.
     pub name: &'static str,
-    /// Only the so many highest values, with their classes.
+    /// Return only this many of the highest values, with their classes.
     pub classification: Option<usize>,
-    /// Whether REST returns it behind the JSON.
+    /// Whether REST returns it as binary data after the JSON.
     pub binary: bool,
 }
 
 impl OutputPlan {
-    /// Reads the outputs that a request names, or takes all.
+    /// The outputs that a request names, or else all.
     ///
     /// # Errors
-    /// If there is no such output, or it cannot be returned as the request wants it.
+    /// If there is no such output, or it cannot be returned in the requested form.
     pub fn read(requested: &[RequestedOutput], binary: bool) -> Result<Vec<Self>, ApiError> {
         if requested.is_empty() {
             let all = [LOGITS, PROBABILITIES].map(|name| Self {
@@ -81,7 +81,7 @@ impl OutputPlan {
                 key if key.starts_with("shared_memory_") => return Err(shared_memory()),
                 key => {
                     return Err(ApiError::invalid(format!(
-                        "unknown parameter {} of an output; there are classification and \
+                        "unknown parameter {} of an output; known ones are classification and \
                          binary_data",
                         quoted(key)
                     )));
@@ -110,11 +110,11 @@ pub struct Answer {
 pub struct Output<'a> {
     /// The name.
     pub name: &'static str,
-    /// Images, and values or classes of each.
+    /// The number of images, and of values or classes for each.
     pub shape: [usize; 2],
     /// The elements, image by image.
     pub values: Values<'a>,
-    /// Whether REST returns it behind the JSON.
+    /// Whether REST returns it as binary data after the JSON.
     pub binary: bool,
 }
 
@@ -136,7 +136,7 @@ impl Values<'_> {
         }
     }
 
-    /// Appends the elements as the protocol's binary form has them.
+    /// Appends the elements in the protocol's binary format.
     pub fn write_raw(&self, raw: &mut Vec<u8>) {
         match self {
             Self::Floats(values) => {
@@ -186,7 +186,7 @@ impl Answer {
         })
     }
 
-    /// Which instance answered; several, one an image, where a cascade did.
+    /// The instance that answered; after a cascade with several, a list with one per image.
     pub fn instance(&self) -> String {
         let instances = &self.reply.instances;
         let names: Vec<String> = match instances.first() {
@@ -196,7 +196,7 @@ impl Answer {
         names.join(",")
     }
 
-    /// The parameters that the answer carries.
+    /// The parameters of the answer.
     pub fn parameters(&self) -> Parameters {
         let reply = &self.reply;
         let mut parameters = Parameters::from([
@@ -228,7 +228,7 @@ fn classification(values: &[f32], classes: &[String], k: usize) -> Vec<String> {
     .collect()
 }
 
-/// A class's name without control characters: it comes from a file of anyone's.
+/// The name of a class without control characters; model files are not trusted.
 fn one_line(name: &str) -> Cow<'_, str> {
     if name.contains(char::is_control) {
         name.replace(char::is_control, " ").into()

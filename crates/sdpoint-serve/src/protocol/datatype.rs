@@ -16,7 +16,7 @@ pub enum DataType {
     Int(u8),
     /// Floating-point numbers of 2, 4 or 8 bytes.
     Fp(u8),
-    /// Floating-point numbers with the exponent of FP32 in 2 bytes.
+    /// Floating-point numbers of 2 bytes with the exponent of FP32.
     Bf16,
     /// Byte strings, each of its own length.
     Bytes,
@@ -70,7 +70,7 @@ impl FromStr for DataType {
     }
 }
 
-/// The number of elements of a shape; none if it is beyond what can be counted.
+/// The number of elements of a shape; none on overflow.
 pub fn elements(shape: &[u64]) -> Option<usize> {
     let product = shape
         .iter()
@@ -78,7 +78,7 @@ pub fn elements(shape: &[u64]) -> Option<usize> {
     usize::try_from(product).ok()
 }
 
-/// A shape as it is written: `[-1,3,224,224]`.
+/// A shape as text, such as `[-1,3,224,224]`.
 pub fn shape_text(shape: &[impl fmt::Display]) -> String {
     let sides: Vec<String> = shape.iter().map(ToString::to_string).collect();
     format!("[{}]", sides.join(","))

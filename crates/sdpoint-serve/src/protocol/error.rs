@@ -1,39 +1,39 @@
-//! Why a request gets no answer, whatever the protocol.
+//! Errors of requests, independent of the transport.
 
 use std::time::Duration;
 
 use crate::Refusal;
 
-/// The class of a failure, from which each protocol takes its code.
+/// The kind of a failure, which each transport maps to a status code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// The request contradicts the protocol, the model or itself.
+    /// The request is invalid, or does not fit the model.
     Invalid,
-    /// There is no such model, version or address.
+    /// There is no such model, version or path.
     NotFound,
-    /// The address does not take this method.
+    /// The path does not support this method.
     Method,
-    /// No token, or a wrong one.
+    /// The token is missing or wrong.
     Unauthenticated,
     /// The server does not allow it.
     Forbidden,
-    /// More bytes than the server takes.
+    /// The request is larger than the server allows.
     TooLarge,
-    /// The body is of a kind that is not read.
+    /// The content type or encoding is not supported.
     MediaType,
     /// The client did not send its request in time.
     Slow,
-    /// One client has too much in flight.
+    /// The client has too much in flight.
     Quota,
     /// The server has too much in flight.
     Overloaded,
     /// The deadline passed.
     Expired,
-    /// The model or the server is not ready, or no longer.
+    /// The model or the server is not ready, or shutting down.
     Unavailable,
-    /// Part of the protocol that this server does not have.
+    /// The server does not implement this part of the protocol.
     Unsupported,
-    /// The fault is the server's.
+    /// An internal error.
     Internal,
 }
 
@@ -41,11 +41,11 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ApiError {
-    /// The class.
+    /// The kind.
     pub kind: Kind,
-    /// What was wrong, for the client.
+    /// The message for the client.
     pub message: String,
-    /// When trying again makes sense.
+    /// The time after which a retry makes sense.
     pub retry_after: Option<Duration>,
 }
 
@@ -62,7 +62,7 @@ impl ApiError {
         Self::new(Kind::Invalid, message)
     }
 
-    /// A lack of room, which passes.
+    /// A temporary overload.
     pub fn overloaded(message: impl Into<String>, retry_after: Duration) -> Self {
         Self {
             retry_after: Some(retry_after),
@@ -96,16 +96,15 @@ impl From<Refusal> for ApiError {
     }
 }
 
-/// The refusal of an extension that only clients on the same machine could use.
+/// The error for the shared-memory extension.
 pub fn shared_memory() -> ApiError {
     ApiError::new(
         Kind::Unsupported,
-        "shared memory is not supported: tensors are part of requests and answers",
+        "shared memory is not supported; send tensors in the request",
     )
 }
 
-/// A name or value from a request, as an error quotes it: on one line, and not
-/// longer than one.
+/// Quotes a name or value from a request in an error message: escaped and truncated.
 pub fn quoted(text: &str) -> String {
     const SHOWN: usize = 80;
     let mut shown: String = text

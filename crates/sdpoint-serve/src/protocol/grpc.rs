@@ -18,7 +18,7 @@ use health::Health;
 use inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use service::Service;
 
-/// The services, by their names.
+/// Routes for the gRPC services.
 pub fn router(app: Arc<App>, health: &Health) -> Router {
     let most = app.limits.body;
     let inference = GrpcInferenceServiceServer::new(Service(app)).max_decoding_message_size(most);

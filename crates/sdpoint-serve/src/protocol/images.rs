@@ -1,5 +1,5 @@
-//! From a request's tensors to the images in them. Nothing of a tensor is believed:
-//! type, shape and length are compared with the model's before memory is taken.
+//! Extracts images from a request's tensors. Tensors are not trusted: type, shape and
+//! length are checked against the model's before memory is allocated.
 
 use axum::body::Bytes;
 
@@ -19,10 +19,10 @@ pub enum RequestImages {
     Encoded(Vec<Bytes>),
 }
 
-/// The images of a request's one input, and how many they are.
+/// The images of a request's single input, and their number.
 ///
 /// # Errors
-/// If the inputs are none or several, or the one is not as the model's metadata says.
+/// If there is not exactly one input, or it does not match the model's metadata.
 pub fn images(
     inputs: Vec<Tensor>,
     signature: &Signature,
@@ -38,7 +38,7 @@ pub fn images(
     let known = signature.inputs();
     let Some(expected) = known.iter().find(|input| input.name == tensor.name) else {
         return Err(ApiError::invalid(format!(
-            "the model has no input {}; a request gives one of {IMAGES}, {PIXELS} and {ENCODED}",
+            "the model has no input {}; send one of {IMAGES}, {PIXELS} and {ENCODED}",
             quoted(&tensor.name)
         )));
     };
@@ -52,7 +52,7 @@ pub fn images(
     Ok((images, count))
 }
 
-/// Compares type and shape with the model's, and returns the number of images.
+/// Checks type and shape against the model's, and returns the number of images.
 fn check(tensor: &Tensor, expected: &TensorMetadata, most: usize) -> Result<usize, ApiError> {
     let name = expected.name;
     if tensor.datatype != expected.datatype {
@@ -77,7 +77,7 @@ fn check(tensor: &Tensor, expected: &TensorMetadata, most: usize) -> Result<usiz
         Ok(0) => Err(ApiError::invalid(format!("input '{name}' has no images"))),
         Ok(count) if count <= most && countable => Ok(count),
         _ => Err(ApiError::invalid(format!(
-            "input '{name}' has {count} images; a request may have at most {most}"
+            "input '{name}' has {count} images; the limit is {most}"
         ))),
     }
 }
@@ -132,7 +132,7 @@ fn strings(data: Data, len: usize) -> Result<Vec<Bytes>, ApiError> {
     Ok(strings)
 }
 
-/// Byte strings, each after its length in 4 bytes.
+/// Byte strings, each preceded by its length in 4 bytes.
 fn split(raw: &Bytes, most: usize) -> Result<Vec<Bytes>, ApiError> {
     let mut strings = Vec::new();
     let mut at = 0;
@@ -140,14 +140,14 @@ fn split(raw: &Bytes, most: usize) -> Result<Vec<Bytes>, ApiError> {
         let number = strings.len() + 1;
         if strings.len() == most {
             return Err(ApiError::invalid(format!(
-                "a BYTES tensor has {} bytes behind its {most} elements",
+                "a BYTES tensor has {} bytes after its {most} elements",
                 raw.len() - at
             )));
         }
         let rest = &raw[at..];
         let cut = || {
             ApiError::invalid(format!(
-                "element {number} of a BYTES tensor goes beyond the tensor's end"
+                "element {number} of a BYTES tensor extends beyond the end of the tensor"
             ))
         };
         let length = rest.first_chunk().ok_or_else(cut)?;
@@ -166,7 +166,7 @@ fn check_len(actual: usize, expected: usize) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::invalid(format!(
-        "the input has {actual} elements; its shape says {expected}"
+        "the input has {actual} elements, but its shape has {expected}"
     )))
 }
 
@@ -175,7 +175,7 @@ fn check_bytes(actual: usize, expected: usize) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::invalid(format!(
-        "the input has {actual} bytes; its shape and datatype say {expected}"
+        "the input has {actual} bytes, but its shape and datatype need {expected}"
     )))
 }
 

@@ -1,4 +1,4 @@
-//! The page that Prometheus reads.
+//! The endpoint that Prometheus scrapes.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::routing::get;
 use super::error::{ApiError, Kind};
 use crate::app::App;
 
-/// `/metrics`, and nothing else.
+/// Routes for `/metrics`.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))

@@ -17,7 +17,7 @@ pub enum Parameter {
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A whole number beyond those.
+    /// A whole number beyond the range of i64.
     Uint(u64),
     /// Any number.
     Double(f64),
@@ -38,7 +38,7 @@ impl From<u64> for Parameter {
 }
 
 impl Parameter {
-    /// The value as text, as it would be written on a command line.
+    /// The value as text, as on a command line.
     pub fn text(&self) -> String {
         match self {
             Self::Bool(value) => value.to_string(),
@@ -49,7 +49,7 @@ impl Parameter {
         }
     }
 
-    /// True or false, also as text: forms and command lines have nothing else.
+    /// The value as a boolean. Forms send it as text.
     pub fn truth(&self, name: &str) -> Result<bool, ApiError> {
         match self {
             Self::Bool(value) => Ok(*value),
@@ -59,7 +59,7 @@ impl Parameter {
         }
     }
 
-    /// A whole number of at least zero.
+    /// The value as a whole number of at least zero.
     pub fn count(&self, name: &str) -> Result<u64, ApiError> {
         let number = match self {
             Self::Int(value) => u64::try_from(*value).ok(),
@@ -70,7 +70,7 @@ impl Parameter {
         number.ok_or_else(|| self.wrong(name, "a whole number of at least 0"))
     }
 
-    /// A finite number.
+    /// The value as a finite number.
     pub fn number(&self, name: &str) -> Result<f64, ApiError> {
         let number = match self {
             Self::Int(value) => Some(*value as f64),

@@ -1,20 +1,20 @@
-//! An inference request, whatever the protocol that brought it.
+//! An inference request, independent of the transport.
 
 use axum::body::Bytes;
 
 use super::datatype::DataType;
 use super::parameters::Parameters;
 
-/// A request for inference.
+/// An inference request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InferRequest {
-    /// The client's name for the request, which the answer repeats.
+    /// The client's id of the request, which the answer repeats.
     pub id: Option<String>,
-    /// Cost, deadline, and what the protocol reserves.
+    /// Parameters: cost, deadline, and those that the protocol reserves.
     pub parameters: Parameters,
     /// The input tensors.
     pub inputs: Vec<Tensor>,
-    /// The outputs to answer with; none stands for all.
+    /// The requested outputs; empty for all.
     pub outputs: Vec<RequestedOutput>,
 }
 
@@ -25,31 +25,31 @@ pub struct Tensor {
     pub name: String,
     /// The type of the elements.
     pub datatype: DataType,
-    /// The sides.
+    /// The shape.
     pub shape: Vec<u64>,
     /// The elements.
     pub data: Data,
 }
 
-/// The elements of a tensor, as the protocol carried them. Their number has not been
-/// compared with the shape.
+/// The elements of a tensor as received. Their number has not been checked against the
+/// shape.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Data {
-    /// Little-endian, row by row; byte strings each after a length of 4 bytes.
+    /// Little-endian, row-major; byte strings each preceded by a length of 4 bytes.
     Raw(Bytes),
     /// Numbers.
     Floats(Vec<f32>),
-    /// Numbers of a byte.
+    /// Bytes.
     Octets(Vec<u8>),
     /// Byte strings.
     Strings(Vec<Bytes>),
 }
 
-/// An output that a request wants to have.
+/// A requested output.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestedOutput {
     /// The name of the output.
     pub name: String,
-    /// How to return it.
+    /// Its parameters.
     pub parameters: Parameters,
 }

@@ -1,4 +1,4 @@
-//! The protocol over HTTP, and `/predict`.
+//! The protocol over REST, and `/predict`.
 
 mod binary;
 mod body;

@@ -1,26 +1,25 @@
-//! What a model takes and gives, as clients are told.
+//! The inputs and outputs of a model, as its metadata lists them.
 
 use serde::Serialize;
 
 use super::datatype::DataType;
 
-/// Input: normalised values, image by channel by row by column, as the exported ONNX
-/// file has it.
+/// Input: normalised values, NCHW, as in exported ONNX files.
 pub const IMAGES: &str = "images";
 
-/// Input: pixels of the network's input size, image by row by column by channel.
+/// Input: pixels of the network's input size, NHWC.
 pub const PIXELS: &str = "pixels";
 
 /// Input: JPEG, PNG or WebP files.
 pub const ENCODED: &str = "encoded";
 
-/// Output: what the classifier computes.
+/// Output: the logits.
 pub const LOGITS: &str = "logits";
 
-/// Output: logits turned into probabilities.
+/// Output: the probabilities.
 pub const PROBABILITIES: &str = "probabilities";
 
-/// Name, type and shape of an input or output; -1 stands for the number of images.
+/// Name, type and shape of an input or output.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TensorMetadata {
     /// The name.
@@ -28,7 +27,7 @@ pub struct TensorMetadata {
     /// The type of the elements.
     #[serde(serialize_with = "as_text")]
     pub datatype: DataType,
-    /// The sides, the number of images first.
+    /// The shape; its first element, the number of images, is -1.
     pub shape: Vec<i64>,
 }
 
@@ -48,12 +47,12 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// Values of an image.
+    /// The number of values per image.
     pub fn image_len(&self) -> usize {
         self.size[0] * self.size[1] * self.channels
     }
 
-    /// The inputs, of which a request gives one.
+    /// The inputs, of which a request has exactly one.
     pub fn inputs(&self) -> [TensorMetadata; 3] {
         let [height, width] = self.size.map(|side| side as i64);
         let channels = self.channels as i64;

@@ -1,26 +1,27 @@
-//! What a request allows: cost, accuracy, deadline.
+//! The constraints that a request's parameters express: cost, accuracy, deadline.
 
 use std::time::{Duration, Instant};
 
-use sdpoint::{Budget, Combination, Engine, Record, select};
+use sdpoint::core::{Combination, Record, parse_accuracy, parse_macs, select};
+use sdpoint::{Budget, Engine};
 
 use super::error::{ApiError, Kind, quoted};
 use super::parameters::{Parameter, Parameters};
 use crate::{Constraints, Mode};
 
-/// The longest time that a request may give, an hour.
+/// The maximum time until a deadline: an hour.
 const LONGEST_MS: f64 = 3.6e6;
 
-/// Parameters of requests, for error messages.
+/// The known parameters, for error messages.
 const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, deadline_ms, late, timeout, \
                      priority and binary_data_output";
 
-/// What a request allows.
+/// The constraints of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Terms {
-    /// When the answer must be there, if the request says so.
+    /// The deadline, if the request has one.
     pub deadline: Option<Instant>,
-    /// Whether a late answer is better than none.
+    /// Whether to answer even after the deadline.
     pub late: bool,
     /// The instances that may answer.
     pub constraints: Constraints,
@@ -29,12 +30,12 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Reads the parameters of a request that arrived at `arrival`. A deadline of the
-    /// protocol itself, as gRPC has it, holds together with those of the parameters.
+    /// Reads the parameters of a request that arrived at `arrival`. Of several deadlines,
+    /// including `deadline` from gRPC itself, the earliest applies.
     ///
     /// # Errors
-    /// An unknown parameter, a value that it cannot have, or bounds that no instance of the
-    /// model satisfies.
+    /// If a parameter is unknown or its value invalid, or if no instance of the model
+    /// satisfies all bounds.
     pub fn new(
         parameters: &Parameters,
         engine: &Engine,
@@ -49,7 +50,7 @@ impl Terms {
             match name.as_str() {
                 "budget" => terms.bound(name, value, parse_budget(name, &value.text())?, engine)?,
                 "macs" => {
-                    let macs = select::parse_macs(&value.text()).map_err(|e| bad(name, e))?;
+                    let macs = parse_macs(&value.text()).map_err(|e| bad(name, e))?;
                     terms.bound(name, value, Budget::Macs(macs), engine)?;
                 }
                 "instance" => {
@@ -57,7 +58,7 @@ impl Terms {
                     terms.bound(name, value, Budget::Instance(instance), engine)?;
                 }
                 "min_accuracy" => {
-                    let least = select::parse_accuracy(&value.text()).map_err(|e| bad(name, e))?;
+                    let least = parse_accuracy(&value.text()).map_err(|e| bad(name, e))?;
                     terms.bound(name, value, Budget::MinAccuracy(least), engine)?;
                 }
                 "cascade" => terms.mode = cascade(name, value, engine)?,
@@ -68,7 +69,7 @@ impl Terms {
                     }
                     terms.sooner(arrival, milliseconds);
                 }
-                // Zero stands for the server's own.
+                // Zero stands for the server's objective.
                 "timeout" => match value.count(name)? {
                     0 => {}
                     microseconds => terms.sooner(arrival, microseconds as f64 / 1e3),
@@ -79,12 +80,12 @@ impl Terms {
                 name if name.starts_with("sequence_") => {
                     return Err(ApiError::new(
                         Kind::Unsupported,
-                        "sequences are not supported: every request stands alone",
+                        "sequences are not supported",
                     ));
                 }
                 name => {
                     return Err(ApiError::invalid(format!(
-                        "unknown parameter {}; there are {KNOWN}",
+                        "unknown parameter {}; known ones are {KNOWN}",
                         quoted(name)
                     )));
                 }
@@ -110,16 +111,16 @@ impl Terms {
         engine: &Engine,
     ) -> Result<(), ApiError> {
         let records = engine.records();
-        // What no instance satisfies is explained best by itself.
-        sdpoint::select(records, budget).map_err(|error| bad(name, error))?;
+        // Checked on its own first, for a more specific error.
+        select(records, budget).map_err(|error| bad(name, error))?;
         let bounds = &mut self.constraints;
         let most =
             |other: Option<u64>, macs: u64| Some(other.map_or(macs, |other| macs.min(other)));
         match budget {
             Budget::Share(share) => {
-                let dearest = records.iter().map(|record| record.macs).max().unwrap_or(0);
-                // A share that was printed and read again must still fit.
-                let macs = (dearest as f64 * share * (1.0 + 1e-9)).floor() as u64;
+                let costliest = records.iter().map(|record| record.macs).max().unwrap_or(0);
+                // Tolerates the rounding of a share that was printed and parsed again.
+                let macs = (costliest as f64 * share * (1.0 + 1e-9)).floor() as u64;
                 bounds.max_macs = most(bounds.max_macs, macs);
             }
             Budget::Macs(macs) => bounds.max_macs = most(bounds.max_macs, macs),
@@ -128,13 +129,13 @@ impl Terms {
             }
             Budget::Instance(instance) => {
                 if bounds.instance.is_some_and(|other| other != instance) {
-                    return Err(ApiError::invalid("the request asks for two instances"));
+                    return Err(ApiError::invalid("the request names two instances"));
                 }
                 bounds.instance = Some(instance);
             }
             _ => {
                 return Err(ApiError::invalid(format!(
-                    "parameter '{name}' is {}; a time is given as 'deadline_ms'",
+                    "parameter '{name}' is {}; for a time, use 'deadline_ms'",
                     quoted(&value.text())
                 )));
             }
@@ -142,21 +143,21 @@ impl Terms {
         Ok(())
     }
 
-    /// Whether an instance is left that satisfies all bounds together.
+    /// Checks that some instance satisfies all bounds.
     fn check(&self, records: &[Record]) -> Result<(), ApiError> {
         if self.constraints == Constraints::default() {
             return Ok(());
         }
         if self.mode != Mode::Instance {
             return Err(ApiError::invalid(
-                "'cascade' decides on the instances and takes no other bound on them",
+                "'cascade' cannot be combined with other constraints on the instance",
             ));
         }
         if records.iter().any(|record| self.constraints.allow(record)) {
             return Ok(());
         }
         Err(ApiError::invalid(
-            "no instance of the model satisfies all parameters of the request together",
+            "no instance of the model satisfies all parameters together",
         ))
     }
 }
@@ -227,7 +228,7 @@ mod tests {
     #[test]
     fn bounds_are_read_in_every_form() {
         let engine = testing::engine();
-        let dearest = engine
+        let costliest = engine
             .records()
             .iter()
             .map(|record| record.macs)
@@ -239,14 +240,14 @@ mod tests {
                 .constraints
                 .max_macs
                 .unwrap();
-            assert_eq!(macs, (dearest as f64 * 0.8).floor() as u64);
+            assert_eq!(macs, (costliest as f64 * 0.8).floor() as u64);
         }
         let both = [
             ("budget", Parameter::Int(1)),
-            ("macs", Parameter::from(dearest - 1)),
+            ("macs", Parameter::from(costliest - 1)),
         ];
         let bounds = terms(&both).unwrap().constraints;
-        assert_eq!(bounds.max_macs, Some(dearest - 1));
+        assert_eq!(bounds.max_macs, Some(costliest - 1));
         let instance = terms(&[("instance", "full".into())])
             .unwrap()
             .constraints

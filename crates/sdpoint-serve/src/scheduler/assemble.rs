@@ -1,17 +1,16 @@
-//! Images of many jobs in one batch.
+//! Assembles the images of several jobs into a batch.
 
-use sdpoint::Preprocessing;
+use sdpoint::core::Preprocessing;
 
 use super::pending::Piece;
 use crate::{Input, Job, Refusal};
 
-/// Writes the images of jobs into a batch: normalised, image by row by column by
-/// channel.
+/// Writes the images of jobs into a batch, normalised and in NHWC order.
 pub(super) struct Assembler {
     channels: usize,
     /// Height times width.
     area: usize,
-    /// The normalised value of every byte, for each channel.
+    /// For each channel, the normalised values of all bytes.
     normalised: Vec<[f32; 256]>,
 }
 
@@ -33,7 +32,7 @@ impl Assembler {
         self.area * self.channels
     }
 
-    /// Checks that a job has as many values as its images need.
+    /// Checks that a job has the right number of values.
     pub fn check(&self, job: &Job) -> Result<(), Refusal> {
         let found = match &job.input {
             Input::Planes(values) | Input::Prepared(values) => values.len(),
@@ -75,7 +74,7 @@ impl Assembler {
         }
     }
 
-    /// From channel by cell to cell by channel.
+    /// Converts an image from channel-major to channel-minor order.
     fn interleave(&self, planes: &[f32], batch: &mut Vec<f32>) {
         let start = batch.len();
         if let [a, b, c] = planes.chunks_exact(self.area).collect::<Vec<_>>()[..] {

@@ -1,11 +1,11 @@
-//! The thread that computes.
+//! The computing thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint::engine::Images;
-use sdpoint::{Cascade, Decision, Instance, Predictions, RunError};
+use sdpoint::core::Cascade;
+use sdpoint::{Answer, Decision, Images, Instance, RunError};
 
 use super::pending::{Part, Piece};
 use super::{BatchReport, Dropped, Model, Shared, State};
@@ -13,23 +13,20 @@ use crate::control::{Batch, Shed};
 use crate::cpu_quota::CpuQuota;
 use crate::{Mode, Refusal};
 
-/// How often the system's limit on processor time is read.
+/// How often the CPU quota is read.
 const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a run gave.
+/// The result of a run.
 struct Outcome {
-    predictions: Predictions,
-    /// Of each image.
-    instances: Vec<Instance>,
-    /// An image, in the mean.
-    macs: f64,
+    answer: Answer,
+    /// The instance; none for a cascade.
+    instance: Option<Instance>,
+    /// Its recorded accuracy.
     accuracy: Option<f64>,
-    /// The instance, if it was one for all.
-    became: Option<Instance>,
 }
 
 impl Shared {
-    /// Computes until the scheduler is closed and all that it took is answered.
+    /// Computes until the scheduler is closed and all accepted jobs are answered.
     pub(super) fn compute(&self) {
         let mut values = Vec::new();
         let mut quota = Quota::default();
@@ -67,8 +64,8 @@ impl Shared {
         }
     }
 
-    /// Waits for the next batch; none when the scheduler is closed and nothing is
-    /// left.
+    /// Waits for the next batch; none once the scheduler is closed and the queues are
+    /// empty.
     fn next(&self) -> Option<(Batch<Piece>, Arc<Model>)> {
         let mut state = self.lock();
         loop {
@@ -86,7 +83,7 @@ impl Shared {
         }
     }
 
-    /// Drops jobs whose callers have gone, and those that cannot be in time.
+    /// Drops jobs whose callers have gone, and those that can no longer be in time.
     fn drop_unwanted(&self, state: &mut State) {
         let models = &state.models;
         for (&id, model) in models {
@@ -120,7 +117,7 @@ impl Shared {
         }
     }
 
-    /// Runs a batch; none if nobody wants it any more.
+    /// Runs a batch; none if all of its callers have gone.
     fn run(
         &self,
         batch: &Batch<Piece>,
@@ -139,13 +136,10 @@ impl Shared {
                 second,
                 threshold,
             };
-            let answer = engine.run_cascade(images, &cascade)?;
             return Ok(Some(Outcome {
-                predictions: answer.predictions,
-                instances: answer.instances,
-                macs: answer.macs,
+                answer: engine.run_cascade(images, &cascade)?,
+                instance: None,
                 accuracy: None,
-                became: None,
             }));
         }
         let table = model.costs.table(batch.plan.images);
@@ -158,18 +152,17 @@ impl Shared {
             self.lock().controller.decide(now, crossing)
         })?;
         Ok(answer.map(|answer| {
-            let record = engine.record(answer.instance);
+            let instance = answer.instances.single();
+            let record = instance.and_then(|instance| engine.record(instance));
             Outcome {
-                predictions: answer.predictions,
-                instances: vec![answer.instance; batch.plan.images],
-                macs: record.map_or(0.0, |record| record.macs as f64),
                 accuracy: record.and_then(|record| record.top1),
-                became: Some(answer.instance),
+                answer,
+                instance,
             }
         }))
     }
 
-    /// Gives every caller the answers to its images, and returns the instance.
+    /// Sends every caller the answers to its images, and returns the instance.
     fn answer(
         &self,
         batch: &Batch<Piece>,
@@ -183,17 +176,15 @@ impl Shared {
                 let mut at = 0;
                 for request in &batch.requests {
                     request.tag.answer(&Part {
-                        predictions: &outcome.predictions,
+                        answer: &outcome.answer,
                         at,
-                        instances: &outcome.instances,
-                        macs: outcome.macs,
                         accuracy: outcome.accuracy,
                         started,
                         computed,
                     });
                     at += request.images;
                 }
-                return outcome.became;
+                return outcome.instance;
             }
             Ok(Ok(None)) => {
                 let dropped = |images| self.observer.dropped(&model.name, images, Dropped::Gone);
@@ -214,7 +205,7 @@ impl Shared {
 }
 
 impl State {
-    /// Drops models that take no jobs and have none left.
+    /// Drops models that accept no more jobs and have an empty queue.
     fn drop_idle_models(&mut self) {
         let Self {
             controller,
@@ -233,7 +224,7 @@ impl State {
     }
 }
 
-/// The system's limit on processor time, read now and then.
+/// The CPU quota, read from time to time.
 #[derive(Default)]
 struct Quota {
     read: Option<Instant>,
@@ -241,8 +232,8 @@ struct Quota {
 }
 
 impl Quota {
-    /// The time between the starts of two batches, relative to the time of a
-    /// batch, with kernels on so many threads.
+    /// The ratio of the time between the starts of two batches to the time of a batch,
+    /// for kernels on so many threads.
     fn duty(&mut self, threads: usize) -> f64 {
         if self
             .read

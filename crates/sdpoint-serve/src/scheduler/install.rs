@@ -1,26 +1,23 @@
-//! What a model needs before it can take jobs.
+//! Prepares a model for jobs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sdpoint::Engine;
-use sdpoint::engine::EngineError;
+use sdpoint::{Engine, EngineError};
 
 use super::{Assembler, Model};
 use crate::control::{Costs, Demand};
 
-/// The least gain of a batch twice as large, as a share of the time of an image,
-/// that makes it worth measuring.
+/// The smallest relative gain in time per image for which a batch size is doubled.
 const LEAST_GAIN: f64 = 0.02;
 
-/// The smallest largest batch: a few images, so that every model shares the time
-/// that a batch takes to start up.
+/// The maximum batch size is at least this, to amortise the fixed cost of a batch.
 const FEW: usize = 4;
 
 impl Model {
-    /// Measures the times of a model for batches of 1, 2, 4, … up to `max_batch`
-    /// images, unless its profile has them, and runs each instance once. Larger
-    /// batches are left out where they no longer save time.
+    /// Runs every instance once for batches of 1, 2, 4, … up to `max_batch` images, and
+    /// measures their latencies unless the model's profile has them. Stops early where
+    /// larger batches no longer save time.
     pub(super) fn prepare(
         name: &str,
         engine: Arc<Engine>,

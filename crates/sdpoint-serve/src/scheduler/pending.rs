@@ -1,32 +1,32 @@
-//! Jobs that wait for their answers.
+//! Jobs that have not been answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint::{Instance, Predictions};
+use sdpoint::{Answer, Instance};
 use tokio::sync::oneshot;
 
 use crate::executor::Answering;
 use crate::{Job, Refusal, Reply};
 
-/// A job, and the part of its answer that is there.
+/// A job and its partial answer.
 pub(super) struct Pending {
     pub job: Job,
     open: Mutex<Open>,
 }
 
 struct Open {
-    /// None once it was answered.
+    /// None once the job is answered.
     answer: Option<oneshot::Sender<Result<Reply, Refusal>>>,
-    /// Images without an answer.
+    /// The number of images without an answer.
     left: usize,
     reply: Reply,
-    /// Sums over images.
+    /// The sum over images.
     macs: f64,
     accuracy: Option<f64>,
 }
 
-/// A run of a job's images that fits into a batch.
+/// Consecutive images of a job that fit into a batch.
 #[derive(Clone)]
 pub(super) struct Piece {
     pub pending: Arc<Pending>,
@@ -35,14 +35,11 @@ pub(super) struct Piece {
     pub images: usize,
 }
 
-/// What a batch says of the images of a piece.
+/// The answer of a batch for the images of a piece.
 pub(super) struct Part<'a> {
-    pub predictions: &'a Predictions,
-    /// The place of the piece's first image in the batch.
+    pub answer: &'a Answer,
+    /// The index of the piece's first image in the batch.
     pub at: usize,
-    /// The instance of each image of the batch.
-    pub instances: &'a [Instance],
-    pub macs: f64,
     pub accuracy: Option<f64>,
     pub started: Instant,
     pub computed: Duration,
@@ -72,7 +69,7 @@ impl Pending {
         (Self { job, open }, answering)
     }
 
-    /// The job in runs of at most `most` images.
+    /// Splits the job into pieces of at most `most` images.
     pub fn pieces(this: &Arc<Self>, most: usize) -> impl Iterator<Item = Piece> + '_ {
         let images = this.job.images;
         (0..images).step_by(most).map(move |first| Piece {
@@ -82,7 +79,7 @@ impl Pending {
         })
     }
 
-    /// Whether somebody waits for the answer.
+    /// Whether the caller still waits for the answer.
     pub fn is_wanted(&self) -> bool {
         let open = self.lock();
         open.answer
@@ -97,7 +94,7 @@ impl Pending {
 
     pub fn refuse(&self, refusal: Refusal) {
         if let Some(answer) = self.lock().answer.take() {
-            // Whoever has gone wants no reason.
+            // Fails if the caller has gone.
             let _ = answer.send(Err(refusal));
         }
     }
@@ -108,7 +105,7 @@ impl Pending {
 }
 
 impl Piece {
-    /// Adds the answers of its images, and sends the reply once all are there.
+    /// Adds the answers of its images, and sends the reply once it is complete.
     pub fn answer(&self, part: &Part<'_>) {
         let Self {
             pending,
@@ -127,16 +124,17 @@ impl Piece {
         for image in 0..*images {
             let from = part.at + image;
             let to = (first + image) * classes..(first + image + 1) * classes;
-            reply.logits[to.clone()].copy_from_slice(part.predictions.logits(from));
-            reply.probabilities[to].copy_from_slice(&part.predictions.probabilities(from));
-            reply.instances[first + image] = part.instances[from];
+            let predictions = &part.answer.predictions;
+            reply.logits[to.clone()].copy_from_slice(predictions.logits(from));
+            reply.probabilities[to].copy_from_slice(&predictions.probabilities(from));
+            reply.instances[first + image] = part.answer.instances.image(from)[0];
         }
         if *left == pending.job.images {
             reply.queued = part.started.saturating_duration_since(pending.job.arrival);
         }
         reply.computed += part.computed;
-        reply.batch = part.instances.len();
-        *macs += part.macs * *images as f64;
+        reply.batch = part.answer.predictions.len();
+        *macs += part.answer.macs * *images as f64;
         *accuracy = accuracy
             .zip(part.accuracy)
             .map(|(sum, a)| sum + a * *images as f64);
@@ -156,7 +154,7 @@ impl Piece {
             false => Ok(reply.clone()),
         };
         if let Some(answer) = open.answer.take() {
-            // Whoever has gone wants no answer.
+            // Fails if the caller has gone.
             let _ = answer.send(result);
         }
     }

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sdpoint::engine::{Context, Images, initial_weights};
-use sdpoint::{
-    Cascade, EvalTransform, Instance, Preprocessing, Ratio, Record, Statistics, TrainTransform, zoo,
+use sdpoint::core::{
+    Cascade, EvalTransform, Moments, Preprocessing, Ratio, Record, Statistics, TrainTransform,
 };
+use sdpoint::engine::initial_weights;
+use sdpoint::{Context, Images, Instance, zoo};
 
 use super::*;
 use crate::{Constraints, Input, Mode, Reply};
@@ -24,7 +25,7 @@ fn engine(seed: u64) -> Arc<Engine> {
     let mut statistics = Statistics::identity(&network);
     for &instance in &instances {
         let own = network.norms()[network.own_norms(instance)].iter();
-        let own = own.map(|norm| sdpoint::Moments::identity(norm.channels));
+        let own = own.map(|norm| Moments::identity(norm.channels));
         statistics.set(&network, instance, own.collect());
     }
     let record = |&instance: &Instance| {

@@ -1,4 +1,4 @@
-//! Requests that arrive at random.
+//! Random arrivals.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -17,14 +17,14 @@ pub struct Arrivals {
     began: f64,
 }
 
-/// A stretch of time over which the rate of arrivals changes evenly.
+/// A time span over which the rate of arrivals changes linearly.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Phase {
     /// Its length, in seconds.
     pub seconds: f64,
-    /// Requests a second at its start.
+    /// Requests per second at its start.
     pub from: f64,
-    /// Requests a second at its end.
+    /// Requests per second at its end.
     pub to: f64,
 }
 

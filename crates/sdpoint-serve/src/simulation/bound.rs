@@ -1,13 +1,13 @@
-//! What no policy can exceed.
+//! The fluid bound on accuracy.
 
 use crate::control::{Costs, Demand};
 
-/// The accuracy that mixtures of instances reach in a given time an image, all in
-/// batches of the best size.
+/// The accuracy that mixtures of instances reach with a given time per image, in batches
+/// of the best size.
 #[derive(Clone, Debug)]
 pub struct Mixture {
-    /// Time an image and accuracy: the upper convex hull of the instances, from
-    /// the cheapest to the most accurate.
+    /// Time per image and accuracy: the upper convex hull of the instances, from the
+    /// cheapest to the most accurate.
     hull: Vec<(f64, f64)>,
 }
 
@@ -42,34 +42,34 @@ impl Mixture {
         Self { hull }
     }
 
-    /// The least time an image, in seconds.
+    /// The least time per image, in seconds.
     pub fn least(&self) -> f64 {
         self.hull[0].0
     }
 
-    /// The time an image of the most accurate instance, in seconds.
+    /// The time per image of the most accurate instance, in seconds.
     pub fn most(&self) -> f64 {
         self.hull[self.hull.len() - 1].0
     }
 
-    /// The accuracy of a mixture that takes `time` seconds an image, in 0..=1; of
-    /// the cheapest instance if that takes longer.
+    /// The accuracy, from 0 to 1, of a mixture that takes `time` seconds per image; that of
+    /// the cheapest instance if even this takes longer.
     pub fn accuracy(&self, time: f64) -> f64 {
         let after = self.hull.partition_point(|point| point.0 <= time);
         match (after.checked_sub(1), self.hull.get(after)) {
             (None, _) => self.hull[0].1,
             (Some(before), None) => self.hull[before].1,
-            (Some(before), Some(&(dear, high))) => {
+            (Some(before), Some(&(costly, high))) => {
                 let (cheap, low) = self.hull[before];
-                low + (high - low) * (time - cheap) / (dear - cheap)
+                low + (high - low) * (time - cheap) / (costly - cheap)
             }
         }
     }
 }
 
-/// The mean accuracy of the mixture of instances that answers `rate` images a
-/// second and uses exactly the machine's time, in 0..=1: the fluid bound. It
-/// knows neither bursts nor deadlines.
+/// The fluid bound: the mean accuracy, from 0 to 1, of the mixture of instances that
+/// answers `rate` images per second and uses exactly the machine's time, without bursts or
+/// deadlines.
 ///
 /// None if not even the cheapest instance is fast enough.
 pub fn fluid_bound(costs: &Costs, rate: f64) -> Option<f64> {

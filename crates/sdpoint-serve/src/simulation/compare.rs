@@ -1,4 +1,4 @@
-//! The controller beside fixed instances and what could be done at best.
+//! Compares the controller with fixed instances and with the ideal policy.
 
 use super::{Arrivals, Ideal, Load, Machine, Mixture, Phase, Report, fluid_bound, ideal, simulate};
 use crate::control::{Costs, Demand, Policy};
@@ -7,34 +7,33 @@ use crate::job::Constraints;
 /// A steady load in random bursts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scenario {
-    /// Requests a second, as a multiple of what `full` can answer in batches of
-    /// the best size.
+    /// The load, as a multiple of the rate that `full` can serve in batches of the best
+    /// size.
     pub load: f64,
     /// The squared coefficient of variation of the time between arrivals.
     pub burstiness: f64,
     /// The time from arrival to deadline, as a multiple of the time of one image
     /// in the cheapest instance.
     pub objective: f64,
-    /// About how many requests arrive.
+    /// The approximate number of requests.
     pub requests: usize,
 }
 
 /// The results of a scenario, all on the same arrivals.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// The controller's.
+    /// The controller's result.
     pub chosen: Report,
-    /// Those of every fixed instance under the same shedding, in the order of
+    /// The results of every fixed instance with the same shedding, in the order of
     /// [`Costs::choices`].
     pub fixed: Vec<Report>,
     /// The index of the cheapest instance.
     pub cheapest: usize,
-    /// The fluid bound of the accuracy, if the cheapest instance can serve the
-    /// load.
+    /// The fluid bound on accuracy, if the cheapest instance can serve the load.
     pub bound: Option<f64>,
-    /// What an ideal policy that knows all arrivals reaches.
+    /// The result of the ideal policy.
     pub ideal: Ideal,
-    /// The most that the cheapest instance can answer, a second.
+    /// The capacity of the cheapest instance, in images per second.
     pub capacity: f64,
 }
 
@@ -82,15 +81,13 @@ impl Scenario {
 }
 
 impl Comparison {
-    /// How many more requests in a hundred are missed than by the cheapest
-    /// instance.
+    /// The misses beyond those of the cheapest instance, in percentage points.
     pub fn more_misses(&self) -> f64 {
         100.0 * (self.fixed[self.cheapest].attainment() - self.chosen.attainment())
     }
 
-    /// The most accurate fixed instance that answers as many requests in time, by
-    /// index; the cheapest if none does. Differences below a twentieth of a point
-    /// do not count.
+    /// The index of the most accurate fixed instance with an attainment at least as high,
+    /// up to a twentieth of a point; the cheapest if there is none.
     pub fn best_fixed(&self, costs: &Costs) -> usize {
         let least = self.chosen.attainment() - 0.0005;
         let equal = (0..self.fixed.len()).filter(|&i| self.fixed[i].attainment() >= least);

@@ -1,4 +1,4 @@
-//! The best that could be done by who knows all arrivals in advance.
+//! An ideal policy that knows all arrivals in advance.
 
 use super::bound::Mixture;
 use crate::control::Costs;
@@ -12,16 +12,15 @@ pub struct Ideal {
     pub accuracy: f64,
 }
 
-/// The attainment of the cheapest instance, and the highest mean accuracy that it
-/// leaves room for, by a policy that knows all arrivals and is bound by deadlines
-/// alone. It may mix instances within an image, interrupt one at any time, and
-/// always computes as fast as in batches of the best size; so no policy exceeds
-/// it.
+/// The attainment of the cheapest instance, and the highest mean accuracy with the same
+/// attainment of a policy that knows all arrivals and is limited by deadlines alone. It may
+/// mix instances within an image and interrupt them at any time, and always computes as
+/// fast as in batches of the best size. So no policy exceeds it.
 ///
-/// Accuracy is concave in the time of an image, so the times should be as equal
-/// as arrivals and deadlines allow. Over the number of images, the time at which
-/// each is done is then the shortest path between two walls: no image starts
-/// before it arrives, and none ends after its deadline.
+/// Accuracy is concave in the time per image, so the times should be as equal as arrivals
+/// and deadlines allow. Plotted over the number of images, the completion times are then
+/// the shortest path between two walls: no image starts before it arrives, and none ends
+/// after its deadline.
 pub fn ideal(costs: &Costs, arrivals: &[f64], objective: f64) -> Ideal {
     let mixture = Mixture::new(costs);
     let least = mixture.least();
@@ -36,8 +35,8 @@ pub fn ideal(costs: &Costs, arrivals: &[f64], objective: f64) -> Ideal {
             in_time
         })
         .collect();
-    // After the image with the index i, the time is at least the arrival of the
-    // next and at most its own deadline.
+    // Image i completes no earlier than the next arrives and no later than its own
+    // deadline.
     let gates: Vec<[f64; 2]> = (0..served.len())
         .map(|i| {
             let high = served[i] + objective;
@@ -60,8 +59,7 @@ fn shortest_path(start: f64, gates: &[[f64; 2]]) -> Vec<f64> {
     let mut path = Vec::with_capacity(gates.len());
     let mut from = (0, start);
     while path.len() < gates.len() {
-        // Straight ahead as far as possible; then a bend around the end that is
-        // in the way.
+        // Straight ahead as far as possible, then a bend around the obstructing end.
         let slope = |to: (usize, f64)| (to.1 - from.1) / (to.0 - from.0) as f64;
         let mut low = (f64::NEG_INFINITY, from);
         let mut high = (f64::INFINITY, from);

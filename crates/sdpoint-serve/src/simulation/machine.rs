@@ -1,4 +1,4 @@
-//! A simulated machine: how long batches are expected to take, and do take.
+//! A simulated machine: expected and actual times of batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,28 +6,30 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
-use sdpoint::engine::InstanceWork;
-use sdpoint::{BatchProfile, Instance, InstanceTime, Ratio, Record, StretchTime, Timetable, zoo};
+use sdpoint::core::{Ratio, Record};
+use sdpoint::engine::InstanceMacs;
+use sdpoint::profile::{BatchProfile, InstanceTime, StretchTime};
+use sdpoint::{Instance, Timetable, zoo};
 
 use crate::control::Costs;
 
-/// How far times stray from what is expected.
+/// Random deviations of actual from expected times.
 #[derive(Clone, Debug)]
 pub struct Machine {
     /// The standard deviation of a stretch's logarithm.
     stretch: Normal<f64>,
-    /// The share of batches that are interrupted.
+    /// The probability that a batch is interrupted.
     interrupted: f64,
-    /// What an interruption takes, in seconds.
+    /// The duration of an interruption, in seconds.
     interruption: f64,
-    /// From when until when it is slower, and by what factor.
+    /// The start and the end of a time in which it is slower, and the factor.
     slow: Option<(f64, f64, f64)>,
     rng: ChaCha8Rng,
 }
 
 impl Machine {
-    /// A machine whose stretches, from one point to the next, stray by 4 %, and
-    /// which interrupts one batch in a hundred for half a millisecond.
+    /// A machine whose times from one point to the next deviate by 4 %, and which
+    /// interrupts one batch in a hundred for half a millisecond.
     pub fn usual(seed: u64) -> Self {
         Self {
             stretch: Normal::new(0.0, 0.04).expect("a deviation"),
@@ -38,8 +40,8 @@ impl Machine {
         }
     }
 
-    /// The same machine, on which everything takes `factor` times as long from one
-    /// time to another, as if another process took a part of it.
+    /// The same machine, slower by a factor for some time, as if another process used a
+    /// part of it.
     pub fn slower(self, from: f64, to: f64, factor: f64) -> Self {
         Self {
             slow: Some((from, to, factor)),
@@ -47,7 +49,7 @@ impl Machine {
         }
     }
 
-    /// The time that a stretch takes which starts at the time `now`, in seconds.
+    /// The actual time in seconds of a stretch that starts at `now`.
     pub fn stretch(&mut self, now: f64, expected: f64) -> f64 {
         let factor = match self.slow {
             Some((from, to, factor)) if (from..to).contains(&now) => factor,
@@ -56,7 +58,7 @@ impl Machine {
         factor * expected * self.stretch.sample(&mut self.rng).exp()
     }
 
-    /// The time for which a batch is interrupted, in seconds.
+    /// The time for which a batch is interrupted, in seconds; usually 0.
     pub fn interruption(&mut self) -> f64 {
         use rand::RngExt;
         match self.rng.random_bool(self.interrupted) {
@@ -66,22 +68,21 @@ impl Machine {
     }
 }
 
-/// The time of `full` an image in large batches, in seconds.
+/// The time per image of `full` in large batches, in seconds.
 const FULL: f64 = 1.6e-3;
 
-/// The part of a batch's time that does not depend on its size, as a share of the
-/// time of an image.
+/// The fixed time of a batch, as a share of the time per image.
 const FIXED: f64 = 0.2;
 
 /// Costs and accuracies like those of WRN-16-4 at 32×32 on one core, for batches
 /// of up to `max_batch` images. Times follow the multiply-accumulates.
 ///
-/// The accuracies are synthetic: 94 % for `full`, and less the more is saved.
+/// The accuracies are synthetic: 94 % for `full`, decreasing with the cost.
 pub fn example_costs(max_batch: usize) -> Costs {
     let network = zoo::build("wrn16-4", 10).expect("it is in the zoo");
     let size = [32, 32];
     let instances = network.instances(&Ratio::DEFAULT);
-    let work = InstanceWork::new(&network, size, instances.iter().copied());
+    let work = InstanceMacs::new(&network, size, instances.iter().copied());
     let work = work.expect("the network accepts the size");
     let macs = |instance| -> u64 { work.layer_macs(instance).iter().sum() };
     let full = macs(Instance::Full) as f64;
@@ -107,7 +108,7 @@ pub fn example_costs(max_batch: usize) -> Costs {
     Costs::new(&tables.collect::<BTreeMap<_, _>>(), &records)
 }
 
-fn profile(work: &InstanceWork, records: &[Record], images: usize) -> BatchProfile {
+fn profile(work: &InstanceMacs, records: &[Record], images: usize) -> BatchProfile {
     let of_full = work.layer_macs(Instance::Full);
     let each = FULL / of_full.iter().sum::<u64>() as f64;
     let batch = images as f64 + FIXED;
@@ -122,10 +123,7 @@ fn profile(work: &InstanceWork, records: &[Record], images: usize) -> BatchProfi
     let stretches = starts
         .zip(ends.iter().copied().chain([of_full.len()]))
         .zip(points)
-        .map(|((start, end), to)| StretchTime {
-            to,
-            median: time(&of_full[start..end]),
-        });
+        .map(|((start, end), to)| StretchTime::new(to, time(&of_full[start..end])));
     let stretches: Vec<StretchTime> = stretches.collect();
     let instances = records.iter().map(|record| {
         let point = record.instance.point();
@@ -139,17 +137,9 @@ fn profile(work: &InstanceWork, records: &[Record], images: usize) -> BatchProfi
             }
         };
         let total = stretches[..before].iter().map(|s| s.median).sum::<f64>() + rest;
-        InstanceTime {
-            instance: record.instance,
-            macs: record.macs,
-            median: total,
-            p90: 1.05 * total,
-            rest,
-        }
+        let [median, p90] = [total, 1.05 * total];
+        InstanceTime::new(record.instance, record.macs, median, p90, rest)
     });
-    BatchProfile {
-        batch: images,
-        instances: instances.collect(),
-        stretches,
-    }
+    let instances = instances.collect();
+    BatchProfile::new(images, stretches, instances)
 }

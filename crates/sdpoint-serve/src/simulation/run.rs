@@ -1,36 +1,36 @@
-//! Runs the controller through a load.
+//! Simulates the controller under a load.
 
 use sdpoint::{Decision, Instance, Pace, Progress};
 
 use super::Machine;
 use crate::control::{Batch, Controller, Costs, Demand, ModelId, Policy, Request};
 
-/// What arrives.
+/// The requests of a simulation.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// The times of arrivals, ascending, in seconds.
     pub arrivals: Vec<f64>,
     /// The time from arrival to deadline, in seconds.
     pub objective: f64,
-    /// What each request allows.
+    /// The instances that each request allows.
     pub demand: Demand,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// It was answered.
     Answered {
-        /// When.
+        /// The time of the answer.
         at: f64,
-        /// By which instance, by its index in [`Costs::choices`].
+        /// The index of the instance in [`Costs::choices`].
         choice: usize,
-        /// With how many images in its batch.
+        /// The number of images in its batch.
         batch: usize,
     },
     /// It was refused on arrival.
     Refused,
-    /// It was dropped later.
+    /// It was accepted and dropped later.
     Shed,
 }
 
@@ -39,7 +39,7 @@ pub enum Outcome {
 pub struct Report {
     /// The load.
     pub load: Load,
-    /// In the order of arrivals.
+    /// The outcomes, in the order of arrivals.
     pub outcomes: Vec<Outcome>,
     accuracies: Vec<f64>,
 }
@@ -95,7 +95,7 @@ impl Simulation<'_> {
         }
     }
 
-    /// Submits what has arrived by now.
+    /// Submits the requests that have arrived by now.
     fn arrive(&mut self) {
         while let Some(&at) = self
             .load
@@ -135,7 +135,7 @@ impl Simulation<'_> {
                     instance = chosen;
                     break;
                 }
-                Decision::Abandon => unreachable!("somebody waits for it"),
+                Decision::Abandon => unreachable!("simulated callers do not leave"),
             }
         }
         let expected = table.expected(instance).expect("it is in the table");
@@ -170,8 +170,7 @@ impl Report {
         self.in_time().count() as f64 / self.outcomes.len() as f64
     }
 
-    /// The share of requests that were neither refused nor dropped, but answered
-    /// late.
+    /// The share of requests that were answered late.
     pub fn late(&self) -> f64 {
         let answered = self.answered().count() - self.in_time().count();
         answered as f64 / self.outcomes.len() as f64
@@ -187,19 +186,19 @@ impl Report {
         sum / f64::from(count)
     }
 
-    /// Answers in time, a second.
+    /// Answers in time per second.
     pub fn goodput(&self) -> f64 {
         let span = self.load.arrivals.last().copied().unwrap_or(0.0);
         self.in_time().count() as f64 / span
     }
 
-    /// The mean number of images of the batch of an answer.
+    /// The mean batch size over the answers in time.
     pub fn batch(&self) -> f64 {
         let sum: usize = self.in_time().map(|(_, _, _, batch)| batch).sum();
         sum as f64 / self.in_time().count() as f64
     }
 
-    /// Arrival, time of the answer, instance and batch of what was answered.
+    /// Arrival, time of the answer, instance and batch size of each answered request.
     pub fn answered(&self) -> impl Iterator<Item = (f64, f64, usize, usize)> + '_ {
         let all = std::iter::zip(&self.load.arrivals, &self.outcomes);
         all.filter_map(|(&arrival, outcome)| match *outcome {
@@ -208,7 +207,7 @@ impl Report {
         })
     }
 
-    /// As [`Report::answered`], of what was answered in time.
+    /// As [`Report::answered`], for answers in time.
     pub fn in_time(&self) -> impl Iterator<Item = (f64, f64, usize, usize)> + '_ {
         let objective = self.load.objective;
         self.answered()

@@ -1,19 +1,19 @@
-//! The plainest executor: one job after the other, in the order in which they came.
+//! An executor that runs one job after the other, in order of arrival.
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint::engine::{EngineError, Images};
-use sdpoint::{Cascade, Engine, Instance, Predictions, Record, RunError};
+use sdpoint::core::{Cascade, Record};
+use sdpoint::{Answer, Engine, EngineError, Images, Instance, RunError};
 use tokio::sync::oneshot;
 
 use crate::{Answering, Constraints, Executor, Input, Job, Mode, Refusal, Reply};
 
-/// Runs each job by itself, in the most accurate instance that it allows; with a
-/// deadline, in what is reached by then. It knows nothing of load: a job whose deadline has
-/// passed is dropped when its turn comes.
+/// Runs each job on its own, in the most accurate instance that it allows or that meets
+/// its deadline, whatever the load. A job whose deadline has passed is dropped when its
+/// turn comes.
 #[derive(Debug)]
 pub struct Direct {
     engines: Mutex<HashMap<String, Arc<Engine>>>,
@@ -28,8 +28,7 @@ struct Task {
 }
 
 impl Direct {
-    /// An executor whose jobs have `objective` from their arrival, unless they say
-    /// otherwise, and of which `most` may wait.
+    /// Creates an executor with a default objective and a queue of at most `most` jobs.
     ///
     /// # Panics
     /// If the operating system starts no thread.
@@ -105,7 +104,7 @@ fn work(tasks: &Receiver<Task>) {
         } else {
             run(&engine, &job).map_err(|error| Refusal::Failed(error.to_string()))
         };
-        // Whoever went away wants no answer.
+        // Fails if the caller has gone.
         let _ = answer.send(result);
     }
 }
@@ -118,50 +117,35 @@ fn run(engine: &Engine, job: &Job) -> Result<Reply, RunError> {
         batch: job.images,
         size: engine.preprocessing().size,
     };
-    let (predictions, instances, macs) = match job.mode {
+    let answer = match job.mode {
         Mode::Cascade([first, second], threshold) => {
             let cascade = Cascade {
                 first,
                 second,
                 threshold,
             };
-            let answer = engine.run_cascade(images, &cascade)?;
-            (
-                answer.predictions,
-                answer.instances,
-                answer.macs.round() as u64,
-            )
+            engine.run_cascade(images, &cascade)?
         }
-        Mode::Instance => {
-            let answer = match job.deadline {
-                Some(deadline) if job.constraints == Constraints::default() => {
-                    engine.run_by(images, deadline)?
-                }
-                _ => engine.run(images, best(engine, job))?,
-            };
-            let macs = engine
-                .record(answer.instance)
-                .map_or(0, |record| record.macs);
-            (answer.predictions, vec![answer.instance; job.images], macs)
-        }
+        Mode::Instance => match job.deadline {
+            Some(deadline) if job.constraints == Constraints::default() => {
+                engine.run_by(images, deadline)?
+            }
+            _ => engine.run(images, best(engine, job))?,
+        },
     };
-    Ok(reply(engine, job, &predictions, instances, macs, start))
+    Ok(reply(engine, job, &answer, start))
 }
 
-fn reply(
-    engine: &Engine,
-    job: &Job,
-    predictions: &Predictions,
-    instances: Vec<Instance>,
-    macs: u64,
-    start: Instant,
-) -> Reply {
+fn reply(engine: &Engine, job: &Job, answer: &Answer, start: Instant) -> Reply {
+    let predictions = &answer.predictions;
     let mut logits = Vec::with_capacity(job.images * engine.classes().len());
     let mut probabilities = Vec::with_capacity(logits.capacity());
     for image in 0..predictions.len() {
         logits.extend(predictions.logits(image));
         probabilities.extend(predictions.probabilities(image));
     }
+    let images = 0..predictions.len();
+    let instances: Vec<Instance> = images.map(|i| answer.instances.image(i)[0]).collect();
     let accuracy = match job.mode {
         Mode::Instance => engine.record(instances[0]).and_then(|record| record.top1),
         Mode::Cascade(..) => None,
@@ -170,7 +154,7 @@ fn reply(
         logits,
         probabilities,
         instances,
-        macs,
+        macs: answer.macs.round() as u64,
         accuracy,
         queued: start.duration_since(job.arrival),
         computed: start.elapsed(),

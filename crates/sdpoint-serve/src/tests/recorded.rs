@@ -20,7 +20,7 @@ fn expected() -> Vec<f32> {
     let pixels: Vec<u8> = (0..32 * 32 * 3)
         .map(|at: usize| (at * 7 % 256) as u8)
         .collect();
-    let image = sdpoint::data::Image::new(32, 32, pixels).unwrap();
+    let image = sdpoint::Image::new(32, 32, pixels).unwrap();
     let engine = testing::engine();
     let inputs = engine.prepare([&image]).unwrap();
     engine

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sdpoint::Engine;
-use sdpoint::engine::{Context, EngineError};
+use sdpoint::{Context, Engine, EngineError};
 use serde_json::Value;
 use tokio::sync::oneshot;
 

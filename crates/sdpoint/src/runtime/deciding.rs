@@ -1,4 +1,4 @@
-//! Runs that ask at every point how to go on.
+//! Runs with a decision at every point.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,24 +20,23 @@ impl Engine {
         self.timetable((batch, self.preprocessing.size))
     }
 
-    /// How fast recent runs were, compared with their timetables.
+    /// The pace of recent runs, compared with their timetables.
     pub fn pace(&self) -> Pace {
         *lock(&self.pace)
     }
 
-    /// Classifies a batch, and asks `decide` at every point how to go on.
+    /// Classifies a batch, and calls `decide` at every point.
     ///
-    /// Every instance is the same computation as `full` up to its point, so the
-    /// run starts undecided. At each point that has instances, `decide` gets the
-    /// instances that the run can still become and how long each would take at
-    /// the pace of this run. A run that is never told to become one ends as
-    /// `full`. [`Engine::run_by`] is such a run with a deadline; a server has
-    /// more to consider, such as who else is waiting.
+    /// Every instance is the same computation as `full` up to its point, so the run starts
+    /// undecided. At each point with instances, `decide` gets the instances that the run
+    /// can still become, and their times at the pace of this run. If it never chooses one,
+    /// the run ends as `full`. [`Engine::run_by`] is such a run with a deadline; a server
+    /// can also consider its queue.
     ///
     /// `table` is the timetable for the batch size, from
     /// [`Engine::timetable_for`] or [`Timetable::between`].
     ///
-    /// Returns none if `decide` abandoned the run.
+    /// Returns none if `decide` abandons the run.
     ///
     /// ```no_run
     /// use sdpoint::{Decision, Engine};
@@ -45,7 +44,7 @@ impl Engine {
     /// let engine = Engine::load("model.safetensors")?;
     /// let photo = engine.decode([std::fs::read("photo.jpg")?])?;
     /// let table = engine.timetable_for(1)?;
-    /// // Whatever still ends within 8 ms of the start, and is most accurate.
+    /// // The most accurate instance that still ends within 8 ms of the start.
     /// let answer = engine.run_deciding(&photo, &table, |crossing| {
     ///     let left = 0.008 - crossing.elapsed();
     ///     let in_time = crossing.ways().filter(|way| way.bound <= left);
@@ -115,7 +114,7 @@ impl Engine {
     }
 }
 
-/// The result of a run that decided on its way.
+/// The result of a run with decisions.
 pub(super) struct RunOutcome {
     pub logits: Vec<f32>,
     pub instance: Instance,
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_becomes_what_it_is_told() {
+    fn a_run_becomes_the_chosen_instance() {
         let engine = engine();
         let data = tensor(2);
         let table = engine.timetable_for(2).unwrap();
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_passed_is_refused() {
+    fn an_instance_of_a_passed_point_is_an_error() {
         let engine = engine();
         let data = tensor(1);
         let table = engine.timetable_for(1).unwrap();

@@ -20,9 +20,8 @@ const RUN_WEIGHT: f64 = 0.5;
 /// The largest change of the ratio that one run can contribute to the average.
 const MAX_CHANGE: f64 = 1.0;
 
-/// How fast runs are compared with their timetables: exponential moving averages
-/// of the ratio of actual to expected time and of its variance. By default as
-/// fast as expected.
+/// The pace of runs compared with their timetables: exponential moving averages of the
+/// ratio of actual to expected time and of its variance. By default, the ratio is 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pace {
     mean: f64,

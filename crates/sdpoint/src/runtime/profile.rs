@@ -286,7 +286,46 @@ impl Profile {
     }
 }
 
+impl StretchTime {
+    /// The median time of a stretch, in seconds. It ends at the point `to`, or at
+    /// the logits.
+    pub fn new(to: Option<PointId>, median: f64) -> Self {
+        Self { to, median }
+    }
+}
+
+impl InstanceTime {
+    /// The times of an instance, in seconds, and its multiply-accumulates for one
+    /// image.
+    pub fn new(instance: Instance, macs: u64, median: f64, p90: f64, rest: f64) -> Self {
+        Self {
+            instance,
+            macs,
+            median,
+            p90,
+            rest,
+        }
+    }
+}
+
 impl BatchProfile {
+    /// The latencies of a batch size, from measurements elsewhere or for a
+    /// simulation. [`Engine::measure`] measures them.
+    ///
+    /// `stretches` are in execution order, one for each point of the network and a
+    /// last one that ends at the logits.
+    pub fn new(
+        batch: usize,
+        stretches: Vec<StretchTime>,
+        instances: Vec<InstanceTime>,
+    ) -> Self {
+        Self {
+            batch,
+            stretches,
+            instances,
+        }
+    }
+
     /// Whether both profiles have the same instances. Profiles from before
     /// instances were added to the model are discarded.
     fn same_instances(&self, other: &Self) -> bool {

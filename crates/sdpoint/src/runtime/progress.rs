@@ -1,15 +1,15 @@
-//! A run on its way: which instances it can still become, and how soon.
+//! The progress of a run: which instances it can still become, and their times.
 
 use sdpoint_core::Instance;
 
 use super::pace::Pace;
 use super::timetable::Timetable;
 
-/// Follows a run of `full` from point to point, and compares the time that it
-/// takes with the timetable's.
+/// Follows a run of `full` from point to point, and compares its times with those of
+/// the timetable.
 ///
-/// [`Engine::run_deciding`](super::Engine::run_deciding) has one for each run. On
-/// its own it serves simulations, which have no run but the same decisions.
+/// [`Engine::run_deciding`](super::Engine::run_deciding) uses one for each run. Use it
+/// directly to simulate runs.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
     table: &'a Timetable,
@@ -21,7 +21,7 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Starts to follow a run. `pace` is what earlier runs have learned.
+    /// Starts to follow a run. `pace` is that of earlier runs.
     pub fn new(table: &'a Timetable, pace: Pace) -> Self {
         Self {
             table,
@@ -31,8 +31,8 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Notes that the run reached its next point `elapsed` seconds after its
-    /// start; none if it has passed the last point that has instances.
+    /// Notes that the run reached its next point `elapsed` seconds after its start.
+    /// Returns none after the last point with instances.
     pub fn arrive(&mut self, elapsed: f64) -> Option<Crossing<'_>> {
         let here = self.table.stops.get(self.next)?;
         let [last, expected] = self.last;
@@ -49,8 +49,8 @@ impl<'a> Progress<'a> {
     }
 }
 
-/// A point that a run has reached: it can go on at full resolution, or
-/// downsample here.
+/// A point that a run has reached. It can continue at full resolution or downsample
+/// here.
 #[derive(Clone, Copy, Debug)]
 pub struct Crossing<'a> {
     table: &'a Timetable,
@@ -65,8 +65,8 @@ pub struct Crossing<'a> {
 pub struct Way {
     /// The instance.
     pub instance: Instance,
-    /// Whether it branches off here. Otherwise the run continues, and may still
-    /// become another one later.
+    /// Whether it branches off here. Otherwise the run has to continue, and can decide
+    /// again at later points.
     pub here: bool,
     /// The expected time from here to the logits at the pace of this run, in
     /// seconds.
@@ -85,8 +85,8 @@ impl<'a> Crossing<'a> {
         self.elapsed
     }
 
-    /// Every instance that the run can still become: those of this point, those
-    /// of later points, and `full`.
+    /// Every instance that the run can still become: those of this point, those of later
+    /// points, and `full`.
     pub fn ways(&self) -> impl Iterator<Item = Way> + use<'a> {
         let Self {
             table, pace, stop, ..
@@ -111,7 +111,7 @@ impl<'a> Crossing<'a> {
     }
 }
 
-/// What a run does at a point.
+/// A decision at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Continue at full resolution to the next point, or to the end as `full`.
@@ -119,6 +119,6 @@ pub enum Decision {
     /// Become this instance, without further decisions. Its point must not have
     /// been passed.
     Become(Instance),
-    /// Stop: nobody needs the result any more.
+    /// Stop the run without a result.
     Abandon,
 }

@@ -123,11 +123,21 @@ impl Timetable {
         found.map(|(at, branch)| at + branch.rest)
     }
 
-    /// An upper bound on the time of a run in an instance at a pace, in seconds,
-    /// which holds for nearly all runs.
-    pub fn bound(&self, instance: Instance, pace: &Pace) -> Option<f64> {
-        let expected = self.expected(instance)?;
-        Some(pace.bound(expected, self.full, self.spread))
+    /// The worth of an instance, as in [`Way::worth`](super::Way::worth), if the
+    /// timetable has it.
+    pub fn worth(&self, instance: Instance) -> Option<f64> {
+        if instance == Instance::Full {
+            return Some(self.worth);
+        }
+        let mut branches = self.stops.iter().flat_map(|stop| &stop.branches);
+        let found = branches.find(|branch| branch.instance == instance);
+        found.map(|branch| branch.worth)
+    }
+
+    /// An upper bound, at a pace, on the time of a run that is expected to take
+    /// `expected` seconds. It holds for nearly all runs.
+    pub fn bound(&self, expected: f64, pace: &Pace) -> f64 {
+        pace.bound(expected, self.full, self.spread)
     }
 
     /// The timetable of a batch size between two measured ones, by linear

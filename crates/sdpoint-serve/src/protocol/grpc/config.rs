@@ -1,4 +1,4 @@
-//! Triton's configuration and statistics of a model, as messages.
+//! Triton's model configuration and statistics as messages.
 
 use super::super::rest::triton::{batches, executions, type_name};
 use super::super::signature::TensorMetadata;
@@ -10,14 +10,14 @@ use crate::app::VERSION;
 use crate::models::Model;
 use crate::statistics::{Counts, Tally};
 
-/// The configuration of a model. Batches are the server's own affair, so that shapes have
-/// their first side, and the greatest batch is left at 0.
+/// The configuration of a model. The maximum batch size is 0: shapes include the number of
+/// images, and batching is up to the server.
 pub fn config(model: &Model) -> ModelConfig {
     let input = |tensor: TensorMetadata| ModelInput {
         name: tensor.name.to_owned(),
         data_type: data_type(&tensor),
         dims: tensor.shape,
-        // A request gives one of them.
+        // A request has exactly one of them.
         optional: true,
         ..ModelInput::default()
     };
@@ -43,7 +43,7 @@ fn data_type(tensor: &TensorMetadata) -> i32 {
         .into()
 }
 
-/// The counts of a model.
+/// The statistics of a model.
 pub fn statistics(name: &str, counts: &Counts) -> ModelStatistics {
     let inference = InferStatistics {
         success: duration(counts.success),

@@ -1,4 +1,4 @@
-//! Between gRPC's messages and what they say.
+//! Converts between gRPC messages and requests and answers.
 
 use axum::body::Bytes;
 
@@ -15,13 +15,13 @@ use super::inference::{
 };
 use crate::app::VERSION;
 
-/// The most tensors, sides of a tensor, and parameters, as in JSON.
+/// Limits on tensors, dimensions of a tensor, and parameters, as in JSON.
 const MOST: usize = 64;
 
-/// A request from its message.
+/// Converts a request.
 ///
 /// # Errors
-/// If data are missing, left over, or given twice, or are not of their datatype.
+/// If data are missing, left over or duplicated, or do not fit their datatype.
 pub fn request(message: ModelInferRequest) -> Result<InferRequest, ApiError> {
     let ModelInferRequest {
         inputs,
@@ -80,7 +80,7 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, ApiErro
     let sides: Option<Vec<u64>> = shape.iter().map(|&side| side.try_into().ok()).collect();
     let shape = sides
         .filter(|sides| sides.len() <= MOST)
-        .ok_or_else(|| ApiError::invalid(format!("input {} has a negative side", quoted(&name))))?;
+        .ok_or_else(|| ApiError::invalid(format!("input {} has a negative dimension", quoted(&name))))?;
     let data = match (raw, contents) {
         (Some(_), Some(contents)) if contents != InferTensorContents::default() => {
             return Err(ApiError::invalid(format!(
@@ -99,7 +99,7 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, ApiErro
     })
 }
 
-/// The elements in the field that belongs to a datatype; all others must be empty.
+/// The elements in the field for a datatype; all other fields must be empty.
 fn typed(
     mut contents: InferTensorContents,
     datatype: DataType,
@@ -115,7 +115,7 @@ fn typed(
             })?)
         }
         DataType::Bytes => Data::Strings(std::mem::take(&mut contents.bytes_contents)),
-        // No model has an input of these, which is explained later.
+        // No model has an input of this type; the check of the inputs reports it.
         _ => return Ok(Data::Floats(Vec::new())),
     };
     if contents != InferTensorContents::default() {
@@ -154,7 +154,7 @@ fn parameters(
         .collect()
 }
 
-/// An answer as its message, with raw tensors.
+/// Converts an answer, with raw tensors.
 pub fn response(answer: &Answer) -> ModelInferResponse {
     let mut raw_output_contents = Vec::new();
     let outputs = answer

@@ -1,11 +1,11 @@
-//! The header `grpc-timeout`.
+//! Parses the header `grpc-timeout`.
 
 use std::time::Duration;
 
-/// The longest time that is kept: beyond it, nobody waits.
+/// Longer timeouts are shortened to this.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Reads a timeout: up to eight digits and a unit.
+/// Parses a timeout: up to eight digits and a unit.
 pub fn parse(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let counts = (1..=8).contains(&digits.len()) && digits.bytes().all(|d| d.is_ascii_digit());

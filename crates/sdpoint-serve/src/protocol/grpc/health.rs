@@ -1,4 +1,4 @@
-//! gRPC's health checking: the whole server, and the inference service.
+//! gRPC health checking for the whole server and the inference service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,28 +9,28 @@ use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::app::App;
 
-/// The services that clients may ask for: all, and inference.
+/// The names of the services: the whole server, and inference.
 const SERVICES: [&str; 2] = ["", "inference.GRPCInferenceService"];
 
-/// How often readiness is looked at.
+/// How often readiness is checked.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What clients are told about the server's health.
+/// The health that is reported to clients.
 #[derive(Clone)]
 pub struct Health(HealthReporter);
 
 impl Health {
-    /// Nothing is served yet.
+    /// Creates the service; nothing is serving yet.
     pub fn new() -> Self {
         Self(HealthReporter::new())
     }
 
-    /// The service that tells clients.
+    /// The gRPC service.
     pub fn service(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.0.clone()))
     }
 
-    /// Follows the server's readiness, for ever.
+    /// Reports the server's readiness until it is cancelled.
     pub async fn follow(self, app: Arc<App>) {
         let mut known = false;
         loop {
@@ -43,14 +43,14 @@ impl Health {
         }
     }
 
-    /// Ends the streams of those who watch.
+    /// Ends the streams of watching clients.
     pub async fn end(mut self) {
         for service in SERVICES {
             self.0.clear_service_status(service).await;
         }
     }
 
-    /// Tells clients whether the server is ready.
+    /// Reports whether the server is ready.
     pub async fn set(&self, ready: bool) {
         let status = if ready {
             ServingStatus::Serving

@@ -1,4 +1,4 @@
-//! The methods of the service.
+//! The methods of the inference service.
 
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ use crate::app::{App, Call, VERSION};
 /// The inference service.
 pub struct Service(pub Arc<App>);
 
-/// What a method gives.
+/// The result of a method.
 type Reply<T> = Result<Response<T>, Status>;
 
-/// A stream that no method gives.
+/// The stream type of methods that are not implemented.
 type NoStream = tokio_stream::Empty<Result<ModelStreamInferResponse, Status>>;
 
 #[tonic::async_trait]
@@ -99,7 +99,7 @@ impl GrpcInferenceService for Service {
         _: Request<tonic::Streaming<ModelInferRequest>>,
     ) -> Reply<NoStream> {
         Err(unsupported(
-            "streams of requests are not supported: call ModelInfer for each",
+            "streaming is not supported; call ModelInfer for each request",
         ))
     }
 
@@ -218,7 +218,7 @@ impl GrpcInferenceService for Service {
     }
 
     async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
-        Err(unsupported("traces are not supported"))
+        Err(unsupported("tracing is not supported"))
     }
 
     async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Reply<LogSettingsResponse> {

@@ -1,4 +1,4 @@
-//! Errors as gRPC has them.
+//! Errors as gRPC statuses.
 
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
@@ -25,7 +25,7 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let mut status = Self::new(error.kind.code(), error.message);
         if let Some(time) = error.retry_after {
-            // gRPC's clients wait so long before they try again, if they do.
+            // The time that gRPC clients wait before a retry.
             let time = MetadataValue::from(time.as_millis().max(1) as u64);
             status.metadata_mut().insert("grpc-retry-pushback-ms", time);
         }

@@ -80,11 +80,11 @@ fn a_tensor_must_be_as_the_metadata_says() {
     for huge in [9, 1 << 31, 1 << 59, 1 << 63, u64::MAX] {
         refused(
             tensor(IMAGES, DataType::FP32, &[huge, 3, 2, 3], none()),
-            &["at most 8"],
+            &["the limit is 8"],
         );
         refused(
             tensor(ENCODED, DataType::Bytes, &[huge], none()),
-            &["at most 8"],
+            &["the limit is 8"],
         );
     }
     let two = || tensor(ENCODED, DataType::Bytes, &[1], none());
@@ -112,7 +112,7 @@ fn lengths_must_fit_the_shape() {
     refused(encoded(b"\0\0\0"), &["element 1", "beyond"]);
     refused(
         encoded(b"\x01\0\0\0a\x01\0\0\0b"),
-        &["5 bytes behind its 1"],
+        &["5 bytes after its 1"],
     );
     refused(encoded(b""), &["0 elements", "1"]);
 }

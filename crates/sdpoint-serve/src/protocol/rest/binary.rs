@@ -1,4 +1,4 @@
-//! The binary extension: tensors as bytes behind the JSON.
+//! The binary extension: tensors as bytes after the JSON.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue};
@@ -9,14 +9,13 @@ use super::super::request::{Data, InferRequest, Tensor};
 use super::super::signature::ENCODED;
 use super::json::JsonRequest;
 
-/// The header that has the length of the JSON, in requests and answers.
+/// The header with the length of the JSON, in requests and responses.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// A request, and whether its outputs are returned as bytes if it does not say.
+/// Parses a request; also returns whether outputs are binary by default.
 ///
 /// # Errors
-/// If the header's length is none, or the JSON or the tensors are not as the protocol has
-/// them.
+/// If the header is not a length, or the JSON or the tensors do not follow the protocol.
 pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool), ApiError> {
     let Some(length) = headers.get(HEADER_LENGTH) else {
         let request = JsonRequest::parse(&body)?.into_request(Bytes::new())?;
@@ -43,7 +42,7 @@ pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool)
 
 fn parse_length(value: &HeaderValue) -> Option<usize> {
     let text = value.to_str().ok()?;
-    // Signs are no digits, though Rust reads them.
+    // `parse` accepts a sign, which the header must not have.
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     if digits { text.parse().ok() } else { None }
 }
@@ -94,7 +93,7 @@ mod tests {
             let error = read_with(length, body).unwrap_err();
             assert!(!error.message.is_empty());
         }
-        // Without the header, what follows the JSON is no JSON.
+        // Without the header, anything after the JSON is an error.
         assert!(read(&HeaderMap::new(), Bytes::from_static(body)).is_err());
     }
 

@@ -1,4 +1,4 @@
-//! Bodies of requests: read in whole, and uncompressed.
+//! Reads and decompresses the bodies of requests.
 
 use std::io::Read;
 
@@ -10,18 +10,18 @@ use http_body_util::BodyExt;
 use super::super::error::{ApiError, Kind, quoted};
 use crate::app::Call;
 
-/// Reads a body, which the connection bounds in length, time and memory.
+/// Reads a body, which the connection limits in length, time and memory.
 ///
 /// # Errors
-/// If it is beyond those bounds, the client goes away, or it is compressed in a way that is
-/// not read.
+/// If it exceeds these limits, the client disconnects, or the compression is not
+/// supported.
 pub async fn read(
     call: &Call,
     headers: &HeaderMap,
     mut body: Body,
     most: usize,
 ) -> Result<Bytes, ApiError> {
-    // What a client announces is no reason to take much memory for it.
+    // The announced length is not trusted: allocate at most a little in advance.
     const AT_FIRST: u64 = 1 << 20;
     let announced = body.size_hint().lower().min(AT_FIRST);
     let mut whole = Vec::with_capacity(announced as usize);
@@ -35,8 +35,8 @@ pub async fn read(
     aside(length, || uncompress(call, headers, whole, most))
 }
 
-/// Does work on a body of this length. While a long one is read, other threads take over the
-/// requests of this one.
+/// Does CPU-bound work on a body of this length. For long ones, the runtime moves the
+/// other tasks of this thread elsewhere.
 pub fn aside<T>(length: usize, work: impl FnOnce() -> T) -> T {
     const LONG: usize = 1 << 18;
     if length < LONG {
@@ -46,11 +46,11 @@ pub fn aside<T>(length: usize, work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Why a body could not be read: what the connection has found, or the connection's end.
+/// The error of a body that could not be read.
 fn refused(error: axum::Error) -> ApiError {
     match error.into_inner().downcast::<ApiError>() {
         Ok(error) => *error,
-        Err(_) => ApiError::invalid("the body ends too early"),
+        Err(_) => ApiError::invalid("the body is truncated"),
     }
 }
 
@@ -75,7 +75,7 @@ fn uncompress(
             return Err(ApiError::new(
                 Kind::MediaType,
                 format!(
-                    "Content-Encoding {} is not read; gzip and deflate are",
+                    "Content-Encoding {} is not supported; use gzip or deflate",
                     quoted(&String::from_utf8_lossy(other))
                 ),
             ));
@@ -84,7 +84,7 @@ fn uncompress(
     if whole.len() > most {
         return Err(ApiError::new(
             Kind::TooLarge,
-            format!("the body has more than {most} bytes when uncompressed"),
+            format!("the body has more than {most} bytes when decompressed"),
         ));
     }
     read.map_err(|_| ApiError::invalid("the compressed body is damaged"))?;

@@ -1,5 +1,5 @@
-//! The JSON of an inference request. Tensors are read straight into flat vectors, so that
-//! a request takes no more memory than a few times its text.
+//! The JSON of an inference request. Tensors are parsed directly into flat vectors, so
+//! that a request needs no more memory than a few times its text.
 
 mod data;
 
@@ -17,13 +17,13 @@ use super::super::parameters::{Parameter, Parameters};
 use super::super::request::{Data, InferRequest, RequestedOutput, Tensor};
 use data::{Elements, JsonData};
 
-/// The most tensors, and sides of a tensor.
+/// The limit on tensors and on dimensions of a tensor.
 const MOST: usize = 16;
 
-/// The most parameters.
+/// The limit on parameters.
 const MOST_PARAMETERS: usize = 64;
 
-/// An inference request as the protocol's JSON has it.
+/// An inference request as JSON.
 #[derive(Debug, serde::Deserialize)]
 pub struct JsonRequest {
     id: Option<String>,
@@ -48,20 +48,19 @@ struct JsonOutput {
 }
 
 impl JsonRequest {
-    /// Reads the JSON of a request.
+    /// Parses the JSON of a request.
     ///
     /// # Errors
-    /// If it is not as the protocol has it; the place is named.
+    /// If it does not follow the protocol; the message has the position.
     pub fn parse(json: &[u8]) -> Result<Self, ApiError> {
         serde_json::from_slice(json)
             .map_err(|error| ApiError::invalid(format!("the request is not valid: {error}")))
     }
 
-    /// The request, with the tensors that `binary` holds behind the JSON, one after the
-    /// other.
+    /// The request, with the binary tensors from `binary`, the bytes after the JSON.
     ///
     /// # Errors
-    /// If data are missing, left over, or given twice, or are not of their datatype.
+    /// If data are missing, left over or duplicated, or do not fit their datatype.
     pub fn into_request(self, mut binary: Bytes) -> Result<InferRequest, ApiError> {
         let inputs: Result<Vec<Tensor>, ApiError> = self
             .inputs
@@ -72,7 +71,7 @@ impl JsonRequest {
         let inputs = inputs?;
         if !binary.is_empty() {
             return Err(ApiError::invalid(format!(
-                "the body has {} bytes behind the last binary tensor",
+                "the body has {} bytes after the last binary tensor",
                 binary.len()
             )));
         }
@@ -103,7 +102,7 @@ impl JsonInput {
                 (key, _) if key.starts_with("shared_memory_") => return Err(shared_memory()),
                 (key, _) => {
                     return Err(ApiError::invalid(format!(
-                        "unknown parameter {} of input {}; there is binary_data_size",
+                        "unknown parameter {} of input {}; the only one is binary_data_size",
                         quoted(key),
                         quoted(&name)
                     )));
@@ -135,12 +134,12 @@ impl JsonInput {
     }
 }
 
-/// The next `size` bytes behind the JSON.
+/// The next `size` bytes after the JSON.
 fn take(binary: &mut Bytes, size: u64, name: &str) -> Result<Bytes, ApiError> {
     match usize::try_from(size) {
         Ok(size) if size <= binary.len() => Ok(binary.split_to(size)),
         _ => Err(ApiError::invalid(format!(
-            "input {} has 'binary_data_size' {size}, but only {} bytes are left behind the JSON",
+            "input {} has 'binary_data_size' {size}, but only {} bytes are left after the JSON",
             quoted(name),
             binary.len()
         ))),
@@ -182,7 +181,7 @@ fn from_json(
     }
 }
 
-/// Bytes from base64, with or without its padding.
+/// Decodes base64, with or without padding.
 pub fn unbase64(text: &str) -> Option<Bytes> {
     const LENIENT: GeneralPurposeConfig =
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -190,7 +189,7 @@ pub fn unbase64(text: &str) -> Option<Bytes> {
     BASE64.decode(text).ok().map(Bytes::from)
 }
 
-/// A list that may not be long.
+/// A list of limited length.
 #[derive(Debug)]
 struct List<T>(Vec<T>);
 
@@ -221,7 +220,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
     }
 }
 
-/// Parameters that may not be many.
+/// A limited number of parameters.
 #[derive(Debug)]
 struct Map(Parameters);
 

@@ -18,16 +18,16 @@ use super::router::Shared;
 use super::{body, respond};
 use crate::app::{App, Call, Question};
 
-/// Classes in an answer, if a request does not say.
+/// The default number of classes in an answer.
 const TOP: usize = 5;
 
-/// The longest value of a form's field that is no image.
+/// The limit on the length of a form's field, except for images.
 const LONGEST_FIELD: u64 = 1024;
 
-/// The most fields of a form.
+/// The limit on fields of a form besides images.
 const MOST_FIELDS: usize = 64;
 
-/// What a request says, wherever it says it.
+/// The contents of a request: of the query, and of the body or form.
 #[derive(Default)]
 struct Form {
     images: Vec<(Option<String>, Bytes)>,
@@ -78,7 +78,7 @@ pub async fn predict(
     Ok(respond::json(StatusCode::OK, &form.prediction(&answer)))
 }
 
-/// The boundary between a form's fields, if the body is one.
+/// The boundary of a multipart form, if the body is one.
 fn boundary(headers: &HeaderMap) -> Option<String> {
     let kind = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     multer::parse_boundary(kind).ok()
@@ -97,7 +97,7 @@ impl Form {
         Ok(())
     }
 
-    /// Reads the fields of a form: files, and parameters.
+    /// Reads the fields of a form: images and parameters.
     async fn read(&mut self, body: Bytes, boundary: String, app: &App) -> Result<(), ApiError> {
         let bad =
             |error: multer::Error| ApiError::invalid(format!("the form is not valid: {error}"));
@@ -126,13 +126,13 @@ impl Form {
     async fn ask(&self, app: &App, call: &Call) -> Result<Answer, ApiError> {
         if self.images.iter().all(|(_, file)| file.is_empty()) {
             return Err(ApiError::invalid(
-                "there is no image: send one as the body, or in a form's field 'image'",
+                "there is no image; send one as the body or in the form field 'image'",
             ));
         }
         if self.images.len() > app.limits.images {
             return Err(ApiError::new(
                 Kind::TooLarge,
-                format!("a request may have at most {} images", app.limits.images),
+                format!("the limit is {} images per request", app.limits.images),
             ));
         }
         let model = match &self.model {
@@ -176,7 +176,7 @@ impl Form {
     }
 }
 
-/// The model, if there is one alone.
+/// The only model, if there is just one.
 fn only(app: &App) -> Result<&str, ApiError> {
     let mut names = app.registry.names();
     match (names.next(), names.next()) {
@@ -184,7 +184,7 @@ fn only(app: &App) -> Result<&str, ApiError> {
         _ => {
             let names: Vec<&str> = app.registry.names().collect();
             Err(ApiError::invalid(format!(
-                "which model? Give one of {}, as in /predict?model=NAME",
+                "choose one of the models {}, as in /predict?model=NAME",
                 names.join(", ")
             )))
         }

@@ -1,4 +1,4 @@
-//! Model control: which models there are, loading and unloading.
+//! Model control: the list of models, loading and unloading.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Extension, State};
@@ -13,7 +13,7 @@ use super::{body, respond};
 use crate::app::{App, Call, VERSION};
 use crate::models::State as ModelState;
 
-/// What a body may say. All of it may be left out.
+/// The body of a request; everything is optional.
 #[derive(Default, Deserialize)]
 struct Request {
     ready: Option<bool>,
@@ -56,7 +56,7 @@ pub async fn index(
     Ok(respond::json(StatusCode::OK, &models))
 }
 
-/// A state in Triton's words, and the reason.
+/// The name that Triton has for a state, and the reason.
 pub fn state_name(state: &ModelState) -> (&'static str, String) {
     match state {
         ModelState::Ready(_) => ("READY", String::new()),
@@ -82,7 +82,7 @@ pub async fn load(
 pub fn check_load<'a>(mut names: impl Iterator<Item = &'a String>) -> Result<(), ApiError> {
     if names.any(|name| name == "config" || name.starts_with("file:")) {
         return Err(ApiError::invalid(
-            "a model is loaded from its file, as it is; requests cannot bring another file or \
+            "a model is always loaded from its own file; a request cannot send another file or \
              configuration",
         ));
     }

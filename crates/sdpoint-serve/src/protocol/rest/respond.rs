@@ -1,4 +1,4 @@
-//! Answers and errors as HTTP.
+//! HTTP responses for answers and errors.
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -49,7 +49,7 @@ impl IntoResponse for ApiError {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if let Some(time) = self.retry_after {
-            // In whole seconds, as the header has them.
+            // The header has whole seconds.
             let seconds = time.as_millis().div_ceil(1000).max(1) as u64;
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -63,14 +63,14 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response {
         Ok(text) => (status, text),
         Err(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,
-            br#"{"error":"the answer cannot be written"}"#.to_vec(),
+            br#"{"error":"the answer cannot be serialised"}"#.to_vec(),
         ),
     };
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (status, kind, text).into_response()
 }
 
-/// What comes first in an answer, and all of it if no output is binary.
+/// The JSON of an answer, which binary outputs follow.
 #[derive(Serialize)]
 struct InferBody<'a> {
     model_name: &'a str,
@@ -130,7 +130,7 @@ pub fn answer(answer: &Answer) -> Result<Response, ApiError> {
     }
     let text = serde_json::to_vec(&body);
     let mut whole =
-        text.map_err(|_| ApiError::new(Kind::Internal, "the answer cannot be written"))?;
+        text.map_err(|_| ApiError::new(Kind::Internal, "the answer cannot be serialised"))?;
     let length = whole.len();
     whole.append(&mut binary);
     let mut response = Response::new(Body::from(whole));

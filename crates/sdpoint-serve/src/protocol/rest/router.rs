@@ -1,4 +1,4 @@
-//! The addresses.
+//! The routes of REST.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::super::error::{ApiError, Kind};
 use super::{binary, body, predict, repository, respond, triton};
 use crate::app::{App, Call, VERSION};
 
-/// Who uses the server's parts, by address.
+/// The state that handlers share.
 pub type Shared = State<Arc<App>>;
 
-/// Extensions of the protocol that the server has.
+/// The protocol extensions that the server supports.
 pub const EXTENSIONS: [&str; 5] = [
     "binary_tensor_data",
     "classification",
@@ -28,7 +28,7 @@ pub const EXTENSIONS: [&str; 5] = [
     "statistics",
 ];
 
-/// Everything that is served over HTTP.
+/// Routes for REST and `/predict`.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/v2", get(server))
@@ -55,14 +55,14 @@ pub fn router(app: Arc<App>) -> Router {
             .route(&format!("{prefix}/infer"), post(infer));
     }
     router
-        .fallback(async || ApiError::new(Kind::NotFound, "there is nothing at this address"))
+        .fallback(async || ApiError::new(Kind::NotFound, "there is nothing at this path"))
         .method_not_allowed_fallback(async || {
-            ApiError::new(Kind::Method, "this address does not take this method")
+            ApiError::new(Kind::Method, "this path does not support this method")
         })
         .with_state(app)
 }
 
-/// The model and version in an address.
+/// The model and version in a path.
 pub struct Target {
     /// The model's name.
     pub model: String,
@@ -75,7 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let path = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
-        let Path(mut names) = path.map_err(|_| ApiError::invalid("the address is not valid"))?;
+        let Path(mut names) = path.map_err(|_| ApiError::invalid("the path is not valid"))?;
         Ok(Self {
             model: names.remove("model").unwrap_or_default(),
             version: names.remove("version"),
@@ -147,7 +147,7 @@ async fn infer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    // A name that is none is told before a body is read for it.
+    // Reports an unknown model before reading the body.
     app.registry.state(&target.model)?;
     let body = body::read(&call, &headers, body, app.limits.body).await?;
     let (request, binary) = body::aside(body.len(), || binary::read(&headers, body))?;

@@ -1,4 +1,4 @@
-//! Triton's configuration and statistics of a model, which its tools ask for.
+//! Triton's model configuration and statistics, which its tools request.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub async fn config(State(app): Shared, target: Target) -> Result<Response, ApiE
         .inputs()
         .map(|input| {
             let mut value = tensor(input);
-            // A request gives one of them.
+            // A request has exactly one of them.
             value["optional"] = true.into();
             value
         })
@@ -37,8 +37,8 @@ pub async fn config(State(app): Shared, target: Target) -> Result<Response, ApiE
         "name": model.name,
         "platform": "sdpoint_safetensors",
         "backend": "sdpoint",
-        // Batches are the server's own affair: shapes have their first side, as Triton's
-        // tools take files only then.
+        // 0: shapes include the number of images. Triton's tools read input files only
+        // then, and batching is up to the server.
         "max_batch_size": 0,
         "input": inputs,
         "output": model.signature.outputs().map(tensor),
@@ -102,12 +102,12 @@ fn counts(app: &App, name: &str) -> Result<Value, ApiError> {
     }))
 }
 
-/// Batches from parts of batches.
+/// A whole number of batches from a sum of shares.
 pub fn executions(parts: f64) -> u64 {
     parts.round() as u64
 }
 
-/// The batches of each size.
+/// The statistics of each batch size.
 pub fn batches(counts: &Counts) -> impl Iterator<Item = (usize, Tally)> {
     counts
         .batches

@@ -1,19 +1,19 @@
-//! The elements of a tensor in JSON: nested as its shape is, or flat.
+//! The elements of a tensor in JSON: nested like its shape, or flat.
 
 use std::fmt;
 
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, SeqAccess, Visitor};
 
-/// The deepest nesting.
+/// The limit on nesting.
 const DEEPEST: usize = 8;
 
-/// The most strings; each is an image.
+/// The limit on strings; each is an image.
 const MOST_TEXTS: usize = 1 << 16;
 
-/// The elements, and how they were nested.
+/// The elements and their nesting.
 #[derive(Debug, Default, PartialEq)]
 pub struct JsonData {
-    /// The elements, row by row.
+    /// The elements, row-major.
     pub elements: Elements,
     /// The lengths of the lists, the outermost first.
     pub nesting: Vec<u64>,
@@ -22,7 +22,7 @@ pub struct JsonData {
 /// Elements of one kind.
 #[derive(Debug, Default, PartialEq)]
 pub enum Elements {
-    /// There are none.
+    /// No elements.
     #[default]
     None,
     /// Finite numbers.
@@ -72,20 +72,20 @@ impl<'de> Deserialize<'de> for JsonData {
     }
 }
 
-/// A list at some depth, or an element there.
+/// Parses a list or an element at some depth.
 struct Level<'a> {
     data: &'a mut JsonData,
-    /// The depth at which all elements lie, once there is one.
+    /// The depth of all elements, once one is known.
     leaves: &'a mut Option<usize>,
     depth: usize,
 }
 
 impl Level<'_> {
-    /// An element stands here, where all others do.
+    /// Checks that an element has the same depth as the others.
     fn leaf<E: de::Error>(&mut self) -> Result<(), E> {
         if self.depth == 0 || *self.leaves.get_or_insert(self.depth) != self.depth {
             return Err(E::custom(
-                "'data' must be a list, its elements nested alike",
+                "'data' must be a list whose elements all have the same depth",
             ));
         }
         Ok(())
@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for Level<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("numbers or strings, in a flat list or nested as the shape is")
+        f.write_str("numbers or strings, in a flat list or nested like the shape")
     }
 
     fn visit_f64<E: de::Error>(mut self, value: f64) -> Result<(), E> {
@@ -136,7 +136,7 @@ impl<'de> Visitor<'de> for Level<'_> {
         }
         if leaves.is_some_and(|leaves| leaves <= depth) {
             return Err(de::Error::custom(
-                "'data' must have its elements nested alike",
+                "the elements of 'data' must all have the same depth",
             ));
         }
         let mut length = 0;
@@ -151,7 +151,8 @@ impl<'de> Visitor<'de> for Level<'_> {
             }
             length += 1;
         }
-        // Inner lists end first, so those of this depth may come before outer ones.
+        // Inner lists end first, so the lengths of this depth may be known before those
+        // of outer ones.
         if data.nesting.len() <= depth {
             data.nesting.resize(depth + 1, u64::MAX);
         }

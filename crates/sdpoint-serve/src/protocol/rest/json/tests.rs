@@ -122,7 +122,7 @@ fn binary_tensors_follow_in_order() {
     let raw = |bytes: &'static [u8]| Data::Raw(Bytes::from_static(bytes));
     assert_eq!(request.inputs[0].data, raw(b"a"));
     assert_eq!(request.inputs[1].data, raw(b"bb"));
-    refused(&two, b"abbb", "1 bytes behind");
+    refused(&two, b"abbb", "1 bytes after");
     refused(&two, b"ab", "only 1 bytes are left");
     for size in [json!(-1), json!(1.5), json!("x"), json!(true)] {
         refused(

@@ -1,0 +1,123 @@
+//! What the server adds to the library: latency of one request, throughput of many.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use sdpoint::{Instance, Model};
+use tokio::task::JoinSet;
+
+use crate::client::{Client, Form, Requests};
+use crate::server::{MODEL, Server, ServerArgs, on_core};
+use crate::summary::quantile;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Rounds, each of the library and then the server
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// The library's batch for the comparison of throughput
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Requests in flight for the comparison of throughput
+    #[arg(long, default_value_t = 96)]
+    in_flight: usize,
+}
+
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let size = Model::load(&args.server.model)?.preprocessing.size;
+    let plain = Requests::new(MODEL, Form::Planes, size);
+    let requests = plain.within(60.0).by(Instance::Full);
+    let server = Server::start(&args.server)?;
+    let client = server.client(&requests).await?;
+    let (mut added, mut ratios) = (Vec::new(), Vec::new());
+    println!("| round | library, 1 image | server, 1 request | library, images/s | server, images/s |");
+    println!("| ---: | ---: | ---: | ---: | ---: |");
+    for round in 1..=args.rounds {
+        let alone = library(&args, 1)?;
+        let latency = latency(&client, &requests, args.seconds).await?;
+        let batches = args.batch as f64 / library(&args, args.batch)?;
+        let served = throughput(&client, &requests, &args).await?;
+        println!(
+            "| {round} | {:.3} ms | {:.3} ms | {batches:.1} | {served:.1} |",
+            1e3 * alone,
+            1e3 * latency
+        );
+        added.push(latency - alone);
+        ratios.push(served / batches);
+    }
+    server.stop()?;
+    println!(
+        "\nThe server adds {:.3} ms to the median (median of the rounds), and serves {:.1} % of \
+         the images per second of the library in batches of {}.",
+        1e3 * quantile(added, 0.5),
+        100.0 * quantile(ratios, 0.5),
+        args.batch
+    );
+    Ok(())
+}
+
+/// The library's median time of a batch on the server's core, in seconds. The server idles
+/// meanwhile.
+fn library(args: &Args, batch: usize) -> anyhow::Result<f64> {
+    let output = on_core(args.server.core, &std::env::current_exe()?)
+        .arg("library")
+        .arg("--model")
+        .arg(&args.server.model)
+        .args(["--batch", &batch.to_string()])
+        .args(["--seconds", &args.seconds.to_string()])
+        .output()?;
+    let text = String::from_utf8(output.stdout)?;
+    text.trim().parse().context("the library gave no time")
+}
+
+/// The median latency of requests one after the other, in seconds.
+async fn latency(client: &Client, requests: &Requests, seconds: f64) -> anyhow::Result<f64> {
+    let end = Instant::now() + Duration::from_secs_f64(seconds);
+    let mut times = Vec::new();
+    while Instant::now() < end {
+        let request = requests.request(times.len());
+        let start = Instant::now();
+        client.infer(request).await?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    Ok(quantile(times, 0.5))
+}
+
+/// Images per second with many requests of one image in flight.
+async fn throughput(client: &Client, requests: &Requests, args: &Args) -> anyhow::Result<f64> {
+    let requests = Arc::new(requests.clone());
+    let mut running = JoinSet::new();
+    let spawn = |running: &mut JoinSet<_>, number| {
+        let (client, requests) = (client.clone(), requests.clone());
+        running.spawn(async move { client.infer(requests.request(number)).await });
+    };
+    (0..args.in_flight).for_each(|number| spawn(&mut running, number));
+    // Answers before the start belong to batches that filled up slowly.
+    let warm = Instant::now() + Duration::from_secs_f64(0.2 * args.seconds);
+    let mut start = None;
+    let mut answers = 0;
+    while let Some(answer) = running.join_next().await {
+        answer??;
+        let now = Instant::now();
+        match start {
+            None if now >= warm => start = Some(now),
+            None => {}
+            Some(start) => {
+                answers += 1;
+                let passed = now.duration_since(start).as_secs_f64();
+                if passed >= args.seconds {
+                    while running.join_next().await.is_some() {}
+                    return Ok(f64::from(answers) / passed);
+                }
+            }
+        }
+        spawn(&mut running, answers as usize);
+    }
+    anyhow::bail!("the server stopped answering")
+}
