@@ -1,4 +1,4 @@
-//! `sdpoint serve`: starts, answers, loads models again, ends, and says why it cannot.
+//! `sdpoint serve`: start, answers, reload, shutdown and errors.
 
 #![cfg(unix)]
 
@@ -7,12 +7,13 @@ mod common;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{command, fail, fixture};
 use serde_json::Value;
 
-/// A server in a process of its own.
+/// A server as a process.
 struct Server {
     child: Child,
     rest: String,
@@ -21,7 +22,7 @@ struct Server {
 }
 
 impl Server {
-    /// Starts the command on ports that are free, and waits until it is ready.
+    /// Starts the command on free ports, and waits until it is ready.
     fn start(arguments: &[&str]) -> Self {
         let mut child = command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
             .stdout(Stdio::piped())
@@ -68,9 +69,14 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// Ends the server, and returns its exit code and what it logged.
-    fn end(mut self, signal: &str) -> (Option<i32>, String) {
+    /// Ends the server, and returns its exit code and its log.
+    fn end(self, signal: &str) -> (Option<i32>, String) {
         self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits until the server has ended, and returns its exit code and its log.
+    fn wait(mut self) -> (Option<i32>, String) {
         let status = self.child.wait().unwrap();
         let mut log = String::new();
         self.child
@@ -89,7 +95,7 @@ impl Drop for Server {
     }
 }
 
-/// Status and body of an answer over HTTP.
+/// The status and body of an HTTP response.
 fn exchange(address: &str, method: &str, path: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     let head = format!(
@@ -117,7 +123,7 @@ fn image() -> Vec<u8> {
 }
 
 #[test]
-fn a_server_answers_and_ends_in_order() {
+fn a_server_answers_reloads_and_shuts_down() {
     let cats = format!("cats={}", model());
     let server = Server::start(&[&cats, &model(), "--objective", "5s", "--log-format", "json"]);
     let (status, body) = exchange(
@@ -128,7 +134,7 @@ fn a_server_answers_and_ends_in_order() {
     );
     assert_eq!(status, 200, "{body}");
     let answer: Value = serde_json::from_str(&body).unwrap();
-    // What the program that wrote the model said of this image.
+    // As predicted by the program that wrote the model.
     assert_eq!(answer["images"][0]["top"][0]["class"], "disc");
     let probability = answer["images"][0]["top"][0]["probability"]
         .as_f64()
@@ -164,19 +170,90 @@ fn a_server_answers_and_ends_in_order() {
 }
 
 #[test]
-fn ctrl_c_ends_it_too() {
+fn ctrl_c_shuts_down() {
     let server = Server::start(&[&model(), "--log", "off"]);
     let (code, log) = server.end("INT");
     assert_eq!((code, log.as_str()), (Some(0), ""));
 }
 
-/// The command with these arguments, on ports that are free.
+#[test]
+fn reloads_and_shutdown_under_load_lose_no_request() {
+    let server = Server::start(&[&model(), "--objective", "30s", "--log", "warn"]);
+    let image = image();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut answers = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        let answer = exchange(&server.rest, "POST", "/predict", &image);
+                        assert_eq!(answer.0, 200, "{}", answer.1);
+                        answers += 1;
+                    }
+                    answers
+                })
+            })
+            .collect();
+        for generation in 2..6 {
+            server.signal("HUP");
+            let expected = format!("\"generation\":\"{generation}\"");
+            server.wait_until("the model is reloaded", || {
+                server.get("/v2/models/v2").1.contains(&expected)
+            });
+        }
+        done.store(true, Ordering::Relaxed);
+        let answers: usize = clients.into_iter().map(|c| c.join().unwrap()).sum();
+        assert!(answers > 12, "{answers}");
+    });
+
+    // Requests that have begun when the server is told to stop are answered.
+    let half = image.len() / 2;
+    let mut begun: Vec<TcpStream> = (0..8)
+        .map(|_| begin(&server.rest, "/predict", &image, half))
+        .collect();
+    server.wait_until("all bodies have begun", || {
+        let (_, metrics) = exchange(&server.metrics, "GET", "/metrics", &[]);
+        let line = metrics.lines().find_map(|line| {
+            line.strip_prefix("sdpoint_request_memory_bytes ")
+        });
+        line.unwrap().parse::<f64>().unwrap() >= (8 * half) as f64
+    });
+    server.signal("TERM");
+    server.wait_until("no more connections are accepted", || {
+        TcpStream::connect(&server.rest).is_err()
+    });
+    for stream in &mut begun {
+        stream.write_all(&image[half..]).unwrap();
+    }
+    for mut stream in begun {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let (code, log) = server.wait();
+    assert_eq!((code, log.as_str()), (Some(0), ""));
+}
+
+/// Sends the header of a request, and the first bytes of its body.
+fn begin(address: &str, path: &str, body: &[u8], sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let all = [head.as_bytes(), &body[..sent]].concat();
+    stream.write_all(&all).unwrap();
+    stream
+}
+
+/// The command with these arguments, on free ports.
 fn serve<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     [&["serve", "--listen", "127.0.0.1:0"], arguments].concat()
 }
 
 #[test]
-fn what_cannot_be_served_is_told_before_anything_is() {
+fn startup_errors_are_reported() {
     let model = model();
     let folder = tempfile::tempdir().unwrap();
     let photo = folder.path().join("photo.png");
@@ -205,11 +282,11 @@ fn what_cannot_be_served_is_told_before_anything_is() {
 }
 
 #[test]
-fn others_reach_it_only_if_somebody_says_who() {
+fn other_machines_need_a_token_or_insecure() {
     let model = model();
     for address in ["0.0.0.0:0", "[::]:0"] {
         let arguments = ["serve", &model, "--listen", address];
-        fail(2, &["by anybody", "--token-file", "--insecure"], &arguments);
+        fail(2, &["without a token", "--token-file", "--insecure"], &arguments);
     }
     let metrics = [
         "serve",
@@ -219,7 +296,7 @@ fn others_reach_it_only_if_somebody_says_who() {
         "--metrics",
         "0.0.0.0:0",
     ];
-    fail(2, &["by anybody"], &metrics);
+    fail(2, &["without a token"], &metrics);
     let server = Server::start(&[&model, "--metrics", "0.0.0.0:0", "--insecure"]);
     assert_eq!(server.end("TERM").0, Some(0));
 }

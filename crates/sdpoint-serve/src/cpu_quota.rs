@@ -2,12 +2,17 @@
 //!
 //! A container with half a core may use all cores for a moment, and is then throttled
 //! until the end of the quota's period, usually 100 ms. That breaks every deadline. So
-//! there are no more threads than the quota has cores, and with less than a core the
-//! server sleeps after each batch, long enough not to be throttled during the next.
+//! there are no more threads than the quota has cores, and where these could use up the
+//! quota, the server sleeps after each batch, long enough not to be throttled during the
+//! next.
 
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+
+/// The share of the quota for computation. The rest is for the threads that receive
+/// requests and send answers.
+const COMPUTE_SHARE: f64 = 0.9;
 
 /// A limit on CPU time.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,7 +63,7 @@ impl CpuQuota {
     /// The ratio of the time between the starts of two batches to the time of a batch
     /// with which so many threads stay within the quota: 1 if they always do.
     pub fn duty(&self, threads: usize) -> f64 {
-        (threads as f64 / self.cores).max(1.0)
+        (threads as f64 / (COMPUTE_SHARE * self.cores)).max(1.0)
     }
 }
 
@@ -159,7 +164,10 @@ mod tests {
         let four = NonZeroUsize::new(4).unwrap();
         let threads = |cores: f64| CpuQuota { cores }.threads(four).get();
         assert_eq!([0.5, 1.0, 1.9, 2.0, 9.0].map(threads), [1, 1, 1, 2, 4]);
-        let duty = |cores: f64| CpuQuota { cores }.duty(1);
-        assert_eq!([0.25, 0.5, 1.0, 2.0].map(duty), [4.0, 2.0, 1.0, 1.0]);
+        let busy = |cores: f64| 1.0 / CpuQuota { cores }.duty(1);
+        let expected = [0.225, 0.45, 0.9, 1.0];
+        for (actual, expected) in [0.25, 0.5, 1.0, 2.0].map(busy).into_iter().zip(expected) {
+            assert!((actual - expected).abs() < 1e-9, "{actual} {expected}");
+        }
     }
 }

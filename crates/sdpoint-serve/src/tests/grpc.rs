@@ -1,18 +1,18 @@
 //! The protocol over gRPC.
 
+mod client;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use sdpoint::Instance;
+use tonic::Code;
 use tonic::client::Grpc;
-use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
+
+use client::Client;
 
 use super::support::*;
 use crate::protocol::grpc::inference::infer_parameter::ParameterChoice;
@@ -23,116 +23,6 @@ use crate::protocol::grpc::inference::model_infer_request::{
 use crate::protocol::grpc::inference::*;
 use crate::server::Options;
 use crate::{Limits, Refusal};
-
-/// A connection, as the client library wants it.
-#[derive(Clone)]
-struct Channel(SendRequest<tonic::body::Body>);
-
-impl tower_service::Service<Request<tonic::body::Body>> for Channel {
-    type Response = Response<Incoming>;
-    type Error = hyper::Error;
-    type Future =
-        std::pin::Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
-
-    fn poll_ready(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
-}
-
-/// A client with a runtime of its own.
-struct Client {
-    runtime: tokio::runtime::Runtime,
-    channel: Channel,
-    token: Option<&'static str>,
-}
-
-impl Client {
-    fn new(server: &Running) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let address = server.addresses.grpc.unwrap();
-        let channel = runtime.block_on(async {
-            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
-            let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
-            tokio::spawn(connection);
-            Channel(sender)
-        });
-        Self {
-            runtime,
-            channel,
-            token: None,
-        }
-    }
-
-    fn call<Q, A>(&self, method: &'static str, message: Q) -> Result<A, Status>
-    where
-        Q: prost::Message + Default + Send + Sync + 'static,
-        A: prost::Message + Default + Send + Sync + 'static,
-    {
-        self.call_for(method, message, None)
-    }
-
-    fn call_for<Q, A>(
-        &self,
-        method: &'static str,
-        message: Q,
-        timeout: Option<&'static str>,
-    ) -> Result<A, Status>
-    where
-        Q: prost::Message + Default + Send + Sync + 'static,
-        A: prost::Message + Default + Send + Sync + 'static,
-    {
-        let origin = "http://localhost".parse().unwrap();
-        let mut grpc = Grpc::with_origin(self.channel.clone(), origin);
-        let mut request = tonic::Request::new(message);
-        if let Some(timeout) = timeout {
-            request
-                .metadata_mut()
-                .insert("grpc-timeout", timeout.parse().unwrap());
-        }
-        if let Some(token) = self.token {
-            let value = format!("Bearer {token}").parse().unwrap();
-            request.metadata_mut().insert("authorization", value);
-        }
-        self.runtime.block_on(async {
-            grpc.ready()
-                .await
-                .map_err(|error| Status::unknown(error.to_string()))?;
-            let path = axum::http::uri::PathAndQuery::from_static(method);
-            let answer = grpc
-                .unary(request, path, ProstCodec::<Q, A>::default())
-                .await;
-            answer.map(tonic::Response::into_inner)
-        })
-    }
-
-    fn wait_until_healthy(&self, service: &str) {
-        eventually("the server is healthy", || {
-            let request = HealthCheckRequest {
-                service: service.to_owned(),
-            };
-            let health: HealthCheckResponse =
-                self.call("/grpc.health.v1.Health/Check", request).unwrap();
-            health.status == 1
-        });
-    }
-
-    fn infer(&self, message: ModelInferRequest) -> Result<ModelInferResponse, Status> {
-        self.call("/inference.GRPCInferenceService/ModelInfer", message)
-    }
-}
 
 fn text(value: &str) -> InferParameter {
     InferParameter {
@@ -455,68 +345,4 @@ fn damaged_messages_are_refused() {
         let _ = client.call_raw(bytes.into());
     }
     client.infer(infer_request(1)).unwrap();
-}
-
-impl Client {
-    /// Sends bytes as the message of an inference request.
-    fn call_raw(&self, bytes: Bytes) -> Result<Bytes, Status> {
-        let origin = "http://localhost".parse().unwrap();
-        let mut grpc = Grpc::with_origin(self.channel.clone(), origin);
-        self.runtime.block_on(async {
-            grpc.ready()
-                .await
-                .map_err(|error| Status::unknown(error.to_string()))?;
-            let path = axum::http::uri::PathAndQuery::from_static(
-                "/inference.GRPCInferenceService/ModelInfer",
-            );
-            let answer = grpc.unary(tonic::Request::new(bytes), path, Raw).await;
-            answer.map(tonic::Response::into_inner)
-        })
-    }
-}
-
-/// Messages as bytes.
-struct Raw;
-
-impl tonic::codec::Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl tonic::codec::Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(
-        &mut self,
-        item: Bytes,
-        buffer: &mut tonic::codec::EncodeBuf<'_>,
-    ) -> Result<(), Status> {
-        prost::bytes::BufMut::put(buffer, item);
-        Ok(())
-    }
-}
-
-impl tonic::codec::Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(
-        &mut self,
-        buffer: &mut tonic::codec::DecodeBuf<'_>,
-    ) -> Result<Option<Bytes>, Status> {
-        use prost::bytes::Buf;
-        let length = buffer.remaining();
-        Ok(Some(buffer.copy_to_bytes(length)))
-    }
 }
