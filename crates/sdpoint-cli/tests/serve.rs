@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +25,11 @@ struct Server {
 impl Server {
     /// Starts the command on free ports, and waits until it is ready.
     fn start(arguments: &[&str]) -> Self {
-        let mut child = command(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
+        Self::spawn(&mut command(&serve(arguments)))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -214,9 +219,9 @@ fn reloads_and_shutdown_under_load_lose_no_request() {
         .collect();
     server.wait_until("all bodies have begun", || {
         let (_, metrics) = exchange(&server.metrics, "GET", "/metrics", &[]);
-        let line = metrics.lines().find_map(|line| {
-            line.strip_prefix("sdpoint_request_memory_bytes ")
-        });
+        let line = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("sdpoint_request_memory_bytes "));
         line.unwrap().parse::<f64>().unwrap() >= (8 * half) as f64
     });
     server.signal("TERM");
@@ -233,6 +238,83 @@ fn reloads_and_shutdown_under_load_lose_no_request() {
     }
     let (code, log) = server.wait();
     assert_eq!((code, log.as_str()), (Some(0), ""));
+}
+
+/// A control group with a CPU quota, removed when dropped.
+struct Quota(PathBuf);
+
+impl Quota {
+    fn new(milliseconds: u32) -> Self {
+        let root = Path::new("/sys/fs/cgroup");
+        let unified = root.join("cgroup.controllers").exists();
+        let parent = if unified {
+            root.to_owned()
+        } else {
+            root.join("cpu")
+        };
+        let group = parent.join(format!("sdpoint-test-{}", std::process::id()));
+        std::fs::create_dir(&group).unwrap();
+        let quota = 1000 * milliseconds;
+        let (file, text) = match unified {
+            true => ("cpu.max", format!("{quota} 100000")),
+            false => ("cpu.cfs_quota_us", quota.to_string()),
+        };
+        std::fs::write(group.join(file), text).unwrap();
+        Self(group)
+    }
+
+    /// A count from `cpu.stat`.
+    fn count(&self, name: &str) -> f64 {
+        let text = std::fs::read_to_string(self.0.join("cpu.stat")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+#[ignore = "creates a control group, which needs root"]
+fn half_a_core_is_rarely_throttled() {
+    let quota = Quota::new(50);
+    let inner = command(&serve(&[&model(), "--objective", "300ms"]));
+    let mut outer = Command::new("sh");
+    outer
+        .args(["-c", "echo $$ > \"$1\" && shift && exec \"$@\"", "sh"])
+        .arg(quota.0.join("cgroup.procs"))
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    let server = Server::spawn(&mut outer);
+    let image = image();
+    let before = ["nr_periods", "nr_throttled"].map(|name| quota.count(name));
+    let end = Instant::now() + Duration::from_secs(5);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while Instant::now() < end {
+                    let (status, body) = exchange(&server.rest, "POST", "/predict", &image);
+                    assert!([200, 503].contains(&status), "{body}");
+                }
+            });
+        }
+    });
+    let [periods, throttled] = ["nr_periods", "nr_throttled"].map(|name| quota.count(name));
+    let share = (throttled - before[1]) / (periods - before[0]);
+    let (_, metrics) = exchange(&server.metrics, "GET", "/metrics", &[]);
+    let met = |met: &str| -> f64 {
+        let name = format!("sdpoint_deadlines_total{{model=\"v2\",met=\"{met}\"}}");
+        let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let attainment = met("true") / (met("true") + met("false"));
+    println!("throttled in {share:.2} of the periods; {attainment:.4} of the deadlines met");
+    assert!(share < 0.2, "throttled in {share} of the periods");
+    assert!(attainment > 0.95, "{attainment}");
+    assert_eq!(server.end("TERM").0, Some(0));
 }
 
 /// Sends the header of a request, and the first bytes of its body.
@@ -286,7 +368,11 @@ fn other_machines_need_a_token_or_insecure() {
     let model = model();
     for address in ["0.0.0.0:0", "[::]:0"] {
         let arguments = ["serve", &model, "--listen", address];
-        fail(2, &["without a token", "--token-file", "--insecure"], &arguments);
+        fail(
+            2,
+            &["without a token", "--token-file", "--insecure"],
+            &arguments,
+        );
     }
     let metrics = [
         "serve",

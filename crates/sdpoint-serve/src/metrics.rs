@@ -137,11 +137,7 @@ impl Metrics {
             "Images in the batch that contained a request",
             self.batches.clone(),
         );
-        r.register(
-            "images",
-            "Answered images by instance",
-            self.images.clone(),
-        );
+        r.register("images", "Answered images by instance", self.images.clone());
         r.register(
             "recorded_accuracy",
             "Sum over images of the recorded accuracy of the instance that answered; divided by \

@@ -49,7 +49,9 @@ impl Costs {
     /// If there is no timetable for one image, or none of the instances is in the
     /// timetables.
     pub fn new(measured: &BTreeMap<usize, Arc<Timetable>>, records: &[Record]) -> Self {
-        let first = measured.get(&1).expect("there is a timetable for one image");
+        let first = measured
+            .get(&1)
+            .expect("there is a timetable for one image");
         let choices: Vec<Choice> = records
             .iter()
             .filter_map(|record| {
@@ -176,10 +178,16 @@ impl Costs {
 
 /// A timetable for every batch size from 1 to the largest measured one.
 fn interpolated(measured: &BTreeMap<usize, Arc<Timetable>>) -> Vec<Arc<Timetable>> {
-    let largest = *measured.keys().last().expect("there is a timetable for one image");
+    let largest = *measured
+        .keys()
+        .last()
+        .expect("there is a timetable for one image");
     (1..=largest)
         .map(|images| {
-            let (&below, lower) = measured.range(..=images).next_back().expect("1 was measured");
+            let (&below, lower) = measured
+                .range(..=images)
+                .next_back()
+                .expect("1 was measured");
             if below == images {
                 return lower.clone();
             }

@@ -140,7 +140,10 @@ mod tests {
         let expected = policy.caution * deviation;
         assert!((to_come / expected - 1.0).abs() < 0.1, "{to_come}");
         let later = traffic.to_come(2.2, &policy);
-        assert!(later < 0.02 * expected, "no room is left once it is quiet: {later}");
+        assert!(
+            later < 0.02 * expected,
+            "no room is left once it is quiet: {later}"
+        );
     }
 
     #[test]

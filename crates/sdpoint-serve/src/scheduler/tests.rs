@@ -238,7 +238,8 @@ fn a_cascade_answers_image_by_image() {
         .blocking_recv()
         .unwrap()
         .unwrap();
-    assert_eq!(reply.instances, expected.instances);
+    let expected_instances = (0..4).map(|image| expected.instances.image(image)[0]);
+    assert!(reply.instances.iter().copied().eq(expected_instances));
     assert_eq!(reply.macs, expected.macs.round() as u64);
 }
 

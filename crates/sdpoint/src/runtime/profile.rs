@@ -314,11 +314,7 @@ impl BatchProfile {
     ///
     /// `stretches` are in execution order, one for each point of the network and a
     /// last one that ends at the logits.
-    pub fn new(
-        batch: usize,
-        stretches: Vec<StretchTime>,
-        instances: Vec<InstanceTime>,
-    ) -> Self {
+    pub fn new(batch: usize, stretches: Vec<StretchTime>, instances: Vec<InstanceTime>) -> Self {
         Self {
             batch,
             stretches,

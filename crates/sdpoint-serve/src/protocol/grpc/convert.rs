@@ -78,9 +78,9 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, ApiErro
     }
     let datatype: DataType = datatype.parse()?;
     let sides: Option<Vec<u64>> = shape.iter().map(|&side| side.try_into().ok()).collect();
-    let shape = sides
-        .filter(|sides| sides.len() <= MOST)
-        .ok_or_else(|| ApiError::invalid(format!("input {} has a negative dimension", quoted(&name))))?;
+    let shape = sides.filter(|sides| sides.len() <= MOST).ok_or_else(|| {
+        ApiError::invalid(format!("input {} has a negative dimension", quoted(&name)))
+    })?;
     let data = match (raw, contents) {
         (Some(_), Some(contents)) if contents != InferTensorContents::default() => {
             return Err(ApiError::invalid(format!(

@@ -110,10 +110,7 @@ fn lengths_must_fit_the_shape() {
     refused(encoded(b"\x04\0\0\0one"), &["element 1", "beyond"]);
     refused(encoded(b"\xff\xff\xff\xffone"), &["element 1", "beyond"]);
     refused(encoded(b"\0\0\0"), &["element 1", "beyond"]);
-    refused(
-        encoded(b"\x01\0\0\0a\x01\0\0\0b"),
-        &["5 bytes after its 1"],
-    );
+    refused(encoded(b"\x01\0\0\0a\x01\0\0\0b"), &["5 bytes after its 1"]);
     refused(encoded(b""), &["0 elements", "1"]);
 }
 

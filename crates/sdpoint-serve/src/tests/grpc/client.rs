@@ -133,9 +133,7 @@ impl Client {
             grpc.ready()
                 .await
                 .map_err(|error| Status::unknown(error.to_string()))?;
-            let path = PathAndQuery::from_static(
-                "/inference.GRPCInferenceService/ModelInfer",
-            );
+            let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
             let answer = grpc.unary(tonic::Request::new(bytes), path, Raw).await;
             answer.map(tonic::Response::into_inner)
         })
