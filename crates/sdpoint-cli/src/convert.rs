@@ -18,6 +18,7 @@ impl From<LoadError> for Failure {
             LoadError::Model(error) => error.into(),
             LoadError::Context(error) => error.into(),
             LoadError::Engine(error) => error.into(),
+            error => Self::from_error(Class::Model, &error),
         }
     }
 }
@@ -36,7 +37,7 @@ impl From<ServeError> for Failure {
     fn from(error: ServeError) -> Self {
         match &error {
             ServeError::Listen { source, .. } => Self::io(error.to_string(), source.kind())
-                .hint("another program may listen there; --listen, --grpc and --metrics choose"),
+                .hint("choose another address with --listen, --grpc or --metrics"),
         }
     }
 }

@@ -35,7 +35,8 @@ pub struct Policy {
     /// the queued requests together may plan to use.
     pub use_of_slack: [f64; 2],
     /// The price of accuracy: the share of requests that may be refused although a server
-    /// that always runs the cheapest instance would have accepted them.
+    /// that always runs the cheapest instance would have accepted them. It is divided by
+    /// the burstiness, because bursts cause further misses that this does not count.
     pub price: f64,
     /// The room that is left for future requests, in standard deviations of the number
     /// that arrive within an objective.
@@ -49,8 +50,8 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            use_of_slack: [0.3, 1.1],
-            price: 0.005,
+            use_of_slack: [0.2, 1.1],
+            price: 0.002,
             caution: 0.3,
             memory: 0.2,
             most_waiting: 4096,

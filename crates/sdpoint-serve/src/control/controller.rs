@@ -155,7 +155,8 @@ impl<T> Controller<T> {
         let least = self.least_used();
         let mut slack_share = model.slack_share;
         let load = model.load(now, situation.share());
-        slack_share.note(admitted.is_ok(), &new, load, &situation, &self.policy);
+        let policy = model.slack_policy(&self.policy);
+        slack_share.note(admitted.is_ok(), &new, load, &situation, &policy);
         let model = self.models.get_mut(&id).expect("it is there");
         model.slack_share = slack_share;
         match admitted {
@@ -180,6 +181,7 @@ impl<T> Controller<T> {
         let mut shed = Vec::new();
         for (&id, model) in &mut self.models {
             let load = model.load(now, self.duty);
+            let policy = model.slack_policy(&self.policy);
             let Model {
                 queue,
                 pace,
@@ -191,7 +193,7 @@ impl<T> Controller<T> {
                 |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
             for waiting in queue.extract_if(.., gone) {
                 traffic.refuse();
-                slack_share.note_dropped(load, &self.policy);
+                slack_share.note_dropped(load, &policy);
                 shed.push(Shed {
                     model: id,
                     request: waiting.request,
@@ -313,6 +315,15 @@ impl<T> Model<T> {
     /// the machine.
     fn load(&self, now: f64, share: f64) -> f64 {
         self.traffic.long_rate(now) * self.pace.expected(self.costs.least_rate()) * share
+    }
+
+    /// The policy with the price of accuracy for the model's burstiness.
+    fn slack_policy(&self, policy: &Policy) -> Policy {
+        let burstiness = self.traffic.burstiness().max(1.0);
+        Policy {
+            price: policy.price / burstiness,
+            ..*policy
+        }
     }
 
     /// The latest time at which it needs the machine.

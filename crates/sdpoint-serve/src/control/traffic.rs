@@ -94,7 +94,7 @@ impl Traffic {
 
     /// The squared coefficient of variation of the intervals between arrivals: 1 for
     /// independent requests.
-    fn burstiness(&self) -> f64 {
+    pub fn burstiness(&self) -> f64 {
         let [mean, square] = self.interval;
         let [low, high] = BURSTINESS;
         (square / (mean * mean).max(1e-18) - 1.0).clamp(low, high)
@@ -158,7 +158,7 @@ mod tests {
             }
         }
         assert_eq!(traffic.overload(), 1.0);
-        for arrival in 0..20 {
+        for arrival in 0..100 {
             traffic.arrive(5.0 + f64::from(arrival) * 0.05, 1, 0.02, &policy);
         }
         assert_eq!(traffic.overload(), 0.0);

@@ -54,7 +54,10 @@ fn what_no_instance_satisfies_is_explained() {
         (json!({"min_accuracy": "99%"}), "most accurate"),
         (json!({"instance": "full", "macs": 200_000}), "together"),
         (json!({"cascade": "1%"}), "cascade"),
-        (json!({"cascade": "80%", "budget": "80%"}), "no other bound"),
+        (
+            json!({"cascade": "80%", "budget": "80%"}),
+            "cannot be combined",
+        ),
         (json!({"budgets": "80%"}), "'budgets'"),
     ] {
         let error = server.infer(&pixels_request(1, parameters)).error(400);

@@ -301,7 +301,7 @@ fn messages_are_bounded_and_large_ones_are_read() {
     large.raw_input_contents = vec![vec![0; 400 * 3072 * 4].into()];
     let status = client.infer(large.clone()).unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(status.message().contains("at most 256"), "{status}");
+    assert!(status.message().contains("the limit is 256"), "{status}");
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn models_are_changed_by_requests_only_if_they_may() {
     let error = server
         .post("/v2/repository/models/small/load", &[], body)
         .error(400);
-    assert!(error.contains("its file"), "{error}");
+    assert!(error.contains("its own file"), "{error}");
 }
 
 #[test]

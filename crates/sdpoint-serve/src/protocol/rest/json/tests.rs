@@ -75,9 +75,9 @@ fn elements_are_flat_or_nested_as_the_shape_is() {
     for (data, text) in [
         (json!([[1, 2, 3], [4, 5, 6]]), "nested as [2,3]"),
         (json!([[[1, 2, 3]], [[4, 5]]]), "differ in length"),
-        (json!([[[1, 2, 3]], [4, 5, 6]]), "nested alike"),
-        (json!([[1], 2]), "nested alike"),
-        (json!([2, [1]]), "nested alike"),
+        (json!([[[1, 2, 3]], [4, 5, 6]]), "same depth"),
+        (json!([[1], 2]), "same depth"),
+        (json!([2, [1]]), "same depth"),
         (json!(1), "must be a list"),
         (json!({"a": 1}), "numbers or strings"),
         (json!([true]), "numbers or strings"),
