@@ -68,7 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             summary.failed,
             memory as f64 / 1e6
         );
-        match at < whole / 4 {
+        match at < whole / 4 || early == 0 {
             true => early = memory.max(early),
             false => late = memory.max(late),
         }
