@@ -58,7 +58,9 @@ impl Client {
         ready.map_err(|error| Status::unavailable(error.to_string()))?;
         let path = PathAndQuery::from_static("/inference.GRPCInferenceService/ModelInfer");
         let codec = ProstCodec::<ModelInferRequest, ModelInferResponse>::default();
-        let response = grpc.unary(tonic::Request::new(request), path, codec).await?;
+        let response = grpc
+            .unary(tonic::Request::new(request), path, codec)
+            .await?;
         Ok(Answer::of(&response.into_inner()))
     }
 }
@@ -149,7 +151,10 @@ impl Requests {
 
     /// The same, to be answered by an instance.
     pub fn by(self, instance: Instance) -> Self {
-        self.with("instance", ParameterChoice::StringParam(instance.to_string()))
+        self.with(
+            "instance",
+            ParameterChoice::StringParam(instance.to_string()),
+        )
     }
 
     fn with(mut self, name: &str, choice: ParameterChoice) -> Self {

@@ -160,7 +160,10 @@ fn read_arrivals(file: &Path) -> anyhow::Result<Vec<f64>> {
     let numbers = text.split_whitespace().map(str::parse);
     let mut arrivals = numbers.collect::<Result<Vec<f64>, _>>()?;
     arrivals.sort_by(f64::total_cmp);
-    let first = arrivals.first().copied().context("the file has no arrivals")?;
+    let first = arrivals
+        .first()
+        .copied()
+        .context("the file has no arrivals")?;
     arrivals.iter_mut().for_each(|at| *at -= first);
     Ok(arrivals)
 }
@@ -246,7 +249,9 @@ fn cells(row: &Row, subject: &Subject) -> String {
     let bound = fluid_bound(&subject.costs, rate);
     let best = row.best_fixed().map(|(_, summary)| summary.accuracy);
     // Where a fixed instance reaches the bound, there is no distance.
-    let closed = bound.zip(best).filter(|(bound, best)| bound - best >= 0.002);
+    let closed = bound
+        .zip(best)
+        .filter(|(bound, best)| bound - best >= 0.002);
     let closed = closed.map(|(bound, best)| (chosen.accuracy - best) / (bound - best));
     let cheapest = row.of(subject.cheapest());
     [
@@ -276,7 +281,10 @@ const CSV_HEADER: &str = "objective,burstiness,load,policy,requests,attainment,a
 median_ms,p99_ms,refused,refusal_p999_ms,lag_p99_ms,failed,mix";
 
 fn write_csv(csv: &mut File, row: &Row) -> anyhow::Result<()> {
-    let fixed = row.fixed.iter().map(|(instance, s)| (instance.to_string(), s));
+    let fixed = row
+        .fixed
+        .iter()
+        .map(|(instance, s)| (instance.to_string(), s));
     for (policy, s) in std::iter::once(("controller".to_owned(), &row.chosen)).chain(fixed) {
         let Scenario {
             objective,
@@ -285,7 +293,10 @@ fn write_csv(csv: &mut File, row: &Row) -> anyhow::Result<()> {
             arrivals,
             ..
         } = &row.scenario;
-        let mix = s.mix.iter().map(|(instance, share)| format!("{instance}:{share:.4}"));
+        let mix = s
+            .mix
+            .iter()
+            .map(|(instance, share)| format!("{instance}:{share:.4}"));
         let mix: Vec<String> = mix.collect();
         writeln!(
             csv,
@@ -356,5 +367,9 @@ fn draw(rows: &[Row], subject: &Subject) -> anyhow::Result<String> {
             panels.push((format!("{what}, {objective} service times"), lines));
         }
     }
-    picture::draw(&panels, objectives.len(), "load, in multiples of what full serves")
+    picture::draw(
+        &panels,
+        objectives.len(),
+        "load, in multiples of what full serves",
+    )
 }

@@ -25,7 +25,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::new(context, Model::load(&args.model)?)?;
     let size = engine.preprocessing().size;
     let values = args.batch * size[0] * size[1] * engine.network().input_channels();
-    let data: Vec<f32> = (0..values).map(|i| (i * 7919 % 1999) as f32 / 999.0 - 1.0).collect();
+    let data: Vec<f32> = (0..values)
+        .map(|i| (i * 7919 % 1999) as f32 / 999.0 - 1.0)
+        .collect();
     let images = Images {
         data: &data,
         batch: args.batch,

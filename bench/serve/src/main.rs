@@ -17,7 +17,10 @@ mod summary;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Measure `sdpoint serve` under open-loop load", max_term_width = 100)]
+#[command(
+    about = "Measure `sdpoint serve` under open-loop load",
+    max_term_width = 100
+)]
 struct Args {
     #[command(subcommand)]
     command: Command,

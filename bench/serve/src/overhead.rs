@@ -36,7 +36,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let server = Server::start(&args.server)?;
     let client = server.client(&requests).await?;
     let (mut added, mut ratios) = (Vec::new(), Vec::new());
-    println!("| round | library, 1 image | server, 1 request | library, images/s | server, images/s |");
+    println!(
+        "| round | library, 1 image | server, 1 request | library, images/s | server, images/s |"
+    );
     println!("| ---: | ---: | ---: | ---: | ---: |");
     for round in 1..=args.rounds {
         let alone = library(&args, 1)?;

@@ -120,7 +120,9 @@ pub fn stack(title: &str, names: &[String], steps: &[(f64, Vec<f64>)]) -> anyhow
             chart
                 .draw_series(AreaSeries::new(points, 0.0, colour.filled()))?
                 .label(names[layer].clone())
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
+                .legend(move |(x, y)| {
+                    Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled())
+                });
         }
         chart
             .configure_series_labels()

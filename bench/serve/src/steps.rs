@@ -44,7 +44,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let objective = args.objective * subject.service_time();
     let requests = Requests::new(MODEL, Form::Pixels, subject.size).within(objective);
     let server = Server::start(&args.server)?;
-    let client = server.client(&Requests::new(MODEL, Form::Pixels, subject.size)).await?;
+    let client = server
+        .client(&Requests::new(MODEL, Form::Pixels, subject.size))
+        .await?;
     let arrivals: Vec<f64> = Arrivals::new(phases(&args, &subject), 1.0, args.seed).collect();
     let samples = load::collect(&client, &requests, arrivals.into()).await?;
     server.stop()?;
@@ -63,7 +65,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let names: Vec<Instance> = summary.mix.keys().copied().collect();
     let steps = (0..200).map(|step| {
         let from = end * f64::from(step) / 200.0;
-        let shares = names.iter().map(|&name| share(&samples, name, from, from + end / 200.0));
+        let shares = names
+            .iter()
+            .map(|&name| share(&samples, name, from, from + end / 200.0));
         (from, shares.map(|share| share.unwrap_or(0.0)).collect())
     });
     let steps: Vec<(f64, Vec<f64>)> = steps.collect();
@@ -71,14 +75,24 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let loads: Vec<String> = args.loads.iter().map(f64::to_string).collect();
     let title = format!("Answers by instance; load {} of full's", loads.join(", "));
     let name = if args.ramp { "ramp.svg" } else { "steps.svg" };
-    fs::write(args.out.join(name), picture::stack(&title, &labels, &steps)?)?;
+    fs::write(
+        args.out.join(name),
+        picture::stack(&title, &labels, &steps)?,
+    )?;
     Ok(())
 }
 
 fn phases(args: &Args, subject: &Subject) -> Vec<Phase> {
-    let rates: Vec<f64> = args.loads.iter().map(|load| load * subject.full_rate()).collect();
+    let rates: Vec<f64> = args
+        .loads
+        .iter()
+        .map(|load| load * subject.full_rate())
+        .collect();
     match args.ramp {
-        false => rates.iter().map(|&rate| Phase::steady(args.seconds, rate)).collect(),
+        false => rates
+            .iter()
+            .map(|&rate| Phase::steady(args.seconds, rate))
+            .collect(),
         true => rates
             .windows(2)
             .map(|pair| Phase {
@@ -101,7 +115,9 @@ fn report(args: &Args, samples: &[Sample], objective: f64) {
         let end = start + args.seconds;
         let shares = [start + 2.0 * objective, start + 1.0, end - window].map(|from| {
             let share = share(samples, Instance::Full, from, from + window);
-            share.map_or("–".to_owned(), |share| format!("{:.1} % full", 100.0 * share))
+            share.map_or("–".to_owned(), |share| {
+                format!("{:.1} % full", 100.0 * share)
+            })
         });
         println!("| {load} | {} |", shares.join(" | "));
     }

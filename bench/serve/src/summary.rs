@@ -52,7 +52,8 @@ impl Summary {
                 Outcome::Failed(_) => failed += 1,
             }
         }
-        mix.values_mut().for_each(|count| *count /= f64::from(in_time.max(1)));
+        mix.values_mut()
+            .for_each(|count| *count /= f64::from(in_time.max(1)));
         let lags = samples.iter().map(|sample| sample.lag).collect();
         Self {
             attainment: f64::from(in_time) / all,

@@ -94,7 +94,7 @@ fn the_more_wait_the_cheaper_the_instance() {
 }
 
 #[test]
-fn those_who_wait_behind_the_batch_count() {
+fn requests_behind_the_batch_count() {
     let costs = example_costs(1);
     let pace = Pace::default();
     let alone = queue(&costs, [(0.004, Demand::ANY)]);
@@ -233,7 +233,7 @@ fn every_plan_can_be_run() {
 }
 
 #[test]
-fn what_cannot_be_in_time_is_refused_at_once() {
+fn hopeless_requests_are_refused_at_once() {
     let costs = example_costs(8);
     let least = costs.quickest(&Demand::ANY, 1).unwrap();
     let mut controller = Controller::new(Policy::default());
@@ -279,7 +279,7 @@ fn no_instance_meets_an_impossible_demand() {
 }
 
 #[test]
-fn one_that_may_be_late_is_taken_and_kept() {
+fn a_request_that_accepts_a_late_answer_is_kept() {
     let mut controller = Controller::new(Policy::default());
     let model = controller.add(example_costs(8));
     let late = Request {
@@ -294,7 +294,7 @@ fn one_that_may_be_late_is_taken_and_kept() {
 }
 
 #[test]
-fn what_has_become_hopeless_is_dropped() {
+fn requests_that_become_hopeless_are_dropped() {
     let mut controller = Controller::new(Policy::default());
     let model = controller.add(example_costs(8));
     controller
@@ -364,7 +364,7 @@ fn a_removed_model_returns_what_waits() {
 }
 
 #[test]
-fn a_machine_that_must_rest_takes_fewer_requests() {
+fn a_throttled_machine_accepts_fewer_requests() {
     let taken = |duty| {
         let mut controller = Controller::new(Policy::default());
         controller.set_duty(duty);

@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_that_cannot_be_are_refused() {
+    fn invalid_outputs_are_refused() {
         for (output, text) in [
             (requested("softmax", &[]), "logits and probabilities"),
             (

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overload_says_when_to_try_again() {
+    fn an_overload_suggests_when_to_retry() {
         let error = ApiError::from(Refusal::Overloaded {
             reason: "the queue is full",
             retry_after: Duration::from_millis(12),

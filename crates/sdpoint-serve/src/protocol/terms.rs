@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn none_are_the_servers() {
+    fn defaults_leave_everything_to_the_server() {
         assert_eq!(terms(&[]).unwrap(), Terms::default());
         let reserved = [
             ("timeout", Parameter::Int(0)),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_explained() {
+    fn invalid_parameters_are_explained() {
         refused(
             &[("min_acuracy", "80%".into())],
             &["'min_acuracy'", "min_accuracy"],

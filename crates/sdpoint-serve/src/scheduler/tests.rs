@@ -186,7 +186,7 @@ fn every_caller_gets_the_answer_to_its_own_images() {
 }
 
 #[test]
-fn a_reply_says_what_it_cost() {
+fn a_reply_has_its_cost() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());
     let reply = scheduler.submit("model", simple()).unwrap();
@@ -261,7 +261,7 @@ impl Observer for Counter {
 }
 
 #[test]
-fn callers_that_have_gone_cost_nothing() {
+fn cancelled_jobs_are_not_computed() {
     let engine = engine(1);
     let counter = Arc::new(Counter::default());
     let options = SchedulerOptions {
@@ -288,7 +288,7 @@ fn callers_that_have_gone_cost_nothing() {
 }
 
 #[test]
-fn what_cannot_be_in_time_is_refused_and_soon() {
+fn hopeless_jobs_are_refused_quickly() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());
     let mut past = simple();
@@ -324,7 +324,7 @@ fn what_cannot_be_in_time_is_refused_and_soon() {
 }
 
 #[test]
-fn a_late_answer_is_given_where_it_is_wanted() {
+fn late_answers_are_given_if_accepted() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());
     let late = Job {
@@ -363,7 +363,7 @@ fn bad_jobs_are_refused_with_the_reason() {
 }
 
 #[test]
-fn closing_answers_what_was_taken() {
+fn closing_answers_accepted_jobs() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());
     let answers: Vec<Answering> = (0..100)

@@ -34,7 +34,7 @@ fn parameters_choose_the_instance() {
 }
 
 #[test]
-fn a_cascade_says_who_answered() {
+fn a_cascade_reports_its_instances() {
     let server = start(options());
     let answer = server
         .infer(&pixels_request(1, json!({"cascade": "80%"})))
@@ -46,7 +46,7 @@ fn a_cascade_says_who_answered() {
 }
 
 #[test]
-fn what_no_instance_satisfies_is_explained() {
+fn impossible_constraints_are_explained() {
     let server = start(options());
     for (parameters, text) in [
         (json!({"budget": "1%"}), "cheapest"),
@@ -80,7 +80,7 @@ fn job(parameters: Value) -> crate::Job {
 }
 
 #[test]
-fn the_executor_is_told_all_of_it() {
+fn the_executor_gets_all_constraints() {
     let plain = job(json!({}));
     assert_eq!(
         (plain.deadline, plain.late, plain.mode),
@@ -112,7 +112,7 @@ fn the_executor_is_told_all_of_it() {
 }
 
 #[test]
-fn a_deadline_that_has_passed_costs_nothing() {
+fn expired_requests_are_not_computed() {
     let server = start(options());
     // Whatever is decoded, the deadline is long over.
     let mut request = pixels_request(1, json!({"timeout": 1}));
@@ -126,7 +126,7 @@ fn a_deadline_that_has_passed_costs_nothing() {
 }
 
 #[test]
-fn a_refusal_says_when_to_try_again() {
+fn a_refusal_suggests_when_to_retry() {
     let held = Arc::new(Held::default());
     let server = start_with(options(), held.clone());
     for (refusal, status, retry) in [
@@ -155,7 +155,7 @@ fn a_refusal_says_when_to_try_again() {
 }
 
 #[test]
-fn who_goes_away_wants_no_answer() {
+fn disconnected_clients_cancel_their_jobs() {
     let held = Arc::new(Held::default());
     let server = start_with(options(), held.clone());
     let body = pixels_request(1, json!({})).to_string();

@@ -55,7 +55,7 @@ fn floats(raw: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn a_server_says_what_it_is() {
+fn metadata_describes_server_and_models() {
     let server = start(options());
     let client = Client::new(&server);
     let name = || "small".to_owned();
@@ -248,7 +248,7 @@ fn the_deadline_of_a_call_bounds_its_answer() {
 }
 
 #[test]
-fn a_call_that_is_given_up_wants_no_answer() {
+fn cancelled_calls_cancel_their_jobs() {
     let held = Arc::new(Held::default());
     let server = start_with(options(), held.clone());
     let client = Client::new(&server);

@@ -30,7 +30,7 @@ impl Random {
 }
 
 #[test]
-fn lengths_of_the_binary_extension_are_not_believed() {
+fn wrong_lengths_of_the_binary_extension_are_refused() {
     let server = start(options());
     let tail = pixels(1);
     let head = |size: Value| {
@@ -72,7 +72,7 @@ fn lengths_of_the_binary_extension_are_not_believed() {
 }
 
 #[test]
-fn shapes_take_no_memory() {
+fn huge_shapes_allocate_nothing() {
     let server = start(options());
     for shape in [
         json!([1_u64 << 63, 32, 32, 3]),
@@ -191,7 +191,7 @@ fn pipelined_requests_are_answered_in_order() {
 }
 
 #[test]
-fn nonsense_is_no_request() {
+fn malformed_requests_are_refused() {
     let server = start(options());
     for bytes in [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".as_slice(),
@@ -283,7 +283,7 @@ fn ten_thousand_damaged_requests_change_nothing() {
 
 /// Mixed requests on several connections, some of them given up: each answer belongs to
 /// its request.
-fn no_answer_goes_to_another(requests: usize) {
+fn answers_match_their_requests(requests: usize) {
     let server = Arc::new(start(options()));
     let expected: Vec<Vec<f32>> = (0..8)
         .map(|number| logits(number, sdpoint::Instance::Full))
@@ -319,18 +319,18 @@ fn no_answer_goes_to_another(requests: usize) {
 }
 
 #[test]
-fn no_answer_of_some_thousand_goes_to_another() {
-    no_answer_goes_to_another(8_000);
+fn answers_match_their_requests_8_000() {
+    answers_match_their_requests(8_000);
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn no_answer_of_a_hundred_thousand_goes_to_another() {
-    no_answer_goes_to_another(100_000);
+fn answers_match_their_requests_100_000() {
+    answers_match_their_requests(100_000);
 }
 
 #[test]
-fn who_does_not_read_is_left() {
+fn clients_that_do_not_read_are_disconnected() {
     let options = Options {
         limits: Limits {
             write_time: Duration::from_millis(300),

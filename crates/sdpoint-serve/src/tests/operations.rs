@@ -63,7 +63,7 @@ fn a_server_is_ready_when_its_models_are() {
 }
 
 #[test]
-fn models_are_changed_by_requests_only_if_they_may() {
+fn model_control_needs_admin() {
     let server = start(options());
     for what in ["load", "unload"] {
         let path = format!("/v2/repository/models/small/{what}");
@@ -105,7 +105,7 @@ fn a_model_that_cannot_be_loaded_leaves_the_old_one() {
 }
 
 #[test]
-fn no_request_is_lost_while_models_are_loaded_again() {
+fn reloads_lose_no_request() {
     let server = start(options());
     let registry = server.handle.registry();
     let (done, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
@@ -139,7 +139,7 @@ fn no_request_is_lost_while_models_are_loaded_again() {
 }
 
 #[test]
-fn what_has_begun_is_answered_before_the_end() {
+fn shutdown_answers_requests_in_progress() {
     let held = Arc::new(Held::default());
     let mut server = start_with(options(), held.clone());
     let mut streams: Vec<_> = (0..8).map(|_| server.connect()).collect();
@@ -172,7 +172,7 @@ fn what_has_begun_is_answered_before_the_end() {
 }
 
 #[test]
-fn an_end_waits_no_longer_than_it_may() {
+fn shutdown_waits_no_longer_than_the_drain_time() {
     let held = Arc::new(Held::default());
     let options = Options {
         drain: Duration::from_millis(200),
@@ -189,7 +189,7 @@ fn an_end_waits_no_longer_than_it_may() {
 }
 
 #[test]
-fn metrics_follow_what_happens() {
+fn metrics_count_outcomes() {
     let server = start(options());
     for number in 0..3 {
         server

@@ -22,7 +22,7 @@ fn planes(number: usize) -> Vec<f32> {
 }
 
 #[test]
-fn a_server_says_what_it_is() {
+fn metadata_describes_server_and_models() {
     let server = start(options());
     for path in ["/v2", "/v2/"] {
         let body = server.get(path).ok();
@@ -65,7 +65,7 @@ fn a_server_says_what_it_is() {
 }
 
 #[test]
-fn what_is_not_there_is_said_in_json() {
+fn unknown_paths_and_methods_get_json_errors() {
     let server = start(options());
     server.get("/nothing").error(404);
     assert!(server.get("/v2/models/cats").error(404).contains("'cats'"));
@@ -296,7 +296,7 @@ fn bodies_may_be_compressed() {
 }
 
 #[test]
-fn numbers_that_json_has_not_are_refused_and_sent_as_bytes() {
+fn non_finite_outputs_need_the_binary_form() {
     let server = start(options());
     let huge: Vec<u8> = std::iter::repeat_n(f32::MAX.to_le_bytes(), 3072)
         .flatten()

@@ -71,7 +71,7 @@ fn a_token_is_needed_for_all_but_probes() {
 }
 
 #[test]
-fn pages_of_others_may_not_use_it() {
+fn pages_of_other_origins_are_refused() {
     let server = start(options());
     let host = server.addresses.rest.to_string();
     let from = |origin: &str| {
@@ -189,7 +189,7 @@ fn memory_for_bodies_is_bounded() {
 }
 
 #[test]
-fn a_client_has_a_share() {
+fn images_in_flight_per_client_are_bounded() {
     let held = Arc::new(Held::default());
     let server = start_with(
         limited(Limits {
@@ -223,7 +223,7 @@ fn a_client_has_a_share() {
 }
 
 #[test]
-fn slow_clients_are_left() {
+fn slow_clients_are_disconnected() {
     let server = start(limited(Limits {
         header_time: Duration::from_millis(200),
         keep_alive: Duration::from_millis(600),
