@@ -1,5 +1,4 @@
-//! Prints what the controller reaches in simulation, as the tables of
-//! `docs/controller.md`, and draws its picture.
+//! Prints the simulation tables of `docs/controller.md`, and draws their picture.
 //!
 //! ```sh
 //! cargo run --release -p sdpoint-serve --example controller [REQUESTS] [PICTURE.svg]
@@ -54,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 const HEADER: &str = "| load | in time | cheapest in time | goodput | accuracy | best fixed | ideal \
-| fluid bound | of the way to the ideal | to the bound |\n\
+| fluid bound | closed to ideal | closed to bound |\n\
 | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
 fn row(load: f64, result: &Comparison, costs: &Costs) -> String {
@@ -68,8 +67,8 @@ fn row(load: f64, result: &Comparison, costs: &Costs) -> String {
     } = result;
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let best = costs.choices()[result.best_fixed(costs)].worth;
-    // Where a fixed instance is as good, there is no way to go.
-    let way = |to: f64| match to - best >= 0.002 {
+    // There is no distance if a fixed instance is as good.
+    let closed = |to: f64| match to - best >= 0.002 {
         true => format!("{:.2}", result.closed(costs, to)),
         false => "–".to_owned(),
     };
@@ -82,13 +81,13 @@ fn row(load: f64, result: &Comparison, costs: &Costs) -> String {
         percent(best),
         percent(ideal.accuracy),
         bound.map_or("–".to_owned(), percent),
-        way(ideal.accuracy),
-        bound.map_or("–".to_owned(), way),
+        closed(ideal.accuracy),
+        bound.map_or("–".to_owned(), closed),
     ];
     format!("| {} |", cells.join(" | "))
 }
 
-/// Accuracy over load; without the last load, which is beyond all capacity.
+/// Accuracy over load, without the last load, which is far beyond capacity.
 fn panel(left: usize, title: &str, results: &[Comparison], costs: &Costs) -> String {
     let [low, high] = [0.91, 0.942];
     let x = |load: f64| left as f64 + 50.0 + 250.0 * load / 3.0;
@@ -135,9 +134,9 @@ fn panel(left: usize, title: &str, results: &[Comparison], costs: &Costs) -> Str
 
 fn picture(panels: &str) -> String {
     let key = [
-        ("ideal", "knows all arrivals"),
-        ("chosen", "the controller"),
-        ("fixed", "best fixed"),
+        ("ideal", "ideal policy"),
+        ("chosen", "controller"),
+        ("fixed", "best fixed instance"),
     ];
     let key = key.iter().enumerate().map(|(number, (class, text))| {
         let left = 60 + 200 * number;
