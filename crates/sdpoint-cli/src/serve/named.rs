@@ -18,7 +18,10 @@ fn named(argument: &str) -> Result<(String, PathBuf), Failure> {
     if let Some((name, path)) = argument.split_once('=')
         && !name.contains(std::path::is_separator)
     {
-        check_name(name).map_err(|error| Failure::from_error(Class::Usage, &error))?;
+        check_name(name).map_err(|error| {
+            Failure::from_error(Class::Usage, &error)
+                .hint("the part before = is the model's name, as in NAME=PATH")
+        })?;
         return Ok((name.to_owned(), model::file(Path::new(path))));
     }
     let path = Path::new(argument);

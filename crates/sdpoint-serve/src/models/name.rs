@@ -8,8 +8,8 @@ const LONGEST: usize = 64;
 pub enum NameError {
     /// It is too long, or has characters that would need escaping.
     #[error(
-        "{} is no name for a model: give 1 to {LONGEST} letters, digits, '-', '_' and '.', the \
-         first a letter or digit",
+        "{} is not a valid model name: use 1 to {LONGEST} letters, digits, '-', '_' and '.', \
+         starting with a letter or digit",
         crate::protocol::error::quoted(.0)
     )]
     Form(String),
