@@ -27,7 +27,7 @@ impl From<sdpoint_serve::ModelError> for Failure {
     fn from(error: sdpoint_serve::ModelError) -> Self {
         use sdpoint_serve::ModelError;
         match error {
-            ModelError::Load { source, .. } => source.into(),
+            ModelError::Load { source, .. } => (*source).into(),
             error => Self::from_error(Class::Usage, &error),
         }
     }

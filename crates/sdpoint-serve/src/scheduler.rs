@@ -247,7 +247,7 @@ impl Shared {
                 demand: request.demand,
                 tag: piece,
             };
-            if let Err((_, refused)) = state.controller.submit(now, id, request) {
+            if let Err(refused) = state.controller.submit(now, id, request) {
                 // Pieces of the job that were queued are removed.
                 let of_job = |other: &Request<Piece>| !Arc::ptr_eq(&other.tag.pending, &pending);
                 state.controller.retain(of_job);

@@ -121,26 +121,21 @@ impl<T> Controller<T> {
         self.models.values().all(|model| model.queue.is_empty())
     }
 
-    /// Accepts a request, or returns it with the reason for the refusal.
+    /// Accepts a request, or refuses and drops it.
     ///
     /// # Errors
     /// If it cannot be answered in time, or the queue is full.
     ///
     /// # Panics
     /// If there is no such model.
-    pub fn submit(
-        &mut self,
-        now: f64,
-        id: ModelId,
-        request: Request<T>,
-    ) -> Result<(), (Request<T>, Refused)> {
+    pub fn submit(&mut self, now: f64, id: ModelId, request: Request<T>) -> Result<(), Refused> {
         let seconds = request.deadline - now;
         let model = self.models.get_mut(&id).expect("the model was added");
         let policy = &self.policy;
         model.traffic.arrive(now, request.images, seconds, policy);
         let model = &self.models[&id];
         if model.costs.rate(&request.demand).is_none() {
-            return Err((request, Refused::NoInstance));
+            return Err(Refused::NoInstance);
         }
         let new = Waiting::new(request, now, &model.costs, &model.pace);
         let mut new = new.expect("an instance meets the demand");
@@ -171,7 +166,7 @@ impl<T> Controller<T> {
             }
             Err(refused) => {
                 model.traffic.refuse();
-                Err((new.request, refused))
+                Err(refused)
             }
         }
     }
@@ -299,7 +294,7 @@ impl<T> Controller<T> {
             costs: &model.costs,
             pace: &model.pace,
             outlook: Outlook {
-                to_come: model.traffic.to_come(now, &self.policy),
+                room: model.traffic.room(now, &self.policy),
                 use_of_slack: model.slack_share.use_of_slack(load),
                 fill: model.traffic.overload(),
             },

@@ -28,7 +28,7 @@ pub struct Situation<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
     /// The number of images to leave room for.
-    pub to_come: f64,
+    pub room: f64,
     /// The share of slack; see [`Policy::use_of_slack`](super::Policy::use_of_slack).
     pub use_of_slack: f64,
     /// To what extent admission assumes that later requests fill up batches, from 0 to 1.
@@ -38,7 +38,7 @@ pub struct Outlook {
 impl Outlook {
     /// No future requests; all slack is used.
     pub const QUIET: Self = Self {
-        to_come: 0.0,
+        room: 0.0,
         use_of_slack: 1.0,
         fill: 0.0,
     };
@@ -76,7 +76,7 @@ impl Crowd {
 
     /// The number of images that share the time, with those to leave room for.
     pub fn images(&self, outlook: &Outlook) -> f64 {
-        self.flexible as f64 + outlook.to_come
+        self.flexible as f64 + outlook.room
     }
 
     /// The time per image with which all are answered after `usable` seconds.

@@ -69,7 +69,7 @@ impl Traffic {
 
     /// The room to leave for images that may arrive within an objective:
     /// `policy.caution` standard deviations of their number.
-    pub fn to_come(&self, now: f64, policy: &Policy) -> f64 {
+    pub fn room(&self, now: f64, policy: &Policy) -> f64 {
         let memory = policy.memory * self.objective;
         let rate = decayed(self.rate, now - self.last, memory);
         let expected = rate * self.objective;
@@ -135,11 +135,11 @@ mod tests {
         for arrival in 0..2000 {
             traffic.arrive(f64::from(arrival) * 1e-3, 1, 0.1, &policy);
         }
-        let to_come = traffic.to_come(1.9995, &policy);
+        let room = traffic.room(1.9995, &policy);
         let deviation = (BURSTINESS[0] * 100.0).sqrt();
         let expected = policy.caution * deviation;
-        assert!((to_come / expected - 1.0).abs() < 0.1, "{to_come}");
-        let later = traffic.to_come(2.2, &policy);
+        assert!((room / expected - 1.0).abs() < 0.1, "{room}");
+        let later = traffic.room(2.2, &policy);
         assert!(
             later < 0.02 * expected,
             "no room is left once it is quiet: {later}"

@@ -80,7 +80,7 @@ pub enum ModelError {
         /// The file.
         file: PathBuf,
         /// The reason.
-        source: LoadError,
+        source: Box<LoadError>,
     },
 }
 
@@ -198,7 +198,7 @@ impl Registry {
                 Err(ModelError::Load {
                     name: name.to_owned(),
                     file: entry.file.clone(),
-                    source,
+                    source: Box::new(source),
                 })
             }
         }

@@ -158,7 +158,7 @@ fn idle_connections_make_room() {
     let mut idle: Vec<TcpStream> = Vec::new();
     for _ in 0..1000 {
         idle.push(server.connect());
-        if idle.len() % 250 == 0 {
+        if idle.len().is_multiple_of(250) {
             // A thousand idle connections are no reason not to answer.
             assert_eq!(server.infer(&pixels_request(1, json!({}))).status, 200);
         }
@@ -324,7 +324,7 @@ fn answers_match_their_requests_8_000() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes: cargo test -p sdpoint-serve --lib -- --ignored"]
 fn answers_match_their_requests_100_000() {
     answers_match_their_requests(100_000);
 }
