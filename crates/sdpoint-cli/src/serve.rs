@@ -29,7 +29,7 @@ Examples:
   sdpoint serve cats=runs/a/model.safetensors birds=b.safetensors
   sdpoint serve MODEL --listen 0.0.0.0:8080 --token-file TOKENS
 
-  curl --data-binary @photo.jpg 'http://127.0.0.1:8080/predict?budget=50%25'
+  curl --data-binary @photo.jpg 'http://127.0.0.1:8080/predict?budget=60%25'
   curl -F image=@photo.jpg -F deadline_ms=20 http://127.0.0.1:8080/predict
   curl http://127.0.0.1:8080/v2/models/shapes
 

@@ -318,7 +318,7 @@ fn models_take_turns() {
         // One floods the machine, the other has a little to do now and then.
         for _ in 0..20 {
             tag += 1;
-            drop(controller.submit(now, busy, request(tag, now + 0.05, Demand::ANY)));
+            let _ = controller.submit(now, busy, request(tag, now + 0.05, Demand::ANY));
         }
         for _ in 0..3 {
             tag += 1;
