@@ -53,6 +53,7 @@ impl Client {
         let address = server.addresses.grpc.unwrap();
         let channel = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.set_nodelay(true).unwrap();
             let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
                 .await
                 .unwrap();
