@@ -113,13 +113,13 @@ def check_schemathesis(rest):
     for path, item in specification["paths"].items():
         if "{" in path:
             item["parameters"] = [name, version]
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(specification, file)
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, "specification.yaml")
+        file.write_text(yaml.safe_dump(specification))
         command = [
             pathlib.Path(sys.executable).with_name("schemathesis"),
             "run",
-            file.name,
+            file,
             "--url",
             f"http://{rest}",
             "--checks",
@@ -127,7 +127,8 @@ def check_schemathesis(rest):
             "--max-examples",
             "100",
         ]
-        subprocess.run(command, check=True)
+        # Its caches are written to the current folder.
+        subprocess.run(command, check=True, cwd=folder)
 
 
 def check_perf_analyzer(program, server):
