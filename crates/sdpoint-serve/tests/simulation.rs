@@ -28,7 +28,7 @@ fn accuracy_is_bought_with_few_misses() {
 }
 
 #[test]
-#[ignore = "takes a minute: cargo test -p sdpoint-serve --test simulation -- --ignored"]
+#[ignore = "takes minutes: cargo test -p sdpoint-serve --test simulation -- --ignored"]
 fn accuracy_is_bought_with_few_misses_at_all_loads() {
     accuracy_is_bought(&[1.0, 4.0, 8.0], &LOADS);
 }
