@@ -22,7 +22,7 @@ use crate::image::Image;
 use crate::limits::{MAX_PIXELS, MAX_SIDE};
 use colour::{from_ycck, inks_to_rgb};
 use frame::Frame;
-use walk::{Colours, Walked, walk};
+use walk::{BARRIER, Colours, Walked, walk};
 
 /// Why a file is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +61,9 @@ impl From<Refusal> for ImageError {
 pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     let mut walked = walk(bytes)?;
     let decoder = choose(&walked)?;
-    let pixels = if walked.ended {
-        walked.plain.extend(END);
-        decoder(&walked)?
-    } else {
-        decode_unended(&mut walked, decoder)?
+    let pixels = match walked.ended {
+        true => decode_ended(&mut walked, decoder)?,
+        false => decode_unended(&mut walked, decoder)?,
     };
     let Frame { width, height, .. } = walked.frame;
     let image = Image::new(width, height, pixels).map_err(|_| Refusal::Damaged)?;
@@ -79,6 +77,24 @@ pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
 }
 
 const END: [u8; 2] = [0xff, 0xd9];
+
+/// Decodes a file with an end marker. Decoders take what is missing before it for
+/// zeros, unless a barrier stops them.
+fn decode_ended(walked: &mut Walked, decoder: Decoder) -> Result<Vec<u8>, ImageError> {
+    let len = walked.plain.len();
+    if walked.open {
+        walked.plain.extend(BARRIER);
+    }
+    walked.plain.extend(END);
+    decoder(walked).or_else(|error| {
+        walked.plain.truncate(len);
+        walked.plain.extend(END);
+        match walked.open && decoder(walked).is_ok() {
+            true => Err(Refusal::Truncated.into()),
+            false => Err(error),
+        }
+    })
+}
 
 /// Decodes a file without an end marker if no pixel is missing, which is so if
 /// the pixels do not depend on what would follow.
@@ -178,6 +194,8 @@ fn suits_jpeg_decoder(walked: &Walked) -> bool {
 fn with_zune(walked: &Walked) -> Result<Vec<u8>, ImageError> {
     let options = DecoderOptions::default()
         .jpeg_set_out_colorspace(ColorSpace::RGB)
+        // Otherwise it fills the rest of the picture with grey after an error.
+        .set_strict_mode(true)
         .set_max_width(MAX_SIDE)
         .set_max_height(MAX_SIDE);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&walked.plain), options);

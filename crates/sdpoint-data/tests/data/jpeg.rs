@@ -358,3 +358,92 @@ fn endless_scans_are_refused() {
     let error = decode(&file.write()).unwrap_err();
     assert!(error.to_string().contains("100 scans"), "{error}");
 }
+
+/// As libjpeg has it: of four components, any transform but 0 is YCCK.
+#[test]
+fn unusual_transforms_of_four_components_are_ycck() {
+    let read = |header: Vec<u8>| {
+        let file = Jpeg {
+            header,
+            ..Jpeg::new(&[[1, 1]; 4], &[96, 104, 200, 180])
+        };
+        decode(&file.write()).unwrap()
+    };
+    for transform in [1, 3, 255] {
+        assert!(read(adobe(transform)) == read(adobe(2)), "{transform}");
+    }
+    assert!(read(adobe(2)) != read(adobe(0)));
+}
+
+#[test]
+fn progressive_files_need_their_tables() {
+    let file = Jpeg {
+        tables: false,
+        progressive: true,
+        ..Jpeg::new(&[[1, 1]; 3], &RED)
+    };
+    let error = decode(&file.write()).unwrap_err();
+    assert!(matches!(error, ImageError::Damaged(_)), "{error}");
+}
+
+/// A sequential file with an end marker, but fewer units than its size needs.
+#[test]
+fn an_end_marker_does_not_make_a_file_complete() {
+    for (sampling, scans) in [
+        (vec![[1, 1]; 3], vec![vec![0, 1, 2]]),
+        (vec![[2, 2], [1, 1], [1, 1]], vec![vec![0, 1, 2]]),
+        (
+            vec![[2, 1], [1, 1], [1, 1]],
+            vec![vec![0], vec![1], vec![2]],
+        ),
+        (vec![[1, 1]], vec![vec![0]]),
+    ] {
+        for restart in [0, 3] {
+            let file = Jpeg {
+                scans: scans.clone(),
+                restart,
+                ..Jpeg::new(&sampling, &RED[..sampling.len()])
+            };
+            let whole = file.write();
+            decode(&whole).unwrap();
+            let frame = whole.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+            for height in [file.height + 16, 2 * file.height, 500] {
+                let mut taller = whole.clone();
+                taller[frame + 5..][..2].copy_from_slice(&height.to_be_bytes());
+                let error = decode(&taller).unwrap_err();
+                let expected = match scans.len() {
+                    1 => matches!(error, ImageError::Truncated(_)),
+                    _ => matches!(error, ImageError::Truncated(_) | ImageError::Damaged(_)),
+                };
+                assert!(expected, "{sampling:?} {restart} {height}: {error}");
+            }
+        }
+    }
+    for restart in [0, 4] {
+        let whole = scene(50, 35, false, restart);
+        let expected = decode(&whole).unwrap();
+        let scan = whole.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+        for len in scan + 14..whole.len() - 2 {
+            let file = [&whole[..len], &[0xff, 0xd9]].concat();
+            match decode(&file) {
+                Ok(image) => assert!(image == expected && len + 4 > whole.len(), "{len}"),
+                Err(error) => assert!(matches!(error, ImageError::Truncated(_)), "{error}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_length_or_a_frame_that_cannot_be_is_damage() {
+    let plain = scene(50, 35, false, 0);
+    for length in [[0, 0], [0, 1]] {
+        let header = [&[0xff, 0xe1][..], &length].concat();
+        let error = decode(&with_header(&plain, &header)).unwrap_err();
+        assert!(matches!(error, ImageError::Damaged(_)), "{error}");
+    }
+    let frame = plain.windows(2).position(|w| w == [0xff, 0xc0]).unwrap();
+    let length = 2 + usize::from(plain[frame + 3]);
+    let twice = [&plain[..frame + length], &plain[frame..]].concat();
+    let error = decode(&twice).unwrap_err();
+    assert!(matches!(error, ImageError::Damaged(_)), "{error}");
+}

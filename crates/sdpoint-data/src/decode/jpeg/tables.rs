@@ -1,6 +1,9 @@
 //! The Huffman tables of Annex K of ITU-T T.81. Frames of Motion JPEG leave
 //! them out.
 
+/// The number of slots that have a standard table, for DC and for AC.
+pub(super) const STANDARD_SLOTS: usize = 2;
+
 /// A marker segment that defines all four tables, DC and AC, in slots 0 (luma)
 /// and 1 (chroma).
 pub(super) fn standard_tables() -> Vec<u8> {

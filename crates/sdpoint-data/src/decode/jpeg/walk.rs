@@ -7,7 +7,7 @@
 
 use super::Refusal;
 use super::frame::Frame;
-use super::tables::standard_tables;
+use super::tables::{STANDARD_SLOTS, standard_tables};
 use crate::decode::exif;
 use crate::error::ImageError;
 use crate::image::Orientation;
@@ -35,6 +35,8 @@ pub(super) struct Walked {
     pub orientation: Orientation,
     /// Whether there was an end marker.
     pub ended: bool,
+    /// Whether the last scan's data lacks its barrier.
+    pub open: bool,
     /// The rewritten file, without the end marker.
     pub plain: Vec<u8>,
 }
@@ -53,7 +55,7 @@ pub(super) fn walk(bytes: &[u8]) -> Result<Walked, ImageError> {
             at = body;
             continue;
         }
-        let Some(end) = segment_end(bytes, body) else {
+        let Some(end) = segment_end(bytes, body)? else {
             break false;
         };
         at = end;
@@ -89,11 +91,19 @@ fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     }
 }
 
-/// The end of the segment whose length is at `body`.
-fn segment_end(bytes: &[u8], body: usize) -> Option<usize> {
-    let length = usize::from(u16::from_be_bytes(*bytes.get(body..)?.first_chunk()?));
+/// The end of the segment whose length is at `body`; `None` if the file ends
+/// before that.
+fn segment_end(bytes: &[u8], body: usize) -> Result<Option<usize>, Refusal> {
+    let Some(length) = bytes.get(body..).and_then(|rest| rest.first_chunk()) else {
+        return Ok(None);
+    };
+    // The length includes its own two bytes.
+    let length = usize::from(u16::from_be_bytes(*length));
     let end = body + length;
-    (length >= 2 && end <= bytes.len()).then_some(end)
+    match length {
+        0 | 1 => Err(Refusal::Damaged),
+        _ => Ok((end <= bytes.len()).then_some(end)),
+    }
 }
 
 #[derive(Default)]
@@ -112,21 +122,40 @@ struct Walk {
     restart: u16,
     /// Whether the last scan has fewer restarts than it should.
     cut: bool,
+    /// Whether the body ends with a sequential scan's data, without a barrier.
+    open: bool,
     /// The lowest bit of each coefficient that was coded, for each component.
     coded: Vec<[u8; 64]>,
     /// Everything between the start and the end marker.
     body: Vec<u8>,
 }
 
+/// The least length of a JFIF segment; libjpeg ignores shorter ones.
+const JFIF: usize = 14;
+
+/// Bits that no Huffman table has a code for, as codes of ones only are reserved.
+/// After the data of a scan they stop a decoder that expects more.
+pub(super) const BARRIER: [u8; 32] = {
+    let mut ones = [0; 32];
+    let mut at = 0;
+    while at < ones.len() {
+        ones[at] = 0xff;
+        at += 2;
+    }
+    ones
+};
+
 /// No bit of a coefficient was coded, in `Walk::coded`: bits count from 1.
 const UNCODED: u8 = 0;
 
 impl Walk {
     fn segment(&mut self, code: u8, segment: &[u8]) -> Result<(), ImageError> {
+        self.close_scan();
         match code {
             0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => {
                 if self.frame.is_some() {
-                    return Err(Refusal::Hierarchical.into());
+                    // Several frames begin with a header of the hierarchy.
+                    return Err(Refusal::Damaged.into());
                 }
                 let frame = Frame::parse(code, segment)?;
                 self.body.extend(frame.segment());
@@ -143,7 +172,7 @@ impl Walk {
                 self.restart = segment.first_chunk().map_or(0, |b| u16::from_be_bytes(*b));
                 self.keep(code, segment);
             }
-            0xe0 => self.jfif |= segment.starts_with(b"JFIF\0"),
+            0xe0 => self.jfif |= segment.starts_with(b"JFIF\0") && segment.len() >= JFIF,
             0xe1 if segment.starts_with(b"Exif\0\0") => {
                 self.orientation
                     .get_or_insert_with(|| exif::orientation(segment));
@@ -177,6 +206,7 @@ impl Walk {
 
     /// Takes a scan's header, and its data from `start` on; where that ends.
     fn scan(&mut self, header: &[u8], bytes: &[u8], start: usize) -> Result<usize, ImageError> {
+        self.close_scan();
         let frame = self.frame.as_ref().ok_or(Refusal::Damaged)?;
         let Some((&count, rest)) = header.split_first() else {
             return Err(Refusal::Damaged.into());
@@ -201,7 +231,21 @@ impl Walk {
             let lacks = |class: usize, slot: usize| {
                 self.defined[class].get(slot).is_none_or(|known| !known)
             };
-            self.lacks_tables |= !frame.progressive && (lacks(0, dc) || lacks(1, ac));
+            let (needs_dc, needs_ac) = match frame.progressive {
+                false => (true, true),
+                // Refining a DC coefficient takes a single bit without code.
+                true => (first == 0 && bits >> 4 == 0, first > 0),
+            };
+            for (class, slot) in [(needs_dc, (0, dc)), (needs_ac, (1, ac))]
+                .into_iter()
+                .filter_map(|(needed, table)| needed.then_some(table))
+            {
+                let is_standard = !frame.progressive && slot < STANDARD_SLOTS;
+                match (lacks(class, slot), is_standard) {
+                    (true, false) => return Err(Refusal::Damaged.into()),
+                    (lacks, _) => self.lacks_tables |= lacks,
+                }
+            }
         }
         if components.is_empty() || !frame.may_interleave(&components) {
             return Err(Refusal::Damaged.into());
@@ -233,11 +277,20 @@ impl Walk {
             0 => false,
             units => restarts.count() + 1 < frame.units(&components).div_ceil(units),
         };
+        self.open = !frame.progressive;
         self.scans.push(components);
         if self.scans.len() > MAX_SCANS {
             return Err(Refusal::Scans.into());
         }
         Ok(end)
+    }
+
+    /// Ends the data of a sequential scan with a barrier. In progressive files,
+    /// zune-jpeg expects the next marker at once.
+    fn close_scan(&mut self) {
+        if std::mem::take(&mut self.open) {
+            self.body.extend(BARRIER);
+        }
     }
 
     fn finish(self, ended: bool) -> Result<Walked, ImageError> {
@@ -268,6 +321,7 @@ impl Walk {
             scans: self.scans,
             orientation: self.orientation.unwrap_or_default(),
             ended,
+            open: self.open,
             plain,
         })
     }
@@ -304,8 +358,9 @@ fn colours(frame: &Frame, jfif: bool, adobe: Option<u8>) -> Colours {
         (3, Some(_)) => Colours::YCbCr,
         (3, None) if ids == *b"RGB" => Colours::Rgb,
         (3, None) => Colours::YCbCr,
-        (_, Some(2)) => Colours::Ycck,
-        _ => Colours::Cmyk,
+        (_, None | Some(0)) => Colours::Cmyk,
+        // Encoders write 2; the others are treated alike.
+        (_, Some(_)) => Colours::Ycck,
     }
 }
 
