@@ -7,6 +7,7 @@
 //! members' offsets are kept in memory. A compressed one cannot be read out of
 //! order, so its images are kept in compressed form.
 
+mod fault;
 mod format;
 mod gunzip;
 mod layout;

@@ -144,7 +144,10 @@ impl Archive {
             path: part.to_owned(),
             problem,
         };
-        let unsound = |e: io::Error| malformed(format!("not a sound tar archive: {e}"));
+        let unsound = |error: io::Error| match error.raw_os_error() {
+            Some(_) => DataError::io(part)(error),
+            None => malformed("it is not a tar.gz archive, or damaged; fetch it again".to_owned()),
+        };
         let (file, _) = open_file(part)?;
         let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
         for entry in archive.entries().map_err(unsound)? {

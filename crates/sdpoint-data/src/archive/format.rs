@@ -1,7 +1,7 @@
 //! Recognition of unsupported kinds of archives, for error messages.
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::file::open_file;
@@ -17,7 +17,7 @@ struct Format {
 
 /// How the images in it can be read.
 enum WayOut {
-    /// By decompressing it with this command, which leaves a `.tar`.
+    /// By decompressing it with this command, which prints what is in it.
     Decompress(&'static str),
     /// By unpacking it with this command, which leaves class folders.
     Unpack(&'static str),
@@ -28,25 +28,25 @@ const FORMATS: [Format; 8] = [
         name: "a Zstandard file",
         start: b"\x28\xb5\x2f\xfd",
         ends: &[".zst", ".tzst"],
-        way_out: WayOut::Decompress("zstd -d"),
+        way_out: WayOut::Decompress("zstd -dc"),
     },
     Format {
         name: "an XZ file",
         start: b"\xfd7zXZ\0",
         ends: &[".xz", ".txz"],
-        way_out: WayOut::Decompress("xz -dk"),
+        way_out: WayOut::Decompress("xz -dc"),
     },
     Format {
         name: "a bzip2 file",
         start: b"BZh",
         ends: &[".bz2", ".tbz", ".tbz2"],
-        way_out: WayOut::Decompress("bzip2 -dk"),
+        way_out: WayOut::Decompress("bzip2 -dc"),
     },
     Format {
         name: "an LZ4 file",
         start: b"\x04\x22\x4d\x18",
         ends: &[".lz4"],
-        way_out: WayOut::Decompress("lz4 -d"),
+        way_out: WayOut::Decompress("lz4 -dc"),
     },
     Format {
         name: "a ZIP archive",
@@ -70,7 +70,7 @@ const FORMATS: [Format; 8] = [
         name: "an LZMA file",
         start: b"\x5d\0\0\x80",
         ends: &[".lzma", ".tlz"],
-        way_out: WayOut::Decompress("xz -dk"),
+        way_out: WayOut::Decompress("xz -dc"),
     },
 ];
 
@@ -112,17 +112,64 @@ pub(crate) fn refuse_archive(path: &Path, folder_wanted: bool) -> Result<(), Dat
     let format = FORMATS
         .iter()
         .find(|format| start.starts_with(format.start));
-    match format.map(|format| (format.name, &format.way_out)) {
-        Some((name, WayOut::Decompress(command))) => refuse(format!(
-            "it is {name}, which is not supported; `{command} {shown}` makes a .tar of it for tar:PATH"
+    match format.map(|format| (format, &format.way_out)) {
+        Some((format, WayOut::Decompress(command))) => refuse(format!(
+            "it is {}, which is not supported; `{command} {} > {}` makes a .tar of it for tar:PATH",
+            format.name,
+            in_shell(path),
+            in_shell(&decompressed(path, format.ends)),
         )),
-        Some((name, WayOut::Unpack(command))) => refuse(format!(
-            "it is {name}, which is not supported; unpack it with `{command} {shown}` and use folder:DIR"
+        Some((format, WayOut::Unpack(command))) => refuse(format!(
+            "it is {}, which is not supported; unpack it with `{command} {}` and use folder:DIR",
+            format.name,
+            in_shell(path),
         )),
         None if !folder_wanted => Ok(()),
         None if start.starts_with(b"\x1f\x8b") || start.get(257..262) == Some(b"ustar") => {
             refuse(format!("it is no folder but an archive; use tar:{shown}"))
         }
         None => refuse("it is a file; give the folder that holds `train` and `test`".to_owned()),
+    }
+}
+
+/// A name for the decompressed file that is not the file's own.
+fn decompressed(path: &Path, ends: &[&str]) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lower = name.to_ascii_lowercase();
+    let end = ends.iter().find(|end| lower.ends_with(**end));
+    let stem = match end {
+        Some(end) => name[..name.len() - end.len()].to_owned(),
+        None => format!("{}-plain", name.trim_end_matches(".tar")),
+    };
+    let stem = stem.trim_end_matches(".tar");
+    path.with_file_name(format!("{stem}.tar"))
+}
+
+/// A path as a shell takes it.
+fn in_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%~".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decompressed_file_is_another_one() {
+        let of = |name: &str| {
+            let path = Path::new("a b").join(name);
+            in_shell(&decompressed(&path, &[".xz", ".txz"]))
+        };
+        assert_eq!(of("x.tar.xz"), "'a b/x.tar'");
+        assert_eq!(of("x.TXZ"), "'a b/x.tar'");
+        assert_eq!(of("x.tar"), "'a b/x-plain.tar'");
+        assert_eq!(of("x"), "'a b/x-plain.tar'");
+        assert_eq!(in_shell(Path::new("a/x.tar")), "a/x.tar");
+        assert_eq!(in_shell(Path::new("it's")), r"'it'\''s'");
     }
 }

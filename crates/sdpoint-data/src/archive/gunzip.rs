@@ -56,9 +56,8 @@ fn only_zeros(file: &mut impl BufRead) -> io::Result<bool> {
             }
             Some(0) if zeros == 0 && bytes[0] == GZIP => return Ok(false),
             Some(_) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    "other data follows the compressed archive",
+                return Err(io::Error::other(
+                    "other data follows the compressed archive; get it again",
                 ));
             }
         }

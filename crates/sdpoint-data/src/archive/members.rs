@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Seek, SeekFrom};
 use std::path::Path;
 
+use super::fault::bad_header;
 use super::links::{MAX_LINKS, Target};
 use super::stream::{
-    Head, check_end, check_rest, check_size, cut, is_gzip, malformed, read_compressed, read_whole,
+    Head, check_end, check_rest, check_size, cut, is_gzip, read_compressed, read_whole,
 };
 use crate::error::DataError;
 use crate::file::open_file;
@@ -94,11 +95,15 @@ pub(super) fn read_members(
     }
     let (file, len) = open_file(path)?;
     let mut archive = tar::Archive::new(file);
-    let entries = archive.entries_with_seek().map_err(malformed(path))?;
+    let entries = archive.entries_with_seek().map_err(DataError::io(path))?;
     let mut end = 0;
+    let mut last: Option<String> = None;
     for entry in entries {
-        let entry = entry.map_err(malformed(path))?;
-        let head = Head::of(&entry);
+        let mut entry = entry.map_err(|error| match (&last, check_end(path, len, end)) {
+            (Some(_), Err(truncated)) => truncated,
+            (last, _) => bad_header(path, error, last.as_deref()),
+        })?;
+        let head = Head::of(path, &mut entry)?;
         let (offset, size) = (entry.raw_file_position(), head.size);
         end = head.end;
         if offset.checked_add(size).is_none_or(|end| end > len) {
@@ -107,6 +112,7 @@ pub(super) fn read_members(
         }
         let len = size as usize;
         members.insert(&head, Content::At { offset, len });
+        last = Some(head.path);
     }
     check_end(path, len, end)?;
     let (mut file, _) = open_file(path)?;

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use super::fault::{bad_gzip, bad_header, malformed};
 use super::gunzip::Gunzip;
 use crate::error::DataError;
 use crate::file::{MAX_FILE, open_file};
@@ -29,16 +30,26 @@ pub(super) struct Head {
 }
 
 impl Head {
-    pub fn of<R: Read>(entry: &tar::Entry<'_, R>) -> Head {
+    /// # Errors
+    /// If the member is stored as a sparse file, of which the archive has only the
+    /// parts that are not zeros.
+    pub fn of<R: Read>(path: &Path, entry: &mut tar::Entry<'_, R>) -> Result<Head, DataError> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if let Some(name) = sparse_name(entry) {
+            return Err(malformed(
+                &path.join(name),
+                "it is stored as a sparse file, which is not supported; pack the archive again \
+                 without --sparse (-S)",
+            ));
+        }
         let end = entry.raw_file_position().saturating_add(entry.size());
-        Head {
+        Ok(Head {
             path: text(&entry.path_bytes()),
             kind: entry.header().entry_type(),
             size: entry.size(),
             target: text(&entry.link_name_bytes().unwrap_or_default()),
             end: end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX),
-        }
+        })
     }
 
     pub fn is_file(&self) -> bool {
@@ -47,6 +58,29 @@ impl Head {
             tar::EntryType::Regular | tar::EntryType::Continuous
         )
     }
+}
+
+/// The name of a member that is stored as a sparse file, in the format of GNU or
+/// as extended attributes (GNU's versions 0.0 to 1.0).
+fn sparse_name<R: Read>(entry: &mut tar::Entry<'_, R>) -> Option<String> {
+    const PREFIX: &str = "GNU.sparse.";
+    let mut is_sparse = entry.header().entry_type() == tar::EntryType::GNUSparse;
+    let mut name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+    let extensions = entry.pax_extensions().ok().flatten();
+    for extension in extensions.into_iter().flatten().flatten() {
+        let Some(attribute) = extension
+            .key()
+            .ok()
+            .and_then(|key| key.strip_prefix(PREFIX))
+        else {
+            continue;
+        };
+        is_sparse = true;
+        if attribute == "name" {
+            name = String::from_utf8_lossy(extension.value_bytes()).into_owned();
+        }
+    }
+    is_sparse.then_some(name)
 }
 
 /// The bytes of some members of a compressed archive, by their numbers, which
@@ -81,6 +115,7 @@ pub(super) fn read_compressed(
         read: 0,
         left: memory,
         exceeded: false,
+        fault: None,
     };
     let listed = list(path, &mut unpacked, take).and_then(|end| {
         check_end(path, unpacked.read, end)?;
@@ -95,7 +130,10 @@ pub(super) fn read_compressed(
             advice: "decompress it: a plain .tar is read in place",
         });
     }
-    listed
+    match unpacked.fault {
+        Some(error) => Err(bad_gzip(path, error)),
+        None => listed,
+    }
 }
 
 /// Passes the members of a stream to a function, and returns the end of the
@@ -106,12 +144,14 @@ fn list(
     take: &mut dyn FnMut(&Head, &mut dyn Read) -> Result<(), DataError>,
 ) -> Result<u64, DataError> {
     let mut end = 0;
+    let mut last: Option<String> = None;
     let mut archive = tar::Archive::new(stream);
-    for entry in archive.entries().map_err(malformed(path))? {
-        let mut entry = entry.map_err(malformed(path))?;
-        let head = Head::of(&entry);
+    for entry in archive.entries().map_err(DataError::io(path))? {
+        let mut entry = entry.map_err(|error| bad_header(path, error, last.as_deref()))?;
+        let head = Head::of(path, &mut entry)?;
         end = head.end;
         take(&head, &mut entry)?;
+        last = Some(head.path);
     }
     Ok(end)
 }
@@ -134,7 +174,10 @@ pub(super) fn read_whole(
     let mut bytes = Vec::new();
     stream
         .read_to_end(&mut bytes)
-        .map_err(malformed(&path.join(&head.path)))?;
+        .map_err(|error| match error.raw_os_error() {
+            Some(_) => DataError::io(path)(error),
+            None => cut(path, head),
+        })?;
     if bytes.len() as u64 != head.size {
         return Err(cut(path, head));
     }
@@ -146,16 +189,14 @@ pub(super) fn check_end(path: &Path, len: u64, end: u64) -> Result<(), DataError
     if len >= end.saturating_add(BLOCK) {
         return Ok(());
     }
-    Err(DataError::Malformed {
-        path: path.to_owned(),
-        problem: if len == 0 {
-            "it is empty, not a tar archive".to_owned()
-        } else {
+    let problem = match len {
+        0 => "it is empty, not a tar archive",
+        _ => {
             "it ends without the end marker of a tar archive: it is truncated, and members may be \
              missing; get it again"
-                .to_owned()
-        },
-    })
+        }
+    };
+    Err(malformed(path, problem))
 }
 
 /// Checks that only zeros follow an archive's last member, as programs that
@@ -167,16 +208,15 @@ pub(super) fn check_rest(path: &Path, rest: &mut dyn Read) -> Result<(), DataErr
             Ok(0) => return Ok(()),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(malformed(path)(error)),
+            Err(error) => return Err(DataError::io(path)(error)),
         };
         if chunk[..count].iter().any(|&byte| byte != 0) {
-            return Err(DataError::Malformed {
-                path: path.to_owned(),
-                problem: "more data follows the end of the tar archive, such as another archive \
+            return Err(malformed(
+                path,
+                "more data follows the end of the tar archive, such as another archive \
                           appended with `cat`, which is ignored when unpacking; give archives \
-                          separately (tar:a.tar,b.tar), or join them with `tar -A`"
-                    .to_owned(),
-            });
+                          separately (tar:a.tar,b.tar), or join them with `tar -A`",
+            ));
         }
     }
 }
@@ -194,15 +234,10 @@ pub(super) fn check_size(path: &Path, head: &Head) -> Result<(), DataError> {
 }
 
 pub(super) fn cut(path: &Path, head: &Head) -> DataError {
-    malformed(&path.join(&head.path))(io::Error::other("the archive ends within a member"))
-}
-
-pub(super) fn malformed(path: &Path) -> impl Fn(io::Error) -> DataError + use<> {
-    let path = path.to_owned();
-    move |error| DataError::Malformed {
-        path: path.clone(),
-        problem: format!("not a sound tar archive: {error}"),
-    }
+    malformed(
+        &path.join(&head.path),
+        "the archive is truncated: it ends within this member; get it again",
+    )
 }
 
 /// A decompressed stream that fails once it exceeds a number of bytes.
@@ -211,11 +246,20 @@ struct Counted<'a> {
     read: u64,
     left: &'a mut u64,
     exceeded: bool,
+    /// Why it could not be decompressed.
+    fault: Option<io::Error>,
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.inner.read(buffer)?;
+        let count = match self.inner.read(buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.fault = Some(error);
+                return Err(io::Error::other("cannot be decompressed"));
+            }
+        };
         self.read += count as u64;
         match self.left.checked_sub(count as u64) {
             Some(left) => *self.left = left,

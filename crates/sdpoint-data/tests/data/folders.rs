@@ -143,7 +143,7 @@ fn an_unreadable_image_is_replaced_by_the_next_and_named() {
     let skipped = train.skipped();
     assert_eq!(skipped.len(), 1, "counted once: {skipped:?}");
     assert!(
-        skipped[0].contains("blue/001.jpg is not an image of a kind"),
+        skipped[0].contains("blue/001.jpg is not an image of a supported format"),
         "{skipped:?}"
     );
 }
