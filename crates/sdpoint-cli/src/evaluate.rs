@@ -120,6 +120,13 @@ struct Files {
 
 impl Files {
     fn prepare(args: &Args) -> Result<Self, Failure> {
+        if args.svg.is_none() && args.csv.is_none() {
+            // The folders of a large data set need not be listed twice.
+            return Ok(Self {
+                svg: None,
+                csv: None,
+            });
+        }
         let mut outputs = Outputs::new(&args.replacing)
             .reads_model(&args.model)
             .reads_data(&args.data);

@@ -197,10 +197,21 @@ fn archives_of_a_data_set_are_not_written_to() {
     fs::create_dir(desk.path("data")).unwrap();
     desk.write("data/train.tar", b"not looked into before that");
     desk.write("data/data_batch_1.bin", b"likewise");
+    desk.write("data/a-test.tar", b"likewise");
+    fs::create_dir(desk.path("py")).unwrap();
+    desk.write("py/cifar-10-python.tar.gz", b"likewise");
     for (source, file) in [
         ("tar:data/train.tar", "data/train.tar"),
         ("tar:data", "data/train.tar"),
+        ("tar:data/a-{train,test}.tar", "data/a-test.tar"),
+        ("tar:none.tar,data/*.tar", "data/train.tar"),
+        ("tar:data/tr?in.t[a]r", "data/train.tar"),
         ("cifar10:data", "data/data_batch_1.bin"),
+        ("cifar10:py", "py/cifar-10-python.tar.gz"),
+        (
+            "cifar10:py/cifar-10-python.tar.gz",
+            "py/cifar-10-python.tar.gz",
+        ),
     ] {
         for option in ["--csv", "--svg"] {
             let arguments = format!("evaluate m.safetensors --data {source} {option} {file}");
@@ -230,6 +241,49 @@ fn an_image_of_a_data_set_is_safe_under_other_names_too() {
             &["an input of this command"],
             &format!("{arguments} --force"),
         );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn data_behind_links_is_not_written_to() {
+    use std::os::unix::fs::symlink;
+
+    let desk = Desk::new();
+    photos(&desk.path("set"));
+    fs::create_dir(desk.path("store")).unwrap();
+    for class in ["lying", "standing"] {
+        let real = desk.path("store").join(class);
+        fs::rename(desk.path("set/test").join(class), &real).unwrap();
+        symlink(&real, desk.path("set/test").join(class)).unwrap();
+    }
+    fs::create_dir(desk.path("far")).unwrap();
+    fs::rename(desk.path("store/lying/0.png"), desk.path("far/0.png")).unwrap();
+    symlink("../../far", desk.path("store/lying/more")).unwrap();
+    // A link that leads out of the set and around it is not followed.
+    symlink("../../..", desk.path("set/train/lying/up")).unwrap();
+    fs::hard_link(desk.path("store/standing/1.png"), desk.path("hard.png")).unwrap();
+    fs::create_dir(desk.path("tars")).unwrap();
+    desk.write("real.tar", b"not looked into before that");
+    symlink("../real.tar", desk.path("tars/a.tar")).unwrap();
+    for arguments in [
+        "evaluate m.safetensors --data folder:set --csv store/lying/1.png",
+        "evaluate m.safetensors --data folder:set --csv store/lying/new.csv",
+        "evaluate m.safetensors --data folder:set --svg far/0.png",
+        "evaluate m.safetensors --data folder:set --svg hard.png",
+        "calibrate m.safetensors --data folder:set -o store/standing/2.png",
+        "evaluate m.safetensors --data tar:tars --csv real.tar",
+        "evaluate m.safetensors --data tar:tars/*.tar --csv real.tar",
+    ] {
+        desk.refuse(
+            2,
+            &["an input of this command"],
+            &format!("{arguments} --force"),
+        );
+    }
+    for folder in ["store/lying", "store/standing/run", "far"] {
+        let arguments = format!("train --data folder:set --out {folder}");
+        desk.refuse(2, &["an input of this command"], &arguments);
     }
 }
 
@@ -545,6 +599,30 @@ fn a_new_run_destroys_neither_its_start_nor_files_that_are_no_runs() {
     desk.succeed(&overwrite);
     desk.succeed(&overwrite);
     assert_eq!(desk.read("other/.lock"), b"someone's");
+}
+
+#[test]
+fn a_folder_with_a_run_is_refused_before_images_are_read() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("run")).unwrap();
+    desk.write("run/curve.csv", b"instance\n");
+    let train = "train --data folder:none --init none --out run";
+    desk.refuse(2, &["has a file curve.csv", "--overwrite"], train);
+    desk.write("run/checkpoint.safetensors", b"");
+    desk.refuse(2, &["already holds a run", "--resume run"], train);
+}
+
+#[test]
+fn weights_in_a_folder_are_not_shadowed_by_the_model() {
+    let desk = Desk::new();
+    fs::create_dir_all(desk.path("tf/sub")).unwrap();
+    desk.succeed("export m.safetensors --format safetensors --instance full -o w.st");
+    fs::copy(desk.path("w.st"), desk.path("tf/model.pth")).unwrap();
+    for output in ["tf/model.safetensors", "tf/new.st", "tf/sub/new.st"] {
+        let import = format!("import tf --network preresnet8-w2 -o {output} --force");
+        desk.refuse(2, &["is in 'tf', an input of this command"], &import);
+    }
+    desk.succeed("import tf --network preresnet8-w2 -o new.st");
 }
 
 #[test]

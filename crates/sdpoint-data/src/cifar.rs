@@ -113,6 +113,24 @@ impl CifarKind {
         }
     }
 
+    /// The folders that the official archives unpack to.
+    pub(crate) fn folders(self) -> impl Iterator<Item = &'static str> {
+        [Form::Binary, Form::Python]
+            .into_iter()
+            .map(move |form| self.folder(form))
+    }
+
+    /// Whether a file of this name is one of the data set's, in either form.
+    pub(crate) fn reads(self, name: &str) -> bool {
+        [Form::Binary, Form::Python].into_iter().any(|form| {
+            let splits = [Split::Train, Split::Test].into_iter();
+            name == self.names_file(form)
+                || splits
+                    .flat_map(|split| self.files(form, split))
+                    .any(|file| *file == name)
+        })
+    }
+
     /// How many images each file of a split has.
     fn records(self, split: Split) -> usize {
         match (self, split) {

@@ -74,30 +74,52 @@ pub(crate) fn lock(folder: &Path) -> Result<File, TrainError> {
     }
 }
 
+/// Checks that no process trains in a folder. A run checks this itself when it
+/// locks the folder, but only after it has read images.
+///
+/// # Errors
+/// [`TrainError::Busy`].
+pub fn check_idle(folder: &Path) -> Result<(), TrainError> {
+    match is_in_use(&folder.join(CHECKPOINT)) {
+        true => Err(TrainError::Busy(folder.to_owned())),
+        false => Ok(()),
+    }
+}
+
+/// Checks that a folder holds no files of a run, which a new one would replace.
+///
+/// # Errors
+/// [`TrainError::RunExists`] or [`TrainError::FileExists`].
+pub fn check_free(folder: &Path) -> Result<(), TrainError> {
+    let Some(found) = files_of_run(folder).next() else {
+        return Ok(());
+    };
+    let folder = folder.to_owned();
+    Err(match found.as_str() {
+        CHECKPOINT => TrainError::RunExists(folder),
+        _ => TrainError::FileExists { folder, found },
+    })
+}
+
 /// Checks that a folder holds no run, or removes the run with `overwrite`.
 pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
-    // The checkpoint goes first: without it, the remaining files cannot be resumed.
-    let files = [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
-    let files = files.into_iter().map(str::to_owned);
-    let exits = (1..)
-        .map(exit)
-        .take_while(|file| folder.join(file).exists());
-    let there = files.filter(|file| folder.join(file).exists());
-    for file in there.chain(exits) {
-        let path = folder.join(&file);
-        if !overwrite {
-            let folder = folder.to_owned();
-            return Err(match file.as_str() {
-                CHECKPOINT => TrainError::RunExists(folder),
-                _ => TrainError::FileExists {
-                    folder,
-                    found: file,
-                },
-            });
-        }
+    if !overwrite {
+        return check_free(folder);
+    }
+    for file in files_of_run(folder) {
+        let path = folder.join(file);
         fs::remove_file(&path).map_err(TrainError::io("remove", &path))?;
     }
     Ok(())
+}
+
+/// The names of the files of a run that a folder has. The checkpoint comes first:
+/// without it, the remaining files cannot be resumed.
+fn files_of_run(folder: &Path) -> impl Iterator<Item = String> {
+    let is_there = move |file: &String| folder.join(file).exists();
+    let files = [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
+    let files = files.into_iter().map(str::to_owned).filter(is_there);
+    files.chain((1..).map(exit).take_while(is_there))
 }
 
 /// Removes the temporary files of processes that were killed while writing.

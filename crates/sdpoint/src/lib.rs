@@ -259,10 +259,10 @@ pub mod core {
 pub mod data {
     pub use sdpoint_data::{
         Batch, CHANNELS, CifarKind, Count, Dataset, Epoch, Fetched, ImageKind, LeftOut, Loader,
-        MAX_FILE, MAX_PIXELS, MAX_SIDE, OFFICIAL_ADDRESS, OpenOptions, Orientation, Preparer,
-        Sample, Sizes, Source, Split, decode, default_preprocessing, epoch_order, expand_home,
-        fetch, image_size, imagenet_preprocessing, look_alike, open, open_pair, prepare, read_file,
-        visible_name,
+        MAX_FILE, MAX_PIXELS, MAX_SIDE, OFFICIAL_ADDRESS, OpenOptions, Orientation, Places,
+        Preparer, Sample, Sizes, Source, Split, decode, default_preprocessing, epoch_order,
+        expand_home, fetch, image_size, imagenet_preprocessing, look_alike, open, open_pair,
+        prepare, read_file, visible_name,
     };
 }
 

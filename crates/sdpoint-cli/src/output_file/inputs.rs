@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sdpoint::data::{Source, Split};
+use sdpoint::data::Source;
 use sdpoint::profile::Profile;
 use sdpoint::train::folder::{CHECKPOINT, METRICS, MODEL};
 
@@ -51,10 +51,12 @@ impl Input {
 }
 
 impl Inputs {
-    /// Adds a file, or all files in a folder. Missing files are ignored here;
+    /// Adds a file, or a folder and all files in it. Missing files are ignored here;
     /// reading them reports an error.
     pub fn add(&mut self, path: &Path) {
         if path.is_dir() {
+            // A new file could be taken for the input the next time.
+            self.trees.extend(resolved(path));
             let entries = fs::read_dir(path).into_iter().flatten().flatten();
             let files = entries.map(|entry| entry.path()).filter(|p| !p.is_dir());
             for file in files {
@@ -90,40 +92,17 @@ impl Inputs {
         }
     }
 
-    /// Adds the files of a data source.
+    /// Adds the files and folders of a data source.
     pub fn add_data(&mut self, source: &Source) {
-        match source {
-            Source::Folder(folder) => {
-                let splits = [Split::Train, Split::Test].into_iter();
-                let names = splits.flat_map(|split| split.names());
-                let there: Vec<PathBuf> = names
-                    .map(|name| folder.join(name))
-                    .filter(|split| split.is_dir())
-                    .collect();
-                let none = there.is_empty();
-                let trees = there.iter().chain(none.then_some(folder));
-                self.trees.extend(trees.filter_map(|tree| resolved(tree)));
-            }
-            Source::Tar(paths) => {
-                for path in paths {
-                    match path.is_dir() {
-                        true => self.shared.extend(resolved(path)),
-                        false => self.add(path),
-                    }
-                }
-            }
-            Source::Cifar10(folder) | Source::Cifar100(folder) => {
-                self.shared.extend(resolved(folder));
-                for name in ["cifar-10-batches-bin", "cifar-10-batches-py"]
-                    .into_iter()
-                    .chain(["cifar-100-binary", "cifar-100-python"])
-                {
-                    self.trees.extend(resolved(&folder.join(name)));
-                }
-            }
-            // Sources without files.
-            _ => {}
+        let places = source.places();
+        for file in &places.files {
+            self.add(file);
         }
+        let resolve = |folders: &[PathBuf]| -> Vec<Folder> {
+            folders.iter().filter_map(|it| resolved(it)).collect()
+        };
+        self.trees.extend(resolve(&places.trees));
+        self.shared.extend(resolve(&places.shared));
     }
 
     /// The input that writing to `target`, with links resolved, would replace or
@@ -166,7 +145,7 @@ impl Inputs {
             let mut folders = vec![tree.resolved.clone()];
             while let Some(folder) = folders.pop() {
                 for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                    // Links to folders are not followed: they may form cycles.
+                    // Linked folders are trees of their own.
                     if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                         folders.push(entry.path());
                     } else if Identity::of(&entry.path()).as_ref() == Some(&identity) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sdpoint::core::{TrainTransform, Weights};
 use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
-use sdpoint::train::folder::{CHECKPOINT, MODEL};
+use sdpoint::train::folder::{CHECKPOINT, MODEL, check_free, check_idle};
 use sdpoint::train::{Checkpoint, Init, TrainPlan, fine_tune};
 use sdpoint::{Model, Network, zoo};
 
@@ -43,19 +43,24 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         // Reports a misspelt name before the data is scanned.
         zoo::input_size(name)?;
     }
-    let init = match &settings.init {
-        Some(path) => Some((path, model::load(path)?)),
-        None => None,
-    };
     let folder = match &args.out {
         Some(folder) => folder.clone(),
         None => free_folder(&source, settings.network.as_deref(), args.overwrite),
     };
     let mut outputs = Outputs::without_force().reads_data(&source);
-    if let Some((path, _)) = &init {
+    if let Some(path) = &settings.init {
         outputs = outputs.reads(&model::file(path));
     }
     outputs.run_folder(&folder, args.overwrite)?;
+    // `Run` checks this too, but only after images were read.
+    check_idle(&folder)?;
+    if !args.overwrite {
+        check_free(&folder)?;
+    }
+    let init = match &settings.init {
+        Some(path) => Some((path, model::load(path)?)),
+        None => None,
+    };
     let options = args.reading.options();
     let (train, test) = open_data(&source, options, settings.seed, settings.train_images)?;
     let mut preprocessing = match &init {
@@ -140,6 +145,7 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
     Outputs::without_force()
         .reads_data(&source)
         .run_folder(folder, true)?;
+    check_idle(folder)?;
     keep_calibrated(folder, plan)?;
     let mut options = args.reading.options();
     options.image_key = options.image_key.or_else(|| plan.image_key.clone());
