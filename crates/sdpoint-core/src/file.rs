@@ -22,6 +22,9 @@ pub enum FileError {
     /// A file beyond the limit.
     #[error("has more than {0} bytes, the most that is read")]
     TooLarge(u64),
+    /// A file of so many bytes, which the free memory does not hold.
+    #[error("has {0} bytes, more than the free memory")]
+    Memory(u64),
 }
 
 impl From<FileError> for io::Error {
@@ -51,19 +54,48 @@ pub fn open(path: &Path) -> Result<(File, u64), FileError> {
 /// ```
 ///
 /// # Errors
-/// As [`open`], or if the file is larger.
+/// As [`open`], or if the file is larger, or larger than the free memory.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, FileError> {
     let (file, len) = open(path)?;
     if len > limit {
         return Err(FileError::TooLarge(limit));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
+    check_memory(len)?;
+    let mut bytes = Vec::new();
+    let room = usize::try_from(len).map(|len| bytes.try_reserve_exact(len));
+    if !matches!(room, Ok(Ok(()))) {
+        return Err(FileError::Memory(len));
+    }
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     // A file may grow while it is read.
     if bytes.len() as u64 > limit {
         return Err(FileError::TooLarge(limit));
     }
     Ok(bytes)
+}
+
+/// Checks that so many bytes fit into the free memory, where the system tells its
+/// size (Linux). Without the check, the system may end the process.
+///
+/// # Errors
+/// [`FileError::Memory`].
+pub fn check_memory(bytes: u64) -> Result<(), FileError> {
+    /// Smaller files are read without asking.
+    const SMALL: u64 = 64 << 20;
+    if bytes <= SMALL || free_memory().is_none_or(|free| bytes <= free) {
+        return Ok(());
+    }
+    Err(FileError::Memory(bytes))
+}
+
+/// The memory that the system can give without swapping, in bytes.
+fn free_memory() -> Option<u64> {
+    const UNIT: u64 = 1024;
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let number = line.trim().strip_suffix("kB")?.trim();
+    number.parse::<u64>().ok()?.checked_mul(UNIT)
 }
 
 /// Opens a file with these options, which may create it.
@@ -122,6 +154,19 @@ mod tests {
             read(&folder.path().join("none"), 3),
             Err(FileError::Io(_))
         ));
+    }
+
+    /// A file without content may have any length.
+    #[cfg(unix)]
+    #[test]
+    fn a_file_beyond_the_memory_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        const LENGTH: u64 = 1 << 43;
+        File::create(&path).unwrap().set_len(LENGTH).unwrap();
+        let error = read(&path, u64::MAX).unwrap_err();
+        assert!(matches!(error, FileError::Memory(LENGTH)), "{error}");
+        assert!(check_memory(1 << 20).is_ok());
     }
 
     #[test]

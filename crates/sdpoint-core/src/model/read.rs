@@ -35,7 +35,11 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
         path: path.to_owned(),
         source,
     };
-    let (file, len) = file::open(path).map_err(|error| match error {
+    let opened = file::open(path).and_then(|(file, len)| {
+        file::check_memory(len)?;
+        Ok((file, len))
+    });
+    let (file, len) = opened.map_err(|error| match error {
         FileError::Io(error) => unreadable(error),
         error => ModelError::NotSafetensors {
             path: path.to_owned(),
@@ -75,8 +79,8 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
                 HeaderFault::Short(expected) => truncated(expected),
                 HeaderFault::Foreign => not_safetensors("it does not start with a header".into()),
             })?;
-    let header: Header =
-        serde_json::from_slice(&start[8..]).map_err(|error| not_safetensors(error.to_string()))?;
+    let header: Header = serde_json::from_slice(&start[8..])
+        .map_err(|_| not_safetensors("its header is not one of safetensors".into()))?;
     let Some(document) = header.metadata.get(KEY) else {
         return Err(ModelError::Foreign {
             path: path.to_owned(),
