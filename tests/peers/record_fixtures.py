@@ -239,6 +239,15 @@ def of_class(path, kind):
     return change
 
 
+def with_classifier(*modules):
+    """The classifier in a sequence, where it is None."""
+
+    def change(net):
+        net.fc = nn.Sequential(*[net.fc if module is None else module for module in modules])
+
+    return change
+
+
 def wrapped_in(*others):
     return lambda net: nn.Sequential(*[net if other is None else other for other in others])
 
@@ -264,6 +273,8 @@ same = {
     "trainer": trainer,
     "synchronised": of_class("bn1", nn.SyncBatchNorm),
     "averagepool": with_child("pool", nn.AvgPool2d(7)),
+    # What is pooled is not negative.
+    "rectified": with_classifier(nn.ReLU(), None),
 }
 others = {
     "silu": with_module("layer1.0", nn.SiLU()),
@@ -283,6 +294,9 @@ others = {
     "standardised": of_class("layer3.0.conv1", standardised),
     "sigmoid": wrapped_in(None, nn.Sigmoid()),
     "normalised": wrapped_in(normalize, None),
+    "rectified": with_classifier(None, nn.ReLU()),
+    "rectifier": wrapped_in(None, nn.ReLU()),
+    "rectifying": wrapped_in(nn.ReLU(), None),
 }
 variants = {"same": same, "others": others}
 variants = {kind: {name: variant(change) for name, change in all.items()} for kind, all in variants.items()}

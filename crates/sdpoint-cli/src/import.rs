@@ -44,7 +44,8 @@ float64 are converted to float32. See docs/import.md.";
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A .safetensors, .pth, .pt or .ckpt file, or a folder saved by timm
+    /// A .safetensors, .pth, .pt or .ckpt file, the index of several .safetensors files, or a folder
+    /// saved by timm
     #[arg(value_name = "CHECKPOINT", value_parser = path::parser())]
     checkpoint: PathBuf,
     /// Network of the weights; `sdpoint networks` lists all [default: that of config.json]
@@ -89,7 +90,7 @@ pub fn run(args: &Args) -> Outcome {
     }
     let found = locate::find(&args.checkpoint, !args.no_config)?;
     let config = found.config.as_ref();
-    let output = outputs(args, &found)?.file("-o", &args.output, Kind::Model)?;
+    let output = outputs(args, &found)?.file("-o", &args.output, Kind::ImportedModel)?;
     let name = network(args, config)?;
     let side = zoo::input_size(name)?;
     let configured = match config {
@@ -104,7 +105,10 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(said) = checkpoint.architecture().filter(|_| !args.no_config) {
         config::check_architecture(&found.weights, said, name)?;
     }
-    let imported = imported(args, &found.weights, &checkpoint, &zoo::build(name, 2)?)?;
+    let mut choice = choice(args);
+    choice.size = Some(preprocessing.size);
+    let network = zoo::build(name, 2)?;
+    let imported = imported(&choice, &found.weights, &checkpoint, &network)?;
     let macs = imported
         .network
         .cost(preprocessing.size, Instance::Full)?
@@ -177,29 +181,34 @@ fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Fa
     }
 }
 
-fn imported(
-    args: &Args,
-    path: &Path,
-    checkpoint: &Checkpoint,
-    network: &Network,
-) -> Result<Imported, Failure> {
+/// The part of the checkpoint that the user chose.
+fn choice(args: &Args) -> ImportOptions {
     let mut choice = ImportOptions::default();
     let key = args.key.as_deref();
     choice.key = key.map(|key| key.trim_matches('.').to_owned());
     choice.prefix.clone_from(&args.prefix);
     choice.plain = args.no_ema;
     choice.allow_left_over = args.allow_left_over;
-    import_chosen(checkpoint, network, &choice)
+    choice
+}
+
+fn imported(
+    choice: &ImportOptions,
+    path: &Path,
+    checkpoint: &Checkpoint,
+    network: &Network,
+) -> Result<Imported, Failure> {
+    import_chosen(checkpoint, network, choice)
         .and_then(|imported| {
             // The unused tensors belong to another listed network.
-            if imported.left_over.is_empty() || recognise(checkpoint, &choice).is_none() {
+            if imported.left_over.is_empty() || recognise(checkpoint, choice).is_none() {
                 return Ok(imported);
             }
             let mut strict = choice.clone();
             strict.allow_left_over = false;
             import_chosen(checkpoint, network, &strict)
         })
-        .map_err(|error| unusable(path, checkpoint, &choice, error))
+        .map_err(|error| unusable(path, checkpoint, choice, error))
 }
 
 /// The failure of a checkpoint that cannot be imported, with a hint.
@@ -228,6 +237,16 @@ fn unusable(
         ImportError::AveragedOnly { .. } => Some("without --no-ema, they are used".into()),
         ImportError::NoKey { .. } => Some("without --key, the dictionary that fits is used".into()),
         _ => None,
+    };
+    let shard = matches!(&error, ImportError::Misfit(_))
+        .then(|| locate::index_of_shard(path))
+        .flatten();
+    let hint = match shard {
+        Some(index) => Some(format!(
+            "it is one of several files of weights; give their index, {}",
+            index.display()
+        )),
+        None => hint,
     };
     let failure = Failure::new(
         Class::Model,
@@ -320,6 +339,11 @@ fn outputs(args: &Args, found: &locate::Found) -> Result<Outputs, Failure> {
         .reads(&found.weights);
     if let Some(config) = &found.config {
         outputs = outputs.reads(config.path());
+    }
+    if let (true, Some(folder)) = (found.is_index(), found.weights.parent()) {
+        // The shards are beside their index.
+        let here = folder == Path::new("");
+        outputs = outputs.reads(if here { Path::new(".") } else { folder });
     }
     Ok(match args.classes.as_deref().map(named).transpose()? {
         None => outputs,

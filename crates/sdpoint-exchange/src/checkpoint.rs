@@ -15,14 +15,15 @@ mod numpy;
 mod pickle;
 mod safetensors;
 mod set;
+mod shards;
 mod storage;
 mod torch;
 mod zip;
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use sdpoint_core::file;
+use sdpoint_core::file::{self, FileError};
 
 use data::Data;
 use element::Element;
@@ -116,6 +117,9 @@ pub enum Fault {
          Save the weights alone: torch.save(model.state_dict(), path)"
     )]
     NoStateDict,
+    /// The file is larger than the free memory.
+    #[error("it has {0} bytes, more than the free memory")]
+    Memory(u64),
     /// The file is a model of this program.
     #[error("it already is a model of sdpoint, which every command accepts as it is")]
     Model,
@@ -127,18 +131,77 @@ pub enum Fault {
     Run,
 }
 
-impl Checkpoint {
-    /// Reads a file.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is of no known format, or is damaged.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
-        let path = path.as_ref();
-        let file = file::read(path, u64::MAX).map_err(|error| CheckpointError::Read {
+/// The format of a file.
+enum Format {
+    Zip,
+    Pickle,
+    Safetensors,
+}
+
+impl Format {
+    /// The format by the first bytes.
+    fn of(start: &[u8]) -> Option<Self> {
+        let has_header = start.get(8) == Some(&b'{');
+        if start.starts_with(torch::ZIP) {
+            Some(Self::Zip)
+        } else if (start.first() == Some(&torch::PICKLE) && !has_header)
+            || torch::is_old_pickle(start)
+        {
+            Some(Self::Pickle)
+        } else {
+            has_header.then_some(Self::Safetensors)
+        }
+    }
+}
+
+/// Refuses a file of another format before all of it is read.
+fn check_start(path: &Path) -> Result<(), CheckpointError> {
+    const START: u64 = 1 << 12;
+    let mut start = Vec::new();
+    let (file, _) = file::open(path).map_err(unreadable(path))?;
+    let read = file.take(START).read_to_end(&mut start);
+    read.map_err(|error| unreadable(path)(error.into()))?;
+    match Format::of(&start) {
+        Some(_) => Ok(()),
+        None => Err(CheckpointError::Unusable {
+            path: path.to_owned(),
+            fault: foreign::file(&start),
+        }),
+    }
+}
+
+/// Reads a whole file, if it fits into memory.
+fn read(path: &Path) -> Result<Vec<u8>, CheckpointError> {
+    file::read(path, u64::MAX).map_err(unreadable(path))
+}
+
+/// Adds a file's name to the error of reading it, for `map_err`.
+fn unreadable(path: &Path) -> impl Fn(FileError) -> CheckpointError {
+    move |error| match error {
+        FileError::Memory(bytes) => CheckpointError::Unusable {
+            path: path.to_owned(),
+            fault: Fault::Memory(bytes),
+        },
+        error => CheckpointError::Read {
             path: path.to_owned(),
             source: error.into(),
-        })?;
-        Self::parse(file).map_err(|fault| CheckpointError::Unusable {
+        },
+    }
+}
+
+impl Checkpoint {
+    /// Reads a file, or the files that an index of shards lists, such as
+    /// `model.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is of no known format, or is damaged.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        if shards::is_index(path) {
+            return shards::open(path);
+        }
+        check_start(path)?;
+        Self::parse(read(path)?).map_err(|fault| CheckpointError::Unusable {
             path: path.to_owned(),
             fault,
         })
@@ -149,20 +212,15 @@ impl Checkpoint {
     /// # Errors
     /// If the content is of no known format, damaged, or without tensors.
     pub fn parse(file: Vec<u8>) -> Result<Self, Fault> {
-        let content = if file.starts_with(torch::ZIP) {
-            torch::zipped(&file)?
-        } else if (file.first() == Some(&torch::PICKLE) && file.get(8) != Some(&b'{'))
-            || torch::is_old_pickle(&file)
-        {
-            torch::pickled(&file)?
-        } else if file.get(8) == Some(&b'{') {
-            Content {
-                sets: vec![TensorSet::at_top(safetensors::tensors(&file)?)],
+        let content = match Format::of(&file) {
+            Some(Format::Zip) => torch::zipped(&file)?,
+            Some(Format::Pickle) => torch::pickled(&file)?,
+            Some(Format::Safetensors) => Content {
+                sets: vec![TensorSet::at_top(safetensors::tensors(&file, 0)?)],
                 big_endian: false,
                 architecture: None,
-            }
-        } else {
-            return Err(foreign::file(&file));
+            },
+            None => return Err(foreign::file(&file)),
         };
         Ok(Self { file, content })
     }

@@ -61,6 +61,9 @@ pub struct ImportOptions {
     /// Whether to import although there are tensors under the prefix that the
     /// network does not use.
     pub allow_left_over: bool,
+    /// Height and width of the images. If given, a whole module that pools by a
+    /// window of a fixed size is imported only if that is its last feature map.
+    pub size: Option<[usize; 2]>,
 }
 
 /// Where a network's tensors were found in a checkpoint.
@@ -143,7 +146,7 @@ pub fn import_chosen(
         Some(classifier) => network.with_classes(classifier.outputs.max(2))?,
         None => network.clone(),
     };
-    computation::check(&network, &fit)?;
+    computation::check(&network, &fit, choice.size)?;
     let (weights, statistics) = values(checkpoint, &network, &fit)?;
     Ok(Imported {
         network,
@@ -186,7 +189,15 @@ fn values(
             .get(index)
             .map_or(0, |parameter| parameter.shape.iter().product());
         let own = match source {
-            Source::Tensor { name, tensor } => finite(checkpoint, name, tensor)?,
+            Source::Tensor { name, tensor } => {
+                let own = finite(checkpoint, name, tensor)?;
+                // Mean and variance of each norm follow the parameters.
+                let is_variance = index >= parameters.len() && (index - parameters.len()) % 2 == 1;
+                if is_variance && own.iter().any(|&value| value < 0.0) {
+                    return Err(ImportError::Negative((*name).to_owned()));
+                }
+                own
+            }
             Source::Zeros => Vec::new(),
         };
         // Missing values are zero: a bias, or the first row of a classifier that

@@ -165,6 +165,7 @@ fn modules_that_compute_the_same_are_imported() {
         "trainer",
         "synchronised",
         "averagepool",
+        "rectified",
     ] {
         let imported = variant(&format!("same.{name}"));
         is_recorded(&imported.unwrap_or_else(|error| panic!("{name}: {error}")));
@@ -191,6 +192,9 @@ fn modules_that_compute_something_else_are_refused() {
         ("standardised", "layer3.0.conv1", "StdConv2d"),
         ("sigmoid", "1", "Sigmoid"),
         ("normalised", "0", "Normalize"),
+        ("rectified", "fc.1", "ReLU, after the classifier"),
+        ("rectifier", "1", "ReLU, before or after"),
+        ("rectifying", "0", "ReLU, before or after"),
     ] {
         let error = variant(&format!("others.{name}")).unwrap_err();
         let ImportError::Computation { modules, .. } = &error else {
@@ -202,6 +206,35 @@ fn modules_that_compute_something_else_are_refused() {
         });
         assert!(found, "{name}: {error}");
     }
+}
+
+/// A window of 7x7 is the whole feature map of images of 224x224 alone.
+#[test]
+fn a_pool_of_a_fixed_size_is_the_mean_at_one_input_size() {
+    let imported = |size| {
+        let mut choice = ImportOptions::default();
+        choice.key = Some("same.averagepool".into());
+        choice.size = Some(size);
+        import_chosen(&opened("variants.pth"), &tiny(), &choice)
+    };
+    is_recorded(&imported([224, 224]).unwrap());
+    for (size, map) in [([288, 288], "9x9"), ([224, 160], "7x5"), ([64, 64], "2x2")] {
+        let error = imported(size).unwrap_err().to_string();
+        let words = format!("'pool' averages windows of 7x7, but the last feature map has {map}");
+        assert!(error.contains(&words), "{error}");
+    }
+}
+
+#[test]
+fn negative_variances_are_named() {
+    let mut tensors = Tensors::recorded();
+    let (_, values) = tensors.0.get_mut("layer2.0.bn1.running_var").unwrap();
+    values[1] = -0.5;
+    let error = import(&tensors.checkpoint(), &tiny()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tensor 'layer2.0.bn1.running_var' holds negative variances"
+    );
 }
 
 #[test]

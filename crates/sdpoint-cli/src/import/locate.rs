@@ -10,7 +10,13 @@ use crate::failure::{Class, Failure};
 const CONFIG: &str = "config.json";
 
 /// The names of weights next to it, in order of preference.
-const WEIGHTS: [&str; 3] = ["model.safetensors", "pytorch_model.bin", "model.pth"];
+const WEIGHTS: [&str; 5] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model.pth",
+];
 
 /// A checkpoint and its configuration.
 pub struct Found {
@@ -18,6 +24,29 @@ pub struct Found {
     pub weights: PathBuf,
     /// The contents of `config.json`.
     pub config: Option<Config>,
+}
+
+/// The end of the name of an index of several files of weights.
+const INDEX: &str = ".index.json";
+
+impl Found {
+    /// Whether the weights are in several files, which an index lists.
+    pub fn is_index(&self) -> bool {
+        let name = self.weights.file_name();
+        name.is_some_and(|name| name.to_string_lossy().ends_with(INDEX))
+    }
+}
+
+/// The index beside a file of weights with a name such as
+/// `model-00001-of-00002.safetensors`.
+pub fn index_of_shard(path: &Path) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let (stem, end) = name.rsplit_once('.')?;
+    let (before, _) = stem.split_once("-of-")?;
+    let (stem, number) = before.rsplit_once('-')?;
+    let is_shard = number.bytes().all(|byte| byte.is_ascii_digit());
+    let index = path.with_file_name(format!("{stem}.{end}{INDEX}"));
+    (is_shard && index.is_file()).then_some(index)
 }
 
 /// Finds weights and configuration, given the file or the folder.

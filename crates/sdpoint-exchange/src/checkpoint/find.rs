@@ -24,7 +24,8 @@ const MAX_DEPTH: usize = 32;
 /// The most members of all modules.
 const MAX_MEMBERS: usize = 1 << 20;
 
-/// The number of items of a list that are searched.
+/// The number of items of a list that are searched, and of numbered items of a
+/// dictionary.
 const MAX_ITEMS: usize = 64;
 
 /// All dictionaries of tensors, those at the outermost levels first.
@@ -118,9 +119,16 @@ impl Finder<'_, '_, '_, '_> {
         match values.get(id) {
             Value::Dict(items) => {
                 self.dictionary(place, items)?;
+                let mut numbered = 0;
                 for &(key, value) in items {
-                    if matches!(values.get(key), Value::Text(_)) {
-                        self.enter(value, Some(place), Step::Key(key));
+                    match *values.get(key) {
+                        Value::Text(_) => self.enter(value, Some(place), Step::Key(key)),
+                        // As in a list: optimisers number their states.
+                        Value::Int(index) if numbered < MAX_ITEMS && index >= 0 => {
+                            numbered += 1;
+                            self.enter(value, Some(place), Step::Index(index as usize));
+                        }
+                        _ => {}
                     }
                 }
             }

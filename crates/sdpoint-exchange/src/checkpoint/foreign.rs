@@ -18,6 +18,9 @@ pub(super) fn file(content: &[u8]) -> Fault {
         "it is compressed; unpack it first"
     } else if begins(b"GGUF") {
         "it is a GGUF file; sdpoint reads those of PyTorch and safetensors"
+    } else if is_onnx(content) {
+        "it is an ONNX file, which sdpoint writes but does not read; import the weights of PyTorch \
+         that it was exported from"
     } else if begins(b"\x93NUMPY") {
         "it is a single NumPy array"
     } else if begins(b"version https://git-lfs") {
@@ -32,6 +35,12 @@ pub(super) fn file(content: &[u8]) -> Fault {
         return Fault::Unrecognised;
     };
     Fault::Foreign(what.into())
+}
+
+/// Whether it starts like an ONNX file: the version of the format, followed by
+/// the producer, the domain, the graph or the operator set.
+fn is_onnx(content: &[u8]) -> bool {
+    matches!(content, [8, 1..=32, 0x12 | 0x1a | 0x3a | 0x42, ..])
 }
 
 /// The kind of a zip archive without a `data.pkl`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde_json::Value;
 
 use super::bytes::Bytes;
 use super::element::Element;
@@ -12,11 +13,16 @@ use super::{Entry, Fault, MAX_SIDES, StoredTensor};
 /// about twenty times its length in memory.
 const MAX_HEADER: u64 = 2 << 20;
 
+/// The entry of a header that is no tensor.
+const METADATA: &str = "__metadata__";
+
 /// The metadata keys of sdpoint's own models and training runs.
 const MODEL: &str = "sdpoint";
 const RUN: &str = "sdpoint_checkpoint";
 
-pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
+/// The tensors of a safetensors file. `base` is added to the offsets of their
+/// data: that of the file among several in memory.
+pub(super) fn tensors(file: &[u8], base: usize) -> Result<BTreeMap<String, Entry>, Fault> {
     let malformed = |problem: String| Fault::Malformed {
         format: "safetensors file",
         problem,
@@ -28,7 +34,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
         )));
     }
     let (header, metadata) =
-        SafeTensors::read_metadata(file).map_err(|error| malformed(problem(&error)))?;
+        SafeTensors::read_metadata(file).map_err(|error| malformed(problem(file, &error)))?;
     let about = metadata.metadata().as_ref();
     if about.is_some_and(|about| about.contains_key(MODEL)) {
         return Err(Fault::Model);
@@ -47,7 +53,7 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
         let (from, to) = info.data_offsets;
         let end = start.checked_add(to).filter(|&end| end <= file.len());
         let data = match end {
-            Some(end) => start + from..end,
+            Some(end) => base + start + from..base + end,
             None => {
                 return Err(malformed(format!(
                     "tensor '{name}' reaches past its end: it is truncated"
@@ -61,13 +67,82 @@ pub(super) fn tensors(file: &[u8]) -> Result<BTreeMap<String, Entry>, Fault> {
     Ok(tensors)
 }
 
-fn problem(error: &SafeTensorError) -> String {
+/// What is wrong with a header that the library does not accept.
+fn problem(file: &[u8], error: &SafeTensorError) -> String {
     match error {
         SafeTensorError::MetadataIncompleteBuffer => {
             "its tensors are not as long as the file is: it is truncated, or was appended to".into()
         }
-        error => error.to_string(),
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            "its header is longer than the file: it is truncated".into()
+        }
+        SafeTensorError::InvalidOffset(name) => format!(
+            "the data of tensor '{}' does not begin where that of the one before it ends",
+            shown(name)
+        ),
+        _ => in_header(file).unwrap_or_else(|| "its header is invalid".into()),
     }
+}
+
+/// The first entry of a header that is invalid by itself.
+fn in_header(file: &[u8]) -> Option<String> {
+    let mut input = Bytes::new(file);
+    let length = input.u64()?;
+    let header: Value = match serde_json::from_slice(input.take(length)?) {
+        Ok(header) => header,
+        Err(_) => return Some("its header is not JSON".into()),
+    };
+    let entries = header.as_object()?.iter();
+    entries
+        .filter_map(|(name, entry)| wrong(name, entry))
+        .next()
+}
+
+fn wrong(name: &str, entry: &Value) -> Option<String> {
+    if name == METADATA {
+        let values = entry.as_object().map(|entries| entries.values());
+        let is_text = values.is_some_and(|mut values| values.all(Value::is_string));
+        return (!is_text && !entry.is_null())
+            .then(|| format!("its {METADATA} has values that are not text"));
+    }
+    let name = shown(name);
+    let dtype = entry.get("dtype").and_then(Value::as_str);
+    let Some(dtype) = dtype else {
+        return Some(format!("tensor '{name}' has no type of elements"));
+    };
+    let Ok(known) = serde_json::from_value::<Dtype>(dtype.into()) else {
+        let dtype = shown(dtype);
+        return Some(format!(
+            "tensor '{name}' has elements of the unknown type '{dtype}'"
+        ));
+    };
+    let sides = |key: &str| {
+        let sides = entry.get(key)?.as_array()?.iter();
+        sides.map(Value::as_u64).collect::<Option<Vec<u64>>>()
+    };
+    let (Some(shape), Some(place)) = (sides("shape"), sides("data_offsets")) else {
+        return Some(format!("tensor '{name}' has no valid shape or place"));
+    };
+    let count = shape
+        .iter()
+        .try_fold(1u64, |count, &side| count.checked_mul(side));
+    let bits = count.and_then(|count| count.checked_mul(known.bitsize() as u64));
+    let held = match place[..] {
+        [from, to] => to.checked_sub(from),
+        _ => None,
+    };
+    match (bits, held) {
+        (None, _) => Some(format!("the shape of tensor '{name}' is too large")),
+        (Some(bits), Some(held)) if bits.div_ceil(8) == held => None,
+        _ => Some(format!(
+            "the data of tensor '{name}' does not have the size of its shape"
+        )),
+    }
+}
+
+/// A name from the file, shortened for messages.
+fn shown(name: &str) -> String {
+    name.chars().take(80).collect()
 }
 
 fn element(dtype: Dtype) -> Element {

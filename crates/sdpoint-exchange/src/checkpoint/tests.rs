@@ -409,8 +409,133 @@ fn safetensors_of_wrong_sizes_are_refused() {
     ] {
         assert!(refused(file(header, 8)).contains("damaged"), "{header}");
     }
+    for (header, words) in [
+        (r#"{"x":"#, "its header is not JSON"),
+        (
+            r#"{"x":{"dtype":"F4x","shape":[2],"data_offsets":[0,8]}}"#,
+            "tensor 'x' has elements of the unknown type 'F4x'",
+        ),
+        (
+            r#"{"x":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#,
+            "the shape of tensor 'x' is too large",
+        ),
+        (
+            r#"{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+            "the data of tensor 'x' does not have the size of its shape",
+        ),
+        (
+            r#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"y":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#,
+            "the data of tensor 'y' does not begin where",
+        ),
+        (
+            r#"{"x":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}"#,
+            "tensor 'x' has no valid shape or place",
+        ),
+        (
+            r#"{"__metadata__":{"a":1}}"#,
+            "its __metadata__ has values that are not text",
+        ),
+        (r#"{"x":[]}"#, "tensor 'x' has no type of elements"),
+        (r#"{"#, "its header is not JSON"),
+    ] {
+        let error = refused(file(header, 8));
+        assert!(error.contains(words), "{header}: {error}");
+        for word in ["expected", "column", "variant", "invalid"] {
+            assert!(!error.contains(word), "{header}: {error}");
+        }
+    }
     let model = r#"{"__metadata__":{"sdpoint":"{}"}}"#;
     assert!(refused(file(model, 0)).contains("already"));
     let run = r#"{"__metadata__":{"sdpoint_checkpoint":"{}"}}"#;
     assert!(refused(file(run, 0)).contains("train --resume"));
+}
+
+#[test]
+fn dictionaries_under_numbers_are_found() {
+    let tensor = Pickle::default().tensor("FloatStorage", 0, &[4], &[1]);
+    let pickle = Pickle::new().op(b"}").int(0).op(b"}").text("x");
+    let pickle = pickle.op(&tensor.0).op(b"ss").int(-1).op(b"}s.");
+    let file = zip(&[("a/data.pkl", &pickle.0), ("a/data/0", &[0; 16])]);
+    let checkpoint = Checkpoint::parse(file).unwrap();
+    let sets: Vec<(&str, usize)> = checkpoint
+        .sets()
+        .iter()
+        .map(|s| (s.key(), s.len()))
+        .collect();
+    assert_eq!(sets, [("0", 1)]);
+}
+
+#[test]
+fn an_onnx_file_is_named() {
+    let onnx = refused(b"\x08\x0a\x12\x07pytorch".to_vec());
+    assert!(onnx.contains("an ONNX file"), "{onnx}");
+}
+
+/// Whatever its length, a file of another kind is refused by its start, and one
+/// beyond the memory by its length.
+#[cfg(unix)]
+#[test]
+fn files_beyond_the_memory_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large");
+    for (start, words) in [
+        (&b"\0"[..], "neither a safetensors file"),
+        (
+            b"\x10\0\0\0\0\0\0\0{",
+            "8796093022208 bytes, more than the free memory",
+        ),
+        (b"PK\x03\x04", "more than the free memory"),
+    ] {
+        std::fs::write(&path, start).unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(1 << 43).unwrap();
+        let error = Checkpoint::open(&path).unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("large"), "{error}");
+    }
+}
+
+#[test]
+fn shards_are_read_as_one_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let shard = |name: &str, tensor: &str, value: f32| {
+        let header =
+            format!(r#"{{"{tensor}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
+        let length = (header.len() as u64).to_le_bytes();
+        let file = [&length, header.as_bytes(), &value.to_le_bytes()].concat();
+        std::fs::write(path(name), file).unwrap();
+    };
+    shard("a.safetensors", "x", 1.5);
+    shard("b.safetensors", "y", -2.0);
+    let index = path("model.safetensors.index.json");
+    let open = |text: &str| {
+        std::fs::write(&index, text).unwrap();
+        Checkpoint::open(&index)
+    };
+    let checkpoint =
+        open(r#"{"metadata":{},"weight_map":{"y":"b.safetensors","x":"a.safetensors"}}"#).unwrap();
+    let [set] = checkpoint.sets() else {
+        panic!("{:?}", checkpoint.sets());
+    };
+    let value = |name: &str| checkpoint.values(set.get(name).unwrap()).unwrap();
+    assert_eq!((value("x"), value("y")), (vec![1.5], vec![-2.0]));
+    for (text, words) in [
+        (
+            r#"{"weight_map":{"z":"a.safetensors"}}"#,
+            "'a.safetensors' has no tensor 'z'",
+        ),
+        (r#"{"weight_map":{"x":"../a.safetensors"}}"#, "no file name"),
+        (r#"{"weight_map":{"x":"/a.safetensors"}}"#, "no file name"),
+        (r#"{"weight_map":{"x":".."}}"#, "no file name"),
+        (r#"{"weight_map":{"x":"c.safetensors"}}"#, "c.safetensors"),
+        (
+            r#"{"weight_map":{"x":"pytorch_model-1.bin"}}"#,
+            "torch.save(model.state_dict()",
+        ),
+        (r#"{"weight_map":{}}"#, "no dictionary of tensors"),
+        ("[1]", "weight_map"),
+    ] {
+        let error = open(text).unwrap_err().to_string();
+        assert!(error.contains(words), "{text}: {error}");
+    }
 }

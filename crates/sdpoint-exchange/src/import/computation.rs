@@ -5,9 +5,10 @@
 //! compute is refused where it is between the network's layers, and ignored
 //! beside them, where losses and metrics are.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sdpoint_core::{Conv, Layer, Network, Op, Window};
+use sdpoint_core::{Conv, Instance, Layer, LayerId, Network, Op, Window};
 
 use super::error::ImportError;
 use super::fit::{Fit, Source};
@@ -56,12 +57,17 @@ const NORMS: [&str; 8] = [
 /// The values of timm's `pool_type` that are a mean.
 const MEANS: [&str; 3] = ["avg", "fast", "fastavg"];
 
-/// Refuses a whole module that computes something else than the network.
-pub(super) fn check(network: &Network, fit: &Fit<'_>) -> Result<(), ImportError> {
+/// Refuses a whole module that computes something else than the network, on
+/// images of `size` if it is known.
+pub(super) fn check(
+    network: &Network,
+    fit: &Fit<'_>,
+    size: Option<[usize; 2]>,
+) -> Result<(), ImportError> {
     let Some(whole) = fit.set.whole() else {
         return Ok(());
     };
-    let comparison = Comparison::new(network, fit, whole);
+    let comparison = Comparison::new(network, fit, whole, size);
     let modules: Vec<String> = whole
         .parts
         .iter()
@@ -94,11 +100,20 @@ struct Comparison<'c> {
     tensors: BTreeMap<&'c str, [usize; 2]>,
     /// The paths of modules that contain others.
     containers: BTreeSet<&'c str>,
+    /// The path of the classifier, and the number of its outputs.
+    classifier: Option<&'c str>,
     outputs: usize,
+    /// The sides of the images, if known.
+    size: Option<[usize; 2]>,
 }
 
 impl<'c> Comparison<'c> {
-    fn new(network: &'c Network, fit: &'c Fit<'_>, whole: &'c Whole) -> Self {
+    fn new(
+        network: &'c Network,
+        fit: &'c Fit<'_>,
+        whole: &'c Whole,
+        size: Option<[usize; 2]>,
+    ) -> Self {
         let parameters = network.parameters();
         let sources = fit.sources.iter().enumerate();
         let sources = sources.filter_map(|(index, source)| match source {
@@ -128,7 +143,9 @@ impl<'c> Comparison<'c> {
             by_name: plain.map(|layer| (&layer.name[..], layer)).collect(),
             tensors,
             containers: whole.parts.keys().filter_map(|path| parent(path)).collect(),
+            classifier: fit.classifier.as_ref().map(|found| &found.name[..]),
             outputs: fit.classifier.as_ref().map_or(0, |found| found.outputs),
+            size,
         }
     }
 
@@ -163,8 +180,7 @@ impl<'c> Comparison<'c> {
                 _ => {}
             }
         }
-        let strict = own.is_some() || in_sequence;
-        self.other_differs(path, part, own, strict)
+        self.other_differs(path, part, own, in_sequence)
     }
 
     /// As [`Self::difference`], of a module without tensors that is no layer of
@@ -174,8 +190,9 @@ impl<'c> Comparison<'c> {
         path: &str,
         part: &Part,
         own: Option<&str>,
-        strict: bool,
+        in_sequence: bool,
     ) -> Option<String> {
+        let strict = own.is_some() || in_sequence;
         let depth = own.map_or(0, |own| own.matches('.').count());
         let is_container = self.containers.contains(path);
         let last = path.rsplit('.').next().unwrap_or(path);
@@ -186,6 +203,12 @@ impl<'c> Comparison<'c> {
             name if INERT.contains(&name) => None,
             name if name.ends_with("Loss") || name.contains("Metric") => None,
             _ if part.class.starts_with("torchmetrics.") => None,
+            "ReLU" | "ReLU6" if in_sequence && own.is_none() => {
+                Some(format!("is {}, before or after the network", part.name()))
+            }
+            "ReLU" | "ReLU6" if in_sequence && self.follows_classifier(path) => {
+                Some(format!("is {}, after the classifier", part.name()))
+            }
             "ReLU" | "ReLU6" => self.activation_differs(part),
             "MaxPool2d" => {
                 let mut pools = self.network.layers().iter();
@@ -203,7 +226,7 @@ impl<'c> Comparison<'c> {
                 (!one).then(|| "pools to more than one pixel".into())
             }
             // The last pooling of networks for one size of images.
-            "AvgPool2d" if depth == 0 && own.is_some() => None,
+            "AvgPool2d" if depth == 0 && own.is_some() => self.mean_differs(part),
             "FastAdaptiveAvgPool"
             | "FastAdaptiveAvgPool2d"
             | "GlobalAvgPool2d"
@@ -225,6 +248,57 @@ impl<'c> Comparison<'c> {
             "Normalize" => Some("normalises images; give --mean and --std instead".into()),
             _ => None,
         }
+    }
+
+    /// Whether a module of a sequence comes after the classifier, which is in the same
+    /// sequence or in another module of it. Of names that are no numbers, the order
+    /// is not known.
+    fn follows_classifier(&self, path: &str) -> bool {
+        let sequence = parent(path).unwrap_or_default();
+        let within = |path: &'c str| match sequence {
+            "" => Some(path),
+            _ => path.strip_prefix(sequence)?.strip_prefix('.'),
+        };
+        let Some(classifier) = self.classifier.and_then(within) else {
+            return false;
+        };
+        let number = |name: &str| name.parse::<usize>().ok();
+        let own = number(path.rsplit('.').next().unwrap_or(path));
+        let other = number(classifier.split('.').next().unwrap_or(classifier));
+        match (own, other) {
+            (Some(own), Some(other)) => own.cmp(&other) == Ordering::Greater,
+            _ => true,
+        }
+    }
+
+    /// Whether a pool of a fixed window is not the mean of the last feature map.
+    fn mean_differs(&self, part: &Part) -> Option<String> {
+        if let Some(differs) = sides_differ(part, "padding", [0; 2]) {
+            return Some(differs);
+        }
+        // TorchScript stores the window in its code.
+        part.settings.get("kernel_size")?;
+        let Some(window) = part.pair("kernel_size") else {
+            return Some("has an unreadable kernel size".into());
+        };
+        let map = self.last_map()?;
+        (map != window).then(|| {
+            format!(
+                "averages windows of {}, but the last feature map has {} pixels at this input size",
+                product(window),
+                product(map)
+            )
+        })
+    }
+
+    /// The sides of what the network pools at the end.
+    fn last_map(&self) -> Option<[f64; 2]> {
+        let shapes = self.network.shapes(self.size?, Instance::Full).ok()?;
+        let layers = self.network.layers().iter();
+        let pool = layers.rev().find(|layer| layer.op == Op::GlobalAvgPool)?;
+        let input: LayerId = *pool.inputs.first()?;
+        let shape = shapes.passed_on(input);
+        Some([shape.height as f64, shape.width as f64])
     }
 
     /// Whether a module has the name of an activation, and is none of timm's
@@ -352,6 +426,11 @@ fn text([height, width]: [f64; 2]) -> String {
     } else {
         format!("{height}x{width}")
     }
+}
+
+/// Two numbers as a product.
+fn product([height, width]: [f64; 2]) -> String {
+    format!("{height}x{width}")
 }
 
 /// The path of the module that contains another module or a tensor; that of the

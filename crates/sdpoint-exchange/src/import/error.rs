@@ -128,8 +128,8 @@ pub enum ImportError {
     },
     /// There is no dictionary at the requested path.
     #[error(
-        "it has no dictionary of tensors '{}'; it has {}",
-        shown(key),
+        "it has no dictionary of tensors {}; it has {}",
+        place(key),
         listed(keys)
     )]
     NoKey {
@@ -161,12 +161,23 @@ pub enum ImportError {
     /// A value is infinite, NaN, or too large for single precision.
     #[error("tensor '{}' holds values that are not finite in single precision", shown(.0))]
     NotFinite(String),
+    /// A variance is below zero.
+    #[error("tensor '{}' holds negative variances", shown(.0))]
+    Negative(String),
     /// Tensors share elements, so that together they are larger than the file.
     #[error(
         "its tensors share their elements: in all they would have more bytes than the file; \
          clone them before they are saved"
     )]
     Shared,
+}
+
+/// A path to a dictionary, in words.
+fn place(key: &str) -> String {
+    match key {
+        "" => "at its top level".into(),
+        key => format!("'{}'", shown(key)),
+    }
 }
 
 fn line(what: &str, items: &[impl fmt::Display]) -> String {
