@@ -59,11 +59,11 @@ pub struct Args {
     input: Option<[usize; 2]>,
     /// Fit a cascade for each of these mean costs, as shares of the full network
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_cascade,
-          conflicts_with = "ratios")]
+          conflicts_with = "ratios", allow_hyphen_values = true)]
     cascade: Vec<f64>,
     /// Fit an ensemble for each of these costs, which may exceed 100%
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_ensemble,
-          conflicts_with = "ratios")]
+          conflicts_with = "ratios", allow_hyphen_values = true)]
     ensemble: Vec<f64>,
     /// Number of training images for the statistics, drawn at random
     #[arg(long, value_name = "N", default_value_t = CALIBRATION_IMAGES)]

@@ -1,10 +1,12 @@
 //! Class names from a file: one per line, or JSON.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use sdpoint::core::file::{self, FileError};
 use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::failure::{Class, Failure};
 use crate::output::{name, note};
@@ -20,7 +22,32 @@ enum Names {
     /// `["cat", "dog"]`
     List(Vec<String>),
     /// `{"0": "cat", "1": "dog"}`, like `id2label`.
-    ById(BTreeMap<String, String>),
+    ById(Entries),
+}
+
+/// The entries of a JSON object in order, also those of the same key.
+struct Entries(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Reader)
+    }
 }
 
 /// Reads the names in a file, in the order of the logits.
@@ -80,7 +107,7 @@ fn parse(text: &str) -> Result<Vec<String>, String> {
         })?;
         return match names {
             Names::List(names) => Ok(names),
-            Names::ById(names) => by_id(names),
+            Names::ById(Entries(entries)) => by_id(entries),
         };
     }
     // Lines end in LF, CR LF or CR.
@@ -93,13 +120,25 @@ fn parse(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-fn by_id(mut names: BTreeMap<String, String>) -> Result<Vec<String>, String> {
+fn by_id(entries: Vec<(String, String)>) -> Result<Vec<String>, String> {
+    let mut names = BTreeMap::new();
+    for (id, name) in entries {
+        if let Some(other) = names.insert(id.clone(), name) {
+            let (id, other) = (shown(&id), shown(&other));
+            return Err(format!("it has the key '{id}' twice, first for '{other}'"));
+        }
+    }
     (0..names.len())
         .map(|id| {
             let name = names.remove(&id.to_string());
             name.ok_or_else(|| format!("it has no name for class {id}"))
         })
         .collect()
+}
+
+/// A text from the file, shortened for messages.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 #[cfg(test)]
@@ -140,6 +179,10 @@ mod tests {
             (b"[\"cat\", 1]", "list of strings"),
             (b"{0: 'cat'}", "list of strings"),
             (b"{\"1\": \"cat\"}", "no name for class 0"),
+            (
+                b"{\"0\": \"cat\", \"0\": \"dog\"}",
+                "the key '0' twice, first for 'cat'",
+            ),
             (b"\xff\xfea", "not UTF-16"),
             (b"caf\xe9", "not UTF-8"),
             (b"c\0a\0t\0\n\0", "UTF-16 without"),

@@ -52,7 +52,8 @@ pub struct Args {
     instances: Selection,
     /// Measure the answers given by these deadlines instead of instances: times, or shares of the
     /// time of full, such as 8ms or 60%
-    #[arg(long, value_name = "T,T", value_delimiter = ',', conflicts_with_all = ["instances", "bn", "svg"])]
+    #[arg(long, value_name = "T,T", value_delimiter = ',', conflicts_with_all = ["instances", "bn", "svg"],
+          allow_hyphen_values = true)]
     deadline: Vec<deadlines::Deadline>,
     /// Print an array of JSON objects instead of a table
     #[arg(long)]

@@ -32,7 +32,7 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use sdpoint::Context;
 
 use failure::Failure;
@@ -61,7 +61,7 @@ struct Cli {
 pub struct MachineArgs {
     /// Number of threads [default: all that the machine offers]
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads,
-          help_heading = "Global options")]
+          allow_hyphen_values = true, help_heading = "Global options")]
     threads: Option<NonZeroUsize>,
 }
 
@@ -100,6 +100,18 @@ enum Command {
     Serve(Box<serve::Args>),
 }
 
+/// The command with all options accepting `-1`, so that the error is about the
+/// number, not about an unknown option.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let of_options = |argument: clap::Arg| {
+        let has_value = argument.get_action().takes_values() && !argument.is_positional();
+        argument.allow_negative_numbers(has_value)
+    };
+    command
+        .mut_args(of_options)
+        .mut_subcommands(with_negative_numbers)
+}
+
 /// Runs the command with the given arguments, the program's name first, and
 /// returns its exit code. Results go to standard output, everything else to
 /// standard error.
@@ -110,7 +122,11 @@ enum Command {
 /// sdpoint_cli::run(["sdpoint", "networks"]);
 /// ```
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let Cli { command, machine } = Cli::parse_from(arguments);
+    let matches = with_negative_numbers(Cli::command()).get_matches_from(arguments);
+    let Cli { command, machine } = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let outcome = match command {
         Command::Networks(args) => networks::run(&args),
         Command::Instances(args) => instances::run(&args),

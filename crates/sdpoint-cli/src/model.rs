@@ -90,8 +90,16 @@ fn something_else(file: &Path) -> Option<Failure> {
         }
         Kind::Image(_) => "the model comes first, then the images".into(),
         Kind::Profile => "give the model that it belongs to".into(),
-        Kind::Empty | Kind::Archive(_) => "give a model file, or the folder of a run".into(),
-        _ => return None,
+        Kind::Metrics
+        | Kind::Module
+        | Kind::Manifest
+        | Kind::Table
+        | Kind::Picture
+        | Kind::Edited(_)
+        | Kind::Empty
+        | Kind::Archive(_)
+        | Kind::Text => "give a model file, or the folder of a run".into(),
+        Kind::Model | Kind::ImportedModel | Kind::Other => return None,
     };
     let message = format!("'{shown}' is {kind}, not a model");
     Some(Failure::new(Class::Model, message).hint(hint))

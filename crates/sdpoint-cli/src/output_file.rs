@@ -282,7 +282,7 @@ impl Outputs {
             };
         }
         let by = match (found, kind) {
-            (Kind::Model, Kind::Model) => String::new(),
+            (Kind::Model, Kind::Model | Kind::ImportedModel) => String::new(),
             _ => format!(" by {kind}"),
         };
         Err(Failure::new(

@@ -49,7 +49,7 @@ pub struct Args {
     #[command(flatten)]
     cost: Cost,
     /// Number of classes to print
-    #[arg(long, value_name = "K", default_value_t = 5)]
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = parse_top)]
     top: usize,
     /// Print an array of JSON objects instead of text
     #[arg(long)]
@@ -60,26 +60,26 @@ pub struct Args {
 #[group(multiple = false)]
 struct Cost {
     /// Maximum cost as a share of the full network: 50% or 0.5
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_hyphen_values = true)]
     budget: Option<Budget>,
     /// Maximum cost in multiply-accumulates (MACs): 20M, 1.5G
-    #[arg(long, value_name = "MACS", value_parser = parse_macs)]
+    #[arg(long, value_name = "MACS", value_parser = parse_macs, allow_hyphen_values = true)]
     macs: Option<u64>,
     /// Maximum latency on this machine when it is otherwise idle: 8ms, 500us
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     latency: Option<Duration>,
     /// Deadline for each image, also when the machine is under load: 8ms
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, allow_hyphen_values = true)]
     deadline: Option<Duration>,
     /// Minimum accuracy; selects the cheapest such instance: 80% or 0.8
-    #[arg(long, value_name = "SHARE", value_parser = parse_accuracy)]
+    #[arg(long, value_name = "SHARE", value_parser = parse_accuracy, allow_hyphen_values = true)]
     min_accuracy: Option<f64>,
     /// Cascade of a cheap instance, and a costlier one where it is unsure, with at most this mean
     /// cost: 40%
-    #[arg(long, value_name = "SHARE", value_parser = parse_cascade)]
+    #[arg(long, value_name = "SHARE", value_parser = parse_cascade, allow_hyphen_values = true)]
     cascade: Option<f64>,
     /// Ensemble: average several instances, at no more than this cost: 150%
-    #[arg(long, value_name = "SHARE", value_parser = parse_ensemble)]
+    #[arg(long, value_name = "SHARE", value_parser = parse_ensemble, allow_hyphen_values = true)]
     ensemble: Option<f64>,
     /// Instance to run: full, 3@0.5, stem@0.75
     #[arg(long, value_name = "INSTANCE")]
@@ -130,6 +130,12 @@ impl Cost {
         let strategy = Strategy::Combination(combined.combination.clone());
         Ok((strategy, why))
     }
+}
+
+fn parse_top(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok();
+    let number = number.filter(|&number| number > 0);
+    number.ok_or_else(|| "give a number of at least 1".into())
 }
 
 /// The result for an image, as in the JSON output.

@@ -210,6 +210,7 @@ fn absurd_preprocessing_is_refused_with_what_was_meant() {
         ("--std", "5,5,5"),
         ("--std", "2,2,2"),
         ("--std", "0.001,0.001,0.001"),
+        ("--std", "0.00391,0.00391,0.00391"),
         ("--mean", "1.5,1.5,1.5"),
         ("--mean", "0.5,0.5,1.2"),
     ] {
@@ -218,6 +219,7 @@ fn absurd_preprocessing_is_refused_with_what_was_meant() {
     refused(&["white", "--mean 0,0,0 --std 1,1,1"], &["--mean", "1,1,1"]);
     for values in [
         "0.00392157,0.00392157,0.00392157",
+        "0.00392,0.00392,0.00392",
         "1,1,1",
         "0.05,0.05,0.05",
     ] {
@@ -225,6 +227,107 @@ fn absurd_preprocessing_is_refused_with_what_was_meant() {
     }
     refused(&["nearest", "lanczos"], &["--interpolation", "cubic"]);
     refused(&["torchvision-v2"], &["--preset", "imagenet"]);
+    // What is suggested is accepted.
+    refused(
+        &["--std 0.00392,0.00392,0.00392"],
+        &["--mean", "127.5,127.5,127.5", "--std", "1,1,1"],
+    );
+}
+
+#[test]
+fn published_weights_select_their_preset() {
+    for (name, same) in [
+        ("IMAGENET1K_V1", "torchvision-v1"),
+        ("imagenet1k_v2", "torchvision-v2"),
+        ("ResNet50_Weights.IMAGENET1K_V2", "torchvision-v2"),
+        ("a1_in1k", "timm-a1"),
+        ("resnet50.a3_in1k", "timm-a3"),
+        ("racm_in1k", "timm-ra"),
+        ("tv_in1k", "torchvision-v1"),
+    ] {
+        let of = |preset| imported(&["--preset", preset]).preprocessing;
+        assert_eq!(of(name), of(same), "{name}");
+    }
+    let model = imported(&["--preset", "tv2_in1k", "--interpolation", "BICUBIC"]);
+    assert_eq!(model.preprocessing.size, [176, 176]);
+    assert_eq!(model.preprocessing.interpolation, Interpolation::Bicubic);
+    for default in ["DEFAULT", "ResNet18_Weights.DEFAULT"] {
+        refused(&["IMAGENET1K_V2 for some networks"], &["--preset", default]);
+    }
+}
+
+#[test]
+fn weights_in_several_files_are_imported_as_one() {
+    let folder = Folder::new();
+    let whole = folder.zeros("net.safetensors", "preresnet8", str::to_owned);
+    let bytes = fs::read(&whole).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let sharded = folder.path("sharded");
+    fs::create_dir(&sharded).unwrap();
+    let mut map = serde_json::Map::new();
+    for number in [1, 2] {
+        let name = format!("model-0000{number}-of-00002.safetensors");
+        let views = file.tensors().into_iter().enumerate();
+        let views = views.filter(|(index, _)| index % 2 + 1 == number);
+        let views: Vec<_> = views.map(|(_, view)| view).collect();
+        map.extend(
+            views
+                .iter()
+                .map(|(tensor, _)| (tensor.clone(), json!(name))),
+        );
+        safetensors::serialize_to_file(views, None, &sharded.join(name)).unwrap();
+    }
+    let index = sharded.join("model.safetensors.index.json");
+    fs::write(
+        &index,
+        json!({"metadata": {}, "weight_map": map}).to_string(),
+    )
+    .unwrap();
+    let argument = |path: &Path| path.to_str().unwrap().to_owned();
+    let import = |from: &str, to: &str| {
+        let to = folder.argument(to);
+        ["import", from, "--network", "preresnet8", "-o", &to].map(str::to_owned)
+    };
+    for from in [argument(&sharded), argument(&index)] {
+        succeed(&import(&from, "model.safetensors"));
+        let inside = import(&from, "sharded/model.st");
+        fail(2, &["an input of this command"], &inside);
+    }
+    let model = Model::load(folder.path("model.safetensors")).unwrap();
+    succeed(&import(&whole, "same.safetensors"));
+    assert!(
+        Model::load(folder.path("same.safetensors"))
+            .unwrap()
+            .weights
+            == model.weights
+    );
+    let one = argument(&sharded.join("model-00001-of-00002.safetensors"));
+    fail(4, &["several files", "index.json"], &import(&one, "no.st"));
+}
+
+#[test]
+fn faults_of_checkpoints_name_them() {
+    let folder = Folder::new();
+    let from = |name: &str| {
+        let model = folder.argument("model.st");
+        let from = folder.argument(name);
+        ["import", &from, "--network", "preresnet8", "-o", &model].map(str::to_owned)
+    };
+    fs::write(folder.path("x.onnx"), b"\x08\x0a\x12\x07pytorch").unwrap();
+    fail(4, &["x.onnx", "an ONNX file"], &from("x.onnx"));
+    folder.zeros("net.st", "preresnet8", |name| format!("a.{name}"));
+    let mut at_top = from("net.st").to_vec();
+    at_top.extend(["--key", "none"].map(str::to_owned));
+    fail(4, &["tensors 'none'; it has '.'"], &at_top);
+    #[cfg(unix)]
+    for start in [&b"\0"[..], b"\x10\0\0\0\0\0\0\0{"] {
+        fs::write(folder.path("large.pth"), start).unwrap();
+        let file = fs::File::options()
+            .write(true)
+            .open(folder.path("large.pth"));
+        file.unwrap().set_len(1 << 43).unwrap();
+        fail(4, &["large.pth", "cannot be imported"], &from("large.pth"));
+    }
 }
 
 #[test]
@@ -343,7 +446,8 @@ fn a_folder_of_timm_is_read_with_its_configuration() {
     });
     let folder = timm(&config);
     let root = folder.0.path().to_str().unwrap().to_owned();
-    let out = folder.argument("model.sdp");
+    let elsewhere = Folder::new();
+    let out = elsewhere.argument("model.sdp");
     // The folder, and the file in it.
     for from in [root, folder.argument("model.safetensors")] {
         let report = &json(&["import", &from, "-o", &out, "--json"])[0];

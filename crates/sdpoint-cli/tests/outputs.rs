@@ -833,6 +833,24 @@ fn messages_say_which_input_and_name_files_as_given() {
 
 #[cfg(unix)]
 #[test]
+fn an_import_is_called_an_imported_model() {
+    let desk = Desk::new();
+    desk.succeed("export m.safetensors --format safetensors --instance full -o w.st");
+    fs::create_dir(desk.path("run")).unwrap();
+    let checkpoint = fixture("run-v1").join("checkpoint.safetensors");
+    fs::copy(checkpoint, desk.path("run/checkpoint.safetensors")).unwrap();
+    let import = "import w.st --network preresnet8-w2 -o";
+    desk.refuse(
+        2,
+        &["checkpoint of a training run", "by an imported model"],
+        &format!("{import} run/checkpoint.safetensors"),
+    );
+    desk.refuse(2, &["a trained model"], &format!("{import} m.safetensors"));
+    desk.succeed(&format!("{import} i.st"));
+    desk.succeed(&format!("{import} i.st"));
+}
+
+#[test]
 fn force_is_not_advised_where_it_was_given() {
     let desk = Desk::new();
     photos(&desk.path("photos"));

@@ -62,6 +62,21 @@ fn a_percentage_without_its_sign_is_asked_about() {
     ] {
         fail(2, &[option, meant], &desk.predict(&[option, value]));
     }
+    for (option, value, words) in [
+        ("--budget", "-5%", "share"),
+        ("--macs", "-20M", "-20M"),
+        ("--latency", "-1ms", "8ms"),
+        ("--deadline", "-1ms", "8ms"),
+        ("--min-accuracy", "-0.5", "share"),
+        ("--cascade", "-40%", "share"),
+        ("--ensemble", "-1.5", "share"),
+        ("--top", "0", "at least 1"),
+        ("--top", "-3", "at least 1"),
+        ("--threads", "-1", "from 1 to 1024"),
+    ] {
+        let errors = fail(2, &[option, value, words], &desk.predict(&[option, value]));
+        assert!(!errors.contains("unexpected argument"), "{errors}");
+    }
     let calibrate = |option, value| {
         let model = desk.at("m.safetensors");
         ["calibrate", &model, "--data", "shapes", option, value].map(str::to_owned)
@@ -71,6 +86,9 @@ fn a_percentage_without_its_sign_is_asked_about() {
         ("--ensemble", "150", "did you mean 150%?"),
         ("--ratios", "50", "did you mean 0.5?"),
         ("--ratios", "50%", "did you mean 0.5?"),
+        ("--ratios", "-0.5", "-0.5"),
+        ("--cascade", "-40%", "share"),
+        ("--images", "-1", "-1"),
     ] {
         fail(2, &[option, meant], &calibrate(option, value));
     }
@@ -171,6 +189,15 @@ fn a_file_that_is_no_model_is_named_with_the_way_out() {
         ("foreign.onnx", b"\x08\x0a\x12\x07pytorch:\0"),
         ("empty.safetensors", b""),
         ("a.tar.gz", b"\x1f\x8b\x08\0"),
+        (
+            "curve.csv",
+            b"instance,point,ratio,macs,share,top1,top5,loss\nfull,,,1,1,0.5,1,0.2\n",
+        ),
+        (
+            "metrics.jsonl",
+            b"{\"epoch\":1,\"step\":2,\"train_loss\":0.5}\n",
+        ),
+        ("notes.txt", b"some notes of mine\n"),
     ] {
         fs::write(desk.path(name), content).unwrap();
     }
@@ -192,6 +219,12 @@ fn a_file_that_is_no_model_is_named_with_the_way_out() {
         ("i.png", "the model comes first"),
         ("empty.safetensors", "an empty file"),
         ("a.tar.gz", "gzip archive"),
+        ("curve.csv", "a table of accuracies, not a model"),
+        (
+            "metrics.jsonl",
+            "the metrics of a training run, not a model",
+        ),
+        ("notes.txt", "a text file"),
     ] {
         refused(&desk.path(name), 4, &[name, words]);
     }

@@ -5,7 +5,7 @@ use clap::builder::PossibleValue;
 use sdpoint::core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use sdpoint::data::imagenet_preprocessing;
 
-use super::presets::Preset;
+use super::presets::{self, Preset};
 use crate::failure::{Class, Failure};
 use crate::output::note;
 use crate::preprocessing::{PreprocessingArgs, usual_resize};
@@ -14,22 +14,23 @@ use crate::size;
 /// Options for the preprocessing.
 #[derive(clap::Args)]
 pub struct Options {
-    /// Preprocessing of a published recipe; other options override parts of it
-    #[arg(long, value_name = "RECIPE", value_enum)]
+    /// Preprocessing of a published recipe, also by the weights' name in torchvision or tag in timm;
+    /// other options override parts of it
+    #[arg(long, value_name = "RECIPE", value_parser = presets::Parser, ignore_case = true)]
     preset: Option<&'static Preset>,
     /// Input size: 224, or HxW [default: that of the published network]
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     input: Option<[usize; 2]>,
     /// Whether to keep the aspect ratio and crop the centre (short-side), or to squash images into
     /// the shape of the input [default: short-side; squash for networks for small images]
-    #[arg(long, value_name = "MODE", value_enum)]
+    #[arg(long, value_name = "MODE", value_enum, ignore_case = true)]
     resize_mode: Option<ResizeMode>,
     /// Resize the shorter side of images to this many pixels before the centre crop [default: 256 for
     /// an input of 224, others in proportion; with squash, the input size]
     #[arg(long, value_name = "PIXELS")]
     resize: Option<usize>,
     /// Resampling filter [default: bilinear]
-    #[arg(long, value_name = "FILTER", value_enum)]
+    #[arg(long, value_name = "FILTER", value_enum, ignore_case = true)]
     interpolation: Option<Filter>,
     /// Mean of each channel, for values from 0 to 1 [default: ImageNet's]
     #[arg(long, value_name = "R,G,B", value_parser = numbers, allow_hyphen_values = true)]
@@ -179,8 +180,9 @@ fn usual(side: usize) -> Preprocessing {
 }
 
 /// Plausible deviations of colours from 0 to 1: those that turn them into colours
-/// from 0 to 255, 1/255, up to those that change nothing.
-const STD: std::ops::RangeInclusive<f32> = 0.0039..=1.0;
+/// from 0 to 255, 1/255, up to those that change nothing. A thousandth less is
+/// 1/255 in three digits, 0.00392.
+const STD: std::ops::RangeInclusive<f32> = 0.999 / 255.0..=1.0;
 
 /// A hint for means and deviations that are on no known scale.
 const USUAL: &str = "of colours from 0 to 1, means are about 0.5 and deviations about 0.2; ImageNet's \
@@ -281,12 +283,14 @@ fn bytes(values: &[f32]) -> bool {
         && values.iter().any(|&value| value > LEAST)
 }
 
-/// Values from 0 to 255 on the scale from 0 to 1, in a few digits.
+/// Values from 0 to 255 on the scale from 0 to 1, in a few digits: 1 becomes
+/// 0.00392, which is within [`STD`].
 fn divided(values: &[f32]) -> String {
-    let values: Vec<f32> = values
-        .iter()
-        .map(|value| (value / BYTE * 1e4).round() / 1e4)
-        .collect();
+    let rounded = |value: f32| {
+        let digits = if value < 0.01 { 1e5 } else { 1e4 };
+        (value * digits).round() / digits
+    };
+    let values: Vec<f32> = values.iter().map(|value| rounded(value / BYTE)).collect();
     joined(&values)
 }
 

@@ -109,7 +109,7 @@ impl Kind {
         match self {
             Self::Empty => true,
             Self::Model => false,
-            Self::ImportedModel => new == Self::Model,
+            Self::ImportedModel => matches!(new, Self::Model | Self::ImportedModel),
             _ => self == new,
         }
     }
