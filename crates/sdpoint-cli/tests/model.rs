@@ -621,7 +621,7 @@ fn damaged_and_foreign_model_files_are_refused() {
         fail(4, &[word], &["evaluate", &path, "--data", "shapes"]);
     };
     refused(&whole[..whole.len() / 2], "truncated");
-    refused(b"hello, this is some text", "not a safetensors file");
+    refused(b"hello, this is some text", "is a text file");
     let mut altered = whole.clone();
     *altered.last_mut().unwrap() ^= 1;
     refused(&altered, "altered");

@@ -148,16 +148,8 @@ mod tests {
             [path("a-train.tar"), path("a-test.tar")]
         );
         assert_eq!(
-            of("*.t??").files,
-            [
-                path("a-test.tar"),
-                path("a-train.tar"),
-                path("b.tgz"),
-                path("notes.txt")
-            ]
-            .into_iter()
-            .filter(|path| path.extension().unwrap() != "txt")
-            .collect::<Vec<_>>()
+            of("*.t[ag]?").files,
+            [path("a-test.tar"), path("a-train.tar"), path("b.tgz")]
         );
         assert_eq!(of("none*.tar"), Places::default());
         let all = of("");

@@ -86,12 +86,13 @@ fn decode_ended(walked: &mut Walked, decoder: Decoder) -> Result<Vec<u8>, ImageE
         walked.plain.extend(BARRIER);
     }
     walked.plain.extend(END);
-    decoder(walked).or_else(|error| {
+    decoder(walked).map_err(|error| {
         walked.plain.truncate(len);
         walked.plain.extend(END);
-        match walked.open && decoder(walked).is_ok() {
-            true => Err(Refusal::Truncated.into()),
-            false => Err(error),
+        if walked.open && decoder(walked).is_ok() {
+            Refusal::Truncated.into()
+        } else {
+            error
         }
     })
 }
