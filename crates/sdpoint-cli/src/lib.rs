@@ -28,7 +28,7 @@ mod text;
 mod train;
 
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroUsize, ParseIntError};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -112,6 +112,23 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
         .mut_subcommands(with_negative_numbers)
 }
 
+/// Ends the process with a usage error, or the help that was requested.
+fn exit(error: &clap::Error) -> ! {
+    let source = std::error::Error::source(error);
+    let is_integer = source.is_some_and(|source| source.is::<ParseIntError>());
+    let (Some(source), true) = (source, is_integer) else {
+        error.exit();
+    };
+    // The standard library's words are about digits in strings.
+    let words = match source.to_string() {
+        words if words.contains("too large") => "the number is too large",
+        _ => "give a whole number of at least 0",
+    };
+    let text = error.render().to_string();
+    eprint!("{}", text.replace(&source.to_string(), words));
+    std::process::exit(error.exit_code())
+}
+
 /// Runs the command with the given arguments, the program's name first, and
 /// returns its exit code. Results go to standard output, everything else to
 /// standard error.
@@ -122,11 +139,10 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 /// sdpoint_cli::run(["sdpoint", "networks"]);
 /// ```
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let matches = with_negative_numbers(Cli::command()).get_matches_from(arguments);
-    let Cli { command, machine } = match Cli::from_arg_matches(&matches) {
-        Ok(cli) => cli,
-        Err(error) => error.exit(),
-    };
+    let matches = with_negative_numbers(Cli::command()).try_get_matches_from(arguments);
+    let Cli { command, machine } = matches
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .unwrap_or_else(|error| exit(&error));
     let outcome = match command {
         Command::Networks(args) => networks::run(&args),
         Command::Instances(args) => instances::run(&args),

@@ -88,7 +88,9 @@ fn a_percentage_without_its_sign_is_asked_about() {
         ("--ratios", "50%", "did you mean 0.5?"),
         ("--ratios", "-0.5", "-0.5"),
         ("--cascade", "-40%", "share"),
-        ("--images", "-1", "-1"),
+        ("--images", "-1", "give a whole number of at least 0"),
+        ("--images", "some", "give a whole number of at least 0"),
+        ("--images", "99999999999999999999", "too large"),
     ] {
         fail(2, &[option, meant], &calibrate(option, value));
     }

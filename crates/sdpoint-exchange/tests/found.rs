@@ -220,7 +220,7 @@ fn a_pool_of_a_fixed_size_is_the_mean_at_one_input_size() {
     is_recorded(&imported([224, 224]).unwrap());
     for (size, map) in [([288, 288], "9x9"), ([224, 160], "7x5"), ([64, 64], "2x2")] {
         let error = imported(size).unwrap_err().to_string();
-        let words = format!("'pool' averages windows of 7x7, but the last feature map has {map}");
+        let words = format!("'pool' averages windows of 7x7, not the whole feature map of {map}");
         assert!(error.contains(&words), "{error}");
     }
 }

@@ -35,11 +35,7 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
         path: path.to_owned(),
         source,
     };
-    let opened = file::open(path).and_then(|(file, len)| {
-        file::check_memory(len)?;
-        Ok((file, len))
-    });
-    let (file, len) = opened.map_err(|error| match error {
+    let (file, len) = file::open(path).map_err(|error| match error {
         FileError::Io(error) => unreadable(error),
         error => ModelError::NotSafetensors {
             path: path.to_owned(),
@@ -115,6 +111,7 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
         let more = size - expected;
         return Err(not_safetensors(format!("{more} bytes follow its end")));
     }
+    file::check_memory(size).map_err(|error| unreadable(error.into()))?;
 
     let place = digest_place(&start, &envelope.sha256)
         .filter(|place| place.len() == BLANK_DIGEST.len())

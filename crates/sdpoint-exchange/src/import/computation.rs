@@ -284,7 +284,7 @@ impl<'c> Comparison<'c> {
         let map = self.last_map()?;
         (map != window).then(|| {
             format!(
-                "averages windows of {}, but the last feature map has {} pixels at this input size",
+                "averages windows of {}, not the whole feature map of {}",
                 product(window),
                 product(map)
             )
