@@ -91,8 +91,9 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let mut model = model::load(&file)?;
     let out = args.output.as_ref().unwrap_or(&file);
     // Nothing is lost with another calibration of the same weights.
-    let replaced = match Model::load(out) {
-        Ok(other) if other.weights == model.weights => out,
+    let is_same = |other: Model| other.weights == model.weights;
+    let replaced = match &args.output {
+        Some(out) if Model::load(out).is_ok_and(is_same) => out,
         _ => &file,
     };
     let out = Outputs::new(&args.replacing)

@@ -122,9 +122,9 @@ fn parse(text: &str) -> Result<Vec<String>, String> {
 
 fn by_id(entries: Vec<(String, String)>) -> Result<Vec<String>, String> {
     let mut names = BTreeMap::new();
-    for (id, name) in entries {
-        if let Some(other) = names.insert(id.clone(), name) {
-            let (id, other) = (shown(&id), shown(&other));
+    for (id, class) in entries {
+        if let Some(other) = names.insert(id.clone(), class) {
+            let (id, other) = (name(&id), name(&other));
             return Err(format!("it has the key '{id}' twice, first for '{other}'"));
         }
     }
@@ -134,11 +134,6 @@ fn by_id(entries: Vec<(String, String)>) -> Result<Vec<String>, String> {
             name.ok_or_else(|| format!("it has no name for class {id}"))
         })
         .collect()
-}
-
-/// A text from the file, shortened for messages.
-fn shown(text: &str) -> String {
-    text.chars().take(80).collect()
 }
 
 #[cfg(test)]

@@ -114,6 +114,7 @@ struct Line {
 }
 
 /// The files to write.
+#[derive(Default)]
 struct Files {
     svg: Option<Output>,
     csv: Option<Output>,
@@ -123,10 +124,7 @@ impl Files {
     fn prepare(args: &Args) -> Result<Self, Failure> {
         if args.svg.is_none() && args.csv.is_none() {
             // The folders of a large data set need not be listed twice.
-            return Ok(Self {
-                svg: None,
-                csv: None,
-            });
+            return Ok(Self::default());
         }
         let mut outputs = Outputs::new(&args.replacing)
             .reads_model(&args.model)

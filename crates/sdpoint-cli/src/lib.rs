@@ -28,7 +28,7 @@ mod text;
 mod train;
 
 use std::ffi::OsString;
-use std::num::{NonZeroUsize, ParseIntError};
+use std::num::{IntErrorKind, NonZeroUsize, ParseIntError};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -115,13 +115,12 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 /// Ends the process with a usage error, or the help that was requested.
 fn exit(error: &clap::Error) -> ! {
     let source = std::error::Error::source(error);
-    let is_integer = source.is_some_and(|source| source.is::<ParseIntError>());
-    let (Some(source), true) = (source, is_integer) else {
+    let Some(source) = source.and_then(|source| source.downcast_ref::<ParseIntError>()) else {
         error.exit();
     };
     // The standard library's words are about digits in strings.
-    let words = match source.to_string() {
-        words if words.contains("too large") => "the number is too large",
+    let words = match source.kind() {
+        IntErrorKind::PosOverflow => "the number is too large",
         _ => "give a whole number of at least 0",
     };
     let text = error.render().to_string();

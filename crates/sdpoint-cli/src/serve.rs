@@ -16,9 +16,9 @@ use sdpoint_serve::{
     SchedulerOptions, Server, Tokens,
 };
 
-use crate::MachineArgs;
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::print;
+use crate::{MachineArgs, path};
 use address::Listen;
 use logging::Logging;
 use signals::Signals;
@@ -60,7 +60,7 @@ pub struct Args {
     listen: Listen,
     /// Require one of the tokens in this file, one per line, as the header
     /// Authorization: Bearer TOKEN
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path::parser())]
     token_file: Option<PathBuf>,
     /// Accept requests from other machines without a token
     #[arg(long, conflicts_with = "token_file")]
@@ -121,7 +121,8 @@ impl Bounds {
 }
 
 pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
-    let options = options(args, machine)?;
+    let context = machine.context()?;
+    let options = options(args, context.threads())?;
     let files = named::files(&args.models)?;
     args.logging.start();
     let metrics = Arc::new(Metrics::default());
@@ -130,7 +131,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         ..SchedulerOptions::default()
     };
     let executor: Arc<dyn Executor> = Arc::new(Scheduler::start(scheduling).map_err(no_threads)?);
-    let registry = Registry::new(files, machine.context()?, executor.clone(), &metrics)?;
+    let registry = Registry::new(files, context, executor.clone(), &metrics)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("serve")
@@ -150,7 +151,7 @@ fn no_threads(error: std::io::Error) -> Failure {
     Failure::io(format!("cannot start threads: {error}"), error.kind())
 }
 
-fn options(args: &Args, machine: &MachineArgs) -> Result<Options, Failure> {
+fn options(args: &Args, threads: usize) -> Result<Options, Failure> {
     let listen = args.listen.addresses()?;
     let tokens = match &args.token_file {
         Some(file) => Tokens::read(file)?,
@@ -159,10 +160,6 @@ fn options(args: &Args, machine: &MachineArgs) -> Result<Options, Failure> {
     if tokens.is_empty() && !args.insecure {
         args.listen.check_local(&listen)?;
     }
-    let threads = machine.threads.map_or_else(
-        || std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
-        NonZeroUsize::get,
-    );
     Ok(Options {
         rest: listen.rest,
         grpc: listen.grpc,

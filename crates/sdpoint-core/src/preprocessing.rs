@@ -235,6 +235,16 @@ impl Preprocessing {
         }
     }
 
+    /// For each channel, the normalised values of all bytes:
+    /// `(byte / 255 - mean) / std`.
+    pub fn normalised_bytes(&self) -> Vec<[f32; 256]> {
+        let channels = std::iter::zip(&self.mean, &self.std);
+        let table = |(mean, std): (&f32, &f32)| {
+            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
+        };
+        channels.map(table).collect()
+    }
+
     /// Validates the values for a network with `channels` input channels.
     ///
     /// # Errors

@@ -82,7 +82,7 @@ fn combined_limit(limit: f64, cheapest: Option<f64>) -> String {
     format!("{limit} {of}: the cheapest costs {cheapest} on average")
 }
 
-/// A description of the instance that is closest to fitting.
+/// The message that no instance fits, with the one that is closest to it.
 fn none_fits(budget: &Budget, instance: Instance, needed: &Budget) -> String {
     let (asked, needed) = (budget.distinct_from(needed), needed.to_string());
     let best = match budget {

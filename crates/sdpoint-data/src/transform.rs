@@ -14,7 +14,7 @@ use sdpoint_core::{EvalTransform, ExifOrientation, Preprocessing, TrainTransform
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::limits::MAX_PIXELS;
-use resize::{Area, Resizer, whole};
+use resize::{Crop, Resizer, whole};
 
 /// Channels of every image.
 pub const CHANNELS: usize = 3;
@@ -83,13 +83,8 @@ impl Preparer {
         preprocessing
             .check(CHANNELS)
             .map_err(DataError::Preprocessing)?;
-        let mut normalised = Box::new([[0.0; 256]; CHANNELS]);
-        for (channel, table) in normalised.iter_mut().enumerate() {
-            let (mean, std) = (preprocessing.mean[channel], preprocessing.std[channel]);
-            for (byte, value) in table.iter_mut().enumerate() {
-                *value = (byte as f32 / 255.0 - mean) / std;
-            }
-        }
+        let normalised = preprocessing.normalised_bytes();
+        let normalised = normalised.try_into().expect("as many channels as checked");
         Ok(Preparer {
             size: preprocessing.size,
             train: preprocessing.train,
@@ -198,7 +193,7 @@ impl Preparer {
     fn crop(
         &mut self,
         image: &Image,
-        area: Area,
+        area: Crop,
         size: [usize; 2],
         window: CropWindow,
         input: &mut [f32],
@@ -280,7 +275,7 @@ fn centred(side: usize, crop: usize) -> isize {
 /// A random crop as drawn by torchvision's `RandomResizedCrop`: the area
 /// uniformly, the aspect ratio uniformly in its logarithm; after ten draws that
 /// do not fit, the largest centre crop of an allowed aspect ratio.
-fn random_area(image: &Image, area: [f32; 2], aspect: [f32; 2], rng: &mut impl Rng) -> Area {
+fn random_area(image: &Image, area: [f32; 2], aspect: [f32; 2], rng: &mut impl Rng) -> Crop {
     const DRAWS: usize = 10;
     let (width, height) = (image.width(), image.height());
     let log_aspect = aspect.map(|a| f64::from(a).ln());
@@ -292,7 +287,7 @@ fn random_area(image: &Image, area: [f32; 2], aspect: [f32; 2], rng: &mut impl R
         if (1..=width).contains(&w) && (1..=height).contains(&h) {
             let left = rng.random_range(0..=(width - w) as u32);
             let top = rng.random_range(0..=(height - h) as u32);
-            return Area {
+            return Crop {
                 left: f64::from(left),
                 top: f64::from(top),
                 width: w as f64,
@@ -308,7 +303,7 @@ fn random_area(image: &Image, area: [f32; 2], aspect: [f32; 2], rng: &mut impl R
     let h = (width as f64 / shape)
         .round_ties_even()
         .clamp(1.0, height as f64);
-    Area {
+    Crop {
         left: ((width as f64 - w) / 2.0).floor(),
         top: ((height as f64 - h) / 2.0).floor(),
         width: w,

@@ -190,6 +190,11 @@ fn unreadable(path: &Path) -> impl Fn(FileError) -> CheckpointError {
 }
 
 impl Checkpoint {
+    /// Whether a path is that of an index of shards, by its name.
+    pub fn is_index(path: &Path) -> bool {
+        shards::is_index(path)
+    }
+
     /// Reads a file, or the files that an index of shards lists, such as
     /// `model.safetensors.index.json`.
     ///
@@ -197,7 +202,7 @@ impl Checkpoint {
     /// If a file cannot be read, is of no known format, or is damaged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
-        if shards::is_index(path) {
+        if Self::is_index(path) {
             return shards::open(path);
         }
         check_start(path)?;

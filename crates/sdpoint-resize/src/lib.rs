@@ -7,9 +7,6 @@ use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
 
-/// Bytes of a pixel.
-pub const CHANNELS: usize = 3;
-
 /// The filters of Pillow whose support grows with the reduction: all but nearest-neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

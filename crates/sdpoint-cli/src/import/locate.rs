@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sdpoint::exchange::Checkpoint;
+
 use super::config::Config;
 use crate::failure::{Class, Failure};
 
@@ -26,14 +28,10 @@ pub struct Found {
     pub config: Option<Config>,
 }
 
-/// The end of the name of an index of several files of weights.
-const INDEX: &str = ".index.json";
-
 impl Found {
     /// Whether the weights are in several files, which an index lists.
     pub fn is_index(&self) -> bool {
-        let name = self.weights.file_name();
-        name.is_some_and(|name| name.to_string_lossy().ends_with(INDEX))
+        Checkpoint::is_index(&self.weights)
     }
 }
 
@@ -45,7 +43,7 @@ pub fn index_of_shard(path: &Path) -> Option<PathBuf> {
     let (before, _) = stem.split_once("-of-")?;
     let (stem, number) = before.rsplit_once('-')?;
     let is_shard = number.bytes().all(|byte| byte.is_ascii_digit());
-    let index = path.with_file_name(format!("{stem}.{end}{INDEX}"));
+    let index = path.with_file_name(format!("{stem}.{end}.index.json"));
     (is_shard && index.is_file()).then_some(index)
 }
 

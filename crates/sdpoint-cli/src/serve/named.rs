@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sdpoint::data::expand_home;
 use sdpoint::train::folder::MODEL;
 use sdpoint_serve::check_name;
 
@@ -22,9 +23,9 @@ fn named(argument: &str) -> Result<(String, PathBuf), Failure> {
             Failure::from_error(Class::Usage, &error)
                 .hint("the part before = is the model's name, as in NAME=PATH")
         })?;
-        return Ok((name.to_owned(), model::file(Path::new(path))));
+        return Ok((name.to_owned(), model::file(&expand_home(Path::new(path)))));
     }
-    let path = Path::new(argument);
+    let path = &expand_home(Path::new(argument));
     let name = name_of(path);
     check_name(&name).map_err(|error| {
         Failure::from_error(Class::Usage, &error)
@@ -66,6 +67,14 @@ mod tests {
         assert_eq!((name.as_str(), file), ("cats", "cats.safetensors".into()));
         let given = format!("b-1={}", run.display());
         assert_eq!(named(&given).unwrap(), ("b-1".to_owned(), model));
+        let home = std::env::home_dir().unwrap();
+        for argument in ["~/cats.safetensors", "cats=~/cats.safetensors"] {
+            let (name, file) = named(argument).unwrap();
+            assert_eq!(
+                (name.as_str(), file),
+                ("cats", home.join("cats.safetensors"))
+            );
+        }
         let odd = named("./a=b.safetensors").unwrap_err();
         assert!(format!("{odd:?}").contains("NAME=./a=b.safetensors"));
         for bad in [

@@ -22,7 +22,7 @@ use crate::image::Image;
 use crate::limits::{MAX_PIXELS, MAX_SIDE};
 use colour::{from_ycck, inks_to_rgb};
 use frame::Frame;
-use walk::{BARRIER, Colours, Walked, walk};
+use walk::{BARRIER, Colours, Walked, frame, walk};
 
 /// Why a file is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
 
 /// The height and width.
 pub(super) fn size(bytes: &[u8]) -> Result<[usize; 2], ImageError> {
-    let Frame { width, height, .. } = walk(bytes)?.frame;
+    let Frame { width, height, .. } = frame(bytes)?;
     Ok([height, width])
 }
 

@@ -3,24 +3,16 @@
 use std::ops::Range;
 
 use sdpoint_core::Interpolation;
-use sdpoint_resize::{Crop, Filter};
+pub(super) use sdpoint_resize::Crop;
+use sdpoint_resize::Filter;
 
 use super::CHANNELS;
 use crate::error::ImageError;
 use crate::guard::guarded;
 use crate::image::Image;
 
-/// A rectangle of a source image, in pixels and parts of pixels.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Area {
-    pub left: f64,
-    pub top: f64,
-    pub width: f64,
-    pub height: f64,
-}
-
-pub(super) fn whole(image: &Image) -> Area {
-    Area {
+pub(super) fn whole(image: &Image) -> Crop {
+    Crop {
         left: 0.0,
         top: 0.0,
         width: image.width() as f64,
@@ -69,7 +61,7 @@ impl Resizer {
     pub fn show<'a>(
         &'a mut self,
         image: &'a Image,
-        area: Area,
+        area: Crop,
         size: [usize; 2],
         [rows, columns]: [Range<usize>; 2],
         most: usize,
@@ -99,7 +91,7 @@ impl Resizer {
     fn resize(
         &mut self,
         image: &Image,
-        area: Area,
+        area: Crop,
         size: [usize; 2],
         rows: &Range<usize>,
         columns: &Range<usize>,
@@ -145,7 +137,7 @@ fn part(start: f64, len: f64, side: usize, wanted: &Range<usize>, all: usize) ->
 /// resized one lies.
 fn nearest(
     image: &Image,
-    area: Area,
+    area: Crop,
     size: [usize; 2],
     rows: &Range<usize>,
     columns: &Range<usize>,

@@ -202,7 +202,7 @@ fn where_no_draw_fits_the_largest_allowed_middle_is_taken() {
     let part = random_area(&image, [0.9, 1.0], [0.5, 2.0], &mut rng);
     assert_eq!(
         part,
-        Area {
+        Crop {
             left: 490.0,
             top: 0.0,
             width: 20.0,

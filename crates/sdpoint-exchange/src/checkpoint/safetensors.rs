@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::bytes::Bytes;
 use super::element::Element;
+use super::storage::short;
 use super::{Entry, Fault, MAX_SIDES, StoredTensor};
 
 /// The longest header; those of networks are shorter. Parsing a header takes
@@ -78,7 +79,7 @@ fn problem(file: &[u8], error: &SafeTensorError) -> String {
         }
         SafeTensorError::InvalidOffset(name) => format!(
             "the data of tensor '{}' does not begin where that of the one before it ends",
-            shown(name)
+            short(name)
         ),
         _ => in_header(file).unwrap_or_else(|| "its header is invalid".into()),
     }
@@ -105,13 +106,13 @@ fn wrong(name: &str, entry: &Value) -> Option<String> {
         return (!is_text && !entry.is_null())
             .then(|| format!("its {METADATA} has values that are not text"));
     }
-    let name = shown(name);
+    let name = short(name);
     let dtype = entry.get("dtype").and_then(Value::as_str);
     let Some(dtype) = dtype else {
         return Some(format!("tensor '{name}' has no type of elements"));
     };
     let Ok(known) = serde_json::from_value::<Dtype>(dtype.into()) else {
-        let dtype = shown(dtype);
+        let dtype = short(dtype);
         return Some(format!(
             "tensor '{name}' has elements of the unknown type '{dtype}'"
         ));
@@ -138,11 +139,6 @@ fn wrong(name: &str, entry: &Value) -> Option<String> {
             "the data of tensor '{name}' does not have the size of its shape"
         )),
     }
-}
-
-/// A name from the file, shortened for messages.
-fn shown(name: &str) -> String {
-    name.chars().take(80).collect()
 }
 
 fn element(dtype: Dtype) -> Element {

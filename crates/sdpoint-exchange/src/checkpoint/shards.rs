@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use sdpoint_core::file::{self, FileError};
 use serde::Deserialize;
 
-use super::{Checkpoint, CheckpointError, Content, Fault, TensorSet, read, safetensors};
+use super::storage::short;
+use super::{
+    Checkpoint, CheckpointError, Content, Fault, TensorSet, read, safetensors, unreadable,
+};
 
 /// The end of the name of an index.
 const INDEX: &str = ".index.json";
 
 /// The longest index: those of the largest networks have some hundred kilobytes.
-const MAX_INDEX: usize = 16 << 20;
+const MAX_INDEX: u64 = 16 << 20;
 
 /// The file of each tensor.
 #[derive(Deserialize)]
@@ -35,11 +39,13 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         let format = "index of shards";
         unusable(path, Fault::Malformed { format, problem })
     };
-    let index = read(path)?;
-    let index: Index = Some(index)
-        .filter(|index| index.len() <= MAX_INDEX)
-        .and_then(|index| serde_json::from_slice(&index).ok())
-        .ok_or_else(|| invalid("it has no weight_map from tensors to files".into()))?;
+    let index = match file::read(path, MAX_INDEX) {
+        Ok(index) => serde_json::from_slice(&index).ok(),
+        Err(FileError::TooLarge(_)) => None,
+        Err(error) => return Err(unreadable(path)(error)),
+    };
+    let index: Index =
+        index.ok_or_else(|| invalid("it has no weight_map from tensors to files".into()))?;
     let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
     let mut file = Vec::new();
     let mut entries = BTreeMap::new();
@@ -81,9 +87,4 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
             architecture: None,
         },
     })
-}
-
-/// A name from the file, shortened for messages.
-fn short(name: &str) -> String {
-    name.chars().take(80).collect()
 }

@@ -158,7 +158,7 @@ fn obstacle(values: &Values<'_>, object: &Object) -> Obstacle {
 }
 
 /// A name from a file, shortened for messages.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     const MOST: usize = 80;
     match name.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &name[..end]),

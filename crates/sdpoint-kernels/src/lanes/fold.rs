@@ -115,7 +115,7 @@ fn fold_columns<I, E, const V: usize, const OUT: usize, const IN: usize, const T
             && tiles.iter().all(|tile| tile.len() == tile_len)
             && streams.iter().all(|stream| stream.len() == len)
     );
-    let mask = if column + V * lanes > tile_len {
+    let mask = if V == 1 {
         mask_of(isa, tile_len - column)
     } else {
         None

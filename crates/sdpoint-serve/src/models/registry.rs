@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sdpoint::{Context, Engine, EngineError, LoadError};
@@ -25,7 +26,7 @@ pub struct Registry {
 struct Entry {
     file: PathBuf,
     state: RwLock<State>,
-    loads: Mutex<u64>,
+    loads: AtomicU64,
     statistics: Arc<Statistics>,
     metrics: Arc<ModelMetrics>,
 }
@@ -105,7 +106,7 @@ impl Registry {
             let entry = Entry {
                 file,
                 state: RwLock::new(State::Loading),
-                loads: Mutex::new(0),
+                loads: AtomicU64::new(0),
                 statistics: Arc::default(),
                 metrics: metrics.model(&name),
             };
@@ -175,11 +176,7 @@ impl Registry {
         if !matches!(entry.state(), State::Ready(_)) {
             entry.set(State::Loading);
         }
-        let generation = {
-            let mut loads = lock(&entry.loads);
-            *loads += 1;
-            *loads
-        };
+        let generation = entry.loads.fetch_add(1, Ordering::Relaxed) + 1;
         let started = std::time::Instant::now();
         let model = self.install(name, generation, &entry.file);
         entry.metrics.loaded(model.is_ok());

@@ -16,14 +16,10 @@ pub(super) struct Assembler {
 
 impl Assembler {
     pub fn new(preprocessing: &Preprocessing, channels: usize) -> Self {
-        let statistics = std::iter::zip(&preprocessing.mean, &preprocessing.std);
-        let table = |(mean, std): (&f32, &f32)| {
-            std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std)
-        };
         Self {
             channels,
             area: preprocessing.size.iter().product(),
-            normalised: statistics.map(table).collect(),
+            normalised: preprocessing.normalised_bytes(),
         }
     }
 

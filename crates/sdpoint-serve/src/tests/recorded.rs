@@ -48,7 +48,7 @@ fn binary_tensors_of_real_clients_are_answered() {
         let answer = exchange(&mut server.connect(), &recorded(name));
         assert_eq!(answer.status, 200, "{name}");
         let Some(length) = answer.header("inference-header-content-length") else {
-            // KServe's client sends bytes and asks for JSON.
+            // KServe's client sends bytes and wants JSON.
             assert_close(&output(&answer.json(), "logits"), &expected());
             continue;
         };

@@ -107,8 +107,7 @@ impl Timetable {
     /// The stop at which an instance branches off; none for `full`, and for
     /// instances that the timetable lacks.
     pub fn stop_of(&self, instance: Instance) -> Option<usize> {
-        let here = |stop: &Stop| stop.branches.iter().any(|b| b.instance == instance);
-        self.stops.iter().position(here)
+        self.branch(instance).map(|(stop, _)| stop)
     }
 
     /// The expected time of a run in an instance, in seconds, if the timetable
@@ -117,10 +116,8 @@ impl Timetable {
         if instance == Instance::Full {
             return Some(self.full);
         }
-        let stops = self.stops.iter();
-        let mut ways = stops.flat_map(|stop| stop.branches.iter().map(move |b| (stop.at, b)));
-        let found = ways.find(|(_, branch)| branch.instance == instance);
-        found.map(|(at, branch)| at + branch.rest)
+        let (stop, branch) = self.branch(instance)?;
+        Some(self.at(stop) + branch.rest)
     }
 
     /// The worth of an instance, as in [`Way::worth`](super::Way::worth), if the
@@ -129,9 +126,15 @@ impl Timetable {
         if instance == Instance::Full {
             return Some(self.worth);
         }
-        let mut branches = self.stops.iter().flat_map(|stop| &stop.branches);
-        let found = branches.find(|branch| branch.instance == instance);
-        found.map(|branch| branch.worth)
+        self.branch(instance).map(|(_, branch)| branch.worth)
+    }
+
+    /// The branch into an instance, and the index of its stop.
+    fn branch(&self, instance: Instance) -> Option<(usize, &Branch)> {
+        let stops = self.stops.iter().enumerate();
+        let mut branches =
+            stops.flat_map(|(stop, at)| at.branches.iter().map(move |branch| (stop, branch)));
+        branches.find(|(_, branch)| branch.instance == instance)
     }
 
     /// An upper bound, at a pace, on the time of a run that is expected to take

@@ -43,29 +43,23 @@ pub(super) struct Walked {
 
 pub(super) fn walk(bytes: &[u8]) -> Result<Walked, ImageError> {
     let mut walk = Walk::default();
-    let mut at = 2;
-    let ended = loop {
-        let Some((code, body)) = next_marker(bytes, at) else {
-            break false;
-        };
-        if code == EOI || (code == SOI && !walk.scans.is_empty()) {
-            break code == EOI;
-        }
-        if matches!(code, RST0..=SOI | TEM) {
-            at = body;
-            continue;
-        }
-        let Some(end) = segment_end(bytes, body)? else {
-            break false;
-        };
-        at = end;
-        let segment = &bytes[body + 2..end];
-        match code {
-            SOS => at = walk.scan(segment, bytes, end)?,
-            _ => walk.segment(code, segment)?,
-        }
-    };
+    let ended = walk.until(bytes, |_| false)?;
     walk.finish(ended)
+}
+
+/// The frame header, without what follows it.
+pub(super) fn frame(bytes: &[u8]) -> Result<Frame, ImageError> {
+    let mut walk = Walk::default();
+    let ended = walk.until(bytes, |walk| walk.frame.is_some())?;
+    walk.frame.ok_or(no_frame(ended))
+}
+
+/// The error of a file without a frame header.
+fn no_frame(ended: bool) -> ImageError {
+    match ended {
+        true => Refusal::Damaged.into(),
+        false => Refusal::Truncated.into(),
+    }
 }
 
 const SOI: u8 = 0xd8;
@@ -149,6 +143,34 @@ pub(super) const BARRIER: [u8; 32] = {
 const UNCODED: u8 = 0;
 
 impl Walk {
+    /// Takes segments and scans until the function is true, or to the end. Returns
+    /// whether the end marker was there.
+    fn until(&mut self, bytes: &[u8], stop: impl Fn(&Self) -> bool) -> Result<bool, ImageError> {
+        let mut at = 2;
+        while !stop(self) {
+            let Some((code, body)) = next_marker(bytes, at) else {
+                return Ok(false);
+            };
+            if code == EOI || (code == SOI && !self.scans.is_empty()) {
+                return Ok(code == EOI);
+            }
+            if matches!(code, RST0..=SOI | TEM) {
+                at = body;
+                continue;
+            }
+            let Some(end) = segment_end(bytes, body)? else {
+                return Ok(false);
+            };
+            at = end;
+            let segment = &bytes[body + 2..end];
+            match code {
+                SOS => at = self.scan(segment, bytes, end)?,
+                _ => self.segment(code, segment)?,
+            }
+        }
+        Ok(false)
+    }
+
     fn segment(&mut self, code: u8, segment: &[u8]) -> Result<(), ImageError> {
         self.close_scan();
         match code {
@@ -294,11 +316,7 @@ impl Walk {
     }
 
     fn finish(self, ended: bool) -> Result<Walked, ImageError> {
-        let frame = match self.frame {
-            Some(frame) => frame,
-            None if ended => return Err(Refusal::Damaged.into()),
-            None => return Err(Refusal::Truncated.into()),
-        };
+        let frame = self.frame.ok_or(no_frame(ended))?;
         // Every component must have been coded, at least its DC coefficients. In a
         // file without an end marker, all bits of all coefficients must have been.
         let missing = match ended {
