@@ -139,7 +139,7 @@ pub const fn has_grouped_pixels(registers: Registers, pixels: usize) -> bool {
     match (pixels, registers.count, registers.lanes) {
         (14, count, _) => count == 32,
         // Fewer for the portable instruction set, which is for machines without AVX2.
-        (7 | 2, 16, 4) => false,
+        (8 | 7 | 2, 16, 4) => false,
         _ => true,
     }
 }
