@@ -32,7 +32,6 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use cpu_quota::CpuQuota;
 pub use executor::{Answering, Executor};
 pub use job::{Constraints, Input, Job, Mode, Refusal, Reply};
 pub use limits::Limits;

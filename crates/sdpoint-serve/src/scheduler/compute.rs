@@ -10,11 +10,8 @@ use sdpoint::{Answer, Decision, Images, Instance, RunError};
 use super::pending::{Part, Piece};
 use super::{BatchReport, Dropped, Model, Shared, State};
 use crate::control::{Batch, Shed};
-use crate::cpu_quota::CpuQuota;
+use crate::cpu_quota::Pacing;
 use crate::{Mode, Refusal};
-
-/// How often the CPU quota is read.
-const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The result of a run.
 struct Outcome {
@@ -29,9 +26,9 @@ impl Shared {
     /// Computes until the scheduler is closed and all accepted jobs are answered.
     pub(super) fn compute(&self) {
         let mut values = Vec::new();
-        let mut quota = Quota::default();
+        let mut pacing = Pacing::default();
         while let Some((batch, model)) = self.next() {
-            let duty = quota.duty(model.threads);
+            let duty = pacing.duty(model.threads);
             self.lock().controller.set_duty(duty);
             let start = Instant::now();
             let pieces = || batch.requests.iter().map(|request| &request.tag);
@@ -39,6 +36,7 @@ impl Shared {
             let run = || self.run(&batch, &model, &values);
             let outcome = catch_unwind(AssertUnwindSafe(run));
             let computed = start.elapsed();
+            pacing.computed(computed);
             let became = self.answer(&batch, &model, outcome, start, computed);
             let waiting = {
                 let mut state = self.lock();
@@ -221,27 +219,5 @@ impl State {
             }
             needed || busy
         });
-    }
-}
-
-/// The CPU quota, read from time to time.
-#[derive(Default)]
-struct Quota {
-    read: Option<Instant>,
-    limit: Option<CpuQuota>,
-}
-
-impl Quota {
-    /// The ratio of the time between the starts of two batches to the time of a batch,
-    /// for kernels on so many threads.
-    fn duty(&mut self, threads: usize) -> f64 {
-        if self
-            .read
-            .is_none_or(|read| read.elapsed() >= QUOTA_INTERVAL)
-        {
-            self.limit = CpuQuota::of_this_process();
-            self.read = Some(Instant::now());
-        }
-        self.limit.map_or(1.0, |limit| limit.duty(threads))
     }
 }
