@@ -59,6 +59,7 @@ mod timing;
 mod training;
 mod work;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sdpoint_core::{Instance, Network, ShapeError, Weights};
@@ -72,7 +73,10 @@ pub use sdpoint_kernels::{
     AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
 };
 pub use timing::{Pass, StepTime};
-pub use training::{Noise, StepInput, StepOutcome, Target, TrainingEngine};
+pub use training::{
+    Branch, BranchedInput, BranchedOutcome, Distillation, Noise, StepInput, StepOutcome, Target,
+    TrainingEngine,
+};
 pub use work::{InstanceMacs, SharedMacs};
 
 /// A borrowed batch of normalised images in NHWC order.
@@ -134,6 +138,24 @@ pub enum EngineError {
     /// downsamples.
     #[error("the run is already past the point at which instance {0} downsamples")]
     Passed(Instance),
+    /// A branch of a training step whose instance is `full`.
+    #[error("full cannot branch off from itself: a branch needs an instance with a point")]
+    BranchOfFull,
+    /// A branch of a training step without images, or with images beyond the
+    /// batch.
+    #[error(
+        "the branch {instance} has images {}..{} of a batch of {batch}: it needs at least one, and \
+         none beyond the batch",
+        images.start, images.end
+    )]
+    BranchImages {
+        /// The instance of the branch.
+        instance: Instance,
+        /// Its images.
+        images: Range<usize>,
+        /// The number of images of the batch.
+        batch: usize,
+    },
     /// Calibration finished without a batch.
     #[error("calibration needs at least one batch")]
     NoBatches,

@@ -270,10 +270,11 @@ pub mod data {
 /// calibration of batch-norm statistics for any instance of a network.
 pub mod engine {
     pub use sdpoint_engine::{
-        AlgorithmChoice, Calibrator, ConvAlgorithm, InferenceEngine, InstanceMacs, Isa, Noise,
-        NormSource, PartialRun, Pass, Sgd, SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome,
-        StepTime, Target, TrainingEngine, WinogradTile, confidences, cross_entropy,
-        initial_weights, log_mean_probabilities, peak_gflops, softmax, top_k,
+        AlgorithmChoice, Branch, BranchedInput, BranchedOutcome, Calibrator, ConvAlgorithm,
+        Distillation, InferenceEngine, InstanceMacs, Isa, Noise, NormSource, PartialRun, Pass, Sgd,
+        SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target, TrainingEngine,
+        WinogradTile, confidences, cross_entropy, initial_weights, log_mean_probabilities,
+        peak_gflops, softmax, top_k,
     };
 }
 
