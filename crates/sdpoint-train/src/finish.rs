@@ -8,12 +8,14 @@ use sdpoint_core::{Instance, Model, Network, Weights};
 
 use crate::calibrate::{Feed, calibrate};
 use crate::curve::{Series, curve_csv, curve_svg};
+use crate::draw::Method;
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 use crate::folder;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
 use crate::run::Run;
+use crate::sampler::Phases;
 
 /// The results of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,6 +149,12 @@ fn provenance(plan: &TrainPlan) -> serde_json::Value {
         "calibration_images": plan.calibration_images,
     });
     // Settings that few runs have are listed only if set.
+    if plan.phases != Phases::default() {
+        provenance["phases"] = serde_json::json!(plan.phases);
+    }
+    if plan.method == Method::Branched {
+        provenance["branching"] = serde_json::json!(plan.branching);
+    }
     for (name, value) in [
         ("distill", plan.distill),
         ("dropout", plan.dropout),

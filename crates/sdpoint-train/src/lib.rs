@@ -7,6 +7,7 @@
 //! [`fit_combinations`] finds cascades and ensembles, and [`fine_tune`] prepares
 //! further training. An [`Observer`] receives the progress of all of these.
 
+mod branching;
 mod calibrate;
 mod checkpoint;
 mod combine;
@@ -24,12 +25,15 @@ mod observer;
 mod plan;
 mod recipe;
 mod run;
+mod sampler;
 mod trainer;
+mod work;
 
+pub use branching::Branching;
 pub use calibrate::{CALIBRATION_IMAGES, CalibrateOptions, Feed, calibrate, calibrate_model};
 pub use checkpoint::{Checkpoint, Counters, DataDigest, EpochSums};
 pub use curve::{Mark, MarkKind, Series, curve_csv, curve_svg};
-pub use draw::{Draw, DrawError, InstanceSampler, Method};
+pub use draw::{Draw, DrawError, Menu, Method};
 pub use error::TrainError;
 pub use evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 pub use fine_tune::{Init, fine_tune};
@@ -40,3 +44,4 @@ pub use observer::{Observer, Progress, Silent};
 pub use plan::TrainPlan;
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{Outcome, Run};
+pub use sampler::{InstanceSampler, Phases};

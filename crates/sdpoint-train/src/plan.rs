@@ -5,11 +5,14 @@ use sdpoint_data::{Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
 
+use crate::branching::Branching;
 use crate::calibrate::{CALIBRATION_IMAGES, CalibrateOptions};
-use crate::draw::{Draw, InstanceSampler, Method};
+use crate::draw::{Draw, Menu, Method};
 use crate::error::TrainError;
 use crate::fine_tune::Init;
 use crate::recipe::{Preset, Recipe, RecipeError};
+use crate::sampler::{InstanceSampler, Phases};
+use crate::work::StepWork;
 
 /// What is trained on which data and how.
 ///
@@ -68,8 +71,15 @@ pub struct TrainPlan {
     pub method: Method,
     /// The distribution that instances are drawn from.
     pub draw: Draw,
-    /// For [`Method::Sandwich`], the share of `full`'s predictions in the
-    /// target of the other instances, from 0 to 1; the labels are the rest.
+    /// How the choice of instances changes in the course of the run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub phases: Phases,
+    /// For [`Method::Branched`], how a step trains instances besides `full`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub branching: Branching,
+    /// For [`Method::Sandwich`] and [`Method::Branched`], the share of `full`'s
+    /// predictions in the target of the other instances, from 0 to 1; the labels
+    /// are the rest.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub distill: f64,
     /// The dropout probability in residual blocks; see [`Noise`].
@@ -98,6 +108,10 @@ pub struct TrainPlan {
     pub seed: u64,
     /// The number of training images for calibration.
     pub calibration_images: usize,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn is_zero(value: &f64) -> bool {
@@ -146,6 +160,8 @@ impl TrainPlan {
             recipe,
             method: Method::default(),
             draw: Draw::default(),
+            phases: Phases::default(),
+            branching: Branching::default(),
             distill: 0.0,
             dropout: 0.0,
             stochastic_depth: 0.0,
@@ -170,11 +186,12 @@ impl TrainPlan {
     }
 
     /// Sets which instances a step trains. [`Method::Sandwich`] trains the
-    /// other instances on `full`'s predictions alone unless
-    /// [`TrainPlan::distill`] is changed.
+    /// other instances on `full`'s predictions alone, and [`Method::Branched`] half
+    /// on them and half on the labels, unless [`TrainPlan::distill`] is changed.
     pub fn with_method(self, method: Method) -> Self {
         let distill = match method {
             Method::Sandwich => 1.0,
+            Method::Branched => 0.5,
             Method::SdPoint | Method::Plain => 0.0,
         };
         Self {
@@ -182,6 +199,34 @@ impl TrainPlan {
             distill,
             ..self
         }
+    }
+
+    /// Sets the method that `--method sdpoint+` stands for: [`Method::Branched`]
+    /// with the ratios 0.5, 0.6 and 0.75, and branches drawn mostly from
+    /// [`Menu::of_early_points`].
+    ///
+    /// # Errors
+    /// If the network does not accept images of this size.
+    pub fn with_sdpoint_plus(self) -> Result<Self, ShapeError> {
+        let ratios = [0.5, 0.6, 0.75].map(|ratio| Ratio::new(ratio).expect("between 0 and 1"));
+        self.with_method(Method::Branched)
+            .with_ratios(ratios)
+            .with_early_points()
+    }
+
+    /// Sets the distribution of [`Menu::of_early_points`] for the network and the
+    /// ratios.
+    ///
+    /// # Errors
+    /// If the network does not accept images of this size.
+    pub fn with_early_points(self) -> Result<Self, ShapeError> {
+        let menu = Menu::of_early_points(&self.costs()?);
+        Ok(self.with_draw(Draw::Menu(menu)))
+    }
+
+    /// Sets how the choice of instances changes in the course of the run.
+    pub fn with_phases(self, phases: Phases) -> Self {
+        Self { phases, ..self }
     }
 
     /// Sets the distribution that instances are drawn from.
@@ -254,17 +299,45 @@ impl TrainPlan {
             .collect()
     }
 
-    /// The choice of the instances of every step.
+    /// The choice of the instances of every step of a run of so many steps.
     ///
     /// # Errors
     /// If the network does not accept images of this size.
-    pub fn sampler(&self) -> Result<InstanceSampler, ShapeError> {
-        Ok(InstanceSampler::new(
-            &self.costs()?,
-            self.method,
-            self.draw,
-            self.seed,
-        ))
+    pub fn sampler(&self, steps: u64) -> Result<InstanceSampler, ShapeError> {
+        let sampler = InstanceSampler::new(&self.costs()?, self.method, &self.draw, self.seed);
+        Ok(sampler
+            .with_branches(self.branching.branches)
+            .with_phases(self.phases, steps))
+    }
+
+    /// The multiply-accumulates of all steps of a run on so many images, forward
+    /// and backward, as [`EpochMetrics::macs`](crate::EpochMetrics) counts them.
+    /// With several sizes of images, batches are taken to have each equally often.
+    ///
+    /// # Errors
+    /// If the network does not accept images of this size.
+    pub fn training_macs(&self, images: usize) -> Result<u64, TrainError> {
+        let batch_size = self.recipe.batch_size;
+        let an_epoch = images.div_ceil(batch_size);
+        let steps = (self.recipe.epochs * an_epoch) as u64;
+        let sampler = self.sampler(steps)?;
+        let instances: Vec<Instance> = sampler.instances().collect();
+        let sizes: Vec<[usize; 2]> = (self.training_sizes().iter()).map(|p| p.size).collect();
+        let network = self.trained_network()?;
+        let known = if self.exits { &[] } else { &instances[..] };
+        let work = StepWork::new(&network, sizes.iter().copied(), known)?;
+        let mut sum: u128 = 0;
+        for step in 0..steps {
+            let done = step as usize % an_epoch * batch_size;
+            let batch = batch_size.min(images - done);
+            let drawn: Vec<Instance> = (sampler.of_step(step).into_iter())
+                .map(|index| instances[index])
+                .collect();
+            for &size in &sizes {
+                sum += u128::from(work.of_step(self.method, size, batch, &drawn));
+            }
+        }
+        Ok(u64::try_from(sum / sizes.len() as u128).unwrap_or(u64::MAX))
     }
 
     /// How instances are calibrated after training.
@@ -272,6 +345,95 @@ impl TrainPlan {
         CalibrateOptions::new(instances)
             .with_images(self.calibration_images)
             .with_seed(self.seed)
+    }
+
+    /// Checks the settings of how instances share steps.
+    fn check_sharing(&self) -> Result<(), TrainError> {
+        let refuse = |problem: String| Err(TrainError::Plan(problem));
+        let Branching {
+            branches,
+            weight,
+            temperature,
+            ramp,
+        } = self.branching;
+        let range = |setting, value: f64, good: bool, range| match good {
+            true => Ok(()),
+            false => Err(RecipeError {
+                setting,
+                value: value.to_string(),
+                range,
+            }),
+        };
+        let is_share = |value: f64| (0.0..=1.0).contains(&value);
+        let count = branches as f64;
+        range(
+            "the number of branches",
+            count,
+            (1..=64).contains(&branches),
+            "between 1 and 64",
+        )?;
+        range(
+            "the weight of the branches",
+            weight,
+            (0.0..=100.0).contains(&weight),
+            "at least 0 and at most 100",
+        )?;
+        range(
+            "the temperature",
+            temperature,
+            (0.1..=100.0).contains(&temperature),
+            "at least 0.1 and at most 100",
+        )?;
+        range(
+            "the ramp of the distillation",
+            ramp,
+            is_share(ramp),
+            "from 0 to 1",
+        )?;
+        if self.branching != Branching::default() && self.method != Method::Branched {
+            return refuse("settings of branches need the method branched".into());
+        }
+        let Phases {
+            shrink_after,
+            full_at_end,
+        } = self.phases;
+        range(
+            "the share of steps before shrinking",
+            shrink_after,
+            (0.0..1.0).contains(&shrink_after),
+            "at least 0 and below 1",
+        )?;
+        if shrink_after > 0.0 && self.method == Method::Plain {
+            return refuse(
+                "shrinking needs another method than plain, which never downsamples".into(),
+            );
+        }
+        if let Some(probability) = full_at_end {
+            range(
+                "the probability of full at the end",
+                probability,
+                is_share(probability),
+                "from 0 to 1",
+            )?;
+            if self.method != Method::SdPoint {
+                return refuse(
+                    "a probability of full at the end needs the method sdpoint: the others train \
+                     full in every step"
+                        .into(),
+                );
+            }
+        }
+        if let Draw::Menu(menu) = &self.draw {
+            let instances = self.network.instances(&self.ratios);
+            let known = |entry: &&(Instance, f64)| !instances.contains(&entry.0);
+            if let Some((instance, _)) = menu.entries().iter().find(known) {
+                return refuse(format!(
+                    "the menu has {instance}, which {} with these ratios has not",
+                    self.network.name()
+                ));
+            }
+        }
+        Ok(())
     }
 
     /// Checks that every setting is in range and that they fit together.
@@ -311,13 +473,14 @@ impl TrainPlan {
                 self.distill
             ));
         }
-        if self.distill > 0.0 && self.method != Method::Sandwich {
+        if self.distill > 0.0 && !matches!(self.method, Method::Sandwich | Method::Branched) {
             return refuse(
-                "distillation needs the method sandwich: the others do not run full and another \
-                 instance in the same step"
+                "distillation needs the method sandwich or branched: the others do not run full \
+                 and another instance in the same step"
                     .into(),
             );
         }
+        self.check_sharing()?;
         if self.exits {
             if self.method != Method::Plain || self.init.is_some() || self.measure_every > 0 {
                 return refuse(

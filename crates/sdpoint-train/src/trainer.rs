@@ -4,14 +4,16 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sdpoint_core::{Network, Weights};
+use sdpoint_core::{Instance, Network, Weights};
 use sdpoint_data::{Batch, Epoch, Loader};
 use sdpoint_engine::{
-    EngineError, Images, Sgd, SgdStep, StepInput, StepOutcome, Target, TrainingEngine, softmax,
+    BranchedInput, EngineError, Images, Sgd, SgdStep, StepInput, StepOutcome, Target,
+    TrainingEngine, softmax,
 };
 
+use crate::branching::Branching;
 use crate::checkpoint::Checkpoint;
-use crate::draw::InstanceSampler;
+use crate::draw::Method;
 use crate::error::TrainError;
 use crate::finish::finish;
 use crate::folder;
@@ -19,6 +21,8 @@ use crate::measure::measure_full;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::observer::{Observer, Progress};
 use crate::run::{Outcome, Run};
+use crate::sampler::InstanceSampler;
+use crate::work::StepWork;
 
 /// A run in progress.
 pub(crate) struct Trainer<'a> {
@@ -27,6 +31,7 @@ pub(crate) struct Trainer<'a> {
     state: Checkpoint,
     network: Arc<Network>,
     sampler: InstanceSampler,
+    work: StepWork,
     engine: TrainingEngine,
     sgd: Sgd,
     /// The mean gradients of a step that trains several instances.
@@ -47,6 +52,16 @@ struct Step<'a> {
     rate: f64,
 }
 
+impl Step<'_> {
+    fn images(&self) -> Images<'_> {
+        Images {
+            data: &self.batch.images,
+            batch: self.batch.len(),
+            size: self.batch.size,
+        }
+    }
+}
+
 impl<'a> Trainer<'a> {
     pub(crate) fn new(run: Run<'a>, state: Checkpoint, lock: File) -> Result<Self, TrainError> {
         folder::sweep(run.folder)?;
@@ -60,8 +75,16 @@ impl<'a> Trainer<'a> {
             engine = engine.with_noise(noise, plan.seed);
         }
         let step = state.counters.step;
+        let sampler = plan.sampler(state.steps())?;
+        let sizes = plan.training_sizes().into_iter().map(|p| p.size);
+        // Early exits are trained in `full` alone.
+        let instances: Vec<Instance> = match plan.exits {
+            true => Vec::new(),
+            false => sampler.instances().collect(),
+        };
         Ok(Self {
-            sampler: plan.sampler()?,
+            work: StepWork::new(&network, sizes, &instances)?,
+            sampler,
             sgd: Sgd::new(&network, plan.recipe.sgd_options()),
             mean: Weights::zeros(&network),
             engine,
@@ -97,7 +120,7 @@ impl<'a> Trainer<'a> {
 
     /// The number of steps of the whole run.
     fn steps(&self) -> u64 {
-        (self.state.plan.recipe.epochs * self.state.counters.steps_per_epoch) as u64
+        self.state.steps()
     }
 
     fn rate(&self, step: u64) -> f64 {
@@ -132,7 +155,7 @@ impl<'a> Trainer<'a> {
                 let more = epoch + 1 < self.state.plan.recipe.epochs;
                 loader = more.then(|| self.batches(epoch + 1, 0)).transpose()?;
             }
-            let instances = self.sampler.of_step(self.state.counters.step);
+            let instances = self.instances(batch.len());
             let step = Step {
                 batch: &batch,
                 instances: &instances,
@@ -160,6 +183,50 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
+    /// The instances that the next step trains on a batch of so many images, as
+    /// indices into the sampler's.
+    fn instances(&self, images: usize) -> Vec<usize> {
+        let mut instances = self.sampler.of_step(self.state.counters.step);
+        if self.state.plan.method == Method::Branched {
+            instances.truncate(1 + Branching::parts(instances.len() - 1, images));
+        }
+        instances
+    }
+
+    /// Computes the gradients of a step of `full` and its branches. Returns the
+    /// outcome of `full`, or of the first branch whose loss is not finite.
+    fn branched(&mut self, step: &Step<'_>) -> Result<StepOutcome, EngineError> {
+        let drawn = self.drawn(step);
+        let branches = Branching::branches_of(&drawn[1..], step.batch.len());
+        let steps = self.steps();
+        let Checkpoint {
+            plan,
+            counters,
+            weights,
+            ..
+        } = &self.state;
+        let branching = plan.branching;
+        let outcome = self.engine.step_branched(BranchedInput {
+            weights,
+            images: step.images(),
+            target: Target::labels(&step.batch.labels)
+                .with_smoothing(plan.recipe.label_smoothing as f32),
+            branches: &branches,
+            distillation: branching.distillation(plan.distill, counters.step, steps),
+        })?;
+        let mut all = std::iter::once(&outcome.full).chain(&outcome.branches);
+        let infinite = all.find(|outcome| !outcome.loss.is_finite());
+        Ok(*infinite.unwrap_or(&outcome.full))
+    }
+
+    /// The instances of a step.
+    fn drawn(&self, step: &Step<'_>) -> Vec<Instance> {
+        let instances = step.instances.iter();
+        instances
+            .map(|&index| self.sampler.instance(index))
+            .collect()
+    }
+
     /// Updates the weights. Of several instances, the first learns from the
     /// labels and the others from a mixture of labels and its predictions; the
     /// update follows the mean of their gradients.
@@ -167,22 +234,27 @@ impl<'a> Trainer<'a> {
     /// Returns the outcome of the first instance, or of the first whose loss is
     /// not finite, in which case the weights are unchanged.
     fn step(&mut self, step: &Step<'_>) -> Result<StepOutcome, EngineError> {
+        self.engine.set_noise_step(self.state.counters.step);
+        let mut first = None;
+        let mut apart = step.instances;
+        if self.state.plan.method == Method::Branched {
+            let outcome = self.branched(step)?;
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            first = Some(outcome);
+            apart = &[];
+        }
         let Checkpoint {
             plan,
-            counters,
             weights,
             momentum,
+            ..
         } = &mut self.state;
-        let images = Images {
-            data: &step.batch.images,
-            batch: step.batch.len(),
-            size: step.batch.size,
-        };
+        let images = step.images();
         let distill = plan.distill as f32;
-        self.engine.set_noise_step(counters.step);
-        let mut first = None;
         let mut predictions = Vec::new();
-        for &index in step.instances {
+        for &index in apart {
             let target = Target {
                 labels: &step.batch.labels,
                 smoothing: plan.recipe.label_smoothing as f32,
@@ -197,8 +269,8 @@ impl<'a> Trainer<'a> {
             if !outcome.loss.is_finite() {
                 return Ok(outcome);
             }
-            if step.instances.len() > 1 {
-                let share = 1.0 / step.instances.len() as f32;
+            if apart.len() > 1 {
+                let share = 1.0 / apart.len() as f32;
                 let gradients = self.engine.gradients();
                 add_to_mean(&mut self.mean, gradients, share, first.is_none());
             }
@@ -208,8 +280,8 @@ impl<'a> Trainer<'a> {
                 first = Some(outcome);
             }
         }
-        let gradients = match step.instances.len() {
-            1 => self.engine.gradients(),
+        let gradients = match apart.len() {
+            0 | 1 => self.engine.gradients(),
             _ => &self.mean,
         };
         let update = SgdStep {
@@ -241,8 +313,12 @@ impl<'a> Trainer<'a> {
     /// waiting for data.
     fn count(&mut self, step: &Step<'_>, outcome: &StepOutcome, times: [Duration; 2]) {
         let images = step.batch.len();
+        let method = self.state.plan.method;
+        let drawn = self.drawn(step);
+        let macs = self.work.of_step(method, step.batch.size, images, &drawn);
         let counters = &mut self.state.counters;
         counters.step += 1;
+        counters.macs = counters.macs.saturating_add(macs);
         let sums = &mut counters.epoch;
         sums.drawn.resize(counters.drawn.len(), 0);
         for &index in step.instances {
@@ -252,6 +328,7 @@ impl<'a> Trainer<'a> {
         sums.images += images as u64;
         sums.loss += outcome.loss * images as f64;
         sums.correct += outcome.correct as u64;
+        sums.macs = sums.macs.saturating_add(macs);
         sums.seconds += times[0].as_secs_f64();
         sums.data_wait_seconds += times[1].as_secs_f64();
         self.smooth
@@ -299,6 +376,7 @@ impl<'a> Trainer<'a> {
             images_per_second: images / sums.seconds,
             data_wait_seconds: sums.data_wait_seconds,
             drawn: self.sampler.instances().zip(sums.drawn).collect(),
+            macs: sums.macs,
             full,
         };
         self.log.append(&metrics)?;
@@ -335,7 +413,7 @@ impl<'a> Trainer<'a> {
             what,
             step,
             epoch: step as usize / self.state.counters.steps_per_epoch,
-            instance: self.sampler.instance(self.sampler.draw(step)),
+            instance: self.sampler.instance(self.sampler.of_step(step)[0]),
             rate: self.rate(step),
             kept: self.saved.0,
         }
