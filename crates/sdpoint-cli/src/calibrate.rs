@@ -1,6 +1,7 @@
 //! `sdpoint calibrate`: adds instances to a trained model, without training.
 
 mod combine;
+mod tune;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
 use crate::shares::{parse_cascade, parse_ensemble};
 use crate::{MachineArgs, model, path, report, size};
+use tune::TuneArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,11 +28,17 @@ Examples:
   sdpoint calibrate model.safetensors --data folder:DIR --ratios 0.25 -o cheaper.safetensors
   sdpoint calibrate model.safetensors --data folder:DIR
   sdpoint calibrate model.safetensors --data folder:DIR --cascade 40%,60% --ensemble 150%
+  sdpoint calibrate model.safetensors --data folder:DIR --own-scale 0@0.5,0@0.75
   sdpoint calibrate model.safetensors --data folder:DIR --input 24 -o small.safetensors
 
 --ratios adds instances and leaves those of the model unchanged. Without it, all instances of the \
 model are calibrated again, and its cascades and ensembles are removed. --input adapts the model to \
 another image size: the weights stay, costs and accuracies are those of the new size.
+
+--own-scale trains the scales and shifts of the batch norms after an instance's point, and the bias \
+of the classifier, as parameters of the instance's own: one pass over some training images, from \
+which the instance learns half the labels and half the predictions of full. All other weights stay, \
+and the instances cost the same at run time. Calibrating them again removes these parameters.
 
 --cascade and --ensemble calibrate nothing. They fit combinations of the model's instances on one \
 half of the test images, measure them on the other half, and store them in the model, replacing \
@@ -65,6 +73,8 @@ pub struct Args {
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_ensemble,
           conflicts_with = "ratios", allow_hyphen_values = true)]
     ensemble: Vec<f64>,
+    #[command(flatten)]
+    tuning: TuneArgs,
     /// Number of training images for the statistics, drawn at random
     #[arg(long, value_name = "N", default_value_t = CALIBRATION_IMAGES)]
     images: usize,
@@ -102,6 +112,9 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         .in_place("-o", out, Kind::Model, replaced)?;
     if !args.cascade.is_empty() || !args.ensemble.is_empty() {
         return combine::run(args, model, &out, machine);
+    }
+    if let Some(selected) = &args.tuning.own_scale {
+        return tune::run(args, selected, model, &out, machine);
     }
     if let Some(size) = args.input {
         model.preprocessing = model.preprocessing.with_size(size);

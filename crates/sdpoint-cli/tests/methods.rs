@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{fail, photos, run, stderr, stdout};
+use common::{fail, json, photos, run, stderr, stdout, succeed};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -204,4 +204,46 @@ fn settings_that_do_not_fit_are_usage_errors() {
         &["--branches"],
         &["train", "--resume", &resume, "--branches", "2"],
     );
+}
+
+#[test]
+fn instances_get_scales_of_their_own_that_travel_everywhere() {
+    let bench = Bench::new();
+    bench.train("run", &[&SMALL[..], &["--method", "plain"]].concat());
+    let place = |name: &str| bench.path(name).display().to_string();
+    let data = format!("folder:{}", place("photos"));
+    let calibrate = |more: &[&str]| {
+        let run = place("run");
+        let first = ["calibrate", &run, "--data", &data].map(str::to_owned);
+        let more = more.iter().map(|argument| (*argument).to_owned());
+        first.into_iter().chain(more).collect::<Vec<String>>()
+    };
+    let out = place("tuned.safetensors");
+    let text = succeed(&calibrate(&["--own-scale", "0@0.5,1@0.5", "-o", &out]));
+    assert!(text.contains("Calibrated 2 of 7 instances"), "{text}");
+    let model = sdpoint::Model::load(&out).unwrap();
+    let tuned: Vec<String> = model.statistics.tuned().map(|i| i.to_string()).collect();
+    assert_eq!(tuned, ["0@0.5", "1@0.5"]);
+
+    let rows = |model: &str| json(&["evaluate", model, "--data", &data, "--json"]);
+    for (tuned, plain) in rows(&out).iter().zip(&rows(&place("run"))) {
+        let is_tuned = ["0@0.5", "1@0.5"].contains(&tuned["instance"].as_str().unwrap());
+        assert_eq!(tuned["loss"] != plain["loss"], is_tuned, "{tuned} {plain}");
+        assert_eq!(tuned["macs"], plain["macs"]);
+    }
+    // Without a list, all that can be: all but full, which uses the shared ones.
+    let all = place("all.safetensors");
+    let more = ["--own-scale", "all", "--tuning-images", "20", "-o", &all];
+    assert!(succeed(&calibrate(&more)).contains("Calibrated 6 of 7"));
+
+    for (code, words, more) in [
+        (2, "full", &["--own-scale", "full"][..]),
+        (5, "3@0.5", &["--own-scale", "3@0.5"]),
+        (2, "--ratios", &["--own-scale", "all", "--ratios", "0.25"]),
+        (2, "rate", &["--own-scale", "all", "--tuning-rate", "0"]),
+        (2, "--own-scale", &["--tuning-rate", "0.1"]),
+    ] {
+        let none = place("none.safetensors");
+        fail(code, &[words], &calibrate(&[more, &["-o", &none]].concat()));
+    }
 }

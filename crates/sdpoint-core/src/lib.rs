@@ -39,4 +39,4 @@ pub use select::{
     parse_accuracy, parse_duration, parse_macs, select, select_combined, select_timed,
 };
 pub use shapes::{MAX_SIDE, Shape, ShapeError, Shapes};
-pub use weights::{Moments, Statistics, Weights};
+pub use weights::{Moments, OwnParameters, Statistics, Weights};

@@ -75,7 +75,7 @@ pub use sdpoint_kernels::{
 pub use timing::{Pass, StepTime};
 pub use training::{
     Branch, BranchedInput, BranchedOutcome, Distillation, Noise, StepInput, StepOutcome, Target,
-    TrainingEngine,
+    TrainingEngine, TuningInput,
 };
 pub use work::{InstanceMacs, SharedMacs};
 

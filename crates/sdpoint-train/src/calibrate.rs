@@ -1,9 +1,10 @@
 //! Batch-norm statistics of every instance.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sdpoint_core::{
-    Instance, Model, Network, Preprocessing, Record, ShapeError, Statistics, Weights,
+    Instance, Model, Network, OwnParameters, Preprocessing, Record, ShapeError, Statistics, Weights,
 };
 use sdpoint_data::{Dataset, Loader, epoch_order};
 use sdpoint_engine::{Calibrator, Context, Images};
@@ -66,6 +67,8 @@ pub struct CalibrateOptions<'a> {
     pub images: usize,
     /// The seed for the choice of images.
     pub seed: u64,
+    /// Parameters of instances' own, with which they run.
+    pub parameters: Option<&'a BTreeMap<Instance, OwnParameters>>,
 }
 
 impl<'a> CalibrateOptions<'a> {
@@ -75,6 +78,15 @@ impl<'a> CalibrateOptions<'a> {
             instances,
             images: CALIBRATION_IMAGES,
             seed: 0,
+            parameters: None,
+        }
+    }
+
+    /// Sets parameters of instances' own, with which they run.
+    pub fn with_parameters(self, parameters: &'a BTreeMap<Instance, OwnParameters>) -> Self {
+        Self {
+            parameters: Some(parameters),
+            ..self
         }
     }
 
@@ -118,10 +130,14 @@ pub fn calibrate(
         instances,
         images,
         seed,
+        parameters,
     } = options;
     let order = calibration_order(feed.data.len(), feed.batch_size, images, seed);
     let images = order.len();
     let mut calibrator = Calibrator::new(ctx.clone(), network.clone(), weights, instances)?;
+    for (&instance, own) in parameters.into_iter().flatten() {
+        calibrator = calibrator.with_parameters(instance, own);
+    }
     let mut done = 0;
     let full_batch = images.min(feed.batch_size);
     for batch in feed.batches(ctx, order)? {

@@ -27,6 +27,7 @@ mod recipe;
 mod run;
 mod sampler;
 mod trainer;
+mod tune;
 mod work;
 
 pub use branching::Branching;
@@ -45,3 +46,4 @@ pub use plan::TrainPlan;
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{Outcome, Run};
 pub use sampler::{InstanceSampler, Phases};
+pub use tune::{TUNING_IMAGES, TUNING_RATE, TuneOptions, tune_model};

@@ -248,8 +248,8 @@ pub mod core {
     pub use sdpoint_core::{
         Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
         ExifOrientation, FORMAT_VERSION, Feature, Interpolation, Layer, LayerId, MAX_SIDE, Misfit,
-        Moments, NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio,
-        RatioError, Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform,
+        Moments, NetworkBuilder, Norm, Op, OwnParameters, Parameter, Point, PointId, Preprocessing,
+        Ratio, RatioError, Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform,
         Weights, Window, atomic, digest, file, format_duration, format_macs, pareto,
         parse_accuracy, parse_duration, parse_macs, seal, select, select_combined, select_timed,
     };

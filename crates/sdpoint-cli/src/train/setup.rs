@@ -187,6 +187,7 @@ fn keep_calibrated(folder: &Path, plan: &TrainPlan) -> Result<(), Failure> {
     let of_the_run = model.network == plan.network
         && model.preprocessing == plan.preprocessing
         && model.combinations.is_empty()
+        && model.statistics.tuned().next().is_none()
         && instances.eq(plan.network.instances(&plan.ratios));
     if of_the_run {
         return Ok(());

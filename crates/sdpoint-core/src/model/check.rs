@@ -49,6 +49,11 @@ pub enum Misfit {
     /// There are statistics of an instance that is not listed.
     #[error("it has statistics of {0}, but does not list that instance")]
     Unlisted(Instance),
+    /// An instance is listed among those with parameters of their own without
+    /// being able to have any: it is `full`, not listed as an instance, or listed
+    /// twice.
+    #[error("its instance {0} cannot have parameters of its own: it is full, unlisted or repeated")]
+    OwnParameters(Instance),
     /// A measurement is out of range.
     #[error("the {what} of its instance {instance} is {value}, which is impossible")]
     Measurement {
@@ -192,6 +197,17 @@ pub(super) fn combinations(
     Ok(())
 }
 
+/// Checks that the instances with parameters of their own are listed once, and
+/// are not `full`.
+pub(super) fn own_parameters(instances: &[Record], tuned: &[Instance]) -> Result<(), Misfit> {
+    let mut left: HashSet<Instance> = instances.iter().map(|record| record.instance).collect();
+    left.remove(&Instance::Full);
+    match tuned.iter().find(|&instance| !left.remove(instance)) {
+        Some(&instance) => Err(Misfit::OwnParameters(instance)),
+        None => Ok(()),
+    }
+}
+
 /// Checks that weights and statistics are those that the network and the listed
 /// instances need. Only a model in memory can fail this; in a file, tensors are
 /// found by name.
@@ -229,6 +245,19 @@ pub(super) fn tensors(model: &Model) -> Result<(), Misfit> {
         });
         if !fits {
             return Err(Misfit::NoStatistics(instance));
+        }
+    }
+    let tuned: Vec<Instance> = model.statistics.tuned().collect();
+    own_parameters(&model.instances, &tuned)?;
+    for instance in tuned {
+        let own = model.statistics.parameters(instance).into_iter().flatten();
+        let fits = own.clone().all(|(&index, values)| {
+            let parameter = parameters.get(index);
+            parameter.is_some_and(|parameter| parameter.len() == values.len())
+        });
+        let expected = model.network.own_parameters(instance);
+        if !fits || !own.map(|(index, _)| index).eq(&expected) {
+            return Err(Misfit::OwnParameters(instance));
         }
     }
     let listed: HashSet<Instance> = model.instances.iter().map(|r| r.instance).collect();

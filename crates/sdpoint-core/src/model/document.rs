@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FORMAT_VERSION, Feature};
 use crate::combination::CombinedRecord;
+use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
@@ -34,6 +35,9 @@ pub(super) struct Document {
     pub instances: Vec<Record>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub combinations: Vec<CombinedRecord>,
+    /// The instances that have parameters of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_parameters: Vec<Instance>,
     pub training: serde_json::Value,
 }
 
@@ -57,6 +61,7 @@ impl Document {
             preprocessing: model.preprocessing.clone(),
             instances: model.instances.clone(),
             combinations: model.combinations.clone(),
+            own_parameters: model.statistics.tuned().collect(),
             training: model.training.clone(),
         }
     }

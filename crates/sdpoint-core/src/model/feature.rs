@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Model;
+use crate::combination::CombinedRecord;
 use crate::layer::Op;
 use crate::network::Network;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Preprocessing};
@@ -22,6 +23,9 @@ pub enum Feature {
     ExifOrientation,
     /// A filter other than bilinear: `interpolation` of the preprocessing.
     Interpolation,
+    /// Scales, shifts and classifier biases of instances' own: the description's
+    /// `own_parameters`.
+    OwnParameters,
     /// Layers `relu6` in the network.
     Relu6,
     /// Images are resized without keeping the aspect ratio, then cropped:
@@ -31,10 +35,11 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program supports, sorted by name.
-    pub const ALL: [Feature; 5] = [
+    pub const ALL: [Feature; 6] = [
         Feature::Combinations,
         Feature::ExifOrientation,
         Feature::Interpolation,
+        Feature::OwnParameters,
         Feature::Relu6,
         Feature::SquashCrop,
     ];
@@ -45,6 +50,7 @@ impl Feature {
             Feature::Combinations => "combinations",
             Feature::ExifOrientation => "exif_orientation",
             Feature::Interpolation => "interpolation",
+            Feature::OwnParameters => "own_parameters",
             Feature::Relu6 => "relu6",
             Feature::SquashCrop => "squash_crop",
         }
@@ -55,7 +61,10 @@ impl Feature {
         used(
             &model.network,
             &model.preprocessing,
-            !model.combinations.is_empty(),
+            Parts {
+                combinations: &model.combinations,
+                own_parameters: model.statistics.tuned().next().is_some(),
+            },
         )
     }
 
@@ -66,16 +75,25 @@ impl Feature {
     }
 }
 
+/// Parts of a model that only some files have.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub combinations: &'a [CombinedRecord],
+    /// Whether instances have parameters of their own.
+    pub own_parameters: bool,
+}
+
 /// The features of a model with these parts.
 pub(super) fn used(
     network: &Network,
     preprocessing: &Preprocessing,
-    combinations: bool,
+    parts: Parts<'_>,
 ) -> Vec<Feature> {
     let has = |feature: &Feature| match feature {
-        Feature::Combinations => combinations,
+        Feature::Combinations => !parts.combinations.is_empty(),
         Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
+        Feature::OwnParameters => parts.own_parameters,
         Feature::Relu6 => network.layers().iter().any(|layer| layer.op == Op::Relu6),
         Feature::SquashCrop => {
             matches!(preprocessing.evaluate, EvalTransform::SquashCrop { .. })

@@ -157,7 +157,10 @@ fn features_are_named(document: &Document) -> Result<(), String> {
     let used = feature::used(
         &document.network,
         &document.preprocessing,
-        !document.combinations.is_empty(),
+        feature::Parts {
+            combinations: &document.combinations,
+            own_parameters: !document.own_parameters.is_empty(),
+        },
     );
     let unnamed = used
         .iter()
@@ -256,14 +259,16 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         preprocessing,
         instances,
         combinations,
+        own_parameters: tuned,
         training,
         ..
     } = document;
     check::description(&network, &classes, &preprocessing, &instances)?;
     check::combinations(&instances, &combinations)?;
+    check::own_parameters(&instances, &tuned)?;
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
-    for Slot { name, shape } in layout::slots(&network, &listed) {
+    for Slot { name, shape } in layout::slots(&network, &listed, &tuned) {
         let Some(tensor) = stored.get_mut(&name) else {
             return Err(missing(name, &stored, &listed));
         };
@@ -283,7 +288,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     if let Some(tensor) = stored.into_keys().min() {
         return Err(Misfit::LeftOver { tensor, count });
     }
-    let (weights, statistics) = layout::assemble(&network, &listed, values);
+    let (weights, statistics) = layout::assemble(&network, &listed, &tuned, values);
     Ok(Model {
         network,
         weights,

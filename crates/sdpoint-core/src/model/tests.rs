@@ -81,6 +81,24 @@ fn model() -> Model {
     }
 }
 
+/// The same model with parameters of its own for some instances.
+fn tuned() -> Model {
+    let mut model = model();
+    for (part, name) in (1..).zip(["0@0.75", "stem@0.5"]) {
+        let instance = name.parse().unwrap();
+        let own = model.network.own_parameters(instance).into_iter();
+        let own = own.map(|index| {
+            let len = model.network.parameters()[index].len();
+            (index, vec![index as f32 + part as f32 / 8.0; len])
+        });
+        let own = own.collect();
+        model
+            .statistics
+            .set_parameters(&model.network, instance, own);
+    }
+    model
+}
+
 /// A model file in a folder of its own.
 fn saved(model: &Model) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -97,12 +115,19 @@ fn load_bytes(bytes: &[u8]) -> Result<Model, ModelError> {
 /// The bytes of a model file whose digest is right but whose content was
 /// changed before it was written.
 fn forged(change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>)) -> Vec<u8> {
-    let model = model();
+    forged_from(&model(), change)
+}
+
+fn forged_from(
+    model: &Model,
+    change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>),
+) -> Vec<u8> {
+    let tuned: Vec<Instance> = model.statistics.tuned().collect();
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
-    let mut document = serde_json::to_value(Document::of(&model)).unwrap();
+    let mut document = serde_json::to_value(Document::of(model)).unwrap();
     let mut tensors: Vec<(Slot, Vec<f32>)> = std::iter::zip(
-        layout::slots(&model.network, &instances),
-        layout::values(&model.weights, &model.statistics, &instances).map(<[f32]>::to_vec),
+        layout::slots(&model.network, &instances, &tuned),
+        layout::values(&model.weights, &model.statistics, &instances, &tuned).map(<[f32]>::to_vec),
     )
     .collect();
     change(&mut document, &mut tensors);
@@ -488,6 +513,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     model.preprocessing.interpolation = Interpolation::Bicubic;
     model.preprocessing.exif_orientation = ExifOrientation::Apply;
     model.combinations = vec![combined(Combination::Ensemble(vec![Instance::Full]))];
+    model.statistics = tuned().statistics;
     let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
     assert_eq!(features(&model), json!(all));
     assert_eq!(serde_json::to_value(Feature::ALL).unwrap(), json!(all));
@@ -560,4 +586,106 @@ fn combinations_that_cannot_be_are_refused() {
             ]);
     });
     assert!(error.to_string().contains("version 1 has no"), "{error}");
+}
+
+#[test]
+fn parameters_of_an_instances_own_travel_with_the_model() {
+    let model = tuned();
+    let (_folder, path) = saved(&model);
+    let read = Model::load(&path).unwrap();
+    assert_eq!(read, model);
+    assert_eq!(Feature::of(&read), [Feature::OwnParameters]);
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, there) in [
+        ("instances/0@0.75/bn2.weight", true),
+        ("instances/0@0.75/bn2.bias", true),
+        ("instances/0@0.75/fc.bias", true),
+        ("instances/stem@0.5/bn2.weight", true),
+        ("instances/stem@0.5/bn1.weight", false),
+        ("instances/0@0.75/fc.weight", false),
+        ("instances/0@0.5/fc.bias", false),
+    ] {
+        assert_eq!(file.tensor(name).is_ok(), there, "{name}");
+    }
+    let instance = "0@0.75".parse().unwrap();
+    let of = |name: &str| {
+        let mut parameters = model.network.parameters().iter();
+        parameters
+            .position(|parameter| parameter.name == name)
+            .unwrap()
+    };
+    let value = |name: &str, instance| {
+        let index = of(name);
+        read.statistics.parameter(&read.weights, instance, index)[0]
+    };
+    assert_eq!(
+        value("bn2.weight", instance),
+        of("bn2.weight") as f32 + 0.125
+    );
+    assert_eq!(
+        value("bn1.weight", instance),
+        value("bn1.weight", Instance::Full)
+    );
+    assert_eq!(
+        value("fc.bias", Instance::Full),
+        model.weights.0[of("fc.bias")][0]
+    );
+
+    // New moments, and removal, leave none behind.
+    let mut again = model.clone();
+    let (_, moments) = again.statistics.own(instance).unwrap();
+    let moments = moments.to_vec();
+    again.statistics.set(&again.network, instance, moments);
+    assert_eq!(again.statistics.tuned().count(), 1);
+    again.statistics.remove("stem@0.5".parse().unwrap());
+    assert_eq!(again.statistics.tuned().count(), 0);
+}
+
+#[test]
+fn parameters_that_no_instance_can_have_are_refused() {
+    let refused = |change: &dyn Fn(&mut Value, &mut Vec<(Slot, Vec<f32>)>), part: &str| {
+        let error = load_bytes(&forged_from(&tuned(), change)).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    for instance in ["full", "0@0.3", "0@0.75"] {
+        let listed = json!(["0@0.75", "stem@0.5", instance]);
+        refused(&|d, _| d["own_parameters"] = listed.clone(), "of its own");
+    }
+    refused(
+        &|d, _| d["own_parameters"] = json!(["0@0.75"]),
+        "does not belong",
+    );
+    refused(
+        &|d, _| d["own_parameters"] = json!(["0@0.75", "stem@0.5", "0@0.5"]),
+        "instances/0@0.5/bn2.weight' is missing",
+    );
+    refused(
+        &|d, _| d["features"] = json!([]),
+        "does not name its feature own_parameters",
+    );
+    refused(
+        &|_, tensors| {
+            let last = tensors.last_mut().unwrap();
+            last.1[0] = f32::NAN;
+        },
+        "not finite",
+    );
+    refused(
+        &|_, tensors| {
+            let last = tensors.last_mut().unwrap();
+            last.1.push(0.0);
+            last.0.shape[0] += 1;
+        },
+        "needs [2]",
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = tuned();
+    let own = crate::OwnParameters::from([(0, vec![1.0])]);
+    model
+        .statistics
+        .insert_parameters("0@0.75".parse().unwrap(), own);
+    let error = model.save(folder.path().join("x")).unwrap_err();
+    assert!(error.to_string().contains("0@0.75"), "{error}");
 }

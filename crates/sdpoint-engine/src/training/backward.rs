@@ -12,18 +12,21 @@ use super::timed::StepEvent;
 use crate::arena::Reader;
 use crate::lower::{Node, NodeOp};
 use crate::operation::InputGradient;
-use crate::parameters::ParameterTable;
+use crate::parameters::{ParameterTable, Parameters};
 use crate::placement::{Buffer, Tensors};
 
 /// The backward pass of a plan.
 pub(super) struct BackwardPass<'a> {
     pub plan: &'a StepPlan,
     pub transposed: &'a [Option<PackedConvTranspose>],
-    pub weights: &'a Weights,
+    pub parameters: Parameters<'a>,
     /// The input of the plan: the images, or the tensor at a point.
     pub input: &'a [f32],
     /// Whether gradients of parameters are added to those that are there.
     pub accumulate: bool,
+    /// Whether only the gradients of the scales and shifts of batch norms and of
+    /// biases are computed.
+    pub frozen: bool,
 }
 
 impl BackwardPass<'_> {
@@ -117,9 +120,11 @@ impl NodeStep<'_> {
         let layer = self.node.layer;
         match self.node.op {
             NodeOp::Conv(conv) => {
-                let shape = placement.conv_shape(self.node.inputs[0], &conv);
-                let dw = &mut gradients.0[pass.table.weight(layer)];
-                kernels::conv_backward_weights(ctx, &shape, x, dy, dw, accumulate);
+                if !self.backward.frozen {
+                    let shape = placement.conv_shape(self.node.inputs[0], &conv);
+                    let dw = &mut gradients.0[pass.table.weight(layer)];
+                    kernels::conv_backward_weights(ctx, &shape, x, dy, dw, accumulate);
+                }
                 if let Some(bias) = pass.table.bias(layer) {
                     write_or_add(accumulate, [&mut gradients.0[bias]], |[db]| {
                         batch_norm::sum_pixels(ctx, dy, db);
@@ -215,7 +220,9 @@ impl NodeStep<'_> {
         gradients: &mut Weights,
         gradient: Gradient,
     ) {
-        let BackwardPass { plan, weights, .. } = *self.backward;
+        let BackwardPass {
+            plan, parameters, ..
+        } = *self.backward;
         let NodeOp::Norm {
             norm, activation, ..
         } = self.node.op
@@ -224,8 +231,9 @@ impl NodeStep<'_> {
         };
         let layer = self.node.layer;
         let place = plan.placement.place(gradient.buffer);
-        let gamma = &weights.0[pass.table.weight(layer)];
-        let beta = &weights.0[pass.table.bias(layer).expect("every norm has a shift")];
+        let gamma = parameters.get(pass.table.weight(layer));
+        let beta = pass.table.bias(layer).expect("every norm has a shift");
+        let beta = parameters.get(beta);
         let (dgamma, dbeta) = weight_and_bias(&pass.table, gradients, layer);
         let (reader, dx) = pass.arena.write(place);
         let (tensors, x) = self.tensors(reader);

@@ -21,6 +21,7 @@ use super::plan::Cut;
 use super::timed::StepEvent;
 use super::{BatchPass, StepOutcome, StepPlan, Target, TrainingEngine, loss};
 use crate::arena::Arena;
+use crate::parameters::Parameters;
 use crate::scores::softmax;
 use crate::{EngineError, Images, check_weights};
 
@@ -90,11 +91,11 @@ pub struct BranchedOutcome {
 #[derive(Debug, Default)]
 pub(super) struct Branches {
     /// The plans of `full`, by batch and image size.
-    trunks: HashMap<(usize, [usize; 2]), StepPlan>,
+    pub trunks: HashMap<(usize, [usize; 2]), StepPlan>,
     /// The plans of branches, by instance, number of images and image size.
-    plans: HashMap<(Instance, usize, [usize; 2]), StepPlan>,
+    pub plans: HashMap<(Instance, usize, [usize; 2]), StepPlan>,
     /// The tensors of the running branch; while one runs, those of `full`.
-    arena: Arena,
+    pub arena: Arena,
 }
 
 impl Branches {
@@ -165,7 +166,7 @@ impl TrainingEngine {
             ..
         } = self;
         let trunk = &trunks[&(images.batch, images.size)];
-        pass.run(trunk, weights, images.data, |node| {
+        pass.run(trunk, weights.into(), images.data, |node| {
             on_event((None, StepEvent::Forward(trunk, node)));
         });
         let full = loss(pass, trunk, 1, &target, logits);
@@ -173,9 +174,10 @@ impl TrainingEngine {
         let backward = BackwardPass {
             plan: trunk,
             transposed,
-            weights,
+            parameters: weights.into(),
             input: images.data,
             accumulate: false,
+            frozen: false,
         };
         let teacher = Teacher::new(logits, classes, distillation);
         let images_of_branches: usize = branches.iter().map(|branch| branch.images.len()).sum();
@@ -196,11 +198,12 @@ impl TrainingEngine {
                     cut,
                     plan: &plans[&(branch.instance, part, images.size)],
                     transposed,
-                    weights,
+                    parameters: weights.into(),
                     images: branch.images.clone(),
                     target: target.part(branch.images.clone(), classes),
                     teacher: &teacher,
                     weight: distillation.weight * part as f32 / images_of_branches as f32,
+                    frozen: false,
                 };
                 if let Some(masks) = &mut pass.saved.masks {
                     masks.branch = index as u32 + 1;
@@ -225,7 +228,7 @@ impl TrainingEngine {
     }
 
     /// Plans what is not planned yet.
-    fn plan_branched(
+    pub(super) fn plan_branched(
         &mut self,
         images: Images<'_>,
         branches: &[Branch],
@@ -250,7 +253,7 @@ impl TrainingEngine {
 }
 
 impl Branch {
-    fn check(&self, batch: usize) -> Result<(), EngineError> {
+    pub(super) fn check(&self, batch: usize) -> Result<(), EngineError> {
         if self.instance == Instance::Full {
             return Err(EngineError::BranchOfFull);
         }
@@ -266,7 +269,7 @@ impl Branch {
 }
 
 /// The predictions of `full` that branches learn from.
-struct Teacher {
+pub(super) struct Teacher {
     /// At the temperature of the distillation, for each image; empty if the
     /// share is zero.
     predictions: Vec<f32>,
@@ -274,7 +277,7 @@ struct Teacher {
 }
 
 impl Teacher {
-    fn new(logits: &[f32], classes: usize, distillation: Distillation) -> Self {
+    pub fn new(logits: &[f32], classes: usize, distillation: Distillation) -> Self {
         let mut predictions = Vec::new();
         if distillation.share > 0.0 {
             predictions.extend(logits.iter().map(|z| z / distillation.temperature));
@@ -330,19 +333,21 @@ fn entropy(probabilities: &[f32]) -> f64 {
 }
 
 /// A branch of one step.
-struct BranchRun<'a> {
-    trunk: &'a StepPlan,
+pub(super) struct BranchRun<'a> {
+    pub trunk: &'a StepPlan,
     /// Where it leaves the trunk.
-    cut: &'a Cut,
-    plan: &'a StepPlan,
-    transposed: &'a [Option<sdpoint_kernels::PackedConvTranspose>],
-    weights: &'a Weights,
-    images: Range<usize>,
+    pub cut: &'a Cut,
+    pub plan: &'a StepPlan,
+    pub transposed: &'a [Option<sdpoint_kernels::PackedConvTranspose>],
+    pub parameters: Parameters<'a>,
+    pub images: Range<usize>,
     /// Of these images.
-    target: Target<'a>,
-    teacher: &'a Teacher,
+    pub target: Target<'a>,
+    pub teacher: &'a Teacher,
     /// The factor of its loss in the total.
-    weight: f32,
+    pub weight: f32,
+    /// Whether its convolutions are not trained.
+    pub frozen: bool,
 }
 
 impl BranchRun<'_> {
@@ -356,14 +361,51 @@ impl BranchRun<'_> {
         gradients: &mut Weights,
         mut on_event: impl FnMut(StepEvent<'_>),
     ) -> StepOutcome {
-        let plan = self.plan;
-        let of_an_image = self.trunk.placement.lowered.shapes[self.cut.value.0].len();
-        let part = self.images.start * of_an_image..self.images.end * of_an_image;
         // The pass works in its own arena: from here on, `arena` is the trunk's.
         std::mem::swap(&mut pass.arena, arena);
+        let outcome = self.compute(pass, arena, gradients, &mut on_event);
+        let gradient = self.plan.input_gradient.expect("a branch computes it");
+        let gradient = pass.arena.read().get(self.plan.placement.place(gradient));
+        let (_, into) = arena.write(self.trunk.placement.place(self.cut.gradient));
+        elementwise::accumulate(&pass.base.ctx, gradient, &mut into[self.part()]);
+        on_event(StepEvent::GradientSum);
+        std::mem::swap(&mut pass.arena, arena);
+        outcome
+    }
+
+    /// As [`BranchRun::run`], for a branch whose weights are frozen: writes the
+    /// gradients of scales, shifts and biases to `gradients`, and leaves the
+    /// trunk unchanged.
+    pub(super) fn run_frozen(
+        &self,
+        pass: &mut BatchPass,
+        arena: &mut Arena,
+        gradients: &mut Weights,
+    ) -> StepOutcome {
+        std::mem::swap(&mut pass.arena, arena);
+        let outcome = self.compute(pass, arena, gradients, &mut |_| {});
+        std::mem::swap(&mut pass.arena, arena);
+        outcome
+    }
+
+    /// The part of the tensor at the point that belongs to the branch's images.
+    fn part(&self) -> Range<usize> {
+        let of_an_image = self.trunk.placement.lowered.shapes[self.cut.value.0].len();
+        self.images.start * of_an_image..self.images.end * of_an_image
+    }
+
+    /// Runs both passes in the pass's arena, on the tensor in the trunk's.
+    fn compute(
+        &self,
+        pass: &mut BatchPass,
+        trunk: &Arena,
+        gradients: &mut Weights,
+        on_event: &mut impl FnMut(StepEvent<'_>),
+    ) -> StepOutcome {
+        let plan = self.plan;
         let place = self.trunk.placement.place(self.cut.value);
-        let input = &arena.read().get(place)[part.clone()];
-        pass.run(plan, self.weights, input, |node| {
+        let input = &trunk.read().get(place)[self.part()];
+        pass.run(plan, self.parameters, input, |node| {
             on_event(StepEvent::Forward(plan, node));
         });
         let outcome = self.loss(pass);
@@ -371,17 +413,12 @@ impl BranchRun<'_> {
         let backward = BackwardPass {
             plan,
             transposed: self.transposed,
-            weights: self.weights,
+            parameters: self.parameters,
             input,
-            accumulate: true,
+            accumulate: !self.frozen,
+            frozen: self.frozen,
         };
-        backward.run(0..plan.backward.len(), pass, gradients, &mut on_event);
-        let gradient = plan.input_gradient.expect("a branch computes it");
-        let gradient = pass.arena.read().get(plan.placement.place(gradient));
-        let (_, into) = arena.write(self.trunk.placement.place(self.cut.gradient));
-        elementwise::accumulate(&pass.base.ctx, gradient, &mut into[part]);
-        on_event(StepEvent::GradientSum);
-        std::mem::swap(&mut pass.arena, arena);
+        backward.run(0..plan.backward.len(), pass, gradients, on_event);
         outcome
     }
 

@@ -8,6 +8,7 @@ mod noise;
 mod plan;
 mod target;
 mod timed;
+mod tuning;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -25,6 +26,7 @@ pub use noise::Noise;
 pub(crate) use plan::StepPlan;
 pub use target::Target;
 use timed::StepEvent;
+pub use tuning::TuningInput;
 
 use crate::lower::geometry;
 use crate::{Base, EngineError, Images, check_weights};
@@ -177,7 +179,7 @@ impl TrainingEngine {
         self.repack(weights);
         on_event(StepEvent::Pack);
         let plan = &self.plans[&key];
-        self.pass.run(plan, weights, images.data, |node| {
+        self.pass.run(plan, weights.into(), images.data, |node| {
             on_event(StepEvent::Forward(plan, node));
         });
         let outcome = loss(
@@ -191,9 +193,10 @@ impl TrainingEngine {
         let backward = BackwardPass {
             plan,
             transposed: &self.transposed,
-            weights,
+            parameters: weights.into(),
             input: images.data,
             accumulate: false,
+            frozen: false,
         };
         let steps = 0..plan.backward.len();
         backward.run(steps, &mut self.pass, &mut self.gradients, on_event);
