@@ -42,8 +42,9 @@ and the instances cost the same at run time. Calibrating them again removes thes
 
 --cascade and --ensemble calibrate nothing. They fit combinations of the model's instances on one \
 half of the test images, measure them on the other half, and store them in the model, replacing \
-earlier ones. A cascade runs a cheap instance, and a costlier one where that is unsure; an ensemble \
-averages the probabilities of several instances.";
+earlier ones. A cascade runs a cheap instance, and a costlier one where that is unsure; with \
+--blend, the answers are averaged, and there may be a third stage. An ensemble averages the \
+probabilities of several instances.";
 
 /// Add instances to a trained model, without training
 ///
@@ -69,6 +70,10 @@ pub struct Args {
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_cascade,
           conflicts_with = "ratios", allow_hyphen_values = true)]
     cascade: Vec<f64>,
+    /// With --cascade, average the answers of the stages, with a temperature for each, and use up to
+    /// three
+    #[arg(long, requires = "cascade")]
+    blend: bool,
     /// Fit an ensemble for each of these costs, which may exceed 100%
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_ensemble,
           conflicts_with = "ratios", allow_hyphen_values = true)]

@@ -247,3 +247,38 @@ fn instances_get_scales_of_their_own_that_travel_everywhere() {
         fail(code, &[words], &calibrate(&[more, &["-o", &none]].concat()));
     }
 }
+
+#[test]
+fn cascades_may_average_their_answers() {
+    let bench = Bench::new();
+    let place = |name: &str| bench.path(name).display().to_string();
+    let data = format!("folder:{}", place("photos"));
+    let (run_folder, out) = (place("run"), place("blended.safetensors"));
+    // Undertrained, so that instances err, and not on the same images.
+    let fitted = ["1", "2", "3"].into_iter().any(|epochs| {
+        let more = ["--network", "preresnet8", "--epochs", epochs, "--overwrite"];
+        bench.train("run", &more);
+        let more = ["--cascade", "95%", "--blend", "--force", "-o", &out];
+        let arguments = [&["calibrate", &run_folder, "--data", &data][..], &more].concat();
+        run(&arguments).status.success()
+    });
+    assert!(fitted, "no cascade helped");
+    let model = sdpoint::Model::load(&out).unwrap();
+    let record = &model.combinations[0];
+    let sdpoint::core::Combination::BlendedCascade(cascade) = &record.combination else {
+        panic!("{record:?}")
+    };
+    let name = cascade.to_string();
+    let rows = json(&["evaluate", &out, "--data", &data, "--json"]);
+    let row = rows.last().unwrap();
+    assert_eq!(row["combination"], name.as_str());
+    assert!(row["share"].as_f64().unwrap() < 1.0, "{row}");
+    let image = place("photos/test/lying/3.png");
+    let row = &json(&["predict", &out, &image, "--cascade", "95%", "--json"])[0];
+    assert!(name.split('>').any(|part| part == row["instance"]), "{row}");
+    fail(
+        2,
+        &["--cascade"],
+        &["calibrate", &run_folder, "--data", &data, "--blend"],
+    );
+}

@@ -23,7 +23,7 @@ mod shapes;
 mod weights;
 pub mod zoo;
 
-pub use combination::{Cascade, Combination, CombinedRecord};
+pub use combination::{BlendedCascade, Cascade, Combination, CombinedRecord, Stage};
 pub use cost::{Cost, format_macs};
 pub use instance::{Instance, InstanceError, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};

@@ -68,7 +68,9 @@ pub use calibration::Calibrator;
 pub use inference::{InferenceEngine, NormSource, PartialRun};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions, SgdStep};
-pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
+pub use scores::{
+    blend, confidences, cross_entropy, log_mean_probabilities, log_softmax, margins, softmax, top_k,
+};
 pub use sdpoint_kernels::{
     AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
 };

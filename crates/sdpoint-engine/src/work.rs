@@ -171,6 +171,23 @@ impl InstanceMacs {
         [self.macs(first), self.macs(second) - common]
     }
 
+    /// The MACs of the first of some stages, and those that each later one adds
+    /// for an image that it processes. A stage continues from the earliest point of
+    /// its own, of the stage before it and of those after it.
+    ///
+    /// # Panics
+    /// If there is no stage, or an instance was not given to [`InstanceMacs::new`].
+    pub fn stages(&self, stages: &[Instance]) -> Vec<u64> {
+        let mut macs = vec![self.macs(stages[0])];
+        for index in 1..stages.len() {
+            let open = stages[index - 1..].iter();
+            let common = open.map(|&stage| self.exit(stage)).min().unwrap_or(0);
+            let trunk = &self.layer_macs(Instance::Full)[..common];
+            macs.push(self.macs(stages[index]) - trunk.iter().sum::<u64>());
+        }
+        macs
+    }
+
     /// The MACs of a training step of an instance for one image: those of the
     /// forward pass, as many for the gradients of the weights, and as many for
     /// those of the layers' inputs, except of layers whose input is the images.

@@ -45,13 +45,13 @@ fn every_instance_computes_what_pytorch_did() {
 /// An instance with parameters of its own is that of a model which shares them.
 #[test]
 fn an_instance_has_its_own_parameters() {
-    for name in NAMES {
+    for name in ["preresnet8", "resnet-mini-basic"] {
         let oracle = Oracle::open(name);
         let (shape, images) = oracle.tensor("input");
         let model = oracle.model(false);
         let instances = [model.instances[1].instance, model.instances[4].instance];
         let own = tuned(&model, &instances, |v| 0.8 * v + 0.1);
-        for record in &model.instances[..5] {
+        for record in [0, 1, 4].map(|index| &model.instances[index]) {
             let instance = record.instance;
             let run = |model: &Model| run(model, instance, &shape, images.clone());
             assert_eq!(

@@ -246,12 +246,13 @@ pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 /// file holds; see also the top level and [`zoo`].
 pub mod core {
     pub use sdpoint_core::{
-        Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
+        BlendedCascade, Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
         ExifOrientation, FORMAT_VERSION, Feature, Interpolation, Layer, LayerId, MAX_SIDE, Misfit,
         Moments, NetworkBuilder, Norm, Op, OwnParameters, Parameter, Point, PointId, Preprocessing,
-        Ratio, RatioError, Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform,
-        Weights, Window, atomic, digest, file, format_duration, format_macs, pareto,
-        parse_accuracy, parse_duration, parse_macs, seal, select, select_combined, select_timed,
+        Ratio, RatioError, Reason, Record, Role, Shape, Shapes, Stage, Statistics, Times,
+        TrainTransform, Weights, Window, atomic, digest, file, format_duration, format_macs,
+        pareto, parse_accuracy, parse_duration, parse_macs, seal, select, select_combined,
+        select_timed,
     };
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Model;
-use crate::combination::{Combination, CombinedRecord};
+use crate::combination::{BlendedCascade, Combination, CombinedRecord};
 use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
@@ -181,8 +181,13 @@ pub(super) fn combinations(
         }
         let threshold = match &record.combination {
             Combination::Cascade(cascade) => cascade.threshold,
-            Combination::Ensemble(_) => 0.0,
+            Combination::Ensemble(_) | Combination::BlendedCascade(_) => 0.0,
         };
+        if let Combination::BlendedCascade(cascade) = &record.combination
+            && let Some(problem) = problem_of_stages(cascade)
+        {
+            return refuse(problem);
+        }
         for (what, value, most) in [
             ("threshold", threshold, f64::MAX),
             ("top1", record.top1, 1.0),
@@ -195,6 +200,34 @@ pub(super) fn combinations(
         }
     }
     Ok(())
+}
+
+/// What is wrong with the stages of a cascade, if anything.
+fn problem_of_stages(cascade: &BlendedCascade) -> Option<String> {
+    let instances = cascade.instances();
+    let repeats = |(index, instance)| instances[..index].contains(instance);
+    if instances.iter().enumerate().any(repeats) {
+        return Some("runs an instance twice".into());
+    }
+    if cascade.first.weight != 1.0 {
+        let weight = cascade.first.weight;
+        return Some(format!(
+            "has a weight of {weight} in its first stage, not 1"
+        ));
+    }
+    for stage in cascade.stages() {
+        // Bounds that no fit comes near, and that keep logits finite.
+        for (what, value, range) in [
+            ("temperature", stage.temperature, 1e-3..=1e3),
+            ("weight", stage.weight, 0.0..=1.0),
+            ("margin", stage.margin, 0.0..=f64::MAX),
+        ] {
+            if !range.contains(&value) {
+                return Some(format!("has a {what} of {value}, which is impossible"));
+            }
+        }
+    }
+    None
 }
 
 /// Checks that the instances with parameters of their own are listed once, and

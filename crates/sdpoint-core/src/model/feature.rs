@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Model;
-use crate::combination::CombinedRecord;
+use crate::combination::{Combination, CombinedRecord};
 use crate::layer::Op;
 use crate::network::Network;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Preprocessing};
@@ -16,6 +16,9 @@ use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Prepro
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Feature {
+    /// Cascades whose stages are averaged: `blended_cascade` among the
+    /// description's `combinations`.
+    BlendedCascades,
     /// Cascades and ensembles: the description's `combinations`.
     Combinations,
     /// Images are rotated according to EXIF: `exif_orientation` of the
@@ -35,7 +38,8 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program supports, sorted by name.
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 7] = [
+        Feature::BlendedCascades,
         Feature::Combinations,
         Feature::ExifOrientation,
         Feature::Interpolation,
@@ -47,6 +51,7 @@ impl Feature {
     /// The name in the file.
     pub fn name(self) -> &'static str {
         match self {
+            Feature::BlendedCascades => "blended_cascades",
             Feature::Combinations => "combinations",
             Feature::ExifOrientation => "exif_orientation",
             Feature::Interpolation => "interpolation",
@@ -90,6 +95,12 @@ pub(super) fn used(
     parts: Parts<'_>,
 ) -> Vec<Feature> {
     let has = |feature: &Feature| match feature {
+        Feature::BlendedCascades => {
+            let blended = |record: &CombinedRecord| {
+                matches!(record.combination, Combination::BlendedCascade(_))
+            };
+            parts.combinations.iter().any(blended)
+        }
         Feature::Combinations => !parts.combinations.is_empty(),
         Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),

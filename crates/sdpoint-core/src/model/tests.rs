@@ -9,7 +9,7 @@ use super::document::Document;
 use super::layout::Slot;
 use super::*;
 use crate::PointId;
-use crate::combination::{Cascade, Combination};
+use crate::combination::{BlendedCascade, Cascade, Combination, Stage};
 use crate::layer::{Conv, LayerId, Op, Window};
 use crate::network::NetworkBuilder;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, TrainTransform};
@@ -512,7 +512,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     model.preprocessing.evaluate = EvalTransform::SquashCrop { resize: [9, 9] };
     model.preprocessing.interpolation = Interpolation::Bicubic;
     model.preprocessing.exif_orientation = ExifOrientation::Apply;
-    model.combinations = vec![combined(Combination::Ensemble(vec![Instance::Full]))];
+    model.combinations = vec![combined(Combination::BlendedCascade(blended()))];
     model.statistics = tuned().statistics;
     let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
     assert_eq!(features(&model), json!(all));
@@ -688,4 +688,60 @@ fn parameters_that_no_instance_can_have_are_refused() {
         .insert_parameters("0@0.75".parse().unwrap(), own);
     let error = model.save(folder.path().join("x")).unwrap_err();
     assert!(error.to_string().contains("0@0.75"), "{error}");
+}
+
+fn blended() -> BlendedCascade {
+    let stage = |name: &str, weight: f64, margin: f64| Stage {
+        instance: name.parse().unwrap(),
+        temperature: 1.25,
+        weight,
+        margin,
+    };
+    BlendedCascade {
+        first: stage("stem@0.5", 1.0, 0.5),
+        second: stage("0@0.75", 0.625, 0.25),
+        third: Some(stage("full", 0.5, 0.0)),
+    }
+}
+
+#[test]
+fn blended_cascades_travel_with_the_model_as_a_feature() {
+    for third in [blended().third, None] {
+        let mut model = model();
+        let cascade = BlendedCascade { third, ..blended() };
+        model.combinations = vec![combined(Combination::BlendedCascade(cascade))];
+        let (_folder, path) = saved(&model);
+        let read = Model::load(&path).unwrap();
+        assert_eq!(read, model);
+        assert_eq!(
+            Feature::of(&read),
+            [Feature::BlendedCascades, Feature::Combinations]
+        );
+    }
+}
+
+#[test]
+fn blended_cascades_that_cannot_be_are_refused() {
+    let refused = |change: fn(&mut BlendedCascade), part: &str| {
+        let mut cascade = blended();
+        change(&mut cascade);
+        let record = combined(Combination::BlendedCascade(cascade));
+        let error = forged_error(|document, _| {
+            document["features"] = json!(["blended_cascades", "combinations"]);
+            document["combinations"] = json!([serde_json::to_value(record).unwrap()]);
+        });
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    refused(|c| c.first.weight = 0.5, "first stage");
+    refused(|c| c.second.weight = 1.5, "weight of 1.5");
+    refused(|c| c.second.margin = -1.0, "margin of -1");
+    refused(|c| c.first.temperature = 0.0, "temperature of 0");
+    refused(|c| c.second.instance = c.first.instance, "twice");
+    refused(|c| c.second.instance = "0@0.3".parse().unwrap(), "0@0.3");
+    let record = serde_json::to_value(combined(Combination::BlendedCascade(blended()))).unwrap();
+    let error = forged_error(|document, _| {
+        document["features"] = json!(["combinations"]);
+        document["combinations"] = json!([record]);
+    });
+    assert!(error.to_string().contains("blended_cascades"), "{error}");
 }
