@@ -7,6 +7,7 @@
 //! [`fit_combinations`] finds cascades and ensembles, and [`fine_tune`] prepares
 //! further training. An [`Observer`] receives the progress of all of these.
 
+mod branch_sizes;
 mod branching;
 mod calibrate;
 mod checkpoint;

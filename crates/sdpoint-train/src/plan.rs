@@ -5,6 +5,7 @@ use sdpoint_data::{Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
 
+use crate::branch_sizes::{self, SizedBranch};
 use crate::branching::Branching;
 use crate::calibrate::{CALIBRATION_IMAGES, CalibrateOptions};
 use crate::draw::{Draw, Menu, Method};
@@ -77,6 +78,11 @@ pub struct TrainPlan {
     /// For [`Method::Branched`], how a step trains instances besides `full`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub branching: Branching,
+    /// For [`Method::Branched`], sizes of images: instead of instances, the
+    /// branches are then `full` on the images of their parts reduced to sizes that
+    /// are drawn uniformly from these. They share no layers with the step's `full`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub branch_scales: Vec<[usize; 2]>,
     /// For [`Method::Sandwich`] and [`Method::Branched`], the share of `full`'s
     /// predictions in the target of the other instances, from 0 to 1; the labels
     /// are the rest.
@@ -162,6 +168,7 @@ impl TrainPlan {
             draw: Draw::default(),
             phases: Phases::default(),
             branching: Branching::default(),
+            branch_scales: Vec::new(),
             distill: 0.0,
             dropout: 0.0,
             stochastic_depth: 0.0,
@@ -305,8 +312,12 @@ impl TrainPlan {
     /// If the network does not accept images of this size.
     pub fn sampler(&self, steps: u64) -> Result<InstanceSampler, ShapeError> {
         let sampler = InstanceSampler::new(&self.costs()?, self.method, &self.draw, self.seed);
+        let branches = match self.branch_scales.is_empty() {
+            true => self.branching.branches,
+            false => 0,
+        };
         Ok(sampler
-            .with_branches(self.branching.branches)
+            .with_branches(branches)
             .with_phases(self.phases, steps))
     }
 
@@ -325,7 +336,8 @@ impl TrainPlan {
         let sizes: Vec<[usize; 2]> = (self.training_sizes().iter()).map(|p| p.size).collect();
         let network = self.trained_network()?;
         let known = if self.exits { &[] } else { &instances[..] };
-        let work = StepWork::new(&network, sizes.iter().copied(), known)?;
+        let all = sizes.iter().chain(&self.branch_scales).copied();
+        let work = StepWork::new(&network, all, known)?;
         let mut sum: u128 = 0;
         for step in 0..steps {
             let done = step as usize % an_epoch * batch_size;
@@ -336,8 +348,24 @@ impl TrainPlan {
             for &size in &sizes {
                 sum += u128::from(work.of_step(self.method, size, batch, &drawn));
             }
+            let sized = self.sized_branches(&sampler, step, batch);
+            sum += u128::from(work.of_sized(&sized));
         }
         Ok(u64::try_from(sum / sizes.len() as u128).unwrap_or(u64::MAX))
+    }
+
+    /// The branches on smaller images of a step on so many images.
+    pub(crate) fn sized_branches(
+        &self,
+        sampler: &InstanceSampler,
+        step: u64,
+        images: usize,
+    ) -> Vec<SizedBranch> {
+        if self.branch_scales.is_empty() || sampler.is_before_shrinking(step) {
+            return Vec::new();
+        }
+        let branches = self.branching.branches;
+        branch_sizes::of_step(&self.branch_scales, branches, images, self.seed, step)
     }
 
     /// How instances are calibrated after training.
@@ -392,6 +420,24 @@ impl TrainPlan {
         )?;
         if self.branching != Branching::default() && self.method != Method::Branched {
             return refuse("settings of branches need the method branched".into());
+        }
+        if !self.branch_scales.is_empty() {
+            if self.method != Method::Branched {
+                return refuse("sizes of branches need the method branched".into());
+            }
+            if self.branching.temperature != 1.0 {
+                return refuse("with sizes of branches, the temperature must be 1".into());
+            }
+            let size = self.preprocessing.size;
+            let larger = |scale: &&[usize; 2]| scale[0] > size[0] || scale[1] > size[1];
+            if let Some([height, width]) = self.branch_scales.iter().find(larger) {
+                return refuse(format!(
+                    "branches cannot have images of {height}×{width}, larger than the input"
+                ));
+            }
+            if !self.scales.is_empty() {
+                return refuse("sizes of branches cannot be combined with other scales".into());
+            }
         }
         let Phases {
             shrink_after,
@@ -490,6 +536,9 @@ impl TrainPlan {
                 );
             }
             self.trained_network()?;
+        }
+        for &size in &self.branch_scales {
+            self.network.cost(size, Instance::Full)?;
         }
         for preprocessing in self.training_sizes() {
             for instance in self.network.instances(&self.ratios) {

@@ -184,7 +184,7 @@ impl InstanceSampler {
     }
 
     /// Whether a step trains `full` alone because of [`Phases::shrink_after`].
-    fn is_before_shrinking(&self, step: u64) -> bool {
+    pub(crate) fn is_before_shrinking(&self, step: u64) -> bool {
         (step as f64) < (self.phases.shrink_after * self.steps as f64).round()
     }
 

@@ -11,6 +11,7 @@ use sdpoint_engine::{
     TrainingEngine, softmax,
 };
 
+use crate::branch_sizes::{SizedBranch, reduced};
 use crate::branching::Branching;
 use crate::checkpoint::Checkpoint;
 use crate::draw::Method;
@@ -77,6 +78,7 @@ impl<'a> Trainer<'a> {
         let step = state.counters.step;
         let sampler = plan.sampler(state.steps())?;
         let sizes = plan.training_sizes().into_iter().map(|p| p.size);
+        let sizes = sizes.chain(plan.branch_scales.iter().copied());
         // Early exits are trained in `full` alone.
         let instances: Vec<Instance> = match plan.exits {
             true => Vec::new(),
@@ -219,6 +221,71 @@ impl<'a> Trainer<'a> {
         Ok(*infinite.unwrap_or(&outcome.full))
     }
 
+    /// The branches of a step on smaller images.
+    fn sized_branches(&self, step: &Step<'_>) -> Vec<SizedBranch> {
+        let Checkpoint { plan, counters, .. } = &self.state;
+        plan.sized_branches(&self.sampler, counters.step, step.batch.len())
+    }
+
+    /// As [`Trainer::branched`], with branches that run `full` on smaller images.
+    /// The gradients are in `mean` afterwards.
+    fn branched_by_size(
+        &mut self,
+        step: &Step<'_>,
+        branches: &[SizedBranch],
+    ) -> Result<StepOutcome, EngineError> {
+        let steps = self.steps();
+        let Checkpoint {
+            plan,
+            counters,
+            weights,
+            ..
+        } = &self.state;
+        let distillation = plan
+            .branching
+            .distillation(plan.distill, counters.step, steps);
+        let images = step.images();
+        let classes = self.network.classes();
+        let target =
+            |labels| Target::labels(labels).with_smoothing(plan.recipe.label_smoothing as f32);
+        let full = self.engine.step(StepInput {
+            weights,
+            images,
+            target: target(&step.batch.labels),
+            instance: Instance::Full,
+        })?;
+        add_to_mean(&mut self.mean, self.engine.gradients(), 1.0, true);
+        let mut predictions = self.engine.logits().to_vec();
+        softmax(&mut predictions, classes);
+        let of_an_image = images.data.len() / images.batch;
+        for SizedBranch { size, images: part } in branches {
+            let data = &images.data[part.start * of_an_image..part.end * of_an_image];
+            let channels = self.network.input_channels();
+            let data = reduced(data, channels, images.size, *size);
+            let rows = part.start * classes..part.end * classes;
+            let outcome = self.engine.step(StepInput {
+                weights,
+                images: Images {
+                    data: &data,
+                    batch: part.len(),
+                    size: *size,
+                },
+                target: Target {
+                    soft: (distillation.share > 0.0)
+                        .then_some((&predictions[rows], distillation.share)),
+                    ..target(&step.batch.labels[part.clone()])
+                },
+                instance: Instance::Full,
+            })?;
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            let share = distillation.weight * part.len() as f32 / images.batch as f32;
+            add_to_mean(&mut self.mean, self.engine.gradients(), share, false);
+        }
+        Ok(full)
+    }
+
     /// The instances of a step.
     fn drawn(&self, step: &Step<'_>) -> Vec<Instance> {
         let instances = step.instances.iter();
@@ -237,8 +304,12 @@ impl<'a> Trainer<'a> {
         self.engine.set_noise_step(self.state.counters.step);
         let mut first = None;
         let mut apart = step.instances;
+        let sized = self.sized_branches(step);
         if self.state.plan.method == Method::Branched {
-            let outcome = self.branched(step)?;
+            let outcome = match sized.is_empty() {
+                true => self.branched(step)?,
+                false => self.branched_by_size(step, &sized)?,
+            };
             if !outcome.loss.is_finite() {
                 return Ok(outcome);
             }
@@ -281,7 +352,7 @@ impl<'a> Trainer<'a> {
             }
         }
         let gradients = match apart.len() {
-            0 | 1 => self.engine.gradients(),
+            0 | 1 if sized.is_empty() => self.engine.gradients(),
             _ => &self.mean,
         };
         let update = SgdStep {
@@ -315,7 +386,9 @@ impl<'a> Trainer<'a> {
         let images = step.batch.len();
         let method = self.state.plan.method;
         let drawn = self.drawn(step);
-        let macs = self.work.of_step(method, step.batch.size, images, &drawn);
+        let sized = self.sized_branches(step);
+        let macs =
+            self.work.of_step(method, step.batch.size, images, &drawn) + self.work.of_sized(&sized);
         let counters = &mut self.state.counters;
         counters.step += 1;
         counters.macs = counters.macs.saturating_add(macs);

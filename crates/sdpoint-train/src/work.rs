@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sdpoint_core::{Instance, Network, ShapeError};
 use sdpoint_engine::{Branch, InstanceMacs};
 
+use crate::branch_sizes::SizedBranch;
 use crate::branching::Branching;
 use crate::draw::Method;
 
@@ -24,6 +25,14 @@ impl StepWork {
         };
         let all: Result<_, ShapeError> = sizes.into_iter().map(work).collect();
         Ok(Self(all?))
+    }
+
+    /// The multiply-accumulates that branches on smaller images add to a step.
+    pub fn of_sized(&self, branches: &[SizedBranch]) -> u64 {
+        let of_branch = |branch: &SizedBranch| {
+            branch.images.len() as u64 * self.0[&branch.size].training(Instance::Full)
+        };
+        branches.iter().map(of_branch).sum()
     }
 
     /// The multiply-accumulates of a step that trains these instances on so many

@@ -277,6 +277,39 @@ fn work_is_counted_and_shrinking_begins_late() {
     }
 }
 
+/// Branches on smaller images are full steps of their own, with the mean of their
+/// gradients added.
+#[test]
+fn branches_may_be_smaller_images() {
+    let bench = Bench::new(1);
+    let mut plan = bench.plan(Method::Branched);
+    plan.branch_scales = vec![[8, 8], [12, 12]];
+    plan.branching.branches = 2;
+    let results = bench.finish(plan.clone());
+    let threads = Bench::new(3);
+    let folder = tempfile::tempdir().unwrap();
+    let run = threads.run(folder.path());
+    run.start(plan.clone(), &mut StopAt(9, false)).unwrap();
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    let outcome = run.resume(checkpoint, &mut Silent).unwrap();
+    let finished = outcome.finished().unwrap();
+    assert!(Results::read(folder.path()) == results);
+    assert_eq!(finished.model.training["branch_scales"][1][0], 12);
+    assert_eq!(finished.drawn[0].1, 3 * AN_EPOCH, "full in every step");
+    assert!(finished.drawn[1..].iter().all(|drawn| drawn.1 == 0));
+    let counted: u64 = results.metrics.iter().map(|metrics| metrics.macs).sum();
+    assert_eq!(counted, plan.training_macs(104).unwrap());
+    let labels_alone = bench.finish(changed(plan.clone(), |plan| plan.distill = 0.0));
+    assert!(labels_alone.model != results.model);
+    let lighter = bench.finish(changed(plan, |plan| plan.branching.weight = 0.5));
+    assert!(lighter.model != results.model);
+}
+
+fn changed(mut plan: TrainPlan, change: impl FnOnce(&mut TrainPlan)) -> TrainPlan {
+    change(&mut plan);
+    plan
+}
+
 #[test]
 fn settings_that_do_not_fit_are_refused() {
     let bench = Bench::new(1);
@@ -304,6 +337,16 @@ fn settings_that_do_not_fit_are_refused() {
     });
     refused(Method::SdPoint, "from 0 to 1", |p| {
         p.phases.full_at_end = Some(1.5);
+    });
+    refused(Method::SdPoint, "branched", |p| {
+        p.branch_scales = vec![[8, 8]];
+    });
+    refused(branched, "larger than the input", |p| {
+        p.branch_scales = vec![[8, 17]];
+    });
+    refused(branched, "temperature must be 1", |p| {
+        p.branch_scales = vec![[8, 8]];
+        p.branching.temperature = 2.0;
     });
     refused(Method::Plain, "plain", |p| p.phases.shrink_after = 0.5);
     refused(Method::SdPoint, "0@0.6", |p| {

@@ -3,6 +3,7 @@
 use sdpoint::train::{Draw, Menu, TrainPlan};
 
 use super::METHOD;
+use crate::size;
 
 /// Settings of how steps train instances besides full, and when.
 #[derive(clap::Args)]
@@ -27,6 +28,11 @@ pub struct SharingArgs {
     /// [default: 33.3%]
     #[arg(long, help_heading = METHOD, value_name = "X%", value_parser = parse_part)]
     distill_ramp: Option<f64>,
+    /// With --method branched, branches are full on smaller images, of sizes drawn from these, rather
+    /// than instances: for comparison
+    #[arg(long, help_heading = METHOD, value_name = "N,N", value_delimiter = ',',
+          value_parser = size::parse)]
+    branch_scales: Vec<[usize; 2]>,
     /// Late shrinking: train full alone in this share of the steps, from the beginning
     /// [default: 0%]
     #[arg(long, help_heading = METHOD, value_name = "X%", value_parser = parse_part)]
@@ -48,6 +54,7 @@ impl SharingArgs {
         set(&mut branching.weight, self.branch_weight);
         set(&mut branching.temperature, self.temperature);
         set(&mut branching.ramp, self.distill_ramp);
+        plan.branch_scales.clone_from(&self.branch_scales);
         set(&mut plan.phases.shrink_after, self.shrink_after);
         plan.phases.full_at_end = self.full_at_end;
     }
