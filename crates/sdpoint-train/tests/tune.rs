@@ -20,8 +20,8 @@ struct Bench {
 impl Bench {
     fn new(threads: usize) -> Self {
         let mut options = OpenOptions::default();
-        options.shapes_train = 600;
-        options.shapes_test = 200;
+        options.shapes_train = 1500;
+        options.shapes_test = 300;
         let (train, test) = open_pair(&Source::Shapes, &options).unwrap();
         Self {
             ctx: Arc::new(Context::new(NonZeroUsize::new(threads)).unwrap()),
@@ -37,7 +37,7 @@ impl Bench {
         let network = zoo::build("preresnet8", self.train.classes().len()).unwrap();
         let mut plan = TrainPlan::new(network, &self.train)
             .unwrap()
-            .with_recipe(Preset::CifarCosine.recipe().with_epochs(6))
+            .with_recipe(Preset::CifarCosine.recipe().with_epochs(5))
             .with_method(Method::Plain);
         plan.recipe.batch_size = 32;
         plan.calibration_images = 300;
@@ -84,7 +84,8 @@ fn tuned_instances_get_better_and_the_others_stay() {
         .into();
     let before = model.clone();
     let options = TuneOptions::new(&tuned)
-        .with_images(600)
+        .with_images(1500)
+        .with_rate(0.1)
         .with_calibration_images(300);
     tune_model(&bench.ctx, &mut model, &bench.train, options, &mut Silent).unwrap();
 

@@ -68,7 +68,7 @@ pub enum Misfit {
     #[error("its combination {combination} {problem}")]
     Combination {
         /// The combination.
-        combination: Combination,
+        combination: Box<Combination>,
         /// What is wrong with it.
         problem: String,
     },
@@ -166,7 +166,7 @@ pub(super) fn combinations(
     let listed: HashSet<Instance> = instances.iter().map(|record| record.instance).collect();
     for record in combinations {
         let refuse = |problem: String| {
-            let combination = record.combination.clone();
+            let combination = Box::new(record.combination.clone());
             Err(Misfit::Combination {
                 combination,
                 problem,

@@ -642,9 +642,12 @@ fn parameters_of_an_instances_own_travel_with_the_model() {
     assert_eq!(again.statistics.tuned().count(), 0);
 }
 
+/// A change of a file's description and tensors.
+type Change<'a> = &'a dyn Fn(&mut Value, &mut Vec<(Slot, Vec<f32>)>);
+
 #[test]
 fn parameters_that_no_instance_can_have_are_refused() {
-    let refused = |change: &dyn Fn(&mut Value, &mut Vec<(Slot, Vec<f32>)>), part: &str| {
+    let refused = |change: Change<'_>, part: &str| {
         let error = load_bytes(&forged_from(&tuned(), change)).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     };

@@ -11,6 +11,7 @@
 //! point, `full` no longer needs it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 use sdpoint_core::{Instance, Weights};
@@ -237,15 +238,14 @@ impl TrainingEngine {
         let network = &self.pass.base.network;
         let noise = self.pass.saved.masks.as_ref().map(|masks| masks.noise);
         let Branches { trunks, plans, .. } = &mut self.branches;
-        if !trunks.contains_key(&(batch, size)) {
-            let trunk = StepPlan::trunk(network, size, batch, noise)?;
-            trunks.insert((batch, size), trunk);
+        if let Entry::Vacant(entry) = trunks.entry((batch, size)) {
+            entry.insert(StepPlan::trunk(network, size, batch, noise)?);
         }
         for Branch { instance, images } in branches {
             let key = (*instance, images.len(), size);
-            if !plans.contains_key(&key) {
+            if let Entry::Vacant(entry) = plans.entry(key) {
                 let plan = StepPlan::branch(network, size, images.len(), *instance, noise)?;
-                plans.insert(key, plan);
+                entry.insert(plan);
             }
         }
         Ok(())
