@@ -77,7 +77,8 @@ pub struct Method {
     /// Another number of epochs, if a step costs more or less.
     pub epochs: Option<usize>,
     pub seeds: Vec<u64>,
-    /// Arguments of `sdpoint train` that make the method.
+    /// Arguments of `sdpoint train` that make the method. `{run:METHOD}` is the run
+    /// of an earlier method with the same seed.
     #[serde(default)]
     pub arguments: Vec<String>,
     /// What is measured besides [`OWN`].
@@ -117,6 +118,11 @@ pub struct Part {
     pub measure: String,
     #[serde(default)]
     pub instances: Which,
+}
+
+/// The method that an argument `{run:METHOD}` names.
+pub fn run_in(argument: &str) -> Option<&str> {
+    argument.strip_prefix("{run:")?.strip_suffix('}')
 }
 
 fn own() -> String {
@@ -263,6 +269,19 @@ impl Experiment {
             }
         }
         unique("method", self.methods.iter().map(|m| &m.name))?;
+        for (index, method) in self.methods.iter().enumerate() {
+            for other in method.arguments.iter().filter_map(|a| run_in(a)) {
+                let earlier = &self.methods[..index];
+                let found = earlier.iter().find(|method| method.name == other);
+                let has = |seed| found.is_some_and(|found| found.seeds.contains(seed));
+                if !method.seeds.iter().all(has) {
+                    return Err(format!(
+                        "'{}' starts from runs of '{other}', which no earlier method has",
+                        method.name
+                    ));
+                }
+            }
+        }
         unique("series", self.series.iter().map(|s| &s.name))?;
         for series in &self.series {
             for part in &series.parts {
@@ -389,6 +408,11 @@ pub mod tests {
         refused("baseline = \"plain\"", "baseline = \"no\"", "'no'");
         refused("epochs = 20", "epoch = 20", "epoch");
         refused("area = [0.4, 1.0]", "area = [1.0, 0.4]", "area");
+        refused(
+            "network = \"{network}-w12\"",
+            "arguments = [\"--init\", \"{run:wide}\"]",
+            "runs of 'wide'",
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use sdpoint_core::format_macs;
 use sdpoint_train::{Series as Drawn, curve_svg};
 
-use crate::experiment::{Experiment, Method, OWN};
+use crate::experiment::{Experiment, Method, OWN, run_in};
 use crate::results::{Results, Run, Watched};
 use crate::runner::{Job, seconds_left};
 use crate::summary::{Curves, Value, runs};
@@ -189,9 +189,22 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
     put!(
         text,
         "\nThe full network of each method. The training loss is that of the last epoch's steps, \
-         on augmented images and in the instances that were drawn.\n\n\
-         | method | seeds | accuracy | test loss | training loss | gap |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: |"
+         on augmented images and in the instances that were drawn."
+    );
+    let work = work_of_baseline(experiment, results);
+    if work.is_some() {
+        put!(
+            text,
+            "The work is the multiply-accumulates of training as shares of the baseline's."
+        );
+    }
+    let column = |heading| if work.is_some() { heading } else { "" };
+    put!(
+        text,
+        "\n| method | seeds | accuracy | test loss | training loss | gap |{}\n\
+         | --- | ---: | ---: | ---: | ---: | ---: |{}",
+        column(" work |"),
+        column(" ---: |")
     );
     for (method, runs) in all {
         let of = |value: &dyn Fn(&Run) -> Option<f64>| -> Option<Value> {
@@ -207,16 +220,44 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
         };
         put!(
             text,
-            "| `{}`: {} | {} | {} | {} | {} | {} |",
+            "| `{}`: {} | {} | {} | {} | {} | {} |{}",
             method.name,
             method.about,
             runs.len(),
             cell(top1, 100.0, 2),
             cell(loss, 1.0, 3),
             cell(train, 1.0, 3),
-            cell(gap, 1.0, 3)
+            cell(gap, 1.0, 3),
+            work.map_or(String::new(), |work| {
+                let share = of(&|run| Some(work_of(experiment, results, run)? / work));
+                format!(" {} |", cell(share.map(Value::mean_only), 1.0, 3))
+            })
         );
     }
+}
+
+/// The multiply-accumulates of a run, and of the run that it started from.
+fn work_of(experiment: &Experiment, results: &Results, run: &Run) -> Option<f64> {
+    let mut work = run.macs? as f64;
+    for start in run.arguments.iter().filter_map(|argument| run_in(argument)) {
+        let method = experiment.method(start)?;
+        let all = runs(results, experiment, method);
+        let start = all.into_iter().find(|other| other.seed == run.seed)?;
+        work += work_of(experiment, results, start)?;
+    }
+    Some(work)
+}
+
+/// The mean work of the runs of the baseline's first method.
+fn work_of_baseline(experiment: &Experiment, results: &Results) -> Option<f64> {
+    let mut series = experiment.series.iter();
+    let baseline = series.find(|series| series.name == experiment.baseline)?;
+    let method = experiment.method(&baseline.parts.first()?.method)?;
+    let all = runs(results, experiment, method);
+    let work: Option<Vec<f64>> = (all.iter())
+        .map(|run| work_of(experiment, results, run))
+        .collect();
+    Some(Value::of(&work?)?.mean)
 }
 
 /// The gap between the full network's losses on test and training images during
@@ -412,6 +453,32 @@ mod tests {
             page.text
                 .contains("sdpoint evaluate RUN --data tar:DIR --bn shared")
         );
+    }
+
+    #[test]
+    fn the_work_of_training_is_that_of_all_runs_behind_a_method() {
+        let text = TEXT.replace(
+            "network = \"{network}-w12\"",
+            "arguments = [\"--init\", \"{run:plain}\"]",
+        );
+        let experiment = Experiment::parse("costs", &text).unwrap();
+        let mut results = Results::default();
+        for (name, macs) in [("plain", 200), ("narrow", 50)] {
+            let method = experiment.method(name).unwrap();
+            let arguments = experiment.train_arguments(method, 0);
+            let mut run = run(name, 0, &arguments, &[("full", 100, 0.8)]);
+            run.macs = Some(macs);
+            results.runs.push(run);
+        }
+        let text = |results: &Results| page(std::slice::from_ref(&experiment), results).text;
+        let shown = text(&results);
+        assert!(shown.contains(" gap | work |\n"), "{shown}");
+        assert!(shown.contains(" | 1.000 |\n") && shown.contains(" | 1.250 |\n"));
+        // Of runs that did not count it, nothing is shown.
+        for run in &mut results.runs {
+            run.macs = None;
+        }
+        assert!(!text(&results).contains("work"));
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub struct Run {
     pub train_loss: Vec<f64>,
     /// Likewise, the training accuracy.
     pub train_accuracy: Vec<f64>,
+    /// The multiply-accumulates of all steps; none for runs of versions that did
+    /// not count them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs: Option<u64>,
     /// The full network during training, if it was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub full: Vec<Watched>,
@@ -183,6 +187,7 @@ impl Run {
                 test_loss: rounded(full.test_loss, 5),
             })
         });
+        let macs: u64 = epochs.iter().map(|epoch| epoch.macs).sum();
         Ok(Self {
             experiment: experiment.to_owned(),
             method: method.to_owned(),
@@ -194,6 +199,7 @@ impl Run {
             seconds: rounded(epochs.iter().map(|epoch| epoch.seconds).sum(), 0),
             train_loss: by_epoch(|epoch| epoch.train_loss),
             train_accuracy: by_epoch(|epoch| epoch.train_accuracy),
+            macs: (macs > 0).then_some(macs),
             full: full.collect(),
             measures: BTreeMap::new(),
         })
@@ -302,6 +308,7 @@ pub mod tests {
             seconds: 100.0,
             train_loss: vec![2.0, 0.1],
             train_accuracy: vec![0.2, 0.9],
+            macs: None,
             full: Vec::new(),
             measures: [("own".to_owned(), measured.collect())].into(),
         }

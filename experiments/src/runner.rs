@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use sdpoint_train::folder;
 
-use crate::experiment::{Experiment, Measure, Method, OWN};
+use crate::experiment::{Experiment, Measure, Method, OWN, run_in};
 use crate::results::{self, Results, ResultsError, Run, read_curve};
 
 /// The file with a run's arguments, in its folder. A run with other arguments is
@@ -90,6 +90,20 @@ impl<'a> Job<'a> {
         )
     }
 
+    /// The arguments with the folders of the runs that they name: `{run:METHOD}`
+    /// is that of another method with the same seed.
+    fn with_places(&self, arguments: &[String], runs: &Path) -> Vec<String> {
+        let place = |argument: &String| match run_in(argument) {
+            Some(method) => {
+                let method = self.experiment.method(method).unwrap_or(self.method);
+                let name = Self { method, ..*self }.name();
+                runs.join(name).display().to_string()
+            }
+            None => argument.clone(),
+        };
+        arguments.iter().map(place).collect()
+    }
+
     pub fn arguments(&self) -> Vec<String> {
         self.experiment.train_arguments(self.method, self.seed)
     }
@@ -116,7 +130,7 @@ impl Runner {
     pub fn run(&self, job: Job<'_>, results: &Results) -> Result<Run, RunError> {
         let out = self.runs.join(job.name());
         let arguments = job.arguments();
-        self.train(&out, &arguments)?;
+        self.train(job, &out, &arguments)?;
         let mut run = Run::summarise(
             &job.experiment.name,
             &job.method.name,
@@ -139,7 +153,7 @@ impl Runner {
         Ok(run)
     }
 
-    fn train(&self, out: &Path, arguments: &[String]) -> Result<(), RunError> {
+    fn train(&self, job: Job<'_>, out: &Path, arguments: &[String]) -> Result<(), RunError> {
         let note = out.join(ARGUMENTS);
         let holds_a_run = out.join(folder::CHECKPOINT).exists();
         if holds_a_run {
@@ -161,10 +175,11 @@ impl Runner {
         }
         let place = out.display().to_string();
         let mut command = vec!["train", "--data", &self.data];
+        let with_places = job.with_places(arguments, &self.runs);
         if holds_a_run {
             command.extend(["--resume", &place]);
         } else {
-            command.extend(arguments.iter().map(String::as_str));
+            command.extend(with_places.iter().map(String::as_str));
             command.extend(["--out", &place]);
         }
         self.sdpoint(&command, &out.join("train.txt"))
@@ -258,6 +273,25 @@ mod tests {
         let experiments = [Experiment::parse("costs", TEXT).unwrap()];
         let names: Vec<String> = Job::all(&experiments).iter().map(Job::name).collect();
         assert_eq!(names, ["costs/plain-0", "costs/narrow-0", "costs/plain-1"]);
+    }
+
+    #[test]
+    fn a_run_can_start_from_that_of_another_method() {
+        let text = TEXT.replace(
+            "network = \"{network}-w12\"",
+            "arguments = [\"--init\", \"{run:plain}\"]",
+        );
+        let experiments = [Experiment::parse("costs", &text).unwrap()];
+        let job = Job::all(&experiments)[1];
+        let arguments = job.with_places(&job.arguments(), Path::new("runs"));
+        let place = Path::new("runs")
+            .join("costs/plain-0")
+            .display()
+            .to_string();
+        assert!(
+            arguments.join(" ").contains(&format!("--init {place} ")),
+            "{arguments:?}"
+        );
     }
 
     #[test]

@@ -29,6 +29,14 @@ impl Value {
         })
     }
 
+    /// Without the spread.
+    pub fn mean_only(self) -> Self {
+        Self {
+            spread: None,
+            ..self
+        }
+    }
+
     /// Formats the values divided by `unit`, with a number of digits.
     pub fn text(self, unit: f64, digits: usize) -> String {
         let mean = format!("{:.digits$}", self.mean * unit);

@@ -1,25 +1,28 @@
 //! `sdpoint calibrate`: adds instances to a trained model, without training.
 
 mod combine;
+mod images;
+mod tune;
 
 use std::path::PathBuf;
 
 use sdpoint::core::{Ratio, Record};
-use sdpoint::data::{Dataset, Source, Split};
+use sdpoint::data::Source;
 use sdpoint::train::{
-    CALIBRATION_IMAGES, CalibrateOptions, EvaluateOptions, Evaluation, Feed, StatisticsFrom,
-    calibrate_model,
+    CALIBRATION_IMAGES, CalibrateOptions, Evaluation, Feed, StatisticsFrom, calibrate_model,
 };
 use sdpoint::{Instance, Model};
 
-use crate::data::{self, DataArgs, SOURCES, note_skipped, note_squashed, open_split, open_test};
+use crate::data::{DataArgs, SOURCES};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::output::{note, print};
+use crate::output::print;
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
 use crate::shares::{parse_cascade, parse_ensemble};
 use crate::{MachineArgs, model, path, report, size};
+use images::CalibrateData;
+use tune::TuneArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,16 +30,24 @@ Examples:
   sdpoint calibrate model.safetensors --data folder:DIR --ratios 0.25 -o cheaper.safetensors
   sdpoint calibrate model.safetensors --data folder:DIR
   sdpoint calibrate model.safetensors --data folder:DIR --cascade 40%,60% --ensemble 150%
+  sdpoint calibrate model.safetensors --data folder:DIR --own-scale 0@0.5,0@0.75
   sdpoint calibrate model.safetensors --data folder:DIR --input 24 -o small.safetensors
 
 --ratios adds instances and leaves those of the model unchanged. Without it, all instances of the \
 model are calibrated again, and its cascades and ensembles are removed. --input adapts the model to \
 another image size: the weights stay, costs and accuracies are those of the new size.
 
+--own-scale trains the scales and shifts of the batch norms after an instance's point, and the bias \
+of the classifier, as parameters of the instance's own: one pass over some training images, from \
+which the instance learns half the labels and half the predictions of full. All other weights stay, \
+and the instances cost the same at run time. Calibrating them again removes these parameters.
+
 --cascade and --ensemble calibrate nothing. They fit combinations of the model's instances on one \
 half of the images that were held out of training, measure them on the other half, and store them \
-in the model, replacing earlier ones. If none were held out, they use the test images. A cascade runs a cheap instance, and a costlier one where that is unsure; an ensemble \
-averages the probabilities of several instances.";
+in the model, replacing earlier ones. If none were held out, they use the test images. A cascade \
+runs a cheap instance, and a costlier one where that is unsure; with --blend, the answers are \
+averaged, and there may be a third stage. An ensemble averages the probabilities of several \
+instances.";
 
 /// Add instances to a trained model, without training
 ///
@@ -63,10 +74,16 @@ pub struct Args {
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_cascade,
           conflicts_with = "ratios", allow_hyphen_values = true)]
     cascade: Vec<f64>,
+    /// With --cascade, average the answers of the stages, with a temperature for each, and use up to
+    /// three
+    #[arg(long, requires = "cascade")]
+    blend: bool,
     /// Fit an ensemble for each of these costs, which may exceed 100%
     #[arg(long, value_name = "SHARE,SHARE", value_delimiter = ',', value_parser = parse_ensemble,
           conflicts_with = "ratios", allow_hyphen_values = true)]
     ensemble: Vec<f64>,
+    #[command(flatten)]
+    tuning: TuneArgs,
     /// Number of training images for the statistics, drawn at random
     #[arg(long, value_name = "N", default_value_t = CALIBRATION_IMAGES)]
     images: usize,
@@ -110,6 +127,9 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     if !args.cascade.is_empty() || !args.ensemble.is_empty() {
         return combine::run(args, model, &out, machine);
     }
+    if let Some(selected) = &args.tuning.own_scale {
+        return tune::run(args, selected, model, &out, machine);
+    }
     if let Some(size) = args.input {
         model.preprocessing = model.preprocessing.with_size(size);
         for record in &mut model.instances {
@@ -125,54 +145,17 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         )
         .hint("give other ratios, or omit --ratios to calibrate all instances again"));
     }
-    let options = args.reading.options();
-    let train = open_split(&args.data, Split::Train, &options)?;
-    let test = open_test(&args.data, &options)?;
-    let (train, held_out) = data::hold_out(&model, train)?;
-    if let Some(test) = &test {
-        model::check_classes(&model, test)?;
-    }
-    note_squashed(&model, &train)?;
-    model::name_classes(&mut model, &train);
+    let data = CalibrateData::open(args, &mut model)?;
     let ctx = machine.context()?;
-    let batch_size = Feed::for_model(&model, &train)?.batch_size;
+    let batch_size = Feed::for_model(&model, &data.train)?.batch_size;
     let mut display = Display::new(Interrupt::install()?, batch_size);
     let mut options = CalibrateOptions::new(&instances)
         .with_images(args.images)
         .with_seed(args.seed);
     options.statistics_from = args.statistics_from;
-    calibrate_model(&ctx, &mut model, &train, options, &mut display)?;
-    let all = model::listed(&model, &[])?;
-    let mut measured = |images: &Option<Dataset>| -> Result<Option<Evaluation>, Failure> {
-        let options = EvaluateOptions::new(&all);
-        let images = images.as_ref();
-        images
-            .map(|images| model::evaluate(&ctx, &model, images, options, &mut display))
-            .transpose()
-    };
-    let on_test = measured(&test)?;
-    let on_held_out = measured(&held_out)?;
-    display.finish();
-    note_skipped(&test.iter().chain([&train]).collect::<Vec<_>>());
-    match (&on_held_out, &on_test) {
-        (Some(chosen_by), reported) => {
-            model.instances.clone_from(&chosen_by.records);
-            for (record, on_test) in std::iter::zip(
-                &mut model.instances,
-                reported.iter().flat_map(|evaluation| &evaluation.records),
-            ) {
-                record.test = on_test.scores();
-            }
-        }
-        (None, Some(evaluation)) => model.instances.clone_from(&evaluation.records),
-        (None, None) => note("The data has no test split: the new instances are not measured."),
-    }
-    save(
-        &model,
-        on_test.or(on_held_out).as_ref(),
-        instances.len(),
-        &out,
-    )
+    calibrate_model(&ctx, &mut model, &data.train, options, &mut display)?;
+    let measured = data.measure(&ctx, &mut model, &mut display)?;
+    save(&model, measured.as_ref(), instances.len(), &out)
 }
 
 /// The instances to calibrate.

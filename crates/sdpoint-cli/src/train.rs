@@ -4,6 +4,7 @@ mod augment;
 mod method;
 mod optimiser;
 mod setup;
+mod sharing;
 mod summary;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use augment::{Augment, RecipeName};
 use method::NamedMethod;
 use optimiser::OptimiserArgs;
 use setup::{Setup, Start};
+use sharing::SharingArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,6 +49,11 @@ Methods:
   plain      full in every step
   sandwich   full, the cheapest instance and one drawn at random in every step; the last two learn
              from the predictions of full; a step takes two to three times as long
+  branched   full on the whole batch, and four instances drawn at random, each on a quarter of it;
+             they continue from full's activations at their points and learn half from the labels,
+             half from the predictions of full; a step takes a quarter longer than with plain
+  sdpoint+   branched, with the ratios 0.5, 0.6 and 0.75, and mostly with instances of the first two
+             points, which save most for their loss of accuracy
 
 Distributions of instances (--draw):
   uniform      as in the paper: no downsampling or one of the points, all equally likely, then one
@@ -54,6 +61,7 @@ Distributions of instances (--draw):
   instances    all instances equally likely
   cost:POWER   in proportion to an instance's MACs to this power; cost means cost:1
   full:P       full with probability P, otherwise a random point and ratio
+  menu:LIST    a list of instances with their probabilities; see --menu
 
 Recipes:
   cifar-cosine   15 epochs, batch 128, learning rate 0.1 with warm-up and cosine decay to zero,
@@ -99,7 +107,8 @@ pub struct Args {
     out: Option<PathBuf>,
     /// Resume the run in this folder
     #[arg(long, value_name = "DIR",
-          conflicts_with_all = ["TrainingArgs", "OptimiserArgs", "PreprocessingArgs", "overwrite"],
+          conflicts_with_all = ["TrainingArgs", "OptimiserArgs", "SharingArgs", "PreprocessingArgs",
+                                "overwrite"],
           value_parser = path::parser())]
     resume: Option<PathBuf>,
     /// With --resume, continue even if images were replaced, renamed or moved since the run began;
@@ -129,8 +138,8 @@ struct TrainingArgs {
     /// Network [default: preresnet8 for shapes, preresnet20 for small images, otherwise resnet18]
     #[arg(long, help_heading = NETWORK, value_name = "NAME")]
     network: Option<String>,
-    /// Start from the weights of this model, with its network and preprocessing; if the number of
-    /// classes differs, the classifier starts from random weights [default: random weights]
+    /// Start from the weights of this model or checkpoint, with its network and preprocessing; if the
+    /// number of classes differs, the classifier starts from random weights [default: random weights]
     #[arg(long, help_heading = NETWORK, value_name = "MODEL", conflicts_with = "network",
           value_parser = path::parser())]
     init: Option<PathBuf>,
@@ -157,22 +166,23 @@ struct TrainingArgs {
     #[arg(long, help_heading = NETWORK, value_name = "SHARE", default_value = "5%",
           value_parser = parse_val_share, allow_hyphen_values = true)]
     val_share: f64,
-    /// Training method: sdpoint, thrifty, plain or sandwich; see below
+    /// Training method: sdpoint, sdpoint+, thrifty, plain, sandwich or branched; see below
     #[arg(long, help_heading = METHOD, value_name = "METHOD", default_value = "sdpoint")]
     method: NamedMethod,
     /// Distribution that instances are drawn from; see below [default: uniform, with --method
     /// thrifty cost:-1]
     #[arg(long, help_heading = METHOD, value_name = "DRAW")]
     draw: Option<Draw>,
-    /// Downsampling ratios: the shares of each side that instances keep [default: 0.5,0.75]
-    #[arg(long, help_heading = METHOD, value_name = "R,R", value_delimiter = ',',
-          default_values_t = Ratio::DEFAULT,
-          hide_default_value = true)]
+    /// Downsampling ratios: the shares of each side that instances keep [default: 0.5,0.75; with
+    /// --method sdpoint+ 0.5,0.6,0.75]
+    #[arg(long, help_heading = METHOD, value_name = "R,R", value_delimiter = ',')]
     ratios: Vec<Ratio>,
-    /// With --method sandwich, the share of full's predictions in the target of the other instances;
-    /// the labels are the rest [default: 1]
+    /// With --method sandwich or branched, the share of full's predictions in the target of the
+    /// other instances; the labels are the rest [default: 1 or 0.5]
     #[arg(long, help_heading = METHOD, value_name = "X")]
     distill: Option<f64>,
+    #[command(flatten)]
+    sharing: SharingArgs,
     /// Early exits: also train a classifier after each stage, on the sum of all losses, and write a
     /// model that ends there for each: exit1.safetensors and so on; requires --method plain
     #[arg(long, help_heading = METHOD)]
@@ -248,9 +258,8 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         .transpose()?;
     let held_out = parts.map_or(0, |parts| parts.held_out.len());
     let splits = [&train, &test];
-    note(&summary::introduction(
-        plan, splits, held_out, &ctx, &folder,
-    ));
+    let introduction = summary::introduction(plan, splits, held_out, &ctx, &folder);
+    note(&introduction?);
     if let Some(warning) = summary::few_held_out(held_out) {
         note(&warning);
     }

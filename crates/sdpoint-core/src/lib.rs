@@ -24,7 +24,7 @@ mod shapes;
 mod weights;
 pub mod zoo;
 
-pub use combination::{Cascade, Combination, CombinedRecord};
+pub use combination::{BlendedCascade, Cascade, Combination, CombinedRecord, Stage};
 pub use cost::{Cost, format_macs};
 pub use held_out::HeldOut;
 pub use instance::{Instance, InstanceError, PointId};
@@ -41,4 +41,4 @@ pub use select::{
     parse_accuracy, parse_duration, parse_macs, select, select_combined, select_timed,
 };
 pub use shapes::{MAX_SIDE, Shape, ShapeError, Shapes};
-pub use weights::{Moments, Statistics, Weights};
+pub use weights::{Moments, OwnParameters, Statistics, Weights};

@@ -254,6 +254,24 @@ impl Network {
         });
         first..self.norms.len()
     }
+
+    /// The parameters that an instance may have of its own, as indices into
+    /// [`Network::parameters`] in ascending order: the scales and shifts of the
+    /// batch norms after its point, and the bias of the classifier if it has one.
+    /// `full` has none of its own.
+    pub fn own_parameters(&self, instance: Instance) -> Vec<usize> {
+        let Some(point) = instance.point().and_then(|id| self.point(id)) else {
+            return Vec::new();
+        };
+        let classifier = LayerId(self.layers().len() - 1);
+        let parameters = self.parameters().iter().enumerate();
+        let own = parameters.filter(|(_, parameter)| match parameter.role {
+            Role::NormScale | Role::NormShift => parameter.layer > point.layer,
+            Role::Bias => parameter.layer == classifier,
+            Role::Weight => false,
+        });
+        own.map(|(index, _)| index).collect()
+    }
 }
 
 impl From<Network> for Description {

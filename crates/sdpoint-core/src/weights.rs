@@ -25,11 +25,19 @@ pub struct Moments {
 /// An instance is the same computation as `full` up to its point, so only the
 /// moments of the batch norms after its point are stored for it; see
 /// [`Network::own_norms`].
+///
+/// An instance may also have parameters of its own, which replace the network's
+/// while it runs; see [`Network::own_parameters`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
     own: BTreeMap<Instance, Vec<Moments>>,
     norms: usize,
+    parameters: BTreeMap<Instance, OwnParameters>,
 }
+
+/// The parameters of an instance's own: the index of each in
+/// [`Network::parameters`], and its values.
+pub type OwnParameters = BTreeMap<usize, Vec<f32>>;
 
 impl Weights {
     /// Zeros for every parameter, for gradients and momentum.
@@ -92,6 +100,7 @@ impl Statistics {
         let mut statistics = Self {
             own: BTreeMap::new(),
             norms: norms.len(),
+            parameters: BTreeMap::new(),
         };
         statistics.own.insert(Instance::Full, full.collect());
         statistics
@@ -119,10 +128,12 @@ impl Statistics {
         Self {
             own: own.into_iter().collect(),
             norms,
+            parameters: BTreeMap::new(),
         }
     }
 
-    /// Sets the moments of the norms after an instance's point.
+    /// Sets the moments of the norms after an instance's point. Parameters of its
+    /// own are removed: they were trained with other moments.
     ///
     /// # Panics
     /// If their number or sizes are not those of [`Network::own_norms`].
@@ -136,6 +147,54 @@ impl Statistics {
         }
         self.norms = norms.len();
         self.own.insert(instance, own);
+        self.parameters.remove(&instance);
+    }
+
+    /// Sets the parameters of an instance's own.
+    ///
+    /// # Panics
+    /// If they are not those of [`Network::own_parameters`], if a length is
+    /// wrong, or the instance has no statistics.
+    pub fn set_parameters(&mut self, network: &Network, instance: Instance, own: OwnParameters) {
+        assert!(self.contains(instance), "{instance} has no statistics");
+        let expected = network.own_parameters(instance);
+        assert!(
+            expected.iter().eq(own.keys()),
+            "the parameters of {instance}"
+        );
+        for (&index, values) in &own {
+            let parameter = &network.parameters()[index];
+            assert_eq!(values.len(), parameter.len(), "{}", parameter.name);
+        }
+        self.parameters.insert(instance, own);
+    }
+
+    /// As [`Statistics::set_parameters`], without its checks.
+    pub(crate) fn insert_parameters(&mut self, instance: Instance, own: OwnParameters) {
+        self.parameters.insert(instance, own);
+    }
+
+    /// The parameters of an instance's own, if it has any.
+    pub fn parameters(&self, instance: Instance) -> Option<&OwnParameters> {
+        self.parameters.get(&instance)
+    }
+
+    /// The values of the parameter with this index in an instance: its own, or
+    /// else those of `weights`.
+    pub fn parameter<'a>(
+        &'a self,
+        weights: &'a Weights,
+        instance: Instance,
+        index: usize,
+    ) -> &'a [f32] {
+        let own = self.parameters.get(&instance);
+        own.and_then(|own| own.get(&index))
+            .unwrap_or(&weights.0[index])
+    }
+
+    /// The instances that have parameters of their own.
+    pub fn tuned(&self) -> impl Iterator<Item = Instance> {
+        self.parameters.keys().copied()
     }
 
     /// The instances that have statistics, `full` first.
@@ -165,8 +224,9 @@ impl Statistics {
         self.own.get(&Instance::Full)?.get(norm)
     }
 
-    /// Removes the statistics of an instance.
+    /// Removes the statistics of an instance, and parameters of its own.
     pub fn remove(&mut self, instance: Instance) {
         self.own.remove(&instance);
+        self.parameters.remove(&instance);
     }
 }

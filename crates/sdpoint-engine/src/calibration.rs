@@ -4,10 +4,11 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use sdpoint_core::{Instance, Moments, Network, Statistics, Weights};
+use sdpoint_core::{Instance, Moments, Network, OwnParameters, Statistics, Weights};
 use sdpoint_kernels::Context;
 
 use crate::lower::Span;
+use crate::parameters::Parameters;
 use crate::training::{BatchPass, StepPlan};
 use crate::work::{Segment, segments};
 use crate::{Base, EngineError, Images, check_weights};
@@ -23,6 +24,8 @@ use crate::{Base, EngineError, Images, check_weights};
 pub struct Calibrator<'a> {
     pass: BatchPass,
     weights: &'a Weights,
+    /// The parameters of instances' own.
+    own: BTreeMap<Instance, &'a OwnParameters>,
     segments: Vec<Segment>,
     plans: HashMap<PlanKey, StepPlan>,
     sums: BTreeMap<Instance, Vec<Sum>>,
@@ -66,11 +69,19 @@ impl<'a> Calibrator<'a> {
         Ok(Self {
             pass: BatchPass::new(base, weights, false),
             weights,
+            own: BTreeMap::new(),
             segments,
             plans: HashMap::new(),
             sums,
             batches: 0,
         })
+    }
+
+    /// Sets parameters of an instance's own, with which it then runs; see
+    /// [`Network::own_parameters`].
+    pub fn with_parameters(mut self, instance: Instance, own: &'a OwnParameters) -> Self {
+        self.own.insert(instance, own);
+        self
     }
 
     /// Runs a batch through every instance and accumulates its statistics.
@@ -137,7 +148,11 @@ impl<'a> Calibrator<'a> {
             entry.insert(plan);
         }
         let plan = &self.plans[&key];
-        self.pass.run(plan, self.weights, input, |_| {});
+        let parameters = Parameters {
+            weights: self.weights,
+            own: self.own.get(&instance).copied(),
+        };
+        self.pass.run(plan, parameters, input, |_| {});
         let sums = self
             .sums
             .get_mut(&instance)

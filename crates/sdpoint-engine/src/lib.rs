@@ -59,6 +59,7 @@ mod timing;
 mod training;
 mod work;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sdpoint_core::{Instance, Network, ShapeError, Weights};
@@ -67,12 +68,17 @@ pub use calibration::Calibrator;
 pub use inference::{InferenceEngine, NormSource, PartialRun};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions, SgdStep};
-pub use scores::{confidences, cross_entropy, log_mean_probabilities, softmax, top_k};
+pub use scores::{
+    blend, confidences, cross_entropy, log_mean_probabilities, log_softmax, margins, softmax, top_k,
+};
 pub use sdpoint_kernels::{
     AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
 };
 pub use timing::{Pass, StepTime};
-pub use training::{Noise, StepInput, StepOutcome, Target, TrainingEngine};
+pub use training::{
+    Branch, BranchedInput, BranchedOutcome, Distillation, Noise, StepInput, StepOutcome, Target,
+    TrainingEngine, TuningInput,
+};
 pub use work::{InstanceMacs, SharedMacs};
 
 /// A borrowed batch of normalised images in NHWC order.
@@ -138,6 +144,24 @@ pub enum EngineError {
     /// downsamples.
     #[error("the run is already past the point at which instance {0} downsamples")]
     Passed(Instance),
+    /// A branch of a training step whose instance is `full`.
+    #[error("full cannot branch off from itself: a branch needs an instance with a point")]
+    BranchOfFull,
+    /// A branch of a training step without images, or with images beyond the
+    /// batch.
+    #[error(
+        "the branch {instance} has images {}..{} of a batch of {batch}: it needs at least one, and \
+         none beyond the batch",
+        images.start, images.end
+    )]
+    BranchImages {
+        /// The instance of the branch.
+        instance: Instance,
+        /// Its images.
+        images: Range<usize>,
+        /// The number of images of the batch.
+        batch: usize,
+    },
     /// Calibration finished without a batch.
     #[error("calibration needs at least one batch")]
     NoBatches,

@@ -105,6 +105,38 @@ pub(crate) fn lower(
     instance: Instance,
     span: Span,
 ) -> Result<Lowered, ShapeError> {
+    let (mut lowered, _) = lower_unfused(network, size, instance, span)?;
+    lowered.fuse_activations_into_norms(&[]);
+    Ok(lowered)
+}
+
+/// Lowers all of `full` such that the tensors at all points exist, and returns
+/// the value of each, before downsampling.
+///
+/// # Errors
+/// If the network does not accept the input size.
+pub(crate) fn lower_with_cuts(
+    network: &Network,
+    size: [usize; 2],
+) -> Result<(Lowered, Vec<(PointId, Value)>), ShapeError> {
+    let (mut lowered, values) = lower_unfused(network, size, Instance::Full, Span::WHOLE)?;
+    let points = network.points().iter().map(|point| point.id());
+    let cuts: Vec<(PointId, Value)> = points
+        .map(|id| (id, values[&cut_layer(network, id)]))
+        .collect();
+    let kept: Vec<Value> = cuts.iter().map(|&(_, value)| value).collect();
+    lowered.fuse_activations_into_norms(&kept);
+    Ok((lowered, cuts))
+}
+
+/// Lowers a span to one node per layer; also returns the value that holds each
+/// layer's output.
+fn lower_unfused(
+    network: &Network,
+    size: [usize; 2],
+    instance: Instance,
+    span: Span,
+) -> Result<(Lowered, HashMap<LayerId, Value>), ShapeError> {
     let shapes = network.shapes(size, instance)?;
     let norm_index: HashMap<LayerId, usize> = network
         .norms()
@@ -188,8 +220,7 @@ pub(crate) fn lower(
     if let Some(id) = span.to {
         lowered.output = values[&cut_layer(network, id)];
     }
-    lowered.fuse_activations_into_norms();
-    Ok(lowered)
+    Ok((lowered, values))
 }
 
 /// The layer whose output is the only live tensor at a point, before
@@ -226,9 +257,13 @@ impl Lowered {
         counts
     }
 
-    /// Fuses each activation that is the only consumer of a batch norm into it.
-    fn fuse_activations_into_norms(&mut self) {
-        let use_counts = self.use_counts();
+    /// Fuses each activation that is the only consumer of a batch norm into it,
+    /// unless the batch norm's output is in `kept`.
+    fn fuse_activations_into_norms(&mut self, kept: &[Value]) {
+        let mut use_counts = self.use_counts();
+        for value in kept {
+            use_counts[value.0] += 1;
+        }
         let mut producer: Vec<Option<usize>> = vec![None; self.shapes.len()];
         for index in 0..self.nodes.len() {
             let node = &self.nodes[index];

@@ -1,6 +1,6 @@
 //! The parameters of each layer.
 
-use sdpoint_core::{LayerId, Network, Role};
+use sdpoint_core::{LayerId, Network, OwnParameters, Role, Weights};
 
 /// The index of each layer's parameters in [`sdpoint_core::Weights`].
 #[derive(Clone, Debug)]
@@ -35,5 +35,27 @@ impl ParameterTable {
     /// norm's shift, if the layer has one.
     pub fn bias(&self, layer: LayerId) -> Option<usize> {
         self.indices[layer.0][1]
+    }
+}
+
+/// The parameters that a pass runs with: those of the network, and those of an
+/// instance's own that replace some of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parameters<'a> {
+    pub weights: &'a Weights,
+    pub own: Option<&'a OwnParameters>,
+}
+
+impl<'a> Parameters<'a> {
+    /// The values of the parameter with this index.
+    pub fn get(&self, index: usize) -> &'a [f32] {
+        let own = self.own.and_then(|own| own.get(&index));
+        own.unwrap_or(&self.weights.0[index])
+    }
+}
+
+impl<'a> From<&'a Weights> for Parameters<'a> {
+    fn from(weights: &'a Weights) -> Self {
+        Self { weights, own: None }
     }
 }

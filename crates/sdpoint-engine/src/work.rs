@@ -79,6 +79,10 @@ impl SharedMacs {
 #[derive(Clone, Debug)]
 pub struct InstanceMacs {
     exits: Vec<(PointId, LayerId)>,
+    /// The layer of each point.
+    points: Vec<(PointId, LayerId)>,
+    /// The layers whose input is the images.
+    first_layers: Vec<LayerId>,
     layer_macs: BTreeMap<Instance, Vec<u64>>,
 }
 
@@ -97,9 +101,14 @@ impl InstanceMacs {
         let layer_macs = all
             .into_iter()
             .map(|instance| Ok((instance, network.cost(size, instance)?.layer_macs)));
+        let points = network.points().iter();
+        let layers = network.layers().iter().enumerate();
+        let first = layers.filter(|(_, layer)| layer.inputs.contains(&LayerId(0)));
         Ok(Self {
             layer_macs: layer_macs.collect::<Result<_, ShapeError>>()?,
             exits: exit_layers(network, size)?,
+            points: points.map(|point| (point.id(), point.layer())).collect(),
+            first_layers: first.map(|(index, _)| LayerId(index)).collect(),
         })
     }
 
@@ -160,6 +169,50 @@ impl InstanceMacs {
         };
         let common: u64 = macs[..common].iter().sum();
         [self.macs(first), self.macs(second) - common]
+    }
+
+    /// The MACs of the first of some stages, and those that each later one adds
+    /// for an image that it processes. A stage continues from the earliest point of
+    /// its own, of the stage before it and of those after it.
+    ///
+    /// # Panics
+    /// If there is no stage, or an instance was not given to [`InstanceMacs::new`].
+    pub fn stages(&self, stages: &[Instance]) -> Vec<u64> {
+        let mut macs = vec![self.macs(stages[0])];
+        for index in 1..stages.len() {
+            let open = stages[index - 1..].iter();
+            let common = open.map(|&stage| self.exit(stage)).min().unwrap_or(0);
+            let trunk = &self.layer_macs(Instance::Full)[..common];
+            macs.push(self.macs(stages[index]) - trunk.iter().sum::<u64>());
+        }
+        macs
+    }
+
+    /// The MACs of a training step of an instance for one image: those of the
+    /// forward pass, as many for the gradients of the weights, and as many for
+    /// those of the layers' inputs, except of layers whose input is the images.
+    ///
+    /// # Panics
+    /// If the instance was not given to [`InstanceMacs::new`].
+    pub fn training(&self, instance: Instance) -> u64 {
+        let layers = self.layer_macs(instance);
+        let first = self.first_layers.iter();
+        let without_input_gradient: u64 = first.map(|layer| layers[layer.0]).sum();
+        3 * self.macs(instance) - without_input_gradient
+    }
+
+    /// The MACs that a branch of a training step adds for one of its images, as
+    /// [`TrainingEngine::step_branched`](crate::TrainingEngine::step_branched)
+    /// computes it: forward and backward pass of the layers after its point.
+    ///
+    /// # Panics
+    /// If the instance was not given to [`InstanceMacs::new`].
+    pub fn branch_training(&self, instance: Instance) -> u64 {
+        let layers = self.layer_macs(instance);
+        let mut points = self.points.iter();
+        let point = points.find(|(id, _)| Some(*id) == instance.point());
+        let after = point.map_or(layers.len(), |(_, layer)| layer.0 + 1);
+        3 * layers[after..].iter().sum::<u64>()
     }
 
     /// The first layer at which an instance differs from `full`.

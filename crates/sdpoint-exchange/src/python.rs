@@ -9,7 +9,7 @@ mod module;
 mod structure;
 
 use sdpoint_core::seal::{BLANK, SEAL, seal};
-use sdpoint_core::{LayerId, Model, Network};
+use sdpoint_core::{Layer, LayerId, Model, Network, Op};
 
 use crate::error::ExportError;
 use crate::preprocessing::in_words;
@@ -39,7 +39,27 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
             member(network, LayerId(child.layers.start))
         }
     })?;
-    let (definitions, top) = classes.finish(top);
+    let (mut definitions, top) = classes.finish(top);
+    let tuned = model.statistics.tuned().next().is_some();
+    let mut class = network_class(&top, tuned);
+    if tuned {
+        let linear = |layer: &Layer| matches!(layer.op, Op::Linear { .. });
+        if network
+            .layers()
+            .iter()
+            .filter(|layer| linear(layer))
+            .count()
+            > 1
+        {
+            let last = network.layers().len() - 1;
+            let problem = "it is not the only linear layer, of which one alone can have biases of \
+                           instances' own";
+            return Err(structure::refuse(network, last, problem));
+        }
+        for text in [&mut definitions, &mut class] {
+            *text = text.replace("nn.Linear(", "Classifier(");
+        }
+    }
     let names: Vec<String> = instances(model).iter().map(ToString::to_string).collect();
     let preprocessing = &model.preprocessing;
     let mut source = format!(
@@ -59,7 +79,7 @@ pub fn python(model: &Model) -> Result<String, ExportError> {
         numbers(&preprocessing.size),
         numbers(&preprocessing.mean),
         numbers(&preprocessing.std),
-        network_class(&top),
+        class,
     )
     .into_bytes();
     seal(&mut source);
@@ -115,12 +135,13 @@ def load(path, instances=INSTANCES):
     return net.eval()
 "#;
 
-fn network_class(body: &Body) -> String {
+fn network_class(body: &Body, tuned: bool) -> String {
+    let tuned = if tuned { ", tuned=True" } else { "" };
     let members = body.members_text(&mut |number| number.to_string());
     format!(
         "class Network(Adjustable):\n    \
          def __init__(self, instances=INSTANCES):\n        super().__init__()\n\
-         {members}        self.arrange(instances)\n\n{}",
+         {members}        self.arrange(instances{tuned})\n\n{}",
         body.forward_text()
     )
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, serialize};
 use sdpoint_core::seal::{BLANK, SEAL, seal};
-use sdpoint_core::{Instance, Model, Moments};
+use sdpoint_core::{Instance, LayerId, Model, Moments, Role};
 
 use crate::error::ExportError;
 use crate::preprocessing::ExportedPreprocessing;
@@ -19,7 +19,10 @@ pub enum StatisticsOf {
     /// Those of all instances, for the module that [`python`](crate::python())
     /// writes: in addition to those of `full`, each batch norm `X` has
     /// `X.instance_mean` and `X.instance_var` with one row for each instance
-    /// whose point precedes it, in the order of points and ratios.
+    /// whose point precedes it, in the order of points and ratios. If an instance
+    /// has parameters of its own, each such batch norm also has `X.instance_weight`
+    /// and `X.instance_bias`, and the classifier `X.instance_bias`, with the same
+    /// rows; those of other instances repeat the shared ones.
     All,
 }
 
@@ -30,6 +33,13 @@ pub(crate) fn instances(model: &Model) -> Vec<Instance> {
     let mut instances: Vec<Instance> = records.filter(|i| *i != Instance::Full).collect();
     instances.sort();
     instances
+}
+
+/// The parameter of a layer with this role, as an index into
+/// [`Network::parameters`](sdpoint_core::Network::parameters).
+fn parameter(model: &Model, layer: LayerId, role: Role) -> Option<usize> {
+    let mut parameters = model.network.parameters().iter();
+    parameters.position(|parameter| parameter.layer == layer && parameter.role == role)
 }
 
 /// A model's parameters and statistics as a safetensors file with PyTorch's
@@ -48,12 +58,29 @@ pub fn state_dict(model: &Model, of: StatisticsOf) -> Result<Vec<u8>, ExportErro
         StatisticsOf::All => (Instance::Full, instances(model)),
     };
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    for (parameter, values) in std::iter::zip(network.parameters(), &model.weights.0) {
+    // The values of a parameter in some instances, one row each.
+    let in_rows = |index: usize, rows: &[Instance]| {
+        let values = rows.iter();
+        bytes(values.map(|&row| model.statistics.parameter(&model.weights, row, index)))
+    };
+    let tuned = rows
+        .iter()
+        .any(|&row| model.statistics.parameters(row).is_some());
+    for (index, parameter) in network.parameters().iter().enumerate() {
         tensors.push((
             parameter.name.clone(),
             Dtype::F32,
             parameter.shape.clone(),
-            bytes([values.as_slice()]),
+            in_rows(index, &[first]),
+        ));
+    }
+    let classifier = LayerId(network.layers().len() - 1);
+    if let Some(bias) = parameter(model, classifier, Role::Bias).filter(|_| tuned) {
+        tensors.push((
+            format!("{}.instance_bias", network.layer(classifier).name),
+            Dtype::F32,
+            vec![rows.len(), network.classes()],
+            in_rows(bias, &rows),
         ));
     }
     for (index, norm) in network.norms().iter().enumerate() {
@@ -75,19 +102,29 @@ pub fn state_dict(model: &Model, of: StatisticsOf) -> Result<Vec<u8>, ExportErro
             vec![norm.channels],
             bytes([one.var.as_slice()]),
         );
-        let own = rows
-            .iter()
-            .filter(|&&row| network.own_norms(row).contains(&index));
-        let own: Vec<&Moments> = own.map(|&row| moments(row)).collect::<Result<_, _>>()?;
+        let behind = rows.iter().copied();
+        let behind: Vec<Instance> = behind
+            .filter(|&row| network.own_norms(row).contains(&index))
+            .collect();
+        let own = behind.iter().map(|&row| moments(row));
+        let own: Vec<&Moments> = own.collect::<Result<_, _>>()?;
         if !own.is_empty() {
             let shape = vec![own.len(), norm.channels];
             let mean = bytes(own.iter().map(|moments| moments.mean.as_slice()));
             push("instance_mean", shape.clone(), mean);
             push(
                 "instance_var",
-                shape,
+                shape.clone(),
                 bytes(own.iter().map(|moments| moments.var.as_slice())),
             );
+            let parameters = [
+                ("instance_weight", Role::NormScale),
+                ("instance_bias", Role::NormShift),
+            ];
+            for (kind, role) in parameters.into_iter().filter(|_| tuned) {
+                let index = parameter(model, norm.layer, role).expect("a norm has both");
+                push(kind, shape.clone(), in_rows(index, &behind));
+            }
         }
         let counter = format!("{}.num_batches_tracked", norm.name);
         tensors.push((counter, Dtype::I64, Vec::new(), vec![0; 8]));

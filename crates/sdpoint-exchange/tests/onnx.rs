@@ -5,8 +5,8 @@ mod support;
 use rten::{Dimension, Value};
 use sdpoint_core::{Instance, Model};
 use sdpoint_exchange::{ExportError, ONNX_INPUT, ONNX_OUTPUT, onnx};
-use support::oracle::Oracle;
 use support::oracle::networks::NAMES;
+use support::oracle::{Oracle, replaced, tuned};
 
 fn run(model: &Model, instance: Instance, shape: &[usize], images: Vec<f32>) -> Vec<f32> {
     let graph = rten::Model::load(onnx(model, instance).unwrap()).unwrap();
@@ -38,6 +38,29 @@ fn every_instance_computes_what_pytorch_did() {
                     );
                 }
             }
+        }
+    }
+}
+
+/// An instance with parameters of its own is that of a model which shares them.
+#[test]
+fn an_instance_has_its_own_parameters() {
+    for name in ["preresnet8", "resnet-mini-basic"] {
+        let oracle = Oracle::open(name);
+        let (shape, images) = oracle.tensor("input");
+        let model = oracle.model(false);
+        let instances = [model.instances[1].instance, model.instances[4].instance];
+        let own = tuned(&model, &instances, |v| 0.8 * v + 0.1);
+        for record in [0, 1, 4].map(|index| &model.instances[index]) {
+            let instance = record.instance;
+            let run = |model: &Model| run(model, instance, &shape, images.clone());
+            assert_eq!(
+                run(&own),
+                run(&replaced(&own, instance)),
+                "{name} {instance}"
+            );
+            let differs = run(&own) != run(&model);
+            assert_eq!(differs, instances.contains(&instance), "{name} {instance}");
         }
     }
 }

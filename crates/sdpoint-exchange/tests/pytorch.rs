@@ -8,8 +8,8 @@ use sdpoint_core::{
     Conv, EvalTransform, ExifOrientation, Instance, Interpolation, Model, NetworkBuilder, Norm,
 };
 use sdpoint_exchange::{Checkpoint, ExportError, StatisticsOf, import, python, state_dict};
-use support::oracle::Oracle;
 use support::oracle::networks::NAMES;
+use support::oracle::{Oracle, replaced, tuned};
 
 #[test]
 fn a_state_dict_comes_back_to_the_bit() {
@@ -53,12 +53,55 @@ fn all_statistics_are_rows_in_the_order_of_the_points() {
 }
 
 #[test]
+fn parameters_of_an_instances_own_are_exported() {
+    let shared = Oracle::open("preresnet8").model(false);
+    let instances = ["0@0.5", "1@0.75"].map(|name| name.parse().unwrap());
+    let model = tuned(&shared, &instances, |v| 0.5 * v + 0.25);
+    for record in &model.instances {
+        let one = |model: &Model| state_dict(model, StatisticsOf::One(record.instance)).unwrap();
+        assert!(one(&model) == one(&replaced(&model, record.instance)));
+        let is_tuned = instances.contains(&record.instance);
+        assert_eq!(one(&model) != one(&shared), is_tuned, "{}", record.instance);
+    }
+    let file = state_dict(&model, StatisticsOf::All).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let row = |name: &str, row: usize| -> Vec<f32> {
+        let tensor = file.tensor(name).unwrap();
+        let (values, _) = tensor.data().as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|&x| f32::from_le_bytes(x)).collect();
+        let width = tensor.shape()[1];
+        values[row * width..(row + 1) * width].to_vec()
+    };
+    let rows = ["0@0.5", "0@0.75", "1@0.5", "1@0.75", "2@0.5", "2@0.75"];
+    let parameters = model.network.parameters();
+    for (name, own) in [
+        ("bn.weight", "bn.instance_weight"),
+        ("fc.bias", "fc.instance_bias"),
+    ] {
+        let index = parameters.iter().position(|p| p.name == name).unwrap();
+        for (place, instance) in rows.iter().enumerate() {
+            let instance = instance.parse().unwrap();
+            let expected = model.statistics.parameter(&model.weights, instance, index);
+            assert_eq!(row(own, place), expected, "{own} {instance}");
+        }
+    }
+    let shared_file = state_dict(&shared, StatisticsOf::All).unwrap();
+    let shared_file = SafeTensors::deserialize(&shared_file).unwrap();
+    assert!(shared_file.tensor("fc.instance_bias").is_err());
+    let source = python(&model).unwrap();
+    assert!(source.contains("self.fc = Classifier("), "{source}");
+    assert!(source.contains("self.arrange(instances, tuned=True)"));
+    let source = python(&shared).unwrap();
+    assert!(source.contains("self.fc = nn.Linear(") && source.contains("arrange(instances)\n"));
+}
+
+#[test]
 fn the_module_has_a_class_for_each_kind_of_block() {
     for name in NAMES {
         let model = Oracle::open(name).model(false);
         let source = python(&model).unwrap();
         assert!(is_sealed(source.as_bytes()), "{name}");
-        assert!(source.lines().count() < 260, "{name}: {source}");
+        assert!(source.lines().count() < 290, "{name}: {source}");
         assert!(
             source.lines().all(|line| line.len() <= 120),
             "{name}: {source}"

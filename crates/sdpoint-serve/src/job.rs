@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sdpoint::Instance;
-use sdpoint::core::Record;
+use sdpoint::core::{BlendedCascade, Record};
 
 /// One request: a few images, to be classified by a deadline.
 #[derive(Debug)]
@@ -69,6 +69,8 @@ pub enum Mode {
     Instance,
     /// A cheap instance, and a costlier one for images below the confidence threshold.
     Cascade([Instance; 2], f64),
+    /// A cascade that averages the answers of its stages.
+    BlendedCascade(BlendedCascade),
 }
 
 /// The answer to a [`Job`].

@@ -1,9 +1,10 @@
 //! Batch-norm statistics of every instance.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sdpoint_core::{
-    Instance, Model, Network, Preprocessing, Record, ShapeError, Statistics, Weights,
+    Instance, Model, Network, OwnParameters, Preprocessing, Record, ShapeError, Statistics, Weights,
 };
 use sdpoint_data::{Dataset, Epoch, Loader, epoch_order};
 use sdpoint_engine::{Calibrator, Context, Images};
@@ -88,6 +89,8 @@ pub struct CalibrateOptions<'a> {
     /// [`StatisticsFrom::usual`], and for instances that are added to others of
     /// a model, as for those ([`StatisticsFrom::of`]).
     pub statistics_from: Option<StatisticsFrom>,
+    /// Parameters of instances' own, with which they run.
+    pub parameters: Option<&'a BTreeMap<Instance, OwnParameters>>,
 }
 
 impl<'a> CalibrateOptions<'a> {
@@ -98,6 +101,15 @@ impl<'a> CalibrateOptions<'a> {
             images: CALIBRATION_IMAGES,
             seed: 0,
             statistics_from: None,
+            parameters: None,
+        }
+    }
+
+    /// Sets parameters of instances' own, with which they run.
+    pub fn with_parameters(self, parameters: &'a BTreeMap<Instance, OwnParameters>) -> Self {
+        Self {
+            parameters: Some(parameters),
+            ..self
         }
     }
 
@@ -151,11 +163,15 @@ pub fn calibrate(
         images,
         seed,
         statistics_from,
+        parameters,
     } = options;
     let from = statistics_from.unwrap_or_else(|| StatisticsFrom::usual(feed.preprocessing));
     let order = calibration_order(feed.data.len(), feed.batch_size, images, seed);
     let images = order.len();
     let mut calibrator = Calibrator::new(ctx.clone(), network.clone(), weights, instances)?;
+    for (&instance, own) in parameters.into_iter().flatten() {
+        calibrator = calibrator.with_parameters(instance, own);
+    }
     let mut done = 0;
     let full_batch = images.min(feed.batch_size);
     let batches = match from {

@@ -14,7 +14,7 @@ use safetensors::{Dtype, SafeTensors, View};
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::digest::hex;
 use sdpoint_core::file::{self, FileError};
-use sdpoint_core::{Network, Parameter, Weights};
+use sdpoint_core::{Model, Network, Parameter, Statistics, Weights};
 use sdpoint_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -73,6 +73,10 @@ pub struct Counters {
     pub isa: String,
     /// Steps in each instance since the run began, in the network's order.
     pub drawn: Vec<u64>,
+    /// Multiply-accumulates of all steps since the run began, forward and
+    /// backward passes.
+    #[serde(default)]
+    pub macs: u64,
     /// Sums since the epoch began.
     pub epoch: EpochSums,
 }
@@ -121,6 +125,9 @@ pub struct EpochSums {
     pub data_wait_seconds: f64,
     /// Steps in each instance, in the network's order.
     pub drawn: Vec<u64>,
+    /// Multiply-accumulates.
+    #[serde(default)]
+    pub macs: u64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -147,14 +154,53 @@ impl Checkpoint {
     pub fn read(folder: &Path) -> Result<Self, TrainError> {
         let path = folder.join(CHECKPOINT);
         match file::read(&path, u64::MAX) {
-            Ok(bytes) => {
-                Self::parse(&bytes).map_err(|problem| TrainError::Checkpoint { path, problem })
-            }
+            Ok(bytes) => Self::parse_file(&bytes, path),
             Err(FileError::Io(error)) if error.kind() == ErrorKind::NotFound => {
                 Err(TrainError::NoRun(folder.to_owned()))
             }
             Err(error) => Err(TrainError::io("read", &path)(error.into())),
         }
+    }
+
+    /// Reads a checkpoint by the name of its file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn read_file(path: &Path) -> Result<Self, TrainError> {
+        let bytes = file::read(path, u64::MAX);
+        let bytes = bytes.map_err(|error| TrainError::io("read", path)(error.into()))?;
+        Self::parse_file(&bytes, path.to_owned())
+    }
+
+    fn parse_file(bytes: &[u8], path: PathBuf) -> Result<Self, TrainError> {
+        Self::parse(bytes).map_err(|problem| TrainError::Checkpoint { path, problem })
+    }
+
+    /// The network with its weights as they are, for [`fine_tune`](crate::fine_tune()):
+    /// a model that is not calibrated and has no instances.
+    ///
+    /// # Errors
+    /// If the run trains early exits, whose joint network is not a model.
+    pub fn into_model(self) -> Result<Model, TrainError> {
+        let Self { plan, weights, .. } = self;
+        if plan.exits {
+            return Err(TrainError::Plan(
+                "a run with early exits has no single network to start from before it is \
+                 finished; use one of its models"
+                    .into(),
+            ));
+        }
+        Ok(Model {
+            weights,
+            statistics: Statistics::identity(&plan.network),
+            classes: plan.classes,
+            preprocessing: plan.preprocessing,
+            instances: Vec::new(),
+            combinations: Vec::new(),
+            held_out: None,
+            training: serde_json::Value::Null,
+            network: plan.network,
+        })
     }
 
     /// Writes the checkpoint into the folder of its run, replacing an older
@@ -236,6 +282,11 @@ impl Checkpoint {
             .check()
             .map_err(|problem| format!("its content is inconsistent: {problem}"))?;
         Ok(checkpoint)
+    }
+
+    /// The number of steps of the whole run.
+    pub(crate) fn steps(&self) -> u64 {
+        (self.plan.recipe.epochs * self.counters.steps_per_epoch) as u64
     }
 
     /// Checks that a run could have been in this state.
@@ -432,6 +483,7 @@ mod tests {
                 steps_per_epoch: 10,
                 isa: "avx2".into(),
                 drawn: vec![3; 7],
+                macs: u64::MAX,
                 epoch: EpochSums {
                     loss: 0.1 + 0.2,
                     correct: 5,
@@ -439,6 +491,7 @@ mod tests {
                     seconds: 1e-9,
                     data_wait_seconds: 0.0,
                     drawn: vec![1; 7],
+                    macs: 1 << 60,
                 },
             },
             weights,

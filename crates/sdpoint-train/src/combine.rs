@@ -1,7 +1,9 @@
 //! Results of cascades and ensembles, from the logits of their members.
 
-use sdpoint_core::{Combination, CombinedRecord, Instance};
-use sdpoint_engine::{InstanceMacs, confidences, log_mean_probabilities};
+use sdpoint_core::{BlendedCascade, Combination, CombinedRecord, Instance, Stage};
+use sdpoint_engine::{
+    InstanceMacs, blend, confidences, log_mean_probabilities, log_softmax, margins,
+};
 
 use crate::evaluate::Score;
 
@@ -13,8 +15,8 @@ pub(crate) struct Tally {
     members: Vec<usize>,
     score: Score,
     images: usize,
-    /// The number of images that a cascade's second instance ran on.
-    again: usize,
+    /// The number of images that each later stage of a cascade ran on.
+    again: [usize; 2],
 }
 
 impl Tally {
@@ -29,7 +31,7 @@ impl Tally {
                 combination: combination.clone(),
                 score: Score::default(),
                 images: 0,
-                again: 0,
+                again: [0; 2],
             })
         });
         tallies.collect()
@@ -46,8 +48,15 @@ impl Tally {
                     if sure < cascade.threshold {
                         let row = image * classes..(image + 1) * classes;
                         combined[row.clone()].copy_from_slice(&members[1][row]);
-                        self.again += 1;
+                        self.again[0] += 1;
                     }
+                }
+                combined
+            }
+            Combination::BlendedCascade(cascade) => {
+                let (combined, again) = blended(cascade, &members, classes);
+                for (sum, count) in std::iter::zip(&mut self.again, again) {
+                    *sum += count;
                 }
                 combined
             }
@@ -61,15 +70,24 @@ impl Tally {
         &self.score
     }
 
+    /// The mean MACs per image of a cascade, given those of the first stage and
+    /// those that each later one adds.
+    fn mean_of_stages(&self, macs: &[u64]) -> u64 {
+        let later = std::iter::zip(&macs[1..], self.again);
+        let sum: f64 = later.map(|(&macs, count)| macs as f64 * count as f64).sum();
+        (macs[0] as f64 + sum / self.images.max(1) as f64).round() as u64
+    }
+
     /// The results; `work` must cover all members.
     pub fn record(&self, work: &InstanceMacs) -> CombinedRecord {
         let [top1, top5, loss] = self.score.means();
         let macs = match &self.combination {
             Combination::Ensemble(members) => work.shared(members).shared,
             Combination::Cascade(cascade) => {
-                let again = self.again as f64 / self.images.max(1) as f64;
-                let [first, extra] = work.cascade(cascade.first, cascade.second);
-                (first as f64 + again * extra as f64).round() as u64
+                self.mean_of_stages(&work.cascade(cascade.first, cascade.second))
+            }
+            Combination::BlendedCascade(cascade) => {
+                self.mean_of_stages(&work.stages(&cascade.instances()))
             }
         };
         CombinedRecord {
@@ -81,4 +99,34 @@ impl Tally {
             test: None,
         }
     }
+}
+
+/// The answers of a blended cascade, given the logits of its instances, and the
+/// number of images that each later stage ran on.
+fn blended(cascade: &BlendedCascade, logits: &[&[f32]], classes: usize) -> (Vec<f32>, [usize; 2]) {
+    let stages: Vec<Stage> = cascade.stages().collect();
+    let of_stage = |stage: usize| {
+        let mut answers = logits[stage].to_vec();
+        log_softmax(&mut answers, classes, stages[stage].temperature);
+        answers
+    };
+    let mut answers = of_stage(0);
+    let mut open: Vec<usize> = (0..answers.len() / classes).collect();
+    let mut again = [0; 2];
+    for (index, stage) in stages.iter().enumerate().skip(1) {
+        let sure = margins(&answers, classes);
+        open.retain(|&image| sure[image] < stages[index - 1].margin);
+        let others = of_stage(index);
+        for &image in &open {
+            let row = image * classes..(image + 1) * classes;
+            blend(
+                &mut answers[row.clone()],
+                &others[row],
+                classes,
+                stage.weight,
+            );
+        }
+        again[index - 1] = open.len();
+    }
+    (answers, again)
 }

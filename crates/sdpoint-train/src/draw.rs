@@ -1,12 +1,10 @@
-//! Which instances a training step trains.
+//! Which instances a training step trains: methods, and distributions of
+//! instances.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
-use sdpoint_core::{Instance, PointId};
+use sdpoint_core::Instance;
 use serde::{Deserialize, Serialize};
 
 /// Which instances a step trains.
@@ -23,13 +21,20 @@ pub enum Method {
     /// their gradients: the sandwich rule of Yu and Huang, arXiv 1903.05134,
     /// section 3.1.
     Sandwich,
+    /// `full` on the whole batch, and several instances drawn at random, each on
+    /// a part of the batch. They branch off from the activations of `full`, and
+    /// learn from its predictions; see [`Branching`](crate::Branching).
+    Branched,
 }
 
 /// The distribution that [`Method::SdPoint`] and [`Method::Sandwich`] draw
 /// instances from.
 ///
-/// As text: `uniform`, `instances`, `cost`, `cost:POWER` and `full:P`.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// [`Method::Branched`] draws from it under the condition that it is not `full`.
+///
+/// As text: `uniform`, `instances`, `cost`, `cost:POWER`, `full:P` and
+/// `menu:INSTANCE=P,…`.
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Draw {
     /// The paper's distribution: first "no downsampling" or one of the points,
@@ -50,6 +55,70 @@ pub enum Draw {
         /// The probability of `full`.
         probability: f64,
     },
+    /// Some instances with given probabilities. The others share the rest
+    /// equally, except those that cost as much as `full`, which are not drawn.
+    Menu(Menu),
+}
+
+/// The instances of a [`Draw::Menu`] with their probabilities, which add up to at
+/// most 1.
+///
+/// As text: `full=0.2,0@0.5=0.4`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Menu(Vec<(Instance, f64)>);
+
+impl Menu {
+    /// A menu of these instances and probabilities.
+    ///
+    /// # Errors
+    /// If it is empty, an instance is in it twice, a probability is below 0, or
+    /// their sum above 1.
+    pub fn new(entries: Vec<(Instance, f64)>) -> Result<Self, DrawError> {
+        let bad = |problem: String| Err(DrawError::Menu(problem));
+        if entries.is_empty() {
+            return bad("it is empty".into());
+        }
+        for (index, (instance, probability)) in entries.iter().enumerate() {
+            if !(0.0..=1.0).contains(probability) {
+                return bad(format!(
+                    "the probability of {instance} is {probability}; it must be from 0 to 1"
+                ));
+            }
+            if entries[..index].iter().any(|entry| entry.0 == *instance) {
+                return bad(format!("{instance} is in it twice"));
+            }
+        }
+        let sum: f64 = entries.iter().map(|entry| entry.1).sum();
+        // Decimal fractions such as ten times 0.1 add up to 1 up to rounding.
+        if sum > 1.0 + 1e-9 {
+            return bad(format!("its probabilities add up to {sum}, more than 1"));
+        }
+        Ok(Self(entries))
+    }
+
+    /// The menu of `--method sdpoint+` for instances given with their MACs: `full`,
+    /// the first point with every ratio, and the second point with the largest
+    /// ratio, with four fifths of the probability in equal parts. Early points
+    /// save most for a given loss of accuracy.
+    pub fn of_early_points(costs: &[(Instance, u64)]) -> Self {
+        let mut points: Vec<_> = costs.iter().filter_map(|cost| cost.0.point()).collect();
+        points.dedup();
+        let of = |nth: usize| {
+            let point = points.get(nth).copied();
+            let all = costs.iter().map(|cost| cost.0);
+            all.filter(move |instance| point.is_some() && instance.point() == point)
+        };
+        let largest = of(1).max_by_key(|instance: &Instance| instance.ratio());
+        let mut menu = vec![Instance::Full];
+        menu.extend(of(0).chain(largest));
+        let probability = 0.8 / menu.len() as f64;
+        Self(menu.into_iter().map(|i| (i, probability)).collect())
+    }
+
+    /// The instances and their probabilities.
+    pub fn entries(&self) -> &[(Instance, f64)] {
+        &self.0
+    }
 }
 
 impl Draw {
@@ -65,11 +134,14 @@ impl Draw {
 pub enum DrawError {
     /// Not a distribution.
     #[error(
-        "'{0}' is not a distribution of instances: use uniform, instances, cost, cost:POWER or full:P with P from 0 to 1"
+        "'{0}' is not a distribution of instances: use uniform, instances, cost, cost:POWER, full:P with P from 0 to 1, or menu:INSTANCE=P,..."
     )]
     Draw(String),
+    /// Not a menu.
+    #[error("the menu of instances is invalid: {0}")]
+    Menu(String),
     /// Not a method.
-    #[error("'{0}' is not a method: use sdpoint, plain or sandwich")]
+    #[error("'{0}' is not a method: use sdpoint, plain, sandwich or branched")]
     Method(String),
 }
 
@@ -79,6 +151,7 @@ impl fmt::Display for Method {
             Self::SdPoint => "sdpoint",
             Self::Plain => "plain",
             Self::Sandwich => "sandwich",
+            Self::Branched => "branched",
         })
     }
 }
@@ -91,6 +164,7 @@ impl FromStr for Method {
             "sdpoint" => Ok(Self::SdPoint),
             "plain" => Ok(Self::Plain),
             "sandwich" => Ok(Self::Sandwich),
+            "branched" => Ok(Self::Branched),
             _ => Err(DrawError::Method(text.to_owned())),
         }
     }
@@ -104,7 +178,35 @@ impl fmt::Display for Draw {
             Self::Cost { power: 1.0 } => f.pad("cost"),
             Self::Cost { power } => f.pad(&format!("cost:{power}")),
             Self::Full { probability } => f.pad(&format!("full:{probability}")),
+            Self::Menu(menu) => f.pad(&format!("menu:{menu}")),
         }
+    }
+}
+
+impl fmt::Display for Menu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries: Vec<String> = (self.0.iter())
+            .map(|(instance, probability)| format!("{instance}={probability}"))
+            .collect();
+        f.pad(&entries.join(","))
+    }
+}
+
+impl FromStr for Menu {
+    type Err = DrawError;
+
+    fn from_str(text: &str) -> Result<Self, DrawError> {
+        let entry = |part: &str| {
+            let bad = || {
+                DrawError::Menu(format!(
+                    "'{part}' is not INSTANCE=PROBABILITY, such as 0@0.5=0.2"
+                ))
+            };
+            let (instance, probability) = part.split_once('=').ok_or_else(bad)?;
+            let instance = instance.trim().parse().map_err(|_| bad())?;
+            Ok((instance, probability.trim().parse().map_err(|_| bad())?))
+        };
+        Self::new(text.split(',').map(entry).collect::<Result<_, _>>()?)
     }
 }
 
@@ -113,6 +215,9 @@ impl FromStr for Draw {
 
     fn from_str(text: &str) -> Result<Self, DrawError> {
         let bad = || DrawError::Draw(text.to_owned());
+        if let Some(menu) = text.strip_prefix("menu:") {
+            return menu.parse().map(Self::Menu);
+        }
         let (kind, number) = match text.split_once(':') {
             Some((kind, number)) => (kind, Some(number.parse::<f64>().map_err(|_| bad())?)),
             None => (text, None),
@@ -144,226 +249,32 @@ impl<'de> Deserialize<'de> for Draw {
     }
 }
 
-/// Chooses the instances of every step of a run.
-#[derive(Clone, Debug)]
-pub struct InstanceSampler {
-    seed: u64,
-    method: Method,
-    /// Each instance with its probability, in the network's order.
-    probabilities: Vec<(Instance, f64)>,
-    /// The indices of `full` and of the cheapest instance.
-    ends: [usize; 2],
-}
-
-impl InstanceSampler {
-    /// A sampler over instances, given with their MACs. `full` is one of them,
-    /// and all points have the same number of ratios.
-    pub fn new(costs: &[(Instance, u64)], method: Method, draw: Draw, seed: u64) -> Self {
-        let points: BTreeSet<PointId> = costs.iter().filter_map(|c| c.0.point()).collect();
-        let behind = costs.len().saturating_sub(1) as f64;
-        let split = |full: f64| {
-            let weight = move |instance| match instance {
-                Instance::Full => full,
-                Instance::At(..) => (1.0 - full) / behind,
-            };
-            costs.iter().map(|&(i, _)| weight(i)).collect::<Vec<f64>>()
-        };
-        let most = costs.iter().map(|c| c.1.max(1)).max().unwrap_or(1) as f64;
-        let weights = match (method, draw) {
-            _ if points.is_empty() => split(1.0),
-            (Method::Plain, _) => split(1.0),
-            (_, Draw::Uniform) => split(1.0 / (points.len() + 1) as f64),
-            (_, Draw::Full { probability }) => split(probability),
-            (_, Draw::Instances) => vec![1.0; costs.len()],
-            (_, Draw::Cost { power }) => costs
-                .iter()
-                .map(|&(_, macs)| (macs.max(1) as f64 / most).powf(power))
-                .collect(),
-        };
-        let sum: f64 = weights.iter().sum();
-        let instances = costs.iter().map(|&(instance, _)| instance);
-        let full = costs.iter().position(|cost| cost.0 == Instance::Full);
-        let cheapest = (0..costs.len()).min_by_key(|&place| costs[place].1);
-        Self {
-            seed,
-            method,
-            ends: [full, cheapest].map(Option::unwrap_or_default),
-            probabilities: instances.zip(weights.iter().map(|w| w / sum)).collect(),
-        }
-    }
-
-    /// Each instance with its probability.
-    pub fn probabilities(&self) -> &[(Instance, f64)] {
-        &self.probabilities
-    }
-
-    /// The instances, in the order of [`InstanceSampler::probabilities`].
-    pub fn instances(&self) -> impl Iterator<Item = Instance> {
-        self.probabilities.iter().map(|&(instance, _)| instance)
-    }
-
-    /// The instance with this index in [`InstanceSampler::probabilities`].
-    pub(crate) fn instance(&self, index: usize) -> Instance {
-        self.probabilities[index].0
-    }
-
-    /// The instances that a step trains, each once, as indices into
-    /// [`InstanceSampler::probabilities`]; of several, `full` is the first.
-    pub fn of_step(&self, step: u64) -> Vec<usize> {
-        let drawn = self.draw(step);
-        if self.method != Method::Sandwich {
-            return vec![drawn];
-        }
-        let mut indices = Vec::new();
-        for index in self.ends.into_iter().chain([drawn]) {
-            if !indices.contains(&index) {
-                indices.push(index);
-            }
-        }
-        indices
-    }
-
-    /// The instance drawn for a step, as an index into
-    /// [`InstanceSampler::probabilities`]. It depends on the seed and the step
-    /// alone, so a resumed run draws the same instances.
-    pub fn draw(&self, step: u64) -> usize {
-        let mut key = *b"sdpoint: instance of a step\0\0\0\0\0";
-        key[24..].copy_from_slice(&self.seed.to_le_bytes());
-        let mut random = ChaCha8Rng::from_seed(key);
-        random.set_stream(step);
-        // Uniform in [0, 1): 53 bits, the precision of an f64.
-        let mut left = (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        for (index, &(_, probability)) in self.probabilities.iter().enumerate() {
-            if left < probability {
-                return index;
-            }
-            left -= probability;
-        }
-        // Only rounding errors lead here.
-        let possible = |&(_, probability): &(Instance, f64)| probability > 0.0;
-        self.probabilities.iter().rposition(possible).unwrap_or(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Three blocks, two ratios; the MACs of `full` are twice the cheapest's.
-    fn costs() -> Vec<(Instance, u64)> {
-        [
-            ("full", 100),
-            ("0@0.5", 50),
-            ("0@0.75", 60),
-            ("1@0.5", 70),
-            ("1@0.75", 80),
-            ("2@0.5", 90),
-            ("2@0.75", 95),
-        ]
-        .map(|(name, macs)| (name.parse().unwrap(), macs))
-        .into()
-    }
-
-    fn draws(method: Method, draw: &str) -> InstanceSampler {
-        InstanceSampler::new(&costs(), method, draw.parse().unwrap(), 7)
-    }
-
-    /// Pearson's statistic of 40,000 draws; with 6 degrees of freedom it
-    /// exceeds 30 once in 25,000 times.
-    fn chi_square(draws: &InstanceSampler) -> f64 {
-        let steps = 40_000;
-        let mut counts = vec![0.0; draws.probabilities().len()];
-        for step in 0..steps {
-            counts[draws.draw(step)] += 1.0;
-        }
-        std::iter::zip(&counts, draws.probabilities())
-            .map(|(count, (instance, probability))| {
-                let expected = probability * steps as f64;
-                assert!(expected > 0.0 || *count == 0.0, "{instance} was drawn");
-                if expected > 0.0 {
-                    (count - expected).powi(2) / expected
-                } else {
-                    0.0
-                }
-            })
-            .sum()
-    }
-
     #[test]
-    fn frequencies_are_those_of_the_distribution() {
-        for draw in [
-            "uniform",
-            "instances",
-            "cost",
-            "cost:-2",
-            "full:0.8",
-            "full:1",
+    fn menus_are_read_as_they_are_written() {
+        let draw: Draw = "menu:full=0.2,0@0.5=0.4,stem@0.75=0".parse().unwrap();
+        assert_eq!(draw.to_string(), "menu:full=0.2,0@0.5=0.4,stem@0.75=0");
+        let json = serde_json::to_string(&draw).unwrap();
+        assert_eq!(serde_json::from_str::<Draw>(&json).unwrap(), draw);
+        let tenths: Vec<String> = (0..10).map(|block| format!("{block}@0.5=0.1")).collect();
+        assert!(tenths.join(",").parse::<Menu>().is_ok());
+        for (bad, problem) in [
+            ("", "'' is not"),
+            ("full", "'full' is not"),
+            ("full=x", "'full=x' is not"),
+            ("0.5@0=0.1", "is not"),
+            ("full=0.5,full=0.1", "twice"),
+            ("full=1.5", "from 0 to 1"),
+            ("full=-0.5", "from 0 to 1"),
+            ("full=NaN", "from 0 to 1"),
+            ("full=0.7,0@0.5=0.4", "more than 1"),
         ] {
-            let statistic = chi_square(&draws(Method::SdPoint, draw));
-            assert!(statistic < 30.0, "{draw}: {statistic}");
+            let error = format!("menu:{bad}").parse::<Draw>().unwrap_err();
+            assert!(error.to_string().contains(problem), "{bad}: {error}");
         }
-        assert_eq!(chi_square(&draws(Method::Plain, "uniform")), 0.0);
-    }
-
-    #[test]
-    fn the_papers_draw_takes_each_point_as_often_as_none() {
-        let draws = draws(Method::SdPoint, "uniform");
-        for &(instance, probability) in draws.probabilities() {
-            let expected = if instance == Instance::Full {
-                0.25
-            } else {
-                0.125
-            };
-            assert!((probability - expected).abs() < 1e-12, "{instance}");
-        }
-        let first = draws.probabilities()[1].0;
-        assert_eq!(first.to_string(), "0@0.5");
-        assert!(
-            (0..1000).any(|step| draws.draw(step) == 1),
-            "block 0 is drawn"
-        );
-    }
-
-    #[test]
-    fn draws_by_cost_follow_the_power() {
-        let draws = draws(Method::SdPoint, "cost:-1");
-        let of = |place: usize| draws.probabilities()[place].1;
-        assert!((of(1) / of(0) - 2.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn the_sandwich_rule_trains_both_ends_and_what_is_drawn() {
-        let sandwich = draws(Method::Sandwich, "uniform");
-        let plain_draws = draws(Method::SdPoint, "uniform");
-        for step in 0..200 {
-            let places = sandwich.of_step(step);
-            let drawn = plain_draws.draw(step);
-            assert_eq!(places[..2], [0, 1], "full, then 0@0.5");
-            assert_eq!(places.len(), if drawn < 2 { 2 } else { 3 });
-            assert!(places.contains(&drawn));
-            assert_eq!(plain_draws.of_step(step), [drawn]);
-        }
-    }
-
-    #[test]
-    fn a_network_without_points_is_always_full() {
-        let only = [(Instance::Full, 10)];
-        for draw in ["uniform", "instances", "cost", "full:0.5", "full:0"] {
-            let draws = InstanceSampler::new(&only, Method::SdPoint, draw.parse().unwrap(), 1);
-            assert_eq!(draws.probabilities(), [(Instance::Full, 1.0)], "{draw}");
-            assert_eq!(draws.draw(3), 0);
-        }
-    }
-
-    #[test]
-    fn a_draw_depends_on_seed_and_step_alone() {
-        let draw = |seed, step| {
-            InstanceSampler::new(&costs(), Method::SdPoint, Draw::Uniform, seed).draw(step)
-        };
-        let some: Vec<usize> = (0..64).map(|step| draw(1, step)).collect();
-        let again: Vec<usize> = (0..64).rev().map(|step| draw(1, step)).collect();
-        assert!(some.iter().eq(again.iter().rev()));
-        assert_ne!(some, (0..64).map(|step| draw(2, step)).collect::<Vec<_>>());
     }
 
     #[test]

@@ -9,12 +9,14 @@ use sdpoint_data::{Augmentation, Dataset};
 
 use crate::calibrate::calibrate;
 use crate::curve::{Series, curve_csv, curve_svg};
+use crate::draw::Method;
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 use crate::folder;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
 use crate::run::Run;
+use crate::sampler::Phases;
 use crate::splits::Splits;
 use crate::statistics_from;
 
@@ -169,6 +171,15 @@ fn provenance(plan: &TrainPlan) -> serde_json::Value {
         statistics_from::KEY: plan.statistics_from,
     });
     // Settings that few runs have are listed only if set.
+    if plan.phases != Phases::default() {
+        provenance["phases"] = serde_json::json!(plan.phases);
+    }
+    if plan.method == Method::Branched {
+        provenance["branching"] = serde_json::json!(plan.branching);
+    }
+    if !plan.branch_scales.is_empty() {
+        provenance["branch_scales"] = serde_json::json!(plan.branch_scales);
+    }
     for (name, value) in [
         ("distill", plan.distill),
         ("dropout", plan.dropout),

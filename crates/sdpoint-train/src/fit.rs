@@ -1,5 +1,7 @@
 //! Cascades and ensembles for a given mean cost, fitted on held-out images.
 
+mod blend;
+
 use std::sync::Arc;
 
 use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance};
@@ -35,6 +37,8 @@ pub struct FitOptions<'a> {
     /// The mean costs of the cascades, as shares of the cost of `full`; one
     /// cascade is fitted for each.
     pub cascades: &'a [f64],
+    /// Whether cascades are [`BlendedCascade`](sdpoint_core::BlendedCascade)s.
+    pub blend: bool,
     /// The costs of the ensembles, likewise.
     pub ensembles: &'a [f64],
     /// The seed that splits the images into two halves.
@@ -47,6 +51,7 @@ impl<'a> FitOptions<'a> {
         Self {
             instances,
             cascades: &[],
+            blend: false,
             ensembles: &[],
             seed: 0,
         }
@@ -55,6 +60,12 @@ impl<'a> FitOptions<'a> {
     /// Sets the mean costs of the cascades, as shares of the cost of `full`.
     pub fn with_cascades(self, cascades: &'a [f64]) -> Self {
         Self { cascades, ..self }
+    }
+
+    /// Sets whether cascades average the answers of their stages, of which they
+    /// then have up to three.
+    pub fn with_blend(self, blend: bool) -> Self {
+        Self { blend, ..self }
     }
 
     /// Sets the costs of the ensembles, as shares of the cost of `full`.
@@ -87,7 +98,10 @@ pub struct Fitted {
 /// For a cascade, all pairs of instances and all thresholds are tried; the
 /// most accurate one whose mean cost stays within the limit on both halves is
 /// kept. Knowing the cost on the second half takes no labels, so its labels stay
-/// unseen until the accuracy is measured. An ensemble grows greedily by the
+/// unseen until the accuracy is measured. With [`FitOptions::blend`], each instance
+/// first gets the temperature of the lowest loss; then the same search decides by
+/// margins and tries some weights for each pair, and adds a third stage to the best
+/// pairs where that gains. An ensemble grows greedily by the
 /// instance that lowers the loss most, until none does or the cost is reached.
 ///
 /// # Errors
@@ -108,6 +122,7 @@ pub fn fit_combinations(
     let FitOptions {
         instances,
         cascades,
+        blend,
         ensembles,
         seed,
     } = options;
@@ -145,8 +160,12 @@ pub fn fit_combinations(
     };
     let full = work.macs(Instance::Full) as f64;
     let mut found = Vec::new();
+    let blended = blend.then(|| fit.blended());
     for share in cascades {
-        found.extend(fit.cascade(share * full).map(Combination::Cascade));
+        found.extend(match &blended {
+            Some(fit) => fit.cascade(share * full).map(Combination::BlendedCascade),
+            None => fit.cascade(share * full).map(Combination::Cascade),
+        });
     }
     for share in ensembles {
         found.extend(fit.ensemble(share * full).map(Combination::Ensemble));

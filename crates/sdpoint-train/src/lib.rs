@@ -7,6 +7,8 @@
 //! [`fit_combinations`] finds cascades and ensembles, and [`fine_tune`] prepares
 //! further training. An [`Observer`] receives the progress of all of these.
 
+mod branch_sizes;
+mod branching;
 mod calibrate;
 mod checkpoint;
 mod combine;
@@ -27,16 +29,20 @@ mod optimizer;
 mod plan;
 mod recipe;
 mod run;
+mod sampler;
 mod splits;
 mod statistics_from;
 mod targets;
 mod trainer;
+mod tune;
+mod work;
 
+pub use branching::Branching;
 pub use calibrate::{CALIBRATION_IMAGES, CalibrateOptions, Feed, calibrate, calibrate_model};
 pub use checkpoint::{Checkpoint, Counters, DataDigest, EpochSums};
 pub use curve::{Mark, MarkKind, Series, curve_csv, curve_svg};
 pub use details::{ClassCounts, Confusion, Details, MAX_PICTURED_CLASSES};
-pub use draw::{Draw, DrawError, InstanceSampler, Method};
+pub use draw::{Draw, DrawError, Menu, Method};
 pub use error::TrainError;
 pub use evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 pub use fine_tune::{Init, fine_tune};
@@ -48,4 +54,6 @@ pub use optimizer::Optimizer;
 pub use plan::{TrainPlan, VAL_SHARE};
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{Outcome, Run};
+pub use sampler::{InstanceSampler, Phases};
 pub use statistics_from::{StatisticsFrom, UnknownStatistics};
+pub use tune::{TUNING_IMAGES, TUNING_RATE, TuneOptions, tune_model};

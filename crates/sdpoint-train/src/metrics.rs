@@ -35,8 +35,12 @@ pub struct EpochMetrics {
     pub images_per_second: f64,
     /// Seconds that its steps waited for data.
     pub data_wait_seconds: f64,
-    /// The number of steps in each instance.
+    /// The number of steps in each instance; with branches, each counts.
     pub drawn: BTreeMap<Instance, u64>,
+    /// The multiply-accumulates of its steps, forward and backward passes; 0 in
+    /// files of versions that did not count them.
+    #[serde(default)]
+    pub macs: u64,
     /// The accuracy of `full` at its end, if measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<FullMetrics>,
@@ -140,6 +144,7 @@ pub(crate) mod tests {
             drawn: [("full", 4), ("0@0.5", 6)]
                 .map(|(name, count)| (name.parse().unwrap(), count))
                 .into(),
+            macs: 1 << 60,
             full: None,
         }
     }

@@ -162,6 +162,7 @@ impl<'a> Run<'a> {
             steps_per_epoch: splits.train.len().div_ceil(plan.recipe.batch_size),
             isa: self.ctx.isa().to_string(),
             drawn: vec![0; plan.costs()?.len()],
+            macs: 0,
             epoch: EpochSums::default(),
         };
         let checkpoint = Checkpoint::new(plan, counters, weights)?;

@@ -4,12 +4,16 @@ use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sdpoint_core::{Network, Weights};
+use sdpoint_core::{Instance, Network, Weights};
 use sdpoint_data::{Batch, Epoch, Loader};
-use sdpoint_engine::{EngineError, Images, StepInput, StepOutcome, TrainingEngine, softmax};
+use sdpoint_engine::{
+    BranchedInput, EngineError, Images, StepInput, StepOutcome, Target, TrainingEngine, softmax,
+};
 
+use crate::branch_sizes::{SizedBranch, reduced};
+use crate::branching::Branching;
 use crate::checkpoint::Checkpoint;
-use crate::draw::InstanceSampler;
+use crate::draw::Method;
 use crate::error::TrainError;
 use crate::finish::{FinishedTraining, finish};
 use crate::folder;
@@ -17,9 +21,12 @@ use crate::measure::measure_full;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::observer::{Observer, Progress};
 use crate::optimizer::{Update, Updater};
+use crate::plan::TrainPlan;
 use crate::run::{Outcome, Run};
+use crate::sampler::InstanceSampler;
 use crate::splits::Splits;
 use crate::targets::Targets;
+use crate::work::StepWork;
 
 /// A run in progress.
 pub(crate) struct Trainer<'a> {
@@ -29,6 +36,7 @@ pub(crate) struct Trainer<'a> {
     state: Checkpoint,
     network: Arc<Network>,
     sampler: InstanceSampler,
+    work: StepWork,
     engine: TrainingEngine,
     updater: Updater,
     /// The mean gradients of a step that trains several instances.
@@ -49,6 +57,25 @@ struct Step<'a> {
     rate: f64,
 }
 
+impl Step<'_> {
+    fn images(&self) -> Images<'_> {
+        Images {
+            data: &self.batch.images,
+            batch: self.batch.len(),
+            size: self.batch.size,
+        }
+    }
+
+    fn targets(&self, plan: &TrainPlan) -> Targets<'_> {
+        Targets::new(
+            &self.batch.labels,
+            self.batch.mixed.as_ref(),
+            plan.recipe.label_smoothing as f32,
+            plan.classes.len(),
+        )
+    }
+}
+
 impl<'a> Trainer<'a> {
     pub(crate) fn new(
         run: Run<'a>,
@@ -67,8 +94,17 @@ impl<'a> Trainer<'a> {
             engine = engine.with_noise(noise, plan.seed);
         }
         let step = state.counters.step;
+        let sampler = plan.sampler(state.steps())?;
+        let sizes = plan.training_sizes().into_iter().map(|p| p.size);
+        let sizes = sizes.chain(plan.branch_scales.iter().copied());
+        // Early exits are trained in `full` alone.
+        let instances: Vec<Instance> = match plan.exits {
+            true => Vec::new(),
+            false => sampler.instances().collect(),
+        };
         Ok(Self {
-            sampler: plan.sampler()?,
+            work: StepWork::new(&network, sizes, &instances)?,
+            sampler,
             updater: Updater::new(&network, &plan.recipe),
             mean: Weights::zeros(&network),
             engine,
@@ -113,7 +149,7 @@ impl<'a> Trainer<'a> {
 
     /// The number of steps of the whole run.
     fn steps(&self) -> u64 {
-        (self.state.plan.recipe.epochs * self.state.counters.steps_per_epoch) as u64
+        self.state.steps()
     }
 
     fn rate(&self, step: u64) -> f64 {
@@ -148,7 +184,7 @@ impl<'a> Trainer<'a> {
                 let more = epoch + 1 < self.state.plan.recipe.epochs;
                 loader = more.then(|| self.batches(epoch + 1, 0)).transpose()?;
             }
-            let instances = self.sampler.of_step(self.state.counters.step);
+            let instances = self.instances(batch.len());
             let step = Step {
                 batch: &batch,
                 instances: &instances,
@@ -176,6 +212,114 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
+    /// The instances that the next step trains on a batch of so many images, as
+    /// indices into the sampler's.
+    fn instances(&self, images: usize) -> Vec<usize> {
+        let mut instances = self.sampler.of_step(self.state.counters.step);
+        if self.state.plan.method == Method::Branched {
+            instances.truncate(1 + Branching::parts(instances.len() - 1, images));
+        }
+        instances
+    }
+
+    /// Computes the gradients of a step of `full` and its branches. Returns the
+    /// outcome of `full`, or of the first branch whose loss is not finite.
+    fn branched(&mut self, step: &Step<'_>) -> Result<StepOutcome, EngineError> {
+        let drawn = self.drawn(step);
+        let branches = Branching::branches_of(&drawn[1..], step.batch.len());
+        let steps = self.steps();
+        let Checkpoint {
+            plan,
+            counters,
+            weights,
+            ..
+        } = &self.state;
+        let branching = plan.branching;
+        let outcome = self.engine.step_branched(BranchedInput {
+            weights,
+            images: step.images(),
+            target: step.targets(plan).target(None),
+            branches: &branches,
+            distillation: branching.distillation(plan.distill, counters.step, steps),
+        })?;
+        let mut all = std::iter::once(&outcome.full).chain(&outcome.branches);
+        let infinite = all.find(|outcome| !outcome.loss.is_finite());
+        Ok(*infinite.unwrap_or(&outcome.full))
+    }
+
+    /// The branches of a step on smaller images.
+    fn sized_branches(&self, step: &Step<'_>) -> Vec<SizedBranch> {
+        let Checkpoint { plan, counters, .. } = &self.state;
+        plan.sized_branches(&self.sampler, counters.step, step.batch.len())
+    }
+
+    /// As [`Trainer::branched`], with branches that run `full` on smaller images.
+    /// The gradients are in `mean` afterwards.
+    fn branched_by_size(
+        &mut self,
+        step: &Step<'_>,
+        branches: &[SizedBranch],
+    ) -> Result<StepOutcome, EngineError> {
+        let steps = self.steps();
+        let Checkpoint {
+            plan,
+            counters,
+            weights,
+            ..
+        } = &self.state;
+        let distillation = plan
+            .branching
+            .distillation(plan.distill, counters.step, steps);
+        let images = step.images();
+        let classes = self.network.classes();
+        let target =
+            |labels| Target::labels(labels).with_smoothing(plan.recipe.label_smoothing as f32);
+        let full = self.engine.step(StepInput {
+            weights,
+            images,
+            target: target(&step.batch.labels),
+            instance: Instance::Full,
+        })?;
+        add_to_mean(&mut self.mean, self.engine.gradients(), 1.0, true);
+        let mut predictions = self.engine.logits().to_vec();
+        softmax(&mut predictions, classes);
+        let of_an_image = images.data.len() / images.batch;
+        for SizedBranch { size, images: part } in branches {
+            let data = &images.data[part.start * of_an_image..part.end * of_an_image];
+            let channels = self.network.input_channels();
+            let data = reduced(data, channels, images.size, *size);
+            let rows = part.start * classes..part.end * classes;
+            let outcome = self.engine.step(StepInput {
+                weights,
+                images: Images {
+                    data: &data,
+                    batch: part.len(),
+                    size: *size,
+                },
+                target: Target {
+                    soft: (distillation.share > 0.0)
+                        .then_some((&predictions[rows], distillation.share)),
+                    ..target(&step.batch.labels[part.clone()])
+                },
+                instance: Instance::Full,
+            })?;
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            let share = distillation.weight * part.len() as f32 / images.batch as f32;
+            add_to_mean(&mut self.mean, self.engine.gradients(), share, false);
+        }
+        Ok(full)
+    }
+
+    /// The instances of a step.
+    fn drawn(&self, step: &Step<'_>) -> Vec<Instance> {
+        let instances = step.instances.iter();
+        instances
+            .map(|&index| self.sampler.instance(index))
+            .collect()
+    }
+
     /// Updates the weights. Of several instances, the first learns from the
     /// labels and the others from a mixture of labels and its predictions; the
     /// update follows the mean of their gradients.
@@ -183,6 +327,21 @@ impl<'a> Trainer<'a> {
     /// Returns the outcome of the first instance, or of the first whose loss is
     /// not finite, in which case the weights are unchanged.
     fn step(&mut self, step: &Step<'_>) -> Result<StepOutcome, EngineError> {
+        self.engine.set_noise_step(self.state.counters.step);
+        let mut first = None;
+        let mut apart = step.instances;
+        let sized = self.sized_branches(step);
+        if self.state.plan.method == Method::Branched {
+            let outcome = match sized.is_empty() {
+                true => self.branched(step)?,
+                false => self.branched_by_size(step, &sized)?,
+            };
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            first = Some(outcome);
+            apart = &[];
+        }
         let Checkpoint {
             plan,
             counters,
@@ -191,22 +350,11 @@ impl<'a> Trainer<'a> {
             second_moment,
             average,
         } = &mut self.state;
-        let images = Images {
-            data: &step.batch.images,
-            batch: step.batch.len(),
-            size: step.batch.size,
-        };
+        let images = step.images();
         let distill = plan.distill as f32;
-        self.engine.set_noise_step(counters.step);
-        let mut targets = Targets::new(
-            &step.batch.labels,
-            step.batch.mixed.as_ref(),
-            plan.recipe.label_smoothing as f32,
-            plan.classes.len(),
-        );
-        let mut first = None;
+        let mut targets = step.targets(plan);
         let mut predictions = Vec::new();
-        for &index in step.instances {
+        for &index in apart {
             let learns = first.is_some() && distill > 0.0;
             let target = targets.target(learns.then_some((&predictions, distill)));
             let outcome = self.engine.step(StepInput {
@@ -218,8 +366,8 @@ impl<'a> Trainer<'a> {
             if !outcome.loss.is_finite() {
                 return Ok(outcome);
             }
-            if step.instances.len() > 1 {
-                let share = 1.0 / step.instances.len() as f32;
+            if apart.len() > 1 {
+                let share = 1.0 / apart.len() as f32;
                 let gradients = self.engine.gradients();
                 add_to_mean(&mut self.mean, gradients, share, first.is_none());
             }
@@ -229,8 +377,8 @@ impl<'a> Trainer<'a> {
                 first = Some(outcome);
             }
         }
-        let gradients = match step.instances.len() {
-            1 => self.engine.gradients(),
+        let gradients = match apart.len() {
+            0 | 1 if sized.is_empty() => self.engine.gradients(),
             _ => &self.mean,
         };
         let update = Update {
@@ -266,8 +414,14 @@ impl<'a> Trainer<'a> {
     /// waiting for data.
     fn count(&mut self, step: &Step<'_>, outcome: &StepOutcome, times: [Duration; 2]) {
         let images = step.batch.len();
+        let method = self.state.plan.method;
+        let drawn = self.drawn(step);
+        let sized = self.sized_branches(step);
+        let macs =
+            self.work.of_step(method, step.batch.size, images, &drawn) + self.work.of_sized(&sized);
         let counters = &mut self.state.counters;
         counters.step += 1;
+        counters.macs = counters.macs.saturating_add(macs);
         let sums = &mut counters.epoch;
         sums.drawn.resize(counters.drawn.len(), 0);
         for &index in step.instances {
@@ -277,6 +431,7 @@ impl<'a> Trainer<'a> {
         sums.images += images as u64;
         sums.loss += outcome.loss * images as f64;
         sums.correct += outcome.correct as u64;
+        sums.macs = sums.macs.saturating_add(macs);
         sums.seconds += times[0].as_secs_f64();
         sums.data_wait_seconds += times[1].as_secs_f64();
         self.smooth
@@ -330,6 +485,7 @@ impl<'a> Trainer<'a> {
             images_per_second: images / sums.seconds,
             data_wait_seconds: sums.data_wait_seconds,
             drawn: self.sampler.instances().zip(sums.drawn).collect(),
+            macs: sums.macs,
             full,
         };
         self.log.append(&metrics)?;
@@ -366,7 +522,7 @@ impl<'a> Trainer<'a> {
             what,
             step,
             epoch: step as usize / self.state.counters.steps_per_epoch,
-            instance: self.sampler.instance(self.sampler.draw(step)),
+            instance: self.sampler.instance(self.sampler.of_step(step)[0]),
             rate: self.rate(step),
             kept: self.saved.0,
         }

@@ -613,7 +613,7 @@ fn a_step_of_the_sandwich_is_the_mean_of_its_parts() {
     let network = Arc::new(plan.network.clone());
     let mut engine = TrainingEngine::new(bench.ctx.clone(), network.clone());
     let mut weights = initial_weights(&network, plan.seed);
-    let sampler = plan.sampler().unwrap();
+    let sampler = plan.sampler(0).unwrap();
     let instances: Vec<Instance> = sampler
         .of_step(0)
         .iter()

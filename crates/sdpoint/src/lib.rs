@@ -247,12 +247,13 @@ pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 /// file holds; see also the top level and [`zoo`].
 pub mod core {
     pub use sdpoint_core::{
-        Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
+        BlendedCascade, Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
         ExifOrientation, FORMAT_VERSION, Feature, HeldOut, Interpolation, Layer, LayerId, MAX_SIDE,
-        Misfit, Moments, NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio,
-        RatioError, Reason, Record, Role, Scores, Shape, Shapes, Statistics, Times, TrainTransform,
-        Weights, Window, atomic, digest, file, format_duration, format_macs, pareto,
-        parse_accuracy, parse_duration, parse_macs, seal, select, select_combined, select_timed,
+        Misfit, Moments, NetworkBuilder, Norm, Op, OwnParameters, Parameter, Point, PointId,
+        Preprocessing, Ratio, RatioError, Reason, Record, Role, Scores, Shape, Shapes, Stage,
+        Statistics, Times, TrainTransform, Weights, Window, atomic, digest, file, format_duration,
+        format_macs, pareto, parse_accuracy, parse_duration, parse_macs, seal, select,
+        select_combined, select_timed,
     };
 }
 
@@ -271,10 +272,11 @@ pub mod data {
 /// calibration of batch-norm statistics for any instance of a network.
 pub mod engine {
     pub use sdpoint_engine::{
-        AlgorithmChoice, Calibrator, ConvAlgorithm, InferenceEngine, InstanceMacs, Isa, Noise,
-        NormSource, PartialRun, Pass, Sgd, SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome,
-        StepTime, Target, TrainingEngine, WinogradTile, confidences, cross_entropy,
-        initial_weights, log_mean_probabilities, peak_gflops, softmax, top_k,
+        AlgorithmChoice, Branch, BranchedInput, BranchedOutcome, Calibrator, ConvAlgorithm,
+        Distillation, InferenceEngine, InstanceMacs, Isa, Noise, NormSource, PartialRun, Pass, Sgd,
+        SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target, TrainingEngine,
+        WinogradTile, confidences, cross_entropy, initial_weights, log_mean_probabilities,
+        peak_gflops, softmax, top_k,
     };
 }
 

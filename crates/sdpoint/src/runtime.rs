@@ -288,7 +288,7 @@ impl Engine {
         size: [usize; 2],
         time: Duration,
     ) -> Result<Answer, RunError> {
-        let [macs, _] = self.macs(size, Computation::Single(instance))?;
+        let [macs, ..] = self.macs(size, Computation::Single(instance))?;
         Ok(Answer {
             predictions: Predictions::new(logits, self.classes.clone()),
             instances: AnsweredBy::Instance(instance),
@@ -318,7 +318,7 @@ impl Engine {
         let all = self.inference.run_all(images, instances, NormSource::Own)?;
         let predictions = Predictions::average(&all, self.classes.clone());
         let time = start.elapsed();
-        let [macs, _] = self.macs(images.size, Computation::Ensemble(instances.to_vec()))?;
+        let [macs, ..] = self.macs(images.size, Computation::Ensemble(instances.to_vec()))?;
         Ok(Answer {
             predictions,
             instances: AnsweredBy::Ensemble(instances.to_vec()),

@@ -40,6 +40,7 @@ pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -
     let instances = model::listed(&model, &[])?;
     let options = FitOptions::new(&instances)
         .with_cascades(&args.cascade)
+        .with_blend(args.blend)
         .with_ensembles(&args.ensemble)
         .with_seed(args.seed);
     let network = Arc::new(model.network.clone());

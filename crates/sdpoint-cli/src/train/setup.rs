@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 use sdpoint::core::{TrainTransform, Weights};
 use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
 use sdpoint::train::folder::{CHECKPOINT, MODEL, check_free, check_idle};
-use sdpoint::train::{Checkpoint, Init, TrainPlan, fine_tune};
+use sdpoint::train::{Checkpoint, Init, TrainError, TrainPlan, fine_tune};
 use sdpoint::{Model, Network, zoo};
 
-use super::method::NamedMethod;
 use super::optimiser::OptimiserArgs;
 use super::{Args, TrainingArgs};
 use crate::data::{SMALL, note_left_out, note_look_alikes, note_sizes, note_squashed};
@@ -59,7 +58,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         check_free(&folder)?;
     }
     let init = match &settings.init {
-        Some(path) => Some((path, model::load(path)?)),
+        Some(path) => Some((path, initial_model(path)?)),
         None => None,
     };
     let options = args.reading.options();
@@ -108,7 +107,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         None => (zoo::build(name, classes.len())?, None),
     };
     let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing);
-    settings.apply(&mut plan, &args.optimiser);
+    settings.apply(&mut plan, &args.optimiser)?;
     plan.init = init.map(|(path, model)| Init::new(path.display().to_string(), &model));
     plan.image_key = args.reading.image_key.clone();
     plan.label_key = args.reading.label_key.clone();
@@ -118,6 +117,17 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         test,
         start: Start::New(Box::new(plan), weights),
     })
+}
+
+/// The model to start from, or the network of a run's checkpoint.
+fn initial_model(path: &Path) -> Result<Model, Failure> {
+    let model = model::load(path);
+    if model.is_err()
+        && let Ok(checkpoint) = Checkpoint::read_file(path)
+    {
+        return Ok(checkpoint.into_model()?);
+    }
+    model
 }
 
 /// Removes mirroring from the augmentation.
@@ -181,6 +191,7 @@ fn keep_calibrated(folder: &Path, plan: &TrainPlan) -> Result<(), Failure> {
     let of_the_run = model.network == plan.network
         && model.preprocessing == plan.preprocessing
         && model.combinations.is_empty()
+        && model.statistics.tuned().next().is_none()
         && instances.eq(plan.network.instances(&plan.ratios));
     if of_the_run {
         return Ok(());
@@ -222,8 +233,7 @@ fn open_data(
 
 impl TrainingArgs {
     /// Changes the settings of a plan to those that were given.
-    fn apply(&self, plan: &mut TrainPlan, optimiser: &OptimiserArgs) {
-        let NamedMethod { method, draw } = self.method;
+    fn apply(&self, plan: &mut TrainPlan, optimiser: &OptimiserArgs) -> Result<(), Failure> {
         if let Some(recipe) = self.recipe {
             let preset = recipe.preset(plan.preprocessing.size);
             *plan = plan.clone().with_preset(preset);
@@ -231,7 +241,8 @@ impl TrainingArgs {
         if let Some(augment) = &self.augment {
             augment.apply(plan);
         }
-        *plan = plan.clone().with_method(method);
+        let method = self.method.apply(plan.clone(), &self.ratios);
+        *plan = method.map_err(TrainError::from)?;
         if let Some(epochs) = self.epochs {
             plan.recipe = plan.recipe.clone().with_epochs(epochs);
         }
@@ -244,7 +255,10 @@ impl TrainingArgs {
         set(&mut recipe.label_smoothing, self.label_smoothing);
         recipe.decay_norms &= !self.no_norm_decay;
         set(&mut plan.distill, self.distill);
-        plan.draw = self.draw.unwrap_or(draw);
+        if let Some(draw) = &self.draw {
+            plan.draw = draw.clone();
+        }
+        self.sharing.apply(plan);
         plan.train_images = self.train_images;
         plan.val_share = self.val_share;
         plan.dropout = self.dropout;
@@ -252,10 +266,10 @@ impl TrainingArgs {
         plan.scales.clone_from(&self.scales);
         plan.exits = self.exits;
         plan.measure_every = self.measure_every;
-        plan.ratios.clone_from(&self.ratios);
         plan.seed = self.seed;
         plan.calibration_images = self.calibration_images;
         set(&mut plan.statistics_from, self.statistics_from);
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use sdpoint::core::{PointId, Ratio, Record, format_macs};
 use sdpoint::data::{Augmentation, Dataset};
 use sdpoint::train::folder::{CHECKPOINT, CURVE_CSV, CURVE_SVG, EVENTS, METRICS, MODEL, exit};
-use sdpoint::train::{Finished, Method, Optimizer, Recipe, TrainPlan};
+use sdpoint::train::{Finished, Method, Optimizer, Phases, Recipe, TrainError, TrainPlan};
 use sdpoint::{Context, Instance, Model};
 
 use crate::output::{percent, plural, program};
@@ -19,7 +19,8 @@ pub fn introduction(
     held_out: usize,
     ctx: &Context,
     folder: &Path,
-) -> String {
+) -> Result<String, TrainError> {
+    plan.check()?;
     let recipe = &plan.recipe;
     let parameters: usize = plan.network.parameters().iter().map(|p| p.len()).sum();
     let drawn = match plan.method {
@@ -28,9 +29,21 @@ pub fn introduction(
             "every step trains full, the cheapest instance and one drawn at random ({})",
             plan.draw
         ),
+        Method::Branched => format!(
+            "every step trains full, and {} on parts of the batch, drawn at random ({})",
+            plural(plan.branching.branches, "branch", "branches"),
+            plan.draw
+        ),
         _ => format!("every step trains one, drawn at random ({})", plan.draw),
     };
     let mut extras = String::new();
+    if plan.phases.shrink_after > 0.0 {
+        let share = percent(plan.phases.shrink_after);
+        extras.push_str(&format!("; full alone in the first {share} of the steps"));
+    }
+    if let Some(probability) = plan.phases.full_at_end {
+        extras.push_str(&format!("; full with probability {probability} at the end"));
+    }
     for (what, probability) in [
         ("dropout", plan.dropout),
         ("stochastic depth", plan.stochastic_depth),
@@ -53,10 +66,16 @@ pub fn introduction(
         Some(init) => format!("; starting from {}", init.model),
         None => String::new(),
     };
-    format!(
+    let macs = plan.training_macs(train.len())?;
+    let plain = plan.clone().with_method(Method::Plain);
+    let plain = plain
+        .with_phases(Phases::default())
+        .training_macs(train.len())?;
+    Ok(format!(
         "{}: {} parameters, {}; {drawn}{init}{extras}\n\
          {}: {} for training{} and {} for testing, {}, input {}\n\
          {}, batch {}, {}learning rate {}, weight decay {}; seed {}; {}, {}\n\
+         cost: {:.4e} multiply-accumulates, as {:.2} epochs of full\n\
          folder: {}",
         plan.network.name(),
         format_macs(parameters as u64),
@@ -85,8 +104,10 @@ pub fn introduction(
         plan.seed,
         plural(ctx.threads(), "thread", "threads"),
         ctx.isa(),
+        macs as f64,
+        recipe.epochs as f64 * macs as f64 / plain as f64,
         folder.display(),
-    )
+    ))
 }
 
 /// What differs from plain stochastic gradient descent, followed by a comma.
@@ -124,7 +145,9 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
         "{}\n{}\n{}{}\n{}\n{}",
         draws(
             &finished.drawn,
-            finished.model.training["method"] == serde_json::json!(Method::Sandwich)
+            [Method::Sandwich, Method::Branched]
+                .iter()
+                .any(|method| finished.model.training["method"] == serde_json::json!(method))
         ),
         report::accuracy_table(&finished.model.instances, &[]),
         exits(&finished.exits),

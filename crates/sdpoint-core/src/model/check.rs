@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::Model;
-use crate::combination::{Combination, CombinedRecord};
+use crate::combination::{BlendedCascade, Combination, CombinedRecord};
 use crate::held_out::HeldOut;
 use crate::instance::Instance;
 use crate::network::Network;
@@ -50,6 +50,11 @@ pub enum Misfit {
     /// There are statistics of an instance that is not listed.
     #[error("it has statistics of {0}, but does not list that instance")]
     Unlisted(Instance),
+    /// An instance is listed among those with parameters of their own without
+    /// being able to have any: it is `full`, not listed as an instance, or listed
+    /// twice.
+    #[error("its instance {0} cannot have parameters of its own: it is full, unlisted or repeated")]
+    OwnParameters(Instance),
     /// A measurement is out of range.
     #[error("the {what} of its instance {instance} is {value}, which is impossible")]
     Measurement {
@@ -74,7 +79,7 @@ pub enum Misfit {
     #[error("its combination {combination} {problem}")]
     Combination {
         /// The combination.
-        combination: Combination,
+        combination: Box<Combination>,
         /// What is wrong with it.
         problem: String,
     },
@@ -179,7 +184,7 @@ pub(super) fn combinations(
     let listed: HashSet<Instance> = instances.iter().map(|record| record.instance).collect();
     for record in combinations {
         let refuse = |problem: String| {
-            let combination = record.combination.clone();
+            let combination = Box::new(record.combination.clone());
             Err(Misfit::Combination {
                 combination,
                 problem,
@@ -194,8 +199,13 @@ pub(super) fn combinations(
         }
         let threshold = match &record.combination {
             Combination::Cascade(cascade) => cascade.threshold,
-            Combination::Ensemble(_) => 0.0,
+            Combination::Ensemble(_) | Combination::BlendedCascade(_) => 0.0,
         };
+        if let Combination::BlendedCascade(cascade) = &record.combination
+            && let Some(problem) = problem_of_stages(cascade)
+        {
+            return refuse(problem);
+        }
         for (what, value, most) in [
             ("threshold", threshold, f64::MAX),
             ("top1", record.top1, 1.0),
@@ -246,6 +256,45 @@ pub(super) fn held_out(
     Ok(())
 }
 
+/// What is wrong with the stages of a cascade, if anything.
+fn problem_of_stages(cascade: &BlendedCascade) -> Option<String> {
+    let instances = cascade.instances();
+    let repeats = |(index, instance)| instances[..index].contains(instance);
+    if instances.iter().enumerate().any(repeats) {
+        return Some("runs an instance twice".into());
+    }
+    if cascade.first.weight != 1.0 {
+        let weight = cascade.first.weight;
+        return Some(format!(
+            "has a weight of {weight} in its first stage, not 1"
+        ));
+    }
+    for stage in cascade.stages() {
+        // Bounds that no fit comes near, and that keep logits finite.
+        for (what, value, range) in [
+            ("temperature", stage.temperature, 1e-3..=1e3),
+            ("weight", stage.weight, 0.0..=1.0),
+            ("margin", stage.margin, 0.0..=f64::MAX),
+        ] {
+            if !range.contains(&value) {
+                return Some(format!("has a {what} of {value}, which is impossible"));
+            }
+        }
+    }
+    None
+}
+
+/// Checks that the instances with parameters of their own are listed once, and
+/// are not `full`.
+pub(super) fn own_parameters(instances: &[Record], tuned: &[Instance]) -> Result<(), Misfit> {
+    let mut left: HashSet<Instance> = instances.iter().map(|record| record.instance).collect();
+    left.remove(&Instance::Full);
+    match tuned.iter().find(|&instance| !left.remove(instance)) {
+        Some(&instance) => Err(Misfit::OwnParameters(instance)),
+        None => Ok(()),
+    }
+}
+
 /// Checks that weights and statistics are those that the network and the listed
 /// instances need. Only a model in memory can fail this; in a file, tensors are
 /// found by name.
@@ -283,6 +332,19 @@ pub(super) fn tensors(model: &Model) -> Result<(), Misfit> {
         });
         if !fits {
             return Err(Misfit::NoStatistics(instance));
+        }
+    }
+    let tuned: Vec<Instance> = model.statistics.tuned().collect();
+    own_parameters(&model.instances, &tuned)?;
+    for instance in tuned {
+        let own = model.statistics.parameters(instance).into_iter().flatten();
+        let fits = own.clone().all(|(&index, values)| {
+            let parameter = parameters.get(index);
+            parameter.is_some_and(|parameter| parameter.len() == values.len())
+        });
+        let expected = model.network.own_parameters(instance);
+        if !fits || !own.map(|(index, _)| index).eq(&expected) {
+            return Err(Misfit::OwnParameters(instance));
         }
     }
     let listed: HashSet<Instance> = model.instances.iter().map(|r| r.instance).collect();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{FORMAT_VERSION, Feature};
 use crate::combination::CombinedRecord;
 use crate::held_out::HeldOut;
+use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
@@ -37,6 +38,9 @@ pub(super) struct Document {
     pub combinations: Vec<CombinedRecord>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out: Option<HeldOut>,
+    /// The instances that have parameters of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_parameters: Vec<Instance>,
     pub training: serde_json::Value,
 }
 
@@ -61,6 +65,7 @@ impl Document {
             instances: model.instances.clone(),
             combinations: model.combinations.clone(),
             held_out: model.held_out,
+            own_parameters: model.statistics.tuned().collect(),
             training: model.training.clone(),
         }
     }

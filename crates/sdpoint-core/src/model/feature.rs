@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Model;
+use crate::combination::{Combination, CombinedRecord};
 use crate::layer::Op;
 use crate::network::Network;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Preprocessing};
@@ -15,6 +16,9 @@ use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, Prepro
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Feature {
+    /// Cascades whose stages are averaged: `blended_cascade` among the
+    /// description's `combinations`.
+    BlendedCascades,
     /// Cascades and ensembles: the description's `combinations`.
     Combinations,
     /// Images are rotated according to EXIF: `exif_orientation` of the
@@ -25,6 +29,9 @@ pub enum Feature {
     HeldOut,
     /// A filter other than bilinear: `interpolation` of the preprocessing.
     Interpolation,
+    /// Scales, shifts and classifier biases of instances' own: the description's
+    /// `own_parameters`.
+    OwnParameters,
     /// Layers `relu6` in the network.
     Relu6,
     /// Images are resized without keeping the aspect ratio, then cropped:
@@ -34,11 +41,13 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program supports, sorted by name.
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 8] = [
+        Feature::BlendedCascades,
         Feature::Combinations,
         Feature::ExifOrientation,
         Feature::HeldOut,
         Feature::Interpolation,
+        Feature::OwnParameters,
         Feature::Relu6,
         Feature::SquashCrop,
     ];
@@ -46,10 +55,12 @@ impl Feature {
     /// The name in the file.
     pub fn name(self) -> &'static str {
         match self {
+            Feature::BlendedCascades => "blended_cascades",
             Feature::Combinations => "combinations",
             Feature::ExifOrientation => "exif_orientation",
             Feature::HeldOut => "held_out",
             Feature::Interpolation => "interpolation",
+            Feature::OwnParameters => "own_parameters",
             Feature::Relu6 => "relu6",
             Feature::SquashCrop => "squash_crop",
         }
@@ -60,8 +71,11 @@ impl Feature {
         used(
             &model.network,
             &model.preprocessing,
-            !model.combinations.is_empty(),
-            model.held_out.is_some(),
+            Parts {
+                combinations: &model.combinations,
+                held_out: model.held_out.is_some(),
+                own_parameters: model.statistics.tuned().next().is_some(),
+            },
         )
     }
 
@@ -72,18 +86,34 @@ impl Feature {
     }
 }
 
+/// Parts of a model that only some files have.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub combinations: &'a [CombinedRecord],
+    /// Whether images were held out of training.
+    pub held_out: bool,
+    /// Whether instances have parameters of their own.
+    pub own_parameters: bool,
+}
+
 /// The features of a model with these parts.
 pub(super) fn used(
     network: &Network,
     preprocessing: &Preprocessing,
-    combinations: bool,
-    held_out: bool,
+    parts: Parts<'_>,
 ) -> Vec<Feature> {
     let has = |feature: &Feature| match feature {
-        Feature::Combinations => combinations,
+        Feature::BlendedCascades => {
+            let blended = |record: &CombinedRecord| {
+                matches!(record.combination, Combination::BlendedCascade(_))
+            };
+            parts.combinations.iter().any(blended)
+        }
+        Feature::Combinations => !parts.combinations.is_empty(),
         Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
-        Feature::HeldOut => held_out,
+        Feature::HeldOut => parts.held_out,
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
+        Feature::OwnParameters => parts.own_parameters,
         Feature::Relu6 => network.layers().iter().any(|layer| layer.op == Op::Relu6),
         Feature::SquashCrop => {
             matches!(preprocessing.evaluate, EvalTransform::SquashCrop { .. })

@@ -11,13 +11,15 @@ pub(super) struct Slot {
 }
 
 /// Names and shapes of all tensors in the order in which they are written:
-/// parameters, then mean and variance of each norm of each instance.
+/// parameters, then mean and variance of each norm of each instance, then the
+/// parameters of the own of each instance in `tuned`.
 ///
 /// An iterator, because a malicious description can require more of them than
 /// fit in memory.
 pub(super) fn slots<'a>(
     network: &'a Network,
     instances: &'a [Instance],
+    tuned: &'a [Instance],
 ) -> impl Iterator<Item = Slot> + 'a {
     let parameters = network.parameters().iter().map(|parameter| Slot {
         name: parameter.name.clone(),
@@ -33,7 +35,18 @@ pub(super) fn slots<'a>(
             })
         })
     });
-    parameters.chain(statistics)
+    let own = tuned.iter().flat_map(move |&instance| {
+        let prefix = prefix(instance);
+        let own = network.own_parameters(instance).into_iter();
+        own.map(move |index| {
+            let parameter = &network.parameters()[index];
+            Slot {
+                name: format!("{prefix}{}", parameter.name),
+                shape: parameter.shape.clone(),
+            }
+        })
+    });
+    parameters.chain(statistics).chain(own)
 }
 
 /// The prefix of the names of an instance's statistics.
@@ -49,19 +62,27 @@ pub(super) fn values<'a>(
     weights: &'a Weights,
     statistics: &'a Statistics,
     instances: &'a [Instance],
+    tuned: &'a [Instance],
 ) -> impl Iterator<Item = &'a [f32]> {
     let moments = instances
         .iter()
         .filter_map(|&instance| statistics.own(instance))
         .flat_map(|(_, own)| own)
         .flat_map(|moments| [moments.mean.as_slice(), &moments.var]);
-    weights.0.iter().map(Vec::as_slice).chain(moments)
+    let own = tuned
+        .iter()
+        .filter_map(|&instance| statistics.parameters(instance))
+        .flat_map(|own| own.values())
+        .map(Vec::as_slice);
+    let weights = weights.0.iter().map(Vec::as_slice);
+    weights.chain(moments).chain(own)
 }
 
 /// The inverse of [`values`].
 pub(super) fn assemble(
     network: &Network,
     instances: &[Instance],
+    tuned: &[Instance],
     values: Vec<Vec<f32>>,
 ) -> (Weights, Statistics) {
     let mut values = values.into_iter();
@@ -76,6 +97,11 @@ pub(super) fn assemble(
             .collect();
         (instance, moments)
     });
-    let statistics = Statistics::from_own(network.norms().len(), own);
+    let mut statistics = Statistics::from_own(network.norms().len(), own);
+    for &instance in tuned {
+        let own = network.own_parameters(instance).into_iter();
+        let own = own.map_while(|index| Some((index, values.next()?)));
+        statistics.insert_parameters(instance, own.collect());
+    }
     (Weights(weights), statistics)
 }

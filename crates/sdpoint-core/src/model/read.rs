@@ -157,8 +157,11 @@ fn features_are_named(document: &Document) -> Result<(), String> {
     let used = feature::used(
         &document.network,
         &document.preprocessing,
-        !document.combinations.is_empty(),
-        document.held_out.is_some(),
+        feature::Parts {
+            combinations: &document.combinations,
+            held_out: document.held_out.is_some(),
+            own_parameters: !document.own_parameters.is_empty(),
+        },
     );
     let unnamed = used
         .iter()
@@ -258,15 +261,17 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         instances,
         combinations,
         held_out,
+        own_parameters: tuned,
         training,
         ..
     } = document;
     check::description(&network, &classes, &preprocessing, &instances)?;
     check::combinations(&instances, &combinations)?;
     check::held_out(held_out, &instances, &combinations)?;
+    check::own_parameters(&instances, &tuned)?;
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
-    for Slot { name, shape } in layout::slots(&network, &listed) {
+    for Slot { name, shape } in layout::slots(&network, &listed, &tuned) {
         let Some(tensor) = stored.get_mut(&name) else {
             return Err(missing(name, &stored, &listed));
         };
@@ -286,7 +291,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     if let Some(tensor) = stored.into_keys().min() {
         return Err(Misfit::LeftOver { tensor, count });
     }
-    let (weights, statistics) = layout::assemble(&network, &listed, values);
+    let (weights, statistics) = layout::assemble(&network, &listed, &tuned, values);
     Ok(Model {
         network,
         weights,

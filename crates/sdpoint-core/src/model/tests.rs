@@ -9,7 +9,7 @@ use super::document::Document;
 use super::layout::Slot;
 use super::*;
 use crate::PointId;
-use crate::combination::{Cascade, Combination};
+use crate::combination::{BlendedCascade, Cascade, Combination, Stage};
 use crate::layer::{Conv, LayerId, Op, Window};
 use crate::network::NetworkBuilder;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, TrainTransform};
@@ -83,6 +83,24 @@ fn model() -> Model {
     }
 }
 
+/// The same model with parameters of its own for some instances.
+fn tuned() -> Model {
+    let mut model = model();
+    for (part, name) in (1..).zip(["0@0.75", "stem@0.5"]) {
+        let instance = name.parse().unwrap();
+        let own = model.network.own_parameters(instance).into_iter();
+        let own = own.map(|index| {
+            let len = model.network.parameters()[index].len();
+            (index, vec![index as f32 + part as f32 / 8.0; len])
+        });
+        let own = own.collect();
+        model
+            .statistics
+            .set_parameters(&model.network, instance, own);
+    }
+    model
+}
+
 /// A model file in a folder of its own.
 fn saved(model: &Model) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -99,12 +117,19 @@ fn load_bytes(bytes: &[u8]) -> Result<Model, ModelError> {
 /// The bytes of a model file whose digest is right but whose content was
 /// changed before it was written.
 fn forged(change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>)) -> Vec<u8> {
-    let model = model();
+    forged_from(&model(), change)
+}
+
+fn forged_from(
+    model: &Model,
+    change: impl FnOnce(&mut Value, &mut Vec<(Slot, Vec<f32>)>),
+) -> Vec<u8> {
+    let tuned: Vec<Instance> = model.statistics.tuned().collect();
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
-    let mut document = serde_json::to_value(Document::of(&model)).unwrap();
+    let mut document = serde_json::to_value(Document::of(model)).unwrap();
     let mut tensors: Vec<(Slot, Vec<f32>)> = std::iter::zip(
-        layout::slots(&model.network, &instances),
-        layout::values(&model.weights, &model.statistics, &instances).map(<[f32]>::to_vec),
+        layout::slots(&model.network, &instances, &tuned),
+        layout::values(&model.weights, &model.statistics, &instances, &tuned).map(<[f32]>::to_vec),
     )
     .collect();
     change(&mut document, &mut tensors);
@@ -490,7 +515,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     model.preprocessing.evaluate = EvalTransform::SquashCrop { resize: [9, 9] };
     model.preprocessing.interpolation = Interpolation::Bicubic;
     model.preprocessing.exif_orientation = ExifOrientation::Apply;
-    model.combinations = vec![combined(Combination::Ensemble(vec![Instance::Full]))];
+    model.combinations = vec![combined(Combination::BlendedCascade(blended()))];
     model.held_out = Some(HeldOut {
         share: 0.05,
         seed: 7,
@@ -502,6 +527,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     });
     model.instances[1].test = test;
     model.combinations[0].test = test;
+    model.statistics = tuned().statistics;
     let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
     assert_eq!(features(&model), json!(all));
     assert_eq!(serde_json::to_value(Feature::ALL).unwrap(), json!(all));
@@ -630,4 +656,165 @@ fn combinations_that_cannot_be_are_refused() {
             ]);
     });
     assert!(error.to_string().contains("version 1 has no"), "{error}");
+}
+
+#[test]
+fn parameters_of_an_instances_own_travel_with_the_model() {
+    let model = tuned();
+    let (_folder, path) = saved(&model);
+    let read = Model::load(&path).unwrap();
+    assert_eq!(read, model);
+    assert_eq!(Feature::of(&read), [Feature::OwnParameters]);
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for (name, there) in [
+        ("instances/0@0.75/bn2.weight", true),
+        ("instances/0@0.75/bn2.bias", true),
+        ("instances/0@0.75/fc.bias", true),
+        ("instances/stem@0.5/bn2.weight", true),
+        ("instances/stem@0.5/bn1.weight", false),
+        ("instances/0@0.75/fc.weight", false),
+        ("instances/0@0.5/fc.bias", false),
+    ] {
+        assert_eq!(file.tensor(name).is_ok(), there, "{name}");
+    }
+    let instance = "0@0.75".parse().unwrap();
+    let of = |name: &str| {
+        let mut parameters = model.network.parameters().iter();
+        parameters
+            .position(|parameter| parameter.name == name)
+            .unwrap()
+    };
+    let value = |name: &str, instance| {
+        let index = of(name);
+        read.statistics.parameter(&read.weights, instance, index)[0]
+    };
+    assert_eq!(
+        value("bn2.weight", instance),
+        of("bn2.weight") as f32 + 0.125
+    );
+    assert_eq!(
+        value("bn1.weight", instance),
+        value("bn1.weight", Instance::Full)
+    );
+    assert_eq!(
+        value("fc.bias", Instance::Full),
+        model.weights.0[of("fc.bias")][0]
+    );
+
+    // New moments, and removal, leave none behind.
+    let mut again = model.clone();
+    let (_, moments) = again.statistics.own(instance).unwrap();
+    let moments = moments.to_vec();
+    again.statistics.set(&again.network, instance, moments);
+    assert_eq!(again.statistics.tuned().count(), 1);
+    again.statistics.remove("stem@0.5".parse().unwrap());
+    assert_eq!(again.statistics.tuned().count(), 0);
+}
+
+/// A change of a file's description and tensors.
+type Change<'a> = &'a dyn Fn(&mut Value, &mut Vec<(Slot, Vec<f32>)>);
+
+#[test]
+fn parameters_that_no_instance_can_have_are_refused() {
+    let refused = |change: Change<'_>, part: &str| {
+        let error = load_bytes(&forged_from(&tuned(), change)).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    for instance in ["full", "0@0.3", "0@0.75"] {
+        let listed = json!(["0@0.75", "stem@0.5", instance]);
+        refused(&|d, _| d["own_parameters"] = listed.clone(), "of its own");
+    }
+    refused(
+        &|d, _| d["own_parameters"] = json!(["0@0.75"]),
+        "does not belong",
+    );
+    refused(
+        &|d, _| d["own_parameters"] = json!(["0@0.75", "stem@0.5", "0@0.5"]),
+        "instances/0@0.5/bn2.weight' is missing",
+    );
+    refused(
+        &|d, _| d["features"] = json!([]),
+        "does not name its feature own_parameters",
+    );
+    refused(
+        &|_, tensors| {
+            let last = tensors.last_mut().unwrap();
+            last.1[0] = f32::NAN;
+        },
+        "not finite",
+    );
+    refused(
+        &|_, tensors| {
+            let last = tensors.last_mut().unwrap();
+            last.1.push(0.0);
+            last.0.shape[0] += 1;
+        },
+        "needs [2]",
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = tuned();
+    let own = crate::OwnParameters::from([(0, vec![1.0])]);
+    model
+        .statistics
+        .insert_parameters("0@0.75".parse().unwrap(), own);
+    let error = model.save(folder.path().join("x")).unwrap_err();
+    assert!(error.to_string().contains("0@0.75"), "{error}");
+}
+
+fn blended() -> BlendedCascade {
+    let stage = |name: &str, weight: f64, margin: f64| Stage {
+        instance: name.parse().unwrap(),
+        temperature: 1.25,
+        weight,
+        margin,
+    };
+    BlendedCascade {
+        first: stage("stem@0.5", 1.0, 0.5),
+        second: stage("0@0.75", 0.625, 0.25),
+        third: Some(stage("full", 0.5, 0.0)),
+    }
+}
+
+#[test]
+fn blended_cascades_travel_with_the_model_as_a_feature() {
+    for third in [blended().third, None] {
+        let mut model = model();
+        let cascade = BlendedCascade { third, ..blended() };
+        model.combinations = vec![combined(Combination::BlendedCascade(cascade))];
+        let (_folder, path) = saved(&model);
+        let read = Model::load(&path).unwrap();
+        assert_eq!(read, model);
+        assert_eq!(
+            Feature::of(&read),
+            [Feature::BlendedCascades, Feature::Combinations]
+        );
+    }
+}
+
+#[test]
+fn blended_cascades_that_cannot_be_are_refused() {
+    let refused = |change: fn(&mut BlendedCascade), part: &str| {
+        let mut cascade = blended();
+        change(&mut cascade);
+        let record = combined(Combination::BlendedCascade(cascade));
+        let error = forged_error(|document, _| {
+            document["features"] = json!(["blended_cascades", "combinations"]);
+            document["combinations"] = json!([serde_json::to_value(record).unwrap()]);
+        });
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    refused(|c| c.first.weight = 0.5, "first stage");
+    refused(|c| c.second.weight = 1.5, "weight of 1.5");
+    refused(|c| c.second.margin = -1.0, "margin of -1");
+    refused(|c| c.first.temperature = 0.0, "temperature of 0");
+    refused(|c| c.second.instance = c.first.instance, "twice");
+    refused(|c| c.second.instance = "0@0.3".parse().unwrap(), "0@0.3");
+    let record = serde_json::to_value(combined(Combination::BlendedCascade(blended()))).unwrap();
+    let error = forged_error(|document, _| {
+        document["features"] = json!(["combinations"]);
+        document["combinations"] = json!([record]);
+    });
+    assert!(error.to_string().contains("blended_cascades"), "{error}");
 }

@@ -32,9 +32,10 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
     .and_then(|()| check::tensors(model))
     .map_err(misfit)?;
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
-    let slots: Vec<Slot> = layout::slots(&model.network, &instances).collect();
-    let values: Vec<&[f32]> =
-        layout::values(&model.weights, &model.statistics, &instances).collect();
+    let tuned: Vec<Instance> = model.statistics.tuned().collect();
+    let slots: Vec<Slot> = layout::slots(&model.network, &instances, &tuned).collect();
+    let values = layout::values(&model.weights, &model.statistics, &instances, &tuned);
+    let values: Vec<&[f32]> = values.collect();
     for (slot, values) in std::iter::zip(&slots, &values) {
         check::values(&slot.name, values).map_err(misfit)?;
     }

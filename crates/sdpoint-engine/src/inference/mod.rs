@@ -37,6 +37,8 @@ pub struct InferenceEngine {
     biases: Vec<Option<Vec<f32>>>,
     /// The batch norms after each instance's point.
     folded: BTreeMap<Instance, Vec<FoldedNorm>>,
+    /// The classifier's bias of the instances that have one of their own.
+    classifier_biases: BTreeMap<Instance, Vec<f32>>,
     /// The number of batch norms in the network.
     norms: usize,
     plans: Mutex<HashMap<BatchShape, Arc<PlanSet>>>,
@@ -62,8 +64,8 @@ const MAX_PLAN_SETS: usize = 64;
 
 impl InferenceEngine {
     /// Packs the weights, and folds the batch norms of every instance in
-    /// `statistics` into scales and shifts. Instances whose point the network
-    /// lacks are skipped.
+    /// `statistics` into scales and shifts, with parameters of its own if it has
+    /// any. Instances whose point the network lacks are skipped.
     ///
     /// # Errors
     /// If the weights do not fit the network, or `full` has no statistics.
@@ -87,6 +89,7 @@ impl InferenceEngine {
             packed: PackedLayers::new(&ctx, &network, &table, weights, false),
             biases: network.layers().iter().enumerate().map(bias).collect(),
             folded: BTreeMap::new(),
+            classifier_biases: BTreeMap::new(),
             norms: network.norms().len(),
             plans: Mutex::default(),
             arenas: Mutex::default(),
@@ -106,10 +109,11 @@ impl InferenceEngine {
                     unreachable!("norms are batch norms");
                 };
                 let beta = table.bias(norm.layer).expect("every norm has a shift");
+                let parameter = |index| statistics.parameter(weights, instance, index);
                 let mut folded = FoldedNorm::zeros(norm.channels);
                 kernels::norm::fold(
-                    &weights.0[table.weight(norm.layer)],
-                    &weights.0[beta],
+                    parameter(table.weight(norm.layer)),
+                    parameter(beta),
                     &moments.mean,
                     &moments.var,
                     eps,
@@ -120,6 +124,11 @@ impl InferenceEngine {
             });
             let folded = folded.collect();
             self.folded.insert(instance, folded);
+            let own = statistics.parameters(instance);
+            let bias = table.bias(classifier(network));
+            if let Some(bias) = bias.and_then(|index| own?.get(&index)) {
+                self.classifier_biases.insert(instance, bias.clone());
+            }
         }
     }
 
@@ -215,10 +224,15 @@ impl InferenceEngine {
                 .get(&instance)
                 .ok_or(EngineError::NotCalibrated(instance))?,
         };
+        let bias = match source {
+            NormSource::Shared => None,
+            NormSource::Own => self.classifier_biases.get(&instance),
+        };
         Ok(InstanceNorms {
             full,
             own,
             first: self.norms - own.len(),
+            classifier_bias: bias.map(Vec::as_slice),
         })
     }
 
@@ -228,6 +242,7 @@ impl InferenceEngine {
             full,
             own: full,
             first: 0,
+            classifier_bias: None,
         }
     }
 
@@ -254,6 +269,7 @@ impl InferenceEngine {
             mode: FrozenStatistics {
                 norms,
                 biases: &self.biases,
+                classifier: classifier(&self.base.network),
             },
         }
     }
@@ -275,6 +291,11 @@ impl InferenceEngine {
     }
 }
 
+/// The last layer of a network.
+fn classifier(network: &Network) -> LayerId {
+    LayerId(network.layers().len() - 1)
+}
+
 /// For each point, the first layer at which its instances differ from `full`.
 pub(crate) fn exit_layers(
     network: &Network,
@@ -291,6 +312,8 @@ struct InstanceNorms<'a> {
     own: &'a [FoldedNorm],
     /// The index of the first norm in `own`.
     first: usize,
+    /// The classifier's bias, if the instance has one of its own.
+    classifier_bias: Option<&'a [f32]>,
 }
 
 impl<'a> InstanceNorms<'a> {
@@ -306,11 +329,14 @@ impl<'a> InstanceNorms<'a> {
 struct FrozenStatistics<'a> {
     norms: InstanceNorms<'a>,
     biases: &'a [Option<Vec<f32>>],
+    classifier: LayerId,
 }
 
 impl ForwardMode for FrozenStatistics<'_> {
     fn bias(&self, layer: LayerId) -> Option<&[f32]> {
-        self.biases[layer.0].as_deref()
+        let own = self.norms.classifier_bias;
+        own.filter(|_| layer == self.classifier)
+            .or(self.biases[layer.0].as_deref())
     }
 
     fn observe(&mut self, _: &Context, _: LayerId, _: usize, _: f32, _: &[f32]) {}

@@ -1,5 +1,7 @@
 //! The backward pass: computes the gradients of all parameters.
 
+use std::ops::Range;
+
 use sdpoint_core::{LayerId, Weights};
 use sdpoint_kernels as kernels;
 use sdpoint_kernels::{PackedConvTranspose, elementwise, norm as batch_norm, pool};
@@ -10,59 +12,57 @@ use super::timed::StepEvent;
 use crate::arena::Reader;
 use crate::lower::{Node, NodeOp};
 use crate::operation::InputGradient;
-use crate::parameters::ParameterTable;
+use crate::parameters::{ParameterTable, Parameters};
 use crate::placement::{Buffer, Tensors};
 
-/// Executes the backward steps of a plan. The forward pass must have run, and
-/// the gradient of the loss with respect to the logits be in the arena.
-/// `on_event` is called after each part.
-pub(super) fn run(
-    pass: &mut BatchPass,
-    transposed: &[Option<PackedConvTranspose>],
-    plan: &StepPlan,
-    weights: &Weights,
-    images: &[f32],
-    gradients: &mut Weights,
-    mut on_event: impl FnMut(StepEvent<'_>),
-) {
-    for step in &plan.backward {
-        match step {
-            Backward::Sum { a, b, out } => {
-                let (reader, out) = pass.arena.write(plan.placement.place(*out));
-                let tensors = plan.tensors(reader, images);
-                elementwise::add(&pass.base.ctx, tensors.get(*a), tensors.get(*b), out);
-                on_event(StepEvent::GradientSum);
-            }
-            Backward::Accumulate { from, into } => {
-                let (reader, into) = pass.arena.write(plan.placement.place(*into));
-                let tensors = plan.tensors(reader, images);
-                elementwise::accumulate(&pass.base.ctx, tensors.get(*from), into);
-                on_event(StepEvent::GradientSum);
-            }
-            Backward::Node { node, dy, dx } => {
-                let node = &plan.placement.lowered.nodes[*node];
-                let step = NodeStep {
-                    plan,
-                    node,
-                    dy: *dy,
-                    images,
-                };
-                let properties = node.op.properties();
-                if properties.input_gradient == InputGradient::WithParameters {
-                    let dx = dx[0].expect("its gradient is always planned");
-                    step.input_and_parameters(pass, weights, gradients, dx);
-                    on_event(StepEvent::BackwardData(plan, node));
-                    continue;
+/// The backward pass of a plan.
+pub(super) struct BackwardPass<'a> {
+    pub plan: &'a StepPlan,
+    pub transposed: &'a [Option<PackedConvTranspose>],
+    pub parameters: Parameters<'a>,
+    /// The input of the plan: the images, or the tensor at a point.
+    pub input: &'a [f32],
+    /// Whether gradients of parameters are added to those that are there.
+    pub accumulate: bool,
+    /// Whether only the gradients of the scales and shifts of batch norms and of
+    /// biases are computed.
+    pub frozen: bool,
+}
+
+impl BackwardPass<'_> {
+    /// Executes some of the plan's backward steps, all in order in the end. The
+    /// forward pass must have run, and the gradient of the loss with respect to
+    /// the logits be in the arena. `on_event` is called after each part.
+    pub fn run(
+        &self,
+        steps: Range<usize>,
+        pass: &mut BatchPass,
+        gradients: &mut Weights,
+        mut on_event: impl FnMut(StepEvent<'_>),
+    ) {
+        let plan = self.plan;
+        for step in &plan.backward[steps] {
+            match step {
+                Backward::Sum { a, b, out } => {
+                    let (reader, out) = pass.arena.write(plan.placement.place(*out));
+                    let tensors = plan.tensors(reader, self.input);
+                    elementwise::add(&pass.base.ctx, tensors.get(*a), tensors.get(*b), out);
+                    on_event(StepEvent::GradientSum);
                 }
-                if properties.weights {
-                    step.weights(pass, gradients);
-                    on_event(StepEvent::BackwardWeights(plan, node));
+                Backward::Accumulate { from, into } => {
+                    let (reader, into) = pass.arena.write(plan.placement.place(*into));
+                    let tensors = plan.tensors(reader, self.input);
+                    elementwise::accumulate(&pass.base.ctx, tensors.get(*from), into);
+                    on_event(StepEvent::GradientSum);
                 }
-                for (index, dx) in dx.iter().enumerate() {
-                    if let Some(dx) = dx {
-                        step.input(pass, transposed, index, *dx);
-                        on_event(StepEvent::BackwardData(plan, node));
-                    }
+                Backward::Node { node, dy, dx } => {
+                    let node = &plan.placement.lowered.nodes[*node];
+                    let step = NodeStep {
+                        backward: self,
+                        node,
+                        dy: *dy,
+                    };
+                    step.run(dx, pass, gradients, &mut on_event);
                 }
             }
         }
@@ -71,33 +71,64 @@ pub(super) fn run(
 
 /// The backward step of one node.
 struct NodeStep<'a> {
-    plan: &'a StepPlan,
+    backward: &'a BackwardPass<'a>,
     node: &'a Node,
     dy: Buffer,
-    images: &'a [f32],
 }
 
 impl NodeStep<'_> {
+    /// Computes the gradients of the parameters and of the inputs in `dx`.
+    fn run(
+        &self,
+        dx: &[Option<Gradient>],
+        pass: &mut BatchPass,
+        gradients: &mut Weights,
+        on_event: &mut impl FnMut(StepEvent<'_>),
+    ) {
+        let (plan, node) = (self.backward.plan, self.node);
+        let properties = node.op.properties();
+        if properties.input_gradient == InputGradient::WithParameters {
+            let dx = dx[0].expect("its gradient is always planned");
+            self.input_and_parameters(pass, gradients, dx);
+            return on_event(StepEvent::BackwardData(plan, node));
+        }
+        if properties.weights {
+            self.weights(pass, gradients);
+            on_event(StepEvent::BackwardWeights(plan, node));
+        }
+        for (index, dx) in dx.iter().enumerate() {
+            if let Some(dx) = dx {
+                self.input(pass, index, *dx);
+                on_event(StepEvent::BackwardData(plan, node));
+            }
+        }
+    }
+
     /// The readable tensors, and the first input of the node.
     fn tensors<'a>(&'a self, reader: Reader<'a>) -> (Tensors<'a>, &'a [f32]) {
-        let tensors = self.plan.tensors(reader, self.images);
+        let tensors = self.backward.plan.tensors(reader, self.backward.input);
         (tensors, tensors.get(self.node.inputs[0]))
     }
 
     /// Computes the gradients of weights and bias.
     fn weights(&self, pass: &mut BatchPass, gradients: &mut Weights) {
         let ctx = &*pass.base.ctx;
-        let placement = &self.plan.placement;
+        let placement = &self.backward.plan.placement;
+        let accumulate = self.backward.accumulate;
         let (tensors, x) = self.tensors(pass.arena.read());
         let dy = tensors.get(self.dy);
         let layer = self.node.layer;
         match self.node.op {
             NodeOp::Conv(conv) => {
-                let shape = placement.conv_shape(self.node.inputs[0], &conv);
-                let dw = &mut gradients.0[pass.table.weight(layer)];
-                kernels::conv_backward_weights(ctx, &shape, x, dy, dw, false);
+                if !self.backward.frozen {
+                    let shape = placement.conv_shape(self.node.inputs[0], &conv);
+                    let dw = &mut gradients.0[pass.table.weight(layer)];
+                    kernels::conv_backward_weights(ctx, &shape, x, dy, dw, accumulate);
+                }
                 if let Some(bias) = pass.table.bias(layer) {
-                    batch_norm::sum_pixels(ctx, dy, &mut gradients.0[bias]);
+                    write_or_add(accumulate, [&mut gradients.0[bias]], |[db]| {
+                        batch_norm::sum_pixels(ctx, dy, db);
+                    });
                 }
             }
             NodeOp::Linear { .. } => {
@@ -105,7 +136,7 @@ impl NodeStep<'_> {
                 let outputs = placement.channels(self.node.output);
                 let (dw, db) = weight_and_bias(&pass.table, gradients, layer);
                 let shape = kernels::linear_shape(placement.batch, inputs, outputs);
-                kernels::linear_backward_weights(ctx, &shape, x, dy, dw, db, false);
+                kernels::linear_backward_weights(ctx, &shape, x, dy, dw, db, accumulate);
             }
             NodeOp::Norm { .. }
             | NodeOp::Activation(_)
@@ -122,18 +153,18 @@ impl NodeStep<'_> {
     }
 
     /// Computes the gradient with respect to input number `index`.
-    fn input(
-        &self,
-        pass: &mut BatchPass,
-        transposed: &[Option<PackedConvTranspose>],
-        index: usize,
-        gradient: Gradient,
-    ) {
+    fn input(&self, pass: &mut BatchPass, index: usize, gradient: Gradient) {
+        let BackwardPass {
+            plan,
+            transposed,
+            input,
+            ..
+        } = *self.backward;
         let ctx = &*pass.base.ctx;
         let accumulate = gradient.accumulate;
-        let placement = &self.plan.placement;
+        let placement = &plan.placement;
         let (reader, dx) = pass.arena.write(placement.place(gradient.buffer));
-        let tensors = self.plan.tensors(reader, self.images);
+        let tensors = plan.tensors(reader, input);
         let dy = tensors.get(self.dy);
         let layer = self.node.layer;
         match self.node.op {
@@ -186,10 +217,12 @@ impl NodeStep<'_> {
     fn input_and_parameters(
         &self,
         pass: &mut BatchPass,
-        weights: &Weights,
         gradients: &mut Weights,
         gradient: Gradient,
     ) {
+        let BackwardPass {
+            plan, parameters, ..
+        } = *self.backward;
         let NodeOp::Norm {
             norm, activation, ..
         } = self.node.op
@@ -197,9 +230,10 @@ impl NodeStep<'_> {
             unreachable!("only batch norms compute both together");
         };
         let layer = self.node.layer;
-        let place = self.plan.placement.place(gradient.buffer);
-        let gamma = &weights.0[pass.table.weight(layer)];
-        let beta = &weights.0[pass.table.bias(layer).expect("every norm has a shift")];
+        let place = plan.placement.place(gradient.buffer);
+        let gamma = parameters.get(pass.table.weight(layer));
+        let beta = pass.table.bias(layer).expect("every norm has a shift");
+        let beta = parameters.get(beta);
         let (dgamma, dbeta) = weight_and_bias(&pass.table, gradients, layer);
         let (reader, dx) = pass.arena.write(place);
         let (tensors, x) = self.tensors(reader);
@@ -214,12 +248,34 @@ impl NodeStep<'_> {
             activation,
             skip_grad: gradient.skip.map(|skip| tensors.get(skip)),
         };
-        let gradients = batch_norm::BackwardGradients {
-            dgamma,
-            dbeta: dbeta.expect("every norm has a shift"),
-            dx,
-        };
-        batch_norm::batch_norm_backward(&pass.base.ctx, inputs, gradients);
+        let dbeta = dbeta.expect("every norm has a shift");
+        write_or_add(
+            self.backward.accumulate,
+            [dgamma, dbeta],
+            |[dgamma, dbeta]| {
+                let gradients = batch_norm::BackwardGradients { dgamma, dbeta, dx };
+                batch_norm::batch_norm_backward(&pass.base.ctx, inputs, gradients);
+            },
+        );
+    }
+}
+
+/// Lets `write` overwrite the gradients of parameters with a value per channel,
+/// or add to them with `accumulate`.
+fn write_or_add<const N: usize>(
+    accumulate: bool,
+    into: [&mut [f32]; N],
+    write: impl FnOnce([&mut [f32]; N]),
+) {
+    if !accumulate {
+        return write(into);
+    }
+    let mut parts: [Vec<f32>; N] = std::array::from_fn(|i| vec![0.0; into[i].len()]);
+    write(parts.each_mut().map(Vec::as_mut_slice));
+    for (into, part) in std::iter::zip(into, parts) {
+        for (into, part) in std::iter::zip(into, part) {
+            *into += part;
+        }
     }
 }
 

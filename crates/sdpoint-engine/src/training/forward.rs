@@ -10,7 +10,7 @@ use crate::arena::Arena;
 use crate::forward::{Executor, FoldedNorm, ForwardMode};
 use crate::lower::{Mask, Node};
 use crate::packed::PackedLayers;
-use crate::parameters::ParameterTable;
+use crate::parameters::{ParameterTable, Parameters};
 
 /// The state of forward passes that normalise with the batch's own statistics:
 /// weights, memory, and results saved for the backward pass.
@@ -87,7 +87,7 @@ impl BatchPass {
     pub fn run(
         &mut self,
         plan: &StepPlan,
-        weights: &Weights,
+        parameters: Parameters<'_>,
         images: &[f32],
         mut on_node: impl FnMut(&Node),
     ) {
@@ -101,7 +101,7 @@ impl BatchPass {
             mode: BatchStatistics {
                 saved: &mut self.saved,
                 table: &self.table,
-                weights,
+                parameters,
             },
         };
         for node in &plan.placement.lowered.nodes {
@@ -116,18 +116,20 @@ impl BatchPass {
 struct BatchStatistics<'a> {
     saved: &'a mut Saved,
     table: &'a ParameterTable,
-    weights: &'a Weights,
+    parameters: Parameters<'a>,
 }
 
 impl ForwardMode for BatchStatistics<'_> {
     fn bias(&self, layer: LayerId) -> Option<&[f32]> {
-        self.table.bias(layer).map(|b| self.weights.0[b].as_slice())
+        let bias = self.table.bias(layer);
+        bias.map(|index| self.parameters.get(index))
     }
 
     fn observe(&mut self, ctx: &Context, layer: LayerId, norm: usize, eps: f32, x: &[f32]) {
-        let gamma = &self.weights.0[self.table.weight(layer)];
+        let gamma = self.parameters.get(self.table.weight(layer));
         let beta = self.table.bias(layer).expect("every norm has a shift");
-        self.saved.norms[norm].observe(ctx, x, eps, gamma, &self.weights.0[beta]);
+        let beta = self.parameters.get(beta);
+        self.saved.norms[norm].observe(ctx, x, eps, gamma, beta);
     }
 
     fn norm(&self, norm: usize) -> &FoldedNorm {

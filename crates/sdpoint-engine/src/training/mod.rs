@@ -1,28 +1,35 @@
 //! Training steps: forward pass, loss and backward pass of one batch in one
-//! instance.
+//! instance, or in `full` and instances that branch off from it.
 
 mod backward;
+mod branched;
 mod forward;
 mod noise;
 mod plan;
+mod target;
 mod timed;
+mod tuning;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use sdpoint_core::{Instance, LayerId, Network, Op, Weights};
-use sdpoint_kernels as kernels;
 use sdpoint_kernels::{Context, PackedConvTranspose};
 
+use backward::BackwardPass;
+use branched::Branches;
+pub use branched::{Branch, BranchedInput, BranchedOutcome, Distillation};
 pub(crate) use forward::{BatchPass, NormState};
 use noise::Masks;
 pub use noise::Noise;
 pub(crate) use plan::StepPlan;
+pub use target::Target;
 use timed::StepEvent;
+pub use tuning::TuningInput;
 
 use crate::lower::geometry;
-use crate::{Base, EngineError, Images, check_labels, check_length, check_weights};
+use crate::{Base, EngineError, Images, check_weights};
 
 /// Computes training steps of any instance of one network.
 ///
@@ -35,6 +42,7 @@ pub struct TrainingEngine {
     /// layer.
     transposed: Vec<Option<PackedConvTranspose>>,
     plans: HashMap<PlanKey, StepPlan>,
+    branches: Branches,
     gradients: Weights,
     /// The logits of the last step.
     logits: Vec<f32>,
@@ -43,19 +51,6 @@ pub struct TrainingEngine {
 }
 
 type PlanKey = (Instance, usize, [usize; 2]);
-
-/// The target of the loss of a training step.
-#[derive(Clone, Copy, Debug)]
-pub struct Target<'a> {
-    /// The label of each image.
-    pub labels: &'a [u32],
-    /// Label smoothing: the fraction of a label's probability that is spread
-    /// evenly over all classes, from 0 to 1.
-    pub smoothing: f32,
-    /// Soft targets, `batch · classes` probabilities, and their weight `w` from
-    /// 0 to 1. The target is `w · soft + (1 − w) · labels`.
-    pub soft: Option<(&'a [f32], f32)>,
-}
 
 /// What a training step computes gradients of.
 #[derive(Clone, Copy, Debug)]
@@ -68,45 +63,6 @@ pub struct StepInput<'a> {
     pub target: Target<'a>,
     /// The instance that is trained.
     pub instance: Instance,
-}
-
-impl<'a> Target<'a> {
-    /// A target of hard labels without smoothing.
-    pub fn labels(labels: &'a [u32]) -> Self {
-        Self {
-            labels,
-            smoothing: 0.0,
-            soft: None,
-        }
-    }
-
-    /// The same target with label smoothing.
-    pub fn with_smoothing(self, smoothing: f32) -> Self {
-        Self { smoothing, ..self }
-    }
-
-    fn check(&self, batch: usize, classes: usize) -> Result<(), EngineError> {
-        check_labels(self.labels, batch, classes)?;
-        match self.soft {
-            Some((soft, _)) => check_length("the soft targets", soft.len(), batch * classes),
-            None => Ok(()),
-        }
-    }
-
-    /// The target distribution of each image, `batch · classes` values.
-    fn distributions(&self, classes: usize) -> Vec<f32> {
-        let (soft, share) = self.soft.unwrap_or((&[], 0.0));
-        let hard = 1.0 - share;
-        let everywhere = hard * self.smoothing / classes as f32;
-        let mut all: Vec<f32> = match self.soft {
-            Some(_) => soft.iter().map(|p| share * p + everywhere).collect(),
-            None => vec![everywhere; self.labels.len() * classes],
-        };
-        for (row, &label) in all.chunks_exact_mut(classes).zip(self.labels) {
-            row[label as usize] += hard * (1.0 - self.smoothing);
-        }
-        all
-    }
 }
 
 /// The results of a training step other than gradients.
@@ -141,6 +97,7 @@ impl TrainingEngine {
             pass,
             transposed,
             plans: HashMap::new(),
+            branches: Branches::default(),
             gradients: zeros,
             logits: Vec::new(),
             classifiers: 1,
@@ -225,21 +182,27 @@ impl TrainingEngine {
         self.repack(weights);
         on_event(StepEvent::Pack);
         let plan = &self.plans[&key];
-        self.pass.run(plan, weights, images.data, |node| {
+        self.pass.run(plan, weights.into(), images.data, |node| {
             on_event(StepEvent::Forward(plan, node));
         });
-        let outcome = self.loss(key, &target);
-        on_event(StepEvent::Loss);
-        let plan = &self.plans[&key];
-        backward::run(
+        let outcome = loss(
             &mut self.pass,
-            &self.transposed,
             plan,
-            weights,
-            images.data,
-            &mut self.gradients,
-            on_event,
+            self.classifiers,
+            &target,
+            &mut self.logits,
         );
+        on_event(StepEvent::Loss);
+        let backward = BackwardPass {
+            plan,
+            transposed: &self.transposed,
+            parameters: weights.into(),
+            input: images.data,
+            accumulate: false,
+            frozen: false,
+        };
+        let steps = 0..plan.backward.len();
+        backward.run(steps, &mut self.pass, &mut self.gradients, on_event);
         Ok(outcome)
     }
 
@@ -255,10 +218,10 @@ impl TrainingEngine {
         &self.logits
     }
 
-    /// The size in bytes of the block that holds all tensors and their
+    /// The size in bytes of the blocks that hold all tensors and their
     /// gradients.
     pub fn tensor_bytes(&self) -> usize {
-        self.pass.arena.bytes()
+        self.pass.arena.bytes() + self.branches.bytes()
     }
 
     /// The memory in bytes for a step of an instance on `batch` images of
@@ -306,78 +269,31 @@ impl TrainingEngine {
             }
         }
     }
-
-    fn loss(&mut self, key: PlanKey, target: &Target<'_>) -> StepOutcome {
-        let plan = &self.plans[&key];
-        let gradient = plan
-            .logits_gradient
-            .expect("a training step has a backward pass");
-        let classes = self.classes();
-        let placement = &plan.placement;
-        let (reader, gradient) = self.pass.arena.write(placement.place(gradient));
-        let logits = reader.get(placement.place(placement.lowered.output));
-        self.logits.clear();
-        self.logits.extend(logits);
-        let ctx = &self.pass.base.ctx;
-        let Target {
-            labels, smoothing, ..
-        } = *target;
-        if self.classifiers > 1 {
-            return loss_of_classifiers(ctx, logits, classes, self.classifiers, target, gradient);
-        }
-        let mut outcome = kernels::loss::softmax_cross_entropy(
-            ctx,
-            logits,
-            classes,
-            labels,
-            smoothing,
-            Some(&mut *gradient),
-        );
-        if target.soft.is_some() {
-            let targets = target.distributions(classes);
-            outcome.loss = kernels::loss::softmax_cross_entropy_soft(
-                ctx,
-                logits,
-                classes,
-                &targets,
-                Some(gradient),
-            );
-        }
-        StepOutcome {
-            loss: outcome.loss,
-            correct: outcome.correct,
-        }
-    }
 }
 
-/// The mean loss of several classifiers, whose logits follow one another for
-/// each image, and the gradient of its sum.
-fn loss_of_classifiers(
-    ctx: &Context,
-    logits: &[f32],
-    classes: usize,
+/// The softmax cross-entropy of the logits that a forward pass of `plan` left in
+/// the arena. Writes the gradient with respect to them there, and copies the
+/// logits to `copy`.
+fn loss(
+    pass: &mut BatchPass,
+    plan: &StepPlan,
     classifiers: usize,
     target: &Target<'_>,
-    gradient: &mut [f32],
+    copy: &mut Vec<f32>,
 ) -> StepOutcome {
-    let repeated = target.labels.iter();
-    let labels: Vec<u32> = repeated
-        .flat_map(|&label| std::iter::repeat_n(label, classifiers))
-        .collect();
-    let outcome = kernels::loss::softmax_cross_entropy(
-        ctx,
-        logits,
-        classes,
-        &labels,
-        target.smoothing,
-        Some(&mut *gradient),
-    );
-    // The kernel computes the gradient of the mean over classifiers.
-    for value in gradient {
-        *value *= classifiers as f32;
-    }
-    StepOutcome {
-        loss: outcome.loss,
-        correct: outcome.correct / classifiers,
+    let gradient = plan
+        .logits_gradient
+        .expect("a training step has a backward pass");
+    let classes = pass.base.network.classes() / classifiers;
+    let placement = &plan.placement;
+    let (reader, gradient) = pass.arena.write(placement.place(gradient));
+    let logits = reader.get(placement.place(placement.lowered.output));
+    copy.clear();
+    copy.extend(logits);
+    let ctx = &pass.base.ctx;
+    if classifiers > 1 {
+        target.loss_of_classifiers(ctx, logits, classes, classifiers, gradient)
+    } else {
+        target.loss(ctx, logits, classes, gradient)
     }
 }

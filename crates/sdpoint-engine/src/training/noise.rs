@@ -32,6 +32,9 @@ pub(crate) struct Masks {
     seed: u64,
     /// The number of the step whose masks are drawn.
     pub step: u64,
+    /// Which of the step's branches, counted from one, masks are drawn for; 0
+    /// for an instance that is computed from the images on.
+    pub branch: u32,
     /// The last mask drawn for each site.
     drawn: Vec<DrawnMask>,
 }
@@ -67,6 +70,7 @@ impl Masks {
             noise,
             seed,
             step: 0,
+            branch: 0,
             drawn: Vec::new(),
         }
     }
@@ -85,7 +89,7 @@ impl Masks {
         key[16..24].copy_from_slice(&self.seed.to_le_bytes());
         key[24..].copy_from_slice(&self.step.to_le_bytes());
         let mut random = ChaCha8Rng::from_seed(key);
-        random.set_stream(site as u64);
+        random.set_stream(u64::from(self.branch) << 32 | site as u64);
         let dropped = quantise(probability);
         let drawn = &mut self.drawn[site];
         drawn.kept.resize(parts, 0);
@@ -120,11 +124,16 @@ impl Masks {
     }
 }
 
-/// Inserts mask nodes into the residual blocks of a lowered network.
-pub(super) fn insert(lowered: &mut Lowered, noise: Noise) {
+/// The number of residual blocks of a lowered network or span.
+pub(super) fn blocks(lowered: &Lowered) -> usize {
     let sums = lowered.nodes.iter().filter(|node| node.op == NodeOp::Add);
-    let blocks = sums.count();
-    let mut block = 0;
+    sums.count()
+}
+
+/// Inserts mask nodes into the residual blocks of a lowered network, or of a
+/// span at its end. `blocks` is the number of blocks of the whole network.
+pub(super) fn insert(lowered: &mut Lowered, noise: Noise, blocks: usize) {
+    let mut block = blocks - self::blocks(lowered);
     let mut index = 0;
     while index < lowered.nodes.len() {
         if lowered.nodes[index].op == NodeOp::Add {
@@ -243,7 +252,7 @@ mod tests {
                 dropout: 0.25,
                 depth: 0.5,
             };
-            insert(&mut noisy, noise);
+            insert(&mut noisy, noise, super::blocks(&plain));
             let blocks = network.points().iter().filter(|p| p.layer().0 > 0);
             let blocks = blocks
                 .filter(|p| p.id() != sdpoint_core::PointId::Stem)

@@ -1,11 +1,11 @@
 //! Plans of training steps: the order of operations and the memory layout of
 //! all tensors, made once for an instance and a batch shape.
 
-use sdpoint_core::{Instance, Network, ShapeError};
+use sdpoint_core::{Instance, Network, PointId, ShapeError};
 
 use super::noise::{self, Noise};
 use crate::arena::{Layout, Lifetime, Reader};
-use crate::lower::{Lowered, Node, NodeOp, Span, Value, lower};
+use crate::lower::{Lowered, Node, NodeOp, Span, Value, lower, lower_with_cuts};
 use crate::operation::{BackwardReads, InputGradient};
 use crate::placement::{Buffer, Placement, Tensors};
 
@@ -18,6 +18,26 @@ pub(crate) struct StepPlan {
     pub backward: Vec<Backward>,
     /// The buffer for the gradient of the loss with respect to the logits.
     pub logits_gradient: Option<Buffer>,
+    /// The buffer that holds the gradient with respect to the input in the end,
+    /// if it is computed.
+    pub input_gradient: Option<Buffer>,
+    /// Where branches may join, in the order in which the backward pass reaches
+    /// them: from the last point to the first.
+    pub cuts: Vec<Cut>,
+}
+
+/// A point at which branches leave a plan of `full`, and at which their
+/// gradients are added.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cut {
+    pub point: PointId,
+    /// The tensor at the point, live until the backward pass reaches it.
+    pub value: Value,
+    /// The gradient with respect to it. No other value's gradient is in this
+    /// buffer then.
+    pub gradient: Buffer,
+    /// The number of steps of the backward pass before the point is reached.
+    pub step: usize,
 }
 
 /// One step of the backward pass.
@@ -63,6 +83,8 @@ impl StepPlan {
             placement: Placement::new(lowered, layout, batch),
             backward: Vec::new(),
             logits_gradient: None,
+            input_gradient: None,
+            cuts: Vec::new(),
         })
     }
 
@@ -76,17 +98,76 @@ impl StepPlan {
     ) -> Result<Self, ShapeError> {
         let mut lowered = lower(network, size, instance, Span::WHOLE)?;
         if let Some(noise) = noise {
-            noise::insert(&mut lowered, noise);
+            let blocks = noise::blocks(&lowered);
+            noise::insert(&mut lowered, noise, blocks);
         }
+        Ok(Self::trained(lowered, batch, false, &[]))
+    }
+
+    /// Plans a training step of `full` that branches may leave at any point.
+    pub fn trunk(
+        network: &Network,
+        size: [usize; 2],
+        batch: usize,
+        noise: Option<Noise>,
+    ) -> Result<Self, ShapeError> {
+        let (mut lowered, cuts) = lower_with_cuts(network, size)?;
+        if let Some(noise) = noise {
+            let blocks = noise::blocks(&lowered);
+            noise::insert(&mut lowered, noise, blocks);
+        }
+        Ok(Self::trained(lowered, batch, false, &cuts))
+    }
+
+    /// Plans the part of a training step of an instance after its point, whose
+    /// input is the tensor there. The gradient with respect to it is computed.
+    ///
+    /// # Panics
+    /// If the instance is `full`.
+    pub fn branch(
+        network: &Network,
+        size: [usize; 2],
+        batch: usize,
+        instance: Instance,
+        noise: Option<Noise>,
+    ) -> Result<Self, ShapeError> {
+        let from = instance.point();
+        assert!(from.is_some(), "full does not branch off from itself");
+        let mut lowered = lower(network, size, instance, Span { from, to: None })?;
+        if let Some(noise) = noise {
+            let whole = lower(network, size, Instance::Full, Span::WHOLE)?;
+            noise::insert(&mut lowered, noise, noise::blocks(&whole));
+        }
+        Ok(Self::trained(lowered, batch, true, &[]))
+    }
+
+    /// Plans forward and backward pass, with the gradient of the input if
+    /// `input_gradient`.
+    fn trained(
+        lowered: Lowered,
+        batch: usize,
+        input_gradient: bool,
+        cuts: &[(PointId, Value)],
+    ) -> Self {
         let mut planner = Planner::new(&lowered, batch);
-        let logits_gradient = planner.plan_backward();
-        let backward = std::mem::take(&mut planner.backward);
+        planner.with_input_gradient = input_gradient;
+        let logits_gradient = planner.plan_backward(cuts);
+        let input_gradient = planner.gradient[lowered.input.0];
+        if let Some(buffer) = input_gradient {
+            planner.keep(buffer);
+        }
+        let (backward, cuts) = (
+            std::mem::take(&mut planner.backward),
+            std::mem::take(&mut planner.cuts),
+        );
         let layout = planner.layout();
-        Ok(Self {
+        Self {
             placement: Placement::new(lowered, layout, batch),
             backward,
             logits_gradient: Some(logits_gradient),
-        })
+            input_gradient,
+            cuts,
+        }
     }
 
     /// The tensors that a step may read.
@@ -119,6 +200,9 @@ struct Planner<'a> {
     /// consumer's backward step to its producer's. Several values may share a
     /// buffer, as the inputs of a sum do.
     gradient: Vec<Option<Buffer>>,
+    /// Whether the gradient with respect to the input is needed.
+    with_input_gradient: bool,
+    cuts: Vec<Cut>,
 }
 
 impl<'a> Planner<'a> {
@@ -148,6 +232,8 @@ impl<'a> Planner<'a> {
             lifetimes,
             backward: Vec::new(),
             gradient: vec![None; lowered.shapes.len()],
+            with_input_gradient: false,
+            cuts: Vec::new(),
         }
     }
 
@@ -176,8 +262,9 @@ impl<'a> Planner<'a> {
         Buffer(self.lifetimes.len() - 1)
     }
 
-    /// Plans the backward pass and returns the buffer of the logits' gradient.
-    fn plan_backward(&mut self) -> Buffer {
+    /// Plans the backward pass, with the places at which branches may join, and
+    /// returns the buffer of the logits' gradient.
+    fn plan_backward(&mut self, cuts: &[(PointId, Value)]) -> Buffer {
         let output = self.lowered.output;
         let logits_gradient = self.allocate(output);
         // Written by the loss, one step before the first backward step.
@@ -185,6 +272,9 @@ impl<'a> Planner<'a> {
         self.gradient[output.0] = Some(logits_gradient);
         for index in (0..self.lowered.nodes.len()).rev() {
             let node = &self.lowered.nodes[index];
+            for &(point, value) in cuts.iter().filter(|cut| cut.1 == node.output) {
+                self.plan_cut(point, value);
+            }
             let dy = self.gradient[node.output.0]
                 .take()
                 .expect("every output reaches the loss");
@@ -202,9 +292,31 @@ impl<'a> Planner<'a> {
         logits_gradient
     }
 
+    /// Plans that branches may join at a value all of whose other consumers have
+    /// added their gradients.
+    fn plan_cut(&mut self, point: PointId, value: Value) {
+        let gradient = self.gradient[value.0].expect("every point reaches the loss");
+        // At a point a single tensor is live, so no other value's gradient is
+        // needed any more.
+        assert!(self.is_sole_owner(value, gradient), "a point cuts");
+        self.keep(value.into());
+        self.keep(gradient);
+        self.cuts.push(Cut {
+            point,
+            value,
+            gradient,
+            step: self.backward.len(),
+        });
+    }
+
+    /// Whether the gradient of a value is not needed: that of the images.
+    fn is_not_needed(&self, value: Value) -> bool {
+        value == self.lowered.input && !self.with_input_gradient
+    }
+
     /// Adds `dy` to a value's gradient, without a copy if it is the first.
     fn share(&mut self, value: Value, dy: Buffer) {
-        if value == self.lowered.input {
+        if self.is_not_needed(value) {
             return;
         }
         self.gradient[value.0] = Some(match self.gradient[value.0] {
@@ -250,7 +362,7 @@ impl<'a> Planner<'a> {
         for &input in &node.inputs {
             // The images need no gradient, but a kernel that computes it
             // together with the parameters' always writes it.
-            if input == self.lowered.input && !with_parameters {
+            if self.is_not_needed(input) && !with_parameters {
                 dx.push(None);
                 continue;
             }

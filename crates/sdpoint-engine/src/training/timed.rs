@@ -6,7 +6,7 @@ use sdpoint_core::{LayerId, Network};
 use sdpoint_kernels::AlgorithmChoice;
 
 use super::plan::StepPlan;
-use super::{StepInput, StepOutcome, TrainingEngine};
+use super::{BranchedInput, BranchedOutcome, StepInput, StepOutcome, TrainingEngine};
 use crate::EngineError;
 use crate::lower::Node;
 use crate::timing::{Pass, StepTime, StepTimer, node_time};
@@ -42,6 +42,31 @@ impl TrainingEngine {
         let mut timer = StepTimer::start();
         let outcome = self.step_with_events(input, |event| {
             timer.lap(|time| event.step_time(&network, choice, time))
+        })?;
+        Ok((outcome, timer.finish()))
+    }
+
+    /// As [`TrainingEngine::step_branched`]; also returns the time of each part.
+    /// The names of those that belong to a branch begin with its instance, as in
+    /// `3@0.5: layer2.1.conv1`.
+    ///
+    /// # Errors
+    /// As [`TrainingEngine::step_branched`].
+    pub fn step_branched_timed(
+        &mut self,
+        input: BranchedInput<'_>,
+    ) -> Result<(BranchedOutcome, Vec<StepTime>), EngineError> {
+        let network = self.pass.base.network.clone();
+        let choice = self.pass.base.ctx.algorithms();
+        let mut timer = StepTimer::start();
+        let outcome = self.step_branched_with_events(input, |(branch, event)| {
+            timer.lap(|time| {
+                let mut step = event.step_time(&network, choice, time);
+                if let Some(instance) = branch {
+                    step.name = format!("{instance}: {}", step.name);
+                }
+                step
+            });
         })?;
         Ok((outcome, timer.finish()))
     }

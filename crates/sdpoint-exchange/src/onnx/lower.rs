@@ -22,7 +22,8 @@ struct Lowering<'a> {
     model: &'a Model,
     instance: Instance,
     shapes: Shapes,
-    /// Weight and bias of each layer, or scale and shift; empty if it has none.
+    /// Weight and bias of each layer in the instance, or scale and shift; empty if
+    /// it has none.
     values: Vec<[&'a [f32]; 2]>,
     graph: Graph,
     /// The name of each layer's output, after downsampling.
@@ -33,7 +34,8 @@ impl<'a> Lowering<'a> {
     fn new(model: &'a Model, instance: Instance) -> Result<Self, ExportError> {
         let layers = model.network.layers().len();
         let mut values: Vec<[&[f32]; 2]> = vec![[&[]; 2]; layers];
-        for (parameter, data) in std::iter::zip(model.network.parameters(), &model.weights.0) {
+        for (index, parameter) in model.network.parameters().iter().enumerate() {
+            let data = model.statistics.parameter(&model.weights, instance, index);
             let place = match parameter.role {
                 Role::Weight | Role::NormScale => 0,
                 Role::Bias | Role::NormShift => 1,

@@ -73,34 +73,62 @@ class StemPool(nn.MaxPool2d):
 class Norm(nn.BatchNorm2d):
     """Batch norm that has statistics of its own for each instance whose point lies before it.
 
-    While training it uses each batch's own statistics and keeps none; `calibrate` does.
+    While training it uses each batch's own statistics and keeps none; `calibrate` does. Scales and
+    shifts of an instance's own, if the network was tuned, are used except while training.
     """
 
     def __init__(self, channels, eps=1e-5):
         super().__init__(channels, eps, momentum=None)
-        self.instance, self.rows = "full", {}
+        self.instance, self.rows, self.tuned = "full", {}, False
 
-    def add(self, instances):
+    def add(self, instances, tuned):
         self.rows = {instance: row for row, instance in enumerate(instances)}
-        if instances:
-            self.register_buffer("instance_mean", torch.zeros(len(instances), self.num_features))
-            self.register_buffer("instance_var", torch.ones(len(instances), self.num_features))
+        self.tuned = tuned
+        if not instances:
+            return
+        shape = len(instances), self.num_features
+        self.register_buffer("instance_mean", torch.zeros(shape))
+        self.register_buffer("instance_var", torch.ones(shape))
+        if tuned:
+            self.register_buffer("instance_weight", torch.ones(shape))
+            self.register_buffer("instance_bias", torch.zeros(shape))
 
     def forward(self, x):
         mean, var = self.running_mean, self.running_var
+        weights = self.weight, self.bias
         row = self.rows.get(self.instance)
         if row is not None:
             mean, var = self.instance_mean[row], self.instance_var[row]
         if self.training and self.momentum is None:
             mean = var = None
-        weights = self.weight, self.bias
+        elif row is not None and self.tuned:
+            weights = self.instance_weight[row], self.instance_bias[row]
         return F.batch_norm(x, mean, var, *weights, self.training, self.momentum or 0.0, self.eps)
+
+
+class Classifier(nn.Linear):
+    """The classifier of a network that was tuned: instances have biases of their own.
+
+    They are used except while training.
+    """
+
+    instance, rows = "full", {}
+
+    def add(self, instances, tuned):
+        self.rows = {instance: row for row, instance in enumerate(instances)}
+        if instances and tuned and self.bias is not None:
+            self.register_buffer("instance_bias", torch.zeros(len(instances), self.out_features))
+
+    def forward(self, x):
+        row = None if self.training else self.rows.get(self.instance)
+        bias = self.bias if row is None or self.bias is None else self.instance_bias[row]
+        return F.linear(x, self.weight, bias)
 
 
 class Adjustable(nn.Module):
     """A network whose cost is chosen by `use`."""
 
-    def arrange(self, instances):
+    def arrange(self, instances, tuned=False):
         """Gives each batch norm its rows; modules are registered in the order of the data."""
         self.instances = ["full", *instances]
         self.points, behind = [], []
@@ -108,8 +136,8 @@ class Adjustable(nn.Module):
             if isinstance(module, (SDPoint, StemPool)):
                 self.points.append(module)
                 behind += [name for name in instances if name.split("@")[0] == module.point]
-            elif isinstance(module, Norm):
-                module.add(behind)
+            elif isinstance(module, (Norm, Classifier)):
+                module.add(behind, tuned)
 
     def use(self, instance):
         """Switches to an instance: "full", or "3@0.5" for half of each side at point 3."""
@@ -121,7 +149,7 @@ class Adjustable(nn.Module):
         for place in self.points:
             place.ratio = float(ratio) if place.point == point else None
         for module in self.modules():
-            if isinstance(module, Norm):
+            if isinstance(module, (Norm, Classifier)):
                 module.instance = instance
         return self
 

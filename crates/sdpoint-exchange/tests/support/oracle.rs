@@ -109,3 +109,33 @@ impl Oracle {
         self.tensor(&name).1
     }
 }
+
+/// The model with parameters of its own for some instances: those that the
+/// function returns of the shared values.
+pub fn tuned(model: &Model, instances: &[Instance], own: impl Fn(f32) -> f32) -> Model {
+    let mut model = model.clone();
+    for &instance in instances {
+        let indices = model.network.own_parameters(instance).into_iter();
+        let values = |index: usize| model.weights.0[index].iter().map(|&v| own(v)).collect();
+        let own = indices.map(|index| (index, values(index))).collect();
+        model
+            .statistics
+            .set_parameters(&model.network, instance, own);
+    }
+    model
+}
+
+/// The model whose shared parameters are those that an instance uses.
+pub fn replaced(model: &Model, instance: Instance) -> Model {
+    let mut other = model.clone();
+    for (&index, values) in model.statistics.parameters(instance).into_iter().flatten() {
+        other.weights.0[index].clone_from(values);
+    }
+    let tuned: Vec<Instance> = model.statistics.tuned().collect();
+    for instance in tuned {
+        let (_, moments) = model.statistics.own(instance).unwrap();
+        let moments = moments.to_vec();
+        other.statistics.set(&other.network, instance, moments);
+    }
+    other
+}

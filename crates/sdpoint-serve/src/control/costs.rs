@@ -134,7 +134,8 @@ impl Costs {
                 let times = self.allowed(demand).map(|choice| self.time(choice, images));
                 times.reduce(f64::min)
             }
-            Mode::Cascade([first, second], _) => self.cascade(first, second, images),
+            Mode::Cascade(stages, _) => self.cascade(&stages, images),
+            Mode::BlendedCascade(cascade) => self.cascade(&cascade.instances(), images),
         }
     }
 
@@ -145,10 +146,9 @@ impl Costs {
                 let rates = self.allowed(demand).map(|choice| self.rates[choice]);
                 rates.reduce(f64::min)
             }
-            Mode::Cascade([first, second], _) => {
-                let each = (1..=self.max_batch()).filter_map(|images| {
-                    Some(self.cascade(first, second, images)? / images as f64)
-                });
+            Mode::Cascade(..) | Mode::BlendedCascade(_) => {
+                let each = (1..=self.max_batch())
+                    .filter_map(|images| Some(self.quickest(demand, images)? / images as f64));
                 each.reduce(f64::min)
             }
         }
@@ -165,14 +165,20 @@ impl Costs {
         (quickest - self.least_rate()).max(0.0)
     }
 
-    /// The time in seconds of a cascade whose second instance runs on all images: how
-    /// many it will be is not known in advance.
-    fn cascade(&self, first: Instance, second: Instance, images: usize) -> Option<f64> {
+    /// The time in seconds of a cascade all of whose stages run on all images: how
+    /// many it will be is not known in advance. A stage continues from the
+    /// earliest point of its own, of the stage before it and of those after it.
+    fn cascade(&self, stages: &[Instance], images: usize) -> Option<f64> {
         let table = self.table(images);
-        let both = table.expected(first)? + table.expected(second)?;
-        let stops = [first, second].map(|i| table.stop_of(i));
-        let shared = stops.into_iter().flatten().min();
-        Some(both - shared.map_or(0.0, |stop| table.at(stop)))
+        let mut time = 0.0;
+        for (index, &stage) in stages.iter().enumerate() {
+            time += table.expected(stage)?;
+            if index > 0 {
+                let stops = stages[index - 1..].iter().filter_map(|&i| table.stop_of(i));
+                time -= stops.min().map_or(0.0, |stop| table.at(stop));
+            }
+        }
+        Some(time)
     }
 }
 

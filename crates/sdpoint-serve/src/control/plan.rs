@@ -121,7 +121,7 @@ fn works<'a>(
 ) -> impl Iterator<Item = Work> + 'a {
     let cascade = match demand.mode {
         Mode::Instance => None,
-        Mode::Cascade(..) => costs.quickest(demand, images),
+        Mode::Cascade(..) | Mode::BlendedCascade(_) => costs.quickest(demand, images),
     };
     let cascade = cascade.map(|time| Work {
         choice: None,

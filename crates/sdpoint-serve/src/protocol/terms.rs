@@ -181,6 +181,7 @@ fn cascade(name: &str, value: &Parameter, engine: &Engine) -> Result<Mode, ApiEr
         .map_err(|error| bad(name, error))?;
     match &record.combination {
         Combination::Cascade(c) => Ok(Mode::Cascade([c.first, c.second], c.threshold)),
+        Combination::BlendedCascade(cascade) => Ok(Mode::BlendedCascade(*cascade)),
         Combination::Ensemble(_) => Err(bad(name, "the model has no cascade")),
     }
 }

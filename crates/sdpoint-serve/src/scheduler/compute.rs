@@ -128,14 +128,21 @@ impl Shared {
             batch: batch.plan.images,
             size: engine.preprocessing().size,
         };
-        if let Mode::Cascade([first, second], threshold) = batch.plan.demand.mode {
-            let cascade = Cascade {
-                first,
-                second,
-                threshold,
-            };
+        let cascade = match batch.plan.demand.mode {
+            Mode::Instance => None,
+            Mode::Cascade([first, second], threshold) => {
+                let cascade = Cascade {
+                    first,
+                    second,
+                    threshold,
+                };
+                Some(engine.run_cascade(images, &cascade)?)
+            }
+            Mode::BlendedCascade(cascade) => Some(engine.run_blended_cascade(images, &cascade)?),
+        };
+        if let Some(answer) = cascade {
             return Ok(Some(Outcome {
-                answer: engine.run_cascade(images, &cascade)?,
+                answer,
                 instance: None,
                 accuracy: None,
             }));

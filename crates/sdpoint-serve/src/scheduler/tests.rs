@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sdpoint::core::{
-    Cascade, EvalTransform, Moments, Preprocessing, Ratio, Record, Statistics, TrainTransform,
+    BlendedCascade, Cascade, EvalTransform, Moments, Preprocessing, Ratio, Record, Stage,
+    Statistics, TrainTransform,
 };
 use sdpoint::engine::initial_weights;
 use sdpoint::{Context, Images, Instance, zoo};
@@ -241,6 +242,47 @@ fn a_cascade_answers_image_by_image() {
         .unwrap();
     let expected_instances = (0..4).map(|image| expected.instances.image(image)[0]);
     assert!(reply.instances.iter().copied().eq(expected_instances));
+    assert_eq!(reply.macs, expected.macs.round() as u64);
+}
+
+#[test]
+fn a_blended_cascade_answers_with_averages() {
+    let engine = engine(1);
+    let scheduler = scheduler(&engine, patient());
+    let bytes = pixels(4, 5);
+    let values = prepared(&bytes);
+    let images = Images {
+        data: &values,
+        batch: 4,
+        size: SIZE,
+    };
+    let stage = |name: &str, weight: f64| Stage {
+        instance: name.parse().unwrap(),
+        temperature: 1.5,
+        weight,
+        margin: 0.02,
+    };
+    let cascade = BlendedCascade {
+        first: stage("0@0.5", 1.0),
+        second: stage("1@0.75", 0.5),
+        third: Some(stage("full", 0.75)),
+    };
+    let expected = engine.run_blended_cascade(images, &cascade).unwrap();
+    let mut job = job(Input::Pixels(bytes), 4);
+    job.mode = Mode::BlendedCascade(cascade);
+    let reply = scheduler
+        .submit("model", job)
+        .unwrap()
+        .blocking_recv()
+        .unwrap()
+        .unwrap();
+    let classes = reply.logits.len() / 4;
+    for (image, logits) in reply.logits.chunks(classes).enumerate() {
+        for (a, b) in std::iter::zip(logits, expected.predictions.logits(image)) {
+            assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+        assert_eq!([reply.instances[image]], expected.instances.image(image));
+    }
     assert_eq!(reply.macs, expected.macs.round() as u64);
 }
 

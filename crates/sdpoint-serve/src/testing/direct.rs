@@ -126,6 +126,7 @@ fn run(engine: &Engine, job: &Job) -> Result<Reply, RunError> {
             };
             engine.run_cascade(images, &cascade)?
         }
+        Mode::BlendedCascade(cascade) => engine.run_blended_cascade(images, &cascade)?,
         Mode::Instance => match job.deadline {
             Some(deadline) if job.constraints == Constraints::default() => {
                 engine.run_by(images, deadline)?
@@ -148,7 +149,7 @@ fn reply(engine: &Engine, job: &Job, answer: &Answer, start: Instant) -> Reply {
     let instances: Vec<Instance> = images.map(|i| answer.instances.image(i)[0]).collect();
     let accuracy = match job.mode {
         Mode::Instance => engine.record(instances[0]).and_then(|record| record.top1),
-        Mode::Cascade(..) => None,
+        Mode::Cascade(..) | Mode::BlendedCascade(_) => None,
     };
     Reply {
         logits,

@@ -33,7 +33,8 @@ pub struct Answer {
 pub enum AnsweredBy {
     /// One instance made all of them.
     Instance(Instance),
-    /// A cascade: for each image, the instance that made its prediction.
+    /// A cascade: for each image, the instance that made its prediction, or the
+    /// last one of those that are averaged.
     Cascade(Vec<Instance>),
     /// An ensemble: every prediction averages these instances.
     Ensemble(Vec<Instance>),

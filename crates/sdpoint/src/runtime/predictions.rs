@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sdpoint_engine::{confidences, log_mean_probabilities, softmax, top_k};
+use sdpoint_engine::{blend, confidences, log_mean_probabilities, margins, softmax, top_k};
 
 /// The predictions for a batch of images.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +81,22 @@ impl Predictions {
     /// class.
     pub(super) fn confidences(&self) -> Vec<f64> {
         confidences(&self.logits, self.classes.len())
+    }
+
+    /// The margin for each image: the difference between the two largest
+    /// probabilities.
+    pub(super) fn margins(&self) -> Vec<f64> {
+        margins(&self.logits, self.classes.len())
+    }
+
+    /// Averages the answers to some images, which are log-probabilities, with
+    /// others.
+    pub(super) fn blend(&mut self, images: &[usize], others: &[f32], weight: f64) {
+        let classes = self.classes.len();
+        for (&image, other) in std::iter::zip(images, others.chunks_exact(classes)) {
+            let row = &mut self.logits[image * classes..][..classes];
+            blend(row, other, classes, weight);
+        }
     }
 
     /// Replaces the logits of the images with the indices `images`.

@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{
-    Cascade, Combination, EvalTransform, Moments, Preprocessing, Ratio, Statistics, TrainTransform,
-    select, zoo,
+    BlendedCascade, Cascade, Combination, EvalTransform, Moments, Preprocessing, Ratio, Stage,
+    Statistics, TrainTransform, select, zoo,
 };
-use sdpoint_engine::{InstanceMacs, Isa, initial_weights};
+use sdpoint_engine::{InstanceMacs, Isa, blend, initial_weights, log_softmax, margins};
 
 use super::profile::{InstanceTime, StretchTime};
 use super::timetable::any_at;
@@ -528,6 +528,91 @@ fn a_cascade_runs_the_second_instance_where_the_first_is_unsure() {
             }
         }
     }
+}
+
+/// Every order of the stages' points, and every way to divide the images.
+#[test]
+fn a_blended_cascade_averages_the_answers_of_its_stages() {
+    let engine = engine();
+    let data = tensor(5);
+    let classes = engine.classes().len();
+    let logits = |instance| -> Vec<f32> {
+        let predictions = engine.run(images(&data), instance).unwrap().predictions;
+        (0..5)
+            .flat_map(|image| predictions.logits(image).to_vec())
+            .collect()
+    };
+    let instances: Vec<Instance> = engine.records().iter().map(|r| r.instance).collect();
+    let stage = |instance, weight, margin| Stage {
+        instance,
+        temperature: 1.5,
+        weight,
+        margin,
+    };
+    let answers = |instance| {
+        let mut answers = logits(instance);
+        log_softmax(&mut answers, classes, 1.5);
+        answers
+    };
+    let mut shared = 0;
+    for &first in &instances {
+        let sure = margins(&answers(first), classes);
+        let mut sorted = sure.clone();
+        sorted.sort_by(f64::total_cmp);
+        for &second in instances.iter().filter(|&&second| second != first) {
+            for third in [
+                None,
+                instances
+                    .iter()
+                    .copied()
+                    .find(|i| ![first, second].contains(i)),
+            ] {
+                for [m1, m2] in [[0.0, 0.0], [sorted[3], 0.3], [2.0, 2.0], [sorted[2], 2.0]] {
+                    let cascade = BlendedCascade {
+                        first: stage(first, 1.0, m1),
+                        second: stage(second, 0.75, m2),
+                        third: third.map(|third| stage(third, 0.5, 0.0)),
+                    };
+                    let answer = engine.run_blended_cascade(images(&data), &cascade).unwrap();
+                    let combination = Combination::BlendedCascade(cascade);
+                    let again = engine.run_combination(images(&data), &combination);
+                    assert_eq!(again.unwrap().predictions, answer.predictions);
+                    let mut work = 0.0;
+                    let macs = |instance| engine.record(instance).unwrap().macs as f64 / 5.0;
+                    for image in 0..5 {
+                        let row = image * classes..(image + 1) * classes;
+                        let mut expected = answers(first)[row.clone()].to_vec();
+                        let mut last = first;
+                        work += macs(first);
+                        for (stage, margin) in [(Some(cascade.second), m1), (cascade.third, m2)] {
+                            let Some(stage) = stage else { break };
+                            if margins(&expected, classes)[0] >= margin {
+                                break;
+                            }
+                            let others = answers(stage.instance);
+                            blend(&mut expected, &others[row.clone()], classes, stage.weight);
+                            last = stage.instance;
+                            work += macs(stage.instance);
+                        }
+                        assert_eq!(answer.instances.image(image), [last], "{cascade:?}");
+                        for (a, b) in std::iter::zip(answer.predictions.logits(image), &expected) {
+                            assert!((a - b).abs() < 1e-4, "{cascade:?}: {a} {b}");
+                        }
+                    }
+                    assert!(answer.macs <= work + 1.0 && answer.macs >= 5.0 * macs(first) - 1.0);
+                    shared += usize::from(answer.macs < work - 1.0);
+                }
+            }
+        }
+    }
+    assert!(shared > 100, "the layers before the points are shared");
+    let none = Instance::At(engine.network().points()[0].id(), Ratio::new(0.3).unwrap());
+    let missing = BlendedCascade {
+        first: stage(Instance::Full, 1.0, 2.0),
+        second: stage(none, 0.5, 0.0),
+        third: None,
+    };
+    assert!(engine.run_blended_cascade(images(&data), &missing).is_err());
 }
 
 #[test]
