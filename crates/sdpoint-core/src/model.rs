@@ -7,10 +7,12 @@ mod document;
 mod feature;
 mod layout;
 mod read;
+mod sample;
 mod write;
 
 pub use check::Misfit;
 pub use feature::Feature;
+pub use sample::KeptImage;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,6 +49,8 @@ pub struct Model {
     /// Cascades and ensembles of its instances, with their cost and accuracy as
     /// measured when they were fitted.
     pub combinations: Vec<CombinedRecord>,
+    /// A few test images, to try the model with.
+    pub samples: Vec<KeptImage>,
     /// How the model was trained: method, ratios, recipe, seed. Informative
     /// only, of any form.
     pub training: serde_json::Value,

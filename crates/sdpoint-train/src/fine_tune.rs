@@ -96,6 +96,7 @@ mod tests {
             },
             instances: Vec::new(),
             combinations: Vec::new(),
+            samples: Vec::new(),
             training: serde_json::Value::Null,
             network,
         };

@@ -11,6 +11,7 @@ use crate::curve::{Series, curve_csv, curve_svg};
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 use crate::folder;
+use crate::keep::kept_images;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
 use crate::run::Run;
@@ -127,6 +128,7 @@ fn model(
         preprocessing: plan.preprocessing.clone(),
         instances: evaluation.records.clone(),
         combinations: Vec::new(),
+        samples: kept_images(plan, run.test)?,
         training: provenance(plan),
     };
     Ok((model, evaluation))

@@ -1,6 +1,6 @@
 //! The settings that determine the result of a run.
 
-use sdpoint_core::{Instance, Network, Preprocessing, Ratio, ShapeError, Weights};
+use sdpoint_core::{Instance, KeptImage, Network, Preprocessing, Ratio, ShapeError, Weights};
 use sdpoint_data::{Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
@@ -98,6 +98,10 @@ pub struct TrainPlan {
     pub seed: u64,
     /// The number of training images for calibration.
     pub calibration_images: usize,
+    /// The number of small test images that the model file keeps, at most
+    /// [`KeptImage::MOST`].
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub samples: usize,
 }
 
 fn is_zero(value: &f64) -> bool {
@@ -155,6 +159,7 @@ impl TrainPlan {
             ratios: Ratio::DEFAULT.to_vec(),
             seed: 0,
             calibration_images: CALIBRATION_IMAGES,
+            samples: 0,
         }
     }
 
@@ -294,6 +299,13 @@ impl TrainPlan {
         }
         if self.calibration_images == 0 {
             return refuse("calibration needs at least one image".into());
+        }
+        if self.samples > KeptImage::MOST {
+            return refuse(format!(
+                "a model file keeps at most {} test images, not {}",
+                KeptImage::MOST,
+                self.samples
+            ));
         }
         let probability = |setting, value: f64| match (0.0..1.0).contains(&value) {
             true => Ok(()),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, Feature};
+use super::{FORMAT_VERSION, Feature, KeptImage};
 use crate::combination::CombinedRecord;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
@@ -34,6 +34,8 @@ pub(super) struct Document {
     pub instances: Vec<Record>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub combinations: Vec<CombinedRecord>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<KeptImage>,
     pub training: serde_json::Value,
 }
 
@@ -57,6 +59,7 @@ impl Document {
             preprocessing: model.preprocessing.clone(),
             instances: model.instances.clone(),
             combinations: model.combinations.clone(),
+            samples: model.samples.clone(),
             training: model.training.clone(),
         }
     }

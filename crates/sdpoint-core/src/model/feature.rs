@@ -24,6 +24,8 @@ pub enum Feature {
     Interpolation,
     /// Layers `relu6` in the network.
     Relu6,
+    /// Test images: the description's `samples`.
+    Samples,
     /// Images are resized without keeping the aspect ratio, then cropped:
     /// `squash_crop` of the preprocessing.
     SquashCrop,
@@ -31,11 +33,12 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program supports, sorted by name.
-    pub const ALL: [Feature; 5] = [
+    pub const ALL: [Feature; 6] = [
         Feature::Combinations,
         Feature::ExifOrientation,
         Feature::Interpolation,
         Feature::Relu6,
+        Feature::Samples,
         Feature::SquashCrop,
     ];
 
@@ -46,6 +49,7 @@ impl Feature {
             Feature::ExifOrientation => "exif_orientation",
             Feature::Interpolation => "interpolation",
             Feature::Relu6 => "relu6",
+            Feature::Samples => "samples",
             Feature::SquashCrop => "squash_crop",
         }
     }
@@ -56,6 +60,7 @@ impl Feature {
             &model.network,
             &model.preprocessing,
             !model.combinations.is_empty(),
+            !model.samples.is_empty(),
         )
     }
 
@@ -71,12 +76,14 @@ pub(super) fn used(
     network: &Network,
     preprocessing: &Preprocessing,
     combinations: bool,
+    samples: bool,
 ) -> Vec<Feature> {
     let has = |feature: &Feature| match feature {
         Feature::Combinations => combinations,
         Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
         Feature::Relu6 => network.layers().iter().any(|layer| layer.op == Op::Relu6),
+        Feature::Samples => samples,
         Feature::SquashCrop => {
             matches!(preprocessing.evaluate, EvalTransform::SquashCrop { .. })
         }

@@ -94,6 +94,7 @@ impl Oracle {
             },
             instances,
             combinations: Vec::new(),
+            samples: Vec::new(),
             training: serde_json::Value::Null,
             network,
         }
