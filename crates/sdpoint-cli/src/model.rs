@@ -95,6 +95,7 @@ fn something_else(file: &Path) -> Option<Failure> {
         | Kind::Manifest
         | Kind::Table
         | Kind::Picture
+        | Kind::Report
         | Kind::Edited(_)
         | Kind::Empty
         | Kind::Archive(_)

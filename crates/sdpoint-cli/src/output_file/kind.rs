@@ -34,6 +34,8 @@ pub enum Kind {
     Table,
     /// Accuracy over cost as a picture.
     Picture,
+    /// Accuracy over cost as an HTML file.
+    Report,
     /// The latency profile of a model.
     Profile,
     /// One of these that was edited since it was written.
@@ -98,6 +100,7 @@ impl Kind {
             Self::Module => "Python module",
             Self::Manifest => "list of files",
             Self::Picture => "picture",
+            Self::Report => "page",
             _ => return None,
         };
         Some(Self::Edited(what))
@@ -127,6 +130,7 @@ impl Kind {
             | Self::Manifest
             | Self::Table
             | Self::Picture
+            | Self::Report
             | Self::Profile
             | Self::Edited(_) => true,
             Self::Empty
@@ -155,6 +159,7 @@ impl fmt::Display for Kind {
             Self::Manifest => "a list of exported files",
             Self::Table => "a table of accuracies",
             Self::Picture => "a picture of a curve",
+            Self::Report => "a page with a curve",
             Self::Profile => "a latency profile",
             Self::Edited(what) => {
                 return write!(
@@ -302,6 +307,8 @@ fn of_text(text: &str) -> Kind {
         Kind::Table
     } else if text.starts_with("<svg") && text.contains("multiply-accumulates") {
         Kind::Picture
+    } else if text.starts_with("<!doctype html>") && text.contains("content=\"sdpoint evaluate\"") {
+        Kind::Report
     } else if text.starts_with("\"\"\"") && text.contains(", written by sdpoint ") {
         Kind::Module
     } else if text.starts_with("{\"epoch\":") && has(&["step", "train_loss"]) {

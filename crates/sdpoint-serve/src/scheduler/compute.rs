@@ -19,7 +19,7 @@ const QUOTA_INTERVAL: Duration = Duration::from_secs(1);
 /// The result of a run.
 struct Outcome {
     answer: Answer,
-    /// The instance; none for a cascade.
+    /// The instance; none for a cascade or an ensemble.
     instance: Option<Instance>,
     /// Its recorded accuracy.
     accuracy: Option<f64>,
@@ -140,6 +140,14 @@ impl Shared {
                 answer: engine.run_cascade(images, &cascade)?,
                 instance: None,
                 accuracy: None,
+            }));
+        }
+        if let Mode::Ensemble(index) = batch.plan.demand.mode {
+            let ensemble = &engine.combinations()[index];
+            return Ok(Some(Outcome {
+                answer: engine.run_combination(images, &ensemble.combination)?,
+                instance: None,
+                accuracy: Some(ensemble.top1),
             }));
         }
         let table = model.costs.table(batch.plan.images);
