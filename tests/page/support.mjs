@@ -51,7 +51,7 @@ export async function open(url, { viewport = DESKTOP, scheme = "light", scale = 
   const context = await browser.newContext({
     viewport, colorScheme: scheme, deviceScaleFactor: scale, ...more,
   });
-  context.setDefaultTimeout(30_000);
+  context.setDefaultTimeout(15_000);
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));
@@ -92,6 +92,12 @@ export async function answered(page, pane = "a") {
 
 export async function tile(page, pane, label) {
   return page.locator(`#pane-${pane} .tiles div`, { hasText: label }).locator("dd").textContent();
+}
+
+/** A screenshot for people to look at; of the whole page unless told otherwise. */
+export async function picture(page, name, whole = true) {
+  await page.evaluate(() => scrollTo({ top: 0, behavior: "instant" }));
+  await page.screenshot({ path: `${OUT}${name}`, fullPage: whole });
 }
 
 /** Waits until something is so. */

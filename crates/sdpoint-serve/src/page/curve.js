@@ -11,7 +11,13 @@ const KINDS = {
 
 /** Rows of a model with what the picture needs: kind, place on the frontier. */
 export function curvePoints(rows) {
-  const points = rows.map((row) => ({ ...row, kind: row.name === "full" ? "full" : row.kind }));
+  // Cascades of the same instances differ in their threshold.
+  const repeated = (row) => rows.filter((other) => other.name === row.name).length > 1;
+  const points = rows.map((row) => ({
+    ...row,
+    name: repeated(row) ? `${row.name} (${percent(row.share)})` : row.name,
+    kind: row.name === "full" ? "full" : row.kind,
+  }));
   points.sort((a, b) => a.macs - b.macs || (a.top1 ?? 0) - (b.top1 ?? 0));
   const best = frontier(points.map((point) => [point.macs, point.top1]));
   points.forEach((point, index) => (point.best = best[index]));
@@ -105,11 +111,10 @@ export class Curve {
     });
     root.append(this.axes(width, height), this.line(points));
     this.dots = new Map();
-    for (const point of points) {
-      const dot = this.dot(point);
-      this.dots.set(point.name, dot);
-      root.append(dot);
-    }
+    for (const point of points) this.dots.set(point.name, this.dot(point));
+    // The points of interest lie on top of others.
+    const rank = (point) => (point.kind === "full" ? 2 : this.best.has(point.name) ? 1 : 0);
+    for (const point of [...points].sort((a, b) => rank(a) - rank(b))) root.append(this.dots.get(point.name));
     this.labels = svg("g", { class: "names", "aria-hidden": "true" });
     root.append(this.labels);
     root.addEventListener("pointermove", (event) => this.hover(event));
@@ -128,9 +133,10 @@ export class Curve {
     const most = Math.max(...points.map((point) => this.cost(point)));
     const [symbolOf, size, word] = this.unit === "ms" ? ["ms", 1, ""] : macsUnit(most);
     this.size = size;
+    const narrow = width < 380;
     this.xName = this.unit === "ms"
-      ? "time of one image on an idle machine (ms)"
-      : `multiply-accumulates per image${word ? ` (${word})` : ""}`;
+      ? `time of one image${narrow ? "" : " on an idle machine"} (ms)`
+      : `${narrow ? "MACs" : "multiply-accumulates"} per image${word ? ` (${word})` : ""}`;
     this.symbol = symbolOf;
     this.xRange = [0, (1.04 * most) / size];
     this.yRange = [Math.max(0, low - margin), Math.min(100, high + margin)];

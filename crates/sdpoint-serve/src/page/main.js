@@ -40,6 +40,7 @@ function say(text) {
 
 const picture = new Picture({
   say,
+  failed: () => panes.forEach((pane) => pane.expect(false)),
   changed(image) {
     state.sample = image.sample;
     writeLink();
@@ -187,7 +188,11 @@ async function openModel() {
   const known = (choice) => deadlineOf(choice) !== null || points.some((point) => point.name === choice);
   if (!known(state.a)) state.a = "full";
   if (state.b && !known(state.b)) state.b = points[0].name;
-  for (const pane of panes) pane.setModel(name, points, description.classes);
+  const samples = description.samples ?? [];
+  for (const pane of panes) {
+    pane.setModel(name, points, description.classes);
+    pane.expect(samples.length > 0);
+  }
   showSecond();
   showCurve(points);
   load.setModel(name, description, models);
@@ -195,7 +200,7 @@ async function openModel() {
   if (state.b) paneB.set(state.b);
   mark();
   writeLink();
-  await picture.showSamples(name, description.samples ?? [], state.sample);
+  await picture.showSamples(name, samples, state.sample);
 }
 
 function showCurve(points) {

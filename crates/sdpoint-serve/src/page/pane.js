@@ -36,7 +36,7 @@ export class Pane {
     this.say = say;
     this.points = [];
     this.build(close);
-    this.state("empty");
+    this.state("loading");
   }
 
   build(close) {
@@ -54,7 +54,7 @@ export class Pane {
     this.chosen = part("p", "chosen");
     this.details = part("p", "muted details");
     this.slider = html("input", {
-      type: "range", id: `slider-${id}`, min: 0, step: 1, "aria-label": `Pane ${this.name}: cost`,
+      type: "range", id: `slider-${id}`, min: 0, max: 1, value: 0, step: 1, disabled: true, "aria-label": `Pane ${this.name}: cost`,
       oninput: () => this.slide(),
     });
     this.marks = part("div", "marks");
@@ -77,6 +77,7 @@ export class Pane {
     this.model = model;
     this.points = points;
     this.rows = Math.min(TOP, classes);
+    this.slider.disabled = false;
     const times = points.map((point) => point.ms).filter((time) => time !== undefined);
     const least = Math.min(...times, 1e3);
     this.times = [Math.max(0.1, least / 2), Math.max(50, 20 * Math.max(...times, 0))];
@@ -89,6 +90,12 @@ export class Pane {
     if (deadline === null) this.showCost();
     else this.showDeadline(deadline);
     this.ask();
+  }
+
+  /** Whether an image is on its way, so that there is no need to ask for one. */
+  expect(image) {
+    this.expected = image;
+    if (!this.image && !image) this.state("empty");
   }
 
   setImage(image) {
@@ -181,7 +188,7 @@ export class Pane {
   async ask() {
     clearTimeout(this.retry);
     if (!this.image || !this.choice || this.root.hidden) {
-      if (!this.image) this.state("empty");
+      if (!this.image && !this.expected) this.state("empty");
       return;
     }
     this.again = true;

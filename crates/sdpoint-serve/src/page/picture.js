@@ -14,9 +14,11 @@ const TOO_LARGE = 100 << 20;
 const byId = (id) => document.getElementById(id);
 
 export class Picture {
-  /** `changed()` is called with each new image: `{blob, name, label, sample}`. */
-  constructor({ changed, say }) {
+  /** `changed(image)` is called with each new image, `{blob, name, label, sample}`, and `failed()`
+   *  if a test image cannot be fetched. */
+  constructor({ changed, failed, say }) {
     this.changed = changed;
+    this.failed = failed;
     this.say = say;
     this.image = null;
     this.turn = 0;
@@ -124,6 +126,7 @@ export class Picture {
       this.set({ blob, name: `test image ${index + 1}`, label: sample.class, sample: index });
     } catch (error) {
       if (turn === this.turn) this.refuse(error.message);
+      this.failed();
     }
   }
 

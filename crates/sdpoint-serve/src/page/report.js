@@ -16,7 +16,7 @@ function choose(name) {
   byId("chosen").replaceChildren(html("strong", {}, name), " · ",
     facts(point).map(([label, value]) => `${label} ${value}`).join(" · "));
   for (const row of byId("table").querySelectorAll("tbody tr")) {
-    row.classList.toggle("chosen", row.cells[0].textContent === name);
+    row.classList.toggle("picked", row.cells[0].textContent === name);
   }
 }
 
