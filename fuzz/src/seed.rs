@@ -78,6 +78,7 @@ fn model(network: Network, size: [usize; 2]) -> Result<Model, ShapeError> {
         network,
         instances,
         combinations: Vec::new(),
+        samples: Vec::new(),
         training: "seed".into(),
     })
 }

@@ -6,11 +6,13 @@ mod details;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use sdpoint::core::seal::{BLANK, SEAL, seal};
 use sdpoint::core::{Combination, CombinedRecord, Record, Scores};
 use sdpoint::data::{Dataset, Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{Details, EvaluateOptions, Evaluation, Feed, Series, curve_csv, curve_svg};
 use sdpoint::{Instance, Model};
+use sdpoint_serve::page;
 use serde::Serialize;
 
 use crate::data::{DataArgs, SOURCES, note_skipped, note_squashed, open_split};
@@ -30,6 +32,7 @@ Examples:
   sdpoint evaluate model.safetensors --data cifar10:DIR --instances full,3@0.5 --json
   sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg
   sdpoint evaluate model.safetensors --data folder:DIR --per-class --confusion full.svg
+  sdpoint evaluate model.safetensors --data folder:DIR --html curve.html
   sdpoint evaluate model.safetensors --data folder:DIR --deadline 5ms,8ms,60%
 
 With --deadline, every image runs alone and its instance is chosen during the run, as by \
@@ -55,7 +58,7 @@ pub struct Args {
     instances: Selection,
     /// Measure the answers given by these deadlines instead of instances: times, or shares of the
     /// time of full, such as 8ms or 60%
-    #[arg(long, value_name = "T,T", value_delimiter = ',', conflicts_with_all = ["instances", "bn", "svg"],
+    #[arg(long, value_name = "T,T", value_delimiter = ',', conflicts_with_all = ["instances", "bn", "svg", "html"],
           allow_hyphen_values = true)]
     deadline: Vec<deadlines::Deadline>,
     /// Print an array of JSON objects instead of a table
@@ -73,6 +76,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE.csv|.svg", value_parser = path::parser(),
           conflicts_with = "deadline")]
     confusion: Option<PathBuf>,
+    /// Write accuracy over cost as a self-contained HTML file, with a picture to explore and a table
+    #[arg(long, value_name = "FILE", value_parser = path::parser())]
+    html: Option<PathBuf>,
     /// Write accuracy over cost as a CSV table
     #[arg(long, value_name = "FILE", value_parser = path::parser())]
     csv: Option<PathBuf>,
@@ -156,13 +162,17 @@ struct Line {
 #[derive(Default)]
 struct Files {
     svg: Option<Output>,
+    html: Option<Output>,
     csv: Option<Output>,
     confusion: Option<Output>,
 }
 
 impl Files {
     fn prepare(args: &Args) -> Result<Self, Failure> {
-        if args.svg.is_none() && args.csv.is_none() && args.confusion.is_none() {
+        if [&args.svg, &args.html, &args.csv, &args.confusion]
+            .into_iter()
+            .all(Option::is_none)
+        {
             // The folders of a large data set need not be listed twice.
             return Ok(Self::default());
         }
@@ -176,6 +186,7 @@ impl Files {
         };
         Ok(Self {
             svg: file("--svg", &args.svg, Kind::Picture)?,
+            html: file("--html", &args.html, Kind::Report)?,
             csv: file("--csv", &args.csv, Kind::Table)?,
             confusion: file(
                 "--confusion",
@@ -321,6 +332,9 @@ fn write(files: &Files, args: &Args, model: &Model, evaluation: &Evaluation) -> 
     if let Some(svg) = &files.svg {
         svg.write(picture(args, model, evaluation).as_bytes())?;
     }
+    if let Some(html) = &files.html {
+        html.write(html_file(args, model, evaluation).as_bytes())?;
+    }
     if let Some(csv) = &files.csv {
         let table = curve_csv(&evaluation.records, &evaluation.combined);
         csv.write(table.as_bytes())?;
@@ -343,16 +357,40 @@ fn write(files: &Files, args: &Args, model: &Model, evaluation: &Evaluation) -> 
     Ok(())
 }
 
-fn picture(args: &Args, model: &Model, evaluation: &Evaluation) -> String {
-    let title = format!(
+fn title(args: &Args, model: &Model) -> String {
+    format!(
         "{} on {}: accuracy over cost",
         model.network.name(),
         args.data.name()
+    )
+}
+
+/// The HTML file, with a seal by which edits are noticed.
+fn html_file(args: &Args, model: &Model, evaluation: &Evaluation) -> String {
+    let [height, width] = model.preprocessing.size;
+    let about = format!(
+        "One network with one set of weights, for {} classes and images of {width}×{height}, \
+         measured on {} test images{} in each of its instances{}.",
+        model.classes.len(),
+        evaluation.images,
+        report::skipped(evaluation.skipped),
+        match args.bn {
+            Norms::Own => "",
+            Norms::Shared => ", all with the batch-norm statistics of full",
+        }
     );
+    let title = title(args, model);
+    let html = page::report(&title, &about, &evaluation.records, &evaluation.combined);
+    let mut sealed = format!("{html}<!-- {SEAL}: {BLANK} -->\n").into_bytes();
+    seal(&mut sealed);
+    String::from_utf8_lossy(&sealed).into_owned()
+}
+
+fn picture(args: &Args, model: &Model, evaluation: &Evaluation) -> String {
     let name = match args.bn {
         Norms::Own => "own statistics",
         Norms::Shared => "statistics of full",
     };
     let series = Series::new(name, &evaluation.records, &evaluation.combined);
-    curve_svg(&title, &[series])
+    curve_svg(&title(args, model), &[series])
 }

@@ -97,6 +97,7 @@ fn something_else(file: &Path) -> Option<Failure> {
         | Kind::Table
         | Kind::Confusion
         | Kind::Picture
+        | Kind::Report
         | Kind::Edited(_)
         | Kind::Empty
         | Kind::Archive(_)

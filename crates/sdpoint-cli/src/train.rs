@@ -200,6 +200,10 @@ struct TrainingArgs {
     /// training, or as for evaluation [default: training for small images, otherwise evaluation]
     #[arg(long, help_heading = METHOD, value_name = "training|evaluation")]
     statistics_from: Option<StatisticsFrom>,
+    /// Keep N small test images in the model file, for the page of `sdpoint serve` [default: none]
+    #[arg(long, help_heading = METHOD, value_name = "N", default_value_t = 0,
+          hide_default_value = true)]
+    samples: usize,
     /// Hyperparameters by name; see below [default: cifar-cosine, for large images imagenet]
     #[arg(long, help_heading = HYPERPARAMETERS, value_name = "RECIPE")]
     recipe: Option<RecipeName>,

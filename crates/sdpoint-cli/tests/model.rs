@@ -511,6 +511,8 @@ fn cascades_and_ensembles_are_fitted_shown_and_used() {
             "8",
             "--val-share",
             "0",
+            "--samples",
+            "5",
             "--out",
             &at("run"),
             "--overwrite",
@@ -538,9 +540,19 @@ fn cascades_and_ensembles_are_fitted_shown_and_used() {
         }
     }
     assert!(fitted, "no combination helped");
-    let (csv, svg) = (at("curve.csv"), at("curve.svg"));
+    // The test images that training kept are still there.
+    let kept = sdpoint::Model::load(&model).unwrap().samples;
+    let labels: Vec<usize> = kept.iter().map(|image| image.label).collect();
+    assert_eq!(labels.len(), 5);
+    assert!(labels.contains(&0) && labels.contains(&1), "{labels:?}");
+    for image in kept {
+        let sides = sdpoint::data::image_size(&image.png).unwrap();
+        assert!(sides.iter().all(|&side| side <= 128), "{sides:?}");
+    }
+    let (csv, svg, html) = (at("curve.csv"), at("curve.svg"), at("curve.html"));
     let rows = json(&[
-        "evaluate", &model, "--data", &data, "--csv", &csv, "--svg", &svg, "--json",
+        "evaluate", &model, "--data", &data, "--csv", &csv, "--svg", &svg, "--html", &html,
+        "--json",
     ]);
     let combined: Vec<&Value> = rows
         .iter()
@@ -562,6 +574,21 @@ fn cascades_and_ensembles_are_fitted_shown_and_used() {
             .unwrap()
             .contains("cascade (&gt;) or ensemble (+)")
     );
+    let page = fs::read_to_string(&html).unwrap();
+    let (_, text) = page.split_once("id=\"data\">").unwrap();
+    let (text, _) = text.split_once("</script>").unwrap();
+    let shown: Value = serde_json::from_str(text).unwrap();
+    let shown = shown["rows"].as_array().unwrap();
+    assert_eq!(shown.len(), rows.len());
+    for (row, shown) in std::iter::zip(&rows, shown) {
+        assert_eq!(row["macs"], shown["macs"]);
+        assert_eq!(row["top1"], shown["top1"]);
+    }
+    // A page of its own is replaced, unless someone edited it.
+    succeed(&["evaluate", &model, "--data", &data, "--html", &html]);
+    fs::write(&html, page.replace("accuracy over cost", "mine")).unwrap();
+    let refused = &["evaluate", &model, "--data", &data, "--html", &html];
+    fail(2, &["edited", "--force"], refused);
 
     let row = &json(&["predict", &model, &image, "--cascade", "95%", "--json"])[0];
     let name = combined[0]["combination"].as_str().unwrap();
@@ -722,7 +749,7 @@ fn classes_and_confusions_are_shown() {
     let t = trained();
     let (model, data) = (half_held_out(), t.data());
     let evaluate = ["evaluate", model, "--data", &data];
-    let with = |more: &[&str]| [&evaluate[..], more].concat();
+    let with = |more: &[_]| [&evaluate[..], more].concat();
     let text = succeed(&with(&["--per-class"]));
     assert!(text.contains("ECE") && text.contains("lying"), "{text}");
     assert!(text.contains("of each class that is recognised"), "{text}");

@@ -93,13 +93,14 @@ fn contents(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 /// Every command that writes a file, with `OUT` for it and `IN` for the file
 /// that it reads.
-const WRITERS: [&str; 7] = [
+const WRITERS: [&str; 8] = [
     "export IN --instance full -o OUT",
     "export IN --format safetensors --instance full -o OUT",
     "export IN --format safetensors --instances all -o OUT",
     "export IN --python -o OUT",
     "evaluate IN --data shapes --csv OUT",
     "evaluate IN --data shapes --svg OUT",
+    "evaluate IN --data shapes --html OUT",
     "evaluate IN --data shapes --deadline 60% --csv OUT",
 ];
 

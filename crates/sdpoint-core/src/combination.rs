@@ -119,6 +119,14 @@ impl CombinedRecord {
 }
 
 impl Combination {
+    /// What it is called: `cascade` or `ensemble`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Cascade(_) | Self::BlendedCascade(_) => "cascade",
+            Self::Ensemble(_) => "ensemble",
+        }
+    }
+
     /// The instances that it consists of.
     pub fn members(&self) -> Vec<Instance> {
         match self {

@@ -29,7 +29,7 @@ pub use cost::{Cost, format_macs};
 pub use held_out::HeldOut;
 pub use instance::{Instance, InstanceError, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
-pub use model::{FORMAT_VERSION, Feature, Misfit, Model, ModelError};
+pub use model::{FORMAT_VERSION, Feature, KeptImage, Misfit, Model, ModelError};
 pub use network::{Network, NetworkBuilder, NetworkError, Norm, Parameter, Point, Role};
 pub use preprocessing::{
     CropError, EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,

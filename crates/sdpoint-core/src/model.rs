@@ -7,10 +7,12 @@ mod document;
 mod feature;
 mod layout;
 mod read;
+mod sample;
 mod write;
 
 pub use check::Misfit;
 pub use feature::Feature;
+pub use sample::KeptImage;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,6 +54,8 @@ pub struct Model {
     /// accuracies of instances and combinations were measured; `None` if they
     /// were measured on the test images.
     pub held_out: Option<HeldOut>,
+    /// A few test images, to try the model with.
+    pub samples: Vec<KeptImage>,
     /// How the model was trained: method, ratios, recipe, seed. Informative
     /// only, of any form.
     pub training: serde_json::Value,

@@ -36,10 +36,11 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Bytes of requests.
     pub memory: Arc<Memory>,
+    /// The time that a request without a deadline has.
+    pub objective: Duration,
     executor: Arc<dyn Executor>,
     decoders: Decoders,
     clients: Arc<Clients>,
-    objective: Duration,
     stopping: AtomicBool,
 }
 
@@ -102,6 +103,11 @@ impl App {
     /// Marks the server as not ready; requests are still answered.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The number of images that are queued for a model.
+    pub fn waiting(&self, model: &Model) -> usize {
+        self.executor.waiting(model.installed.key())
     }
 
     /// Closes the executor, once no request is left.

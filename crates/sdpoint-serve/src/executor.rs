@@ -31,6 +31,9 @@ pub trait Executor: Send + Sync + 'static {
     /// If it cannot be answered in time, or the queue is full.
     fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal>;
 
+    /// The number of images that are queued for a model.
+    fn waiting(&self, name: &str) -> usize;
+
     /// Stops accepting jobs. Accepted ones are answered.
     fn close(&self);
 }

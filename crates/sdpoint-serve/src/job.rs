@@ -71,6 +71,9 @@ pub enum Mode {
     Cascade([Instance; 2], f64),
     /// A cascade that averages the answers of its stages.
     BlendedCascade(BlendedCascade),
+    /// The mean of several instances: the combination of this index in
+    /// [`Engine::combinations`](sdpoint::Engine::combinations), an ensemble.
+    Ensemble(usize),
 }
 
 /// The answer to a [`Job`].
@@ -80,8 +83,10 @@ pub struct Reply {
     pub logits: Vec<f32>,
     /// The probabilities, in the same layout.
     pub probabilities: Vec<f32>,
-    /// The instance that answered each image.
+    /// The instance that answered each image; of an ensemble, the first.
     pub instances: Vec<Instance>,
+    /// The name of the ensemble that answered all images, if one did.
+    pub ensemble: Option<String>,
     /// Mean multiply-accumulates per image.
     pub macs: u64,
     /// The recorded accuracy of the instance, in 0..=1, if the model file has one.
@@ -92,6 +97,19 @@ pub struct Reply {
     pub computed: Duration,
     /// The number of images in that batch.
     pub batch: usize,
+}
+
+impl Reply {
+    /// What answered, and how many consecutive images.
+    pub fn answered_by(&self) -> impl Iterator<Item = (String, usize)> {
+        let alike = self
+            .instances
+            .chunk_by(|a, b| a == b || self.ensemble.is_some());
+        alike.map(|group| {
+            let name = self.ensemble.clone();
+            (name.unwrap_or_else(|| group[0].to_string()), group.len())
+        })
+    }
 }
 
 /// Why a job gets no [`Reply`].

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 pub use outcome::Outcome;
 
 use crate::Reply;
+use crate::recent::Recent;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfModel {
@@ -220,6 +221,7 @@ impl Metrics {
         };
         Arc::new(ModelMetrics {
             name: name.into(),
+            recent: Recent::default(),
             requests: Outcome::ALL.map(outcome),
             latency: self.latency.get_or_create_owned(&of_model),
             queue: self.queue.get_or_create_owned(&of_model),
@@ -240,6 +242,7 @@ impl Metrics {
 #[derive(Debug)]
 pub struct ModelMetrics {
     name: String,
+    recent: Recent,
     /// In the order of [`Outcome::ALL`].
     requests: [Counter; Outcome::ALL.len()],
     latency: Histogram,
@@ -261,6 +264,11 @@ impl ModelMetrics {
         &self.name
     }
 
+    /// The requests of the last two minutes, by second.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
     /// Counts an answer that took `whole`.
     pub fn answered(&self, reply: &Reply, whole: Duration, met: bool) {
         self.count(Outcome::Answered);
@@ -268,14 +276,12 @@ impl ModelMetrics {
         self.queue.observe(reply.queued.as_secs_f64());
         self.compute.observe(reply.computed.as_secs_f64());
         self.batches.observe(reply.batch as f64);
-        for group in reply.instances.chunk_by(|a, b| a == b) {
+        for (instance, images) in reply.answered_by() {
             let labels = OfInstance {
                 model: self.name.clone(),
-                instance: group[0].to_string(),
+                instance,
             };
-            self.images
-                .get_or_create(&labels)
-                .inc_by(group.len() as u64);
+            self.images.get_or_create(&labels).inc_by(images as u64);
         }
         if let Some(accuracy) = reply.accuracy {
             self.accuracy
@@ -283,6 +289,7 @@ impl ModelMetrics {
             self.accurate.inc_by(reply.instances.len() as u64);
         }
         self.deadline(met);
+        self.recent.answered(reply, whole, met);
     }
 
     /// Counts a request that failed.
@@ -290,6 +297,7 @@ impl ModelMetrics {
         self.count(outcome);
         if matches!(outcome, Outcome::Shed | Outcome::Expired) {
             self.deadline(false);
+            self.recent.refused();
         }
     }
 
@@ -327,6 +335,7 @@ mod tests {
             logits: vec![],
             probabilities: vec![],
             instances: vec![Instance::Full; 3],
+            ensemble: None,
             macs: 1,
             accuracy: Some(0.75),
             queued: Duration::from_millis(2),

@@ -167,13 +167,6 @@ impl Scheduler {
             thread: Some(thread),
         })
     }
-
-    /// The number of images that are queued for a model.
-    pub fn waiting(&self, name: &str) -> usize {
-        let state = self.shared.lock();
-        let model = state.names.get(name);
-        model.map_or(0, |&model| state.waiting(model))
-    }
 }
 
 impl Executor for Scheduler {
@@ -194,6 +187,12 @@ impl Executor for Scheduler {
 
     fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal> {
         self.shared.submit(name, job)
+    }
+
+    fn waiting(&self, name: &str) -> usize {
+        let state = self.shared.lock();
+        let model = state.names.get(name);
+        model.map_or(0, |&model| state.waiting(model))
     }
 
     fn close(&self) {

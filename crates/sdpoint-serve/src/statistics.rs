@@ -111,6 +111,7 @@ mod tests {
             logits: vec![],
             probabilities: vec![],
             instances: vec![Instance::Full; images],
+            ensemble: None,
             macs: 1,
             accuracy: None,
             queued: Duration::from_millis(2),

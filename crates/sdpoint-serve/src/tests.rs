@@ -4,6 +4,7 @@ mod cost;
 mod grpc;
 mod hostile;
 mod operations;
+mod page;
 mod recorded;
 mod rest;
 mod safety;

@@ -198,6 +198,7 @@ impl Checkpoint {
             instances: Vec::new(),
             combinations: Vec::new(),
             held_out: None,
+            samples: Vec::new(),
             training: serde_json::Value::Null,
             network: plan.network,
         })

@@ -97,6 +97,7 @@ mod tests {
             instances: Vec::new(),
             combinations: Vec::new(),
             held_out: None,
+            samples: Vec::new(),
             training: serde_json::Value::Null,
             network,
         };

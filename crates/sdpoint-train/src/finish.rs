@@ -13,6 +13,7 @@ use crate::draw::Method;
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
 use crate::folder;
+use crate::keep::kept_images;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
 use crate::run::Run;
@@ -150,6 +151,7 @@ fn model(
         instances: records,
         combinations: Vec::new(),
         held_out: plan.held_out(),
+        samples: kept_images(plan, run.test)?,
         training: provenance(plan),
     };
     Ok((model, evaluation))

@@ -22,6 +22,7 @@ mod fine_tune;
 mod finish;
 mod fit;
 pub mod folder;
+mod keep;
 mod measure;
 mod metrics;
 mod observer;

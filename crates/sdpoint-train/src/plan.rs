@@ -1,6 +1,8 @@
 //! The settings that determine the result of a run.
 
-use sdpoint_core::{HeldOut, Instance, Network, Preprocessing, Ratio, ShapeError, Weights};
+use sdpoint_core::{
+    HeldOut, Instance, KeptImage, Network, Preprocessing, Ratio, ShapeError, Weights,
+};
 use sdpoint_data::{Augmentation, Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
@@ -127,6 +129,10 @@ pub struct TrainPlan {
     /// How the images for calibration are prepared. Plans of version 0.1 lack it.
     #[serde(default)]
     pub statistics_from: StatisticsFrom,
+    /// The number of small test images that the model file keeps, at most
+    /// [`KeptImage::MOST`].
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub samples: usize,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -201,6 +207,7 @@ impl TrainPlan {
             ratios: Ratio::DEFAULT.to_vec(),
             seed: 0,
             calibration_images: CALIBRATION_IMAGES,
+            samples: 0,
         }
     }
 
@@ -570,6 +577,13 @@ impl TrainPlan {
         }
         if self.calibration_images == 0 {
             return refuse("calibration needs at least one image".into());
+        }
+        if self.samples > KeptImage::MOST {
+            return refuse(format!(
+                "a model file keeps at most {} test images, not {}",
+                KeptImage::MOST,
+                self.samples
+            ));
         }
         let probability = |setting, value: f64| match (0.0..1.0).contains(&value) {
             true => Ok(()),

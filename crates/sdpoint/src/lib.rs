@@ -139,6 +139,7 @@
 //!     instances: vec![Record::unmeasured(Instance::Full, cost.macs)],
 //!     combinations: Vec::new(),
 //!     held_out: None,
+//!     samples: Vec::new(),
 //!     training: serde_json::json!({"imported": "resnet18.pth"}),
 //! };
 //! model.save("resnet18.safetensors")?;
@@ -248,12 +249,12 @@ pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 pub mod core {
     pub use sdpoint_core::{
         BlendedCascade, Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
-        ExifOrientation, FORMAT_VERSION, Feature, HeldOut, Interpolation, Layer, LayerId, MAX_SIDE,
-        Misfit, Moments, NetworkBuilder, Norm, Op, OwnParameters, Parameter, Point, PointId,
-        Preprocessing, Ratio, RatioError, Reason, Record, Role, Scores, Shape, Shapes, Stage,
-        Statistics, Times, TrainTransform, Weights, Window, atomic, digest, file, format_duration,
-        format_macs, pareto, parse_accuracy, parse_duration, parse_macs, seal, select,
-        select_combined, select_timed,
+        ExifOrientation, FORMAT_VERSION, Feature, HeldOut, Interpolation, KeptImage, Layer,
+        LayerId, MAX_SIDE, Misfit, Moments, NetworkBuilder, Norm, Op, OwnParameters, Parameter,
+        Point, PointId, Preprocessing, Ratio, RatioError, Reason, Record, Role, Scores, Shape,
+        Shapes, Stage, Statistics, Times, TrainTransform, Weights, Window, atomic, digest, file,
+        format_duration, format_macs, pareto, parse_accuracy, parse_duration, parse_macs, seal,
+        select, select_combined, select_timed,
     };
 }
 
@@ -264,7 +265,8 @@ pub mod data {
         Fetched, HoldOut, ImageKind, LeftOut, Loader, MAX_FILE, MAX_PIXELS, MAX_SIDE, Mixed,
         OFFICIAL_ADDRESS, OpenOptions, Orientation, Places, Preparer, Sample, Sizes, Source, Split,
         decode, default_preprocessing, epoch_order, expand_home, fetch, image_size,
-        imagenet_preprocessing, look_alike, open, open_pair, prepare, read_file, visible_name,
+        imagenet_preprocessing, look_alike, open, open_pair, prepare, read_file, small_png,
+        visible_name,
     };
 }
 

@@ -32,8 +32,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{
-    Budget, Choice, CombinedRecord, Instance, Model, Network, Preprocessing, Record, SelectError,
-    Times, select_timed,
+    Budget, Choice, CombinedRecord, Instance, KeptImage, Model, Network, Preprocessing, Record,
+    SelectError, Times, select_timed,
 };
 use sdpoint_data::Image;
 use sdpoint_engine::{Context, EngineError, Images, InferenceEngine, NormSource};
@@ -67,6 +67,7 @@ pub struct Engine {
     preprocessing: Preprocessing,
     records: Vec<Record>,
     combinations: Vec<CombinedRecord>,
+    samples: Vec<KeptImage>,
     /// Latencies from the profile, measured on this machine.
     profile: Vec<BatchProfile>,
     source: TimeSource,
@@ -107,6 +108,7 @@ impl Engine {
             preprocessing: model.preprocessing,
             records: model.instances,
             combinations: model.combinations,
+            samples: model.samples,
             profile: Vec::new(),
             source: TimeSource::NoProfile,
             timetables: Mutex::default(),
@@ -162,6 +164,11 @@ impl Engine {
         self.records
             .iter()
             .find(|record| record.instance == instance)
+    }
+
+    /// The test images that the model file keeps.
+    pub fn samples(&self) -> &[KeptImage] {
+        &self.samples
     }
 
     /// The preprocessing of images.

@@ -38,6 +38,8 @@ pub enum Kind {
     Confusion,
     /// Accuracy over cost, or a confusion matrix, as a picture.
     Picture,
+    /// Accuracy over cost as an HTML file.
+    Report,
     /// The latency profile of a model.
     Profile,
     /// One of these that was edited since it was written.
@@ -104,6 +106,7 @@ impl Kind {
             Self::Module => "Python module",
             Self::Manifest => "list of files",
             Self::Picture => "picture",
+            Self::Report => "page",
             _ => return None,
         };
         Some(Self::Edited(what))
@@ -135,6 +138,7 @@ impl Kind {
             | Self::Table
             | Self::Confusion
             | Self::Picture
+            | Self::Report
             | Self::Profile
             | Self::Edited(_) => true,
             Self::Empty
@@ -165,6 +169,7 @@ impl fmt::Display for Kind {
             Self::Table => "a table of accuracies",
             Self::Confusion => "a table of confusions",
             Self::Picture => "a picture of results",
+            Self::Report => "a page with a curve",
             Self::Profile => "a latency profile",
             Self::Edited(what) => {
                 return write!(
@@ -319,6 +324,8 @@ fn of_text(text: &str) -> Kind {
         && (text.contains("multiply-accumulates") || text.contains(": confusion matrix, rows"))
     {
         Kind::Picture
+    } else if text.starts_with("<!doctype html>") && text.contains("content=\"sdpoint evaluate\"") {
+        Kind::Report
     } else if text.starts_with("\"\"\"") && text.contains(", written by sdpoint ") {
         Kind::Module
     } else if text.starts_with("{\"epoch\":") && has(&["step", "train_loss"]) {

@@ -269,6 +269,7 @@ impl TrainingArgs {
         plan.seed = self.seed;
         plan.calibration_images = self.calibration_images;
         set(&mut plan.statistics_from, self.statistics_from);
+        plan.samples = self.samples;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::Model;
+use super::{KeptImage, Model};
 use crate::combination::{BlendedCascade, Combination, CombinedRecord};
 use crate::held_out::HeldOut;
 use crate::instance::Instance;
@@ -90,6 +90,9 @@ pub enum Misfit {
     /// of training, but none were held out.
     #[error("it has test accuracies of {0} apart from others, but no images held out of training")]
     NothingHeldOut(String),
+    /// A test image is invalid, or there are too many.
+    #[error("its test images cannot be used: {0}")]
+    Samples(String),
     /// A tensor that the network needs is missing.
     #[error("tensor '{0}' is missing")]
     Missing(String),
@@ -251,6 +254,30 @@ pub(super) fn held_out(
             if !(0.0..=most).contains(&value) {
                 return Err(Misfit::TestMeasurement { name, what, value });
             }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the number of test images, and that they are of known classes and small PNG files.
+pub(super) fn samples(classes: &[String], samples: &[KeptImage]) -> Result<(), Misfit> {
+    let refuse = |problem: String| Err(Misfit::Samples(problem));
+    let (most, most_bytes) = (KeptImage::MOST, KeptImage::MOST_BYTES);
+    if samples.len() > most {
+        return refuse(format!("there are {} of at most {most}", samples.len()));
+    }
+    for (index, sample) in samples.iter().enumerate() {
+        if sample.label >= classes.len() {
+            return refuse(format!("number {index} is of class {}", sample.label));
+        }
+        if !sample.png.starts_with(b"\x89PNG\r\n\x1a\n") {
+            return refuse(format!("number {index} is not a PNG file"));
+        }
+        if sample.png.len() > most_bytes {
+            let bytes = sample.png.len();
+            return refuse(format!(
+                "number {index} has {bytes} of at most {most_bytes} bytes"
+            ));
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FORMAT_VERSION, Feature};
+use super::{FORMAT_VERSION, Feature, KeptImage};
 use crate::combination::CombinedRecord;
 use crate::held_out::HeldOut;
 use crate::instance::Instance;
@@ -41,6 +41,8 @@ pub(super) struct Document {
     /// The instances that have parameters of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own_parameters: Vec<Instance>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<KeptImage>,
     pub training: serde_json::Value,
 }
 
@@ -66,6 +68,7 @@ impl Document {
             combinations: model.combinations.clone(),
             held_out: model.held_out,
             own_parameters: model.statistics.tuned().collect(),
+            samples: model.samples.clone(),
             training: model.training.clone(),
         }
     }

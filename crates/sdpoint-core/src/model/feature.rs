@@ -34,6 +34,8 @@ pub enum Feature {
     OwnParameters,
     /// Layers `relu6` in the network.
     Relu6,
+    /// Test images: the description's `samples`.
+    Samples,
     /// Images are resized without keeping the aspect ratio, then cropped:
     /// `squash_crop` of the preprocessing.
     SquashCrop,
@@ -41,7 +43,7 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program supports, sorted by name.
-    pub const ALL: [Feature; 8] = [
+    pub const ALL: [Feature; 9] = [
         Feature::BlendedCascades,
         Feature::Combinations,
         Feature::ExifOrientation,
@@ -49,6 +51,7 @@ impl Feature {
         Feature::Interpolation,
         Feature::OwnParameters,
         Feature::Relu6,
+        Feature::Samples,
         Feature::SquashCrop,
     ];
 
@@ -62,6 +65,7 @@ impl Feature {
             Feature::Interpolation => "interpolation",
             Feature::OwnParameters => "own_parameters",
             Feature::Relu6 => "relu6",
+            Feature::Samples => "samples",
             Feature::SquashCrop => "squash_crop",
         }
     }
@@ -75,6 +79,7 @@ impl Feature {
                 combinations: &model.combinations,
                 held_out: model.held_out.is_some(),
                 own_parameters: model.statistics.tuned().next().is_some(),
+                samples: !model.samples.is_empty(),
             },
         )
     }
@@ -94,6 +99,8 @@ pub(super) struct Parts<'a> {
     pub held_out: bool,
     /// Whether instances have parameters of their own.
     pub own_parameters: bool,
+    /// Whether there are test images.
+    pub samples: bool,
 }
 
 /// The features of a model with these parts.
@@ -115,6 +122,7 @@ pub(super) fn used(
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
         Feature::OwnParameters => parts.own_parameters,
         Feature::Relu6 => network.layers().iter().any(|layer| layer.op == Op::Relu6),
+        Feature::Samples => parts.samples,
         Feature::SquashCrop => {
             matches!(preprocessing.evaluate, EvalTransform::SquashCrop { .. })
         }

@@ -161,6 +161,7 @@ fn features_are_named(document: &Document) -> Result<(), String> {
             combinations: &document.combinations,
             held_out: document.held_out.is_some(),
             own_parameters: !document.own_parameters.is_empty(),
+            samples: !document.samples.is_empty(),
         },
     );
     let unnamed = used
@@ -262,6 +263,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         combinations,
         held_out,
         own_parameters: tuned,
+        samples,
         training,
         ..
     } = document;
@@ -269,6 +271,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
     check::combinations(&instances, &combinations)?;
     check::held_out(held_out, &instances, &combinations)?;
     check::own_parameters(&instances, &tuned)?;
+    check::samples(&classes, &samples)?;
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
     for Slot { name, shape } in layout::slots(&network, &listed, &tuned) {
@@ -301,6 +304,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         instances,
         combinations,
         held_out,
+        samples,
         training,
     })
 }

@@ -79,6 +79,7 @@ fn model() -> Model {
         instances,
         combinations: Vec::new(),
         held_out: None,
+        samples: Vec::new(),
         training: json!({ "method": "sdpoint", "seed": u64::MAX, "rate": 0.1 }),
     }
 }
@@ -626,6 +627,66 @@ fn a_feature_that_is_not_named_is_refused() {
         document["features"] = json!(["combinations"]);
     });
     assert!(error.to_string().contains("names no features"), "{error}");
+}
+
+fn png(label: usize, bytes: usize) -> KeptImage {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    png.resize(bytes, 0xa5);
+    KeptImage { label, png }
+}
+
+#[test]
+fn samples_travel_with_the_model() {
+    let mut model = model();
+    assert!(!Feature::of(&model).contains(&Feature::Samples));
+    model.samples = vec![png(1, 9), png(0, KeptImage::MOST_BYTES)];
+    let (_folder, path) = saved(&model);
+    assert_eq!(Feature::of(&model), [Feature::Samples]);
+    assert_eq!(Model::load(path).unwrap(), model);
+}
+
+#[test]
+fn samples_that_cannot_be_are_refused() {
+    let refused = |samples: Vec<KeptImage>, part: &str| {
+        let bytes = forged(|document, _| {
+            document["features"] = json!(["samples"]);
+            document["samples"] = serde_json::to_value(&samples).unwrap();
+        });
+        let error = load_bytes(&bytes).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+        let mut model = model();
+        model.samples = samples;
+        let folder = tempfile::tempdir().unwrap();
+        let error = model.save(folder.path().join("m")).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(vec![png(0, 9), png(2, 9)], "number 1 is of class 2");
+    refused(
+        vec![png(0, KeptImage::MOST_BYTES + 1)],
+        "65537 of at most 65536 bytes",
+    );
+    refused(vec![png(0, 9); KeptImage::MOST + 1], "65 of at most 64");
+    let text = KeptImage {
+        label: 0,
+        png: b"<svg onload=alert(1)>".to_vec(),
+    };
+    refused(vec![text], "not a PNG");
+    let broken = forged(|document, _| {
+        document["features"] = json!(["samples"]);
+        document["samples"] = json!([{"label": 0, "png": "&"}]);
+    });
+    assert!(matches!(
+        load_bytes(&broken),
+        Err(ModelError::Malformed { .. })
+    ));
+    let unnamed = forged(|document, _| {
+        document["samples"] = serde_json::to_value(vec![png(0, 9)]).unwrap();
+    });
+    let error = load_bytes(&unnamed).unwrap_err().to_string();
+    assert!(
+        error.contains("does not name its feature samples"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -29,6 +29,7 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
     )
     .and_then(|()| check::combinations(&model.instances, &model.combinations))
     .and_then(|()| check::held_out(model.held_out, &model.instances, &model.combinations))
+    .and_then(|()| check::samples(&model.classes, &model.samples))
     .and_then(|()| check::tensors(model))
     .map_err(misfit)?;
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();

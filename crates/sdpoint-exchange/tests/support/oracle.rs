@@ -95,6 +95,7 @@ impl Oracle {
             instances,
             combinations: Vec::new(),
             held_out: None,
+            samples: Vec::new(),
             training: serde_json::Value::Null,
             network,
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sdpoint::core::Record;
+use sdpoint::core::{CombinedRecord, Record};
 use sdpoint::{Instance, Timetable};
 
 use super::Demand;
@@ -13,6 +13,8 @@ use crate::job::Mode;
 #[derive(Clone, Debug)]
 pub struct Costs {
     choices: Vec<Choice>,
+    /// The members of the model's combinations.
+    combinations: Vec<Vec<Instance>>,
     /// The timetables for 1, 2, 3, … images.
     tables: Vec<Arc<Timetable>>,
     /// The expected time of each choice, for 1, 2, 3, … images.
@@ -81,10 +83,18 @@ impl Costs {
         Self {
             least_rate: rates.iter().copied().fold(f64::INFINITY, f64::min),
             rates,
+            combinations: Vec::new(),
             choices,
             tables,
             times,
         }
+    }
+
+    /// Adds the model's combinations, in the order of its file.
+    pub fn with_combinations(mut self, combinations: &[CombinedRecord]) -> Self {
+        let members = |record: &CombinedRecord| record.combination.members();
+        self.combinations = combinations.iter().map(members).collect();
+        self
     }
 
     /// The instances.
@@ -114,7 +124,7 @@ impl Costs {
         self.times[images - 1][choice]
     }
 
-    /// The indices of the instances that meet a demand; none for a cascade, see
+    /// The indices of the instances that meet a demand; none for a combination, see
     /// [`Costs::quickest`].
     pub fn allowed<'a>(&'a self, demand: &'a Demand) -> impl Iterator<Item = usize> + 'a {
         let meets = |choice: &Choice| {
@@ -134,8 +144,7 @@ impl Costs {
                 let times = self.allowed(demand).map(|choice| self.time(choice, images));
                 times.reduce(f64::min)
             }
-            Mode::Cascade(stages, _) => self.cascade(&stages, images),
-            Mode::BlendedCascade(cascade) => self.cascade(&cascade.instances(), images),
+            mode => self.combined(mode, images),
         }
     }
 
@@ -146,9 +155,9 @@ impl Costs {
                 let rates = self.allowed(demand).map(|choice| self.rates[choice]);
                 rates.reduce(f64::min)
             }
-            Mode::Cascade(..) | Mode::BlendedCascade(_) => {
+            mode => {
                 let each = (1..=self.max_batch())
-                    .filter_map(|images| Some(self.quickest(demand, images)? / images as f64));
+                    .filter_map(|images| Some(self.combined(mode, images)? / images as f64));
                 each.reduce(f64::min)
             }
         }
@@ -165,6 +174,16 @@ impl Costs {
         (quickest - self.least_rate()).max(0.0)
     }
 
+    /// The time in seconds of a cascade or an ensemble.
+    fn combined(&self, mode: Mode, images: usize) -> Option<f64> {
+        match mode {
+            Mode::Instance => None,
+            Mode::Cascade(stages, _) => self.cascade(&stages, images),
+            Mode::BlendedCascade(cascade) => self.cascade(&cascade.instances(), images),
+            Mode::Ensemble(index) => self.together(self.combinations.get(index)?, images),
+        }
+    }
+
     /// The time in seconds of a cascade all of whose stages run on all images: how
     /// many it will be is not known in advance. A stage continues from the
     /// earliest point of its own, of the stage before it and of those after it.
@@ -179,6 +198,22 @@ impl Costs {
             }
         }
         Some(time)
+    }
+
+    /// The time in seconds of several instances that share the layers before their points.
+    fn together(&self, members: &[Instance], images: usize) -> Option<f64> {
+        let table = self.table(images);
+        let each: Option<Vec<f64>> = members
+            .iter()
+            .map(|&member| table.expected(member))
+            .collect();
+        let mut stops: Vec<Option<usize>> = members.iter().map(|&m| table.stop_of(m)).collect();
+        // The deepest runs on its own; each other has the layers up to its stop in common with
+        // it. `full` has no stop and is the deepest.
+        stops.sort_by_key(|stop| stop.unwrap_or(usize::MAX));
+        stops.pop();
+        let shared: f64 = stops.into_iter().flatten().map(|stop| table.at(stop)).sum();
+        Some(each?.iter().sum::<f64>() - shared)
     }
 }
 

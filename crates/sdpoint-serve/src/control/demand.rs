@@ -5,9 +5,9 @@ use crate::job::{Constraints, Mode};
 /// What a request allows, or all requests of a batch together.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Demand {
-    /// The instances that may answer; unused for a cascade.
+    /// The instances that may answer; unused for a combination.
     pub constraints: Constraints,
-    /// One instance, or a cascade.
+    /// One instance, or a combination.
     pub mode: Mode,
 }
 

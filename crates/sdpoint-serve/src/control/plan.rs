@@ -13,7 +13,7 @@ pub struct Plan {
     pub images: usize,
     /// What all of the requests allow.
     pub demand: Demand,
-    /// The index of the instance in [`Costs::choices`]; none for a cascade.
+    /// The index of the instance in [`Costs::choices`]; none for a combination.
     pub choice: Option<usize>,
 }
 
@@ -119,11 +119,13 @@ fn works<'a>(
     demand: &'a Demand,
     images: usize,
 ) -> impl Iterator<Item = Work> + 'a {
-    let cascade = match demand.mode {
+    let combined = match demand.mode {
         Mode::Instance => None,
-        Mode::Cascade(..) | Mode::BlendedCascade(_) => costs.quickest(demand, images),
+        Mode::Cascade(..) | Mode::BlendedCascade(_) | Mode::Ensemble(_) => {
+            costs.quickest(demand, images)
+        }
     };
-    let cascade = cascade.map(|time| Work {
+    let combined = combined.map(|time| Work {
         choice: None,
         worth: 0.0,
         time,
@@ -133,7 +135,7 @@ fn works<'a>(
         worth: costs.choices()[choice].worth,
         time: costs.time(choice, images),
     });
-    instances.chain(cascade)
+    instances.chain(combined)
 }
 
 fn rank(work: &Work, images: usize, slack: f64, fair: f64, situation: &Situation<'_>) -> Rank {

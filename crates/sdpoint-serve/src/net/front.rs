@@ -22,6 +22,7 @@ use super::connection::{Activity, Busy};
 use super::origin::{Pages, name_origin, preflight};
 use super::token::Tokens;
 use crate::app::{App, Call};
+use crate::page;
 use crate::protocol::error::{ApiError, Kind};
 use crate::protocol::grpc::deadline;
 
@@ -114,7 +115,10 @@ impl Front {
         request: &Request<Incoming>,
         arrival: Instant,
     ) -> Result<Option<Instant>, ApiError> {
-        if !is_open(request.uri().path()) && !self.tokens.allow(request.headers()) {
+        if page::shows(request.uri().path()) {
+            self.pages.check_host(request.headers())?;
+        }
+        if !self.is_open(request.uri().path()) && !self.tokens.allow(request.headers()) {
             self.app.metrics.unauthenticated.inc();
             return Err(ApiError::new(
                 Kind::Unauthenticated,
@@ -133,6 +137,11 @@ impl Front {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Whether a path needs no token. The page needs none, because it is what asks for one.
+    fn is_open(&self, path: &str) -> bool {
+        is_probe(path) || self.protocol == Protocol::Rest && page::is_file(path)
     }
 
     /// Limits a request's body, and attaches the [`Call`].
@@ -157,8 +166,8 @@ enum Admitted {
     Let(Box<Request<Body>>, Option<axum::http::HeaderValue>),
 }
 
-/// Whether a path needs no token: probes send none.
-fn is_open(path: &str) -> bool {
+/// Whether a path is one of probes, which send no token.
+fn is_probe(path: &str) -> bool {
     matches!(
         path,
         "/v2/health/live"

@@ -76,6 +76,31 @@ impl Pages {
         ))
     }
 
+    /// Checks the host of a request for what the server's own page shows. Browsers send no
+    /// origin when a page fetches from its own server, which a page of an attacker becomes
+    /// by DNS rebinding.
+    ///
+    /// # Errors
+    /// If the server's pages must have a local host name, and this is another.
+    pub fn check_host(&self, headers: &HeaderMap) -> Result<(), ApiError> {
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok());
+        let named = |host: &str| {
+            let host = host.to_ascii_lowercase();
+            let named = |origin: &Origin| origin.0.split_once("://").is_some_and(|o| o.1 == host);
+            self.allowed.iter().any(named)
+        };
+        if !self.local || host.is_none_or(|host| is_local(host) || named(host)) {
+            return Ok(());
+        }
+        Err(ApiError::new(
+            Kind::Forbidden,
+            "without a token, this server shows its page only under a local name, such as \
+             localhost; allow another with --allow-origin",
+        ))
+    }
+
     fn own(&self, origin: &str, headers: &HeaderMap) -> bool {
         let host = headers
             .get(header::HOST)
@@ -174,6 +199,23 @@ mod tests {
         };
         let named = check(&reachable, "https://sdpoint.example", "sdpoint.example");
         assert_eq!(named, Ok(None));
+    }
+
+    #[test]
+    fn pages_have_a_local_host_name() {
+        let check = |local, host: &str| {
+            let allowed = vec!["https://app.example".parse().unwrap()];
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            Pages { allowed, local }.check_host(&headers)
+        };
+        for host in ["localhost:8080", "127.0.0.1:8080", "[::1]", "App.example"] {
+            assert_eq!(check(true, host), Ok(()), "{host}");
+        }
+        for host in ["evil.example:8080", "localhost.evil.example", ""] {
+            assert!(check(true, host).is_err(), "{host}");
+            assert_eq!(check(false, host), Ok(()), "{host}");
+        }
     }
 
     #[test]

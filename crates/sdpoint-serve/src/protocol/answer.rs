@@ -186,14 +186,17 @@ impl Answer {
         })
     }
 
-    /// The instance that answered; after a cascade with several, a list with one per image.
+    /// The instance or ensemble that answered; after a cascade with several instances, a list
+    /// with one per image.
     pub fn instance(&self) -> String {
-        let instances = &self.reply.instances;
-        let names: Vec<String> = match instances.first() {
-            Some(first) if instances.iter().all(|other| other == first) => vec![first.to_string()],
-            _ => instances.iter().map(ToString::to_string).collect(),
-        };
-        names.join(",")
+        let mut groups: Vec<(String, usize)> = self.reply.answered_by().collect();
+        if let [(name, _)] = &mut groups[..] {
+            return std::mem::take(name);
+        }
+        let names = groups
+            .iter()
+            .flat_map(|(name, images)| std::iter::repeat_n(&**name, *images));
+        names.collect::<Vec<&str>>().join(",")
     }
 
     /// The parameters of the answer.

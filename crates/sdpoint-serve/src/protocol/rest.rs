@@ -3,6 +3,7 @@
 mod binary;
 mod body;
 mod json;
+mod models;
 mod predict;
 pub mod repository;
 mod respond;

@@ -13,8 +13,8 @@ use crate::{Constraints, Mode};
 const LONGEST_MS: f64 = 3.6e6;
 
 /// The known parameters, for error messages.
-const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, deadline_ms, late, timeout, \
-                     priority and binary_data_output";
+const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, ensemble, deadline_ms, late, \
+                     timeout, priority and binary_data_output";
 
 /// The constraints of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -25,7 +25,7 @@ pub struct Terms {
     pub late: bool,
     /// The instances that may answer.
     pub constraints: Constraints,
-    /// One instance or a cascade.
+    /// One instance or a combination.
     pub mode: Mode,
 }
 
@@ -61,7 +61,8 @@ impl Terms {
                     let least = parse_accuracy(&value.text()).map_err(|e| bad(name, e))?;
                     terms.bound(name, value, Budget::MinAccuracy(least), engine)?;
                 }
-                "cascade" => terms.mode = cascade(name, value, engine)?,
+                "cascade" => terms.combine(cascade(name, value, engine)?)?,
+                "ensemble" => terms.combine(ensemble(name, value, engine)?)?,
                 "deadline_ms" => {
                     let milliseconds = value.number(name)?;
                     if milliseconds <= 0.0 {
@@ -93,6 +94,17 @@ impl Terms {
         }
         terms.check(engine.records())?;
         Ok(terms)
+    }
+
+    /// Sets a cascade or an ensemble.
+    fn combine(&mut self, mode: Mode) -> Result<(), ApiError> {
+        if self.mode != Mode::Instance {
+            return Err(ApiError::invalid(
+                "'cascade' cannot be combined with 'ensemble'",
+            ));
+        }
+        self.mode = mode;
+        Ok(())
     }
 
     /// Takes the earlier of two deadlines.
@@ -150,7 +162,7 @@ impl Terms {
         }
         if self.mode != Mode::Instance {
             return Err(ApiError::invalid(
-                "'cascade' cannot be combined with other constraints on the instance",
+                "'cascade' and 'ensemble' cannot be combined with other constraints on the instance",
             ));
         }
         if records.iter().any(|record| self.constraints.allow(record)) {
@@ -184,6 +196,26 @@ fn cascade(name: &str, value: &Parameter, engine: &Engine) -> Result<Mode, ApiEr
         Combination::BlendedCascade(cascade) => Ok(Mode::BlendedCascade(*cascade)),
         Combination::Ensemble(_) => Err(bad(name, "the model has no cascade")),
     }
+}
+
+fn ensemble(name: &str, value: &Parameter, engine: &Engine) -> Result<Mode, ApiError> {
+    let text = value.text();
+    let share = match text.trim().strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.trim().parse(),
+    };
+    let share = share.ok().filter(|share| (1e-6..=1e3).contains(share));
+    let share = share.ok_or_else(|| {
+        ApiError::invalid(
+            "parameter 'ensemble' must be a multiple of the full network's cost, such as 150%",
+        )
+    })?;
+    let chosen = engine
+        .choose_ensemble(share)
+        .map_err(|error| bad(name, error))?;
+    let mut all = engine.combinations().iter();
+    let index = all.position(|other| std::ptr::eq(other, chosen));
+    Ok(Mode::Ensemble(index.expect("it is one of them")))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::{Mode, Refusal};
 /// The result of a run.
 struct Outcome {
     answer: Answer,
-    /// The instance; none for a cascade.
+    /// The instance; none for a cascade or an ensemble.
     instance: Option<Instance>,
     /// Its recorded accuracy.
     accuracy: Option<f64>,
@@ -128,23 +128,30 @@ impl Shared {
             batch: batch.plan.images,
             size: engine.preprocessing().size,
         };
-        let cascade = match batch.plan.demand.mode {
-            Mode::Instance => None,
+        let (answer, accuracy) = match batch.plan.demand.mode {
+            Mode::Instance => (None, None),
             Mode::Cascade([first, second], threshold) => {
                 let cascade = Cascade {
                     first,
                     second,
                     threshold,
                 };
-                Some(engine.run_cascade(images, &cascade)?)
+                (Some(engine.run_cascade(images, &cascade)?), None)
             }
-            Mode::BlendedCascade(cascade) => Some(engine.run_blended_cascade(images, &cascade)?),
+            Mode::BlendedCascade(cascade) => {
+                (Some(engine.run_blended_cascade(images, &cascade)?), None)
+            }
+            Mode::Ensemble(index) => {
+                let ensemble = &engine.combinations()[index];
+                let answer = engine.run_combination(images, &ensemble.combination)?;
+                (Some(answer), Some(ensemble.top1))
+            }
         };
-        if let Some(answer) = cascade {
+        if let Some(answer) = answer {
             return Ok(Some(Outcome {
                 answer,
                 instance: None,
-                accuracy: None,
+                accuracy,
             }));
         }
         let table = model.costs.table(batch.plan.images);

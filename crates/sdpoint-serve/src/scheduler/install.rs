@@ -29,7 +29,8 @@ impl Model {
         loop {
             engine.warm_up(images)?;
             tables.insert(images, engine.timetable_for(images)?);
-            let costs = Costs::new(&tables, engine.records());
+            let costs =
+                Costs::new(&tables, engine.records()).with_combinations(engine.combinations());
             let time = costs.quickest(&Demand::ANY, images).unwrap_or(0.0);
             let each = time / images as f64;
             let gains = each < (1.0 - LEAST_GAIN) * last;

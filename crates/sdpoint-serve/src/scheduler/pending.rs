@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint::{Answer, Instance};
+use sdpoint::{Answer, AnsweredBy, Instance};
 use tokio::sync::oneshot;
 
 use crate::executor::Answering;
@@ -56,6 +56,7 @@ impl Pending {
                 logits: values(),
                 probabilities: values(),
                 instances: vec![Instance::Full; job.images],
+                ensemble: None,
                 macs: 0,
                 accuracy: None,
                 queued: Duration::ZERO,
@@ -128,6 +129,9 @@ impl Piece {
             reply.logits[to.clone()].copy_from_slice(predictions.logits(from));
             reply.probabilities[to].copy_from_slice(&predictions.probabilities(from));
             reply.instances[first + image] = part.answer.instances.image(from)[0];
+        }
+        if let AnsweredBy::Ensemble(_) = part.answer.instances {
+            reply.ensemble = Some(part.answer.instances.to_string());
         }
         if *left == pending.job.images {
             reply.queued = part.started.saturating_duration_since(pending.job.arrival);

@@ -49,6 +49,7 @@ fn engine(seed: u64) -> Arc<Engine> {
         instances: instances.iter().map(record).collect(),
         combinations: Vec::new(),
         held_out: None,
+        samples: Vec::new(),
         training: serde_json::Value::Null,
         network,
     };

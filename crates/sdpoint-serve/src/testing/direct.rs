@@ -81,6 +81,10 @@ impl Executor for Direct {
         }
     }
 
+    fn waiting(&self, _: &str) -> usize {
+        0
+    }
+
     fn close(&self) {
         lock(&self.jobs).take();
     }
@@ -127,6 +131,9 @@ fn run(engine: &Engine, job: &Job) -> Result<Reply, RunError> {
             engine.run_cascade(images, &cascade)?
         }
         Mode::BlendedCascade(cascade) => engine.run_blended_cascade(images, &cascade)?,
+        Mode::Ensemble(index) => {
+            engine.run_combination(images, &engine.combinations()[index].combination)?
+        }
         Mode::Instance => match job.deadline {
             Some(deadline) if job.constraints == Constraints::default() => {
                 engine.run_by(images, deadline)?
@@ -150,10 +157,12 @@ fn reply(engine: &Engine, job: &Job, answer: &Answer, start: Instant) -> Reply {
     let accuracy = match job.mode {
         Mode::Instance => engine.record(instances[0]).and_then(|record| record.top1),
         Mode::Cascade(..) | Mode::BlendedCascade(_) => None,
+        Mode::Ensemble(index) => Some(engine.combinations()[index].top1),
     };
     Reply {
         logits,
         probabilities,
+        ensemble: matches!(job.mode, Mode::Ensemble(_)).then(|| answer.instances.to_string()),
         instances,
         macs: answer.macs.round() as u64,
         accuracy,

@@ -353,6 +353,10 @@ impl Executor for Held {
         Ok(answering)
     }
 
+    fn waiting(&self, _: &str) -> usize {
+        self.count()
+    }
+
     fn close(&self) {}
 }
 
@@ -368,6 +372,7 @@ impl Held {
                 logits: vec![0.5; 10 * job.images],
                 probabilities: vec![0.1; 10 * job.images],
                 instances: vec![sdpoint::Instance::Full; job.images],
+                ensemble: None,
                 macs: 1,
                 accuracy: None,
                 queued: Duration::ZERO,

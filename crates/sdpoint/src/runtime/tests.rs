@@ -56,6 +56,7 @@ pub(super) fn model() -> Model {
         },
         combinations: Vec::new(),
         held_out: None,
+        samples: Vec::new(),
         training: serde_json::Value::Null,
     }
 }

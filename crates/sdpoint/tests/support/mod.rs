@@ -72,6 +72,7 @@ pub fn model(name: &str, size: [usize; 2]) -> Model {
         instances: instances.iter().map(record).collect(),
         combinations: Vec::new(),
         held_out: None,
+        samples: Vec::new(),
         training: serde_json::Value::Null,
         network,
     }

@@ -34,6 +34,7 @@ FEATURES = (
     "held_out",
     "interpolation",
     "relu6",
+    "samples",
     "squash_crop",
 )
 BLANK = "0" * 64

@@ -13,8 +13,9 @@ use axum::routing::{get, post};
 use serde_json::json;
 
 use super::super::error::{ApiError, Kind};
-use super::{binary, body, predict, repository, respond, triton};
+use super::{binary, body, models, predict, repository, respond, triton};
 use crate::app::{App, Call, VERSION};
+use crate::page;
 
 /// The state that handlers share.
 pub type Shared = State<Arc<App>>;
@@ -28,7 +29,7 @@ pub const EXTENSIONS: [&str; 5] = [
     "statistics",
 ];
 
-/// Routes for REST and `/predict`.
+/// Routes for REST, `/predict`, and the page with what it shows.
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/v2", get(server))
@@ -42,7 +43,12 @@ pub fn router(app: Arc<App>) -> Router {
             "/v2/repository/models/{model}/unload",
             post(repository::unload),
         )
-        .route("/predict", post(predict::predict));
+        .route("/predict", post(predict::predict))
+        .route("/models", get(models::list))
+        .route("/models/{model}", get(models::describe))
+        .route("/models/{model}/load", get(models::load))
+        .route("/models/{model}/samples/{sample}", get(models::sample))
+        .merge(page::router());
     for prefix in [
         "/v2/models/{model}",
         "/v2/models/{model}/versions/{version}",

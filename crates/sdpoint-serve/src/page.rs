@@ -1,0 +1,124 @@
+//! The page at `/`: a few static files in the binary, which need no token. What they show
+//! comes from the endpoints, which do.
+
+mod report;
+
+use axum::Router;
+use axum::http::{HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+pub use report::report;
+
+/// A static file.
+struct File {
+    path: &'static str,
+    kind: &'static str,
+    text: &'static str,
+}
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+macro_rules! file {
+    ($name:literal, $kind:expr) => {
+        File {
+            path: concat!("/page/", $name),
+            kind: $kind,
+            text: include_str!(concat!("page/", $name)),
+        }
+    };
+}
+
+/// All files. Their sizes add up to less than 100 KB.
+const FILES: [File; 10] = [
+    File {
+        path: "/",
+        kind: "text/html; charset=utf-8",
+        text: include_str!("page/index.html"),
+    },
+    file!("style.css", "text/css; charset=utf-8"),
+    file!("icon.svg", "image/svg+xml"),
+    file!("main.js", SCRIPT),
+    file!("api.js", SCRIPT),
+    file!("picture.js", SCRIPT),
+    file!("pane.js", SCRIPT),
+    file!("load.js", SCRIPT),
+    file!("curve.js", SCRIPT),
+    file!("draw.js", SCRIPT),
+];
+
+/// Only files of this server, and nothing inline: a name that becomes markup cannot run.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+     img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+     frame-ancestors 'none'";
+
+/// Whether a path is one of the page's files.
+pub(crate) fn is_file(path: &str) -> bool {
+    FILES.iter().any(|file| file.path == path)
+}
+
+/// Whether a path is one of the page's files, or of what only the page needs.
+pub(crate) fn shows(path: &str) -> bool {
+    is_file(path) || path == "/models" || path.starts_with("/models/")
+}
+
+/// The routes of the files.
+pub(crate) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    FILES.iter().fold(Router::new(), |router, file| {
+        router.route(file.path, get(async || respond(file)))
+    })
+}
+
+fn respond(file: &'static File) -> Response {
+    let headers: [(HeaderName, &str); 6] = [
+        (header::CONTENT_TYPE, file.kind),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        // A new version of the server has new files under the same names.
+        (header::CACHE_CONTROL, "no-cache"),
+        (
+            HeaderName::from_static("permissions-policy"),
+            "camera=(self), microphone=(), geolocation=()",
+        ),
+    ];
+    (headers, file.text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_are_small() {
+        let bytes: usize = FILES.iter().map(|file| file.text.len()).sum();
+        assert!(bytes < 100_000, "{bytes} bytes");
+    }
+
+    #[test]
+    fn nothing_is_inline_or_from_elsewhere() {
+        let index = FILES[0].text;
+        for forbidden in ["<style", " style=", "onclick=", "javascript:"] {
+            assert!(!index.contains(forbidden), "{forbidden}");
+        }
+        assert_eq!(
+            index.matches("<script").count(),
+            index
+                .matches("<script type=\"module\" src=\"/page/")
+                .count()
+        );
+        for file in &FILES {
+            let text = file.text.replace("http://www.w3.org/2000/svg", "");
+            for forbidden in [
+                "http://",
+                "https://",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacent",
+                "eval(",
+            ] {
+                assert!(!text.contains(forbidden), "{forbidden} in {}", file.path);
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+// Starts the page: the model, the link that keeps the state, and what the parts have in common.
+
+import { Problem, get, modelPath, onToken } from "./api.js";
+import { Curve, curveLegend, curvePoints, curveTable } from "./curve.js";
+import { count, html } from "./draw.js";
+import { Load } from "./load.js";
+import { Pane, deadlineOf } from "./pane.js";
+import { Picture, forgetSamples } from "./picture.js";
+
+const byId = (id) => document.getElementById(id);
+const state = readLink();
+let models = null;
+let description = null;
+let generation = null;
+
+/** The state in the link: `#model=shapes&a=full&b=8ms&unit=ms&sample=3`. */
+function readLink() {
+  const link = new URLSearchParams(location.hash.slice(1));
+  return {
+    model: link.get("model"), a: link.get("a"), b: link.get("b"),
+    unit: link.get("unit") === "ms" ? "ms" : "macs",
+    sample: /^\d{1,3}$/.test(link.get("sample") ?? "") ? Number(link.get("sample")) : undefined,
+  };
+}
+
+function writeLink() {
+  const link = new URLSearchParams();
+  for (const [key, value] of Object.entries(state)) {
+    if (value !== null && value !== undefined && !(key === "unit" && value === "macs")) link.set(key, value);
+  }
+  history.replaceState(null, "", `#${link}`);
+}
+
+let saying = null;
+/** Tells screen readers, once changes have come to rest. */
+function say(text) {
+  clearTimeout(saying);
+  saying = setTimeout(() => (byId("said").textContent = text), 400);
+}
+
+const picture = new Picture({
+  say,
+  failed: () => panes.forEach((pane) => pane.expect(false)),
+  changed(image) {
+    state.sample = image.sample;
+    writeLink();
+    for (const pane of panes) pane.setImage(image);
+    load.setImage(image);
+  },
+});
+const paneA = new Pane(byId("pane-a"), "A", { say, changed: (choice) => choose("a", choice) });
+const paneB = new Pane(byId("pane-b"), "B", {
+  say, changed: (choice) => choose("b", choice), close: () => compare(null),
+});
+const panes = [paneA, paneB];
+const curve = new Curve(byId("plot"), {
+  label: "Instances by cost; arrow keys choose",
+  choose: (name) => choose(target, name),
+});
+const load = new Load({ say, connected });
+let target = "a";
+
+/** Sets what a pane runs. */
+function choose(pane, choice) {
+  state[pane] = choice;
+  target = pane;
+  writeLink();
+  (pane === "a" ? paneA : paneB).set(choice);
+  mark();
+}
+
+function mark() {
+  const marks = {};
+  if (deadlineOf(state.a) === null) marks.A = state.a;
+  if (state.b && deadlineOf(state.b) === null) marks.B = state.b;
+  curve.mark(marks, target.toUpperCase());
+  press(byId("target"), target.toUpperCase());
+}
+
+/** Opens the second pane, or closes it. */
+function compare(choice) {
+  state.b = choice;
+  if (!choice) target = "a";
+  showSecond();
+  writeLink();
+  mark();
+  if (choice) {
+    paneB.set(choice);
+    byId("slider-b").focus();
+  } else {
+    byId("compare").focus();
+  }
+}
+
+function showSecond() {
+  byId("pane-b").hidden = !state.b;
+  byId("compare").hidden = Boolean(state.b);
+  byId("target").hidden = !state.b;
+  document.body.classList.toggle("two", Boolean(state.b));
+}
+
+function press(group, value) {
+  for (const button of group.children) {
+    button.setAttribute("aria-pressed", String(button.dataset.value === value));
+  }
+}
+
+function setUnit(unit) {
+  state.unit = unit;
+  press(byId("unit"), unit);
+  curve.setUnit(unit);
+}
+
+/** Shows whether the server can be reached. */
+function connected(problem, pause) {
+  const bar = byId("trouble");
+  if (!problem) {
+    if (!bar.hidden) {
+      bar.hidden = true;
+      say("The server is back.");
+      panes.forEach((pane) => pane.wake());
+      // It may have been started again with another model.
+      refresh();
+    }
+    return;
+  }
+  if (problem.kind === "missing") {
+    refresh();
+    return;
+  }
+  if (!bar.hidden && bar.dataset.text === problem.message) return;
+  bar.dataset.text = problem.message;
+  const now = html("button", { type: "button", onclick: () => load.pollNow() }, "Try now");
+  bar.replaceChildren(html("span", {}, `${problem.message} Trying again every few seconds.`), now);
+  bar.hidden = false;
+}
+
+const wait = (time) => new Promise((done) => setTimeout(done, time));
+
+/** Fetches something until it succeeds, and says why it does not. */
+async function insist(path, usable = () => true) {
+  for (let pause = 1000; ; pause = Math.min(8000, 2 * pause)) {
+    try {
+      const answer = await get(path);
+      if (usable(answer)) {
+        byId("trouble").hidden = true;
+        return answer;
+      }
+      pause = 1000;
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      if (problem.kind === "missing") throw problem;
+      connected(problem, pause);
+    }
+    await wait(pause);
+  }
+}
+
+async function listModels() {
+  models = await insist("/models");
+  const names = models.models.map((model) => model.name);
+  if (!names.includes(state.model)) state.model = names[0] ?? null;
+  byId("models").hidden = names.length < 2;
+  byId("model").replaceChildren(...names.map((name) => html("option", { value: name }, name)));
+  byId("model").value = state.model;
+}
+
+/** Opens the chosen model, once it is loaded. */
+async function openModel() {
+  const name = state.model;
+  const about = byId("about");
+  about.textContent = `Loading ${name}…`;
+  await insist("/models", (list) => {
+    const one = list.models.find((model) => model.name === name);
+    if (one?.state === "unavailable") about.textContent = `${name} is not available: ${one.reason}`;
+    return !one || one.state === "ready" || name !== state.model;
+  });
+  if (name !== state.model) return;
+  description = await insist(modelPath(name));
+  if (name !== state.model) return;
+  generation = description.generation;
+  const points = curvePoints(description.instances);
+  description.points = points;
+  const [height, width] = description.input;
+  about.textContent = `${name} is a ${description.network} for ${count(description.classes)} classes and images of `
+    + `${width} × ${height}: one file of weights, ${points.length} ways to run it.`;
+  document.title = `${name} · sdpoint`;
+  const known = (choice) => deadlineOf(choice) !== null || points.some((point) => point.name === choice);
+  if (!known(state.a)) state.a = "full";
+  if (state.b && !known(state.b)) state.b = points[0].name;
+  const samples = description.samples ?? [];
+  for (const pane of panes) {
+    pane.setModel(name, points, description.classes);
+    pane.expect(samples.length > 0);
+  }
+  showSecond();
+  showCurve(points);
+  load.setModel(name, description, models);
+  paneA.set(state.a);
+  if (state.b) paneB.set(state.b);
+  mark();
+  writeLink();
+  await picture.showSamples(name, samples, state.sample);
+}
+
+function showCurve(points) {
+  const measured = points.some((point) => typeof point.top1 === "number");
+  curve.show(points);
+  setUnit(state.unit);
+  byId("legend").replaceChildren(measured
+    ? curveLegend(points)
+    : html("p", { class: "note" }, "This model records no accuracy, so there is no curve. "
+      + "sdpoint calibrate and train measure it; the table has the costs."));
+  byId("plot").hidden = !measured;
+  byId("times").textContent = `Accuracy is that recorded on test images. Of the milliseconds: ${description.times}.`;
+  byId("table").replaceChildren(curveTable(points, (name) => choose(target, name)));
+}
+
+/** Looks whether the server has other models now, or another version of this one. */
+async function refresh() {
+  try {
+    const list = await get("/models");
+    const same = list.models.some((model) => model.name === state.model);
+    const now = same ? await get(modelPath(state.model)) : null;
+    if (same && now.generation === generation) return;
+    forgetSamples();
+    await listModels();
+    await openModel();
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+  }
+}
+
+/** Asks for a token. */
+function askToken(wrong) {
+  const dialog = byId("token-dialog");
+  const input = byId("token");
+  byId("token-wrong").textContent = wrong ? "The server does not accept this token." : "";
+  input.value = "";
+  return new Promise((resolve) => {
+    const done = () => {
+      const token = input.value.trim();
+      // Headers have visible ASCII only; other tokens cannot be right.
+      if (!/^[\x21-\x7e]+$/.test(token)) {
+        dialog.showModal();
+        byId("token-wrong").textContent = "A token has letters, digits and signs, without spaces.";
+        return;
+      }
+      dialog.removeEventListener("close", done);
+      resolve(token);
+    };
+    dialog.addEventListener("close", done);
+    dialog.showModal();
+  });
+}
+
+function listen() {
+  byId("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
+  byId("model").addEventListener("change", (event) => {
+    Object.assign(state, { model: event.target.value, sample: undefined });
+    openModel();
+  });
+  byId("unit").addEventListener("click", (event) => {
+    if (!event.target.dataset.value) return;
+    setUnit(event.target.dataset.value);
+    writeLink();
+  });
+  byId("target").addEventListener("click", (event) => {
+    if (!event.target.dataset.value) return;
+    target = event.target.dataset.value.toLowerCase();
+    mark();
+  });
+  byId("compare").addEventListener("click", () => {
+    const [cheapest] = description?.points ?? [];
+    if (cheapest) compare(state.a === cheapest.name ? "full" : cheapest.name);
+  });
+  byId("copy").addEventListener("click", async (event) => {
+    const button = event.currentTarget;
+    try {
+      await navigator.clipboard.writeText(location.href);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Copy it from the address bar";
+    }
+    say(button.textContent);
+    setTimeout(() => (button.textContent = "Copy link"), 2000);
+  });
+  addEventListener("hashchange", async () => {
+    // Links to sections are no state.
+    if (!location.hash.includes("=")) {
+      writeLink();
+      return;
+    }
+    const other = readLink();
+    const same = other.model === state.model;
+    Object.assign(state, other);
+    if (!models.models.some((model) => model.name === state.model)) state.model = models.models[0].name;
+    byId("model").value = state.model;
+    if (same && other.sample !== undefined) picture.openSample(other.sample);
+    await openModel();
+  });
+}
+
+async function start() {
+  listen();
+  onToken(askToken);
+  await listModels();
+  await openModel();
+}
+
+start();

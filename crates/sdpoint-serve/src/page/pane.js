@@ -1,0 +1,303 @@
+// A pane: a choice of cost or a deadline, and the answer to the image at it.
+
+import { Problem, get } from "./api.js";
+import { html, macs, ms, percent } from "./draw.js";
+
+const TOP = 5;
+
+/** Whether a choice is a deadline, such as `8ms`; otherwise it is the name of an instance. */
+export function deadlineOf(choice) {
+  const found = /^(\d+(?:\.\d+)?)ms$/.exec(choice ?? "");
+  return found ? Number(found[1]) : null;
+}
+
+/** What the slider stops at, by cost: the frontier, `full`, all combinations, and what is chosen. */
+export function stopsOf(points, chosen) {
+  const measured = points.some((point) => typeof point.top1 === "number");
+  return points.filter((point) => !measured || point.best || point.kind !== "instance"
+    || point.name === chosen);
+}
+
+/** The parameters of a request that runs a point. */
+function parameters(point) {
+  if (point.kind === "cascade" || point.kind === "ensemble") {
+    // The share selects it; the last digit is rounded up so that it remains within.
+    return [[point.kind, `${Math.ceil(point.share * 1e6) / 1e4}%`]];
+  }
+  return [["instance", point.name]];
+}
+
+export class Pane {
+  /** `changed(choice)` is called when the user changes it, `close()` to hide the pane. */
+  constructor(root, name, { changed, say, close }) {
+    this.root = root;
+    this.name = name;
+    this.changed = changed;
+    this.say = say;
+    this.points = [];
+    this.build(close);
+    this.state("loading");
+  }
+
+  build(close) {
+    const id = this.name.toLowerCase();
+    const part = (tag, className, ...children) => html(tag, { class: className }, ...children);
+    const mode = (value, text) => html("button", {
+      type: "button", "data-value": value, "aria-pressed": "false", onclick: () => this.setMode(value),
+    }, text);
+    this.badge = part("span", "badge", this.name);
+    this.modes = html("div", { class: "choice", role: "group", "aria-label": `Pane ${this.name}: what is limited` },
+      mode("cost", "Cost"), mode("deadline", "Deadline"));
+    this.closing = close && html("button", {
+      type: "button", class: "quiet", onclick: close, "aria-label": "Close pane B",
+    }, "Close");
+    this.chosen = part("p", "chosen");
+    this.details = part("p", "muted details");
+    this.slider = html("input", {
+      type: "range", id: `slider-${id}`, min: 0, max: 1, value: 0, step: 1, disabled: true, "aria-label": `Pane ${this.name}: cost`,
+      oninput: () => this.slide(),
+    });
+    this.marks = part("div", "marks");
+    this.marks.setAttribute("aria-hidden", "true");
+    this.list = html("ol", { class: "answers", "aria-label": `Pane ${this.name}: classes` });
+    this.message = part("div", "message");
+    this.tiles = html("dl", { class: "tiles small" });
+    this.root.replaceChildren(
+      part("div", "head tight", part("div", "row", this.badge, this.modes), this.closing),
+      this.chosen, this.details,
+      part("div", "slider", this.slider, this.marks),
+      part("div", "result", this.list, this.message),
+      this.tiles,
+    );
+    this.showTiles(null);
+  }
+
+  /** Sets the model: its name, its points, and the number of its classes. */
+  setModel(model, points, classes) {
+    this.model = model;
+    this.points = points;
+    this.rows = Math.min(TOP, classes);
+    this.slider.disabled = false;
+    const times = points.map((point) => point.ms).filter((time) => time !== undefined);
+    const least = Math.min(...times, 1e3);
+    this.times = [Math.max(0.1, least / 2), Math.max(50, 20 * Math.max(...times, 0))];
+  }
+
+  /** Sets the choice, as in links: the name of an instance, or `8ms`. */
+  set(choice) {
+    this.choice = choice;
+    const deadline = deadlineOf(choice);
+    if (deadline === null) this.showCost();
+    else this.showDeadline(deadline);
+    this.ask();
+  }
+
+  /** Whether an image is on its way, so that there is no need to ask for one. */
+  expect(image) {
+    this.expected = image;
+    if (!this.image && !image) this.state("empty");
+  }
+
+  setImage(image) {
+    this.image = image;
+    this.ask();
+  }
+
+  setMode(mode) {
+    const is = deadlineOf(this.choice) === null ? "cost" : "deadline";
+    if (mode === is) return;
+    if (mode === "cost") {
+      this.changed(this.lastCost ?? "full");
+    } else {
+      const full = this.points.find((point) => point.name === "full");
+      this.changed(this.lastDeadline ?? this.deadlineAt(this.positionOf(Math.max(5, 2 * (full?.ms ?? 5)))));
+    }
+  }
+
+  pressMode(mode) {
+    for (const button of this.modes.children) {
+      button.setAttribute("aria-pressed", String(button.dataset.value === mode));
+    }
+    this.slider.setAttribute("aria-label", `Pane ${this.name}: ${mode}`);
+  }
+
+  showCost() {
+    this.pressMode("cost");
+    this.lastCost = this.choice;
+    this.stops = stopsOf(this.points, this.choice);
+    const at = Math.max(0, this.stops.findIndex((stop) => stop.name === this.choice));
+    const point = this.stops[at];
+    this.slider.max = this.stops.length - 1;
+    this.slider.value = at;
+    if (!point) return;
+    const about = point.kind === "instance" || point.name === "full" ? "" : ` · ${point.kind}`;
+    const facts = [`${macs(point.macs)} MACs`, `${percent(point.share, 0)} of full`];
+    if (typeof point.top1 === "number") facts.push(`${percent(point.top1)} accurate`);
+    this.chosen.textContent = point.name;
+    this.details.textContent = facts.join(" · ") + about;
+    this.slider.setAttribute("aria-valuetext", `${point.name}${about}, ${facts.join(", ")}`);
+    const full = this.stops.findIndex((stop) => stop.name === "full");
+    const last = this.stops.length - 1;
+    this.showMarks([[0, "cheapest"], [full / Math.max(1, last), "full"],
+      ...(full < last ? [[1, "beyond"]] : [])]);
+    this.fillSlider(at / Math.max(1, last));
+  }
+
+  showDeadline(deadline) {
+    this.pressMode("deadline");
+    this.lastDeadline = this.choice;
+    const [low, high] = this.times;
+    this.slider.max = 100;
+    this.slider.value = this.positionOf(deadline);
+    this.chosen.textContent = `within ${ms(deadline)}`;
+    this.details.textContent = "from arrival to answer; the server chooses the instance";
+    this.slider.setAttribute("aria-valuetext", `within ${ms(deadline)}`);
+    this.showMarks([[0, ms(low)], [1, ms(high)]]);
+    this.fillSlider(this.positionOf(deadline) / 100);
+  }
+
+  fillSlider(share) {
+    this.slider.style.setProperty("--at", share.toFixed(4));
+  }
+
+  positionOf(deadline) {
+    const [low, high] = this.times;
+    return Math.max(0, Math.min(100, Math.round((100 * Math.log(deadline / low)) / Math.log(high / low))));
+  }
+
+  deadlineAt(position) {
+    const [low, high] = this.times;
+    return `${Number((low * (high / low) ** (position / 100)).toPrecision(2))}ms`;
+  }
+
+  showMarks(marks) {
+    this.marks.replaceChildren(...marks.map(([at, text]) => {
+      const mark = html("span", { class: at === 0 ? "first" : at === 1 ? "last" : undefined }, text);
+      mark.style.setProperty("--at", at.toFixed(4));
+      return mark;
+    }));
+  }
+
+  slide() {
+    const at = Number(this.slider.value);
+    const deadline = deadlineOf(this.choice) !== null;
+    this.changed(deadline ? this.deadlineAt(at) : this.stops[at].name);
+  }
+
+  /** Asks the server; while it answers, only the last change is kept. */
+  async ask() {
+    clearTimeout(this.retry);
+    if (!this.image || !this.choice || this.root.hidden) {
+      if (!this.image && !this.expected) this.state("empty");
+      return;
+    }
+    this.again = true;
+    if (this.busy) return;
+    this.busy = true;
+    const waiting = setTimeout(() => this.state("waiting"), 250);
+    while (this.again) {
+      this.again = false;
+      const { choice, image } = this;
+      try {
+        const answer = await this.request(choice, image);
+        if (!this.again) this.show(answer);
+      } catch (problem) {
+        if (!this.again) this.fail(problem);
+      }
+    }
+    clearTimeout(waiting);
+    this.busy = false;
+  }
+
+  async request(choice, image) {
+    const query = new URLSearchParams([["model", this.model], ["top", this.rows]]);
+    const deadline = deadlineOf(choice);
+    if (deadline !== null) {
+      query.set("deadline_ms", deadline);
+    } else {
+      const point = this.points.find((one) => one.name === choice);
+      for (const [key, value] of parameters(point)) query.set(key, value);
+      // The page's own requests may wait while it makes load.
+      query.set("late", "true");
+    }
+    const start = performance.now();
+    const answer = await get(`/predict?${query}`, { method: "POST", body: image.blob });
+    return { ...answer, choice, image, trip: performance.now() - start };
+  }
+
+  show(answer) {
+    const { top } = answer.images[0];
+    this.answer = answer;
+    this.list.replaceChildren(...top.map((guess, index) => {
+      const right = answer.image.label !== undefined && guess.class === answer.image.label;
+      const bar = html("span", { class: "bar", "aria-hidden": "true" });
+      bar.style.setProperty("--p", guess.probability.toFixed(4));
+      return html("li", { class: index === 0 ? "first" : undefined },
+        html("bdi", { class: "class", title: guess.class }, guess.class),
+        right ? html("span", { class: "right", title: "the label of this test image" }, "✓") : null,
+        right ? html("span", { class: "unseen" }, "correct") : null,
+        bar,
+        html("span", { class: "number" }, percent(guess.probability)));
+    }));
+    this.showTiles(answer);
+    this.state("answered");
+    const [first] = top;
+    this.say(`${this.name}: ${first.class}, ${percent(first.probability, 0)}, by ${answer.instance}`);
+  }
+
+  showTiles(answer) {
+    const point = answer && this.points.find((one) => one.name === answer.choice);
+    const accuracy = answer?.accuracy ?? point?.top1;
+    const rows = answer
+      ? [
+        ["answered by", answer.instance],
+        ["computed in", ms(answer.compute_us / 1e3)],
+        ["MACs", macs(answer.macs)],
+        ["accuracy", percent(accuracy)],
+        ["in the queue", ms(answer.queue_us / 1e3)],
+        ["round trip", ms(answer.trip)],
+      ]
+      : ["answered by", "computed in", "MACs", "accuracy", "in the queue", "round trip"].map(
+        (label) => [label, "–"]);
+    this.tiles.replaceChildren(...rows.map(([label, value]) =>
+      html("div", {}, html("dt", {}, label), html("dd", {}, value))));
+  }
+
+  fail(problem) {
+    if (!(problem instanceof Problem)) throw problem;
+    const late = deadlineOf(this.choice) !== null && (problem.kind === "late" || problem.kind === "busy");
+    const title = late ? "Too tight" : {
+      offline: "No connection", slow: "No answer", busy: "Busy", bad: "Not possible", missing: "Not there",
+    }[problem.kind] ?? "That failed";
+    const text = late ? "No instance can answer within this time. Give it more." : problem.message;
+    const again = html("button", { type: "button", onclick: () => this.ask() }, "Try again");
+    this.message.replaceChildren(html("strong", {}, title), html("p", {}, text), again);
+    this.showTiles(null);
+    this.state("failed");
+    this.say(`${this.name}: ${title}. ${text}`);
+    // What passes by itself is tried again by itself.
+    if (!late && ["offline", "slow", "busy"].includes(problem.kind)) {
+      this.retry = setTimeout(() => this.ask(), 1000 * (problem.retryAfter ?? 3));
+    }
+  }
+
+  state(state) {
+    if (state === "empty") {
+      this.message.replaceChildren(html("p", {}, "Choose an image to see what it is taken for."));
+      this.showTiles(null);
+    }
+    // A first answer has nothing to show while it is waited for.
+    if (state === "waiting" && !this.answer) state = "loading";
+    if (state === "loading") {
+      this.message.replaceChildren();
+      this.list.replaceChildren(...Array.from({ length: this.rows ?? TOP }, () => html("li", { class: "blank" })));
+    }
+    this.root.dataset.state = state;
+    this.list.setAttribute("aria-busy", String(state === "waiting" || state === "loading"));
+  }
+
+  /** Tries again after the connection is back. */
+  wake() {
+    if (this.root.dataset.state === "failed") this.ask();
+  }
+}
