@@ -78,7 +78,9 @@ def train(out: Path, images: Path, seed: int, options: argparse.Namespace) -> No
     common += ["--calibration-images", options.calibration_images]
     epochs = ["--epochs", options.epochs]
     torch = [sys.executable, "-m", "sdpoint.torch.train", "--arch", "preresnet20", "--workers", 2]
+    # As the package does: all images are trained on, statistics are from unaltered ones.
     engine = [PROGRAMS / "sdpoint", "train", "--network", "preresnet20"]
+    engine += ["--val-share", 0, "--statistics-from", "evaluation"]
     if "torch" in options.only:
         run(out / "torch", *torch, *common, *epochs)
     if "engine" in options.only:

@@ -80,6 +80,7 @@ fn tuned_instances_get_better_and_the_others_stay() {
             top1: 0.5,
             top5: 0.5,
             loss: 1.0,
+            test: None,
         })
         .into();
     let before = model.clone();
