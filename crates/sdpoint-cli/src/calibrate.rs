@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use sdpoint::core::{Ratio, Record};
 use sdpoint::data::{Source, Split};
 use sdpoint::train::{
-    CALIBRATION_IMAGES, CalibrateOptions, EvaluateOptions, Evaluation, Feed, calibrate_model,
+    CALIBRATION_IMAGES, CalibrateOptions, EvaluateOptions, Evaluation, Feed, StatisticsFrom,
+    calibrate_model,
 };
 use sdpoint::{Instance, Model};
 
@@ -68,6 +69,11 @@ pub struct Args {
     /// Number of training images for the statistics, drawn at random
     #[arg(long, value_name = "N", default_value_t = CALIBRATION_IMAGES)]
     images: usize,
+    /// How these images are prepared: cropped and mirrored at random as in training, or as for
+    /// evaluation [default: as for the instances that the model keeps; if it keeps none, training
+    /// for small images, otherwise evaluation]
+    #[arg(long, value_name = "training|evaluation", conflicts_with_all = ["cascade", "ensemble"])]
+    statistics_from: Option<StatisticsFrom>,
     /// Seed for the choice of images
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -129,9 +135,10 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let ctx = machine.context()?;
     let batch_size = Feed::for_model(&model, &train)?.batch_size;
     let mut display = Display::new(Interrupt::install()?, batch_size);
-    let options = CalibrateOptions::new(&instances)
+    let mut options = CalibrateOptions::new(&instances)
         .with_images(args.images)
         .with_seed(args.seed);
+    options.statistics_from = args.statistics_from;
     calibrate_model(&ctx, &mut model, &train, options, &mut display)?;
     let measured = match &test {
         None => None,

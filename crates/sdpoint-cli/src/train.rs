@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sdpoint::core::Ratio;
 use sdpoint::data::Source;
-use sdpoint::train::{Draw, Outcome as RunOutcome, Preset, Run};
+use sdpoint::train::{Draw, Outcome as RunOutcome, Preset, Run, StatisticsFrom};
 
 use crate::data::{DataArgs, SOURCES, note_skipped};
 use crate::failure::{Class, Failure, Outcome};
@@ -153,6 +153,10 @@ struct TrainingArgs {
     #[arg(long, help_heading = METHOD, value_name = "N",
           default_value_t = sdpoint::train::CALIBRATION_IMAGES)]
     calibration_images: usize,
+    /// How the images for these statistics are prepared: cropped and mirrored at random as in
+    /// training, or as for evaluation [default: training for small images, otherwise evaluation]
+    #[arg(long, help_heading = METHOD, value_name = "training|evaluation")]
+    statistics_from: Option<StatisticsFrom>,
     /// Hyperparameters by name; see below [default: cifar-cosine, for large images imagenet]
     #[arg(long, help_heading = HYPERPARAMETERS, value_name = "RECIPE")]
     recipe: Option<Preset>,

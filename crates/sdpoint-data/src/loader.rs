@@ -57,12 +57,32 @@ struct Shared {
     /// Numbers of the images, in the order in which they are yielded.
     order: Vec<usize>,
     batch_size: usize,
-    /// Seed and epoch of the augmentation; `None` when evaluating.
+    /// Seed and epoch of the augmentation; `None` to prepare images as for
+    /// evaluation.
     augmentation: Option<(u64, u64)>,
+    unreadable: Unreadable,
     pool: Arc<Pool>,
     queue: Mutex<Queue>,
     /// Signalled when there is new work, or no more work.
     work: Condvar,
+}
+
+/// What happens to an unreadable image.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unreadable {
+    /// The next readable one takes its place, so that an epoch of training keeps
+    /// its number of steps.
+    Replaced,
+    /// It is left out: in a measurement, an image is counted once or not at all.
+    LeftOut,
+}
+
+/// Which images a loader yields, and how they are prepared.
+struct Pass {
+    order: Vec<usize>,
+    augmentation: Option<(u64, u64)>,
+    unreadable: Unreadable,
+    first_batch: usize,
 }
 
 /// Batches in preparation.
@@ -118,18 +138,13 @@ impl Loader {
         threads: usize,
         epoch: Epoch,
     ) -> Result<Loader, DataError> {
-        let order = epoch_order(dataset.len(), epoch.seed, epoch.number);
-        let augmentation = Some((epoch.seed, epoch.number));
-        let start = epoch.first_batch;
-        Loader::new(
-            dataset,
-            preprocessings,
-            batch_size,
-            threads,
-            order,
-            augmentation,
-            start,
-        )
+        let pass = Pass {
+            order: epoch_order(dataset.len(), epoch.seed, epoch.number),
+            augmentation: Some((epoch.seed, epoch.number)),
+            unreadable: Unreadable::Replaced,
+            first_batch: epoch.first_batch,
+        };
+        Loader::new(dataset, preprocessings, batch_size, threads, pass)
     }
 
     /// Batches of the images with the given numbers, in that order, prepared as
@@ -145,14 +160,65 @@ impl Loader {
         threads: usize,
         order: Vec<usize>,
     ) -> Result<Loader, DataError> {
+        let augmentation = None;
+        Loader::listed(
+            dataset,
+            preprocessing,
+            batch_size,
+            threads,
+            order,
+            augmentation,
+        )
+    }
+
+    /// As [`evaluate`](Self::evaluate), but images are augmented as in an epoch
+    /// of training. The draws of an image depend on the seed, the epoch and its
+    /// number only. [`Epoch::first_batch`] is ignored.
+    ///
+    /// # Errors
+    /// As for [`evaluate`](Self::evaluate).
+    pub fn augmented(
+        dataset: &Dataset,
+        preprocessing: &Preprocessing,
+        batch_size: usize,
+        threads: usize,
+        order: Vec<usize>,
+        epoch: Epoch,
+    ) -> Result<Loader, DataError> {
+        let augmentation = Some((epoch.seed, epoch.number));
+        Loader::listed(
+            dataset,
+            preprocessing,
+            batch_size,
+            threads,
+            order,
+            augmentation,
+        )
+    }
+
+    /// Batches of listed images, without those that are unreadable.
+    fn listed(
+        dataset: &Dataset,
+        preprocessing: &Preprocessing,
+        batch_size: usize,
+        threads: usize,
+        order: Vec<usize>,
+        augmentation: Option<(u64, u64)>,
+    ) -> Result<Loader, DataError> {
         if let Some(index) = order.iter().find(|&&i| i >= dataset.len()) {
             return Err(DataError::Option(format!(
                 "image {index} of a data set that has {}",
                 dataset.len()
             )));
         }
+        let pass = Pass {
+            order,
+            augmentation,
+            unreadable: Unreadable::LeftOut,
+            first_batch: 0,
+        };
         let one = std::slice::from_ref(preprocessing);
-        Loader::new(dataset, one, batch_size, threads, order, None, 0)
+        Loader::new(dataset, one, batch_size, threads, pass)
     }
 
     fn new(
@@ -160,10 +226,14 @@ impl Loader {
         preprocessings: &[Preprocessing],
         batch_size: usize,
         threads: usize,
-        order: Vec<usize>,
-        augmentation: Option<(u64, u64)>,
-        first_batch: usize,
+        pass: Pass,
     ) -> Result<Loader, DataError> {
+        let Pass {
+            order,
+            augmentation,
+            unreadable,
+            first_batch,
+        } = pass;
         if batch_size == 0 {
             return Err(DataError::Option("a batch of no images".to_owned()));
         }
@@ -180,6 +250,7 @@ impl Loader {
             preprocessings: preprocessings.to_vec(),
             batch_size,
             augmentation,
+            unreadable,
             pool: Arc::default(),
             queue: Mutex::new(Queue {
                 next_image: first_batch.saturating_mul(batch_size).min(order.len()),
@@ -230,10 +301,9 @@ impl Iterator for Loader {
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.left();
         // Unreadable images may make whole batches disappear.
-        let least = if self.shared.augmentation.is_some() {
-            left
-        } else {
-            0
+        let least = match self.shared.unreadable {
+            Unreadable::Replaced => left,
+            Unreadable::LeftOut => 0,
         };
         (least, Some(left))
     }
@@ -410,11 +480,9 @@ impl Shared {
                 }
                 None => preparer.prepare(image, input),
             };
-            // Only training replaces an image. In a measurement, an image is counted
-            // once or not at all.
-            let sample = match self.augmentation {
-                Some(_) => Some(self.dataset.sample_prepared(index, prepare)?),
-                None => self.dataset.usable(index, prepare)?,
+            let sample = match self.unreadable {
+                Unreadable::Replaced => Some(self.dataset.sample_prepared(index, prepare)?),
+                Unreadable::LeftOut => self.dataset.usable(index, prepare)?,
             };
             labels.push(sample.map_or(MISSING, |sample| sample.label));
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use sdpoint_core::{
     Instance, Model, Network, Preprocessing, Record, ShapeError, Statistics, Weights,
 };
-use sdpoint_data::{Dataset, Loader, epoch_order};
+use sdpoint_data::{Dataset, Epoch, Loader, epoch_order};
 use sdpoint_engine::{Calibrator, Context, Images};
 
 use crate::error::TrainError;
 use crate::observer::Observer;
+use crate::statistics_from::StatisticsFrom;
 
-/// Images, preprocessed as for evaluation, in batches.
+/// Images with their preprocessing, in batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Feed<'a> {
     /// The images.
@@ -39,8 +40,8 @@ impl<'a> Feed<'a> {
         })
     }
 
-    /// Batches of the images with these indices, preprocessed on as many
-    /// threads as the context has.
+    /// Batches of the images with these indices, preprocessed as for evaluation
+    /// on as many threads as the context has.
     pub(crate) fn batches(&self, ctx: &Context, order: Vec<usize>) -> Result<Loader, TrainError> {
         Ok(Loader::evaluate(
             self.data,
@@ -48,6 +49,23 @@ impl<'a> Feed<'a> {
             self.batch_size,
             ctx.threads(),
             order,
+        )?)
+    }
+
+    /// As [`batches`](Self::batches), augmented as for training.
+    fn augmented(&self, ctx: &Context, order: Vec<usize>, seed: u64) -> Result<Loader, TrainError> {
+        let epoch = Epoch {
+            seed,
+            number: CALIBRATION_ORDER,
+            first_batch: 0,
+        };
+        Ok(Loader::augmented(
+            self.data,
+            self.preprocessing,
+            self.batch_size,
+            ctx.threads(),
+            order,
+            epoch,
         )?)
     }
 }
@@ -64,8 +82,12 @@ pub struct CalibrateOptions<'a> {
     pub instances: &'a [Instance],
     /// The number of training images.
     pub images: usize,
-    /// The seed for the choice of images.
+    /// The seed for the choice of images and their augmentation.
     pub seed: u64,
+    /// How the images are prepared; the default if `None`:
+    /// [`StatisticsFrom::usual`], and for instances that are added to others of
+    /// a model, as for those ([`StatisticsFrom::of`]).
+    pub statistics_from: Option<StatisticsFrom>,
 }
 
 impl<'a> CalibrateOptions<'a> {
@@ -75,6 +97,7 @@ impl<'a> CalibrateOptions<'a> {
             instances,
             images: CALIBRATION_IMAGES,
             seed: 0,
+            statistics_from: None,
         }
     }
 
@@ -83,14 +106,23 @@ impl<'a> CalibrateOptions<'a> {
         Self { images, ..self }
     }
 
-    /// Sets the seed for the choice of images.
+    /// Sets the seed for the choice of images and their augmentation.
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
     }
+
+    /// Sets how the images are prepared.
+    pub fn with_statistics_from(self, from: StatisticsFrom) -> Self {
+        let statistics_from = Some(from);
+        Self {
+            statistics_from,
+            ..self
+        }
+    }
 }
 
-/// The epoch number that seeds the order of the calibration images; no epoch
-/// of training has it.
+/// The epoch number that seeds the order of the calibration images and their
+/// augmentation; no epoch of training has it.
 const CALIBRATION_ORDER: u64 = u64::MAX;
 
 /// Computes the batch-norm statistics of `full` and of some instances from
@@ -118,13 +150,19 @@ pub fn calibrate(
         instances,
         images,
         seed,
+        statistics_from,
     } = options;
+    let from = statistics_from.unwrap_or_else(|| StatisticsFrom::usual(feed.preprocessing));
     let order = calibration_order(feed.data.len(), feed.batch_size, images, seed);
     let images = order.len();
     let mut calibrator = Calibrator::new(ctx.clone(), network.clone(), weights, instances)?;
     let mut done = 0;
     let full_batch = images.min(feed.batch_size);
-    for batch in feed.batches(ctx, order)? {
+    let batches = match from {
+        StatisticsFrom::Evaluation => feed.batches(ctx, order)?,
+        StatisticsFrom::Training => feed.augmented(ctx, order, seed)?,
+    };
+    for batch in batches {
         let batch = batch?;
         if done > 0 && 2 * batch.len() < full_batch {
             continue;
@@ -183,6 +221,17 @@ pub fn calibrate_model(
         options.instances.iter().map(macs).collect();
     let costs = costs?;
     let feed = Feed::for_model(model, images)?;
+    let is_kept = |record: &Record| !options.instances.contains(&record.instance);
+    let adds = model.instances.iter().any(is_kept);
+    let from = options.statistics_from.unwrap_or_else(|| match adds {
+        true => StatisticsFrom::of(model),
+        false => StatisticsFrom::usual(&model.preprocessing),
+    });
+    let others = model
+        .instances
+        .iter()
+        .any(|record| is_kept(record) && record.instance != Instance::Full);
+    let options = options.with_statistics_from(from);
     let statistics = calibrate(ctx, &network, &model.weights, feed, options, observer)?;
     let mut replaced = Vec::new();
     for (instance, macs) in costs {
@@ -204,6 +253,9 @@ pub fn calibrate_model(
         let members = record.combination.members();
         !members.iter().any(|member| replaced.contains(member))
     });
+    if !others {
+        from.record(model);
+    }
     Ok(())
 }
 

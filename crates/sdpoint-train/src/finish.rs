@@ -14,6 +14,7 @@ use crate::folder;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
 use crate::run::Run;
+use crate::statistics_from;
 
 /// The results of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,6 +146,7 @@ fn provenance(plan: &TrainPlan) -> serde_json::Value {
         "recipe": plan.recipe,
         "seed": plan.seed,
         "calibration_images": plan.calibration_images,
+        statistics_from::KEY: plan.statistics_from,
     });
     // Settings that few runs have are listed only if set.
     for (name, value) in [

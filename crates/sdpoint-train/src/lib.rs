@@ -24,6 +24,7 @@ mod observer;
 mod plan;
 mod recipe;
 mod run;
+mod statistics_from;
 mod trainer;
 
 pub use calibrate::{CALIBRATION_IMAGES, CalibrateOptions, Feed, calibrate, calibrate_model};
@@ -40,3 +41,4 @@ pub use observer::{Observer, Progress, Silent};
 pub use plan::TrainPlan;
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{Outcome, Run};
+pub use statistics_from::{StatisticsFrom, UnknownStatistics};

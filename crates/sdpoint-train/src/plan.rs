@@ -10,6 +10,7 @@ use crate::draw::{Draw, InstanceSampler, Method};
 use crate::error::TrainError;
 use crate::fine_tune::Init;
 use crate::recipe::{Preset, Recipe, RecipeError};
+use crate::statistics_from::StatisticsFrom;
 
 /// What is trained on which data and how.
 ///
@@ -98,6 +99,9 @@ pub struct TrainPlan {
     pub seed: u64,
     /// The number of training images for calibration.
     pub calibration_images: usize,
+    /// How the images for calibration are prepared. Plans of version 0.1 lack it.
+    #[serde(default)]
+    pub statistics_from: StatisticsFrom,
 }
 
 fn is_zero(value: &f64) -> bool {
@@ -142,6 +146,7 @@ impl TrainPlan {
             network,
             init: None,
             classes: train.classes().to_vec(),
+            statistics_from: StatisticsFrom::usual(&preprocessing),
             preprocessing,
             recipe,
             method: Method::default(),
@@ -272,6 +277,7 @@ impl TrainPlan {
         CalibrateOptions::new(instances)
             .with_images(self.calibration_images)
             .with_seed(self.seed)
+            .with_statistics_from(self.statistics_from)
     }
 
     /// Checks that every setting is in range and that they fit together.

@@ -16,8 +16,8 @@ use sdpoint_engine::{
 };
 use sdpoint_train::{
     CalibrateOptions, Checkpoint, EpochMetrics, EvaluateOptions, Feed, Finished, FitOptions, Init,
-    Method, Observer, Outcome, Preset, Progress, Run, Silent, TrainError, TrainPlan, Trained,
-    calibrate, calibrate_model, evaluate, fine_tune, fit_combinations, folder,
+    Method, Observer, Outcome, Preset, Progress, Run, Silent, StatisticsFrom, TrainError,
+    TrainPlan, Trained, calibrate, calibrate_model, evaluate, fine_tune, fit_combinations, folder,
 };
 
 /// Steps in an epoch of [`plan`] on [`data`]: six full ones and a rest.
@@ -661,6 +661,68 @@ fn a_trained_model_gets_new_instances_without_training() {
     let shared = evaluated(NormSource::Shared);
     assert_eq!(shared.records[0], own.records[0]);
     assert_ne!(shared.records[1].loss, own.records[1].loss);
+}
+
+#[test]
+fn statistics_come_from_the_transform_that_the_plan_names() {
+    let bench = Bench::new(2);
+    let from = |from| {
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = bench.plan().with_epochs(1);
+        assert_eq!(plan.statistics_from, StatisticsFrom::Training);
+        plan.statistics_from = from;
+        bench.finish(plan, folder.path()).model
+    };
+    let training = from(StatisticsFrom::Training);
+    let evaluation = from(StatisticsFrom::Evaluation);
+    assert_eq!(training.weights, evaluation.weights);
+    assert!(training.statistics != evaluation.statistics);
+    assert_eq!(StatisticsFrom::of(&training), StatisticsFrom::Training);
+    assert_eq!(evaluation.training["statistics_from"], "evaluation");
+
+    let calibrated = |model: &Model, instances: &[Instance], given| {
+        let mut model = model.clone();
+        let mut options = CalibrateOptions::new(instances)
+            .with_images(48)
+            .with_seed(5);
+        options.statistics_from = given;
+        calibrate_model(&bench.ctx, &mut model, &bench.train, options, &mut Silent).unwrap();
+        model
+    };
+    // All anew: by default as is usual for the preprocessing, and noted.
+    let all: Vec<Instance> = evaluation.instances.iter().map(|r| r.instance).collect();
+    let anew = calibrated(&evaluation, &all, None);
+    assert!(anew.statistics != evaluation.statistics);
+    assert_eq!(StatisticsFrom::of(&anew), StatisticsFrom::Training);
+    let kept = calibrated(&evaluation, &all, Some(StatisticsFrom::Evaluation));
+    assert_eq!(StatisticsFrom::of(&kept), StatisticsFrom::Evaluation);
+    // Added instances follow those that stay.
+    let new = ["1@0.35".parse::<Instance>().unwrap()];
+    for (model, default) in [
+        (&training, StatisticsFrom::Training),
+        (&evaluation, StatisticsFrom::Evaluation),
+    ] {
+        let own = |model: &Model| model.statistics.own(new[0]).unwrap().1.to_vec();
+        let added = own(&calibrated(model, &new, None));
+        assert_eq!(added, own(&calibrated(model, &new, Some(default))));
+        let other = match default {
+            StatisticsFrom::Training => StatisticsFrom::Evaluation,
+            StatisticsFrom::Evaluation => StatisticsFrom::Training,
+        };
+        assert_ne!(added, own(&calibrated(model, &new, Some(other))));
+    }
+    // What does not say it: older models, and imported ones.
+    let mut older = evaluation.clone();
+    older.training = serde_json::Value::Null;
+    assert_eq!(StatisticsFrom::of(&older), StatisticsFrom::Evaluation);
+    older.instances.truncate(1);
+    assert_eq!(StatisticsFrom::of(&older), StatisticsFrom::Training);
+    older.preprocessing.train = TrainTransform::RandomResizedCrop {
+        area: [0.08, 1.0],
+        aspect: [0.75, 1.33],
+        flip: true,
+    };
+    assert_eq!(StatisticsFrom::of(&older), StatisticsFrom::Evaluation);
 }
 
 /// Images that changed under the same number of them are noticed, and a run

@@ -245,6 +245,7 @@ impl TrainingArgs {
         plan.ratios.clone_from(&self.ratios);
         plan.seed = self.seed;
         plan.calibration_images = self.calibration_images;
+        set(&mut plan.statistics_from, self.statistics_from);
     }
 }
 

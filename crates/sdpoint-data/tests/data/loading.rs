@@ -120,6 +120,35 @@ fn evaluation_is_what_prediction_does_in_the_order_asked_for() {
     assert!(Loader::evaluate(&data, &preprocessing, 0, 2, vec![0]).is_err());
 }
 
+#[test]
+fn listed_images_can_be_augmented_by_seed_and_number_alone() {
+    let data = shapes(60);
+    let preprocessing = default_preprocessing(&data).unwrap();
+    let order: Vec<usize> = (10..50).rev().collect();
+    let augmented = |threads, epoch| -> Vec<Batch> {
+        let order = order.clone();
+        let loader = Loader::augmented(&data, &preprocessing, 16, threads, order, epoch).unwrap();
+        loader.map(Result::unwrap).collect()
+    };
+    let one = augmented(1, epoch(4, 0));
+    assert!(same(&one, &augmented(3, epoch(4, 9))));
+    assert!(!same(&one, &augmented(1, epoch(5, 0))));
+    let plain = Loader::evaluate(&data, &preprocessing, 16, 2, order.clone()).unwrap();
+    let plain: Vec<Batch> = plain.map(Result::unwrap).collect();
+    assert!(!same(&one, &plain));
+    let labels = |batches: &[Batch]| batches.iter().flat_map(|b| b.labels.clone()).collect();
+    let [one, plain]: [Vec<u32>; 2] = [labels(&one), labels(&plain)];
+    assert_eq!(one, plain);
+    // In training, an image is augmented by the same draws.
+    let in_epoch = train(&data, 60, 1, epoch(4, 0));
+    let at = epoch_order(60, 3, 4).iter().position(|&i| i == 49).unwrap();
+    let first = &augmented(1, epoch(4, 0))[0].images[..32 * 32 * 3];
+    assert_eq!(
+        first,
+        &in_epoch[0].images[at * 32 * 32 * 3..][..32 * 32 * 3]
+    );
+}
+
 /// Far more batches than are prepared ahead, most of them dropped at once.
 #[test]
 fn a_loader_may_be_dropped_at_any_time() {
