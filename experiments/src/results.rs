@@ -64,6 +64,9 @@ pub struct Measured {
     pub macs: u64,
     pub top1: f64,
     pub loss: f64,
+    /// The accuracy on images held out of training, if the run held some out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_top1: Option<f64>,
 }
 
 /// Results that cannot be read or written.
@@ -222,6 +225,7 @@ pub fn read_curve(path: &Path) -> Result<Vec<Measured>, ResultsError> {
     };
     let [instance, macs, top1, loss] = ["instance", "macs", "top1", "loss"].map(column);
     let [instance, macs, top1, loss] = [instance?, macs?, top1?, loss?];
+    let val_top1 = column("val_top1").ok();
     let mut rows = Vec::new();
     for (index, line) in lines.enumerate() {
         let cells: Vec<&str> = line.split(',').collect();
@@ -239,6 +243,10 @@ pub fn read_curve(path: &Path) -> Result<Vec<Measured>, ResultsError> {
             macs: number(macs)? as u64,
             top1: rounded(number(top1)?, 5),
             loss: rounded(number(loss)?, 5),
+            val_top1: match val_top1 {
+                Some(column) => Some(rounded(number(column)?, 5)),
+                None => None,
+            },
         });
     }
     Ok(rows)
@@ -281,6 +289,7 @@ pub mod tests {
             macs,
             top1,
             loss: 1.0 - top1,
+            val_top1: None,
         });
         Run {
             experiment: "costs".into(),
@@ -353,6 +362,10 @@ pub mod tests {
             (rows[1].instance.as_str(), rows[1].top1, rows[1].loss),
             ("0@0.5>full", 0.75, 0.6)
         );
+        assert_eq!(rows[0].val_top1, None);
+        let with_val = heading.replace('\n', ",val_top1,val_top5,val_loss\n");
+        let rows = read(&format!("{with_val}full,,,400,1,0.8125,1,0.5,0.75,1,0.6\n")).unwrap();
+        assert_eq!((rows[0].top1, rows[0].val_top1), (0.8125, Some(0.75)));
         assert!(read("instance,macs\n").unwrap_err().contains("'top1'"));
         let torn = read(&format!("{heading}full,,,400,1,0.8")).unwrap_err();
         assert!(torn.contains("line 2"), "{torn}");

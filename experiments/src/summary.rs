@@ -88,7 +88,7 @@ impl Curves {
         }
     }
 
-    /// The accuracy of the most accurate instance that costs at most `budget`.
+    /// The accuracy of the instance that is chosen at a cost of at most `budget`.
     pub fn at(&self, budget: f64) -> Option<Value> {
         let best = self.seeds.iter().map(|marks| best(marks, budget));
         Value::of(&best.collect::<Option<Vec<_>>>()?)
@@ -124,6 +124,7 @@ impl Curves {
                 // The cost of a cascade depends on the images.
                 macs: of(|m| m.macs as f64).round() as u64,
                 top1: of(|m| m.top1),
+                chosen_by: of(|m| m.chosen_by),
                 ..mark.clone()
             }
         };
@@ -156,30 +157,36 @@ fn marks(part: &Part, alone: bool, measured: &[Measured]) -> Vec<Mark> {
             },
             macs: one.macs,
             top1: one.top1,
+            chosen_by: one.val_top1.unwrap_or(one.top1),
         }
     };
     wanted.map(mark).collect()
 }
 
-/// The accuracy of the most accurate instance that costs at most `budget`.
+/// The accuracy of the instance that is chosen at a cost of at most `budget`: of
+/// equally good ones the cheapest.
 fn best(marks: &[Mark], budget: f64) -> Option<f64> {
     // A budget of all of it allows for rounding.
     let affordable = marks
         .iter()
         .filter(|mark| mark.macs as f64 <= budget * (1.0 + 1e-9));
-    affordable.map(|mark| mark.top1).max_by(f64::total_cmp)
+    let better = |a: &&Mark, b: &&Mark| {
+        let order = a.chosen_by.total_cmp(&b.chosen_by);
+        order.then(b.macs.cmp(&a.macs))
+    };
+    affordable.max_by(better).map(|mark| mark.top1)
 }
 
 /// The mean accuracy over budgets that are uniformly distributed in a range of
-/// MACs, each with the most accurate instance that costs no more; without such
+/// MACs, each with the instance that is chosen at that cost; without such
 /// an instance, the accuracy is zero. This is the area under the Pareto frontier
 /// as a step function, divided by the range.
 pub fn area(marks: &[Mark], [from, to]: [f64; 2]) -> f64 {
-    let points: Vec<(u64, f64)> = marks.iter().map(|mark| (mark.macs, mark.top1)).collect();
-    let on = pareto(&points);
-    let mut steps: Vec<(f64, f64)> = std::iter::zip(points, on)
-        .filter(|&(_, on)| on)
-        .map(|((macs, top1), _)| (macs as f64, top1))
+    let points = marks.iter().map(|mark| (mark.macs, mark.chosen_by));
+    let on = pareto(&points.collect::<Vec<_>>());
+    let mut steps: Vec<(f64, f64)> = std::iter::zip(marks, on)
+        .filter(|(_, on)| *on)
+        .map(|(mark, _)| (mark.macs as f64, mark.top1))
         .collect();
     steps.sort_by(|a, b| a.0.total_cmp(&b.0));
     let ends = steps
@@ -205,7 +212,24 @@ mod tests {
             kind: MarkKind::Instance,
             macs,
             top1,
+            chosen_by: top1,
         }
+    }
+
+    #[test]
+    fn held_out_images_choose_and_test_images_judge() {
+        let by = |chosen_by, mark: Mark| Mark { chosen_by, ..mark };
+        let marks = [
+            by(0.7, mark(40, 0.5)),
+            by(0.6, mark(50, 0.9)),
+            by(0.7, mark(60, 0.8)),
+            by(0.9, mark(100, 0.6)),
+        ];
+        assert_eq!(best(&marks, 60.0), Some(0.5), "the cheapest of the best");
+        assert_eq!(best(&marks, 100.0), Some(0.6));
+        assert_eq!(best(&marks, 30.0), None);
+        let close = |range, expected: f64| (area(&marks, range) - expected).abs() < 1e-12;
+        assert!(close([40.0, 120.0], (0.5 * 60.0 + 0.6 * 20.0) / 80.0));
     }
 
     #[test]

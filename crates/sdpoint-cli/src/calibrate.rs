@@ -5,14 +5,14 @@ mod combine;
 use std::path::PathBuf;
 
 use sdpoint::core::{Ratio, Record};
-use sdpoint::data::{Source, Split};
+use sdpoint::data::{Dataset, Source, Split};
 use sdpoint::train::{
     CALIBRATION_IMAGES, CalibrateOptions, EvaluateOptions, Evaluation, Feed, StatisticsFrom,
     calibrate_model,
 };
 use sdpoint::{Instance, Model};
 
-use crate::data::{DataArgs, SOURCES, note_skipped, note_squashed, open_split, open_test};
+use crate::data::{self, DataArgs, SOURCES, note_skipped, note_squashed, open_split, open_test};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{note, print};
@@ -34,14 +34,15 @@ model are calibrated again, and its cascades and ensembles are removed. --input 
 another image size: the weights stay, costs and accuracies are those of the new size.
 
 --cascade and --ensemble calibrate nothing. They fit combinations of the model's instances on one \
-half of the test images, measure them on the other half, and store them in the model, replacing \
-earlier ones. A cascade runs a cheap instance, and a costlier one where that is unsure; an ensemble \
+half of the images that were held out of training, measure them on the other half, and store them \
+in the model, replacing earlier ones. If none were held out, they use the test images. A cascade runs a cheap instance, and a costlier one where that is unsure; an ensemble \
 averages the probabilities of several instances.";
 
 /// Add instances to a trained model, without training
 ///
 /// An instance needs batch-norm statistics of its own: their average over a few thousand training
-/// images. If the data has a test split, the accuracies of all instances are measured on it.
+/// images. The accuracies of all instances are then measured on the images that were held out of
+/// training, and on the test split, if the data has one.
 #[derive(clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{SOURCES}"))]
 pub struct Args {
@@ -127,6 +128,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let options = args.reading.options();
     let train = open_split(&args.data, Split::Train, &options)?;
     let test = open_test(&args.data, &options)?;
+    let (train, held_out) = data::hold_out(&model, train)?;
     if let Some(test) = &test {
         model::check_classes(&model, test)?;
     }
@@ -140,17 +142,37 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         .with_seed(args.seed);
     options.statistics_from = args.statistics_from;
     calibrate_model(&ctx, &mut model, &train, options, &mut display)?;
-    let measured = match &test {
-        None => None,
-        Some(test) => {
-            let all = model::listed(&model, &[])?;
-            let options = EvaluateOptions::new(&all);
-            Some(model::evaluate(&ctx, &model, test, options, &mut display)?)
-        }
+    let all = model::listed(&model, &[])?;
+    let mut measured = |images: &Option<Dataset>| -> Result<Option<Evaluation>, Failure> {
+        let options = EvaluateOptions::new(&all);
+        let images = images.as_ref();
+        images
+            .map(|images| model::evaluate(&ctx, &model, images, options, &mut display))
+            .transpose()
     };
+    let on_test = measured(&test)?;
+    let on_held_out = measured(&held_out)?;
     display.finish();
     note_skipped(&test.iter().chain([&train]).collect::<Vec<_>>());
-    save(model, measured.as_ref(), instances.len(), &out)
+    match (&on_held_out, &on_test) {
+        (Some(chosen_by), reported) => {
+            model.instances.clone_from(&chosen_by.records);
+            for (record, on_test) in std::iter::zip(
+                &mut model.instances,
+                reported.iter().flat_map(|evaluation| &evaluation.records),
+            ) {
+                record.test = on_test.scores();
+            }
+        }
+        (None, Some(evaluation)) => model.instances.clone_from(&evaluation.records),
+        (None, None) => note("The data has no test split: the new instances are not measured."),
+    }
+    save(
+        &model,
+        on_test.or(on_held_out).as_ref(),
+        instances.len(),
+        &out,
+    )
 }
 
 /// The instances to calibrate.
@@ -167,16 +189,7 @@ fn instances(model: &Model, ratios: &[Ratio]) -> Vec<Instance> {
     instances
 }
 
-fn save(
-    mut model: Model,
-    measured: Option<&Evaluation>,
-    calibrated: usize,
-    out: &Output,
-) -> Outcome {
-    match measured {
-        Some(evaluation) => model.instances.clone_from(&evaluation.records),
-        None => note("The data has no test split: the new instances are not measured."),
-    }
+fn save(model: &Model, measured: Option<&Evaluation>, calibrated: usize, out: &Output) -> Outcome {
     model.save(out.path())?;
     let sharing = measured.map(report::sharing).unwrap_or_default();
     print(&format!(

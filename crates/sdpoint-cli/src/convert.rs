@@ -124,7 +124,7 @@ impl From<SelectError> for Failure {
                  --ratios R` adds those of other ratios",
             ),
             SelectError::NotEvaluated(_) => {
-                failure.hint("`sdpoint calibrate MODEL --data SRC` measures them on test images")
+                failure.hint("`sdpoint calibrate MODEL --data SRC` measures them")
             }
             SelectError::NoCombination { kind, limit, .. } => failure.hint(format!(
                 "`sdpoint calibrate MODEL --data SRC --{kind} {}` fits one",

@@ -65,6 +65,37 @@ pub fn open_split(
     Ok(data)
 }
 
+/// Divides training images into those that a model was trained on, and those
+/// that were held out, if there are any.
+pub fn hold_out(model: &Model, train: Dataset) -> Result<(Dataset, Option<Dataset>), Failure> {
+    let Some(how) = model.held_out else {
+        return Ok((train, None));
+    };
+    note_other_names(model, train.source());
+    let parts = train.hold_out(&how)?;
+    Ok((parts.train, Some(parts.held_out)))
+}
+
+/// Reports that images held out of training are not recognised in another kind
+/// of data than that of the training, which has other names.
+fn note_other_names(model: &Model, now: &Source) {
+    let then = model.training["data"].as_str();
+    let then = then.and_then(|text| text.parse::<Source>().ok());
+    let by_class_and_name = |source: &Source| match source {
+        Source::Folder(_) | Source::Tar(_) => None,
+        other => Some(std::mem::discriminant(other)),
+    };
+    if let Some(then) = then
+        && by_class_and_name(&then) != by_class_and_name(now)
+    {
+        note(&format!(
+            "The model was trained on {then}, whose images have other names than those of {now}: if \
+             they are the same images, others than those held out of training are used in their \
+             place, and accuracies are too high."
+        ));
+    }
+}
+
 /// Opens the test split, if the source has one.
 pub fn open_test(source: &Source, options: &OpenOptions) -> Result<Option<Dataset>, Failure> {
     match open(source, Split::Test, options) {

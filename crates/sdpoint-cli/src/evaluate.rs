@@ -5,7 +5,7 @@ mod deadlines;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use sdpoint::core::{Combination, Record};
+use sdpoint::core::{Combination, CombinedRecord, Record, Scores};
 use sdpoint::data::{Dataset, Source, Split};
 use sdpoint::engine::NormSource;
 use sdpoint::train::{EvaluateOptions, Evaluation, Feed, Series, curve_csv, curve_svg};
@@ -83,6 +83,27 @@ struct Row {
     top1: Option<f64>,
     top5: Option<f64>,
     loss: Option<f64>,
+    #[serde(flatten)]
+    held_out: Option<HeldOutScores>,
+}
+
+/// The recorded accuracies on images held out of training, by which instances
+/// are chosen.
+#[derive(Serialize)]
+struct HeldOutScores {
+    val_top1: f64,
+    val_top5: f64,
+    val_loss: f64,
+}
+
+impl HeldOutScores {
+    fn new(Scores { top1, top5, loss }: Scores) -> Self {
+        Self {
+            val_top1: top1,
+            val_top5: top5,
+            val_loss: loss,
+        }
+    }
 }
 
 /// A combination in the JSON output.
@@ -94,6 +115,8 @@ struct CombinedRow {
     top1: f64,
     top5: f64,
     loss: f64,
+    #[serde(flatten)]
+    held_out: Option<HeldOutScores>,
 }
 
 #[derive(Serialize)]
@@ -170,12 +193,42 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         .with_norms(norms);
     let evaluation = model::evaluate(&machine.context()?, &model, &test, options, &mut display);
     display.finish();
-    let evaluation = evaluation?;
+    let mut evaluation = evaluation?;
+    if let (Norms::Own, Some(_)) = (args.bn, model.held_out) {
+        add_recorded(&mut evaluation, &model);
+    }
     note_skipped(&[&test]);
     // Results are printed even if a file cannot be written.
     let written = write(&files, args, &model, &evaluation);
     show(args, &model, &test, classes, &evaluation)?;
     written
+}
+
+/// Adds the accuracies by which instances and combinations are chosen: those in
+/// the model, if all of them have been measured.
+fn add_recorded(evaluation: &mut Evaluation, model: &Model) {
+    let recorded = evaluation.records.iter().map(|measured| {
+        let mut record = model.record(measured.instance)?.clone();
+        record.scores()?;
+        record.test = measured.scores();
+        Some(record)
+    });
+    let Some(records) = recorded.collect::<Option<Vec<Record>>>() else {
+        return;
+    };
+    evaluation.records = records;
+    for measured in &mut evaluation.combined {
+        let mut recorded = model.combinations.iter();
+        let recorded = recorded.find(|record| record.combination == measured.combination);
+        if let Some(recorded) = recorded {
+            let scores = measured.scores();
+            *measured = CombinedRecord {
+                macs: measured.macs,
+                test: Some(scores),
+                ..recorded.clone()
+            };
+        }
+    }
 }
 
 fn show(
@@ -189,21 +242,27 @@ fn show(
         let full = model
             .network
             .cost(model.preprocessing.size, Instance::Full)?;
-        let row = |record: &Record| Row {
-            description: Description::new(record.instance, record.macs, full.macs),
-            top1: record.top1,
-            top5: record.top5,
-            loss: record.loss,
+        let row = |record: &Record| {
+            let shown = record.reported();
+            Row {
+                description: Description::new(record.instance, record.macs, full.macs),
+                top1: shown.map(|scores| scores.top1),
+                top5: shown.map(|scores| scores.top5),
+                loss: shown.map(|scores| scores.loss),
+                held_out: record.test.and(record.scores()).map(HeldOutScores::new),
+            }
         };
         let rows = evaluation.records.iter().map(row).map(Measured::Instance);
         let combined = evaluation.combined.iter().map(|record| {
+            let Scores { top1, top5, loss } = record.reported();
             Measured::Combination(CombinedRow {
                 combination: record.combination.to_string(),
                 macs: record.macs,
                 share: record.macs as f64 / full.macs.max(1) as f64,
-                top1: record.top1,
-                top5: record.top5,
-                loss: record.loss,
+                top1,
+                top5,
+                loss,
+                held_out: record.test.map(|_| HeldOutScores::new(record.scores())),
             })
         });
         let lines = rows.chain(combined).map(|measured| Line {

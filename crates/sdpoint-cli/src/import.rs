@@ -130,6 +130,7 @@ pub fn run(args: &Args) -> Outcome {
         preprocessing,
         instances: vec![Record::unmeasured(Instance::Full, macs)],
         combinations: Vec::new(),
+        held_out: None,
         training: serde_json::json!({
             "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
             "imported": found.weights.file_name().map(|name| name.to_string_lossy()),

@@ -92,16 +92,18 @@ pub struct Table {
 
 impl Table {
     /// A table with these column titles.
-    pub fn new<const N: usize>(titles: [&str; N]) -> Self {
+    pub fn new<'a>(titles: impl IntoIterator<Item = &'a str>) -> Self {
+        let titles = titles.into_iter();
         Self {
-            rows: vec![titles.map(|title| one_line(title).into_owned()).into()],
+            rows: vec![titles.map(|title| one_line(title).into_owned()).collect()],
         }
     }
 
     /// Adds a row.
-    pub fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        let cells = cells.into_iter();
         self.rows
-            .push(cells.map(|cell| one_line(&cell).into_owned()).into());
+            .push(cells.map(|cell| one_line(&cell).into_owned()).collect());
     }
 
     /// The text, one line per row.

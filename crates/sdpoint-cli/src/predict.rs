@@ -25,7 +25,7 @@ Examples:
   sdpoint predict model.safetensors *.jpg --cascade 40%
   sdpoint predict model.safetensors photo.jpg --instance 3@0.5 --json
 
-A budget selects the most accurate instance, as measured on test images, among those that cost no \
+A budget selects the most accurate instance, as measured on held-out images, among those that cost no \
 more. Without a budget it is the most accurate instance of all. Ties go to the cheapest.
 
 --latency selects the instance before the run, by latencies that `sdpoint profile MODEL --save` \
@@ -306,7 +306,7 @@ fn explanation(row: &Row, engine: &Engine, met: bool) -> String {
     let instance: Option<Instance> = row.instance.parse().ok();
     let top1 = instance.and_then(|instance| engine.record(instance)?.top1);
     let accuracy = top1.map_or(String::new(), |top1| {
-        format!(", {:.2}% accurate on the test images", 100.0 * top1)
+        format!(", {:.2}% accurate on held-out images", 100.0 * top1)
     });
     let why = match (met, instance) {
         (false, _) => "too late",

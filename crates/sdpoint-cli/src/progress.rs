@@ -94,6 +94,7 @@ impl Display {
         self.enter(phase, images as u64);
         if let Some(bar) = &self.bar {
             bar.set_message("images");
+            bar.set_length(images as u64);
             bar.set_position(done as u64);
         }
     }
@@ -141,9 +142,15 @@ impl Observer for Display {
         ));
         if let Some(full) = &metrics.full {
             self.line(&format!(
-                "           full: loss {:.4} and accuracy {} on training images, {:.4} and {} on test images",
+                "           full: loss {:.4} and accuracy {} on training images, {}{:.4} and {} on test images",
                 full.train_loss,
                 percent(full.train_accuracy),
+                match (full.val_loss, full.val_accuracy) {
+                    (Some(loss), Some(accuracy)) => {
+                        format!("{loss:.4} and {} on held-out images, ", percent(accuracy))
+                    }
+                    _ => String::new(),
+                },
                 full.test_loss,
                 percent(full.test_accuracy),
             ));

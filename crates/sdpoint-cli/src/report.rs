@@ -1,6 +1,6 @@
 //! The cost and accuracy of instances, as text.
 
-use sdpoint::core::{CombinedRecord, Record, format_macs, pareto};
+use sdpoint::core::{CombinedRecord, Record, Scores, format_macs, pareto};
 use sdpoint::data::Dataset;
 use sdpoint::train::Evaluation;
 
@@ -17,35 +17,51 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
         .collect();
     let frontier = pareto(&points);
     let highest = records.iter().map(|record| record.macs).max().unwrap_or(1);
-    let mut table = Table::new([
-        "instance", "MACs", "share", "top-1", "top-5", "loss", "frontier",
-    ]);
-    let mut row = |name: String, macs: u64, [top1, top5, loss]: [Option<f64>; 3], best: bool| {
+    let held_out = records.iter().any(|record| record.test.is_some());
+    let mut table = Table::new(
+        ["instance", "MACs", "share"]
+            .into_iter()
+            .chain(held_out.then_some("val top-1"))
+            .chain(["top-1", "top-5", "loss", "frontier"]),
+    );
+    let mut row = |name: String, macs: u64, top1: Option<f64>, shown: Option<Scores>, best| {
         let accuracy =
             |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.2}%", 100.0 * value));
-        table.row([
+        let loss = shown.map_or("-".into(), |scores| format!("{:.4}", scores.loss));
+        let first = [
             name,
             format_macs(macs),
             percent(macs as f64 / highest as f64),
-            accuracy(top1),
-            accuracy(top5),
-            loss.map_or("-".into(), |loss| format!("{loss:.4}")),
+        ];
+        let last = [
+            accuracy(shown.map(|scores| scores.top1)),
+            accuracy(shown.map(|scores| scores.top5)),
+            loss,
             if best { "*" } else { "" }.into(),
-        ]);
+        ];
+        let val = held_out.then(|| accuracy(top1));
+        table.row(first.into_iter().chain(val).chain(last));
     };
     let (singles, several) = frontier.split_at(records.len());
     for (record, &best) in records.iter().zip(singles) {
-        let measured = [record.top1, record.top5, record.loss];
-        row(record.instance.to_string(), record.macs, measured, best);
+        let name = record.instance.to_string();
+        row(name, record.macs, record.top1, record.reported(), best);
     }
     for (record, &best) in combined.iter().zip(several) {
-        let measured = [record.top1, record.top5, record.loss].map(Some);
-        row(record.combination.to_string(), record.macs, measured, best);
+        let (name, shown) = (record.combination.to_string(), Some(record.reported()));
+        row(name, record.macs, Some(record.top1), shown, best);
     }
-    format!(
-        "{}* on the Pareto frontier: no instance is both cheaper and more accurate\n",
-        table.text()
-    )
+    let text = table.text();
+    match held_out {
+        true => format!(
+            "{text}val top-1: on images held out of training, by which instances are chosen; the rest \
+             on test images\n* on the Pareto frontier by val top-1: no instance is both cheaper and \
+             more accurate\n"
+        ),
+        false => format!(
+            "{text}* on the Pareto frontier: no instance is both cheaper and more accurate\n"
+        ),
+    }
 }
 
 /// The work that computing all instances together saved.

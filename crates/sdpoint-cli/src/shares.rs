@@ -21,6 +21,23 @@ pub fn parse_ensemble(text: &str) -> Result<f64, String> {
     parse(text, 10.0)
 }
 
+/// The share of training images that is held out, from 0 to 50 %.
+pub fn parse_val_share(text: &str) -> Result<f64, String> {
+    let text = text.trim();
+    let (number, unit) = match text.strip_suffix('%') {
+        Some(percent) => (percent, 0.01),
+        None => (text, 1.0),
+    };
+    let share = number.trim().parse::<f64>().ok().map(|value| value * unit);
+    match share {
+        Some(share) if unit == 1.0 && (1.0..=50.0).contains(&share) => Err(format!(
+            "that is {text} times the training images: did you mean {text}%?"
+        )),
+        Some(share) if (0.0..=0.5).contains(&share) => Ok(share),
+        _ => Err("give a share of the training images from 0 to 50%, such as 10% or 0.1".into()),
+    }
+}
+
 /// Parses a share. Numbers above `most` without a percent sign are refused.
 fn parse(text: &str, most: f64) -> Result<f64, String> {
     let text = text.trim();
@@ -66,6 +83,19 @@ mod tests {
         for bad in ["", "%", "0", "-1", "nan", "inf", "1e9", "half"] {
             let error = parse_cascade(bad).unwrap_err();
             assert!(error.contains("such as 150%"), "{bad}: {error}");
+        }
+    }
+
+    #[test]
+    fn at_most_half_of_the_training_images_are_held_out() {
+        assert_eq!(parse_val_share("10%"), Ok(0.1));
+        assert_eq!(parse_val_share(" 0.05 "), Ok(0.05));
+        assert_eq!(parse_val_share("0"), Ok(0.0));
+        assert_eq!(parse_val_share("50%"), Ok(0.5));
+        assert!(parse_val_share("10").unwrap_err().contains("10%?"));
+        for bad in ["", "-1%", "51%", "0.6", "nan", "60", "half"] {
+            let error = parse_val_share(bad).unwrap_err();
+            assert!(error.contains("from 0 to 50%"), "{bad}: {error}");
         }
     }
 

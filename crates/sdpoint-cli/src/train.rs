@@ -17,6 +17,7 @@ use crate::interrupt::Interrupt;
 use crate::output::{note, print, program};
 use crate::preprocessing::PreprocessingArgs;
 use crate::progress::Display;
+use crate::shares::parse_val_share;
 use crate::{MachineArgs, path, size};
 use method::NamedMethod;
 use setup::{Setup, Start};
@@ -122,9 +123,14 @@ struct TrainingArgs {
     #[arg(long, help_heading = NETWORK, value_name = "N,N", value_delimiter = ',',
           value_parser = size::parse)]
     scales: Vec<[usize; 2]>,
-    /// Use only N training images, balanced over the classes
+    /// Use only N training images, balanced over the classes, those held out included
     #[arg(long, help_heading = NETWORK, value_name = "N")]
     train_images: Option<usize>,
+    /// Share of these images that is held out of training, to choose instances by: 10% or 0.1, at
+    /// most 50%; with 0, instances are chosen by their accuracy on the test images
+    #[arg(long, help_heading = NETWORK, value_name = "SHARE", default_value = "5%",
+          value_parser = parse_val_share, allow_hyphen_values = true)]
+    val_share: f64,
     /// Training method: sdpoint, thrifty, plain or sandwich; see below
     #[arg(long, help_heading = METHOD, value_name = "METHOD", default_value = "sdpoint")]
     method: NamedMethod,
@@ -145,7 +151,8 @@ struct TrainingArgs {
     /// model that ends there for each: exit1.safetensors and so on; requires --method plain
     #[arg(long, help_heading = METHOD)]
     exits: bool,
-    /// Evaluate full on test images and on some training images every N epochs [default: never]
+    /// Evaluate full on test images, held-out images and some training images every N epochs
+    /// [default: never]
     #[arg(long, help_heading = METHOD, value_name = "N", default_value_t = 0,
           hide_default_value = true)]
     measure_every: usize,
@@ -209,7 +216,18 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         Start::New(plan, _) => plan,
         Start::Resume(checkpoint) => &checkpoint.plan,
     };
-    note(&summary::introduction(plan, &train, &test, &ctx, &folder));
+    let parts = plan
+        .held_out()
+        .map(|how| train.hold_out(&how))
+        .transpose()?;
+    let held_out = parts.map_or(0, |parts| parts.held_out.len());
+    let splits = [&train, &test];
+    note(&summary::introduction(
+        plan, splits, held_out, &ctx, &folder,
+    ));
+    if let Some(warning) = summary::few_held_out(held_out) {
+        note(&warning);
+    }
     if let Start::Resume(checkpoint) = &start {
         note(&format!(
             "Resuming after step {}.",

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::Instance;
+use crate::record::Scores;
 
 /// A combination of several instances for one prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,26 @@ pub struct CombinedRecord {
     pub top5: f64,
     /// Mean cross-entropy, in nats.
     pub loss: f64,
+    /// Accuracies on the test images, for reports only, if the others are those
+    /// of images held out of training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<Scores>,
+}
+
+impl CombinedRecord {
+    /// The accuracies by which combinations are chosen.
+    pub fn scores(&self) -> Scores {
+        let &Self {
+            top1, top5, loss, ..
+        } = self;
+        Scores { top1, top5, loss }
+    }
+
+    /// The accuracies to report: those on the test images, unless only others
+    /// are known.
+    pub fn reported(&self) -> Scores {
+        self.test.unwrap_or_else(|| self.scores())
+    }
 }
 
 impl Combination {

@@ -10,6 +10,7 @@ mod combination;
 mod cost;
 pub mod digest;
 pub mod file;
+mod held_out;
 mod instance;
 mod layer;
 mod model;
@@ -25,6 +26,7 @@ pub mod zoo;
 
 pub use combination::{Cascade, Combination, CombinedRecord};
 pub use cost::{Cost, format_macs};
+pub use held_out::HeldOut;
 pub use instance::{Instance, InstanceError, PointId};
 pub use layer::{Conv, Layer, LayerId, Op, Window};
 pub use model::{FORMAT_VERSION, Feature, Misfit, Model, ModelError};
@@ -33,7 +35,7 @@ pub use preprocessing::{
     CropError, EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,
 };
 pub use ratio::{Ratio, RatioError};
-pub use record::Record;
+pub use record::{Record, Scores};
 pub use select::{
     Budget, BudgetError, Choice, Reason, SelectError, Times, format_duration, pareto,
     parse_accuracy, parse_duration, parse_macs, select, select_combined, select_timed,

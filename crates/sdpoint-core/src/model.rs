@@ -16,6 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::combination::CombinedRecord;
+use crate::held_out::HeldOut;
 use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
@@ -47,6 +48,10 @@ pub struct Model {
     /// Cascades and ensembles of its instances, with their cost and accuracy as
     /// measured when they were fitted.
     pub combinations: Vec<CombinedRecord>,
+    /// The training images that were held out of training, on which the
+    /// accuracies of instances and combinations were measured; `None` if they
+    /// were measured on the test images.
+    pub held_out: Option<HeldOut>,
     /// How the model was trained: method, ratios, recipe, seed. Informative
     /// only, of any form.
     pub training: serde_json::Value,

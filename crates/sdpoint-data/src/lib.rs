@@ -38,6 +38,7 @@ mod fetch;
 mod file;
 mod folder;
 mod guard;
+mod hold_out;
 mod image;
 mod layout;
 mod left_out;
@@ -66,6 +67,7 @@ pub use expand::expand_home;
 #[cfg(feature = "fetch")]
 pub use fetch::{Fetched, OFFICIAL_ADDRESS, fetch};
 pub use file::{MAX_FILE, read_file};
+pub use hold_out::HoldOut;
 pub use image::{Image, Orientation};
 pub use left_out::{Count, LeftOut};
 pub use limits::{MAX_PIXELS, MAX_SIDE};

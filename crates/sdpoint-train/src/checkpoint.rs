@@ -23,8 +23,9 @@ use crate::folder::CHECKPOINT;
 use crate::plan::TrainPlan;
 
 /// The version of the layout that is written, and the newest one that is read.
-/// Version 1 has no digest of the data.
-const VERSION: u32 = 2;
+/// Version 1 has no digest of the data, version 2 no images held out of training and
+/// no choice of the transform for statistics.
+const VERSION: u32 = 3;
 
 const STATE: &str = "sdpoint_checkpoint";
 const DIGEST: &str = "sha256";
@@ -50,8 +51,11 @@ pub struct Checkpoint {
 pub struct Counters {
     /// Steps done, over all epochs.
     pub step: u64,
-    /// The number of training images.
+    /// The number of training images, those held out included.
     pub images: usize,
+    /// The number of images held out of training.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub held_out: usize,
     /// Digests of the images when the run began; `None` in checkpoints of
     /// version 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +68,10 @@ pub struct Counters {
     pub drawn: Vec<u64>,
     /// Sums since the epoch began.
     pub epoch: EpochSums,
+}
+
+fn is_none(images: &usize) -> bool {
+    *images == 0
 }
 
 /// Digests of both splits, which show whether images have changed; see
@@ -221,11 +229,18 @@ impl Checkpoint {
     fn check(&self) -> Result<(), String> {
         let Self { plan, counters, .. } = self;
         plan.check().map_err(|error| error.to_string())?;
-        let an_epoch = counters.images.div_ceil(plan.recipe.batch_size);
+        let trained = counters.images.saturating_sub(counters.held_out);
+        let an_epoch = trained.div_ceil(plan.recipe.batch_size);
         if an_epoch == 0 || counters.steps_per_epoch != an_epoch {
             return Err(format!(
-                "it has {} steps per epoch, but {} images make {an_epoch}",
-                counters.steps_per_epoch, counters.images
+                "it has {} steps per epoch, but {trained} images make {an_epoch}",
+                counters.steps_per_epoch
+            ));
+        }
+        if (counters.held_out > 0) != plan.held_out().is_some() {
+            return Err(format!(
+                "it has {} images held out of training, but a share of {}",
+                counters.held_out, plan.val_share
             ));
         }
         let steps = plan.recipe.epochs as u128 * an_epoch as u128;
@@ -325,6 +340,7 @@ mod tests {
     use super::*;
     use crate::draw::Draw;
     use crate::recipe::Preset;
+    use crate::statistics_from::StatisticsFrom;
 
     fn checkpoint() -> Checkpoint {
         let network = zoo::build("preresnet8", 3).unwrap();
@@ -360,7 +376,8 @@ mod tests {
             plan,
             counters: Counters {
                 step: 12,
-                images: 100,
+                images: 105,
+                held_out: 5,
                 data: Some(DataDigest {
                     train: "a1".into(),
                     test: "b2".into(),
@@ -397,13 +414,20 @@ mod tests {
     fn an_older_checkpoint_is_read() {
         let mut older = checkpoint();
         older.counters.data = None;
+        older.counters.images = 100;
+        older.counters.held_out = 0;
+        older.plan.val_share = 0.0;
+        older.plan.statistics_from = StatisticsFrom::Evaluation;
         let folder = tempfile::tempdir().unwrap();
         let path = older.write(folder.path()).unwrap();
         let bytes = fs::read(&path).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
         let state =
-            header.metadata().as_ref().unwrap()[STATE].replace(r#""version":2"#, r#""version":1"#);
-        assert!(!state.contains(r#""data":{"#), "{state}");
+            header.metadata().as_ref().unwrap()[STATE].replace(r#""version":3"#, r#""version":1"#);
+        let state = state.replace(r#","statistics_from":"evaluation""#, "");
+        for absent in [r#""data":{"#, "statistics_from", "val_share", "held_out"] {
+            assert!(!state.contains(absent), "{state}");
+        }
         let network = older.plan.trained_network().unwrap();
         let parameters = network.parameters();
         let tensors = tensors(parameters, &older.weights, &older.momentum);
@@ -461,6 +485,11 @@ mod tests {
         };
         refused(|c| c.counters.step = 71);
         refused(|c| c.counters.images = 0);
+        refused(|c| c.counters.held_out = 105);
+        refused(|c| c.counters.held_out = usize::MAX);
+        refused(|c| (c.counters.images, c.counters.held_out) = (100, 0));
+        refused(|c| c.plan.val_share = 0.0);
+        refused(|c| c.plan.val_share = 0.7);
         refused(|c| c.counters.steps_per_epoch = 9);
         refused(|c| c.counters.drawn.truncate(2));
         refused(|c| c.counters.epoch.drawn.push(0));

@@ -73,6 +73,7 @@ impl Tally {
             top1,
             top5,
             loss,
+            test: None,
         }
     }
 }

@@ -137,6 +137,7 @@ pub fn evaluate(
             top1: Some(top1),
             top5: Some(top5),
             loss: Some(loss),
+            test: None,
         }
     });
     Ok(Evaluation {

@@ -96,6 +96,7 @@ mod tests {
             },
             instances: Vec::new(),
             combinations: Vec::new(),
+            held_out: None,
             training: serde_json::Value::Null,
             network,
         };

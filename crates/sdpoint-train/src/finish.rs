@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::{Instance, Model, Network, Weights};
+use sdpoint_data::Dataset;
 
-use crate::calibrate::{Feed, calibrate};
+use crate::calibrate::calibrate;
 use crate::curve::{Series, curve_csv, curve_svg};
 use crate::error::TrainError;
 use crate::evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
@@ -14,13 +15,15 @@ use crate::folder;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
 use crate::run::Run;
+use crate::splits::Splits;
 use crate::statistics_from;
 
 /// The results of a run.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Finished {
-    /// The model, as in the model file.
+    /// The model, as in the model file. Its accuracies are those on the images
+    /// held out of training, unless there are none.
     pub model: Model,
     /// The accuracy of every instance on the test images.
     pub evaluation: Evaluation,
@@ -30,16 +33,30 @@ pub struct Finished {
     pub drawn: Vec<(Instance, u64)>,
 }
 
+/// What a run has after its last step.
+pub(crate) struct FinishedTraining<'a> {
+    pub plan: &'a TrainPlan,
+    /// The network that was trained.
+    pub network: &'a Arc<Network>,
+    pub weights: Weights,
+    /// The number of training steps in each instance.
+    pub drawn: Vec<(Instance, u64)>,
+}
+
 /// Calibrates and evaluates all instances of the trained `network`, and writes
 /// the results. Repeated, it writes the same bytes.
 pub(crate) fn finish(
     run: &Run<'_>,
-    plan: &TrainPlan,
-    network: &Arc<Network>,
-    weights: Weights,
-    drawn: Vec<(Instance, u64)>,
+    splits: &Splits,
+    training: FinishedTraining<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Finished, TrainError> {
+    let FinishedTraining {
+        plan,
+        network,
+        weights,
+        drawn,
+    } = training;
     let own = Arc::new(plan.network.clone());
     let mut ends = Vec::new();
     if plan.exits {
@@ -47,7 +64,7 @@ pub(crate) fn finish(
         let exits = exits.map_err(|error| TrainError::Plan(error.to_string()))?;
         for (index, exit) in exits.into_iter().enumerate() {
             let weights = part(&weights, network, &exit)?;
-            let (model, _) = model(run, plan, &Arc::new(exit), weights, observer)?;
+            let (model, _) = model(run, splits, plan, &Arc::new(exit), weights, observer)?;
             model.save(run.folder.join(folder::exit(index + 1)))?;
             ends.push(model);
         }
@@ -57,19 +74,15 @@ pub(crate) fn finish(
     } else {
         weights
     };
-    let (model, evaluation) = model(run, plan, &own, weights, observer)?;
+    let (model, evaluation) = model(run, splits, plan, &own, weights, observer)?;
     let title = format!(
         "{} on {}: accuracy over cost",
         network.name(),
         run.test.source().name()
     );
-    let series = [Series::new(
-        plan.method.to_string(),
-        &evaluation.records,
-        &[],
-    )];
+    let series = [Series::new(plan.method.to_string(), &model.instances, &[])];
     for (file, text) in [
-        (folder::CURVE_CSV, curve_csv(&evaluation.records, &[])),
+        (folder::CURVE_CSV, curve_csv(&model.instances, &[])),
         (folder::CURVE_SVG, curve_svg(&title, &series)),
     ] {
         write_atomically(&run.folder.join(file), |out| out.write_all(text.as_bytes()))?;
@@ -96,38 +109,45 @@ fn part(weights: &Weights, trained: &Network, network: &Network) -> Result<Weigh
 }
 
 /// A model of a trained network with the statistics and accuracies of all
-/// instances.
+/// instances, and their evaluation on the test images.
 fn model(
     run: &Run<'_>,
+    splits: &Splits,
     plan: &TrainPlan,
     network: &Arc<Network>,
     weights: Weights,
     observer: &mut dyn Observer,
 ) -> Result<(Model, Evaluation), TrainError> {
     let instances = network.instances(&plan.ratios);
-    let feed = |data| Feed {
-        data,
-        preprocessing: &plan.preprocessing,
-        batch_size: plan.recipe.batch_size,
-    };
     let options = plan.calibrate_options(&instances);
-    let train = feed(run.train);
+    let train = plan.feed(&splits.train);
     let statistics = calibrate(run.ctx, network, &weights, train, options, observer)?;
     let trained = Trained {
         network,
         weights: &weights,
         statistics: &statistics,
     };
-    let options = EvaluateOptions::new(&instances);
-    let evaluation = evaluate(run.ctx, trained, feed(run.test), options, observer)?;
+    let mut measured = |data: &Dataset| {
+        let options = EvaluateOptions::new(&instances);
+        evaluate(run.ctx, trained, plan.feed(data), options, observer)
+    };
+    let evaluation = measured(&splits.test)?;
+    let mut records = evaluation.records.clone();
+    if let Some(held_out) = &splits.held_out {
+        let on_test = std::mem::replace(&mut records, measured(held_out)?.records);
+        for (record, on_test) in std::iter::zip(&mut records, on_test) {
+            record.test = on_test.scores();
+        }
+    }
     let model = Model {
         network: network.as_ref().clone(),
         weights,
         statistics,
         classes: plan.classes.clone(),
         preprocessing: plan.preprocessing.clone(),
-        instances: evaluation.records.clone(),
+        instances: records,
         combinations: Vec::new(),
+        held_out: plan.held_out(),
         training: provenance(plan),
     };
     Ok((model, evaluation))

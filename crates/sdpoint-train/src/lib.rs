@@ -24,6 +24,7 @@ mod observer;
 mod plan;
 mod recipe;
 mod run;
+mod splits;
 mod statistics_from;
 mod trainer;
 
@@ -38,7 +39,7 @@ pub use finish::Finished;
 pub use fit::{FitOptions, Fitted, fit_combinations};
 pub use metrics::{EpochMetrics, FullMetrics};
 pub use observer::{Observer, Progress, Silent};
-pub use plan::TrainPlan;
+pub use plan::{TrainPlan, VAL_SHARE};
 pub use recipe::{Preset, Recipe, RecipeError, Schedule, UnknownPreset};
 pub use run::{Outcome, Run};
 pub use statistics_from::{StatisticsFrom, UnknownStatistics};

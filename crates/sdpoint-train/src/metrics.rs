@@ -49,6 +49,12 @@ pub struct FullMetrics {
     pub train_loss: f64,
     /// The share of them that is classified correctly.
     pub train_accuracy: f64,
+    /// Mean loss of the images held out of training, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_loss: Option<f64>,
+    /// The share of them that is classified correctly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_accuracy: Option<f64>,
     /// Mean loss of the test images.
     pub test_loss: f64,
     /// The share of them that is classified correctly.

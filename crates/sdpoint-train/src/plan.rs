@@ -1,11 +1,11 @@
 //! The settings that determine the result of a run.
 
-use sdpoint_core::{Instance, Network, Preprocessing, Ratio, ShapeError, Weights};
+use sdpoint_core::{HeldOut, Instance, Network, Preprocessing, Ratio, ShapeError, Weights};
 use sdpoint_data::{Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
 
-use crate::calibrate::{CALIBRATION_IMAGES, CalibrateOptions};
+use crate::calibrate::{CALIBRATION_IMAGES, CalibrateOptions, Feed};
 use crate::draw::{Draw, InstanceSampler, Method};
 use crate::error::TrainError;
 use crate::fine_tune::Init;
@@ -54,6 +54,12 @@ pub struct TrainPlan {
     /// see [`OpenOptions`](sdpoint_data::OpenOptions).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_key: Option<String>,
+    /// The share of these images that is held out of training; 0 for none. The
+    /// accuracies by which instances are chosen are measured on them, so that no
+    /// choice depends on the test images. At most 0.5. Plans of version 0.1 lack
+    /// it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub val_share: f64,
     /// The network, with one output per class.
     pub network: Network,
     /// The model whose weights training starts from; random weights if `None`.
@@ -112,6 +118,9 @@ fn is_never(epochs: &usize) -> bool {
     *epochs == 0
 }
 
+/// The share of the training images that a run holds out unless set otherwise.
+pub const VAL_SHARE: f64 = 0.05;
+
 /// The number of epochs for [`Source::Shapes`]: enough to show the method, in
 /// about two minutes.
 const SHAPES_EPOCHS: usize = 12;
@@ -143,6 +152,7 @@ impl TrainPlan {
             train_images: None,
             image_key: None,
             label_key: None,
+            val_share: VAL_SHARE,
             network,
             init: None,
             classes: train.classes().to_vec(),
@@ -203,6 +213,20 @@ impl TrainPlan {
     /// Sets the seed of everything random.
     pub fn with_seed(self, seed: u64) -> Self {
         Self { seed, ..self }
+    }
+
+    /// Sets the share of the training images that is held out for choices; 0 for
+    /// none.
+    pub fn with_val_share(self, val_share: f64) -> Self {
+        Self { val_share, ..self }
+    }
+
+    /// The images that are held out of training, unless there are none.
+    pub fn held_out(&self) -> Option<HeldOut> {
+        (self.val_share > 0.0).then_some(HeldOut {
+            share: self.val_share,
+            seed: self.seed,
+        })
     }
 
     /// Every instance of the network with its MACs for one image.
@@ -272,6 +296,15 @@ impl TrainPlan {
         ))
     }
 
+    /// Images in batches, with the preprocessing of the plan.
+    pub(crate) fn feed<'a>(&'a self, data: &'a Dataset) -> Feed<'a> {
+        Feed {
+            data,
+            preprocessing: &self.preprocessing,
+            batch_size: self.recipe.batch_size,
+        }
+    }
+
     /// How instances are calibrated after training.
     pub(crate) fn calibrate_options<'a>(&self, instances: &'a [Instance]) -> CalibrateOptions<'a> {
         CalibrateOptions::new(instances)
@@ -297,6 +330,12 @@ impl TrainPlan {
         }
         if self.ratios.is_empty() {
             return refuse("no ratios are given; 0.5 and 0.75 are usual".into());
+        }
+        if !(0.0..=0.5).contains(&self.val_share) {
+            return refuse(format!(
+                "the share held out of training is {}; it must be from 0 to 0.5",
+                self.val_share
+            ));
         }
         if self.calibration_images == 0 {
             return refuse("calibration needs at least one image".into());

@@ -15,6 +15,7 @@ use crate::finish::Finished;
 use crate::folder;
 use crate::observer::Observer;
 use crate::plan::TrainPlan;
+use crate::splits::Splits;
 use crate::trainer::Trainer;
 
 /// Trains a [`TrainPlan`] in a folder, from which the run can be resumed.
@@ -47,7 +48,8 @@ use crate::trainer::Trainer;
 pub struct Run<'a> {
     /// The threads and the instruction set.
     pub ctx: &'a Arc<Context>,
-    /// The training images.
+    /// The training images, of which the plan may hold out a part; see
+    /// [`TrainPlan::val_share`].
     pub train: &'a Dataset,
     /// The test images, on which instances are evaluated after training.
     pub test: &'a Dataset,
@@ -151,11 +153,13 @@ impl<'a> Run<'a> {
                 plan.network.name()
             )));
         }
+        let splits = Splits::new(self.train, self.test, plan.held_out())?;
         let counters = Counters {
             step: 0,
             images: self.train.len(),
+            held_out: splits.held_out_len(),
             data: Some(DataDigest::of(self.train, self.test)?),
-            steps_per_epoch: self.train.len().div_ceil(plan.recipe.batch_size),
+            steps_per_epoch: splits.train.len().div_ceil(plan.recipe.batch_size),
             isa: self.ctx.isa().to_string(),
             drawn: vec![0; plan.costs()?.len()],
             epoch: EpochSums::default(),
@@ -170,12 +174,12 @@ impl<'a> Run<'a> {
         if !self.overwrite {
             folder::clear(self.folder, false)?;
         }
-        self.check_test_images(observer)?;
+        splits.check(self.ctx, observer)?;
         let lock = folder::lock(self.folder)?;
         folder::clear(self.folder, self.overwrite)?;
         // A run that is killed before its first checkpoint can be resumed too,
         // and a folder that cannot be written to shows at once.
-        let mut trainer = Trainer::new(*self, checkpoint, lock)?;
+        let mut trainer = Trainer::new(*self, splits, checkpoint, lock)?;
         trainer.save(observer)?;
         trainer.run(observer)
     }
@@ -210,30 +214,16 @@ impl<'a> Run<'a> {
                  differ in rounding from that of an uninterrupted run."
             ));
         }
+        let splits = Splits::new(self.train, self.test, checkpoint.plan.held_out())?;
+        if splits.held_out_len() != checkpoint.counters.held_out {
+            return Err(TrainError::DataChanged(format!(
+                "{} of its images are held out of training, but {} were when the run began",
+                splits.held_out_len(),
+                checkpoint.counters.held_out
+            )));
+        }
         let lock = folder::lock(self.folder)?;
-        Trainer::new(*self, checkpoint, lock)?.run(observer)
-    }
-
-    /// Decodes all test images: faults of them would otherwise show only after
-    /// training.
-    fn check_test_images(&self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        const AT_A_TIME: usize = 1024;
-        // The many of a large set take a minute.
-        const MANY: usize = 5000;
-        let images = self.test.len();
-        if images >= MANY {
-            observer.note(&format!(
-                "Checking that the {images} test images can be read."
-            ));
-        }
-        for start in (0..images).step_by(AT_A_TIME) {
-            if observer.stop_requested() {
-                return Err(TrainError::Stopped);
-            }
-            let end = (start + AT_A_TIME).min(images);
-            self.test.check_readable(start..end, self.ctx.threads())?;
-        }
-        Ok(())
+        Trainer::new(*self, splits, checkpoint, lock)?.run(observer)
     }
 
     /// Checks that the images are read from the kind of source that the run

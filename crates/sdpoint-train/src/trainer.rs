@@ -13,16 +13,18 @@ use sdpoint_engine::{
 use crate::checkpoint::Checkpoint;
 use crate::draw::InstanceSampler;
 use crate::error::TrainError;
-use crate::finish::finish;
+use crate::finish::{FinishedTraining, finish};
 use crate::folder;
 use crate::measure::measure_full;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::observer::{Observer, Progress};
 use crate::run::{Outcome, Run};
+use crate::splits::Splits;
 
 /// A run in progress.
 pub(crate) struct Trainer<'a> {
     run: Run<'a>,
+    splits: Splits,
     /// The state between two steps, as a checkpoint holds it.
     state: Checkpoint,
     network: Arc<Network>,
@@ -48,7 +50,12 @@ struct Step<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    pub(crate) fn new(run: Run<'a>, state: Checkpoint, lock: File) -> Result<Self, TrainError> {
+    pub(crate) fn new(
+        run: Run<'a>,
+        splits: Splits,
+        state: Checkpoint,
+        lock: File,
+    ) -> Result<Self, TrainError> {
         folder::sweep(run.folder)?;
         let plan = &state.plan;
         let network = Arc::new(plan.trained_network()?);
@@ -69,6 +76,7 @@ impl<'a> Trainer<'a> {
             saved: (step, Instant::now()),
             smooth: Smooth::default(),
             run,
+            splits,
             network,
             state,
             _lock: lock,
@@ -89,7 +97,13 @@ impl<'a> Trainer<'a> {
             ..
         } = self.state;
         let drawn = self.sampler.instances().zip(counters.drawn).collect();
-        match finish(&self.run, &plan, &self.network, weights, drawn, observer) {
+        let trained = FinishedTraining {
+            plan: &plan,
+            network: &self.network,
+            weights,
+            drawn,
+        };
+        match finish(&self.run, &self.splits, trained, observer) {
             Err(TrainError::Stopped) => stopped(steps),
             finished => Ok(Outcome::Finished(Box::new(finished?))),
         }
@@ -229,7 +243,7 @@ impl<'a> Trainer<'a> {
             first_batch,
         };
         Ok(Loader::train_mixed(
-            self.run.train,
+            &self.splits.train,
             &self.state.plan.training_sizes(),
             self.state.plan.recipe.batch_size,
             self.run.ctx.threads(),
@@ -285,7 +299,7 @@ impl<'a> Trainer<'a> {
         let every = self.state.plan.measure_every;
         let due = every > 0 && (epoch + 1).is_multiple_of(every);
         let Checkpoint { plan, weights, .. } = &self.state;
-        let measure = || measure_full(&self.run, plan, &self.network, weights);
+        let measure = || measure_full(&self.run, &self.splits, plan, &self.network, weights);
         let full = due.then(measure).transpose()?;
         let sums = std::mem::take(&mut self.state.counters.epoch);
         let images = sums.images as f64;

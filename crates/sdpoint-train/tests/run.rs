@@ -17,7 +17,8 @@ use sdpoint_engine::{
 use sdpoint_train::{
     CalibrateOptions, Checkpoint, EpochMetrics, EvaluateOptions, Feed, Finished, FitOptions, Init,
     Method, Observer, Outcome, Preset, Progress, Run, Silent, StatisticsFrom, TrainError,
-    TrainPlan, Trained, calibrate, calibrate_model, evaluate, fine_tune, fit_combinations, folder,
+    TrainPlan, Trained, VAL_SHARE, calibrate, calibrate_model, evaluate, fine_tune,
+    fit_combinations, folder,
 };
 
 /// Steps in an epoch of [`plan`] on [`data`]: six full ones and a rest.
@@ -41,6 +42,7 @@ fn plan(data: &Dataset) -> TrainPlan {
     };
     let mut plan = TrainPlan::with_preprocessing(network, data, preprocessing)
         .with_recipe(Preset::CifarCosine.recipe().with_epochs(3))
+        .with_val_share(0.0)
         .with_seed(5);
     plan.recipe.batch_size = 16;
     plan.calibration_images = 48;
@@ -377,6 +379,7 @@ fn elaborate(bench: &Bench) -> TrainPlan {
     plan.stochastic_depth = 0.3;
     plan.scales = vec![[12, 12]];
     plan.measure_every = 2;
+    plan.val_share = 0.1;
     plan
 }
 
@@ -725,6 +728,87 @@ fn statistics_come_from_the_transform_that_the_plan_names() {
     assert_eq!(StatisticsFrom::of(&older), StatisticsFrom::Evaluation);
 }
 
+#[test]
+fn choices_come_from_images_held_out_of_training() {
+    let bench = Bench::new(2);
+    let folder = tempfile::tempdir().unwrap();
+    let plan = bench.plan().with_epochs(2).with_val_share(0.25);
+    let how = plan.held_out().unwrap();
+    let parts = bench.train.hold_out(&how).unwrap();
+    let held_out = parts.held_out.len();
+    assert!((14..38).contains(&held_out), "{held_out}");
+    assert_eq!(parts.train.len() + held_out, 104);
+
+    let finished = bench.finish(plan.clone(), folder.path());
+    let model = Model::load(folder.path().join(folder::MODEL)).unwrap();
+    assert_eq!(model, finished.model);
+    assert_eq!(model.held_out, Some(how));
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    assert_eq!(checkpoint.counters.held_out, held_out);
+    let steps = parts.train.len().div_ceil(16);
+    assert_eq!(checkpoint.counters.steps_per_epoch, steps);
+
+    // The recorded accuracies are those on the held-out images.
+    let network = Arc::new(model.network.clone());
+    let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();
+    let measured = |data: &Dataset| {
+        let trained = Trained {
+            network: &network,
+            weights: &model.weights,
+            statistics: &model.statistics,
+        };
+        let feed = Feed {
+            data,
+            preprocessing: &model.preprocessing,
+            batch_size: 16,
+        };
+        let options = EvaluateOptions::new(&instances);
+        evaluate(&bench.ctx, trained, feed, options, &mut Silent).unwrap()
+    };
+    let (chosen_by, reported) = (measured(&parts.held_out), measured(&bench.test));
+    assert_eq!(finished.evaluation, reported);
+    for (record, (val, test)) in std::iter::zip(
+        &model.instances,
+        std::iter::zip(&chosen_by.records, &reported.records),
+    ) {
+        assert_eq!(record.scores(), val.scores());
+        assert_eq!(record.test, test.scores());
+        assert_eq!(record.reported(), test.scores());
+    }
+    let csv = fs::read_to_string(folder.path().join(folder::CURVE_CSV)).unwrap();
+    assert!(csv.contains("loss,val_top1,val_top5,val_loss\n"), "{csv}");
+
+    // Training on the other images alone, with none held out, is the same.
+    let other = tempfile::tempdir().unwrap();
+    let run = Run::new(&bench.ctx, &parts.train, &bench.test, other.path());
+    let alone = self::finished(run.start(plan.clone().with_val_share(0.0), &mut Silent));
+    assert_eq!(alone.model.weights, model.weights);
+    assert_eq!(alone.model.statistics, model.statistics);
+    assert_eq!(alone.model.held_out, None);
+    for record in &alone.model.instances {
+        assert_eq!(record.test, None);
+        assert_eq!(record.scores(), model.record(record.instance).unwrap().test);
+    }
+
+    // Interrupted, with other threads, it ends with the same bytes.
+    let bench = Bench::new(1);
+    let again = tempfile::tempdir().unwrap();
+    let run = bench.run(again.path());
+    run.start(plan.clone(), &mut StopAt::step(3)).unwrap();
+    let checkpoint = Checkpoint::read(again.path()).unwrap();
+    finished_run(
+        run.resume(checkpoint, &mut Silent),
+        folder.path(),
+        again.path(),
+    );
+    for share in [-0.1, 0.6, f64::NAN] {
+        let plan = plan.clone().with_val_share(share);
+        let error = run.with_overwrite(true).start(plan, &mut Silent);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("held out of training"), "{error}");
+    }
+}
+
 /// Images that changed under the same number of them are noticed, and a run
 /// of an older version goes on without.
 #[test]
@@ -775,6 +859,7 @@ fn a_plan_has_the_usual_settings_for_its_data() {
     assert_eq!(plan.preprocessing.size, [32, 32]);
     assert_eq!(plan.recipe, Preset::CifarCosine.recipe().with_epochs(12));
     assert_eq!(plan.ratios, Ratio::DEFAULT);
+    assert_eq!(plan.val_share, VAL_SHARE);
     assert_eq!((plan.method, plan.seed), (Method::SdPoint, 0));
 
     let large = plan.preprocessing.clone().with_size([224, 224]);

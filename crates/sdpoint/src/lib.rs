@@ -138,6 +138,7 @@
 //!     preprocessing,
 //!     instances: vec![Record::unmeasured(Instance::Full, cost.macs)],
 //!     combinations: Vec::new(),
+//!     held_out: None,
 //!     training: serde_json::json!({"imported": "resnet18.pth"}),
 //! };
 //! model.save("resnet18.safetensors")?;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use sdpoint::Model;
-use sdpoint::data::Split;
-use sdpoint::train::{Feed, FitOptions, Trained, fit_combinations};
+use sdpoint::core::Combination;
+use sdpoint::data::{Dataset, Split};
+use sdpoint::train::{EvaluateOptions, Feed, FitOptions, Trained, fit_combinations};
 
 use super::Args;
-use crate::data::{note_skipped, open_split};
+use crate::data::{hold_out, note_skipped, open_split, open_test};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::output::{plural, print};
@@ -16,8 +17,24 @@ use crate::progress::Display;
 use crate::{MachineArgs, model, report};
 
 pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -> Outcome {
-    let held_out = open_split(&args.data, Split::Test, &args.reading.options())?;
-    model::check_classes(&model, &held_out)?;
+    let reading = args.reading.options();
+    let open = |split| -> Result<Dataset, Failure> {
+        let images = open_split(&args.data, split, &reading)?;
+        model::check_classes(&model, &images)?;
+        Ok(images)
+    };
+    let (held_out, test, what) = match model.held_out {
+        Some(_) => {
+            let (_, held_out) = hold_out(&model, open(Split::Train)?)?;
+            let held_out = held_out.expect("the model has images held out");
+            (
+                held_out,
+                open_test(&args.data, &reading)?,
+                "held-out images",
+            )
+        }
+        None => (open(Split::Test)?, None, "test images"),
+    };
     let feed = Feed::for_model(&model, &held_out)?;
     let mut display = Display::new(Interrupt::install()?, feed.batch_size);
     let instances = model::listed(&model, &[])?;
@@ -32,10 +49,18 @@ pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -
         statistics: &model.statistics,
     };
     let ctx = machine.context()?;
-    let fitted = fit_combinations(&ctx, trained, feed, options, &mut display);
+    let mut fitted = fit_combinations(&ctx, trained, feed, options, &mut display)?;
+    if let Some(test) = &test {
+        let found = fitted.records.iter();
+        let found: Vec<Combination> = found.map(|record| record.combination.clone()).collect();
+        let options = EvaluateOptions::new(&instances).with_combinations(&found);
+        let evaluation = model::evaluate(&ctx, &model, test, options, &mut display)?;
+        for (record, on_test) in std::iter::zip(&mut fitted.records, &evaluation.combined) {
+            record.test = Some(on_test.scores());
+        }
+    }
     display.finish();
-    let fitted = fitted?;
-    note_skipped(&[&held_out]);
+    note_skipped(&test.iter().chain([&held_out]).collect::<Vec<_>>());
     if fitted.records.is_empty() {
         let problem = "no combination of the model's instances is more accurate than a single \
                        instance at this cost";
@@ -45,8 +70,7 @@ pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -
     model.combinations = fitted.records;
     model.save(out.path())?;
     print(&format!(
-        "{}\nFitted {} on one half of {} test images{} and measured on the other; the model is in \
-         {}.\n",
+        "{}\nFitted {} on one half of {} {what}{} and measured on the other; the model is in {}.\n",
         report::accuracy_table(&model.instances, &model.combinations),
         plural(model.combinations.len(), "combination", "combinations"),
         fitted.images,

@@ -59,9 +59,11 @@ pub enum Kind {
 /// The number of bytes that are read, except for safetensors headers.
 const START: u64 = 1 << 16;
 
-/// The headers of tables of accuracies, by instance and by deadline.
-const TABLES: [&str; 2] = [
+/// The headers of tables of accuracies, by instance, also with those on held-out
+/// images, and by deadline.
+const TABLES: [&str; 3] = [
     "instance,point,ratio,macs,share,top1,top5,loss",
+    "instance,point,ratio,macs,share,top1,top5,loss,val_top1,val_top5,val_loss",
     "instance,macs,share,top1,loss,deadline_ms,in_time,top1_if_late",
 ];
 
@@ -347,6 +349,11 @@ mod tests {
             (b"\xff\xd8\xff\xe0", Kind::Image("JPEG")),
             (
                 b"instance,point,ratio,macs,share,top1,top5,loss\nfull,,,1,1,0.5,1,0.2\n",
+                Kind::Table,
+            ),
+            (
+                b"instance,point,ratio,macs,share,top1,top5,loss,val_top1,val_top5,val_loss\n\
+                  full,,,1,1,0.5,1,0.2,0.5,1,0.3\n",
                 Kind::Table,
             ),
             (

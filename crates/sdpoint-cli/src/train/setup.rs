@@ -237,6 +237,7 @@ impl TrainingArgs {
         set(&mut plan.distill, self.distill);
         plan.draw = self.draw.unwrap_or(draw);
         plan.train_images = self.train_images;
+        plan.val_share = self.val_share;
         plan.dropout = self.dropout;
         plan.stochastic_depth = self.stochastic_depth;
         plan.scales.clone_from(&self.scales);

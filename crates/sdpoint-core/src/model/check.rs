@@ -4,10 +4,11 @@ use std::collections::HashSet;
 
 use super::Model;
 use crate::combination::{Combination, CombinedRecord};
+use crate::held_out::HeldOut;
 use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
-use crate::record::Record;
+use crate::record::{Record, Scores};
 use crate::shapes::ShapeError;
 use crate::weights::Moments;
 
@@ -59,6 +60,16 @@ pub enum Misfit {
         /// Its value.
         value: f64,
     },
+    /// A measurement on test images is out of range.
+    #[error("the {what} of {name} on test images is {value}, which is impossible")]
+    TestMeasurement {
+        /// The instance or the combination.
+        name: String,
+        /// The name of the measurement.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
     /// A cascade or an ensemble is invalid.
     #[error("its combination {combination} {problem}")]
     Combination {
@@ -67,6 +78,13 @@ pub enum Misfit {
         /// What is wrong with it.
         problem: String,
     },
+    /// The share of images held out of training is invalid.
+    #[error("it names {0}")]
+    HeldOut(String),
+    /// Accuracies on test images are recorded apart from those on images held out
+    /// of training, but none were held out.
+    #[error("it has test accuracies of {0} apart from others, but no images held out of training")]
+    NothingHeldOut(String),
     /// A tensor that the network needs is missing.
     #[error("tensor '{0}' is missing")]
     Missing(String),
@@ -186,6 +204,42 @@ pub(super) fn combinations(
         ] {
             if !(0.0..=most).contains(&value) {
                 return refuse(format!("has a {what} of {value}, which is impossible"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks the images held out of training, and the measurements on test images
+/// that a model then has besides.
+pub(super) fn held_out(
+    held_out: Option<HeldOut>,
+    instances: &[Record],
+    combinations: &[CombinedRecord],
+) -> Result<(), Misfit> {
+    if let Some(held_out) = held_out {
+        held_out.check().map_err(Misfit::HeldOut)?;
+    }
+    let of_instances = instances.iter().filter_map(|record| {
+        let test = record.test?;
+        Some((record.instance.to_string(), test))
+    });
+    let of_combinations = combinations.iter().filter_map(|record| {
+        let test = record.test?;
+        Some((record.combination.to_string(), test))
+    });
+    for (name, scores) in of_instances.chain(of_combinations) {
+        if held_out.is_none() {
+            return Err(Misfit::NothingHeldOut(name));
+        }
+        let Scores { top1, top5, loss } = scores;
+        for (what, value, most) in [
+            ("top1", top1, 1.0),
+            ("top5", top5, 1.0),
+            ("loss", loss, f64::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                return Err(Misfit::TestMeasurement { name, what, value });
             }
         }
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{FORMAT_VERSION, Feature};
 use crate::combination::CombinedRecord;
+use crate::held_out::HeldOut;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
@@ -34,6 +35,8 @@ pub(super) struct Document {
     pub instances: Vec<Record>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub combinations: Vec<CombinedRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOut>,
     pub training: serde_json::Value,
 }
 
@@ -57,6 +60,7 @@ impl Document {
             preprocessing: model.preprocessing.clone(),
             instances: model.instances.clone(),
             combinations: model.combinations.clone(),
+            held_out: model.held_out,
             training: model.training.clone(),
         }
     }

@@ -20,6 +20,9 @@ pub enum Feature {
     /// Images are rotated according to EXIF: `exif_orientation` of the
     /// preprocessing.
     ExifOrientation,
+    /// Accuracies on images held out of training: the description's `held_out`,
+    /// and `test` of instances and combinations.
+    HeldOut,
     /// A filter other than bilinear: `interpolation` of the preprocessing.
     Interpolation,
     /// Layers `relu6` in the network.
@@ -31,9 +34,10 @@ pub enum Feature {
 
 impl Feature {
     /// All features that this program supports, sorted by name.
-    pub const ALL: [Feature; 5] = [
+    pub const ALL: [Feature; 6] = [
         Feature::Combinations,
         Feature::ExifOrientation,
+        Feature::HeldOut,
         Feature::Interpolation,
         Feature::Relu6,
         Feature::SquashCrop,
@@ -44,6 +48,7 @@ impl Feature {
         match self {
             Feature::Combinations => "combinations",
             Feature::ExifOrientation => "exif_orientation",
+            Feature::HeldOut => "held_out",
             Feature::Interpolation => "interpolation",
             Feature::Relu6 => "relu6",
             Feature::SquashCrop => "squash_crop",
@@ -56,6 +61,7 @@ impl Feature {
             &model.network,
             &model.preprocessing,
             !model.combinations.is_empty(),
+            model.held_out.is_some(),
         )
     }
 
@@ -71,10 +77,12 @@ pub(super) fn used(
     network: &Network,
     preprocessing: &Preprocessing,
     combinations: bool,
+    held_out: bool,
 ) -> Vec<Feature> {
     let has = |feature: &Feature| match feature {
         Feature::Combinations => combinations,
         Feature::ExifOrientation => preprocessing.exif_orientation != ExifOrientation::default(),
+        Feature::HeldOut => held_out,
         Feature::Interpolation => preprocessing.interpolation != Interpolation::default(),
         Feature::Relu6 => network.layers().iter().any(|layer| layer.op == Op::Relu6),
         Feature::SquashCrop => {

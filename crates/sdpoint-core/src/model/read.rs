@@ -158,6 +158,7 @@ fn features_are_named(document: &Document) -> Result<(), String> {
         &document.network,
         &document.preprocessing,
         !document.combinations.is_empty(),
+        document.held_out.is_some(),
     );
     let unnamed = used
         .iter()
@@ -256,11 +257,13 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         preprocessing,
         instances,
         combinations,
+        held_out,
         training,
         ..
     } = document;
     check::description(&network, &classes, &preprocessing, &instances)?;
     check::combinations(&instances, &combinations)?;
+    check::held_out(held_out, &instances, &combinations)?;
     let listed: Vec<Instance> = instances.iter().map(|record| record.instance).collect();
     let mut values = Vec::new();
     for Slot { name, shape } in layout::slots(&network, &listed) {
@@ -292,6 +295,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
         preprocessing,
         instances,
         combinations,
+        held_out,
         training,
     })
 }

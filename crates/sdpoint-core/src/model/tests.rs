@@ -14,6 +14,7 @@ use crate::layer::{Conv, LayerId, Op, Window};
 use crate::network::NetworkBuilder;
 use crate::preprocessing::{EvalTransform, ExifOrientation, Interpolation, TrainTransform};
 use crate::ratio::Ratio;
+use crate::record::Scores;
 use crate::weights::Moments;
 
 /// input → conv → norm → max pool (stem) → conv (block 0) → norm → mean → fc
@@ -77,6 +78,7 @@ fn model() -> Model {
         },
         instances,
         combinations: Vec::new(),
+        held_out: None,
         training: json!({ "method": "sdpoint", "seed": u64::MAX, "rate": 0.1 }),
     }
 }
@@ -455,6 +457,7 @@ fn combined(combination: Combination) -> CombinedRecord {
         top1: 0.5,
         top5: 1.0,
         loss: 0.7,
+        test: None,
     }
 }
 
@@ -488,11 +491,78 @@ fn features_are_named_exactly_where_a_model_has_them() {
     model.preprocessing.interpolation = Interpolation::Bicubic;
     model.preprocessing.exif_orientation = ExifOrientation::Apply;
     model.combinations = vec![combined(Combination::Ensemble(vec![Instance::Full]))];
+    model.held_out = Some(HeldOut {
+        share: 0.05,
+        seed: 7,
+    });
+    let test = Some(Scores {
+        top1: 0.25,
+        top5: 0.5,
+        loss: 1.5,
+    });
+    model.instances[1].test = test;
+    model.combinations[0].test = test;
     let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
     assert_eq!(features(&model), json!(all));
     assert_eq!(serde_json::to_value(Feature::ALL).unwrap(), json!(all));
     let (_folder, path) = saved(&model);
     assert_eq!(Model::load(&path).unwrap(), model);
+}
+
+#[test]
+fn held_out_images_and_accuracies_on_test_images_must_be_possible() {
+    let refused = |change: fn(&mut Model), part: &str| {
+        let mut model = model();
+        model.held_out = Some(HeldOut {
+            share: 0.1,
+            seed: 0,
+        });
+        change(&mut model);
+        let folder = tempfile::tempdir().unwrap();
+        let error = model.save(folder.path().join("m")).unwrap_err();
+        assert!(error.to_string().contains(part), "{error}");
+    };
+    fn test(top1: f64, loss: f64) -> Option<Scores> {
+        Some(Scores {
+            top1,
+            top5: 1.0,
+            loss,
+        })
+    }
+    refused(|m| m.held_out.as_mut().unwrap().share = 0.75, "0.75");
+    refused(|m| m.held_out.as_mut().unwrap().share = f64::NAN, "NaN");
+    refused(|m| m.instances[1].test = test(1.5, 0.0), "top1 of ");
+    refused(|m| m.instances[1].test = test(0.5, f64::NAN), "loss of ");
+    refused(
+        |m| {
+            m.held_out = None;
+            m.instances[1].test = test(0.5, 1.0);
+        },
+        "no images held out",
+    );
+    let error = forged_error(|document, _| {
+        document["held_out"] = json!({ "share": 0.1, "seed": 0 });
+    });
+    assert!(error.to_string().contains("held_out"), "{error}");
+}
+
+#[test]
+fn what_is_reported_is_the_accuracy_on_test_images() {
+    let mut record = Record::unmeasured(Instance::Full, 1);
+    assert_eq!((record.scores(), record.reported()), (None, None));
+    (record.top1, record.top5, record.loss) = (Some(0.5), Some(0.75), Some(1.0));
+    assert_eq!(record.reported(), record.scores());
+    let test = Scores {
+        top1: 0.25,
+        top5: 0.5,
+        loss: 2.0,
+    };
+    record.test = Some(test);
+    assert_eq!(record.reported(), Some(test));
+    let mut both = combined(Combination::Ensemble(vec![Instance::Full]));
+    assert_eq!(both.reported(), both.scores());
+    both.test = Some(test);
+    assert_eq!(both.reported(), test);
 }
 
 #[test]

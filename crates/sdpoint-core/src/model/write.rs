@@ -28,6 +28,7 @@ pub(super) fn save(model: &Model, path: &Path) -> Result<(), ModelError> {
         &model.instances,
     )
     .and_then(|()| check::combinations(&model.instances, &model.combinations))
+    .and_then(|()| check::held_out(model.held_out, &model.instances, &model.combinations))
     .and_then(|()| check::tensors(model))
     .map_err(misfit)?;
     let instances: Vec<Instance> = model.instances.iter().map(|r| r.instance).collect();

@@ -32,8 +32,8 @@ pub enum Budget {
     Macs(u64),
     /// A latency on this machine.
     Latency(Duration),
-    /// The least cost with at least this top-1 accuracy on the test images,
-    /// from 0 to 1.
+    /// The least cost with at least this recorded top-1 accuracy
+    /// ([`Record::top1`](crate::Record::top1)), from 0 to 1.
     MinAccuracy(f64),
     /// This instance.
     Instance(Instance),

@@ -61,7 +61,7 @@ impl fmt::Display for Choice {
             write!(f, ", {}", format_duration(time))?;
         }
         if let Some(top1) = self.top1 {
-            write!(f, ", {:.2}% accurate on the test images", 100.0 * top1)?;
+            write!(f, ", {:.2}% accurate on held-out images", 100.0 * top1)?;
         }
         match self.reason {
             Reason::Requested => f.write_str("; requested by name"),

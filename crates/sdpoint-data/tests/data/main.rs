@@ -6,6 +6,7 @@ mod common;
 mod decode;
 mod digests;
 mod folders;
+mod holding_out;
 mod jpeg;
 mod jpegs;
 #[cfg(unix)]

@@ -94,6 +94,7 @@ impl Oracle {
             },
             instances,
             combinations: Vec::new(),
+            held_out: None,
             training: serde_json::Value::Null,
             network,
         }

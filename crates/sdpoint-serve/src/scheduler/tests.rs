@@ -47,6 +47,7 @@ fn engine(seed: u64) -> Arc<Engine> {
         },
         instances: instances.iter().map(record).collect(),
         combinations: Vec::new(),
+        held_out: None,
         training: serde_json::Value::Null,
         network,
     };

@@ -324,8 +324,8 @@ impl Axes {
 }
 
 /// The marks on a series' Pareto frontier by cost, without duplicates.
-fn frontier(series: &Series) -> Vec<Mark> {
-    let points: Vec<(u64, f64)> = series.marks.iter().map(|m| (m.macs, m.top1)).collect();
+pub(super) fn frontier(series: &Series) -> Vec<Mark> {
+    let points: Vec<(u64, f64)> = series.marks.iter().map(|m| (m.macs, m.chosen_by)).collect();
     let on = pareto(&points);
     let mut marks: Vec<Mark> = std::iter::zip(&series.marks, on)
         .filter(|(_, on)| *on)

@@ -55,6 +55,7 @@ pub(super) fn model() -> Model {
             ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
         },
         combinations: Vec::new(),
+        held_out: None,
         training: serde_json::Value::Null,
     }
 }

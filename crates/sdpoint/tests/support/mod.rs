@@ -71,6 +71,7 @@ pub fn model(name: &str, size: [usize; 2]) -> Model {
         preprocessing: Preprocessing::new(size, vec![0.48, 0.46, 0.41], vec![0.23, 0.22, 0.24]),
         instances: instances.iter().map(record).collect(),
         combinations: Vec::new(),
+        held_out: None,
         training: serde_json::Value::Null,
         network,
     }

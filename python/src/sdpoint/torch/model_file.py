@@ -28,7 +28,14 @@ from .instance import FULL, Instance
 from .network import Adjustable, unwrapped
 
 VERSION = 3
-FEATURES = ("combinations", "exif_orientation", "interpolation", "relu6", "squash_crop")
+FEATURES = (
+    "combinations",
+    "exif_orientation",
+    "held_out",
+    "interpolation",
+    "relu6",
+    "squash_crop",
+)
 BLANK = "0" * 64
 
 
