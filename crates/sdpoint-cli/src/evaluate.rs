@@ -1,6 +1,7 @@
 //! `sdpoint evaluate`: the accuracy of every instance.
 
 mod deadlines;
+mod details;
 
 use std::path::PathBuf;
 
@@ -8,7 +9,7 @@ use clap::ValueEnum;
 use sdpoint::core::{Combination, CombinedRecord, Record, Scores};
 use sdpoint::data::{Dataset, Source, Split};
 use sdpoint::engine::NormSource;
-use sdpoint::train::{EvaluateOptions, Evaluation, Feed, Series, curve_csv, curve_svg};
+use sdpoint::train::{Details, EvaluateOptions, Evaluation, Feed, Series, curve_csv, curve_svg};
 use sdpoint::{Instance, Model};
 use serde::Serialize;
 
@@ -21,12 +22,14 @@ use crate::output::{print, print_json};
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
 use crate::{MachineArgs, model, path, report};
+use details::DetailsRow;
 
 const EXAMPLES: &str = "\
 Examples:
   sdpoint evaluate runs/shapes/model.safetensors --data shapes
   sdpoint evaluate model.safetensors --data cifar10:DIR --instances full,3@0.5 --json
   sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg
+  sdpoint evaluate model.safetensors --data folder:DIR --per-class --confusion full.svg
   sdpoint evaluate model.safetensors --data folder:DIR --deadline 5ms,8ms,60%
 
 With --deadline, every image runs alone and its instance is chosen during the run, as by \
@@ -61,6 +64,15 @@ pub struct Args {
     /// Write accuracy over cost as an SVG picture
     #[arg(long, value_name = "FILE", value_parser = path::parser())]
     svg: Option<PathBuf>,
+    /// Show the accuracy for each class: of full and the cheapest instance, or of those named by
+    /// --instances; with --json, of all
+    #[arg(long, conflicts_with = "deadline")]
+    per_class: bool,
+    /// Write how often each class was taken for each other one, by full or the instance named by
+    /// --instances: a table, or a picture if the name ends in .svg
+    #[arg(long, value_name = "FILE.csv|.svg", value_parser = path::parser(),
+          conflicts_with = "deadline")]
+    confusion: Option<PathBuf>,
     /// Write accuracy over cost as a CSV table
     #[arg(long, value_name = "FILE", value_parser = path::parser())]
     csv: Option<PathBuf>,
@@ -85,6 +97,8 @@ struct Row {
     loss: Option<f64>,
     #[serde(flatten)]
     held_out: Option<HeldOutScores>,
+    #[serde(flatten)]
+    details: DetailsRow,
 }
 
 /// The recorded accuracies on images held out of training, by which instances
@@ -117,6 +131,8 @@ struct CombinedRow {
     loss: f64,
     #[serde(flatten)]
     held_out: Option<HeldOutScores>,
+    #[serde(flatten)]
+    details: DetailsRow,
 }
 
 #[derive(Serialize)]
@@ -141,11 +157,12 @@ struct Line {
 struct Files {
     svg: Option<Output>,
     csv: Option<Output>,
+    confusion: Option<Output>,
 }
 
 impl Files {
     fn prepare(args: &Args) -> Result<Self, Failure> {
-        if args.svg.is_none() && args.csv.is_none() {
+        if args.svg.is_none() && args.csv.is_none() && args.confusion.is_none() {
             // The folders of a large data set need not be listed twice.
             return Ok(Self::default());
         }
@@ -160,6 +177,11 @@ impl Files {
         Ok(Self {
             svg: file("--svg", &args.svg, Kind::Picture)?,
             csv: file("--csv", &args.csv, Kind::Table)?,
+            confusion: file(
+                "--confusion",
+                &args.confusion,
+                details::confusion_kind(args.confusion.as_deref())?,
+            )?,
         })
     }
 }
@@ -172,6 +194,10 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     }
     let model = model::load(&args.model)?;
     let instances = model::listed(&model, args.instances.names())?;
+    let confusion = match &args.confusion {
+        Some(path) => Some(details::confused(&model, &args.instances, path)?),
+        None => None,
+    };
     let test = test()?;
     let classes = model::check_classes(&model, &test)?;
     note_squashed(&model, &test)?;
@@ -188,9 +214,10 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         Norms::Own => NormSource::Own,
         Norms::Shared => NormSource::Shared,
     };
-    let options = EvaluateOptions::new(&instances)
+    let mut options = EvaluateOptions::new(&instances)
         .with_combinations(&combinations)
         .with_norms(norms);
+    options.confusion = confusion;
     let evaluation = model::evaluate(&machine.context()?, &model, &test, options, &mut display);
     display.finish();
     let mut evaluation = evaluation?;
@@ -242,7 +269,7 @@ fn show(
         let full = model
             .network
             .cost(model.preprocessing.size, Instance::Full)?;
-        let row = |record: &Record| {
+        let row = |(record, details): (&Record, &Details)| {
             let shown = record.reported();
             Row {
                 description: Description::new(record.instance, record.macs, full.macs),
@@ -250,10 +277,14 @@ fn show(
                 top5: shown.map(|scores| scores.top5),
                 loss: shown.map(|scores| scores.loss),
                 held_out: record.test.and(record.scores()).map(HeldOutScores::new),
+                details: DetailsRow::new(details, &model.classes, args.per_class),
             }
         };
-        let rows = evaluation.records.iter().map(row).map(Measured::Instance);
-        let combined = evaluation.combined.iter().map(|record| {
+        let (of_instances, of_combined) = evaluation.details.split_at(evaluation.records.len());
+        let rows = std::iter::zip(&evaluation.records, of_instances);
+        let rows = rows.map(row).map(Measured::Instance);
+        let combined = std::iter::zip(&evaluation.combined, of_combined);
+        let combined = combined.map(|(record, details)| {
             let Scores { top1, top5, loss } = record.reported();
             Measured::Combination(CombinedRow {
                 combination: record.combination.to_string(),
@@ -263,6 +294,7 @@ fn show(
                 top5,
                 loss,
                 held_out: record.test.map(|_| HeldOutScores::new(record.scores())),
+                details: DetailsRow::new(details, &model.classes, args.per_class),
             })
         });
         let lines = rows.chain(combined).map(|measured| Line {
@@ -274,8 +306,12 @@ fn show(
         return print_json(&lines.collect::<Vec<_>>());
     }
     print(&format!(
-        "{}\n{}{}",
-        report::accuracy_table(&evaluation.records, &evaluation.combined),
+        "{}\n{}{}{}",
+        report::measured_table(evaluation),
+        match args.per_class {
+            true => details::class_table(model, evaluation, &args.instances),
+            false => String::new(),
+        },
         report::sharing(evaluation),
         report::warning(classes, test),
     ))
@@ -288,6 +324,21 @@ fn write(files: &Files, args: &Args, model: &Model, evaluation: &Evaluation) -> 
     if let Some(csv) = &files.csv {
         let table = curve_csv(&evaluation.records, &evaluation.combined);
         csv.write(table.as_bytes())?;
+    }
+    if let (Some(file), Some(confusion)) = (&files.confusion, &evaluation.confusion) {
+        let text = match details::is_picture(file.path()) {
+            true => {
+                let title = format!(
+                    "{} on {}, {}",
+                    model.network.name(),
+                    args.data.name(),
+                    confusion.instance
+                );
+                confusion.svg(&title, &model.classes)
+            }
+            false => confusion.csv(&model.classes),
+        };
+        file.write(text.as_bytes())?;
     }
     Ok(())
 }

@@ -94,6 +94,7 @@ fn something_else(file: &Path) -> Option<Failure> {
         | Kind::Module
         | Kind::Manifest
         | Kind::Table
+        | Kind::Confusion
         | Kind::Picture
         | Kind::Edited(_)
         | Kind::Empty

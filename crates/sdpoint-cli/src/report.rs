@@ -10,6 +10,12 @@ use crate::output::{Table, percent};
 /// A table of instances and combinations, with those on the Pareto frontier
 /// marked.
 pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String {
+    table(records, combined, &[])
+}
+
+/// As [`accuracy_table`], with the expected calibration errors of all rows, if
+/// there are any.
+fn table(records: &[Record], combined: &[CombinedRecord], errors: &[f64]) -> String {
     let points: Vec<(u64, f64)> = records
         .iter()
         .map(|record| (record.macs, record.top1.unwrap_or(f64::NAN)))
@@ -22,8 +28,11 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
         ["instance", "MACs", "share"]
             .into_iter()
             .chain(held_out.then_some("val top-1"))
-            .chain(["top-1", "top-5", "loss", "frontier"]),
+            .chain(["top-1", "top-5", "loss"])
+            .chain((!errors.is_empty()).then_some("ECE"))
+            .chain(["frontier"]),
     );
+    let mut errors = errors.iter();
     let mut row = |name: String, macs: u64, top1: Option<f64>, shown: Option<Scores>, best| {
         let accuracy =
             |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.2}%", 100.0 * value));
@@ -37,10 +46,12 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
             accuracy(shown.map(|scores| scores.top1)),
             accuracy(shown.map(|scores| scores.top5)),
             loss,
-            if best { "*" } else { "" }.into(),
         ];
         let val = held_out.then(|| accuracy(top1));
-        table.row(first.into_iter().chain(val).chain(last));
+        let error = errors.next().map(|error| format!("{:.2}%", 100.0 * error));
+        let mark = if best { "*" } else { "" }.to_owned();
+        let cells = first.into_iter().chain(val).chain(last).chain(error);
+        table.row(cells.chain([mark]));
     };
     let (singles, several) = frontier.split_at(records.len());
     for (record, &best) in records.iter().zip(singles) {
@@ -62,6 +73,13 @@ pub fn accuracy_table(records: &[Record], combined: &[CombinedRecord]) -> String
             "{text}* on the Pareto frontier: no instance is both cheaper and more accurate\n"
         ),
     }
+}
+
+/// The table of an evaluation, with the calibration error of each row.
+pub fn measured_table(evaluation: &Evaluation) -> String {
+    let errors = evaluation.details.iter();
+    let errors: Vec<f64> = errors.map(|details| details.calibration_error).collect();
+    table(&evaluation.records, &evaluation.combined, &errors)
 }
 
 /// The work that computing all instances together saved.

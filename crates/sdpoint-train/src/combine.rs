@@ -56,6 +56,11 @@ impl Tally {
         self.images += labels.len();
     }
 
+    /// The sums over the images.
+    pub fn score(&self) -> &Score {
+        &self.score
+    }
+
     /// The results; `work` must cover all members.
     pub fn record(&self, work: &InstanceMacs) -> CombinedRecord {
         let [top1, top5, loss] = self.score.means();

@@ -8,6 +8,7 @@ use std::fmt::Write;
 use sdpoint_core::{CombinedRecord, Instance, Record, Scores};
 
 pub use plot::curve_svg;
+pub(crate) use plot::{FONT, INK, sealed};
 
 /// Why writing into a string is never checked.
 const INFALLIBLE: &str = "writing to a string never fails";

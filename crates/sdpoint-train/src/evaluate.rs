@@ -9,6 +9,7 @@ use sdpoint_engine::{
 
 use crate::calibrate::Feed;
 use crate::combine::Tally;
+use crate::details::{Collector, Confusion, Details};
 use crate::error::TrainError;
 use crate::observer::Observer;
 
@@ -34,6 +35,8 @@ pub struct EvaluateOptions<'a> {
     pub combinations: &'a [Combination],
     /// The batch-norm statistics that the instances run with.
     pub norms: NormSource,
+    /// The instance whose confusion matrix is counted, one of the instances.
+    pub confusion: Option<Instance>,
 }
 
 impl<'a> EvaluateOptions<'a> {
@@ -43,6 +46,7 @@ impl<'a> EvaluateOptions<'a> {
             instances,
             combinations: &[],
             norms: NormSource::Own,
+            confusion: None,
         }
     }
 
@@ -58,6 +62,12 @@ impl<'a> EvaluateOptions<'a> {
     pub fn with_norms(self, norms: NormSource) -> Self {
         Self { norms, ..self }
     }
+
+    /// Counts the confusion matrix of one of the instances.
+    pub fn with_confusion(self, instance: Instance) -> Self {
+        let confusion = Some(instance);
+        Self { confusion, ..self }
+    }
 }
 
 /// The results of an evaluation.
@@ -69,6 +79,11 @@ pub struct Evaluation {
     pub records: Vec<Record>,
     /// The mean cost and accuracy of each combination.
     pub combined: Vec<CombinedRecord>,
+    /// The calibration and the classes of each instance, then of each
+    /// combination.
+    pub details: Vec<Details>,
+    /// The confusion matrix, if it was requested.
+    pub confusion: Option<Confusion>,
     /// The number of images measured.
     pub images: usize,
     /// The number of images skipped because they are unreadable.
@@ -101,12 +116,16 @@ pub fn evaluate(
         instances,
         combinations,
         norms,
+        confusion,
     } = options;
     let size = feed.preprocessing.size;
     let work = InstanceMacs::new(network, size, instances.iter().copied())?;
     let engine = InferenceEngine::new(ctx.clone(), network.clone(), weights, statistics)?;
     let images = feed.data.len();
     let mut scores = vec![Score::default(); instances.len()];
+    let place = confusion.and_then(|wanted| instances.iter().position(|&one| one == wanted));
+    let mut confusion =
+        place.map(|place| (place, Confusion::new(instances[place], network.classes())));
     let mut combined = Tally::of(combinations, instances);
     let mut done = 0;
     for batch in feed.batches(ctx, (0..images).collect())? {
@@ -119,6 +138,9 @@ pub fn evaluate(
         let logits = engine.run_all(input, instances, norms)?;
         for (score, logits) in scores.iter_mut().zip(&logits) {
             score.add(logits, &batch.labels, network.classes());
+        }
+        if let Some((place, confusion)) = &mut confusion {
+            confusion.add(&logits[*place], &batch.labels);
         }
         for tally in &mut combined {
             tally.add(&logits, &batch.labels, network.classes());
@@ -143,6 +165,12 @@ pub fn evaluate(
     Ok(Evaluation {
         records: records.collect(),
         combined: combined.iter().map(|tally| tally.record(&work)).collect(),
+        details: scores
+            .iter()
+            .chain(combined.iter().map(Tally::score))
+            .map(|score| score.details.details())
+            .collect(),
+        confusion: confusion.map(|(_, confusion)| confusion),
         images: done,
         skipped: images - done,
         work: work.shared(instances),
@@ -150,18 +178,20 @@ pub fn evaluate(
 }
 
 /// Sums of one instance over the images.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Score {
     images: u64,
     first: u64,
     among_five: u64,
     loss: f64,
+    details: Collector,
 }
 
 impl Score {
     pub fn add(&mut self, logits: &[f32], labels: &[u32], classes: usize) {
         self.images += labels.len() as u64;
         self.loss += cross_entropy(logits, labels, classes);
+        self.details.add(logits, labels, classes);
         for (row, &label) in logits.chunks_exact(classes).zip(labels) {
             let best = top_k(row, 5);
             let place = best.iter().position(|&class| class == label as usize);

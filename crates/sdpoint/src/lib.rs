@@ -248,9 +248,9 @@ pub use sdpoint_engine::{Context, ContextError, EngineError, Images};
 pub mod core {
     pub use sdpoint_core::{
         Cascade, Combination, CombinedRecord, Conv, Cost, CropError, EvalTransform,
-        ExifOrientation, FORMAT_VERSION, Feature, Interpolation, Layer, LayerId, MAX_SIDE, Misfit,
-        Moments, NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio,
-        RatioError, Reason, Record, Role, Shape, Shapes, Statistics, Times, TrainTransform,
+        ExifOrientation, FORMAT_VERSION, Feature, HeldOut, Interpolation, Layer, LayerId, MAX_SIDE,
+        Misfit, Moments, NetworkBuilder, Norm, Op, Parameter, Point, PointId, Preprocessing, Ratio,
+        RatioError, Reason, Record, Role, Scores, Shape, Shapes, Statistics, Times, TrainTransform,
         Weights, Window, atomic, digest, file, format_duration, format_macs, pareto,
         parse_accuracy, parse_duration, parse_macs, seal, select, select_combined, select_timed,
     };
@@ -259,8 +259,8 @@ pub mod core {
 /// Sources of images, decoding, augmentation, and loading ahead of the trainer.
 pub mod data {
     pub use sdpoint_data::{
-        Batch, CHANNELS, CifarKind, Count, Dataset, Epoch, Fetched, ImageKind, LeftOut, Loader,
-        MAX_FILE, MAX_PIXELS, MAX_SIDE, OFFICIAL_ADDRESS, OpenOptions, Orientation, Places,
+        Batch, CHANNELS, CifarKind, Count, Dataset, Epoch, Fetched, HoldOut, ImageKind, LeftOut,
+        Loader, MAX_FILE, MAX_PIXELS, MAX_SIDE, OFFICIAL_ADDRESS, OpenOptions, Orientation, Places,
         Preparer, Sample, Sizes, Source, Split, decode, default_preprocessing, epoch_order,
         expand_home, fetch, image_size, imagenet_preprocessing, look_alike, open, open_pair,
         prepare, read_file, visible_name,

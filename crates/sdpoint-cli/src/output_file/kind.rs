@@ -32,7 +32,9 @@ pub enum Kind {
     Manifest,
     /// Accuracy over cost as a table.
     Table,
-    /// Accuracy over cost as a picture.
+    /// A confusion matrix as a table.
+    Confusion,
+    /// Accuracy over cost, or a confusion matrix, as a picture.
     Picture,
     /// The latency profile of a model.
     Profile,
@@ -128,6 +130,7 @@ impl Kind {
             | Self::Module
             | Self::Manifest
             | Self::Table
+            | Self::Confusion
             | Self::Picture
             | Self::Profile
             | Self::Edited(_) => true,
@@ -156,7 +159,8 @@ impl fmt::Display for Kind {
             Self::Module => "an exported Python module",
             Self::Manifest => "a list of exported files",
             Self::Table => "a table of accuracies",
-            Self::Picture => "a picture of a curve",
+            Self::Confusion => "a table of confusions",
+            Self::Picture => "a picture of results",
             Self::Profile => "a latency profile",
             Self::Edited(what) => {
                 return write!(
@@ -302,7 +306,11 @@ fn of_text(text: &str) -> Kind {
     };
     if first_line.starts_with("instance,") && first_line.contains(",macs,share,") {
         Kind::Table
-    } else if text.starts_with("<svg") && text.contains("multiply-accumulates") {
+    } else if first_line.starts_with("true class,images,") {
+        Kind::Confusion
+    } else if text.starts_with("<svg")
+        && (text.contains("multiply-accumulates") || text.contains(": confusion matrix, rows"))
+    {
         Kind::Picture
     } else if text.starts_with("\"\"\"") && text.contains(", written by sdpoint ") {
         Kind::Module

@@ -10,14 +10,14 @@ use super::labels::Placer;
 use super::{Mark, MarkKind, Series};
 
 const SIZE: (u32, u32) = (860, 540);
-const FONT: &str = "sans-serif";
+pub(crate) const FONT: &str = "sans-serif";
 /// Font sizes; plotters writes 0.8 of them as pixels.
 const SMALL: f64 = 15.0;
 const MIDDLE: f64 = 18.0;
 const LARGE: f64 = 23.0;
 /// An upper bound on the width of a small character, in pixels.
 const CHARACTER: f64 = 8.0;
-const INK: RGBColor = RGBColor(40, 40, 40);
+pub(crate) const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(228, 228, 228);
 
 /// Okabe and Ito's palette, which is safe for colour-blind readers, by contrast
@@ -56,7 +56,7 @@ pub fn curve_svg(title: &str, series: &[Series]) -> String {
 }
 
 /// The picture with a digest in a comment, by which edits are noticed.
-fn sealed(svg: String) -> String {
+pub(crate) fn sealed(svg: String) -> String {
     let mut svg = format!("{svg}<!-- {SEAL}: {BLANK} -->\n").into_bytes();
     seal(&mut svg);
     String::from_utf8(svg).expect("a seal is text")
