@@ -66,6 +66,8 @@ fn poor_model() -> &'static str {
             "0.001",
             "--seed",
             "3",
+            "--val-share",
+            "0",
             "--out",
             &out,
         ]);
@@ -114,7 +116,8 @@ fn unreadable_test_images_are_left_out_of_every_count() {
         "{text}"
     );
     let header = fs::read_to_string(csv).unwrap();
-    assert!(header.starts_with("instance,point,ratio,macs,share,top1,top5,loss\n"));
+    let expected = "instance,point,ratio,macs,share,top1,top5,loss,val_top1,val_top5,val_loss\n";
+    assert!(header.starts_with(expected), "{header}");
 
     let rows = json(&[
         "evaluate",

@@ -57,7 +57,7 @@ fn evaluation_agrees_with_the_run_to_the_last_digit() {
     let mut lines = csv.lines();
     assert_eq!(
         lines.next(),
-        Some("instance,point,ratio,macs,share,top1,top5,loss")
+        Some("instance,point,ratio,macs,share,top1,top5,loss,val_top1,val_top5,val_loss")
     );
     assert_eq!(rows.len(), 7);
     for (row, line) in rows.iter().zip(lines) {
@@ -65,7 +65,14 @@ fn evaluation_agrees_with_the_run_to_the_last_digit() {
         let name = row["instance"].as_str().unwrap();
         assert_eq!(name, fields[0]);
         assert_eq!(row["macs"].to_string(), fields[3]);
-        for (key, field) in [("share", 4), ("top1", 5), ("top5", 6)] {
+        for (key, field) in [
+            ("share", 4),
+            ("top1", 5),
+            ("top5", 6),
+            ("val_top1", 8),
+            ("val_top5", 9),
+            ("val_loss", 10),
+        ] {
             let written: f64 = fields[field].parse().unwrap();
             assert_eq!(row[key].as_f64(), Some(written), "{name} {key}");
         }
@@ -431,7 +438,7 @@ fn time_and_accuracy_are_budgets_too() {
         "the cheapest that is right at times"
     );
     let table = by_instance(&json(&["evaluate", model, "--data", &t.data(), "--json"]));
-    let best = table.values().map(|row| row["top1"].as_f64().unwrap());
+    let best = table.values().map(|row| row["val_top1"].as_f64().unwrap());
     if best.fold(0.0, f64::max) < 1.0 {
         fail(
             5,
@@ -502,6 +509,8 @@ fn cascades_and_ensembles_are_fitted_shown_and_used() {
             epochs,
             "--batch",
             "8",
+            "--val-share",
+            "0",
             "--out",
             &at("run"),
             "--overwrite",
@@ -578,6 +587,250 @@ fn cascades_and_ensembles_are_fitted_shown_and_used() {
         &["no cascade"],
         &["predict", &model, &image, "--cascade", "95%"],
     );
+}
+
+/// A run with half of the images held out of training, as the folder of a model.
+fn half_held_out() -> &'static str {
+    static RUN: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    RUN.get_or_init(|| {
+        let t = trained();
+        let out = t.argument("half");
+        let data = t.data();
+        let mut train = vec!["train", "--data", &data, "--network", "preresnet8"];
+        train.extend([
+            "--epochs",
+            "2",
+            "--batch",
+            "8",
+            "--val-share",
+            "50%",
+            "--out",
+            &out,
+        ]);
+        let output = run(&train);
+        let errors = stderr(&output);
+        assert!(output.status.success(), "{errors}");
+        assert!(
+            errors.contains("held out to choose instances by"),
+            "{errors}"
+        );
+        assert!(
+            errors.contains("--val-share sets a larger share"),
+            "{errors}"
+        );
+        let text = stdout(&output);
+        assert!(
+            text.contains("val top-1") && text.contains("by val top-1"),
+            "{text}"
+        );
+        out
+    })
+}
+
+#[test]
+fn instances_are_chosen_by_held_out_images_and_judged_by_test_images() {
+    let t = trained();
+    let (model, data) = (half_held_out(), t.data());
+    let rows = json(&["evaluate", model, "--data", &data, "--json"]);
+    for row in &rows {
+        assert_eq!(row["images"], 20);
+        assert!(row["val_top1"].is_f64() && row["top1"].is_f64(), "{row}");
+        assert!(
+            row["ece"]
+                .as_f64()
+                .is_some_and(|error| (0.0..=1.0).contains(&error))
+        );
+    }
+    // A budget chooses by the recorded accuracy.
+    let key = |row: &Value| {
+        let (val, macs) = (
+            row["val_top1"].as_f64().unwrap(),
+            row["macs"].as_u64().unwrap(),
+        );
+        (val, std::cmp::Reverse(macs))
+    };
+    let best = rows
+        .iter()
+        .max_by(|a, b| key(a).partial_cmp(&key(b)).unwrap())
+        .unwrap();
+    let predicted = &json(&["predict", model, &image("lying"), "--json"])[0];
+    assert_eq!(predicted["instance"], best["instance"], "{rows:?}");
+    let text = succeed(&["predict", model, &image("lying")]);
+    assert!(text.contains("accurate on held-out images"), "{text}");
+    // Without them, there is only what the test images say.
+    let shared = &json(&[
+        "evaluate", model, "--data", &data, "--bn", "shared", "--json",
+    ])[1];
+    assert!(shared.get("val_top1").is_none(), "{shared}");
+
+    // The same images are found again for new instances.
+    let out = t.argument("half-more.safetensors");
+    let more = [
+        "calibrate",
+        model,
+        "--data",
+        &data,
+        "--ratios",
+        "0.6",
+        "-o",
+        &out,
+    ];
+    let text = succeed(&more);
+    assert!(text.contains("val top-1"), "{text}");
+    let again = json(&["evaluate", &out, "--data", &data, "--json"]);
+    for row in &rows {
+        let same = again
+            .iter()
+            .find(|other| other["instance"] == row["instance"]);
+        assert_eq!(same, Some(row));
+    }
+    assert!(again.iter().all(|row| row["val_top1"].is_f64()));
+
+    // Cascades are fitted on them.
+    let out = t.argument("half-combined.safetensors");
+    let combine = [
+        "calibrate",
+        model,
+        "--data",
+        &data,
+        "--cascade",
+        "99%",
+        "-o",
+        &out,
+    ];
+    let output = run(&[&combine[..], &["--ensemble", "300%"]].concat());
+    match output.status.code() {
+        Some(0) => {
+            let text = stdout(&output);
+            assert!(
+                text.contains(" held-out images and measured on the other"),
+                "{text}"
+            );
+            let rows = json(&["evaluate", &out, "--data", &data, "--json"]);
+            let combined = rows.iter().find(|row| row.get("combination").is_some());
+            assert!(combined.unwrap()["val_top1"].is_f64(), "{rows:?}");
+        }
+        code => assert_eq!(code, Some(5), "{}", stderr(&output)),
+    }
+    for (share, words) in [("60%", "from 0 to 50%"), ("10", "did you mean 10%")] {
+        fail(2, &[words], &["train", "--val-share", share]);
+    }
+}
+
+#[test]
+fn classes_and_confusions_are_shown() {
+    let t = trained();
+    let (model, data) = (half_held_out(), t.data());
+    let evaluate = ["evaluate", model, "--data", &data];
+    let with = |more: &[&str]| [&evaluate[..], more].concat();
+    let text = succeed(&with(&["--per-class"]));
+    assert!(text.contains("ECE") && text.contains("lying"), "{text}");
+    assert!(text.contains("of each class that is recognised"), "{text}");
+    let rows = json(&with(&["--per-class", "--json"]));
+    for row in &rows {
+        let classes = row["per_class"].as_array().unwrap();
+        let sum = |key: &str| {
+            classes
+                .iter()
+                .map(|c| c[key].as_u64().unwrap())
+                .sum::<u64>()
+        };
+        assert_eq!((sum("images"), sum("predicted")), (20, 20));
+        let top1 = row["top1"].as_f64().unwrap();
+        assert!((sum("correct") as f64 / 20.0 - top1).abs() < 1e-9, "{row}");
+        assert_eq!(classes[0]["class"], "lying");
+        assert!((classes[0]["recall"].as_f64().unwrap()) <= 1.0);
+    }
+    let [csv, svg] = ["confusion.csv", "confusion.svg"].map(|name| t.argument(name));
+    succeed(&with(&["--confusion", &csv, "--instances", "0@0.5"]));
+    let table = fs::read_to_string(&csv).unwrap();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines[0], "true class,images,lying,standing");
+    assert!(lines[1].starts_with("lying,10,") && lines[2].starts_with("standing,10,"));
+    let row = rows.iter().find(|row| row["instance"] == "0@0.5").unwrap();
+    let correct = row["per_class"][1]["correct"].to_string();
+    assert!(lines[2].ends_with(&format!(",{correct}")), "{table}");
+    // Written again, but not over anything else.
+    succeed(&with(&["--confusion", &csv]));
+    succeed(&with(&["--confusion", &svg]));
+    succeed(&with(&["--confusion", &svg]));
+    assert!(
+        fs::read_to_string(&svg)
+            .unwrap()
+            .contains("confusion matrix")
+    );
+    fail(2, &["a table of confusions"], &with(&["--csv", &csv]));
+    fail(2, &[".csv or .svg"], &with(&["--confusion", "matrix.png"]));
+    let several = ["--confusion", &csv, "--instances", "full,0@0.5"];
+    fail(2, &["one instance"], &with(&several));
+}
+
+#[test]
+fn optimisers_and_augmentation_are_options_of_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("run");
+    let options = [
+        "--optimizer",
+        "adamw",
+        "--clip-norm",
+        "1",
+        "--ema",
+        "0.9",
+        "--augment",
+        "none,trivial,erase:0.2,mixup:0.2",
+        "--statistics-from",
+        "evaluation",
+    ];
+    let (_, errors) = variant(&place, &options);
+    for words in [
+        "adamw, gradients clipped at 1, weights averaged with decay 0.9, learning rate 0.001",
+        "augmentation trivial,erase:0.2,mixup:0.2",
+    ] {
+        assert!(errors.contains(words), "{words}: {errors}");
+    }
+    let bytes = fs::read(place.join("model.safetensors")).unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    for part in [
+        r#"\"train\":\"none\""#,
+        r#"\"statistics_from\":\"evaluation\""#,
+        "adamw",
+    ] {
+        assert!(text.contains(part), "{part}");
+    }
+    let place = folder.path().join("modern");
+    let (_, errors) = variant(&place, &["--recipe", "modern"]);
+    assert!(
+        errors.contains("augmentation trivial,erase:0.1"),
+        "{errors}"
+    );
+    for (option, value, words) in [
+        ("--optimizer", "lion", "sgd or adamw"),
+        ("--augment", "rotate", "cutmix:ALPHA, and none"),
+        ("--augment", "mixup:9", "from 0 to 4"),
+        ("--recipe", "modem", "modern-large"),
+        ("--ema", "1", "averaged weights"),
+        ("--clip-norm", "0", "norm of the gradients"),
+        ("--statistics-from", "both", "training nor evaluation"),
+    ] {
+        let out = folder.path().join("none");
+        fail(
+            2,
+            &[words],
+            &["train", option, value, "--out", out.to_str().unwrap()],
+        );
+    }
+    let run = place.to_str().unwrap();
+    for option in [
+        ["--ema", "0.9"],
+        ["--augment", "none"],
+        ["--val-share", "0"],
+    ] {
+        fail(
+            2,
+            &["cannot be used with"],
+            &["train", "--resume", run, option[0], option[1]],
+        );
+    }
 }
 
 #[test]

@@ -14,9 +14,21 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// The class of each image.
     pub labels: Vec<u32>,
+    /// The classes of the images that these were mixed with, if they were.
+    pub mixed: Option<Mixed>,
     /// Height and width of the images.
     pub size: [usize; 2],
     pool: Arc<Pool>,
+}
+
+/// What the images of a batch were mixed with.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Mixed {
+    /// The class of the other image of each image.
+    pub labels: Vec<u32>,
+    /// The share of the other image, from 0 to 1.
+    pub share: f32,
 }
 
 /// Memory of dropped batches, for reuse.
@@ -37,6 +49,7 @@ impl Batch {
         Batch {
             images,
             labels: vec![0; len],
+            mixed: None,
             size,
             pool: Arc::clone(pool),
         }

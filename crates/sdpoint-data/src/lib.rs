@@ -24,6 +24,7 @@
 //! ```
 
 mod archive;
+mod augment;
 mod batch;
 mod cifar;
 mod contents;
@@ -56,7 +57,8 @@ mod split;
 mod transform;
 mod tree;
 
-pub use batch::Batch;
+pub use augment::{Augmentation, AugmentationError};
+pub use batch::{Batch, Mixed};
 pub use cifar::CifarKind;
 pub use dataset::{Dataset, Sample};
 pub use decode::kind::ImageKind;

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use rand::RngExt;
 use sdpoint_core::Preprocessing;
 
+use crate::augment::{Augmentation, mix};
 use crate::batch::{Batch, MISSING, Pool};
 use crate::dataset::Dataset;
 use crate::error::DataError;
@@ -60,6 +61,8 @@ struct Shared {
     /// Seed and epoch of the augmentation; `None` to prepare images as for
     /// evaluation.
     augmentation: Option<(u64, u64)>,
+    /// Augmentation beyond that of the preprocessing.
+    more: Augmentation,
     unreadable: Unreadable,
     pool: Arc<Pool>,
     queue: Mutex<Queue>,
@@ -81,6 +84,7 @@ enum Unreadable {
 struct Pass {
     order: Vec<usize>,
     augmentation: Option<(u64, u64)>,
+    more: Augmentation,
     unreadable: Unreadable,
     first_batch: usize,
 }
@@ -138,9 +142,30 @@ impl Loader {
         threads: usize,
         epoch: Epoch,
     ) -> Result<Loader, DataError> {
+        let none = Augmentation::default();
+        Loader::train_augmented(dataset, preprocessings, none, batch_size, threads, epoch)
+    }
+
+    /// As [`train_mixed`](Self::train_mixed), with further augmentation. If it
+    /// mixes images, batches say with what: [`Batch::mixed`].
+    ///
+    /// # Errors
+    /// As for [`train_mixed`](Self::train_mixed), or if the augmentation is
+    /// invalid.
+    pub fn train_augmented(
+        dataset: &Dataset,
+        preprocessings: &[Preprocessing],
+        augmentation: Augmentation,
+        batch_size: usize,
+        threads: usize,
+        epoch: Epoch,
+    ) -> Result<Loader, DataError> {
+        let invalid = |error: crate::AugmentationError| DataError::Option(error.to_string());
+        augmentation.check().map_err(invalid)?;
         let pass = Pass {
             order: epoch_order(dataset.len(), epoch.seed, epoch.number),
             augmentation: Some((epoch.seed, epoch.number)),
+            more: augmentation,
             unreadable: Unreadable::Replaced,
             first_batch: epoch.first_batch,
         };
@@ -214,6 +239,7 @@ impl Loader {
         let pass = Pass {
             order,
             augmentation,
+            more: Augmentation::default(),
             unreadable: Unreadable::LeftOut,
             first_batch: 0,
         };
@@ -231,6 +257,7 @@ impl Loader {
         let Pass {
             order,
             augmentation,
+            more,
             unreadable,
             first_batch,
         } = pass;
@@ -242,14 +269,17 @@ impl Loader {
         }
         let mut preparers = Vec::new();
         for _ in 0..threads.max(1) {
-            let each = preprocessings.iter().map(Preparer::new);
-            preparers.push(each.collect::<Result<Vec<_>, _>>()?);
+            let each = preprocessings
+                .iter()
+                .map(|preprocessing| Ok(Preparer::new(preprocessing)?.with_augmentation(more)));
+            preparers.push(each.collect::<Result<Vec<_>, DataError>>()?);
         }
         let shared = Shared {
             dataset: dataset.clone(),
             preprocessings: preprocessings.to_vec(),
             batch_size,
             augmentation,
+            more,
             unreadable,
             pool: Arc::default(),
             queue: Mutex::new(Queue {
@@ -290,6 +320,7 @@ impl Iterator for Loader {
                 Ok(mut batch) => {
                     batch.close_gaps();
                     if batch.len() > 0 {
+                        self.mix(&mut batch);
                         return Some(Ok(batch));
                     }
                 }
@@ -313,6 +344,17 @@ impl Loader {
     /// The number of remaining batches; when evaluating, an upper bound.
     pub fn left(&self) -> usize {
         self.shared.batches().saturating_sub(self.next)
+    }
+
+    /// Mixes the images of the batch that was taken last, if they are to be mixed.
+    fn mix(&self, batch: &mut Batch) {
+        let Shared {
+            augmentation, more, ..
+        } = &*self.shared;
+        if let (Some((seed, epoch)), true) = (augmentation, more.mixes()) {
+            let number = (self.next - 1) as u64;
+            mix(batch, more, &mut stream(Use::Mixing, *seed, *epoch, number));
+        }
     }
 
     /// The next batch, with gaps where images are unreadable.

@@ -13,6 +13,7 @@ pub(crate) enum Use {
     Augmentation = 3,
     Selection = 4,
     Size = 5,
+    Mixing = 6,
 }
 
 /// The stream of a use, a seed and two numbers of that use's choice.

@@ -11,6 +11,7 @@ use std::ops::Range;
 use rand::{Rng, RngExt};
 use sdpoint_core::{EvalTransform, ExifOrientation, Preprocessing, TrainTransform};
 
+use crate::augment::{Augmentation, Pixels};
 use crate::error::{DataError, ImageError};
 use crate::image::Image;
 use crate::limits::MAX_PIXELS;
@@ -51,6 +52,21 @@ pub struct Preparer {
     turn: bool,
     /// The normalised value of every byte, for each channel.
     normalised: Box<[[f32; 256]; CHANNELS]>,
+    /// The mean colour.
+    mean: [u8; CHANNELS],
+    /// Augmentation beyond crops and mirroring.
+    augmentation: Augmentation,
+    /// The image before normalisation, where it is augmented.
+    pixels: Pixels,
+}
+
+/// What part of an image becomes the network's input.
+struct Framing {
+    /// The area that is resized.
+    area: Crop,
+    /// Its height and width then.
+    size: [usize; 2],
+    window: CropWindow,
 }
 
 /// The crop of the (resized) image that becomes the network's input: its upper
@@ -92,7 +108,23 @@ impl Preparer {
             resizer: Resizer::new(preprocessing.interpolation),
             turn: preprocessing.exif_orientation == ExifOrientation::Apply,
             normalised,
+            mean: std::array::from_fn(|channel| {
+                (255.0 * preprocessing.mean[channel])
+                    .round()
+                    .clamp(0.0, 255.0) as u8
+            }),
+            augmentation: Augmentation::default(),
+            pixels: Pixels::default(),
         })
+    }
+
+    /// Adds augmentation of training images beyond crops and mirroring. Images
+    /// are not mixed with each other: a [`Loader`](crate::Loader) does that.
+    pub fn with_augmentation(self, augmentation: Augmentation) -> Preparer {
+        Preparer {
+            augmentation,
+            ..self
+        }
     }
 
     /// The number of values of an input: `height × width × 3`.
@@ -110,7 +142,8 @@ impl Preparer {
     /// `input` is not [`input_len`](Self::input_len) long.
     pub fn prepare(&mut self, image: &Image, input: &mut [f32]) -> Result<(), ImageError> {
         let image = &*self.turned(image);
-        self.prepare_turned(image, input)
+        let framing = self.for_evaluation(image);
+        self.normalise(image, &framing, input)
     }
 
     /// The image as the preprocessing sees it.
@@ -121,33 +154,58 @@ impl Preparer {
         }
     }
 
-    fn prepare_turned(&mut self, image: &Image, input: &mut [f32]) -> Result<(), ImageError> {
-        match self.evaluate {
-            EvalTransform::Resize => {
-                self.crop(image, whole(image), self.size, CropWindow::default(), input)
-            }
-            EvalTransform::CenterCrop { resize } => {
-                let size = shorter_side_to(image, resize);
-                self.crop_middle(image, size, input)
-            }
-            EvalTransform::SquashCrop { resize } => self.crop_middle(image, resize, input),
+    fn for_evaluation(&self, image: &Image) -> Framing {
+        let size = match self.evaluate {
+            EvalTransform::Resize => self.size,
+            EvalTransform::CenterCrop { resize } => shorter_side_to(image, resize),
+            EvalTransform::SquashCrop { resize } => resize,
+        };
+        let window = match self.evaluate {
+            EvalTransform::Resize => CropWindow::default(),
+            _ => CropWindow {
+                left: centred(size[1], self.size[1]),
+                top: centred(size[0], self.size[0]),
+                ..CropWindow::default()
+            },
+        };
+        Framing {
+            area: whole(image),
+            size,
+            window,
         }
     }
 
-    /// Resizes the whole `image` to `size` (height, width) and writes its centre
-    /// crop.
-    fn crop_middle(
-        &mut self,
-        image: &Image,
-        size: [usize; 2],
-        input: &mut [f32],
-    ) -> Result<(), ImageError> {
-        let window = CropWindow {
-            left: centred(size[1], self.size[1]),
-            top: centred(size[0], self.size[0]),
-            ..CropWindow::default()
-        };
-        self.crop(image, whole(image), size, window, input)
+    fn for_training(&self, image: &Image, rng: &mut impl Rng) -> Framing {
+        match self.train {
+            TrainTransform::PadCrop { padding, flip } => {
+                let mut shift = || rng.random_range(0..=2 * padding as u32) as isize;
+                let (left, top) = (shift(), shift());
+                let window = CropWindow {
+                    left: left - padding as isize,
+                    top: top - padding as isize,
+                    flip: flip && rng.random(),
+                    border: Border::Mean,
+                };
+                Framing {
+                    area: whole(image),
+                    size: self.size,
+                    window,
+                }
+            }
+            TrainTransform::RandomResizedCrop { area, aspect, flip } => {
+                let area = random_area(image, area, aspect, rng);
+                let window = CropWindow {
+                    flip: flip && rng.random(),
+                    ..CropWindow::default()
+                };
+                Framing {
+                    area,
+                    size: self.size,
+                    window,
+                }
+            }
+            TrainTransform::None => self.for_evaluation(image),
+        }
     }
 
     /// Writes `image`, augmented by draws from `rng`, to `input` (HWC).
@@ -164,84 +222,114 @@ impl Preparer {
         input: &mut [f32],
     ) -> Result<(), ImageError> {
         let image = &*self.turned(image);
-        match self.train {
-            TrainTransform::PadCrop { padding, flip } => {
-                let mut shift = || rng.random_range(0..=2 * padding as u32) as isize;
-                let (left, top) = (shift(), shift());
-                let window = CropWindow {
-                    left: left - padding as isize,
-                    top: top - padding as isize,
-                    flip: flip && rng.random(),
-                    border: Border::Mean,
-                };
-                self.crop(image, whole(image), self.size, window, input)
-            }
-            TrainTransform::RandomResizedCrop { area, aspect, flip } => {
-                let part = random_area(image, area, aspect, rng);
-                let window = CropWindow {
-                    flip: flip && rng.random(),
-                    ..CropWindow::default()
-                };
-                self.crop(image, part, self.size, window, input)
-            }
-            TrainTransform::None => self.prepare_turned(image, input),
+        let framing = self.for_training(image, rng);
+        if self.augmentation.changes_pixels() {
+            self.change_pixels(image, &framing, rng, input)?;
+        } else {
+            self.normalise(image, &framing, input)?;
         }
-    }
-
-    /// Resizes `area` of `image` to `size` (height, width), unless it has that
-    /// size, and normalises the crop.
-    fn crop(
-        &mut self,
-        image: &Image,
-        area: Crop,
-        size: [usize; 2],
-        window: CropWindow,
-        input: &mut [f32],
-    ) -> Result<(), ImageError> {
-        assert_eq!(input.len(), self.input_len(), "length of the input");
-        let rows = visible(window.top, self.size[0], size[0]);
-        let columns = visible(window.left, self.size[1], size[1]);
-        self.fill(window.border, input);
-        if rows.is_empty() || columns.is_empty() {
-            return Ok(());
-        }
-        // Where what is shown begins in the window.
-        let top = (rows.start as isize - window.top) as usize;
-        let left = (columns.start as isize - window.left) as usize;
-        let most = (OBLONG * self.size[0] * self.size[1]).min(MAX_PIXELS);
-        let shown = self
-            .resizer
-            .show(image, area, size, [rows, columns], most)?;
-        let [r, g, b] = &*self.normalised;
-        let normalise = |(out, &[red, green, blue]): (&mut [f32; CHANNELS], &[u8; CHANNELS])| {
-            *out = [
-                r[usize::from(red)],
-                g[usize::from(green)],
-                b[usize::from(blue)],
-            ];
-        };
-        let lines = input.chunks_exact_mut(self.size[1] * CHANNELS).skip(top);
-        for (line, source) in lines.zip(shown.rows()) {
-            let (line, _) = line.as_chunks_mut::<CHANNELS>();
-            if window.flip {
-                let line = line.iter_mut().rev().skip(left);
-                line.zip(source).for_each(normalise);
-            } else {
-                line[left..].iter_mut().zip(source).for_each(normalise);
-            }
-        }
+        self.augmentation.erase(input, self.size, rng);
         Ok(())
     }
 
-    /// Fills an input with what is outside of the image.
-    fn fill(&self, border: Border, input: &mut [f32]) {
-        let colour = match border {
-            Border::Black => self.normalised.map(|values| values[0]),
-            Border::Mean => [0.0; CHANNELS],
+    /// Writes the framed part of an image, normalised.
+    fn normalise(
+        &mut self,
+        image: &Image,
+        framing: &Framing,
+        input: &mut [f32],
+    ) -> Result<(), ImageError> {
+        assert_eq!(input.len(), self.input_len(), "length of the input");
+        let [r, g, b] = &*self.normalised;
+        let normalise = |&[red, green, blue]: &[u8; CHANNELS]| {
+            [
+                r[usize::from(red)],
+                g[usize::from(green)],
+                b[usize::from(blue)],
+            ]
         };
         let (pixels, _) = input.as_chunks_mut::<CHANNELS>();
-        pixels.fill(colour);
+        pixels.fill(match framing.window.border {
+            Border::Black => normalise(&[0; CHANNELS]),
+            Border::Mean => [0.0; CHANNELS],
+        });
+        frame(
+            &mut self.resizer,
+            image,
+            framing,
+            self.size,
+            pixels,
+            normalise,
+        )
     }
+
+    /// As [`normalise`](Self::normalise), after a change of the pixels.
+    fn change_pixels(
+        &mut self,
+        image: &Image,
+        framing: &Framing,
+        rng: &mut impl Rng,
+        input: &mut [f32],
+    ) -> Result<(), ImageError> {
+        assert_eq!(input.len(), self.input_len(), "length of the input");
+        let pixels = &mut self.pixels;
+        let outside = match framing.window.border {
+            Border::Black => [0; CHANNELS],
+            Border::Mean => self.mean,
+        };
+        pixels.reset(self.size, outside);
+        let copy = |&pixel: &[u8; CHANNELS]| pixel;
+        frame(
+            &mut self.resizer,
+            image,
+            framing,
+            self.size,
+            &mut pixels.data,
+            copy,
+        )?;
+        self.augmentation.change(pixels, rng);
+        let (outputs, _) = input.as_chunks_mut::<CHANNELS>();
+        for (output, pixel) in outputs.iter_mut().zip(&pixels.data) {
+            *output = std::array::from_fn(|channel| {
+                self.normalised[channel][usize::from(pixel[channel])]
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Resizes the framed area of `image`, unless it has its size already, and writes
+/// what the window shows to an input of `[height, width]`. What is outside of the
+/// image stays.
+fn frame<T>(
+    resizer: &mut Resizer,
+    image: &Image,
+    framing: &Framing,
+    [height, width]: [usize; 2],
+    input: &mut [T],
+    convert: impl Fn(&[u8; CHANNELS]) -> T,
+) -> Result<(), ImageError> {
+    let &Framing { area, size, window } = framing;
+    let rows = visible(window.top, height, size[0]);
+    let columns = visible(window.left, width, size[1]);
+    if rows.is_empty() || columns.is_empty() {
+        return Ok(());
+    }
+    // Where what is shown begins in the window.
+    let top = (rows.start as isize - window.top) as usize;
+    let left = (columns.start as isize - window.left) as usize;
+    let most = (OBLONG * height * width).min(MAX_PIXELS);
+    let shown = resizer.show(image, area, size, [rows, columns], most)?;
+    let lines = input.chunks_exact_mut(width).skip(top);
+    for (line, source) in lines.zip(shown.rows()) {
+        let write = |(out, pixel): (&mut T, &[u8; CHANNELS])| *out = convert(pixel);
+        if window.flip {
+            line.iter_mut().rev().skip(left).zip(source).for_each(write);
+        } else {
+            line[left..].iter_mut().zip(source).for_each(write);
+        }
+    }
+    Ok(())
 }
 
 /// The part of `side` pixels that a window of `len` pixels from `start` on shows.

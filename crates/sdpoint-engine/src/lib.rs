@@ -123,6 +123,10 @@ pub enum EngineError {
         /// The number of classes.
         classes: usize,
     },
+    /// Soft targets for a network of several classifiers, which are trained on
+    /// labels alone.
+    #[error("soft targets are not supported for a network of several classifiers")]
+    SoftTargets,
     /// The weights belong to another network: their number or their lengths
     /// differ.
     #[error("the weights do not fit {0}")]

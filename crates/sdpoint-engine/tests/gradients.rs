@@ -10,7 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{
     Conv, Instance, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window, zoo,
 };
-use sdpoint_engine::{Images, Noise, StepInput, Target, TrainingEngine, initial_weights, softmax};
+use sdpoint_engine::{
+    EngineError, Images, Noise, StepInput, Target, TrainingEngine, initial_weights, softmax,
+};
 use support::context;
 
 const BATCH: usize = 8;
@@ -397,6 +399,14 @@ fn early_exits_add_up() {
         target: Target::labels(&labels).with_smoothing(0.1),
         instance: Instance::Full,
     };
+    // Soft targets would have to be given for each classifier.
+    let soft = vec![0.1; BATCH * CLASSES];
+    let target = Target {
+        soft: Some((&soft, 0.5)),
+        ..step.target
+    };
+    let error = engine.step(StepInput { target, ..step });
+    assert_eq!(error, Err(EngineError::SoftTargets));
     let outcome = engine.step(step).unwrap();
     let mut sum = Weights::zeros(&joint);
     let (mut loss, names) = (0.0, joint.parameters());

@@ -1,8 +1,9 @@
 //! Checkpoints: the whole state of a run, on disk.
 //!
 //! A checkpoint is one safetensors file: weights as `weights.NAME`, momentum
-//! as `momentum.NAME`, and in its metadata the plan, the counters, and a
-//! SHA-256 of all of it. A damaged file is refused.
+//! as `momentum.NAME`, for some recipes also `second_moment.NAME` and
+//! `average.NAME`, and in its metadata the plan, the counters, and a SHA-256 of all
+//! of it. A damaged file is refused.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,7 +21,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
 use crate::folder::CHECKPOINT;
+use crate::optimizer::Optimizer;
 use crate::plan::TrainPlan;
+use crate::recipe::Recipe;
 
 /// The version of the layout that is written, and the newest one that is read.
 /// Version 1 has no digest of the data, version 2 no images held out of training and
@@ -40,8 +43,12 @@ pub struct Checkpoint {
     pub counters: Counters,
     /// The weights.
     pub weights: Weights,
-    /// The optimiser's momentum.
+    /// The optimiser's momentum; for AdamW, the mean of gradients.
     pub momentum: Weights,
+    /// The mean of squared gradients, for AdamW.
+    pub second_moment: Option<Weights>,
+    /// The average of the weights, if the recipe has one.
+    pub average: Option<Weights>,
 }
 
 /// The progress of a run, and sums over its current epoch.
@@ -160,7 +167,7 @@ impl Checkpoint {
         })
         .expect("plain data has a JSON form");
         let network = self.plan.trained_network()?;
-        let tensors = tensors(network.parameters(), &self.weights, &self.momentum);
+        let tensors = self.tensors(network.parameters());
         let mut digest = Sha256::new();
         digest.update(&state);
         for (_, tensor) in &tensors {
@@ -209,7 +216,11 @@ impl Checkpoint {
         let mut found = Sha256::new();
         found.update(state_text);
         let mut read = |prefix| read_weights(&file, &network, prefix, &mut found);
-        let (weights, momentum) = (read("weights")?, read("momentum")?);
+        let (weights, momentum) = (read(WEIGHTS)?, read(MOMENTUM)?);
+        let recipe = &state.plan.recipe;
+        let second_moment = has_second_moment(recipe).then(|| read(SECOND_MOMENT));
+        let second_moment = second_moment.transpose()?;
+        let average = recipe.ema.map(|_| read(AVERAGE)).transpose()?;
         if hex(&found.finalize()) != *digest {
             return Err("its checksum is wrong: it was altered or damaged".into());
         }
@@ -218,6 +229,8 @@ impl Checkpoint {
             counters: state.counters.into_owned(),
             weights,
             momentum,
+            second_moment,
+            average,
         };
         checkpoint
             .check()
@@ -282,23 +295,57 @@ impl View for Tensor<'_> {
     }
 }
 
-fn tensors<'a>(
-    parameters: &'a [Parameter],
-    weights: &'a Weights,
-    momentum: &'a Weights,
-) -> Vec<(String, Tensor<'a>)> {
-    let all = |prefix: &'static str, values: &'a Weights| {
-        std::iter::zip(parameters, &values.0).map(move |(parameter, values)| {
-            let shape = parameter.shape.as_slice();
-            (
-                format!("{prefix}.{}", parameter.name),
-                Tensor { shape, values },
-            )
+/// The prefixes of the tensors' names.
+const WEIGHTS: &str = "weights";
+const MOMENTUM: &str = "momentum";
+const SECOND_MOMENT: &str = "second_moment";
+const AVERAGE: &str = "average";
+
+/// Whether the optimiser keeps a mean of squared gradients.
+fn has_second_moment(recipe: &Recipe) -> bool {
+    matches!(recipe.optimizer, Optimizer::AdamW { .. })
+}
+
+impl Checkpoint {
+    /// The state before the first step.
+    pub(crate) fn new(
+        plan: TrainPlan,
+        counters: Counters,
+        weights: Weights,
+    ) -> Result<Self, TrainError> {
+        let zeros = || Ok::<_, TrainError>(Weights::zeros(&plan.trained_network()?));
+        let second_moment = has_second_moment(&plan.recipe).then(zeros).transpose()?;
+        Ok(Self {
+            momentum: zeros()?,
+            second_moment,
+            average: plan.recipe.ema.map(|_| weights.clone()),
+            weights,
+            counters,
+            plan,
         })
-    };
-    all("weights", weights)
-        .chain(all("momentum", momentum))
-        .collect()
+    }
+
+    fn tensors<'a>(&'a self, parameters: &'a [Parameter]) -> Vec<(String, Tensor<'a>)> {
+        let sets = [
+            (WEIGHTS, Some(&self.weights)),
+            (MOMENTUM, Some(&self.momentum)),
+            (SECOND_MOMENT, self.second_moment.as_ref()),
+            (AVERAGE, self.average.as_ref()),
+        ];
+        let all = sets
+            .into_iter()
+            .filter_map(|(prefix, values)| Some((prefix, values?)));
+        let named = all.flat_map(|(prefix, values)| {
+            std::iter::zip(parameters, &values.0).map(move |(parameter, values)| {
+                let shape = parameter.shape.as_slice();
+                (
+                    format!("{prefix}.{}", parameter.name),
+                    Tensor { shape, values },
+                )
+            })
+        });
+        named.collect()
+    }
 }
 
 fn read_weights(
@@ -396,12 +443,22 @@ mod tests {
             },
             weights,
             momentum,
+            second_moment: None,
+            average: None,
         }
     }
 
     #[test]
     fn every_bit_comes_back() {
         let folder = tempfile::tempdir().unwrap();
+        let mut written = checkpoint();
+        written.plan.recipe.optimizer = Optimizer::ADAMW;
+        written.plan.recipe.ema = Some(0.99);
+        written.second_moment = Some(written.weights.clone());
+        written.average = Some(written.momentum.clone());
+        written.write(folder.path()).unwrap();
+        assert_eq!(Checkpoint::read(folder.path()).unwrap(), written);
+
         let written = checkpoint();
         written.write(folder.path()).unwrap();
         let read = Checkpoint::read(folder.path()).unwrap();
@@ -430,7 +487,7 @@ mod tests {
         }
         let network = older.plan.trained_network().unwrap();
         let parameters = network.parameters();
-        let tensors = tensors(parameters, &older.weights, &older.momentum);
+        let tensors = older.tensors(parameters);
         let mut digest = Sha256::new();
         digest.update(&state);
         for (_, tensor) in &tensors {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::{Instance, Model, Network, Weights};
-use sdpoint_data::Dataset;
+use sdpoint_data::{Augmentation, Dataset};
 
 use crate::calibrate::calibrate;
 use crate::curve::{Series, curve_csv, curve_svg};
@@ -180,6 +180,9 @@ fn provenance(plan: &TrainPlan) -> serde_json::Value {
     }
     if plan.exits {
         provenance["exits"] = true.into();
+    }
+    if plan.augmentation != Augmentation::default() {
+        provenance["augmentation"] = serde_json::json!(plan.augmentation);
     }
     if !plan.scales.is_empty() {
         provenance["scales"] = serde_json::json!(plan.scales);

@@ -1,7 +1,7 @@
 //! The settings that determine the result of a run.
 
 use sdpoint_core::{HeldOut, Instance, Network, Preprocessing, Ratio, ShapeError, Weights};
-use sdpoint_data::{Dataset, Source, default_preprocessing};
+use sdpoint_data::{Augmentation, Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,9 @@ pub struct TrainPlan {
     pub classes: Vec<String>,
     /// The preprocessing of images.
     pub preprocessing: Preprocessing,
+    /// Augmentation of training images beyond that of the preprocessing.
+    #[serde(default, skip_serializing_if = "no_augmentation")]
+    pub augmentation: Augmentation,
     /// The hyperparameters of the optimiser.
     pub recipe: Recipe,
     /// Which instances a step trains.
@@ -112,6 +115,10 @@ pub struct TrainPlan {
 
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
+}
+
+fn no_augmentation(augmentation: &Augmentation) -> bool {
+    *augmentation == Augmentation::default()
 }
 
 fn is_never(epochs: &usize) -> bool {
@@ -158,6 +165,7 @@ impl TrainPlan {
             classes: train.classes().to_vec(),
             statistics_from: StatisticsFrom::usual(&preprocessing),
             preprocessing,
+            augmentation: Augmentation::default(),
             recipe,
             method: Method::default(),
             draw: Draw::default(),
@@ -176,6 +184,15 @@ impl TrainPlan {
     /// Sets the hyperparameters of the optimiser.
     pub fn with_recipe(self, recipe: Recipe) -> Self {
         Self { recipe, ..self }
+    }
+
+    /// Sets the hyperparameters and the augmentation of a preset.
+    pub fn with_preset(self, preset: Preset) -> Self {
+        Self {
+            recipe: preset.recipe(),
+            augmentation: preset.augmentation(),
+            ..self
+        }
     }
 
     /// Sets the number of epochs; the learning rate schedule scales with it.
@@ -320,6 +337,9 @@ impl TrainPlan {
     pub fn check(&self) -> Result<(), TrainError> {
         self.recipe.check()?;
         let refuse = |problem: String| Err(TrainError::Plan(problem));
+        if let Err(error) = self.augmentation.check() {
+            return refuse(error.to_string());
+        }
         if self.network.classes() != self.classes.len() {
             return refuse(format!(
                 "{} has {} outputs, but the data has {} classes",
@@ -360,6 +380,13 @@ impl TrainPlan {
             return refuse(
                 "distillation needs the method sandwich: the others do not run full and another \
                  instance in the same step"
+                    .into(),
+            );
+        }
+        if self.exits && self.augmentation.mixes() {
+            return refuse(
+                "early exits are trained on labels alone: mixup and cutmix cannot be combined with \
+                 them"
                     .into(),
             );
         }

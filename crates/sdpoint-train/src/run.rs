@@ -164,12 +164,7 @@ impl<'a> Run<'a> {
             drawn: vec![0; plan.costs()?.len()],
             epoch: EpochSums::default(),
         };
-        let checkpoint = Checkpoint {
-            weights,
-            momentum: Weights::zeros(&network),
-            plan,
-            counters,
-        };
+        let checkpoint = Checkpoint::new(plan, counters, weights)?;
         self.check_data(&checkpoint)?;
         if !self.overwrite {
             folder::clear(self.folder, false)?;

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::{Network, Weights};
 use sdpoint_data::{Batch, Epoch, Loader};
-use sdpoint_engine::{
-    EngineError, Images, Sgd, SgdStep, StepInput, StepOutcome, Target, TrainingEngine, softmax,
-};
+use sdpoint_engine::{EngineError, Images, StepInput, StepOutcome, TrainingEngine, softmax};
 
 use crate::checkpoint::Checkpoint;
 use crate::draw::InstanceSampler;
@@ -18,8 +16,10 @@ use crate::folder;
 use crate::measure::measure_full;
 use crate::metrics::{EpochMetrics, MetricsLog};
 use crate::observer::{Observer, Progress};
+use crate::optimizer::{Update, Updater};
 use crate::run::{Outcome, Run};
 use crate::splits::Splits;
+use crate::targets::Targets;
 
 /// A run in progress.
 pub(crate) struct Trainer<'a> {
@@ -30,7 +30,7 @@ pub(crate) struct Trainer<'a> {
     network: Arc<Network>,
     sampler: InstanceSampler,
     engine: TrainingEngine,
-    sgd: Sgd,
+    updater: Updater,
     /// The mean gradients of a step that trains several instances.
     mean: Weights,
     log: MetricsLog,
@@ -69,7 +69,7 @@ impl<'a> Trainer<'a> {
         let step = state.counters.step;
         Ok(Self {
             sampler: plan.sampler()?,
-            sgd: Sgd::new(&network, plan.recipe.sgd_options()),
+            updater: Updater::new(&network, &plan.recipe),
             mean: Weights::zeros(&network),
             engine,
             log: MetricsLog::open(&run.folder.join(folder::METRICS), step)?,
@@ -94,8 +94,10 @@ impl<'a> Trainer<'a> {
             plan,
             counters,
             weights,
+            average,
             ..
         } = self.state;
+        let weights = average.unwrap_or(weights);
         let drawn = self.sampler.instances().zip(counters.drawn).collect();
         let trained = FinishedTraining {
             plan: &plan,
@@ -186,6 +188,8 @@ impl<'a> Trainer<'a> {
             counters,
             weights,
             momentum,
+            second_moment,
+            average,
         } = &mut self.state;
         let images = Images {
             data: &step.batch.images,
@@ -194,14 +198,17 @@ impl<'a> Trainer<'a> {
         };
         let distill = plan.distill as f32;
         self.engine.set_noise_step(counters.step);
+        let mut targets = Targets::new(
+            &step.batch.labels,
+            step.batch.mixed.as_ref(),
+            plan.recipe.label_smoothing as f32,
+            plan.classes.len(),
+        );
         let mut first = None;
         let mut predictions = Vec::new();
         for &index in step.instances {
-            let target = Target {
-                labels: &step.batch.labels,
-                smoothing: plan.recipe.label_smoothing as f32,
-                soft: (first.is_some() && distill > 0.0).then_some((&predictions[..], distill)),
-            };
+            let learns = first.is_some() && distill > 0.0;
+            let target = targets.target(learns.then_some((&predictions, distill)));
             let outcome = self.engine.step(StepInput {
                 weights,
                 images,
@@ -226,13 +233,16 @@ impl<'a> Trainer<'a> {
             1 => self.engine.gradients(),
             _ => &self.mean,
         };
-        let update = SgdStep {
+        let update = Update {
             weights,
             momentum,
+            second_moment: second_moment.as_mut(),
+            average: average.as_mut(),
             gradients,
-            rate: step.rate as f32,
+            rate: step.rate,
+            step: counters.step,
         };
-        self.sgd.step(self.run.ctx, update);
+        self.updater.update(self.run.ctx, update);
         Ok(first.expect("a step trains at least one instance"))
     }
 
@@ -242,9 +252,10 @@ impl<'a> Trainer<'a> {
             number: epoch as u64,
             first_batch,
         };
-        Ok(Loader::train_mixed(
+        Ok(Loader::train_augmented(
             &self.splits.train,
             &self.state.plan.training_sizes(),
+            self.state.plan.augmentation,
             self.state.plan.recipe.batch_size,
             self.run.ctx.threads(),
             which,
@@ -298,7 +309,13 @@ impl<'a> Trainer<'a> {
     ) -> Result<(), TrainError> {
         let every = self.state.plan.measure_every;
         let due = every > 0 && (epoch + 1).is_multiple_of(every);
-        let Checkpoint { plan, weights, .. } = &self.state;
+        let Checkpoint {
+            plan,
+            weights,
+            average,
+            ..
+        } = &self.state;
+        let weights = average.as_ref().unwrap_or(weights);
         let measure = || measure_full(&self.run, &self.splits, plan, &self.network, weights);
         let full = due.then(measure).transpose()?;
         let sums = std::mem::take(&mut self.state.counters.epoch);

@@ -16,8 +16,8 @@ use sdpoint_engine::{
 };
 use sdpoint_train::{
     CalibrateOptions, Checkpoint, EpochMetrics, EvaluateOptions, Feed, Finished, FitOptions, Init,
-    Method, Observer, Outcome, Preset, Progress, Run, Silent, StatisticsFrom, TrainError,
-    TrainPlan, Trained, VAL_SHARE, calibrate, calibrate_model, evaluate, fine_tune,
+    Method, Observer, Optimizer, Outcome, Preset, Progress, Run, Silent, StatisticsFrom,
+    TrainError, TrainPlan, Trained, VAL_SHARE, calibrate, calibrate_model, evaluate, fine_tune,
     fit_combinations, folder,
 };
 
@@ -379,7 +379,7 @@ fn elaborate(bench: &Bench) -> TrainPlan {
     plan.stochastic_depth = 0.3;
     plan.scales = vec![[12, 12]];
     plan.measure_every = 2;
-    plan.val_share = 0.1;
+    plan.val_share = 0.03;
     plan
 }
 
@@ -478,6 +478,103 @@ fn variants_of_training_depend_on_their_plan_alone() {
         bench.finish(plan, folder.path());
         assert!(results(folder.path()) != whole);
     }
+}
+
+#[test]
+fn every_optimiser_resumes_bit_for_bit_and_changes_the_run() {
+    let settings: [fn(&mut TrainPlan); 4] = [
+        |plan| plan.recipe = plan.recipe.clone().with_optimizer(Optimizer::ADAMW),
+        |plan| plan.recipe.clip_norm = Some(0.1),
+        |plan| plan.recipe.ema = Some(0.9),
+        |plan| {
+            plan.recipe = plan.recipe.clone().with_optimizer(Optimizer::ADAMW);
+            plan.recipe.clip_norm = Some(0.5);
+            plan.recipe.ema = Some(0.8);
+            plan.measure_every = 1;
+        },
+    ];
+    let usual = tempfile::tempdir().unwrap();
+    let bench = Bench::new(1);
+    let shorter = |bench: &Bench| bench.plan().with_epochs(2);
+    bench.finish(shorter(&bench), usual.path());
+    let usual = results(usual.path());
+    for setting in settings {
+        let whole = tempfile::tempdir().unwrap();
+        let plan = changed(shorter(&bench), setting);
+        let trained = bench.finish(plan.clone(), whole.path());
+        assert!(results(whole.path()).0 != usual.0);
+        let state = Checkpoint::read(whole.path()).unwrap();
+        match &state.average {
+            Some(average) => assert!(trained.model.weights == *average),
+            None => assert!(trained.model.weights == state.weights),
+        }
+        let bench = Bench::new(3);
+        let folder = tempfile::tempdir().unwrap();
+        let run = bench.run(folder.path());
+        run.start(plan, &mut StopAt::step(AN_EPOCH + 2)).unwrap();
+        let checkpoint = Checkpoint::read(folder.path()).unwrap();
+        finished_run(
+            run.resume(checkpoint, &mut Silent),
+            whole.path(),
+            folder.path(),
+        );
+    }
+}
+
+#[test]
+fn augmented_runs_resume_bit_for_bit() {
+    let bench = Bench::new(1);
+    let usual = tempfile::tempdir().unwrap();
+    bench.finish(bench.plan().with_epochs(2), usual.path());
+    let usual = results(usual.path());
+    for (text, method) in [
+        ("trivial,jitter:0.3,erase:0.5,cutout:4", Method::SdPoint),
+        ("mixup:0.4,cutmix:1", Method::SdPoint),
+        ("mixup:0.4", Method::Sandwich),
+    ] {
+        let bench = Bench::new(1);
+        let mut plan = bench.plan().with_method(method).with_epochs(2);
+        plan.augmentation = text.parse().unwrap();
+        plan.recipe.label_smoothing = 0.1;
+        let whole = tempfile::tempdir().unwrap();
+        let trained = bench.finish(plan.clone(), whole.path());
+        assert!(results(whole.path()).0 != usual.0, "{text}");
+        assert!(trained.model.training["augmentation"].is_object());
+        let bench = Bench::new(3);
+        let folder = tempfile::tempdir().unwrap();
+        let run = bench.run(folder.path());
+        run.start(plan, &mut StopAt::step(AN_EPOCH + 3)).unwrap();
+        let checkpoint = Checkpoint::read(folder.path()).unwrap();
+        finished_run(
+            run.resume(checkpoint, &mut Silent),
+            whole.path(),
+            folder.path(),
+        );
+    }
+    let mut plan = bench.plan().with_method(Method::Plain);
+    plan.exits = true;
+    plan.augmentation = "cutmix:1".parse().unwrap();
+    let error = plan.check().unwrap_err().to_string();
+    assert!(error.contains("cutmix"), "{error}");
+    plan.augmentation.cutmix = 7.0;
+    let error = plan.check().unwrap_err().to_string();
+    assert!(error.contains("cutmix is 7"), "{error}");
+}
+
+#[test]
+fn the_modern_preset_of_each_size_is_complete() {
+    let bench = Bench::new(1);
+    for (size, preset) in [
+        ([32, 32], Preset::ModernSmall),
+        ([224, 224], Preset::ModernLarge),
+    ] {
+        assert_eq!(Preset::modern(size), preset);
+        let plan = bench.plan().with_preset(preset);
+        plan.check().unwrap();
+        assert!(plan.augmentation.trivial && plan.recipe.ema.is_some());
+    }
+    let plan = bench.plan().with_preset(Preset::Cifar);
+    assert_eq!(plan.augmentation, Default::default());
 }
 
 /// A run that is done, with the same results as another.

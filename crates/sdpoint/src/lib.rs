@@ -259,11 +259,11 @@ pub mod core {
 /// Sources of images, decoding, augmentation, and loading ahead of the trainer.
 pub mod data {
     pub use sdpoint_data::{
-        Batch, CHANNELS, CifarKind, Count, Dataset, Epoch, Fetched, HoldOut, ImageKind, LeftOut,
-        Loader, MAX_FILE, MAX_PIXELS, MAX_SIDE, OFFICIAL_ADDRESS, OpenOptions, Orientation, Places,
-        Preparer, Sample, Sizes, Source, Split, decode, default_preprocessing, epoch_order,
-        expand_home, fetch, image_size, imagenet_preprocessing, look_alike, open, open_pair,
-        prepare, read_file, visible_name,
+        Augmentation, AugmentationError, Batch, CHANNELS, CifarKind, Count, Dataset, Epoch,
+        Fetched, HoldOut, ImageKind, LeftOut, Loader, MAX_FILE, MAX_PIXELS, MAX_SIDE, Mixed,
+        OFFICIAL_ADDRESS, OpenOptions, Orientation, Places, Preparer, Sample, Sizes, Source, Split,
+        decode, default_preprocessing, epoch_order, expand_home, fetch, image_size,
+        imagenet_preprocessing, look_alike, open, open_pair, prepare, read_file, visible_name,
     };
 }
 

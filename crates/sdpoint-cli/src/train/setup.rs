@@ -9,6 +9,7 @@ use sdpoint::train::{Checkpoint, Init, TrainPlan, fine_tune};
 use sdpoint::{Model, Network, zoo};
 
 use super::method::NamedMethod;
+use super::optimiser::OptimiserArgs;
 use super::{Args, TrainingArgs};
 use crate::data::{SMALL, note_left_out, note_look_alikes, note_sizes, note_squashed};
 use crate::failure::{Class, Failure};
@@ -86,6 +87,9 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
             usual_resize(error)
         ))
     })?;
+    if let Some(augment) = &settings.augment {
+        augment.prepare(&mut preprocessing);
+    }
     if settings.no_flip {
         without_flip(&mut preprocessing.train);
     }
@@ -104,7 +108,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         None => (zoo::build(name, classes.len())?, None),
     };
     let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing);
-    settings.apply(&mut plan);
+    settings.apply(&mut plan, &args.optimiser);
     plan.init = init.map(|(path, model)| Init::new(path.display().to_string(), &model));
     plan.image_key = args.reading.image_key.clone();
     plan.label_key = args.reading.label_key.clone();
@@ -218,22 +222,27 @@ fn open_data(
 
 impl TrainingArgs {
     /// Changes the settings of a plan to those that were given.
-    fn apply(&self, plan: &mut TrainPlan) {
+    fn apply(&self, plan: &mut TrainPlan, optimiser: &OptimiserArgs) {
         let NamedMethod { method, draw } = self.method;
-        if let Some(preset) = self.recipe {
-            plan.recipe = preset.recipe();
+        if let Some(recipe) = self.recipe {
+            let preset = recipe.preset(plan.preprocessing.size);
+            *plan = plan.clone().with_preset(preset);
+        }
+        if let Some(augment) = &self.augment {
+            augment.apply(plan);
         }
         *plan = plan.clone().with_method(method);
         if let Some(epochs) = self.epochs {
             plan.recipe = plan.recipe.clone().with_epochs(epochs);
         }
         let recipe = &mut plan.recipe;
+        optimiser.apply(recipe);
         set(&mut recipe.batch_size, self.batch);
         set(&mut recipe.rate, self.rate);
         set(&mut recipe.warm_up, self.warm_up);
         set(&mut recipe.weight_decay, self.weight_decay);
         set(&mut recipe.label_smoothing, self.label_smoothing);
-        recipe.decay_norms = !self.no_norm_decay;
+        recipe.decay_norms &= !self.no_norm_decay;
         set(&mut plan.distill, self.distill);
         plan.draw = self.draw.unwrap_or(draw);
         plan.train_images = self.train_images;

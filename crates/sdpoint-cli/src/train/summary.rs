@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sdpoint::core::{PointId, Ratio, Record, format_macs};
-use sdpoint::data::Dataset;
+use sdpoint::data::{Augmentation, Dataset};
 use sdpoint::train::folder::{CHECKPOINT, CURVE_CSV, CURVE_SVG, METRICS, MODEL, exit};
-use sdpoint::train::{Finished, Method, TrainPlan};
+use sdpoint::train::{Finished, Method, Optimizer, Recipe, TrainPlan};
 use sdpoint::{Context, Instance, Model};
 
 use crate::output::{percent, plural, program};
@@ -39,6 +39,9 @@ pub fn introduction(
             extras.push_str(&format!("; {what} {probability}"));
         }
     }
+    if plan.augmentation != Augmentation::default() {
+        extras.push_str(&format!("; augmentation {}", plan.augmentation));
+    }
     if plan.exits {
         extras.push_str("; with a classifier after each stage");
     }
@@ -53,7 +56,7 @@ pub fn introduction(
     format!(
         "{}: {} parameters, {}; {drawn}{init}{extras}\n\
          {}: {} for training{} and {} for testing, {}, input {}\n\
-         {}, batch {}, learning rate {}, weight decay {}; seed {}; {}, {}\n\
+         {}, batch {}, {}learning rate {}, weight decay {}; seed {}; {}, {}\n\
          folder: {}",
         plan.network.name(),
         format_macs(parameters as u64),
@@ -76,6 +79,7 @@ pub fn introduction(
         size::pixels(plan.preprocessing.size),
         plural(recipe.epochs, "epoch", "epochs"),
         recipe.batch_size,
+        optimiser(recipe),
         recipe.rate,
         recipe.weight_decay,
         plan.seed,
@@ -83,6 +87,21 @@ pub fn introduction(
         ctx.isa(),
         folder.display(),
     )
+}
+
+/// What differs from plain stochastic gradient descent, followed by a comma.
+fn optimiser(recipe: &Recipe) -> String {
+    let mut text = String::new();
+    if recipe.optimizer != Optimizer::Sgd {
+        text.push_str(&format!("{}, ", recipe.optimizer.name()));
+    }
+    if let Some(norm) = recipe.clip_norm {
+        text.push_str(&format!("gradients clipped at {norm}, "));
+    }
+    if let Some(decay) = recipe.ema {
+        text.push_str(&format!("weights averaged with decay {decay}, "));
+    }
+    text
 }
 
 /// A warning if few images are held out to choose instances by.

@@ -2,7 +2,7 @@
 
 use sdpoint_core::{EvalTransform, Preprocessing, TrainTransform};
 use sdpoint_data::{
-    Batch, DataError, Dataset, Epoch, Image, Loader, OpenOptions, Source, Split,
+    Augmentation, Batch, DataError, Dataset, Epoch, Image, Loader, OpenOptions, Source, Split,
     default_preprocessing, epoch_order, open, prepare,
 };
 use tempfile::TempDir;
@@ -147,6 +147,57 @@ fn listed_images_can_be_augmented_by_seed_and_number_alone() {
         first,
         &in_epoch[0].images[at * 32 * 32 * 3..][..32 * 32 * 3]
     );
+}
+
+#[test]
+fn augmentation_depends_on_seed_epoch_and_place_alone() {
+    let data = shapes(105);
+    let ways = [default_preprocessing(&data).unwrap()];
+    let augmented = |text: &str, threads, epoch| -> Vec<Batch> {
+        let augmentation: Augmentation = match text {
+            "" => Augmentation::default(),
+            _ => text.parse().unwrap(),
+        };
+        let loader = Loader::train_augmented(&data, &ways, augmentation, 20, threads, epoch);
+        loader.unwrap().map(Result::unwrap).collect()
+    };
+    let mixed = |batches: &[Batch]| batches.iter().map(|b| b.mixed.clone()).collect::<Vec<_>>();
+    let usual = train(&data, 20, 1, epoch(1, 0));
+    assert!(same(&usual, &augmented("", 2, epoch(1, 0))));
+    for text in [
+        "trivial",
+        "jitter:0.4",
+        "erase:0.5",
+        "cutout:8",
+        "mixup:0.4",
+        "cutmix:1",
+        "trivial,jitter:0.2,erase:0.2,cutout:4,mixup:0.2,cutmix:1",
+    ] {
+        let whole = augmented(text, 1, epoch(1, 0));
+        assert!(!same(&whole, &usual), "{text}");
+        let again = augmented(text, 3, epoch(1, 0));
+        assert!(
+            same(&whole, &again) && mixed(&whole) == mixed(&again),
+            "{text}"
+        );
+        let resumed = augmented(text, 2, epoch(1, 4));
+        assert!(same(&whole[4..], &resumed) && mixed(&whole[4..]) == mixed(&resumed));
+        assert!(!same(&whole, &augmented(text, 1, epoch(2, 0))), "{text}");
+        let labels = |batches: &[Batch]| -> Vec<u32> {
+            batches.iter().flat_map(|b| b.labels.clone()).collect()
+        };
+        assert_eq!(labels(&whole), labels(&usual), "{text}");
+        let mixes = text.contains("mix");
+        assert!(whole.iter().all(|batch| batch.mixed.is_some() == mixes));
+        assert!(
+            whole
+                .iter()
+                .all(|batch| batch.images.iter().all(|v| v.is_finite()))
+        );
+    }
+    let mut invalid = Augmentation::default();
+    invalid.erase = 2.0;
+    assert!(Loader::train_augmented(&data, &ways, invalid, 20, 1, epoch(1, 0)).is_err());
 }
 
 /// Far more batches than are prepared ahead, most of them dropped at once.

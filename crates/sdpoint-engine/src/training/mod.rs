@@ -152,7 +152,7 @@ impl TrainingEngine {
     /// builds them. All are trained on the same labels, and gradients are those
     /// of the sum of their losses. [`StepOutcome`] has the mean of their losses
     /// and of their numbers of correct images, the latter rounded down. With
-    /// more than one classifier, [`Target::soft`] is ignored.
+    /// more than one classifier, [`Target::soft`] is an error.
     ///
     /// # Panics
     /// If the number of outputs is not a multiple of `classifiers`.
@@ -216,6 +216,9 @@ impl TrainingEngine {
         let network = self.pass.base.network.clone();
         images.check(&network)?;
         target.check(images.batch, self.classes())?;
+        if self.classifiers > 1 && target.soft.is_some() {
+            return Err(EngineError::SoftTargets);
+        }
         check_weights(&network, weights)?;
         let key = (instance, images.batch, images.size);
         self.plan(key)?;
