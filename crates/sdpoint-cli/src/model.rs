@@ -91,6 +91,7 @@ fn something_else(file: &Path) -> Option<Failure> {
         Kind::Image(_) => "the model comes first, then the images".into(),
         Kind::Profile => "give the model that it belongs to".into(),
         Kind::Metrics
+        | Kind::Events
         | Kind::Module
         | Kind::Manifest
         | Kind::Table

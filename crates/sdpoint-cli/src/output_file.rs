@@ -331,6 +331,7 @@ fn run_files(path: &Path) -> impl Iterator<Item = (String, Kind)> {
         let kind = match &*name {
             folder::CHECKPOINT => Kind::Checkpoint,
             folder::METRICS => Kind::Metrics,
+            folder::EVENTS => Kind::Events,
             folder::CURVE_CSV => Kind::Table,
             folder::CURVE_SVG => Kind::Picture,
             // The lock is never removed.

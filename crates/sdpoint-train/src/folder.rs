@@ -12,6 +12,8 @@ use crate::error::TrainError;
 pub const CHECKPOINT: &str = "checkpoint.safetensors";
 /// One line of JSON per epoch; see [`EpochMetrics`](crate::EpochMetrics).
 pub const METRICS: &str = "metrics.jsonl";
+/// The same metrics for TensorBoard, which looks for such names.
+pub const EVENTS: &str = "events.out.tfevents.sdpoint";
 /// The trained model.
 pub const MODEL: &str = "model.safetensors";
 /// The cost and accuracy of every instance, as a table.
@@ -32,7 +34,10 @@ pub fn is_run_file(name: &str) -> bool {
     let number = name
         .strip_prefix("exit")
         .and_then(|rest| rest.strip_suffix(".safetensors"));
-    [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG, LOCK].contains(&name)
+    [
+        CHECKPOINT, METRICS, EVENTS, MODEL, CURVE_CSV, CURVE_SVG, LOCK,
+    ]
+    .contains(&name)
         || number.is_some_and(|number| number.parse().is_ok_and(|n| name == exit(n)))
 }
 
@@ -117,7 +122,7 @@ pub(crate) fn clear(folder: &Path, overwrite: bool) -> Result<(), TrainError> {
 /// without it, the remaining files cannot be resumed.
 fn files_of_run(folder: &Path) -> impl Iterator<Item = String> {
     let is_there = move |file: &String| folder.join(file).exists();
-    let files = [CHECKPOINT, METRICS, MODEL, CURVE_CSV, CURVE_SVG];
+    let files = [CHECKPOINT, METRICS, EVENTS, MODEL, CURVE_CSV, CURVE_SVG];
     let files = files.into_iter().map(str::to_owned).filter(is_there);
     files.chain((1..).map(exit).take_while(is_there))
 }

@@ -15,6 +15,7 @@ mod details;
 mod draw;
 mod error;
 mod evaluate;
+mod events;
 mod fine_tune;
 mod finish;
 mod fit;

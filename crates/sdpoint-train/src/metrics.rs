@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one line of JSON per epoch.
+//! `metrics.jsonl`: one line of JSON per epoch, and the same for TensorBoard.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,6 +11,8 @@ use sdpoint_core::file::{self, FileError};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::events::EventLog;
+use crate::folder::EVENTS;
 
 /// The metrics of an epoch: a line of `metrics.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,8 @@ pub struct FullMetrics {
 pub(crate) struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// The same metrics as events.
+    events: EventLog,
 }
 
 impl MetricsLog {
@@ -79,13 +83,19 @@ impl MetricsLog {
         };
         // After a crash, the last line may hold any bytes.
         let text = String::from_utf8_lossy(&bytes);
-        let kept: String = text
+        let (mut kept, mut epochs) = (String::new(), Vec::new());
+        for line in text
             .split_inclusive('\n')
-            .filter(|line| {
-                let metrics = serde_json::from_str::<EpochMetrics>(line);
-                line.ends_with('\n') && metrics.is_ok_and(|metrics| metrics.step <= step)
-            })
-            .collect();
+            .filter(|line| line.ends_with('\n'))
+        {
+            match serde_json::from_str::<EpochMetrics>(line) {
+                Ok(metrics) if metrics.step <= step => {
+                    kept.push_str(line);
+                    epochs.push(metrics);
+                }
+                _ => {}
+            }
+        }
         if kept != text {
             write_atomically(path, |out| out.write_all(kept.as_bytes()))?;
         }
@@ -95,6 +105,7 @@ impl MetricsLog {
         Ok(Self {
             path: path.to_owned(),
             file,
+            events: EventLog::open(&path.with_file_name(EVENTS), step, &epochs)?,
         })
     }
 
@@ -105,17 +116,18 @@ impl MetricsLog {
         self.file
             .write_all(line.as_bytes())
             .and_then(|()| self.file.sync_data())
-            .map_err(TrainError::io("write", &self.path))
+            .map_err(TrainError::io("write", &self.path))?;
+        self.events.append(metrics)
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use super::*;
 
-    fn metrics(epoch: usize) -> EpochMetrics {
+    pub fn metrics(epoch: usize) -> EpochMetrics {
         EpochMetrics {
             epoch,
             step: 10 * epoch as u64,

@@ -157,6 +157,9 @@ fn training_learns_and_leaves_all_that_it_promises() {
     plan.recipe = plan.recipe.with_epochs(8);
     let finished = bench.finish(plan, folder.path());
 
+    let events = fs::read(folder.path().join(folder::EVENTS)).unwrap();
+    let shown = |text: &[u8]| events.windows(text.len()).filter(|w| *w == text).count();
+    assert_eq!((shown(b"brain.Event:2"), shown(b"loss/train")), (1, 8));
     let metrics = metrics(folder.path());
     assert_eq!(metrics.len(), 8);
     let (first, last) = (metrics[0].train_loss, metrics[7].train_loss);

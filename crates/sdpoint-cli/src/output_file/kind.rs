@@ -22,6 +22,8 @@ pub enum Kind {
     Checkpoint,
     /// The metrics of a run.
     Metrics,
+    /// The metrics of a run for TensorBoard.
+    Events,
     /// A state dict that `export` wrote.
     StateDict,
     /// An ONNX file that `export` wrote.
@@ -125,6 +127,7 @@ impl Kind {
             | Self::ImportedModel
             | Self::Checkpoint
             | Self::Metrics
+            | Self::Events
             | Self::StateDict
             | Self::Onnx
             | Self::Module
@@ -154,6 +157,7 @@ impl fmt::Display for Kind {
             Self::ImportedModel => "an imported model",
             Self::Checkpoint => "the checkpoint of a training run",
             Self::Metrics => "the metrics of a training run",
+            Self::Events => "the events of a training run",
             Self::StateDict => "exported weights",
             Self::Onnx => "an exported ONNX file",
             Self::Module => "an exported Python module",
@@ -266,6 +270,9 @@ fn of_start(start: &[u8]) -> Kind {
         // The version of the format, and the producer's name.
         [8, 1..=32, 0x12, ..] if at(3, b"\x07sdpoint") => Kind::Onnx,
         [8, 1..=32, 0x12 | 0x1a | 0x3a | 0x42, ..] => Kind::ForeignOnnx,
+        // The length, checksum and time of the first event, then the version and the
+        // writer of the file.
+        _ if at(21, b"\x1a\x0dbrain.Event:2\x52\x09\x0a\x07sdpoint") => Kind::Events,
         [b'P', b'K', 3, 4, ..] if contains(b"data.pkl") => Kind::Torch,
         [b'P', b'K', 3, 4, ..] => Kind::Archive("zip"),
         [0x80, 2..=5, ..] => Kind::Torch,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sdpoint::core::{PointId, Ratio, Record, format_macs};
 use sdpoint::data::{Augmentation, Dataset};
-use sdpoint::train::folder::{CHECKPOINT, CURVE_CSV, CURVE_SVG, METRICS, MODEL, exit};
+use sdpoint::train::folder::{CHECKPOINT, CURVE_CSV, CURVE_SVG, EVENTS, METRICS, MODEL, exit};
 use sdpoint::train::{Finished, Method, Optimizer, Recipe, TrainPlan};
 use sdpoint::{Context, Instance, Model};
 
@@ -205,6 +205,7 @@ fn files(folder: &Path, exits: usize) -> String {
         (CURVE_SVG, "accuracy over cost as a picture"),
         (CURVE_CSV, "the table above, in full precision"),
         (METRICS, "loss and accuracy of each epoch"),
+        (EVENTS, "the same for TensorBoard"),
         (CHECKPOINT, "the state of the run, needed only by --resume"),
     ];
     let exits: Vec<String> = (1..=exits).map(exit).collect();
@@ -213,7 +214,7 @@ fn files(folder: &Path, exits: usize) -> String {
         .map(|file| (file.as_str(), "the model that ends at this exit"));
     let mut text = format!("In {}:\n", folder.display());
     for (file, what) in files.into_iter().chain(exits) {
-        text.push_str(&format!("  {file:<24}{what}\n"));
+        text.push_str(&format!("  {file:<30}{what}\n"));
     }
     text
 }
