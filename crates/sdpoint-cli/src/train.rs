@@ -162,10 +162,11 @@ struct TrainingArgs {
     #[arg(long, help_heading = NETWORK, value_name = "N")]
     train_images: Option<usize>,
     /// Share of these images that is held out of training, to choose instances by: 10% or 0.1, at
-    /// most 50%; with 0, instances are chosen by their accuracy on the test images
-    #[arg(long, help_heading = NETWORK, value_name = "SHARE", default_value = "5%",
-          value_parser = parse_val_share, allow_hyphen_values = true)]
-    val_share: f64,
+    /// most 50%; with 0, instances are chosen by their accuracy on the test images [default: 5%, or
+    /// as in the training of --init]
+    #[arg(long, help_heading = NETWORK, value_name = "SHARE", value_parser = parse_val_share,
+          allow_hyphen_values = true)]
+    val_share: Option<f64>,
     /// Training method: sdpoint, sdpoint+, thrifty, plain, sandwich or branched; see below
     #[arg(long, help_heading = METHOD, value_name = "METHOD", default_value = "sdpoint")]
     method: NamedMethod,

@@ -739,6 +739,14 @@ fn instances_are_chosen_by_held_out_images_and_judged_by_test_images() {
         }
         code => assert_eq!(code, Some(5), "{}", stderr(&output)),
     }
+    // Further training holds out the same images, whatever its seed.
+    let out = t.argument("half-further");
+    let mut further = vec!["train", "--init", model, "--data", &data, "--epochs", "1"];
+    further.extend(["--batch", "8", "--seed", "9", "--out", &out]);
+    succeed(&further);
+    let further = fs::read(format!("{out}/model.safetensors")).unwrap();
+    let expected = r#"\"held_out\":{\"share\":0.5,\"seed\":0}"#;
+    assert!(String::from_utf8_lossy(&further).contains(expected));
     for (share, words) in [("60%", "from 0 to 50%"), ("10", "did you mean 10%")] {
         fail(2, &[words], &["train", "--val-share", share]);
     }
@@ -747,13 +755,14 @@ fn instances_are_chosen_by_held_out_images_and_judged_by_test_images() {
 #[test]
 fn classes_and_confusions_are_shown() {
     let t = trained();
-    let (model, data) = (half_held_out(), t.data());
-    let evaluate = ["evaluate", model, "--data", &data];
-    let with = |more: &[_]| [&evaluate[..], more].concat();
-    let text = succeed(&with(&["--per-class"]));
+    let data = t.data();
+    fn on<'a>(data: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["evaluate", half_held_out(), "--data", data][..], more].concat()
+    }
+    let text = succeed(&on(&data, &["--per-class"]));
     assert!(text.contains("ECE") && text.contains("lying"), "{text}");
     assert!(text.contains("of each class that is recognised"), "{text}");
-    let rows = json(&with(&["--per-class", "--json"]));
+    let rows = json(&on(&data, &["--per-class", "--json"]));
     for row in &rows {
         let classes = row["per_class"].as_array().unwrap();
         let sum = |key: &str| {
@@ -769,7 +778,7 @@ fn classes_and_confusions_are_shown() {
         assert!((classes[0]["recall"].as_f64().unwrap()) <= 1.0);
     }
     let [csv, svg] = ["confusion.csv", "confusion.svg"].map(|name| t.argument(name));
-    succeed(&with(&["--confusion", &csv, "--instances", "0@0.5"]));
+    succeed(&on(&data, &["--confusion", &csv, "--instances", "0@0.5"]));
     let table = fs::read_to_string(&csv).unwrap();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], "true class,images,lying,standing");
@@ -778,18 +787,22 @@ fn classes_and_confusions_are_shown() {
     let correct = row["per_class"][1]["correct"].to_string();
     assert!(lines[2].ends_with(&format!(",{correct}")), "{table}");
     // Written again, but not over anything else.
-    succeed(&with(&["--confusion", &csv]));
-    succeed(&with(&["--confusion", &svg]));
-    succeed(&with(&["--confusion", &svg]));
+    succeed(&on(&data, &["--confusion", &csv]));
+    succeed(&on(&data, &["--confusion", &svg]));
+    succeed(&on(&data, &["--confusion", &svg]));
     assert!(
         fs::read_to_string(&svg)
             .unwrap()
             .contains("confusion matrix")
     );
-    fail(2, &["a table of confusions"], &with(&["--csv", &csv]));
-    fail(2, &[".csv or .svg"], &with(&["--confusion", "matrix.png"]));
+    fail(2, &["a table of confusions"], &on(&data, &["--csv", &csv]));
+    fail(
+        2,
+        &[".csv or .svg"],
+        &on(&data, &["--confusion", "matrix.png"]),
+    );
     let several = ["--confusion", &csv, "--instances", "full,0@0.5"];
-    fail(2, &["one instance"], &with(&several));
+    fail(2, &["one instance"], &on(&data, &several));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Images held out of training, for choices.
 
+use std::path::MAIN_SEPARATOR;
+
 use sdpoint_core::HeldOut;
 use sha2::{Digest, Sha256};
 
@@ -69,7 +71,7 @@ impl Dataset {
     /// A number from 0 to 1 that an image has for a seed.
     fn place(&self, index: usize, seed: u64) -> f64 {
         let class = &self.classes()[self.label(index) as usize];
-        let key = format!("/{}", self.key(index));
+        let key = format!("/{}", self.key(index)).replace(MAIN_SEPARATOR, "/");
         let below = match key.split_once(&format!("/{class}/")) {
             Some((_, below)) => below,
             None => &key[1..],

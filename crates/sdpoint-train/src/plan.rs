@@ -66,6 +66,11 @@ pub struct TrainPlan {
     /// it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub val_share: f64,
+    /// The seed by which they are chosen, if it is not [`TrainPlan::seed`]: that of
+    /// the run whose model is trained further, so that no image is held out that
+    /// the model was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_seed: Option<u64>,
     /// The network, with one output per class.
     pub network: Network,
     /// The model whose weights training starts from; random weights if `None`.
@@ -186,6 +191,7 @@ impl TrainPlan {
             image_key: None,
             label_key: None,
             val_share: VAL_SHARE,
+            val_seed: None,
             network,
             init: None,
             classes: train.classes().to_vec(),
@@ -301,7 +307,7 @@ impl TrainPlan {
     pub fn held_out(&self) -> Option<HeldOut> {
         (self.val_share > 0.0).then_some(HeldOut {
             share: self.val_share,
-            seed: self.seed,
+            seed: self.val_seed.unwrap_or(self.seed),
         })
     }
 

@@ -890,6 +890,14 @@ fn choices_come_from_images_held_out_of_training() {
         assert_eq!(record.scores(), model.record(record.instance).unwrap().test);
     }
 
+    // Another seed of the choice alone.
+    let mut other = plan.clone();
+    other.val_seed = Some(plan.seed + 1);
+    assert_ne!(other.held_out(), Some(how));
+    other.seed += 1;
+    other.val_seed = Some(plan.seed);
+    assert_eq!(other.held_out(), Some(how));
+
     // Interrupted, with other threads, it ends with the same bytes.
     let bench = Bench::new(1);
     let again = tempfile::tempdir().unwrap();

@@ -107,6 +107,17 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         None => (zoo::build(name, classes.len())?, None),
     };
     let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing);
+    if let Some((
+        _,
+        Model {
+            held_out: Some(how),
+            ..
+        },
+    )) = &init
+    {
+        // Other images have been trained on.
+        (plan.val_share, plan.val_seed) = (how.share, Some(how.seed));
+    }
     settings.apply(&mut plan, &args.optimiser)?;
     plan.init = init.map(|(path, model)| Init::new(path.display().to_string(), &model));
     plan.image_key = args.reading.image_key.clone();
@@ -260,7 +271,7 @@ impl TrainingArgs {
         }
         self.sharing.apply(plan);
         plan.train_images = self.train_images;
-        plan.val_share = self.val_share;
+        set(&mut plan.val_share, self.val_share);
         plan.dropout = self.dropout;
         plan.stochastic_depth = self.stochastic_depth;
         plan.scales.clone_from(&self.scales);
