@@ -64,10 +64,12 @@ pub fn introduction(
         None => String::new(),
     };
     let macs = plan.training_macs(train.len())?;
-    let plain = plan.clone().with_method(Method::Plain);
-    let plain = plain
-        .with_phases(Phases::default())
-        .training_macs(train.len())?;
+    let mut plain = plan.clone().with_method(Method::Plain);
+    plain.phases = Phases::default();
+    plain.scales.clear();
+    plain.branch_scales.clear();
+    plain.exits = false;
+    let plain = plain.training_macs(train.len())?;
     Ok(format!(
         "{}: {} parameters, {}; {drawn}{init}{extras}\n\
          {}: {} for training and {} for testing, {}, input {}\n\
