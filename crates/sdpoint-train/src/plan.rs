@@ -75,6 +75,11 @@ pub struct TrainPlan {
     /// How the choice of instances changes in the course of the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub phases: Phases,
+    /// For [`Method::SdPoint`], the number of equal parts of a batch that an
+    /// instance is drawn for each; batch norms use the statistics of their parts. A
+    /// batch of few images has fewer, as in [`Branching::branches`].
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub parts: usize,
     /// For [`Method::Branched`], how a step trains instances besides `full`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub branching: Branching,
@@ -114,6 +119,14 @@ pub struct TrainPlan {
     pub seed: u64,
     /// The number of training images for calibration.
     pub calibration_images: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -167,6 +180,7 @@ impl TrainPlan {
             method: Method::default(),
             draw: Draw::default(),
             phases: Phases::default(),
+            parts: 1,
             branching: Branching::default(),
             branch_scales: Vec::new(),
             distill: 0.0,
@@ -295,6 +309,7 @@ impl TrainPlan {
         };
         Ok(sampler
             .with_branches(branches)
+            .with_parts(self.parts)
             .with_phases(self.phases, steps))
     }
 

@@ -1,6 +1,7 @@
 //! The training loop.
 
 mod branched;
+mod parts;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -189,8 +190,12 @@ impl<'a> Trainer<'a> {
     /// indices into the sampler's.
     fn instances(&self, images: usize) -> Vec<usize> {
         let mut instances = self.sampler.of_step(self.state.counters.step);
-        if self.state.plan.method == Method::Branched {
-            instances.truncate(1 + Branching::parts(instances.len() - 1, images));
+        match self.state.plan.method {
+            Method::Branched => {
+                instances.truncate(1 + Branching::parts(instances.len() - 1, images));
+            }
+            Method::SdPoint => instances.truncate(Branching::parts(instances.len(), images)),
+            Method::Plain | Method::Sandwich => {}
         }
         instances
     }
@@ -219,6 +224,15 @@ impl<'a> Trainer<'a> {
                 true => self.branched(step)?,
                 false => self.branched_by_size(step, &sized)?,
             };
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            first = Some(outcome);
+            apart = &[];
+        }
+        let in_parts = self.state.plan.method == Method::SdPoint && apart.len() > 1;
+        if in_parts {
+            let outcome = self.in_parts(step)?;
             if !outcome.loss.is_finite() {
                 return Ok(outcome);
             }
@@ -261,7 +275,7 @@ impl<'a> Trainer<'a> {
             }
         }
         let gradients = match apart.len() {
-            0 | 1 if sized.is_empty() => self.engine.gradients(),
+            0 | 1 if sized.is_empty() && !in_parts => self.engine.gradients(),
             _ => &self.mean,
         };
         let update = SgdStep {

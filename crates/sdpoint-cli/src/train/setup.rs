@@ -104,6 +104,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
     };
     let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing);
     settings.apply(&mut plan)?;
+    args.sharing.apply(&mut plan);
     plan.init = init.map(|(path, model)| Init::new(path.display().to_string(), &model));
     plan.image_key = args.reading.image_key.clone();
     plan.label_key = args.reading.label_key.clone();
@@ -249,7 +250,6 @@ impl TrainingArgs {
         if let Some(draw) = &self.draw {
             plan.draw = draw.clone();
         }
-        self.sharing.apply(plan);
         plan.train_images = self.train_images;
         plan.dropout = self.dropout;
         plan.stochastic_depth = self.stochastic_depth;

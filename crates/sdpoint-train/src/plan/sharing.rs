@@ -86,6 +86,14 @@ impl TrainPlan {
 
     /// Checks the settings of how instances share steps.
     pub(super) fn check_sharing(&self) -> Result<(), TrainError> {
+        in_range(
+            "the number of parts of a batch",
+            self.parts as f64,
+            1.0..=64.0,
+        )?;
+        if self.parts > 1 && self.method != Method::SdPoint {
+            return refuse("drawing for each part of a batch needs the method sdpoint".into());
+        }
         self.check_branching()?;
         self.check_branch_scales()?;
         self.check_phases()?;
