@@ -125,6 +125,10 @@ pub struct Args {
     training: TrainingArgs,
     #[command(flatten)]
     optimiser: OptimiserArgs,
+    // Not within the group of the other settings: one with a group in it is empty
+    // for `conflicts_with_all`.
+    #[command(flatten)]
+    sharing: SharingArgs,
     #[command(flatten, next_help_heading = NETWORK)]
     preprocessing: PreprocessingArgs,
     #[command(flatten)]
@@ -182,8 +186,6 @@ struct TrainingArgs {
     /// other instances; the labels are the rest [default: 1 or 0.5]
     #[arg(long, help_heading = METHOD, value_name = "X")]
     distill: Option<f64>,
-    #[command(flatten)]
-    sharing: SharingArgs,
     /// Early exits: also train a classifier after each stage, on the sum of all losses, and write a
     /// model that ends there for each: exit1.safetensors and so on; requires --method plain
     #[arg(long, help_heading = METHOD)]

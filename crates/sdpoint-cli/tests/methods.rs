@@ -108,10 +108,7 @@ fn branches_and_their_menu_are_reported() {
         "50%",
     ];
     let (text, notes) = bench.train("late", &[&SMALL[..], &more].concat());
-    for words in [
-        "0@0.4=0.2,0@0.8=0.2,1@0.8=0.2",
-        "first 50.00 % of the steps",
-    ] {
+    for words in ["0@0.4=0.2,0@0.8=0.2,1@0.8=0.2", "first 50.0% of the steps"] {
         assert!(notes.contains(words), "{notes}");
     }
     assert!(text.contains("Of 20 passes, 10 ("), "{text}");

@@ -29,11 +29,10 @@ pub(crate) fn of_step(
     key[24..].copy_from_slice(&seed.to_le_bytes());
     let mut random = ChaCha8Rng::from_seed(key);
     random.set_stream(step);
-    let parts = Branching::parts(branches, images);
-    (0..parts)
-        .map(|part| SizedBranch {
+    Branching::images_of_parts(branches, images)
+        .map(|images| SizedBranch {
             size: scales[(random.next_u64() % scales.len() as u64) as usize],
-            images: part * images / parts..(part + 1) * images / parts,
+            images,
         })
         .collect()
 }

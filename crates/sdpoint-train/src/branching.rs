@@ -1,5 +1,7 @@
 //! Settings of training steps with branches.
 
+use std::ops::Range;
+
 use sdpoint_core::Instance;
 use sdpoint_engine::{Branch, Distillation};
 use serde::{Deserialize, Serialize};
@@ -54,15 +56,20 @@ impl Branching {
         drawn.min((images / Self::MIN_IMAGES).max(1))
     }
 
+    /// The images of each of the parts of a batch that instances were drawn for.
+    pub(crate) fn images_of_parts(
+        drawn: usize,
+        images: usize,
+    ) -> impl Iterator<Item = Range<usize>> {
+        let parts = Self::parts(drawn, images);
+        (0..parts).map(move |part| part * images / parts..(part + 1) * images / parts)
+    }
+
     /// The branches of a step on so many images, of the instances drawn for it
     /// besides `full`: equal parts of the batch, for as many as there are parts.
     pub(crate) fn branches_of(drawn: &[Instance], images: usize) -> Vec<Branch> {
-        let parts = Self::parts(drawn.len(), images);
-        (drawn[..parts].iter().enumerate())
-            .map(|(part, &instance)| Branch {
-                instance,
-                images: part * images / parts..(part + 1) * images / parts,
-            })
+        std::iter::zip(drawn, Self::images_of_parts(drawn.len(), images))
+            .map(|(&instance, images)| Branch { instance, images })
             .collect()
     }
 

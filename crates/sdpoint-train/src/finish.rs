@@ -179,6 +179,9 @@ fn provenance(plan: &TrainPlan) -> serde_json::Value {
     if plan.method == Method::Branched {
         provenance["branching"] = serde_json::json!(plan.branching);
     }
+    if plan.parts > 1 {
+        provenance["parts"] = plan.parts.into();
+    }
     if !plan.branch_scales.is_empty() {
         provenance["branch_scales"] = serde_json::json!(plan.branch_scales);
     }

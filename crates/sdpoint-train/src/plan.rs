@@ -1,5 +1,7 @@
 //! The settings that determine the result of a run.
 
+mod sharing;
+
 use sdpoint_core::{
     HeldOut, Instance, KeptImage, Network, Preprocessing, Ratio, ShapeError, Weights,
 };
@@ -7,16 +9,14 @@ use sdpoint_data::{Augmentation, Dataset, Source, default_preprocessing};
 use sdpoint_engine::{Noise, initial_weights};
 use serde::{Deserialize, Serialize};
 
-use crate::branch_sizes::{self, SizedBranch};
 use crate::branching::Branching;
 use crate::calibrate::{CALIBRATION_IMAGES, CalibrateOptions, Feed};
-use crate::draw::{Draw, Menu, Method};
+use crate::draw::{Draw, Method};
 use crate::error::TrainError;
 use crate::fine_tune::Init;
 use crate::recipe::{Preset, Recipe, RecipeError};
 use crate::sampler::{InstanceSampler, Phases};
 use crate::statistics_from::StatisticsFrom;
-use crate::work::StepWork;
 
 /// What is trained on which data and how.
 ///
@@ -92,6 +92,11 @@ pub struct TrainPlan {
     /// How the choice of instances changes in the course of the run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub phases: Phases,
+    /// For [`Method::SdPoint`], the number of equal parts of a batch that an
+    /// instance is drawn for each; batch norms use the statistics of their parts. A
+    /// batch of few images has fewer, as in [`Branching::branches`].
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub parts: usize,
     /// For [`Method::Branched`], how a step trains instances besides `full`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub branching: Branching,
@@ -138,6 +143,14 @@ pub struct TrainPlan {
     /// [`KeptImage::MOST`].
     #[serde(default, skip_serializing_if = "is_never")]
     pub samples: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(value: &usize) -> bool {
+    *value == 1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -202,6 +215,7 @@ impl TrainPlan {
             method: Method::default(),
             draw: Draw::default(),
             phases: Phases::default(),
+            parts: 1,
             branching: Branching::default(),
             branch_scales: Vec::new(),
             distill: 0.0,
@@ -251,29 +265,6 @@ impl TrainPlan {
             distill,
             ..self
         }
-    }
-
-    /// Sets the method that `--method sdpoint+` stands for: [`Method::Branched`]
-    /// with the ratios 0.5, 0.6 and 0.75, and branches drawn mostly from
-    /// [`Menu::of_early_points`].
-    ///
-    /// # Errors
-    /// If the network does not accept images of this size.
-    pub fn with_sdpoint_plus(self) -> Result<Self, ShapeError> {
-        let ratios = [0.5, 0.6, 0.75].map(|ratio| Ratio::new(ratio).expect("between 0 and 1"));
-        self.with_method(Method::Branched)
-            .with_ratios(ratios)
-            .with_early_points()
-    }
-
-    /// Sets the distribution of [`Menu::of_early_points`] for the network and the
-    /// ratios.
-    ///
-    /// # Errors
-    /// If the network does not accept images of this size.
-    pub fn with_early_points(self) -> Result<Self, ShapeError> {
-        let menu = Menu::of_early_points(&self.costs()?);
-        Ok(self.with_draw(Draw::Menu(menu)))
     }
 
     /// Sets how the choice of instances changes in the course of the run.
@@ -377,54 +368,8 @@ impl TrainPlan {
         };
         Ok(sampler
             .with_branches(branches)
+            .with_parts(self.parts)
             .with_phases(self.phases, steps))
-    }
-
-    /// The multiply-accumulates of all steps of a run on so many images, forward
-    /// and backward, as [`EpochMetrics::macs`](crate::EpochMetrics) counts them.
-    /// With several sizes of images, batches are taken to have each equally often.
-    ///
-    /// # Errors
-    /// If the network does not accept images of this size.
-    pub fn training_macs(&self, images: usize) -> Result<u64, TrainError> {
-        let batch_size = self.recipe.batch_size;
-        let an_epoch = images.div_ceil(batch_size);
-        let steps = (self.recipe.epochs * an_epoch) as u64;
-        let sampler = self.sampler(steps)?;
-        let instances: Vec<Instance> = sampler.instances().collect();
-        let sizes: Vec<[usize; 2]> = (self.training_sizes().iter()).map(|p| p.size).collect();
-        let network = self.trained_network()?;
-        let known = if self.exits { &[] } else { &instances[..] };
-        let all = sizes.iter().chain(&self.branch_scales).copied();
-        let work = StepWork::new(&network, all, known)?;
-        let mut sum: u128 = 0;
-        for step in 0..steps {
-            let done = step as usize % an_epoch * batch_size;
-            let batch = batch_size.min(images - done);
-            let drawn: Vec<Instance> = (sampler.of_step(step).into_iter())
-                .map(|index| instances[index])
-                .collect();
-            for &size in &sizes {
-                sum += u128::from(work.of_step(self.method, size, batch, &drawn));
-            }
-            let sized = self.sized_branches(&sampler, step, batch);
-            sum += u128::from(work.of_sized(&sized));
-        }
-        Ok(u64::try_from(sum / sizes.len() as u128).unwrap_or(u64::MAX))
-    }
-
-    /// The branches on smaller images of a step on so many images.
-    pub(crate) fn sized_branches(
-        &self,
-        sampler: &InstanceSampler,
-        step: u64,
-        images: usize,
-    ) -> Vec<SizedBranch> {
-        if self.branch_scales.is_empty() || sampler.is_before_shrinking(step) {
-            return Vec::new();
-        }
-        let branches = self.branching.branches;
-        branch_sizes::of_step(&self.branch_scales, branches, images, self.seed, step)
     }
 
     /// Images in batches, with the preprocessing of the plan.
@@ -442,116 +387,6 @@ impl TrainPlan {
             .with_images(self.calibration_images)
             .with_seed(self.seed)
             .with_statistics_from(self.statistics_from)
-    }
-
-    /// Checks the settings of how instances share steps.
-    fn check_sharing(&self) -> Result<(), TrainError> {
-        let refuse = |problem: String| Err(TrainError::Plan(problem));
-        let Branching {
-            branches,
-            weight,
-            temperature,
-            ramp,
-        } = self.branching;
-        let range = |setting, value: f64, good: bool, range| match good {
-            true => Ok(()),
-            false => Err(RecipeError {
-                setting,
-                value: value.to_string(),
-                range,
-            }),
-        };
-        let is_share = |value: f64| (0.0..=1.0).contains(&value);
-        let count = branches as f64;
-        range(
-            "the number of branches",
-            count,
-            (1..=64).contains(&branches),
-            "between 1 and 64",
-        )?;
-        range(
-            "the weight of the branches",
-            weight,
-            (0.0..=100.0).contains(&weight),
-            "at least 0 and at most 100",
-        )?;
-        range(
-            "the temperature",
-            temperature,
-            (0.1..=100.0).contains(&temperature),
-            "at least 0.1 and at most 100",
-        )?;
-        range(
-            "the ramp of the distillation",
-            ramp,
-            is_share(ramp),
-            "from 0 to 1",
-        )?;
-        if self.branching != Branching::default() && self.method != Method::Branched {
-            return refuse("settings of branches need the method branched".into());
-        }
-        if !self.branch_scales.is_empty() {
-            if self.method != Method::Branched {
-                return refuse("sizes of branches need the method branched".into());
-            }
-            if self.branching.temperature != 1.0 {
-                return refuse("with sizes of branches, the temperature must be 1".into());
-            }
-            if self.augmentation.mixes() {
-                return refuse("sizes of branches cannot be combined with mixup or cutmix".into());
-            }
-            let size = self.preprocessing.size;
-            let larger = |scale: &&[usize; 2]| scale[0] > size[0] || scale[1] > size[1];
-            if let Some([height, width]) = self.branch_scales.iter().find(larger) {
-                return refuse(format!(
-                    "branches cannot have images of {height}×{width}, larger than the input"
-                ));
-            }
-            if !self.scales.is_empty() {
-                return refuse("sizes of branches cannot be combined with other scales".into());
-            }
-        }
-        let Phases {
-            shrink_after,
-            full_at_end,
-        } = self.phases;
-        range(
-            "the share of steps before shrinking",
-            shrink_after,
-            (0.0..1.0).contains(&shrink_after),
-            "at least 0 and below 1",
-        )?;
-        if shrink_after > 0.0 && self.method == Method::Plain {
-            return refuse(
-                "shrinking needs another method than plain, which never downsamples".into(),
-            );
-        }
-        if let Some(probability) = full_at_end {
-            range(
-                "the probability of full at the end",
-                probability,
-                is_share(probability),
-                "from 0 to 1",
-            )?;
-            if self.method != Method::SdPoint {
-                return refuse(
-                    "a probability of full at the end needs the method sdpoint: the others train \
-                     full in every step"
-                        .into(),
-                );
-            }
-        }
-        if let Draw::Menu(menu) = &self.draw {
-            let instances = self.network.instances(&self.ratios);
-            let known = |entry: &&(Instance, f64)| !instances.contains(&entry.0);
-            if let Some((instance, _)) = menu.entries().iter().find(known) {
-                return refuse(format!(
-                    "the menu has {instance}, which {} with these ratios has not",
-                    self.network.name()
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Checks that every setting is in range and that they fit together.

@@ -55,6 +55,8 @@ pub struct InstanceSampler {
     ends: [usize; 2],
     /// The number of branches of a step of [`Method::Branched`].
     branches: usize,
+    /// The number of parts of a batch that [`Method::SdPoint`] draws instances for.
+    parts: usize,
     phases: Phases,
     /// The number of steps of the run, for `phases`.
     steps: u64,
@@ -95,6 +97,7 @@ impl InstanceSampler {
             method,
             ends: [full, cheapest].map(Option::unwrap_or_default),
             branches: 0,
+            parts: 1,
             phases: Phases::default(),
             steps: 0,
             probabilities: instances.zip(weights.iter().map(|w| w / sum)).collect(),
@@ -105,6 +108,12 @@ impl InstanceSampler {
     /// besides `full`.
     pub fn with_branches(self, branches: usize) -> Self {
         Self { branches, ..self }
+    }
+
+    /// Sets the number of parts of a batch that [`Method::SdPoint`] draws an
+    /// instance for each.
+    pub fn with_parts(self, parts: usize) -> Self {
+        Self { parts, ..self }
     }
 
     /// Sets how the choice changes in the course of a run of so many steps.
@@ -140,7 +149,8 @@ impl InstanceSampler {
             return vec![full];
         }
         match self.method {
-            Method::SdPoint | Method::Plain => vec![self.draw(step)],
+            Method::Plain => vec![self.draw(step)],
+            Method::SdPoint => self.draws(step).take(self.parts).collect(),
             Method::Sandwich => {
                 let mut indices = Vec::new();
                 for index in self.ends.into_iter().chain([self.draw(step)]) {
@@ -167,11 +177,18 @@ impl InstanceSampler {
     /// [`InstanceSampler::probabilities`]. It depends on the seed and the step
     /// alone, so a resumed run draws the same instances.
     pub fn draw(&self, step: u64) -> usize {
+        let mut draws = self.draws(step);
+        draws.next().expect("there is no last draw")
+    }
+
+    /// The draws for a step, one after another.
+    fn draws(&self, step: u64) -> impl Iterator<Item = usize> {
         let mut random = self.random(step);
-        match self.probability_of_full(step) {
-            Some(full) => pick(&self.with_probability_of_full(full), &mut random),
-            None => pick(&self.probabilities, &mut random),
-        }
+        let probabilities = match self.probability_of_full(step) {
+            Some(full) => self.with_probability_of_full(full),
+            None => self.probabilities.clone(),
+        };
+        std::iter::repeat_with(move || pick(&probabilities, &mut random))
     }
 
     /// The source of the numbers that decide a step's draws.
@@ -426,6 +443,19 @@ mod tests {
         );
         let only_full = draws(Method::Branched, "full:1").with_branches(4);
         assert_eq!(only_full.of_step(0), [0]);
+    }
+
+    #[test]
+    fn every_part_of_a_batch_has_a_draw_of_its_own() {
+        let whole = draws(Method::SdPoint, "uniform");
+        let parts = whole.clone().with_parts(4);
+        let mut differ = 0;
+        for step in 0..500 {
+            let drawn = parts.of_step(step);
+            assert_eq!((drawn.len(), drawn[0]), (4, whole.draw(step)));
+            differ += usize::from(drawn.iter().any(|&index| index != drawn[0]));
+        }
+        assert!(differ > 450, "{differ}");
     }
 
     #[test]

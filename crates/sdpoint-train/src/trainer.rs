@@ -1,16 +1,16 @@
 //! The training loop.
 
+mod branched;
+mod parts;
+
 use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sdpoint_core::{Instance, Network, Weights};
 use sdpoint_data::{Batch, Epoch, Loader};
-use sdpoint_engine::{
-    BranchedInput, EngineError, Images, StepInput, StepOutcome, Target, TrainingEngine, softmax,
-};
+use sdpoint_engine::{EngineError, Images, StepInput, StepOutcome, TrainingEngine, softmax};
 
-use crate::branch_sizes::{SizedBranch, reduced};
 use crate::branching::Branching;
 use crate::checkpoint::Checkpoint;
 use crate::draw::Method;
@@ -216,100 +216,14 @@ impl<'a> Trainer<'a> {
     /// indices into the sampler's.
     fn instances(&self, images: usize) -> Vec<usize> {
         let mut instances = self.sampler.of_step(self.state.counters.step);
-        if self.state.plan.method == Method::Branched {
-            instances.truncate(1 + Branching::parts(instances.len() - 1, images));
+        match self.state.plan.method {
+            Method::Branched => {
+                instances.truncate(1 + Branching::parts(instances.len() - 1, images));
+            }
+            Method::SdPoint => instances.truncate(Branching::parts(instances.len(), images)),
+            Method::Plain | Method::Sandwich => {}
         }
         instances
-    }
-
-    /// Computes the gradients of a step of `full` and its branches. Returns the
-    /// outcome of `full`, or of the first branch whose loss is not finite.
-    fn branched(&mut self, step: &Step<'_>) -> Result<StepOutcome, EngineError> {
-        let drawn = self.drawn(step);
-        let branches = Branching::branches_of(&drawn[1..], step.batch.len());
-        let steps = self.steps();
-        let Checkpoint {
-            plan,
-            counters,
-            weights,
-            ..
-        } = &self.state;
-        let branching = plan.branching;
-        let outcome = self.engine.step_branched(BranchedInput {
-            weights,
-            images: step.images(),
-            target: step.targets(plan).target(None),
-            branches: &branches,
-            distillation: branching.distillation(plan.distill, counters.step, steps),
-        })?;
-        let mut all = std::iter::once(&outcome.full).chain(&outcome.branches);
-        let infinite = all.find(|outcome| !outcome.loss.is_finite());
-        Ok(*infinite.unwrap_or(&outcome.full))
-    }
-
-    /// The branches of a step on smaller images.
-    fn sized_branches(&self, step: &Step<'_>) -> Vec<SizedBranch> {
-        let Checkpoint { plan, counters, .. } = &self.state;
-        plan.sized_branches(&self.sampler, counters.step, step.batch.len())
-    }
-
-    /// As [`Trainer::branched`], with branches that run `full` on smaller images.
-    /// The gradients are in `mean` afterwards.
-    fn branched_by_size(
-        &mut self,
-        step: &Step<'_>,
-        branches: &[SizedBranch],
-    ) -> Result<StepOutcome, EngineError> {
-        let steps = self.steps();
-        let Checkpoint {
-            plan,
-            counters,
-            weights,
-            ..
-        } = &self.state;
-        let distillation = plan
-            .branching
-            .distillation(plan.distill, counters.step, steps);
-        let images = step.images();
-        let classes = self.network.classes();
-        let target =
-            |labels| Target::labels(labels).with_smoothing(plan.recipe.label_smoothing as f32);
-        let full = self.engine.step(StepInput {
-            weights,
-            images,
-            target: target(&step.batch.labels),
-            instance: Instance::Full,
-        })?;
-        add_to_mean(&mut self.mean, self.engine.gradients(), 1.0, true);
-        let mut predictions = self.engine.logits().to_vec();
-        softmax(&mut predictions, classes);
-        let of_an_image = images.data.len() / images.batch;
-        for SizedBranch { size, images: part } in branches {
-            let data = &images.data[part.start * of_an_image..part.end * of_an_image];
-            let channels = self.network.input_channels();
-            let data = reduced(data, channels, images.size, *size);
-            let rows = part.start * classes..part.end * classes;
-            let outcome = self.engine.step(StepInput {
-                weights,
-                images: Images {
-                    data: &data,
-                    batch: part.len(),
-                    size: *size,
-                },
-                target: Target {
-                    soft: (distillation.share > 0.0)
-                        .then_some((&predictions[rows], distillation.share)),
-                    ..target(&step.batch.labels[part.clone()])
-                },
-                instance: Instance::Full,
-            })?;
-            if !outcome.loss.is_finite() {
-                return Ok(outcome);
-            }
-            let share = distillation.weight * part.len() as f32 / images.batch as f32;
-            add_to_mean(&mut self.mean, self.engine.gradients(), share, false);
-        }
-        Ok(full)
     }
 
     /// The instances of a step.
@@ -336,6 +250,15 @@ impl<'a> Trainer<'a> {
                 true => self.branched(step)?,
                 false => self.branched_by_size(step, &sized)?,
             };
+            if !outcome.loss.is_finite() {
+                return Ok(outcome);
+            }
+            first = Some(outcome);
+            apart = &[];
+        }
+        let in_parts = self.state.plan.method == Method::SdPoint && apart.len() > 1;
+        if in_parts {
+            let outcome = self.in_parts(step)?;
             if !outcome.loss.is_finite() {
                 return Ok(outcome);
             }
@@ -378,7 +301,7 @@ impl<'a> Trainer<'a> {
             }
         }
         let gradients = match apart.len() {
-            0 | 1 if sized.is_empty() => self.engine.gradients(),
+            0 | 1 if sized.is_empty() && !in_parts => self.engine.gradients(),
             _ => &self.mean,
         };
         let update = Update {

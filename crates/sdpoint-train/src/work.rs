@@ -1,6 +1,7 @@
 //! The multiply-accumulates of training steps.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use sdpoint_core::{Instance, Network, ShapeError};
 use sdpoint_engine::{Branch, InstanceMacs};
@@ -45,6 +46,14 @@ impl StepWork {
         drawn: &[Instance],
     ) -> u64 {
         let work = &self.0[&size];
+        if method == Method::SdPoint {
+            let parts = Branching::images_of_parts(drawn.len(), images);
+            let parts = std::iter::zip(drawn, parts);
+            let of_part = |(&instance, part): (&Instance, Range<usize>)| {
+                part.len() as u64 * work.training(instance)
+            };
+            return parts.map(of_part).sum();
+        }
         if method != Method::Branched {
             let all = drawn.iter().map(|&instance| work.training(instance));
             return images as u64 * all.sum::<u64>();

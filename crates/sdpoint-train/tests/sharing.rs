@@ -277,6 +277,41 @@ fn work_is_counted_and_shrinking_begins_late() {
     }
 }
 
+/// An instance for each part of the batch: the same as a step for each part, with
+/// the mean of the gradients over all images.
+#[test]
+fn every_part_of_a_batch_may_have_its_instance() {
+    let bench = Bench::new(1);
+    let plan = changed(bench.plan(Method::SdPoint), |plan| plan.parts = 4);
+    let results = bench.finish(plan.clone());
+    let threads = Bench::new(3);
+    let folder = tempfile::tempdir().unwrap();
+    let run = threads.run(folder.path());
+    run.start(plan.clone(), &mut StopAt(9, false)).unwrap();
+    let checkpoint = Checkpoint::read(folder.path()).unwrap();
+    run.resume(checkpoint, &mut Silent).unwrap();
+    assert!(Results::read(folder.path()) == results);
+    let counted: u64 = results.metrics.iter().map(|metrics| metrics.macs).sum();
+    assert_eq!(counted, plan.training_macs(104).unwrap());
+    // Six batches of four parts, and one of eight images in two.
+    let drawn: u64 = results.metrics[0].drawn.values().sum();
+    assert_eq!(drawn, 6 * 4 + 2);
+
+    // With one instance alone, only the statistics of the parts differ from a step
+    // on the whole batch; with its parts' outcomes, the loss is that of all images.
+    let only = |parts: usize| {
+        let mut plan = bench.plan(Method::SdPoint);
+        plan.draw = "menu:0@0.5=1".parse().unwrap();
+        plan.parts = parts;
+        bench.finish(plan).metrics[0].train_loss
+    };
+    let (whole, parts) = (only(1), only(2));
+    assert!(
+        whole != parts && (whole - parts).abs() < 0.2 * whole,
+        "{whole} {parts}"
+    );
+}
+
 /// Branches on smaller images are full steps of their own, with the mean of their
 /// gradients added.
 #[test]
@@ -338,6 +373,8 @@ fn settings_that_do_not_fit_are_refused() {
     refused(Method::SdPoint, "from 0 to 1", |p| {
         p.phases.full_at_end = Some(1.5);
     });
+    refused(branched, "needs the method sdpoint", |p| p.parts = 2);
+    refused(Method::SdPoint, "parts of a batch is 0", |p| p.parts = 0);
     refused(Method::SdPoint, "branched", |p| {
         p.branch_scales = vec![[8, 8]];
     });

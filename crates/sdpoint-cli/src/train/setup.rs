@@ -119,6 +119,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         (plan.val_share, plan.val_seed) = (how.share, Some(how.seed));
     }
     settings.apply(&mut plan, &args.optimiser)?;
+    args.sharing.apply(&mut plan);
     plan.init = init.map(|(path, model)| Init::new(path.display().to_string(), &model));
     plan.image_key = args.reading.image_key.clone();
     plan.label_key = args.reading.label_key.clone();
@@ -269,7 +270,6 @@ impl TrainingArgs {
         if let Some(draw) = &self.draw {
             plan.draw = draw.clone();
         }
-        self.sharing.apply(plan);
         plan.train_images = self.train_images;
         set(&mut plan.val_share, self.val_share);
         plan.dropout = self.dropout;

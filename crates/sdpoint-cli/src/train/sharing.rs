@@ -13,6 +13,10 @@ pub struct SharingArgs {
     /// than full share the rest equally
     #[arg(long, help_heading = METHOD, value_name = "INSTANCE=P,...", conflicts_with = "draw")]
     menu: Option<Menu>,
+    /// With --method sdpoint, draw an instance for each of N equal parts of a batch
+    /// [default: 1]
+    #[arg(long, help_heading = METHOD, value_name = "N")]
+    parts: Option<usize>,
     /// With --method branched, the number of instances that are trained besides full, each on an
     /// equal part of the batch [default: 4]
     #[arg(long, help_heading = METHOD, value_name = "N")]
@@ -49,6 +53,7 @@ impl SharingArgs {
         if let Some(menu) = &self.menu {
             plan.draw = Draw::Menu(menu.clone());
         }
+        set(&mut plan.parts, self.parts);
         let branching = &mut plan.branching;
         set(&mut branching.branches, self.branches);
         set(&mut branching.weight, self.branch_weight);

@@ -37,6 +37,9 @@ pub fn introduction(
         _ => format!("every step trains one, drawn at random ({})", plan.draw),
     };
     let mut extras = String::new();
+    if plan.parts > 1 {
+        extras.push_str(&format!(", for each of {} parts of the batch", plan.parts));
+    }
     if plan.phases.shrink_after > 0.0 {
         let share = percent(plan.phases.shrink_after);
         extras.push_str(&format!("; full alone in the first {share} of the steps"));
@@ -66,11 +69,15 @@ pub fn introduction(
         Some(init) => format!("; starting from {}", init.model),
         None => String::new(),
     };
-    let macs = plan.training_macs(train.len())?;
-    let plain = plan.clone().with_method(Method::Plain);
-    let plain = plain
-        .with_phases(Phases::default())
-        .training_macs(train.len())?;
+    let trained_on = train.len() - held_out;
+    let macs = plan.training_macs(trained_on)?;
+    let mut plain = plan.clone().with_method(Method::Plain);
+    plain.phases = Phases::default();
+    plain.parts = 1;
+    plain.scales.clear();
+    plain.branch_scales.clear();
+    plain.exits = false;
+    let plain = plain.training_macs(trained_on)?;
     Ok(format!(
         "{}: {} parameters, {}; {drawn}{init}{extras}\n\
          {}: {} for training{} and {} for testing, {}, input {}\n\
@@ -145,9 +152,10 @@ pub fn results(data: &str, finished: &Finished, folder: &Path) -> String {
         "{}\n{}\n{}{}\n{}\n{}",
         draws(
             &finished.drawn,
-            [Method::Sandwich, Method::Branched]
-                .iter()
-                .any(|method| finished.model.training["method"] == serde_json::json!(method))
+            finished.model.training.get("parts").is_some()
+                || [Method::Sandwich, Method::Branched]
+                    .iter()
+                    .any(|method| finished.model.training["method"] == serde_json::json!(method))
         ),
         report::accuracy_table(&finished.model.instances, &[]),
         exits(&finished.exits),

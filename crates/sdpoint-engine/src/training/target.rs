@@ -44,8 +44,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// The targets of some of the images.
-    pub(super) fn part(&self, images: Range<usize>, classes: usize) -> Target<'a> {
+    /// The targets of a range of the images of the batch.
+    pub fn part(&self, images: Range<usize>, classes: usize) -> Target<'a> {
         let rows = images.start * classes..images.end * classes;
         Target {
             labels: &self.labels[images],
