@@ -468,6 +468,11 @@ test("a model without test images or accuracies says so", async () => {
   await picture(page, `empty.png`, false);
   await page.locator("#file").setInputFiles({ name: "a.png", mimeType: "image/png", buffer: await sample(1) });
   await answered(page);
+  // This one has an ensemble, beyond the cost of full.
+  await page.locator("#pane-a").getByText("beyond").waitFor();
+  await page.locator("#slider-a").focus();
+  await page.keyboard.press("End");
+  await until("the ensemble answers", async () => (await answered(page)).by === "0@0.5+2@0.5");
   await done();
   await old.stop();
 });

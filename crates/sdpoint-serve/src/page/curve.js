@@ -18,7 +18,8 @@ export function curvePoints(rows) {
     name: repeated(row) ? `${row.name} (${percent(row.share)})` : row.name,
     kind: row.name === "full" ? "full" : row.kind,
   }));
-  points.sort((a, b) => a.macs - b.macs || (a.top1 ?? 0) - (b.top1 ?? 0));
+  const last = (point) => Number(point.kind === "full");
+  points.sort((a, b) => a.macs - b.macs || last(a) - last(b) || (a.top1 ?? 0) - (b.top1 ?? 0));
   const best = frontier(points.map((point) => [point.macs, point.top1]));
   points.forEach((point, index) => (point.best = best[index]));
   return points;

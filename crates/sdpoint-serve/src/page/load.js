@@ -350,8 +350,9 @@ export class Load {
       .map((point) => point.ms ?? 10);
     const [least, full] = [Math.min(...times), Math.max(...times)];
     const peak = { half: 500 / full, more: 1000 / Math.sqrt(full * least), most: 2500 / least }[byId("peak").value];
-    // All requests on their way together take half of the objective in the cheapest instance.
-    const quick = this.limits.objective_ms / (2 * AT_A_TIME * least);
+    // All requests on their way together take a little more than the objective in the cheapest
+    // instance: enough for refusals, after which requests become smaller.
+    const quick = (1.3 * this.limits.objective_ms) / (AT_A_TIME * least);
     const room = Math.min(this.limits.max_body_bytes, 8 << 20) / bytes - 1;
     const most = Math.max(1, Math.floor(Math.min(this.limits.max_images, 256, quick, room)));
     return { peak, most };

@@ -139,7 +139,7 @@ export class Pane {
     const full = this.stops.findIndex((stop) => stop.name === "full");
     const last = this.stops.length - 1;
     this.showMarks([[0, "cheapest"], [full / Math.max(1, last), "full"],
-      ...(full < last ? [[1, "beyond"]] : [])]);
+      ...(this.stops[last].share > 1 ? [[1, "beyond"]] : [])]);
     this.fillSlider(at / Math.max(1, last));
   }
 
