@@ -3,10 +3,11 @@
 
 mod picture;
 
+use std::cmp::Ordering;
 use std::fmt::Write;
 
 use sdpoint_core::Instance;
-use sdpoint_engine::{confidences, top_k};
+use sdpoint_engine::confidences;
 
 pub use picture::MAX_PICTURED_CLASSES;
 
@@ -99,9 +100,18 @@ impl Collector {
     }
 }
 
-/// The most probable class.
+/// The most probable class, as [`top_k`](sdpoint_engine::top_k) finds it, without
+/// sorting the others.
 fn best(row: &[f32]) -> usize {
-    top_k(row, 1)[0]
+    let score = |class: usize| match row[class].is_nan() {
+        true => f32::NEG_INFINITY,
+        false => row[class],
+    };
+    let better = |best: usize, class: usize| match score(class).total_cmp(&score(best)) {
+        Ordering::Greater => class,
+        _ => best,
+    };
+    (1..row.len()).fold(0, better)
 }
 
 /// How often each class was predicted for the images of each class, by one
@@ -222,6 +232,20 @@ mod tests {
         calibrated.add(&rows, &[0, 0, 1, 0], 2);
         assert!(calibrated.details().calibration_error < 1e-6);
         assert_eq!(Collector::default().details().calibration_error, 0.0);
+    }
+
+    #[test]
+    fn the_best_class_is_the_first_of_the_top() {
+        let nan = f32::NAN;
+        for row in [
+            [1.0, 3.0, 3.0, 2.0],
+            [nan, -9.0, nan, -9.0],
+            [nan; 4],
+            [-0.0, 0.0, -0.0, 0.0],
+            [f32::NEG_INFINITY; 4],
+        ] {
+            assert_eq!([best(&row)], sdpoint_engine::top_k(&row, 1)[..], "{row:?}");
+        }
     }
 
     #[test]

@@ -275,9 +275,7 @@ fn of_start(start: &[u8]) -> Kind {
         // The version of the format, and the producer's name.
         [8, 1..=32, 0x12, ..] if at(3, b"\x07sdpoint") => Kind::Onnx,
         [8, 1..=32, 0x12 | 0x1a | 0x3a | 0x42, ..] => Kind::ForeignOnnx,
-        // The length, checksum and time of the first event, then the version and the
-        // writer of the file.
-        _ if at(21, b"\x1a\x0dbrain.Event:2\x52\x09\x0a\x07sdpoint") => Kind::Events,
+        _ if is_events(start) => Kind::Events,
         [b'P', b'K', 3, 4, ..] if contains(b"data.pkl") => Kind::Torch,
         [b'P', b'K', 3, 4, ..] => Kind::Archive("zip"),
         [0x80, 2..=5, ..] => Kind::Torch,
@@ -295,6 +293,16 @@ fn of_start(start: &[u8]) -> Kind {
         _ if at(0, b"BM") && at(6, &[0; 4]) => Kind::Image("BMP"),
         _ => text(start).map_or(Kind::Other, of_text),
     }
+}
+
+/// Whether these are events that a run wrote, which a crash may have left
+/// incomplete: the length, checksum and time of the first event, then the version
+/// and the writer of the file.
+fn is_events(start: &[u8]) -> bool {
+    const FIRST: &[u8] = b"\x1a\x0dbrain.Event:2\x52\x09\x0a\x07sdpoint";
+    let length = 9 + FIRST.len() as u64;
+    let rest = start.get(21..).unwrap_or_default();
+    start.starts_with(&length.to_le_bytes()) && (rest.starts_with(FIRST) || FIRST.starts_with(rest))
 }
 
 /// The start of a file as text, if it is UTF-8. The last character may be cut.
@@ -357,6 +365,18 @@ mod tests {
 
     fn safetensors(header: &str) -> Vec<u8> {
         [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat()
+    }
+
+    #[test]
+    fn events_are_recognised_however_much_of_them_is_there() {
+        let first = b"\x1a\x0dbrain.Event:2\x52\x09\x0a\x07sdpoint";
+        let events = [&[35, 0, 0, 0, 0, 0, 0, 0][..], &[7; 13], first, &[1; 99]].concat();
+        for len in [8, 12, 21, 30, 45, 60, events.len()] {
+            assert_eq!(kind(&events[..len]), Kind::Events, "{len}");
+        }
+        let mut other = events;
+        other[23] = b'B';
+        assert_eq!(kind(&other), Kind::Other);
     }
 
     #[test]
