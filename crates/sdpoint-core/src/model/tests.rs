@@ -489,6 +489,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     model.preprocessing.interpolation = Interpolation::Bicubic;
     model.preprocessing.exif_orientation = ExifOrientation::Apply;
     model.combinations = vec![combined(Combination::Ensemble(vec![Instance::Full]))];
+    model.samples = vec![png(1, 9)];
     let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
     assert_eq!(features(&model), json!(all));
     assert_eq!(serde_json::to_value(Feature::ALL).unwrap(), json!(all));
