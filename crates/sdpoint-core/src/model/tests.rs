@@ -529,6 +529,7 @@ fn features_are_named_exactly_where_a_model_has_them() {
     model.instances[1].test = test;
     model.combinations[0].test = test;
     model.statistics = tuned().statistics;
+    model.samples = vec![png(1, 9)];
     let all: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
     assert_eq!(features(&model), json!(all));
     assert_eq!(serde_json::to_value(Feature::ALL).unwrap(), json!(all));

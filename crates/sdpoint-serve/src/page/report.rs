@@ -94,6 +94,7 @@ mod tests {
         let (data, _) = data.split_once("</script>").unwrap();
         let data: serde_json::Value = serde_json::from_str(data).unwrap();
         assert_eq!(data["title"], title);
+        let text = report("title", "about", &[], &[]);
         for outside in ["http://", "https://", "src=", "href=", "url("] {
             let known = text.matches("http://www.w3.org/2000/svg").count();
             let found = text.matches(outside).count();
