@@ -31,7 +31,10 @@ pub struct ModelId(u64);
 #[derive(Clone, Debug)]
 struct Model<T> {
     costs: Costs,
+    /// What to expect now.
     pace: Pace,
+    /// The pace after the last batch, and when that ended.
+    learned: (Pace, f64),
     traffic: Traffic,
     slack_share: SlackShare,
     /// In the order of deadlines.
@@ -90,6 +93,7 @@ impl<T> Controller<T> {
         let model = Model {
             costs,
             pace: Pace::default(),
+            learned: (Pace::default(), 0.0),
             traffic: Traffic::default(),
             slack_share: SlackShare::new(&self.policy),
             queue: Vec::new(),
@@ -130,7 +134,14 @@ impl<T> Controller<T> {
     /// If there is no such model.
     pub fn submit(&mut self, now: f64, id: ModelId, request: Request<T>) -> Result<(), Refused> {
         let seconds = request.deadline - now;
+        let is_running = self.current.is_some_and(|current| current.model == id);
         let model = self.models.get_mut(&id).expect("the model was added");
+        if !is_running {
+            // Without this, a model that became slow for a while and refused all requests
+            // since then would never find out that it is fast again.
+            let (pace, at) = model.learned;
+            model.pace = pace.after_idle(now - at);
+        }
         let policy = &self.policy;
         model.traffic.arrive(now, request.images, seconds, policy);
         let model = &self.models[&id];
@@ -270,6 +281,7 @@ impl<T> Controller<T> {
         if let Some(model) = self.models.get_mut(&current.model) {
             model.used += now - current.started;
             model.pace = pace;
+            model.learned = (pace, now);
         }
     }
 

@@ -376,3 +376,22 @@ fn a_throttled_machine_accepts_fewer_requests() {
     let ratio = taken(1.0) as f64 / taken(2.0) as f64;
     assert!((1.7..2.6).contains(&ratio), "{ratio}");
 }
+
+#[test]
+fn a_machine_that_was_slow_is_tried_again_after_a_while() {
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(example_costs(8));
+    let submit = |controller: &mut Controller<usize>, now: f64| {
+        controller.submit(now, model, request(0, now + 0.05, Demand::ANY))
+    };
+    submit(&mut controller, 0.0).unwrap();
+    controller.start(0.0).unwrap();
+    let mut slow = Pace::default();
+    for _ in 0..20 {
+        slow.learn(100.0, 1.0);
+    }
+    controller.finish(0.5, slow);
+    assert!(submit(&mut controller, 0.5).is_err());
+    assert!(submit(&mut controller, 0.6).is_err());
+    assert!(submit(&mut controller, 8.0).is_ok());
+}

@@ -17,6 +17,9 @@ const LEAST_SPREAD: f64 = 0.04;
 /// run is likely to persist.
 const RUN_WEIGHT: f64 = 0.5;
 
+/// The time constant, in seconds, with which a ratio is forgotten while nothing runs.
+const IDLE_TIME_CONSTANT: f64 = 1.0;
+
 /// The largest change of the ratio that one run can contribute to the average.
 const MAX_CHANGE: f64 = 1.0;
 
@@ -54,6 +57,16 @@ impl Pace {
             self.mean + (ratio - self.mean).clamp(-MAX_CHANGE, MAX_CHANGE),
             RUN_WEIGHT,
         );
+    }
+
+    /// The pace to assume after `idle` seconds without a run: a load may have ended since
+    /// the last one, which nothing else would show.
+    pub fn after_idle(&self, idle: f64) -> Self {
+        let kept = (-idle.max(0.0) / IDLE_TIME_CONSTANT).exp();
+        Self {
+            mean: 1.0 + kept * (self.mean - 1.0),
+            variance: kept * self.variance,
+        }
     }
 
     fn average(&mut self, ratio: f64, weight: f64) {
@@ -100,6 +113,18 @@ mod tests {
         }
         let after = pace.bound(0.5, 1.0, 0.01);
         assert!((quiet..0.65).contains(&after), "{after}");
+    }
+
+    #[test]
+    fn a_pace_is_forgotten_while_nothing_runs() {
+        let mut pace = Pace::default();
+        for _ in 0..20 {
+            pace.learn(9.0, 1.0);
+        }
+        assert_eq!(pace.after_idle(0.0), pace);
+        let later = pace.after_idle(5.0);
+        assert!((1.0..1.1).contains(&later.mean), "{later:?}");
+        assert!(later.variance < pace.variance);
     }
 
     #[test]
