@@ -228,7 +228,11 @@ impl Experiment {
             None => self.network.clone(),
         };
         let epochs = method.epochs.unwrap_or(self.epochs).to_string();
-        let first = ["--network", &network, "--epochs", &epochs].map(str::to_owned);
+        let mut first = vec!["--epochs".to_owned(), epochs];
+        // A model to start from brings its network.
+        if !method.arguments.iter().any(|argument| argument == "--init") {
+            first.splice(0..0, ["--network".to_owned(), network]);
+        }
         let last = ["--seed".to_owned(), seed.to_string()];
         let all = first.iter().chain(&self.arguments);
         all.chain(&method.arguments).chain(&last).cloned().collect()

@@ -292,6 +292,7 @@ mod tests {
             arguments.join(" ").contains(&format!("--init {place} ")),
             "{arguments:?}"
         );
+        assert!(!arguments.contains(&"--network".to_owned()));
     }
 
     #[test]

@@ -277,8 +277,8 @@ pub mod engine {
         AlgorithmChoice, Branch, BranchedInput, BranchedOutcome, Calibrator, ConvAlgorithm,
         Distillation, InferenceEngine, InstanceMacs, Isa, Noise, NormSource, PartialRun, Pass, Sgd,
         SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target, TrainingEngine,
-        WinogradTile, confidences, cross_entropy, initial_weights, log_mean_probabilities,
-        peak_gflops, softmax, top_k,
+        TuningInput, WinogradTile, blend, confidences, cross_entropy, initial_weights,
+        log_mean_probabilities, log_softmax, margins, peak_gflops, softmax, top_k,
     };
 }
 

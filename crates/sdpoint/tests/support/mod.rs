@@ -25,8 +25,8 @@ pub fn network(name: &str) -> Network {
     }
 }
 
-/// A model with statistics of every instance, all of them different, for
-/// images of `size` (height, width).
+/// A model with statistics of every instance, all of them different, and
+/// parameters of its own for every third, for images of `size` (height, width).
 pub fn model(name: &str, size: [usize; 2]) -> Model {
     let network = network(name);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -57,6 +57,13 @@ pub fn model(name: &str, size: [usize; 2]) -> Model {
             var: uniform(norm.channels, [0.5, 1.5]),
         });
         statistics.set(&network, instance, moments.collect());
+    }
+    // A third of the instances have parameters of their own.
+    for &instance in instances.iter().skip(1).step_by(3) {
+        let own = network.own_parameters(instance).into_iter();
+        let mut values = |index: usize| uniform(network.parameters()[index].len(), [0.4, 1.4]);
+        let own = own.map(|index| (index, values(index))).collect();
+        statistics.set_parameters(&network, instance, own);
     }
     let record = |&instance: &Instance| {
         let macs = network.cost(size, instance).unwrap().macs;
