@@ -28,6 +28,8 @@ impl Bench {
         let data = format!("folder:{}", self.path("photos").display());
         let out = self.path(out).display().to_string();
         let mut arguments = vec!["train", "--data", &data, "--batch", "8", "--out", &out];
+        // The photos are few.
+        arguments.extend(["--val-share", "0", "--statistics-from", "evaluation"]);
         arguments.extend(more);
         arguments.into_iter().map(str::to_owned).collect()
     }

@@ -54,6 +54,7 @@ impl Bench {
             .with_seed(5);
         plan.recipe.batch_size = 16;
         plan.calibration_images = 48;
+        plan.val_share = 0.0;
         plan
     }
 

@@ -7,8 +7,8 @@ use sdpoint_core::{Cascade, Combination, CombinedRecord, Instance, Model, zoo};
 use sdpoint_data::{Dataset, OpenOptions, Source, open_pair};
 use sdpoint_engine::Context;
 use sdpoint_train::{
-    CalibrateOptions, EvaluateOptions, Feed, Method, Observer, Preset, Run, Silent, TrainError,
-    TrainPlan, Trained, TuneOptions, calibrate_model, evaluate, tune_model,
+    CalibrateOptions, EvaluateOptions, Feed, Method, Observer, Preset, Run, Silent, StatisticsFrom,
+    TrainError, TrainPlan, Trained, TuneOptions, calibrate_model, evaluate, tune_model,
 };
 
 struct Bench {
@@ -41,6 +41,8 @@ impl Bench {
             .with_method(Method::Plain);
         plan.recipe.batch_size = 32;
         plan.calibration_images = 300;
+        plan.val_share = 0.0;
+        plan.statistics_from = StatisticsFrom::Evaluation;
         let run = Run::new(&self.ctx, &self.train, &self.test, folder.path());
         let outcome = run.start(plan, &mut Silent).unwrap();
         outcome.finished().unwrap().model
