@@ -196,9 +196,9 @@ test("by keyboard alone: skip, image, cost, comparison, curve, load", async () =
     || (await page.locator('#plot .dot[tabindex="0"]').count()) === 1);
   await tabTo(page, "Make load");
   await page.keyboard.press("Enter");
-  assert.match(await focused(page), /Stop/);
+  await until("the button to stop", async () => /Stop/.test(await focused(page)));
   await page.keyboard.press("Enter");
-  assert.match(await focused(page), /Make load/);
+  await until("the button to make load", async () => /Make load/.test(await focused(page)));
   await tabTo(page, "Images per second");
   await page.keyboard.press("ArrowLeft");
   await page.locator("#mix .tip", { hasText: "answered" }).waitFor();
@@ -234,7 +234,7 @@ test("an image is chosen, dropped, pasted, or taken by the camera", async () => 
   await page.click("#camera");
   await page.locator("#shoot:enabled").waitFor();
   await page.keyboard.press("Escape");
-  assert.equal(await page.evaluate(() => document.getElementById("video").srcObject), null);
+  await until("the camera is off", async () => page.evaluate(() => document.getElementById("video").srcObject === null));
   await done();
 });
 
