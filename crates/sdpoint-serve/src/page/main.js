@@ -212,7 +212,7 @@ function showCurve(points) {
     : html("p", { class: "note" }, "This model records no accuracy, so there is no curve. "
       + "sdpoint calibrate and train measure it; the table has the costs."));
   byId("plot").hidden = !measured;
-  byId("times").textContent = `Accuracy is that recorded on test images. Of the milliseconds: ${description.times}.`;
+  byId("times").textContent = `Accuracy is that recorded in the model file. Of the milliseconds: ${description.times}.`;
   byId("table").replaceChildren(curveTable(points, (name) => choose(target, name)));
 }
 
