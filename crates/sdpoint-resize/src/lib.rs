@@ -3,6 +3,8 @@
 //! A package of its own because the resizer's generic code, for one type of pixel, takes as
 //! long to compile as all of `sdpoint-data`, which is compiled several times with its tests.
 
+use std::ops::Range;
+
 use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
@@ -21,6 +23,31 @@ pub enum Filter {
     Bicubic,
     /// Lanczos' window of three lobes.
     Lanczos,
+}
+
+impl Filter {
+    /// The distance from a pixel's centre up to which others contribute, in target pixels where
+    /// an image is reduced, in source pixels where it is enlarged.
+    fn support(self) -> f64 {
+        match self {
+            Filter::Box => 0.5,
+            Filter::Bilinear | Filter::Hamming => 1.0,
+            Filter::Bicubic => 2.0,
+            Filter::Lanczos => 3.0,
+        }
+    }
+}
+
+impl From<Filter> for fir::FilterType {
+    fn from(filter: Filter) -> Self {
+        match filter {
+            Filter::Box => fir::FilterType::Box,
+            Filter::Bilinear => fir::FilterType::Bilinear,
+            Filter::Hamming => fir::FilterType::Hamming,
+            Filter::Bicubic => fir::FilterType::CatmullRom,
+            Filter::Lanczos => fir::FilterType::Lanczos3,
+        }
+    }
 }
 
 /// A rectangle of the source, in pixels and parts of pixels.
@@ -50,12 +77,11 @@ impl std::fmt::Display for ResizeError {
 impl std::error::Error for ResizeError {}
 
 /// The resizer with its buffers.
-pub struct Resizer(fir::Resizer);
-
-impl Default for Resizer {
-    fn default() -> Self {
-        Resizer(fir::Resizer::new())
-    }
+#[derive(Default)]
+pub struct Resizer {
+    passes: fir::Resizer,
+    /// The result of the horizontal pass.
+    between: Vec<u8>,
 }
 
 impl Resizer {
@@ -85,25 +111,106 @@ impl Resizer {
         target: &mut [u8],
         target_size: [usize; 2],
     ) -> Result<(), ResizeError> {
-        let side = |side: usize| u32::try_from(side).map_err(|_| ResizeError);
-        let ([height, width], [out_height, out_width]) = (source_size, target_size);
-        let source = TypedImageRef::<U8x3>::from_buffer(side(width)?, side(height)?, source)
-            .map_err(|_| ResizeError)?;
-        let mut target =
-            TypedImage::<U8x3>::from_buffer(side(out_width)?, side(out_height)?, target)
-                .map_err(|_| ResizeError)?;
-        let filter = match filter {
-            Filter::Box => fir::FilterType::Box,
-            Filter::Bilinear => fir::FilterType::Bilinear,
-            Filter::Hamming => fir::FilterType::Hamming,
-            Filter::Bicubic => fir::FilterType::CatmullRom,
-            Filter::Lanczos => fir::FilterType::Lanczos3,
+        let [height, width] = target_size;
+        let horizontal = changes(crop.left, crop.width, width);
+        let vertical = changes(crop.top, crop.height, height);
+        if !(horizontal && vertical) {
+            return pass(
+                &mut self.passes,
+                source,
+                source_size,
+                crop,
+                filter,
+                target,
+                target_size,
+            );
+        }
+        // Pillow resizes horizontally first, and rounds and clips to 8 bits before it resizes
+        // vertically. The order matters where a filter overshoots. The library's own order for
+        // 8 bits is the other one.
+        let rows = rows_needed(crop, filter, height, source_size[0]);
+        let across = Crop {
+            top: rows.start as f64,
+            height: rows.len() as f64,
+            ..crop
         };
-        let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(filter))
-            .crop(crop.left, crop.top, crop.width, crop.height);
-        self.0
-            .resize_typed(&source, &mut target, &options)
-            .map_err(|_| ResizeError)
+        let down = Crop {
+            left: 0.0,
+            top: crop.top - rows.start as f64,
+            width: width as f64,
+            // Rounding must not lead out of the rows.
+            height: crop.height.min(rows.end as f64 - crop.top),
+        };
+        let between_size = [rows.len(), width];
+        let len = rows
+            .len()
+            .checked_mul(width)
+            .and_then(|pixels| pixels.checked_mul(3));
+        let len = len.ok_or(ResizeError)?;
+        if self.between.len() < len {
+            self.between.resize(len, 0);
+        }
+        let between = &mut self.between[..len];
+        pass(
+            &mut self.passes,
+            source,
+            source_size,
+            across,
+            filter,
+            between,
+            between_size,
+        )?;
+        pass(
+            &mut self.passes,
+            between,
+            between_size,
+            down,
+            filter,
+            target,
+            target_size,
+        )
     }
+}
+
+/// Whether `len` source pixels from `start` on have to be resampled to become `side` pixels.
+fn changes(start: f64, len: f64, side: usize) -> bool {
+    len != side as f64 || start != start.round()
+}
+
+/// The source rows that contribute to a target of `height` rows.
+fn rows_needed(crop: Crop, filter: Filter, height: usize, source_height: usize) -> Range<usize> {
+    let scale = crop.height / height as f64;
+    let radius = filter.support() * scale.max(1.0);
+    let first = crop.top + 0.5 * scale - radius;
+    let last = crop.top + (height as f64 - 0.5) * scale + radius;
+    // A row more, as the library may round differently. At least the crop's own rows, which the
+    // library wants to be there.
+    let first = first.min(crop.top).floor() - 1.0;
+    let last = last.max(crop.top + crop.height).ceil() + 1.0;
+    let last = (last as usize).min(source_height);
+    (first.max(0.0) as usize).min(last)..last
+}
+
+/// Resizes in the directions in which the size changes, vertically first if it is both.
+fn pass(
+    resizer: &mut fir::Resizer,
+    source: &[u8],
+    [source_height, source_width]: [usize; 2],
+    crop: Crop,
+    filter: Filter,
+    target: &mut [u8],
+    [height, width]: [usize; 2],
+) -> Result<(), ResizeError> {
+    let side = |side: usize| u32::try_from(side).map_err(|_| ResizeError);
+    let source =
+        TypedImageRef::<U8x3>::from_buffer(side(source_width)?, side(source_height)?, source)
+            .map_err(|_| ResizeError)?;
+    let mut target = TypedImage::<U8x3>::from_buffer(side(width)?, side(height)?, target)
+        .map_err(|_| ResizeError)?;
+    let options = fir::ResizeOptions::new()
+        .resize_alg(fir::ResizeAlg::Convolution(filter.into()))
+        .crop(crop.left, crop.top, crop.width, crop.height);
+    resizer
+        .resize_typed(&source, &mut target, &options)
+        .map_err(|_| ResizeError)
 }

@@ -143,19 +143,34 @@ fn nearest(
     columns: &Range<usize>,
     out: &mut [u8],
 ) {
-    let place = |pixel: usize, start: f64, len: f64, side: usize, all: usize| {
-        let centre = start + (pixel as f64 + 0.5) * len / side as f64;
-        (centre as usize).min(all - 1)
-    };
+    let columns = centres(area.left, area.width, size[1], columns, image.width());
+    let rows = centres(area.top, area.height, size[0], rows, image.height());
     let (pixels, _) = image.pixels().as_chunks::<CHANNELS>();
     let (out, _) = out.as_chunks_mut::<CHANNELS>();
-    for (y, out) in rows.clone().zip(out.chunks_exact_mut(columns.len())) {
-        let y = place(y, area.top, area.height, size[0], image.height());
+    for (y, out) in rows.into_iter().zip(out.chunks_exact_mut(columns.len())) {
         let row = &pixels[y * image.width()..][..image.width()];
-        for (x, out) in columns.clone().zip(out) {
-            *out = row[place(x, area.left, area.width, size[1], image.width())];
+        for (x, out) in columns.iter().zip(out) {
+            *out = row[*x];
         }
     }
+}
+
+/// The source pixels with the centres of the `wanted` ones of `side` pixels, which
+/// are resized from `len` source pixels from `start` on.
+///
+/// As in Pillow, the position is a sum of steps. Where a centre lies between two
+/// pixels, the sum's rounding errors decide.
+fn centres(start: f64, len: f64, side: usize, wanted: &Range<usize>, all: usize) -> Vec<usize> {
+    let step = len / side as f64;
+    let mut centre = start + step * 0.5;
+    let mut pixels = Vec::with_capacity(wanted.len());
+    for pixel in 0..wanted.end {
+        if pixel >= wanted.start {
+            pixels.push((centre as usize).min(all - 1));
+        }
+        centre += step;
+    }
+    pixels
 }
 
 /// The filter of this name, or `None` for nearest-neighbour.
@@ -169,3 +184,6 @@ fn filter(interpolation: Interpolation) -> Option<Filter> {
         Interpolation::Lanczos => Filter::Lanczos,
     })
 }
+
+#[cfg(test)]
+mod tests;
