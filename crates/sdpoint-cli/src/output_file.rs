@@ -8,11 +8,11 @@ mod identity;
 mod inputs;
 mod kind;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use sdpoint::core::atomic::{check_writable, resolve, write_atomically};
+use sdpoint::core::atomic::{check_writable, open_pipe, resolve, write_atomically};
 use sdpoint::core::file;
 use sdpoint::data::Source;
 use sdpoint::train::folder;
@@ -42,6 +42,8 @@ pub struct Outputs {
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
+    /// A named pipe, opened so that its reader stays.
+    _pipe: Option<File>,
 }
 
 impl Output {
@@ -122,7 +124,7 @@ impl Outputs {
         let path = folder.join(name);
         match folder.is_dir() {
             true => self.derived("-o", &path, kind),
-            false => Ok(Output { path }),
+            false => Ok(Output { path, _pipe: None }),
         }
     }
 
@@ -216,6 +218,7 @@ impl Outputs {
         let Some(target) = resolve(path).map_err(unwritable)? else {
             return Ok(Output {
                 path: path.to_owned(),
+                _pipe: open_pipe(path).map_err(unwritable)?,
             });
         };
         let identity = Identity::of(&target);
@@ -260,6 +263,7 @@ impl Outputs {
             .extend(identity.map(|it| (it, option.to_owned())));
         Ok(Output {
             path: path.to_owned(),
+            _pipe: None,
         })
     }
 

@@ -163,3 +163,45 @@ fn the_lock_of_a_run_is_not_an_output() {
     );
     assert!(fs::read(copy.path("run/.lock")).unwrap().is_empty());
 }
+
+/// Nothing is computed for a pipe that nobody reads from, and a reader gets
+/// everything, also if it is the only one for the whole time of the work.
+#[test]
+fn an_output_may_be_a_pipe_that_is_read() {
+    let copy = Copy::new();
+    let there = copy.path("pipe");
+    pipe(&there);
+    let (model, out, data) = (
+        copy.text("run/model.safetensors"),
+        copy.text("pipe"),
+        trained().data(),
+    );
+    let commands = [
+        &["export", &model, "--python", "-o", &out][..],
+        &["export", &model, "--instance", "full", "-o", &out],
+        &["evaluate", &model, "--data", &data, "--csv", &out],
+        &["calibrate", &model, "--data", &data, "-o", &out],
+    ];
+    for arguments in commands {
+        let mut child = command(arguments);
+        child.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = finished(child.spawn().unwrap());
+        let output = output.unwrap_or_else(|| panic!("{arguments:?} waits"));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(7), "{arguments:?}: {errors}");
+        assert!(errors.contains("nothing reads from"), "{errors}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+    for arguments in commands {
+        let source = there.clone();
+        // Opening the pipe for reading waits for its writer.
+        let reader = std::thread::spawn(move || fs::read(source).unwrap());
+        sleep(Duration::from_millis(300));
+        let mut child = command(arguments);
+        child.stdout(Stdio::null()).stderr(Stdio::piped());
+        let output = finished(child.spawn().unwrap()).unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        assert!(!reader.join().unwrap().is_empty(), "{arguments:?}");
+    }
+}

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 /// does not exist.
 ///
 /// Pipes and character devices such as `/dev/null` are written to directly.
-/// Opening a named pipe waits for its reader.
+/// A named pipe without a reader is an error, see [`open_pipe`].
 ///
 /// # Errors
 /// Those of `write` and of the file system, with the path added to the message
@@ -67,6 +67,24 @@ pub fn resolve(path: &Path) -> io::Result<Option<PathBuf>> {
     }
 }
 
+/// Opens the named pipe at `path` for writing, without waiting for a reader.
+/// `None` if there is something else, or nothing.
+///
+/// To be called before hours of work and kept until [`write_atomically`] has
+/// written to the pipe: its reader sees the end of the file when the last writer
+/// closes it.
+///
+/// # Errors
+/// If nothing reads from the pipe, or it cannot be opened.
+pub fn open_pipe(path: &Path) -> io::Result<Option<File>> {
+    match fs::metadata(path) {
+        Ok(about) if is_pipe(&about) => pipe(path)
+            .map(Some)
+            .map_err(|error| cannot_write(path, &error)),
+        _ => Ok(None),
+    }
+}
+
 fn cannot_write(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(
         error.kind(),
@@ -112,7 +130,18 @@ impl Target {
 #[cfg(unix)]
 fn is_stream(about: &fs::Metadata) -> bool {
     use std::os::unix::fs::FileTypeExt;
-    about.file_type().is_fifo() || about.file_type().is_char_device()
+    is_pipe(about) || about.file_type().is_char_device()
+}
+
+#[cfg(unix)]
+fn is_pipe(about: &fs::Metadata) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    about.file_type().is_fifo()
+}
+
+#[cfg(not(unix))]
+fn is_pipe(_: &fs::Metadata) -> bool {
+    false
 }
 
 #[cfg(not(unix))]
@@ -174,10 +203,50 @@ fn stream(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut out = BufWriter::new(OpenOptions::new().write(true).open(path)?);
+    let file = match is_pipe(&fs::metadata(path)?) {
+        true => pipe(path)?,
+        false => OpenOptions::new().write(true).open(path)?,
+    };
+    let mut out = BufWriter::new(file);
     write(&mut out)?;
     out.flush()
 }
+
+/// Opens a named pipe that has a reader.
+///
+/// An ordinary opening waits for a reader, possibly forever. One that does not
+/// wait fails without a reader, but so would writing to a full pipe. With the
+/// first kept open until the second is, the reader stays.
+#[cfg(unix)]
+fn pipe(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = OpenOptions::new();
+    options.write(true);
+    let probe = options.clone().custom_flags(O_NONBLOCK).open(path);
+    let _probe = probe.map_err(|error| match error.raw_os_error() {
+        Some(ENXIO) => io::Error::new(
+            io::ErrorKind::BrokenPipe,
+            "it is a named pipe that nothing reads from; start its reader first",
+        ),
+        _ => error,
+    })?;
+    options.open(path)
+}
+
+#[cfg(not(unix))]
+fn pipe(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).open(path)
+}
+
+/// The flag to open without waiting.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const O_NONBLOCK: i32 = 0o4000;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const O_NONBLOCK: i32 = 0x4;
+
+/// "No such device or address": a pipe has no reader.
+#[cfg(unix)]
+const ENXIO: i32 = 6;
 
 /// The temporary file for a target, in the same folder.
 fn temporary_beside(target: &Path) -> io::Result<NamedTempFile> {
