@@ -372,6 +372,18 @@ test("answers that are no answers are told", async () => {
   await page.unroute("**/predict?*");
   await page.getByRole("button", { name: "Try again" }).click();
   await answered(page);
+  const nothing = (route) => route.fulfill({ status: 200, contentType: "application/json", body: "{}" });
+  await page.route("**/predict?*", nothing);
+  await page.route("**/load?*", nothing);
+  await page.locator("#slider-a").focus();
+  await page.keyboard.press("End");
+  await page.locator('#pane-a[data-state="failed"]').getByText("not one of an sdpoint server").waitFor();
+  await page.locator("#trouble").getByText("not one of an sdpoint server").waitFor();
+  await page.unroute("**/predict?*");
+  await page.unroute("**/load?*");
+  await page.getByRole("button", { name: "Try again" }).click();
+  await answered(page);
+  await until("the load is shown again", async () => !(await page.locator("#trouble").isVisible()));
   await done();
 });
 

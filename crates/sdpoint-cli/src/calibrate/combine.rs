@@ -68,6 +68,10 @@ pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -
         return Err(Failure::new(Class::Instance, problem)
             .hint("allow a higher cost, or add instances with `sdpoint calibrate --ratios`"));
     }
+    // Two costs may have the same best combination.
+    fitted
+        .records
+        .dedup_by(|one, other| one.combination == other.combination);
     model.combinations = fitted.records;
     model.save(out.path())?;
     print(&format!(

@@ -74,15 +74,18 @@ export async function send(path, { headers = {}, timeout = LONGEST, ...options }
   }
 }
 
-/** The response as JSON. */
-export async function get(path, options) {
+/** The response as JSON, for which `expects` must hold. */
+export async function get(path, { expects = () => true, ...options } = {}) {
   const response = await send(path, options);
+  let answer;
   try {
-    return await response.json();
+    answer = await response.json();
   } catch (error) {
     if (error.name === "TimeoutError") throw new Problem("slow", "The answer did not arrive in time.");
     throw new Problem("offline", "The answer was cut off.");
   }
+  if (!expects(answer)) throw new Problem("server", "The answer is not one of an sdpoint server.");
+  return answer;
 }
 
 async function reason(response) {

@@ -79,7 +79,8 @@ export class Load {
     let pause = 1000;
     try {
       const after = this.latest ? `?after=${Math.max(0, this.latest.now - 2)}` : "";
-      const load = await get(modelPath(model, `/load${after}`), { timeout: 8000 });
+      const expects = (load) => Number.isFinite(load?.now) && Array.isArray(load.seconds);
+      const load = await get(modelPath(model, `/load${after}`), { timeout: 8000, expects });
       this.failures = 0;
       if (model === this.model) this.show(load);
       this.connected(null);

@@ -25,13 +25,13 @@ pub fn report(title: &str, about: &str, records: &[Record], combined: &[Combined
     let instances = records.iter().map(|record| {
         json!({
             "name": record.instance.to_string(), "kind": "instance", "macs": record.macs,
-            "share": share(record.macs), "top1": record.top1,
+            "share": share(record.macs), "top1": record.reported().map(|scores| scores.top1),
         })
     });
     let combinations = combined.iter().map(|record| {
         json!({
-            "name": record.combination.to_string(), "kind": record.combination.kind(), "macs": record.macs,
-            "share": share(record.macs), "top1": record.top1,
+            "name": record.combination.to_string(), "kind": record.combination.kind(),
+            "macs": record.macs, "share": share(record.macs), "top1": record.reported().top1,
         })
     });
     let rows: Vec<_> = instances.chain(combinations).collect();
