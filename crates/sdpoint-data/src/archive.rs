@@ -7,6 +7,7 @@
 //! members' offsets are kept in memory. A compressed one cannot be read out of
 //! order, so its images are kept in compressed form.
 
+mod distinct;
 mod fault;
 mod format;
 mod gunzip;
@@ -34,6 +35,7 @@ use crate::names::quoted;
 use crate::options::OpenOptions;
 use crate::split::Split;
 use crate::tree::{ClassTree, Met, Store, choose, is_hidden, split_name, walk};
+use distinct::check_distinct;
 pub(crate) use format::{is_other_name, is_tar_name, refuse_archive};
 use layout::Layout;
 use links::Place;
@@ -56,6 +58,7 @@ pub(crate) fn open(
             add_archives(&path, split, &mut archives, &mut unread)?;
         }
     }
+    check_distinct(&archives)?;
     let mut memory = options.archive_bytes;
     let mut parts = Vec::new();
     let mut other = Vec::new();

@@ -667,3 +667,38 @@ fn archives_of_other_kinds_are_called_by_their_names() {
     let error = open(&Source::Folder(path), Split::Train, &OpenOptions::default());
     assert!(error.unwrap_err().to_string().contains("use tar:"));
 }
+
+#[test]
+fn no_archive_counts_twice() {
+    let folder = TempDir::new().unwrap();
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let archive = tar(&[("train/red/1.jpg", &red), ("train/blue/1.jpg", &blue)]);
+    let path = written(&folder, "a.tar", &archive);
+    let copy = written(&folder, "copy.tar", &archive);
+    let twice = |paths: Vec<PathBuf>| {
+        let opened = open(&Source::Tar(paths), Split::Train, &OpenOptions::default());
+        opened.map(|_| ()).map_err(|error| error.to_string())
+    };
+    // A copy is another file: who has made it may mean it.
+    twice(vec![path.clone(), copy]).unwrap();
+    let error = twice(vec![path.clone(), path.clone()]).unwrap_err();
+    assert!(
+        error.contains("a.tar") && error.contains("given twice"),
+        "{error}"
+    );
+    fs::create_dir(folder.path().join("sub")).unwrap();
+    let error = twice(vec![path.clone(), folder.path().join("sub/../a.tar")]).unwrap_err();
+    assert!(error.contains("same file as"), "{error}");
+    let error = twice(vec![folder.path().to_owned(), path.clone()]).unwrap_err();
+    assert!(error.contains("given twice"), "{error}");
+    #[cfg(unix)]
+    for (name, hard) in [("hard.tar", true), ("soft.tar", false)] {
+        let link = folder.path().join("sub").join(name);
+        match hard {
+            true => fs::hard_link(&path, &link).unwrap(),
+            false => std::os::unix::fs::symlink(&path, &link).unwrap(),
+        }
+        let error = twice(vec![path.clone(), link]).unwrap_err();
+        assert!(error.contains(name) && error.contains("a.tar'"), "{error}");
+    }
+}
