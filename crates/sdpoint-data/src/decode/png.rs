@@ -2,12 +2,12 @@
 
 use std::io::{Cursor, ErrorKind};
 
-use png::{ColorType, Decoder, DecodingError, Limits, Transformations};
+use png::{ColorType, Decoder, DecodingError, Info, Limits, Transformations};
 
 use super::exif;
 use super::kind::ImageKind;
 use crate::error::ImageError;
-use crate::image::{Image, check_size};
+use crate::image::{Image, Orientation, check_size};
 use crate::limits::MAX_PIXELS;
 
 /// The height and width.
@@ -45,14 +45,44 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Image, ImageError> {
     let frame = reader.next_frame(&mut decoded).map_err(problem)?;
     decoded.truncate(frame.buffer_size());
     let pixels = rgb(decoded, frame.color_type)?;
-    let orientation = reader
-        .info()
-        .exif_metadata
-        .as_deref()
-        .map(exif::orientation);
+    // What describes the image may follow its pixels. They are complete, so what is damaged
+    // there is no problem.
+    let _ = reader.finish();
+    let orientation = orientation(reader.info());
     // An animation's first frame may be smaller than the whole picture.
     let image = Image::new(frame.width as usize, frame.height as usize, pixels)?;
-    Ok(image.with_orientation(orientation.unwrap_or_default()))
+    Ok(image.with_orientation(orientation))
+}
+
+/// The orientation in the `eXIf` chunk, or else in the text that older programs, such as
+/// ImageMagick, write in place of it.
+fn orientation(info: &Info) -> Orientation {
+    if let Some(chunk) = &info.exif_metadata {
+        return exif::orientation(chunk);
+    }
+    let plain = info.uncompressed_latin1_text.iter();
+    let plain = plain.map(|text| (&text.keyword, Some(text.text.clone())));
+    let packed = info.compressed_latin1_text.iter();
+    let packed = packed.map(|text| (&text.keyword, text.get_text().ok()));
+    let texts = plain.chain(packed);
+    let mut profiles = texts.filter(|(keyword, _)| *keyword == "Raw profile type exif");
+    let profile = profiles.find_map(|(_, text)| raw_profile(&text?));
+    profile.map_or_else(Orientation::default, |it| exif::orientation(&it))
+}
+
+/// The bytes in a raw profile: a line with its name, one with its length, and lines of
+/// hexadecimal digits.
+fn raw_profile(text: &str) -> Option<Vec<u8>> {
+    let lines = text.trim_start().lines().skip(2);
+    let digits: Vec<u8> = lines
+        .flat_map(str::bytes)
+        .filter(|byte| !byte.is_ascii_whitespace())
+        .collect();
+    let byte = |pair: &[u8; 2]| {
+        let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
+        Some((high? << 4 | low?) as u8)
+    };
+    digits.as_chunks().0.iter().map(byte).collect()
 }
 
 fn rgb(decoded: Vec<u8>, colour: ColorType) -> Result<Vec<u8>, ImageError> {

@@ -6,8 +6,12 @@ use sdpoint_data::{Image, ImageError, ImageKind, Orientation, decode, image_size
 
 /// A PNG file of one pixel, with a chunk before its data.
 fn png_with_chunk(kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
+    png_with_chunk_before(b"IDAT", kind, data)
+}
+
+fn png_with_chunk_before(next: &[u8; 4], kind: &[u8; 4], data: &[u8]) -> Vec<u8> {
     let plain = png(1, 1, ColorType::Grayscale, BitDepth::Eight, &[7]);
-    let data_at = plain.windows(4).position(|w| w == b"IDAT").unwrap() - 4;
+    let data_at = plain.windows(4).position(|w| w == next).unwrap() - 4;
     let mut bytes = plain[..data_at].to_vec();
     bytes.extend((data.len() as u32).to_be_bytes());
     bytes.extend(kind);
@@ -75,8 +79,36 @@ fn webp_is_read_lossless_lossy_with_alpha_and_animated() {
 fn orientation_of_png_and_webp_is_known() {
     let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0";
     let turned = Orientation::from_exif(6).unwrap();
-    let png = png_with_chunk(b"eXIf", exif);
-    assert_eq!(decode(&png).unwrap().orientation(), turned);
+    let hex: String = exif.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (first, second) = hex.split_at(20);
+    let text = format!("\nexif\n      {}\n{first}\n{second}\n", exif.len());
+    let plain = format!("Raw profile type exif\0{text}");
+    let packed = {
+        let mut chunk = b"Raw profile type exif\0\0".to_vec();
+        let mut zlib = flate2::write::ZlibEncoder::new(&mut chunk, flate2::Compression::fast());
+        std::io::Write::write_all(&mut zlib, text.as_bytes()).unwrap();
+        zlib.finish().unwrap();
+        chunk
+    };
+    for next in [b"IDAT", b"IEND"] {
+        for (kind, data) in [
+            (b"eXIf", &exif[..]),
+            (b"tEXt", plain.as_bytes()),
+            (b"zTXt", &packed),
+        ] {
+            let png = png_with_chunk_before(next, kind, data);
+            assert_eq!(decode(&png).unwrap().orientation(), turned, "{kind:?}");
+        }
+        // Text that is something else, or no profile at all.
+        for text in [
+            "Raw profile type xmp\0\nexif\n 26\n4d4d",
+            "Raw profile type exif\0",
+            "Raw profile type exif\0\nexif\n 9\n4g4é",
+        ] {
+            let png = png_with_chunk_before(next, b"tEXt", text.as_bytes());
+            assert_eq!(decode(&png).unwrap().orientation(), Orientation::default());
+        }
+    }
 
     let mut webp = Vec::new();
     let mut encoder = image_webp::WebPEncoder::new(&mut webp);
