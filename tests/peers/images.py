@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torchvision import transforms
 
 import jpegs
@@ -333,6 +333,28 @@ def check_crop():
     batch.check()
 
 
+def check_filters():
+    """Resizing where filters overshoot: noise in black and white, and text."""
+    generator = np.random.default_rng(6)
+    noise = generator.integers(0, 2, (64, 61, 1), dtype=np.uint8) * 255
+    text = Image.new("RGB", (300, 200), "white")
+    for line in range(12):
+        words = "The quick brown fox jumps over 1234567890 lazy dogs"
+        ImageDraw.Draw(text).text((5, 5 + 16 * line), words, fill="black")
+    pictures = {
+        "black and white": Image.fromarray(noise.repeat(3, 2)),
+        "noise": Image.fromarray(generator.integers(0, 256, (48, 37, 3), dtype=np.uint8)),
+        "text": text,
+    }
+    filters = ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+    for filter, (height, width) in itertools.product(filters, [(20, 20), (56, 56), (100, 150), (96, 61), (64, 97)]):
+        batch = Batch(f"{filter} to {width}x{height}", ["--resize", filter, str(height), str(width)])
+        for name, image in pictures.items():
+            expected = np.asarray(image.resize((width, height), Image.Resampling[filter.upper()]))
+            batch.add(name, saved(image, "PNG"), expected, 0.3, 0 if filter == "nearest" else 2)
+        batch.check()
+
+
 check_usual()
 check_samplings()
 check_colours()
@@ -342,6 +364,7 @@ check_webp()
 check_orientation()
 check_cut()
 check_crop()
+check_filters()
 if Batch.failed:
     sys.exit(f"{Batch.failed} files are not as they should be")
 print("all images are as they should be")
