@@ -3,11 +3,16 @@
 //! A package of its own because the resizer's generic code, for one type of pixel, takes as
 //! long to compile as all of `sdpoint-data`, which is compiled several times with its tests.
 
+mod average;
+
 use std::ops::Range;
 
 use fast_image_resize as fir;
 use fir::images::{TypedImage, TypedImageRef};
 use fir::pixels::U8x3;
+
+/// Values of a pixel.
+const CHANNELS: usize = 3;
 
 /// The filters of Pillow whose support grows with the reduction: all but nearest-neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,29 +31,21 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// The distance from a pixel's centre up to which others contribute, in target pixels where
-    /// an image is reduced, in source pixels where it is enlarged.
-    fn support(self) -> f64 {
-        match self {
-            Filter::Box => 0.5,
-            Filter::Bilinear | Filter::Hamming => 1.0,
-            Filter::Bicubic => 2.0,
-            Filter::Lanczos => 3.0,
-        }
+    /// The library's filter, and the distance from a pixel's centre up to which others
+    /// contribute: in target pixels where an image is reduced, in source pixels where it is
+    /// enlarged. `None` for the box.
+    fn kernel(self) -> Option<Kernel> {
+        Some(match self {
+            Filter::Box => return None,
+            Filter::Bilinear => (fir::FilterType::Bilinear, 1.0),
+            Filter::Hamming => (fir::FilterType::Hamming, 1.0),
+            Filter::Bicubic => (fir::FilterType::CatmullRom, 2.0),
+            Filter::Lanczos => (fir::FilterType::Lanczos3, 3.0),
+        })
     }
 }
 
-impl From<Filter> for fir::FilterType {
-    fn from(filter: Filter) -> Self {
-        match filter {
-            Filter::Box => fir::FilterType::Box,
-            Filter::Bilinear => fir::FilterType::Bilinear,
-            Filter::Hamming => fir::FilterType::Hamming,
-            Filter::Bicubic => fir::FilterType::CatmullRom,
-            Filter::Lanczos => fir::FilterType::Lanczos3,
-        }
-    }
-}
+type Kernel = (fir::FilterType, f64);
 
 /// A rectangle of the source, in pixels and parts of pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,6 +108,10 @@ impl Resizer {
         target: &mut [u8],
         target_size: [usize; 2],
     ) -> Result<(), ResizeError> {
+        let Some(kernel) = filter.kernel() else {
+            let between = &mut self.between;
+            return average::resize(between, source, source_size, crop, target, target_size);
+        };
         let [height, width] = target_size;
         let horizontal = changes(crop.left, crop.width, width);
         let vertical = changes(crop.top, crop.height, height);
@@ -120,7 +121,7 @@ impl Resizer {
                 source,
                 source_size,
                 crop,
-                filter,
+                kernel,
                 target,
                 target_size,
             );
@@ -128,7 +129,7 @@ impl Resizer {
         // Pillow resizes horizontally first, and rounds and clips to 8 bits before it resizes
         // vertically. The order matters where a filter overshoots. The library's own order for
         // 8 bits is the other one.
-        let rows = rows_needed(crop, filter, height, source_size[0]);
+        let rows = rows_needed(crop, kernel, height, source_size[0]);
         let across = Crop {
             top: rows.start as f64,
             height: rows.len() as f64,
@@ -145,7 +146,7 @@ impl Resizer {
         let len = rows
             .len()
             .checked_mul(width)
-            .and_then(|pixels| pixels.checked_mul(3));
+            .and_then(|pixels| pixels.checked_mul(CHANNELS));
         let len = len.ok_or(ResizeError)?;
         if self.between.len() < len {
             self.between.resize(len, 0);
@@ -156,7 +157,7 @@ impl Resizer {
             source,
             source_size,
             across,
-            filter,
+            kernel,
             between,
             between_size,
         )?;
@@ -165,7 +166,7 @@ impl Resizer {
             between,
             between_size,
             down,
-            filter,
+            kernel,
             target,
             target_size,
         )
@@ -178,9 +179,14 @@ fn changes(start: f64, len: f64, side: usize) -> bool {
 }
 
 /// The source rows that contribute to a target of `height` rows.
-fn rows_needed(crop: Crop, filter: Filter, height: usize, source_height: usize) -> Range<usize> {
+fn rows_needed(
+    crop: Crop,
+    (_, support): Kernel,
+    height: usize,
+    source_height: usize,
+) -> Range<usize> {
     let scale = crop.height / height as f64;
-    let radius = filter.support() * scale.max(1.0);
+    let radius = support * scale.max(1.0);
     let first = crop.top + 0.5 * scale - radius;
     let last = crop.top + (height as f64 - 0.5) * scale + radius;
     // A row more, as the library may round differently. At least the crop's own rows, which the
@@ -197,7 +203,7 @@ fn pass(
     source: &[u8],
     [source_height, source_width]: [usize; 2],
     crop: Crop,
-    filter: Filter,
+    (filter, _): Kernel,
     target: &mut [u8],
     [height, width]: [usize; 2],
 ) -> Result<(), ResizeError> {
@@ -208,7 +214,7 @@ fn pass(
     let mut target = TypedImage::<U8x3>::from_buffer(side(width)?, side(height)?, target)
         .map_err(|_| ResizeError)?;
     let options = fir::ResizeOptions::new()
-        .resize_alg(fir::ResizeAlg::Convolution(filter.into()))
+        .resize_alg(fir::ResizeAlg::Convolution(filter))
         .crop(crop.left, crop.top, crop.width, crop.height);
     resizer
         .resize_typed(&source, &mut target, &options)
