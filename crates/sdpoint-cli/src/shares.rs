@@ -24,11 +24,7 @@ pub fn parse_ensemble(text: &str) -> Result<f64, String> {
 /// The share of training images that is held out, from 0 to 50 %.
 pub fn parse_val_share(text: &str) -> Result<f64, String> {
     let text = text.trim();
-    let (number, unit) = match text.strip_suffix('%') {
-        Some(percent) => (percent, 0.01),
-        None => (text, 1.0),
-    };
-    let share = number.trim().parse::<f64>().ok().map(|value| value * unit);
+    let (share, unit) = number(text);
     match share {
         Some(share) if unit == 1.0 && (1.0..=50.0).contains(&share) => Err(format!(
             "that is {text} times the training images: did you mean {text}%?"
@@ -38,14 +34,20 @@ pub fn parse_val_share(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Parses a share. Numbers above `most` without a percent sign are refused.
-fn parse(text: &str, most: f64) -> Result<f64, String> {
-    let text = text.trim();
+/// The value of a number or a percentage, if it is one, and its unit.
+fn number(text: &str) -> (Option<f64>, f64) {
     let (number, unit) = match text.strip_suffix('%') {
         Some(percent) => (percent, 0.01),
         None => (text, 1.0),
     };
-    let share = number.trim().parse::<f64>().ok().map(|value| value * unit);
+    let value = number.trim().parse::<f64>().ok();
+    (value.map(|value| value * unit), unit)
+}
+
+/// Parses a share. Numbers above `most` without a percent sign are refused.
+fn parse(text: &str, most: f64) -> Result<f64, String> {
+    let text = text.trim();
+    let (share, unit) = number(text);
     match share {
         Some(share) if unit == 1.0 && share > most && share <= 1e3 => Err(format!(
             "that is {text} times the full network's cost: did you mean {text}%?"

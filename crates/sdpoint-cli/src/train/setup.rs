@@ -107,14 +107,7 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         None => (zoo::build(name, classes.len())?, None),
     };
     let mut plan = TrainPlan::with_preprocessing(network, &train, preprocessing);
-    if let Some((
-        _,
-        Model {
-            held_out: Some(how),
-            ..
-        },
-    )) = &init
-    {
+    if let Some(how) = init.as_ref().and_then(|(_, model)| model.held_out) {
         // Other images have been trained on.
         (plan.val_share, plan.val_seed) = (how.share, Some(how.seed));
     }
