@@ -8,6 +8,7 @@ pub mod health;
 pub mod inference;
 mod service;
 mod status;
+mod unsupported;
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use service::Service;
 pub fn router(app: Arc<App>, health: &Health) -> Router {
     let most = app.limits.body;
     let inference = GrpcInferenceServiceServer::new(Service(app)).max_decoding_message_size(most);
-    Router::new()
+    unsupported::routes()
         .route_service("/inference.GRPCInferenceService/{method}", inference)
         .route_service("/grpc.health.v1.Health/{method}", health.service())
         .fallback(async || {

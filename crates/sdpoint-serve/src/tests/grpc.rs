@@ -55,6 +55,22 @@ fn floats(raw: &[u8]) -> Vec<f32> {
 }
 
 #[test]
+fn unsupported_methods_say_why() {
+    let server = start(options());
+    let client = Client::new(&server);
+    let refused = |method| {
+        let reply: Result<ServerLiveResponse, _> = client.call(method, ServerLiveRequest {});
+        let status = reply.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{method}");
+        status.message().to_owned()
+    };
+    let message = refused("/inference.GRPCInferenceService/ModelStreamInfer");
+    assert!(message.contains("streaming"), "{message}");
+    let message = refused("/inference.GRPCInferenceService/CudaSharedMemoryStatus");
+    assert!(message.contains("shared memory"), "{message}");
+}
+
+#[test]
 fn metadata_describes_server_and_models() {
     let server = start(options());
     let client = Client::new(&server);
@@ -197,12 +213,6 @@ fn errors_have_the_codes_of_grpc() {
         .call::<_, RepositoryModelLoadResponse>(path, load)
         .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
-    let path = "/inference.GRPCInferenceService/SystemSharedMemoryStatus";
-    let request = SystemSharedMemoryStatusRequest::default();
-    let status = client
-        .call::<_, SystemSharedMemoryStatusResponse>(path, request)
-        .unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
     for path in ["/inference.GRPCInferenceService/Nothing", "/a.B/C"] {
         let status = client
             .call::<_, ServerLiveResponse>(path, ServerLiveRequest {})

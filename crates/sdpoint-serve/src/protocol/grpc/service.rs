@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::super::error::{ApiError, Kind, shared_memory};
+use super::super::error::{ApiError, Kind};
 use super::super::rest::repository::{check_load, state_name};
 use super::super::rest::router::EXTENSIONS;
 use super::super::signature::TensorMetadata;
@@ -21,9 +21,6 @@ pub struct Service(pub Arc<App>);
 
 /// The result of a method.
 type Reply<T> = Result<Response<T>, Status>;
-
-/// The stream type of methods that are not implemented.
-type NoStream = tokio_stream::Empty<Result<ModelStreamInferResponse, Status>>;
 
 #[tonic::async_trait]
 impl GrpcInferenceService for Service {
@@ -90,17 +87,6 @@ impl GrpcInferenceService for Service {
             .infer(&call, &name, Some(&version), request, true)
             .await?;
         Ok(Response::new(convert::response(&answer)))
-    }
-
-    type ModelStreamInferStream = NoStream;
-
-    async fn model_stream_infer(
-        &self,
-        _: Request<tonic::Streaming<ModelInferRequest>>,
-    ) -> Reply<NoStream> {
-        Err(unsupported(
-            "streaming is not supported; call ModelInfer for each request",
-        ))
     }
 
     async fn model_config(
@@ -174,58 +160,4 @@ impl GrpcInferenceService for Service {
         self.0.unload(&request.into_inner().model_name).await?;
         Ok(Response::new(RepositoryModelUnloadResponse {}))
     }
-
-    async fn system_shared_memory_status(
-        &self,
-        _: Request<SystemSharedMemoryStatusRequest>,
-    ) -> Reply<SystemSharedMemoryStatusResponse> {
-        Err(shared_memory().into())
-    }
-
-    async fn system_shared_memory_register(
-        &self,
-        _: Request<SystemSharedMemoryRegisterRequest>,
-    ) -> Reply<SystemSharedMemoryRegisterResponse> {
-        Err(shared_memory().into())
-    }
-
-    async fn system_shared_memory_unregister(
-        &self,
-        _: Request<SystemSharedMemoryUnregisterRequest>,
-    ) -> Reply<SystemSharedMemoryUnregisterResponse> {
-        Err(shared_memory().into())
-    }
-
-    async fn cuda_shared_memory_status(
-        &self,
-        _: Request<CudaSharedMemoryStatusRequest>,
-    ) -> Reply<CudaSharedMemoryStatusResponse> {
-        Err(shared_memory().into())
-    }
-
-    async fn cuda_shared_memory_register(
-        &self,
-        _: Request<CudaSharedMemoryRegisterRequest>,
-    ) -> Reply<CudaSharedMemoryRegisterResponse> {
-        Err(shared_memory().into())
-    }
-
-    async fn cuda_shared_memory_unregister(
-        &self,
-        _: Request<CudaSharedMemoryUnregisterRequest>,
-    ) -> Reply<CudaSharedMemoryUnregisterResponse> {
-        Err(shared_memory().into())
-    }
-
-    async fn trace_setting(&self, _: Request<TraceSettingRequest>) -> Reply<TraceSettingResponse> {
-        Err(unsupported("tracing is not supported"))
-    }
-
-    async fn log_settings(&self, _: Request<LogSettingsRequest>) -> Reply<LogSettingsResponse> {
-        Err(unsupported("logging is set on the command line"))
-    }
-}
-
-fn unsupported(message: &str) -> Status {
-    ApiError::new(Kind::Unsupported, message).into()
 }
