@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from conftest import Small
 from torch.nn.parallel import DistributedDataParallel
 
@@ -29,20 +28,22 @@ def train(net, model, mine):
     drawn = []
     for parts in batches(10, 2):
         for images, labels in mine(parts):
-            loss = F.cross_entropy(model(images), labels)
+            output = model(images)
+            loss = sp.loss(output, labels)
             (loss / len(mine(parts))).backward()
-        drawn.append(net.current)
+        branches = [] if net.branching is None else output.branches
+        drawn.append(" ".join([net.current, *(branch.instance for branch in branches)]))
         optimizer.step()
         optimizer.zero_grad()
     return drawn
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+    folder, method = Path(sys.argv[1]), sys.argv[2]
     dist.init_process_group("gloo")
     rank = dist.get_rank()
     torch.manual_seed(0)
-    net = sp.wrap(Small(), ratios=(0.5,), seed=3)
+    net = sp.wrap(Small(), ratios=(0.5,), method=method, seed=3)
     # Without find_unused_parameters: every instance uses every parameter.
     model = DistributedDataParallel(net)
     drawn = train(net, model, lambda parts: [parts[rank]])

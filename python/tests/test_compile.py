@@ -49,6 +49,22 @@ def test_graphs_do_not_grow_with_instances(how):
     assert counts == [4, 4]
 
 
+def test_branches_add_a_graph_a_stage_for_their_number_of_images():
+    eager = sp.wrap(randomised(Small()), method="branched", seed=2).train()
+    net, counter = counted(copy.deepcopy(eager))
+    labels = torch.randint(10, (16,))
+    for _ in range(12):
+        x = torch.randn(16, 3, 16, 16)
+        left, right = (sp.loss(n(x), labels) for n in (eager, net))
+        torch.testing.assert_close(left, right)
+        left.backward()
+        right.backward()
+    # The first stage is before all points.
+    assert counter.frame_count <= 7
+    for left, right in zip(eager.parameters(), net.parameters(), strict=True):
+        torch.testing.assert_close(left.grad, right.grad, rtol=1e-3, atol=1e-4)
+
+
 def test_blocks_of_one_form_are_compiled_once():
     net = Small()
     net.blocks.extend([Block(16, 16) for _ in range(5)])

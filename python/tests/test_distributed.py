@@ -82,8 +82,9 @@ def same(left, right, **tolerance):
         torch.testing.assert_close(left[key], right[key], msg=key, **tolerance)
 
 
-def test_two_processes_do_what_one_does(tmp_path):
-    finished(torchrun(HERE / "distributed_worker.py", tmp_path))
+@pytest.mark.parametrize("method", ["sdpoint", "branched"])
+def test_two_processes_do_what_one_does(method, tmp_path):
+    finished(torchrun(HERE / "distributed_worker.py", tmp_path, method))
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
     assert first["drawn"] == second["drawn"] and len(set(first["drawn"])) > 2
     parameters = dict(Small().named_parameters())
@@ -94,7 +95,7 @@ def test_two_processes_do_what_one_does(tmp_path):
 
     # One process that accumulates both halves takes the same steps.
     torch.manual_seed(0)
-    net = sp.wrap(Small(), ratios=(0.5,), seed=3)
+    net = sp.wrap(Small(), ratios=(0.5,), method=method, seed=3)
     assert train(net, net, lambda parts: parts) == first["drawn"]
     alone = {key: net.state_dict()[key] for key in parameters}
     same(alone, {key: first["weights"][key] for key in parameters}, rtol=1e-4, atol=1e-5)
@@ -256,6 +257,19 @@ def test_the_program_leaves_what_it_says(tmp_path):
     assert ran.returncode == 1 and "--resume it, or --overwrite it" in ran.stderr
 
 
+def test_the_program_trains_branches(tmp_path):
+    folder = tmp_path / "run"
+    output = trained(
+        *ARGUMENTS[:-6], "--calibration-images", 32, "--out", folder, "--epochs", 1, "--workers", 0,
+        "--method", "sdpoint+", "--branches", 2, "--temperature", 2,
+    )  # fmt: skip
+    assert "10 instances" in output
+    lines, curve = results(folder)
+    drawn = lines[0]["drawn"]
+    assert drawn.pop("full") == 12 and sum(drawn.values()) == 24
+    assert len(curve.splitlines()) == 11 and "0@0.6" in curve
+
+
 def test_progress_is_a_line_on_a_terminal_and_one_a_minute_elsewhere():
     class Terminal(io.StringIO):
         def isatty(self):
@@ -289,6 +303,8 @@ def test_progress_is_a_line_on_a_terminal_and_one_a_minute_elsewhere():
         (["--data", "fake:256", "--arch", "efficientnet_b0"], "SiLU"),
         (["--data", "fake:256", "--batch", "6", "--accumulate", "4"], "cannot be cut into 4"),
         (["--data", "fake:256", "--ratios", "2"], "not a ratio"),
+        (["--data", "fake:256", "--method", "branched", "--temperature", "0"], "temperature is 0"),
+        (["--data", "fake:256", "--draw", "menu:1"], "not INSTANCE=PROBABILITY"),
         (["--resume", "/nowhere"], "holds no run"),
     ],
 )

@@ -17,7 +17,7 @@ use sdpoint_engine::{
     initial_weights, softmax,
 };
 use support::networks::{NAMES, network};
-use support::{assert_close, context};
+use support::{Oracle, assert_close, assert_gradients, context};
 
 const CLASSES: usize = 10;
 
@@ -473,4 +473,47 @@ fn what_cannot_be_a_branch_is_an_error() {
         assert!(error.to_string().contains("0@0.5"), "{error}");
     }
     assert!(matches!(refused("9@0.5", 0..4), EngineError::Shape(_)));
+}
+
+/// Steps recorded from `sdpoint.torch`, by `python/tests/record_branched.py`.
+#[test]
+fn gradients_are_those_of_pytorch() {
+    let recorded = [
+        ("preresnet8", &["0@0.5", "1@0.75"][..]),
+        ("resnet-mini-basic", &["stem@0.5"]),
+    ];
+    for (name, instances) in recorded {
+        let oracle = Oracle::open(name);
+        let step = Oracle::open_for(name, &format!("branched-{name}"));
+        let (weights, input, labels) = (oracle.weights(), oracle.input(), oracle.labels());
+        let images = input.batch / instances.len();
+        let branches: Vec<Branch> = (instances.iter().enumerate())
+            .map(|(part, instance)| Branch {
+                instance: instance.parse().unwrap(),
+                images: part * images..(part + 1) * images,
+            })
+            .collect();
+        let mut engine = TrainingEngine::new(context(), oracle.network.clone());
+        let outcome = engine
+            .step_branched(BranchedInput {
+                weights: &weights,
+                images: input.images(),
+                target: Target::labels(&labels).with_smoothing(0.1),
+                branches: &branches,
+                distillation: Distillation {
+                    weight: 0.8,
+                    share: 0.4,
+                    temperature: 1.5,
+                },
+            })
+            .unwrap();
+        let mut loss = outcome.full.loss;
+        for (branch, outcome) in branches.iter().zip(&outcome.branches) {
+            loss += 0.8 * branch.images.len() as f64 / input.batch as f64 * outcome.loss;
+        }
+        assert_close(&[loss as f32], &step.tensor("loss"), 1e-5, name);
+        assert_gradients(&oracle, &engine.gradients().0, name, |parameter| {
+            step.tensor(&format!("grad/{parameter}"))
+        });
+    }
 }

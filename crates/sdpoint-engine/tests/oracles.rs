@@ -6,12 +6,7 @@ mod support;
 use sdpoint_core::{Instance, Statistics};
 use sdpoint_engine::{Calibrator, InferenceEngine, NormSource, StepInput, Target, TrainingEngine};
 use support::networks::NAMES;
-use support::{Oracle, assert_close, context, largest};
-
-/// The tolerance of gradients. Each layer rounds twice on their way, and the
-/// rounding error of Winograd's algorithm is about ten times that of direct
-/// convolution; the largest difference measured is 1.7e-4.
-const GRADIENT_TOLERANCE: f32 = 3e-4;
+use support::{Oracle, assert_close, assert_gradients, context};
 
 #[test]
 fn logits_of_every_instance() {
@@ -61,24 +56,10 @@ fn loss_and_gradients_of_a_training_step() {
             let expected = oracle.tensor(&format!("loss/{instance}"));
             let what = format!("{name} {instance} loss");
             assert_close(&[outcome.loss as f32], &expected, 1e-5, &what);
-            let parameters = oracle.network.parameters();
-            let recorded: Vec<Vec<f32>> = parameters
-                .iter()
-                .map(|p| oracle.tensor(&format!("grad/{instance}/{}", p.name)))
-                .collect();
-            // A shift before a batch norm has no effect, so some gradients are
-            // zero up to rounding; the tolerance is relative to the others.
-            let floor = 2e-3 * largest(recorded.iter().flatten());
-            let pairs = engine.gradients().0.iter().zip(&recorded);
-            for (parameter, (found, expected)) in parameters.iter().zip(pairs) {
-                let scale = largest(expected).max(floor);
-                let worst = largest(found.iter().zip(expected).map(|(a, b)| a - b));
-                let what = &parameter.name;
-                assert!(
-                    worst <= GRADIENT_TOLERANCE * scale,
-                    "{name} {instance} {what}: off by {worst:.2e} of {scale:.2e}"
-                );
-            }
+            let what = format!("{name} {instance}");
+            assert_gradients(&oracle, &engine.gradients().0, &what, |parameter| {
+                oracle.tensor(&format!("grad/{instance}/{parameter}"))
+            });
         }
     }
 }

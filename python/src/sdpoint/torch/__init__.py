@@ -10,6 +10,7 @@ sdpoint.torch.save(net, "model.safetensors", preprocessing=weights.transforms())
 """
 
 from .adapt import Adapted, adapt
+from .branches import Branch, Branched, Branching, loss
 from .calibrate import calibrate
 from .draw import Draws
 from .errors import EngineError, InstanceError, ModelFileError, StatisticsError, WrapError
@@ -23,6 +24,9 @@ __all__ = [
     "Accuracy",
     "Adapted",
     "Adjustable",
+    "Branch",
+    "Branched",
+    "Branching",
     "Draws",
     "EngineError",
     "Instance",
@@ -35,6 +39,7 @@ __all__ = [
     "adapt",
     "calibrate",
     "load",
+    "loss",
     "save",
     "wrap",
 ]

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from .branches import loss
 from .calibrate import calibrate
 from .measure import Accuracy
 from .network import Adjustable, wrap
@@ -35,7 +35,7 @@ def adapt(
     epochs: int,
     *,
     test: Iterable[Any] | None = None,
-    ratios: Iterable[float] = (0.5, 0.75),
+    ratios: Iterable[float] | None = None,
     rate: float = 0.02,
     momentum: float = 0.9,
     weight_decay: float = 1e-4,
@@ -50,7 +50,7 @@ def adapt(
     `loader` yields training batches of (images, labels), shuffled and augmented. A fifth of
     the epochs that the network was trained for is a good starting point. `test` yields test
     batches, for the curves before and after. `net` is a plain network, which is wrapped
-    with `ratios` and `options` as by `wrap`, or a wrapped one. It is trained on its current
+    with `ratios` and `options`, such as `method="sdpoint+"`, as by `wrap`, or a wrapped one. It is trained on its current
     device by SGD with Nesterov momentum and a cosine schedule from the learning rate `rate`
     to zero; a fifth to a tenth of the rate that the network was trained with from scratch
     suits most. `autocast` is a dtype, such as torch.bfloat16. At the end, every instance is
@@ -82,14 +82,15 @@ def adapt(
             for group in optimizer.param_groups:
                 group["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
             with torch.autocast(device.type, autocast, enabled=autocast is not None):
-                logits = net(inputs.to(device, non_blocking=True))
+                output = net(inputs.to(device, non_blocking=True))
             labels = labels.to(device, non_blocking=True)
-            loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-            scaler.scale(loss).backward()
+            progress = (step + 1) / steps
+            found = loss(output, labels, label_smoothing=label_smoothing, progress=progress)
+            scaler.scale(found).backward()
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            loss_sum += loss.detach()
+            loss_sum += found.detach()
             step += 1
         mean = loss_sum.item() / len(loader)
         if not math.isfinite(mean):

@@ -10,6 +10,7 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 
+from .errors import InstanceError
 from .instance import FULL, Instance
 
 
@@ -24,7 +25,9 @@ class Draws:
     - `"instances"`: all instances equally likely;
     - `"cost:P"`: in proportion to the multiply-accumulates to the power P (-1 favours
       cheap instances);
-    - `"full:P"`: `full` with probability P, otherwise a random point and ratio.
+    - `"full:P"`: `full` with probability P, otherwise a random point and ratio;
+    - `"menu:INSTANCE=P,..."`: these instances with these probabilities, the others that are
+      cheaper than `full` equally with what is left.
     """
 
     def __init__(self, method: str = "uniform", seed: int = 0) -> None:
@@ -37,7 +40,7 @@ class Draws:
     @property
     def needs_costs(self) -> bool:
         """Whether probabilities depend on what instances cost."""
-        return self.method.startswith("cost")
+        return self.method.startswith(("cost", "menu"))
 
     def at(
         self,
@@ -46,8 +49,26 @@ class Draws:
         costs: Mapping[str, int] | None = None,
     ) -> Instance:
         """The instance of a step."""
+        return self._pick(instances, self.weights(instances, costs), step)
+
+    def branches_at(
+        self,
+        step: int,
+        count: int,
+        instances: Sequence[Instance],
+        costs: Mapping[str, int] | None = None,
+    ) -> list[Instance]:
+        """The instances other than `full` of a step's branches; none if there are no others."""
         weights = self.weights(instances, costs)
-        left = fraction(self.seed, step) * sum(weights)
+        others = [0.0 if str(i) == FULL else w for i, w in zip(instances, weights, strict=True)]
+        if not any(others):
+            return []
+        return [self._pick(instances, others, step, part) for part in range(count)]
+
+    def _pick(
+        self, instances: Sequence[Instance], weights: Sequence[float], step: int, part: int = 0
+    ) -> Instance:
+        left = fraction(self.seed, step, part) * sum(weights)
         for instance, weight in zip(instances, weights, strict=True):
             if left < weight:
                 return instance
@@ -65,6 +86,9 @@ class Draws:
             return [1.0] * len(instances)
         if name == "instances":
             return [1.0] * len(instances)
+        if name == "menu":
+            assert costs is not None, "costs are needed for this method"
+            return _of_menu(menu_of(number), instances, costs)
         if name == "cost":
             assert costs is not None, "costs are needed for this method"
             power = float(number or 1)
@@ -84,16 +108,56 @@ class Draws:
         self.method = checked_method(state.get("method", self.method))
 
 
-def fraction(seed: int, step: int) -> float:
-    """A number in [0, 1) with 53 random bits that seed and step determine."""
+def fraction(seed: int, step: int, part: int = 0) -> float:
+    """A number in [0, 1) with 53 random bits that seed, step and part of the batch determine."""
     key = b"sdpoint.torch: instance of a step" + struct.pack("<qq", seed, step)
+    if part:
+        key += struct.pack("<q", part)
     bits = int.from_bytes(hashlib.sha256(key).digest()[:8], "little")
     return (bits >> 11) / (1 << 53)
+
+
+def menu_of(text: str) -> dict[str, float]:
+    """The instances of a menu with their probabilities; raises `ValueError` if it is none.
+
+    >>> menu_of("0@0.5=0.4,full=0.2")
+    {'0@0.5': 0.4, 'full': 0.2}
+    """
+    menu: dict[str, float] = {}
+    for entry in text.split(","):
+        name, equals, number = entry.partition("=")
+        try:
+            instance, probability = str(Instance.parse(name.strip())), float(number)
+        except (InstanceError, ValueError) as error:
+            raise ValueError(f"'{entry}' in the menu is not INSTANCE=PROBABILITY") from error
+        if not equals or not 0 <= probability <= 1:
+            raise ValueError(f"the probability of {instance} must be from 0 to 1")
+        if instance in menu:
+            raise ValueError(f"{instance} is in the menu twice")
+        menu[instance] = probability
+    if sum(menu.values()) > 1 + 1e-9:
+        raise ValueError(f"the menu's probabilities add up to {sum(menu.values())}, more than 1")
+    return menu
+
+
+def _of_menu(
+    menu: Mapping[str, float], instances: Sequence[Instance], costs: Mapping[str, int]
+) -> list[float]:
+    names = [str(instance) for instance in instances]
+    unknown = [name for name in menu if name not in names]
+    if unknown:
+        raise InstanceError(f"the menu has {unknown[0]}, which the network with its ratios has not")
+    others = [name for name in names if name not in menu and costs[name] < costs[FULL]]
+    rest = max(0.0, 1 - sum(menu.values())) / max(1, len(others))
+    return [menu.get(name, rest if name in others else 0.0) for name in names]
 
 
 def checked_method(method: str) -> str:
     """The method's name; raises `ValueError` if there is none such."""
     name, colon, number = method.partition(":")
+    if name == "menu":
+        menu_of(number)
+        return method
     try:
         value = float(number) if colon else None
     except ValueError:
@@ -105,7 +169,7 @@ def checked_method(method: str) -> str:
     )
     if not known:
         raise ValueError(
-            f"'{method}' is not a way to draw: write uniform, instances, cost, cost:POWER or "
-            "full:P with P from 0 to 1"
+            f"'{method}' is not a way to draw: write uniform, instances, cost, cost:POWER, "
+            "full:P with P from 0 to 1, or menu:INSTANCE=P,..."
         )
     return method

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import checks, cost, lower, measure
+from . import branches, checks, cost, lower, measure
+from .branches import Branch, Branched, Branching
 from .draw import Draws
 from .errors import InstanceError, WrapError
 from .instance import FULL, Instance, checked_ratios
@@ -21,12 +22,17 @@ from .stages import Stage, compile_stages, plan
 from .statistics import InstanceStatistics, Norms
 
 
+#: Methods of training; see `wrap`.
+METHODS = ("sdpoint", "branched", "sdpoint+")
+
+
 def wrap(
     module: nn.Module,
-    ratios: Iterable[float] = (0.5, 0.75),
+    ratios: Iterable[float] | None = None,
     *,
+    method: str = "sdpoint",
     points: Sequence[str] | None = None,
-    draw: str = "uniform",
+    draw: str | None = None,
     seed: int = 0,
     engine: bool = True,
 ) -> Adjustable:
@@ -35,8 +41,13 @@ def wrap(
     The result shares the parameters and buffers of `module`, which is not
     modified, and has the same `state_dict`. `points` are paths of modules whose
     outputs may be downsampled; by default, these are the residual blocks and the
-    stem's max pool. `draw` and `seed` are those of `Draws`. `engine=False` accepts
-    networks that sdpoint's engine cannot run; they cannot be saved as model files.
+    stem's max pool. `draw` ("uniform") and `seed` are those of `Draws`. `engine=False`
+    accepts networks that sdpoint's engine cannot run; they cannot be saved as model files.
+
+    `method` is "sdpoint", the paper's: each step trains one instance; or "branched": each
+    step trains `full` and branches, in which case forward returns a `Branched` instead of
+    logits, and `loss` computes the loss; or "sdpoint+": branches at `ratios` of 0.5, 0.6 and
+    0.75, drawn by `early_points`. The `ratios` of the others are 0.5 and 0.75.
 
     Raises `WrapError` if the network has no points, and `EngineError`, which
     names the modules, if the engine cannot run it.
@@ -52,7 +63,17 @@ def wrap(
         )
     checks.check_module(module)
     checks.check_points(points)
-    net = Adjustable(_sharing_copy(module), checked_ratios(ratios), points, Draws(draw, seed))
+    if method not in METHODS:
+        raise ValueError(f"'{method}' is not a method: use one of {', '.join(METHODS)}")
+    plus = method == "sdpoint+"
+    if ratios is None:
+        ratios = branches.PLUS_RATIOS if plus else (0.5, 0.75)
+    draws = Draws(draw or "uniform", seed)
+    net = Adjustable(_sharing_copy(module), checked_ratios(ratios), points, draws)
+    if method != "sdpoint":
+        net.branching = Branching()
+    if plus and draw is None:
+        draws.method = branches.early_points(net._instances())
     if engine:
         net.lowered()
     net.requires_engine = engine
@@ -92,12 +113,15 @@ class Adjustable(nn.Module):
         self.current = FULL
         #: Recompute each stage in the backward pass instead of keeping its tensors.
         self.checkpointing = False
+        #: How branches train in each step; None trains one drawn instance.
+        self.branching: Branching | None = None
         #: Whether the engine has to be able to run it.
         self.requires_engine = True
         self.statistics = InstanceStatistics()
         self._chosen: Instance | None = None
         self._warned = False
         self._recent: deque[tuple[int, Instance]] = deque(maxlen=256)
+        self._recent_branches: deque[tuple[int, list[Instance]]] = deque(maxlen=256)
         self._costs: dict[tuple[int, int], dict[str, int]] = {}
         self._plan = plan(tree, names)
         self._points = [place.point for place in self._plan.places]
@@ -186,16 +210,32 @@ class Adjustable(nn.Module):
         return chosen
 
     def _draw(self, x: Tensor) -> Instance:
-        costs = None
-        if self.draws.needs_costs:
-            size = (int(x.shape[2]), int(x.shape[3]))
-            if size not in self._costs:
-                self._costs[size] = self.cost(size, int(x.shape[1]))
-            costs = self._costs[size]
-        drawn = self.draws.at(self.draws.step, self._instances(), costs)
+        drawn = self.draws.at(self.draws.step, self._instances(), self._costs_for(x))
         if not self.draws.followed:
             self.draws.step += 1
         return drawn
+
+    def _draw_branches(self, x: Tensor, count: int) -> list[Instance]:
+        """The instances of `count` branches; in a recomputation, those of the first time."""
+        if _in_backward():
+            for pointer, drawn in reversed(self._recent_branches):
+                if pointer == x.data_ptr():
+                    return drawn
+        costs = self._costs_for(x)
+        drawn = self.draws.branches_at(self.draws.step, count, self._instances(), costs)
+        if not self.draws.followed and not _in_backward():
+            self.draws.step += 1
+        self._recent_branches.append((x.data_ptr(), drawn))
+        return drawn
+
+    def _costs_for(self, x: Tensor) -> Mapping[str, int] | None:
+        """The costs for images of this size, if the draws need them."""
+        if not self.draws.needs_costs:
+            return None
+        size = (int(x.shape[2]), int(x.shape[3]))
+        if size not in self._costs:
+            self._costs[size] = self.cost(size, int(x.shape[1]))
+        return self._costs[size]
 
     def _seen(self, x: Tensor) -> Instance:
         """The instance that an input went through when it was first computed."""
@@ -211,8 +251,14 @@ class Adjustable(nn.Module):
     # (recursive=False), and the others run as they are, with all that they call.
 
     @torch.compiler.disable(recursive=False)
-    def forward(self, x: Tensor) -> Tensor:
-        """Computes the logits of `[N, C, H, W]` images in one instance."""
+    def forward(self, x: Tensor) -> Tensor | Branched:
+        """Computes the logits of `[N, C, H, W]` images in one instance.
+
+        In training with `branching`, unless an instance is selected, it computes those of
+        `full` and of branches: see `Branched` and `loss`.
+        """
+        if self.training and self.branching is not None and self._chosen is None:
+            return self._forward_branched(x, self.branching)
         instance, lent = self._begin(x)
         borrowed = self._norms.lend(lent)
         try:
@@ -222,11 +268,43 @@ class Adjustable(nn.Module):
             self._norms.take_back(borrowed)
         return x
 
+    @torch.compiler.disable(recursive=False)
+    def _forward_branched(self, x: Tensor, branching: Branching) -> Branched:
+        """`full` on all images, and a branch on each part of them."""
+        full, lent = self._begin(x, Instance())
+        images = branches.parts(branching.branches, len(x))
+        drawn = self._draw_branches(x, len(images))
+        stages = self._plan.stages(True)
+        points = {instance.point for instance in drawn}
+        # What goes into and comes out of the stage before each point.
+        around: dict[str, tuple[int, Tensor, Tensor]] = {}
+        borrowed = self._norms.lend(lent)
+        try:
+            logits = x
+            for index, stage in enumerate(stages):
+                before, logits = logits, self._stage(stage, logits, full)
+                if stage.point is not None and stage.point.name in points:
+                    around[stage.point.name] = (index, before, logits)
+        finally:
+            self._norms.take_back(borrowed)
+        results = []
+        with self._norms.bound(self._norms.scratch()):
+            for instance, part in zip(drawn, images, strict=False):
+                self._warn_of_frozen_norms(instance)
+                index, before, after = around[instance.point]
+                y = stages[index].downsampled(before[part], after[part], instance.ratio)
+                for stage in stages[index + 1 :]:
+                    y = self._stage(stage, y, instance)
+                results.append(Branch(str(instance), part, y))
+        return Branched(logits, tuple(results), branching)
+
     @torch.compiler.disable
-    def _begin(self, x: Tensor) -> tuple[Instance, Mapping[str, Mapping[str, Tensor]]]:
+    def _begin(
+        self, x: Tensor, instance: Instance | None = None
+    ) -> tuple[Instance, Mapping[str, Mapping[str, Tensor]]]:
         """The instance of a forward, and the buffers that its norms are lent."""
         checks.check_images(x)
-        instance = self._choose(x)
+        instance = self._choose(x) if instance is None else instance
         self.current = str(instance)
         if self.training:
             if self.statistics.own:

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,12 +24,12 @@ class Sums:
         self.count = 0
         self.drawn: Counter[str] = Counter()
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, instance: str) -> None:
-        """A batch and the instance that it went through."""
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, instances: Iterable[str]) -> None:
+        """A batch and the instances that were trained on it."""
         self.loss = self.loss + loss.double() * len(labels)
         self.right = self.right + (logits.argmax(1) == labels).sum().double()
         self.count += len(labels)
-        self.drawn[instance] += 1
+        self.drawn.update(instances)
 
     def totals(self) -> list[float]:
         """Loss, right guesses and images."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..network import METHODS
 from .recipe import RECIPES
 
 EXAMPLES = """
@@ -67,18 +68,32 @@ def parser() -> argparse.ArgumentParser:
     g.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
 
     g = p.add_argument_group("stochastic downsampling")
-    g.add_argument("--ratios", default="0.5,0.75", help="downsampling ratios (default: 0.5,0.75)")
+    g.add_argument(
+        "--ratios", help="downsampling ratios (default: 0.5,0.75, or sdpoint+'s 0.5,0.6,0.75)"
+    )
     g.add_argument(
         "--draw",
-        default="uniform",
-        help="distribution of instances: uniform (default), instances, cost:POWER or full:P",
+        help="distribution of instances: uniform (default), instances, cost:POWER, full:P or "
+        "menu:INSTANCE=P,...",
     )
     g.add_argument(
         "--method",
-        choices=("sdpoint", "plain"),
+        choices=("plain", *METHODS),
         default="sdpoint",
-        help="sdpoint (default) draws an instance per step, plain always trains full",
+        help="sdpoint (default) draws an instance per step, plain always trains full, branched "
+        "trains full and branches that learn from it, sdpoint+ mostly those of the first points",
     )
+    g.add_argument("--branches", type=int, help="branches of a step (default: 4)")
+    g.add_argument("--branch-weight", type=float, help="weight of their loss (default: 1)")
+    g.add_argument(
+        "--distill", type=float, help="share of full's predictions in it (default: 0.5)"
+    )
+    g.add_argument(
+        "--distill-ramp",
+        type=float,
+        help="share of the run over which it rises from zero (default: a third)",
+    )
+    g.add_argument("--temperature", type=float, help="temperature of predictions (default: 1)")
     g.add_argument("--points", help="modules to downsample after, separated by commas")
     g.add_argument(
         "--no-engine", action="store_true", help="allow networks that sdpoint's engine cannot run"
@@ -132,11 +147,23 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options = p.parse_args(arguments)
     if options.resume is None and options.data is None:
         p.error("--data is missing: give a data source such as folder:DIR")
+    branched = [o for o in BRANCHING if getattr(options, o) is not None]
+    if branched and options.method not in ("branched", "sdpoint+") and options.resume is None:
+        flag = "--" + branched[0].replace("_", "-")
+        p.error(f"{flag} needs --method branched or sdpoint+")
     if options.accumulate < 1:
         p.error("--accumulate must be at least 1")
     return options
 
 
+#: Options of branches, and what they set in `Branching`.
+BRANCHING = {
+    "branches": "branches",
+    "branch_weight": "weight",
+    "distill": "distill",
+    "distill_ramp": "ramp",
+    "temperature": "temperature",
+}
 #: Options that may change when a run is resumed.
 MACHINE = ("workers", "device", "data", "tensorboard", "checkpoint_every")
 #: Options that are not part of a run.

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from argparse import Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
+from ..branches import Branched, loss
 from ..calibrate import calibrate
 from ..errors import EngineError
 from ..measure import Accuracy
@@ -28,7 +29,7 @@ from .distributed import World, job, launcher
 from .files import write_aside, write_curve
 from .metrics import Metrics, Progress, Sums
 from .networks import build
-from .options import PLACE, resumed
+from .options import BRANCHING, PLACE, resumed
 from .recipe import groups, recipe_of
 
 CHECKPOINT, OPTIONS = "checkpoint.pt", "options.json"
@@ -68,11 +69,12 @@ class Run:
             plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         plain = plain.to(world.device, memory_format=layout)
-        ratios = [float(ratio) for ratio in options.ratios.split(",")]
+        ratios = [float(r) for r in options.ratios.split(",")] if options.ratios else None
         points = options.points.split(",") if options.points else None
         self.net = wrap(
             plain,
             ratios,
+            method="sdpoint" if options.method == "plain" else options.method,
             points=points,
             draw=options.draw,
             seed=options.seed,
@@ -82,6 +84,10 @@ class Run:
         self.net.checkpointing = options.checkpointing
         if options.method == "plain":
             self.net.instance("full")
+        if self.net.branching is not None:
+            given = {field: getattr(options, name) for name, field in BRANCHING.items()}
+            given = {field: value for field, value in given.items() if value is not None}
+            self.net.branching = replace(self.net.branching, **given)
         self.optimizer = torch.optim.SGD(
             groups(self.net, self.recipe),
             self.recipe.rate,
@@ -135,6 +141,8 @@ class Run:
             group["lr"] = rate
         # Noise of dropout and the like: a function of the step.
         torch.manual_seed(data.seed_of(options.seed, 2, self.step, self.world.rank))
+        smoothing = self.recipe.label_smoothing
+        progress = (self.step + 1) / (self.recipe.epochs * self.steps_per_epoch)
         for part in range(parts):
             images, labels = (t.to(self.world.device, non_blocking=True) for t in next(batches))
             if options.channels_last:
@@ -143,16 +151,25 @@ class Run:
             quiet = isinstance(self.model, DistributedDataParallel) and not last
             with self.model.no_sync() if quiet else contextlib.nullcontext():
                 with self._autocast():
-                    logits = self.model(images)
-                    smoothing = self.recipe.label_smoothing
-                    loss = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
-                self.scaler.scale(loss / parts).backward()
-            self.sums.add(loss.detach(), logits.detach(), labels, self.net.current)
+                    output = self.model(images)
+                    found = loss(output, labels, label_smoothing=smoothing, progress=progress)
+                self.scaler.scale(found / parts).backward()
+            self._count(output, found, labels)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.averaged is not None:
             self.averaged.update_parameters(self.net)
+
+    def _count(self, output: Tensor | Branched, found: Tensor, labels: Tensor) -> None:
+        """Adds a batch to the metrics: of several instances, the loss of `full` counts."""
+        if not isinstance(output, Branched):
+            self.sums.add(found.detach(), output.detach(), labels, [self.net.current])
+            return
+        full = output.full.detach()
+        own = loss(full, labels, label_smoothing=self.recipe.label_smoothing)
+        names = ["full", *(branch.instance for branch in output.branches)]
+        self.sums.add(own, full, labels, names)
 
     def _autocast(self):
         kind = DTYPES.get(self.options.amp)
@@ -181,8 +198,8 @@ class Run:
 
     def _end_of_epoch(self, metrics: Metrics | None, seconds: float) -> None:
         epoch = self.step // self.steps_per_epoch
-        loss, right, count = self.world.sum(self.sums.totals())
-        if not loss == loss or loss == float("inf"):
+        sum_of_losses, right, count = self.world.sum(self.sums.totals())
+        if not math.isfinite(sum_of_losses):
             raise FloatingPointError(
                 "the loss is no number any more: try a lower --rate, a longer --warm-up or a "
                 "larger batch"
@@ -190,7 +207,7 @@ class Run:
         line = {
             "epoch": epoch,
             "step": self.step,
-            "train_loss": loss / count,
+            "train_loss": sum_of_losses / count,
             "train_accuracy": right / count,
             "rate": self.recipe.rate_at(self.step - 1, self.steps_per_epoch),
             "seconds": seconds,
