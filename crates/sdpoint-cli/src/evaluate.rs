@@ -2,6 +2,7 @@
 
 mod deadlines;
 mod details;
+mod logits;
 
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ Examples:
   sdpoint evaluate model.safetensors --data folder:DIR --bn shared --svg shared.svg
   sdpoint evaluate model.safetensors --data folder:DIR --per-class --confusion full.svg
   sdpoint evaluate model.safetensors --data folder:DIR --html curve.html
+  sdpoint evaluate model.safetensors --data folder:DIR --logits logits.safetensors
   sdpoint evaluate model.safetensors --data folder:DIR --deadline 5ms,8ms,60%
 
 With --deadline, every image runs alone and its instance is chosen during the run, as by \
@@ -76,6 +78,9 @@ pub struct Args {
     #[arg(long, value_name = "FILE.csv|.svg", value_parser = path::parser(),
           conflicts_with = "deadline")]
     confusion: Option<PathBuf>,
+    /// Write the logits of every test image in each instance as a safetensors file
+    #[arg(long, value_name = "FILE", value_parser = path::parser(), conflicts_with = "deadline")]
+    logits: Option<PathBuf>,
     /// Write accuracy over cost as a self-contained HTML file, with a picture to explore and a table
     #[arg(long, value_name = "FILE", value_parser = path::parser())]
     html: Option<PathBuf>,
@@ -165,14 +170,19 @@ struct Files {
     html: Option<Output>,
     csv: Option<Output>,
     confusion: Option<Output>,
+    logits: Option<Output>,
 }
 
 impl Files {
     fn prepare(args: &Args) -> Result<Self, Failure> {
-        if [&args.svg, &args.html, &args.csv, &args.confusion]
-            .into_iter()
-            .all(Option::is_none)
-        {
+        let paths = [
+            &args.svg,
+            &args.html,
+            &args.csv,
+            &args.confusion,
+            &args.logits,
+        ];
+        if paths.into_iter().all(Option::is_none) {
             // The folders of a large data set need not be listed twice.
             return Ok(Self::default());
         }
@@ -193,6 +203,7 @@ impl Files {
                 &args.confusion,
                 details::confusion_kind(args.confusion.as_deref())?,
             )?,
+            logits: file("--logits", &args.logits, Kind::Logits)?,
         })
     }
 }
@@ -210,6 +221,9 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         None => None,
     };
     let test = test()?;
+    if files.logits.is_some() {
+        logits::check_size(test.len(), model.classes.len(), instances.len())?;
+    }
     let classes = model::check_classes(&model, &test)?;
     note_squashed(&model, &test)?;
     let batch_size = Feed::for_model(&model, &test)?.batch_size;
@@ -229,6 +243,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         .with_combinations(&combinations)
         .with_norms(norms);
     options.confusion = confusion;
+    options.logits = files.logits.is_some();
     let evaluation = model::evaluate(&machine.context()?, &model, &test, options, &mut display);
     display.finish();
     let mut evaluation = evaluation?;
@@ -338,6 +353,9 @@ fn write(files: &Files, args: &Args, model: &Model, evaluation: &Evaluation) -> 
     if let Some(csv) = &files.csv {
         let table = curve_csv(&evaluation.records, &evaluation.combined);
         csv.write(table.as_bytes())?;
+    }
+    if let (Some(file), Some(logits)) = (&files.logits, &evaluation.logits) {
+        file.write(&logits::file(model, &args.data.name(), evaluation, logits)?)?;
     }
     if let (Some(file), Some(confusion)) = (&files.confusion, &evaluation.confusion) {
         let text = match details::is_picture(file.path()) {

@@ -96,6 +96,7 @@ fn something_else(file: &Path) -> Option<Failure> {
         | Kind::Manifest
         | Kind::Table
         | Kind::Confusion
+        | Kind::Logits
         | Kind::Picture
         | Kind::Report
         | Kind::Edited(_)

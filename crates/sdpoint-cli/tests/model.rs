@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use common::{SIDE, fail, json, png, run, stderr, stdout, succeed, trained};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 fn by_instance(rows: &[Value]) -> BTreeMap<String, Value> {
@@ -813,6 +814,43 @@ fn classes_and_confusions_are_shown() {
     );
     let several = ["--confusion", &csv, "--instances", "full,0@0.5"];
     fail(2, &["one instance"], &on(&data, &several));
+}
+
+#[test]
+fn logits_are_kept_for_analyses() {
+    let t = trained();
+    let (data, file) = (t.data(), t.argument("logits.safetensors"));
+    let on = ["evaluate", half_held_out(), "--data", &data];
+    let rows = json(&[&on[..], &["--logits", &file, "--json"]].concat());
+    let bytes = fs::read(&file).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let labels = tensors.tensor("labels").unwrap();
+    let labels: Vec<i64> = (labels.data().as_chunks::<8>().0.iter())
+        .map(|&label| i64::from_le_bytes(label))
+        .collect();
+    let instances = rows.iter().filter_map(|row| row["instance"].as_str());
+    for (instance, row) in instances.zip(&rows) {
+        let logits = tensors.tensor(&format!("logits/{instance}")).unwrap();
+        assert_eq!(logits.shape(), [20, 2]);
+        let values = logits.data().as_chunks::<4>().0.iter();
+        let values: Vec<f32> = values.map(|&value| f32::from_le_bytes(value)).collect();
+        let images = values.as_chunks::<2>().0.iter().zip(&labels);
+        let right = images.filter(|([a, b], label)| i64::from(b > a) == **label);
+        assert_eq!(row["top1"], right.count() as f64 / 20.0, "{instance}");
+    }
+    assert_eq!(tensors.names().len(), 1 + rows.len());
+    // Written again, but not over anything else, nor taken for a model.
+    succeed(&[&on[..], &["--logits", &file, "--instances", "full"]].concat());
+    fail(
+        2,
+        &["a file of logits"],
+        &[&on[..], &["--csv", &file]].concat(),
+    );
+    fail(
+        4,
+        &["is a file of logits, not a model"],
+        &["instances", &file],
+    );
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct EvaluateOptions<'a> {
     pub norms: NormSource,
     /// The instance whose confusion matrix is counted, one of the instances.
     pub confusion: Option<Instance>,
+    /// Whether to keep the logits of all images.
+    pub logits: bool,
 }
 
 impl<'a> EvaluateOptions<'a> {
@@ -47,6 +49,7 @@ impl<'a> EvaluateOptions<'a> {
             combinations: &[],
             norms: NormSource::Own,
             confusion: None,
+            logits: false,
         }
     }
 
@@ -68,6 +71,14 @@ impl<'a> EvaluateOptions<'a> {
         let confusion = Some(instance);
         Self { confusion, ..self }
     }
+
+    /// Keeps the logits of all images, which take four bytes per class and instance.
+    pub fn with_logits(self) -> Self {
+        Self {
+            logits: true,
+            ..self
+        }
+    }
 }
 
 /// The results of an evaluation.
@@ -84,6 +95,9 @@ pub struct Evaluation {
     pub details: Vec<Details>,
     /// The confusion matrix, if it was requested.
     pub confusion: Option<Confusion>,
+    /// The labels of the images measured and their logits in each instance, if they were
+    /// requested.
+    pub logits: Option<Logits>,
     /// The number of images measured.
     pub images: usize,
     /// The number of images skipped because they are unreadable.
@@ -91,6 +105,26 @@ pub struct Evaluation {
     /// MACs of one image in all instances, with and without sharing the layers
     /// before the points.
     pub work: SharedMacs,
+}
+
+/// What instances predicted for each image.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Logits {
+    /// The class of each image, in the order of the data without unreadable images.
+    pub labels: Vec<u32>,
+    /// Of each instance, in the order of the records: images times classes.
+    pub of_instances: Vec<Vec<f32>>,
+}
+
+impl Logits {
+    fn add(&mut self, labels: &[u32], logits: &[Vec<f32>]) {
+        self.labels.extend(labels);
+        self.of_instances.resize(logits.len(), Vec::new());
+        for (all, new) in self.of_instances.iter_mut().zip(logits) {
+            all.extend(new);
+        }
+    }
 }
 
 /// Measures instances on all readable images of `feed`.
@@ -117,6 +151,7 @@ pub fn evaluate(
         combinations,
         norms,
         confusion,
+        logits: keep,
     } = options;
     let size = feed.preprocessing.size;
     let work = InstanceMacs::new(network, size, instances.iter().copied())?;
@@ -127,6 +162,7 @@ pub fn evaluate(
     let mut confusion =
         place.map(|place| (place, Confusion::new(instances[place], network.classes())));
     let mut combined = Tally::of(combinations, instances);
+    let mut kept = keep.then(Logits::default);
     let mut done = 0;
     for batch in feed.batches(ctx, (0..images).collect())? {
         let batch = batch?;
@@ -141,6 +177,9 @@ pub fn evaluate(
         }
         if let Some((place, confusion)) = &mut confusion {
             confusion.add(&logits[*place], &batch.labels);
+        }
+        if let Some(kept) = &mut kept {
+            kept.add(&batch.labels, &logits);
         }
         for tally in &mut combined {
             tally.add(&logits, &batch.labels, network.classes());
@@ -171,6 +210,7 @@ pub fn evaluate(
             .map(|score| score.details.details())
             .collect(),
         confusion: confusion.map(|(_, confusion)| confusion),
+        logits: kept,
         images: done,
         skipped: images - done,
         work: work.shared(instances),

@@ -45,7 +45,7 @@ pub use curve::{Mark, MarkKind, Series, curve_csv, curve_svg};
 pub use details::{ClassCounts, Confusion, Details, MAX_PICTURED_CLASSES};
 pub use draw::{Draw, DrawError, Menu, Method};
 pub use error::TrainError;
-pub use evaluate::{EvaluateOptions, Evaluation, Trained, evaluate};
+pub use evaluate::{EvaluateOptions, Evaluation, Logits, Trained, evaluate};
 pub use fine_tune::{Init, fine_tune};
 pub use finish::Finished;
 pub use fit::{FitOptions, Fitted, fit_combinations};

@@ -36,6 +36,8 @@ pub enum Kind {
     Table,
     /// A confusion matrix as a table.
     Confusion,
+    /// The logits of test images.
+    Logits,
     /// Accuracy over cost, or a confusion matrix, as a picture.
     Picture,
     /// Accuracy over cost as an HTML file.
@@ -137,6 +139,7 @@ impl Kind {
             | Self::Manifest
             | Self::Table
             | Self::Confusion
+            | Self::Logits
             | Self::Picture
             | Self::Report
             | Self::Profile
@@ -168,6 +171,7 @@ impl fmt::Display for Kind {
             Self::Manifest => "a list of exported files",
             Self::Table => "a table of accuracies",
             Self::Confusion => "a table of confusions",
+            Self::Logits => "a file of logits",
             Self::Picture => "a picture of results",
             Self::Report => "a page with a curve",
             Self::Profile => "a latency profile",
@@ -223,6 +227,8 @@ fn safetensors(path: &Path, header: u64) -> Option<Kind> {
         of_model(document)
     } else if has("sdpoint_checkpoint") {
         Kind::Checkpoint
+    } else if has("sdpoint_logits") {
+        Kind::Logits
     } else if ["network", "instances", "preprocessing"]
         .into_iter()
         .all(has)
