@@ -318,6 +318,7 @@ test("load ends by itself", { timeout: 120_000 }, async () => {
   await answered(page);
   await page.locator("#peak").selectOption("half");
   await page.click("#make");
+  await until("it begins", async () => (await page.locator("#make").textContent()) === "Stop");
   await until("it ends", async () => (await page.locator("#make").textContent()).startsWith("Make"), 45_000);
   await done();
 });

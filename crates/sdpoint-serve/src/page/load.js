@@ -121,7 +121,7 @@ export class Load {
       ["half within (p50)", ms(load?.p50_ms)],
       ["99 % within (p99)", ms(load?.p99_ms)],
       [load ? `within ${ms(load.objective_ms)}` : "in time", load ? percent(load.in_time, 1) : "–", late],
-      ["images in the queue", load ? count(load.queued_images) : "–"],
+      ["images queued", load ? count(load.queued_images) : "–"],
     ];
     byId("tiles").replaceChildren(...rows.map(([label, value, bad]) =>
       html("div", { class: bad ? "bad" : undefined }, html("dt", {}, label), html("dd", {}, value))));
