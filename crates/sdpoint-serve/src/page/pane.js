@@ -304,6 +304,7 @@ export class Pane {
 
   fail(problem) {
     if (!(problem instanceof Problem)) throw problem;
+    if (problem.kind === "superseded") return;
     const late = deadlineOf(this.choice) !== null && (problem.kind === "late" || problem.kind === "busy");
     const title = late ? "Too tight" : {
       offline: "No connection", slow: "No answer", busy: "Busy", bad: "Not possible", missing: "Not there",
