@@ -1,4 +1,4 @@
-// The page as people use it. `tests/page/run` runs this.
+// The page as people use it. `tests/page/run` runs this and `cases.mjs`.
 
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -109,7 +109,13 @@ test("a deadline instead of a cost", async () => {
   await page.keyboard.press("End");
   await answered(page);
   assert.match(page.url(), /a=\d+ms/);
+  // The instance that answered is marked on the curve.
+  await until("a mark", async () => (await page.locator("#plot .dot.a").getAttribute("aria-label"))
+    .startsWith(`${(await answered(page)).by},`));
   await page.keyboard.press("Home");
+  const least = await page.locator("#pane-a .chosen").textContent();
+  assert.ok(Number(least.match(/[\d.]+/)[0]) >= 1, least);
+  await page.evaluate(() => (location.hash = location.hash.replace(/a=[^&]*/, "a=0.01ms")));
   await page.locator('#pane-a[data-state="failed"]').getByText("Too tight").waitFor();
   await page.locator("#pane-a").getByRole("button", { name: "Cost" }).click();
   assert.equal((await answered(page)).chosen, "full");
@@ -312,6 +318,7 @@ test("load ends by itself", { timeout: 120_000 }, async () => {
   await answered(page);
   await page.locator("#peak").selectOption("half");
   await page.click("#make");
+  await until("it begins", async () => (await page.locator("#make").textContent()) === "Stop");
   await until("it ends", async () => (await page.locator("#make").textContent()).startsWith("Make"), 45_000);
   await done();
 });
@@ -395,8 +402,9 @@ test("a token is asked for once and kept for the session", async () => {
   const dialog = page.locator("#token-dialog");
   await dialog.waitFor();
   await noBarriers(page, "the question for a token");
-  await page.keyboard.press("Escape");
+  for (let i = 0; i < 3; i++) await page.keyboard.press("Escape");
   assert.ok(await dialog.isVisible());
+  assert.equal(await page.locator("#token-wrong").textContent(), "");
   await page.fill("#token", "wrong-token-wrong-token");
   await page.keyboard.press("Enter");
   await dialog.getByText("does not accept").waitFor();

@@ -16,12 +16,15 @@ mkdirSync(OUT, { recursive: true });
 export const PHONE = { width: 390, height: 844 };
 export const DESKTOP = { width: 1280, height: 900 };
 
+const running = new Set();
+
 /** Starts `sdpoint serve` and waits until its models are loaded. */
 export async function serve(models = [`shapes=${MODEL}`], options = []) {
   const listen = ["--listen", "127.0.0.1:0", "--grpc", "off", "--metrics", "off"];
   const child = spawn(process.env.SDPOINT, ["serve", ...models, "--objective", "100ms",
     ...(options.includes("--listen") ? ["--grpc", "off", "--metrics", "off"] : listen), ...options],
   { stdio: ["ignore", "pipe", "inherit"] });
+  running.add(child);
   const [line] = await new Promise((resolve) => createInterface(child.stdout).once("line", (l) => resolve([l])));
   const address = line.split(/\s+/)[1];
   for (let tries = 0; ; tries++) {
@@ -34,6 +37,7 @@ export async function serve(models = [`shapes=${MODEL}`], options = []) {
     const ended = new Promise((resolve) => child.once("exit", resolve));
     child.kill("SIGTERM");
     await ended;
+    running.delete(child);
   };
   return { address, stop };
 }
@@ -76,8 +80,10 @@ export async function open(url, { viewport = DESKTOP, scheme = "light", scale = 
   return { page, context, done };
 }
 
+/** Closes the browser, and the servers of tests that failed. */
 export async function close() {
   await browser?.close();
+  running.forEach((child) => child.kill());
 }
 
 /** Waits until pane A (or another) shows an answer to what it was asked last. */
@@ -111,12 +117,11 @@ export async function until(what, test, time = 30_000) {
   }
 }
 
-/** Fails on barriers that axe-core calls serious or critical. */
+/** Fails on barriers that axe-core finds, even moderate ones. */
 export async function noBarriers(page, what) {
   await page.evaluate(axe.source);
   const { violations } = await page.evaluate(() => globalThis.axe.run());
-  const serious = violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-  const told = serious.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join("\n  ")}`);
+  const told = violations.filter(({ impact }) => impact !== "minor").map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join("\n  ")}`);
   assert.deepEqual(told, [], what);
 }
 
@@ -145,11 +150,16 @@ export async function tabTo(page, text, most = 60) {
 
 /** A copy of the model with other class names, and a right checksum. */
 export function renamed(path, rename) {
+  return edited(path, (document) => (document.classes = document.classes.map(rename)));
+}
+
+/** A copy of the model whose document is changed, with a right checksum. */
+export function edited(path, change) {
   const file = readFileSync(MODEL);
   const length = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.subarray(8, 8 + length));
   const document = JSON.parse(header.__metadata__.sdpoint);
-  document.classes = document.classes.map(rename);
+  change(document);
   document.sha256 = "0".repeat(64);
   header.__metadata__.sdpoint = JSON.stringify(document);
   let text = Buffer.from(JSON.stringify(header));

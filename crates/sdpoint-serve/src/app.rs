@@ -242,6 +242,7 @@ impl App {
             server: self.metrics.clone(),
             deadline: call.arrival + self.objective,
             submitted: call.arrival,
+            images: 0,
             finished: false,
         };
         self.metrics.in_flight.inc();
@@ -269,6 +270,7 @@ impl App {
         } = question;
         let terms = Terms::new(&parameters, &model.engine, call.arrival, call.deadline)?;
         tracked.deadline = terms.deadline.unwrap_or(tracked.deadline);
+        tracked.images = count;
         let _share = self
             .clients
             .take(call.client, count, self.limits.per_client)?;
@@ -334,6 +336,8 @@ struct Tracked {
     metrics: Arc<ModelMetrics>,
     statistics: Arc<Statistics>,
     server: Arc<Metrics>,
+    /// The number of images, once the request is known to be valid.
+    images: usize,
     finished: bool,
 }
 
@@ -367,7 +371,7 @@ impl Tracked {
             outcome = outcome.name(),
             "not answered"
         );
-        self.metrics.failed(outcome);
+        self.metrics.failed(outcome, self.images);
         self.statistics.failed(self.arrival.elapsed());
         self.finished = true;
     }

@@ -106,6 +106,14 @@ impl Drop for Abandon {
     }
 }
 
+/// What an error calls an image of a request.
+fn called(index: usize, count: usize) -> String {
+    if count == 1 {
+        return "the image".to_owned();
+    }
+    format!("image {} of {count}", index + 1)
+}
+
 fn prepare(
     files: &[Bytes],
     preprocessing: &Preprocessing,
@@ -120,8 +128,9 @@ fn prepare(
         if abandoned.load(Ordering::Relaxed) {
             return Err(ApiError::expired());
         }
-        let unusable =
-            |error: &dyn std::fmt::Display| ApiError::invalid(format!("image {number} {error}"));
+        let unusable = |error: &dyn std::fmt::Display| {
+            ApiError::invalid(format!("{} {error}", called(number, files.len())))
+        };
         let [height, width] = image_size(file).map_err(|error| unusable(&error))?;
         if height.saturating_mul(width) > pixels {
             return Err(unusable(&format!(

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sdpoint::Instance;
-use sdpoint::core::{BlendedCascade, Record};
+use sdpoint::core::Record;
 
 /// One request: a few images, to be classified by a deadline.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Job {
     pub late: bool,
     /// The instances that may answer.
     pub constraints: Constraints,
-    /// One instance for all images, or a cascade.
+    /// One instance for all images, or a combination.
     pub mode: Mode,
 }
 
@@ -67,13 +67,9 @@ pub enum Mode {
     /// One instance for all images, chosen by the controller.
     #[default]
     Instance,
-    /// A cheap instance, and a costlier one for images below the confidence threshold.
-    Cascade([Instance; 2], f64),
-    /// A cascade that averages the answers of its stages.
-    BlendedCascade(BlendedCascade),
-    /// The mean of several instances: the combination of this index in
-    /// [`Engine::combinations`](sdpoint::Engine::combinations), an ensemble.
-    Ensemble(usize),
+    /// The cascade or ensemble of this index in
+    /// [`Engine::combinations`](sdpoint::Engine::combinations).
+    Combination(usize),
 }
 
 /// The answer to a [`Job`].
@@ -89,7 +85,7 @@ pub struct Reply {
     pub ensemble: Option<String>,
     /// Mean multiply-accumulates per image.
     pub macs: u64,
-    /// The recorded accuracy of the instance, in 0..=1, if the model file has one.
+    /// The recorded accuracy of the instance or combination, in 0..=1, if the model file has one.
     pub accuracy: Option<f64>,
     /// Time between arrival and the start of the computation.
     pub queued: Duration,

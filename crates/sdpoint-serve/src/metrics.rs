@@ -292,12 +292,12 @@ impl ModelMetrics {
         self.recent.answered(reply, whole, met);
     }
 
-    /// Counts a request that failed.
-    pub fn failed(&self, outcome: Outcome) {
+    /// Counts a request with some images that failed.
+    pub fn failed(&self, outcome: Outcome, images: usize) {
         self.count(outcome);
         if matches!(outcome, Outcome::Shed | Outcome::Expired) {
             self.deadline(false);
-            self.recent.refused();
+            self.recent.refused(images);
         }
     }
 
@@ -343,8 +343,8 @@ mod tests {
             batch: 4,
         };
         model.answered(&reply, Duration::from_millis(9), true);
-        model.failed(Outcome::Shed);
-        model.failed(Outcome::Invalid);
+        model.failed(Outcome::Shed, 1);
+        model.failed(Outcome::Invalid, 0);
         model.loaded(true);
         model.ready(true);
         let text = metrics.text();

@@ -2,6 +2,7 @@
 //! and gRPC.
 
 pub mod answer;
+pub mod combination;
 pub mod datatype;
 pub mod error;
 pub mod grpc;

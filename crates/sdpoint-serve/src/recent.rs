@@ -29,6 +29,8 @@ pub struct Second {
     pub answered: u64,
     /// Requests that were refused, or whose deadline passed.
     pub refused: u64,
+    /// Their images.
+    pub refused_images: u64,
     /// Requests that met their deadline.
     pub met: u64,
     /// Answered images by instance.
@@ -70,9 +72,12 @@ impl Recent {
         });
     }
 
-    /// Counts a request that was refused, or whose deadline passed.
-    pub fn refused(&self) {
-        self.count(|second| second.refused += 1);
+    /// Counts a request with some images that was refused, or whose deadline passed.
+    pub fn refused(&self, images: usize) {
+        self.count(|second| {
+            second.refused += 1;
+            second.refused_images += images as u64;
+        });
     }
 
     /// The current second.
@@ -207,9 +212,10 @@ mod tests {
     #[test]
     fn only_new_seconds_are_returned() {
         let recent = Recent::default();
-        recent.refused();
+        recent.refused(7);
         assert_eq!(recent.after(None).len(), 1);
         assert_eq!(recent.after(None)[0].refused, 1);
+        assert_eq!(recent.after(None)[0].refused_images, 7);
         assert_eq!(recent.after(Some(recent.now())), []);
         assert_eq!(recent.after(Some(u64::MAX)), []);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sdpoint::core::{CombinedRecord, Record};
+use sdpoint::core::{Combination, CombinedRecord, Record};
 use sdpoint::{Instance, Timetable};
 
 use super::Demand;
@@ -13,8 +13,8 @@ use crate::job::Mode;
 #[derive(Clone, Debug)]
 pub struct Costs {
     choices: Vec<Choice>,
-    /// The members of the model's combinations.
-    combinations: Vec<Vec<Instance>>,
+    /// The model's combinations.
+    combinations: Vec<Combination>,
     /// The timetables for 1, 2, 3, … images.
     tables: Vec<Arc<Timetable>>,
     /// The expected time of each choice, for 1, 2, 3, … images.
@@ -92,8 +92,8 @@ impl Costs {
 
     /// Adds the model's combinations, in the order of its file.
     pub fn with_combinations(mut self, combinations: &[CombinedRecord]) -> Self {
-        let members = |record: &CombinedRecord| record.combination.members();
-        self.combinations = combinations.iter().map(members).collect();
+        let all = combinations.iter();
+        self.combinations = all.map(|record| record.combination.clone()).collect();
         self
     }
 
@@ -144,7 +144,7 @@ impl Costs {
                 let times = self.allowed(demand).map(|choice| self.time(choice, images));
                 times.reduce(f64::min)
             }
-            mode => self.combined(mode, images),
+            Mode::Combination(index) => self.combined(index, images),
         }
     }
 
@@ -155,9 +155,9 @@ impl Costs {
                 let rates = self.allowed(demand).map(|choice| self.rates[choice]);
                 rates.reduce(f64::min)
             }
-            mode => {
+            Mode::Combination(index) => {
                 let each = (1..=self.max_batch())
-                    .filter_map(|images| Some(self.combined(mode, images)? / images as f64));
+                    .filter_map(|images| Some(self.combined(index, images)? / images as f64));
                 each.reduce(f64::min)
             }
         }
@@ -174,13 +174,14 @@ impl Costs {
         (quickest - self.least_rate()).max(0.0)
     }
 
-    /// The time in seconds of a cascade or an ensemble.
-    fn combined(&self, mode: Mode, images: usize) -> Option<f64> {
-        match mode {
-            Mode::Instance => None,
-            Mode::Cascade(stages, _) => self.cascade(&stages, images),
-            Mode::BlendedCascade(cascade) => self.cascade(&cascade.instances(), images),
-            Mode::Ensemble(index) => self.together(self.combinations.get(index)?, images),
+    /// The time in seconds of a cascade or an ensemble, given by its index in the model.
+    fn combined(&self, index: usize, images: usize) -> Option<f64> {
+        let combination = self.combinations.get(index)?;
+        let members = combination.members();
+        if combination.is_cascade() {
+            self.cascade(&members, images)
+        } else {
+            self.together(&members, images)
         }
     }
 

@@ -99,12 +99,13 @@ mod tests {
     fn different_instances_and_modes_exclude_each_other() {
         assert_eq!(only("full").and(&only("0@0.5")), None);
         assert_eq!(only("full").and(&Demand::ANY), Some(only("full")));
-        let cascade = Demand {
-            mode: Mode::Cascade(["0@0.5".parse().unwrap(), Instance::Full], 0.8),
+        let combination = |index| Demand {
+            mode: Mode::Combination(index),
             ..Demand::ANY
         };
-        assert_eq!(cascade.and(&Demand::ANY), None);
-        assert_eq!(cascade.and(&cascade), Some(cascade));
+        assert_eq!(combination(0).and(&Demand::ANY), None);
+        assert_eq!(combination(0).and(&combination(1)), None);
+        assert_eq!(combination(0).and(&combination(0)), Some(combination(0)));
     }
 
     #[test]

@@ -121,9 +121,7 @@ fn works<'a>(
 ) -> impl Iterator<Item = Work> + 'a {
     let combined = match demand.mode {
         Mode::Instance => None,
-        Mode::Cascade(..) | Mode::BlendedCascade(_) | Mode::Ensemble(_) => {
-            costs.quickest(demand, images)
-        }
+        Mode::Combination(_) => costs.quickest(demand, images),
     };
     let combined = combined.map(|time| Work {
         choice: None,

@@ -2,6 +2,7 @@
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sdpoint::core::{Cascade, Combination, CombinedRecord};
 use sdpoint::{Instance, Pace};
 
 use super::*;
@@ -170,10 +171,22 @@ fn only_requests_with_a_common_instance_share_a_batch() {
 
 #[test]
 fn cascades_run_with_their_like() {
-    let costs = example_costs(8);
+    let record = CombinedRecord {
+        combination: Combination::Cascade(Cascade {
+            first: cheapest(),
+            second: Instance::Full,
+            threshold: 0.8,
+        }),
+        macs: 1,
+        top1: 0.9,
+        top5: 1.0,
+        loss: 0.1,
+        test: None,
+    };
+    let costs = example_costs(8).with_combinations(&[record]);
     let pace = Pace::default();
     let cascade = Demand {
-        mode: Mode::Cascade([cheapest(), Instance::Full], 0.8),
+        mode: Mode::Combination(0),
         ..Demand::ANY
     };
     let waiting = queue(&costs, [(1.0, cascade), (1.0, Demand::ANY), (1.0, cascade)]);

@@ -4,7 +4,7 @@ const KEY = "sdpoint-token";
 const LONGEST = 20_000;
 
 /** A request that did not succeed. `kind` is one of "offline", "slow", "busy", "late", "bad",
- *  "missing", "token" and "server". */
+ *  "missing", "superseded", "token" and "server". */
 export class Problem extends Error {
   constructor(kind, message, retryAfter) {
     super(message);
@@ -48,16 +48,18 @@ async function newToken(refused) {
   await asking;
 }
 
-/** Sends a request and returns the response, if it succeeded. */
-export async function send(path, { headers = {}, timeout = LONGEST, ...options } = {}) {
+/** Sends a request and returns the response, if it succeeded; `signal` ends it before. */
+export async function send(path, { headers = {}, timeout = LONGEST, signal, ...options } = {}) {
   for (;;) {
     const used = token;
     const all = used ? { ...headers, Authorization: `Bearer ${used}` } : headers;
     let response;
     try {
-      const signal = AbortSignal.timeout(timeout);
-      response = await fetch(path, { ...options, headers: all, signal, cache: "no-store" });
+      const limit = AbortSignal.timeout(timeout);
+      const either = signal ? AbortSignal.any([limit, signal]) : limit;
+      response = await fetch(path, { ...options, headers: all, signal: either, cache: "no-store" });
     } catch (error) {
+      if (signal?.aborted) throw new Problem("superseded", "");
       if (error.name === "TimeoutError") {
         throw new Problem("slow", "The server did not answer in time.");
       }

@@ -1,6 +1,6 @@
 // The picture of accuracy over cost, in which every instance can be chosen, and its table.
 
-import { Tip, frontier, html, macs, macsUnit, ms, onWidth, percent, svg, ticks } from "./draw.js";
+import { Tip, around, frontier, html, macs, macsUnit, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
 
 const KINDS = {
   full: "no downsampling",
@@ -9,18 +9,24 @@ const KINDS = {
   ensemble: "ensemble",
 };
 
-/** Rows of a model with what the picture needs: kind, place on the frontier. */
-export function curvePoints(rows) {
+/** What a point costs in a unit: "macs" or "ms". */
+const costOf = (point, unit) => (unit === "ms" ? point.ms : point.macs);
+
+/** Rows of a model by cost, with what the picture needs: kind, place on the frontier. */
+export function curvePoints(rows, unit = "macs") {
   // Cascades of the same instances differ in their threshold.
   const repeated = (row) => rows.filter((other) => other.name === row.name).length > 1;
   const points = rows.map((row) => ({
     ...row,
     name: repeated(row) ? `${row.name} (${percent(row.share)})` : row.name,
+    // What a request calls a combination.
+    asked: repeated(row) ? row.combination : row.name,
     kind: row.name === "full" ? "full" : row.kind,
   }));
+  const cost = (point) => costOf(point, unit) ?? Infinity;
   const last = (point) => Number(point.kind === "full");
-  points.sort((a, b) => a.macs - b.macs || last(a) - last(b) || (a.top1 ?? 0) - (b.top1 ?? 0));
-  const best = frontier(points.map((point) => [point.macs, point.top1]));
+  points.sort((a, b) => (cost(a) === cost(b) ? 0 : cost(a) - cost(b)) || last(a) - last(b) || (a.top1 ?? 0) - (b.top1 ?? 0));
+  const best = frontier(points.map((point) => [cost(point), cost(point) < Infinity ? point.top1 : null]));
   points.forEach((point, index) => (point.best = best[index]));
   return points;
 }
@@ -38,6 +44,8 @@ export function facts(point) {
   }
   return rows;
 }
+
+const NOWHERE = [0, 0, 0, 0];
 
 /** The outline of a symbol around the origin. */
 function symbol(kind, radius) {
@@ -58,6 +66,7 @@ export class Curve {
     this.label = label;
     this.points = [];
     this.marks = {};
+    this.covered = NOWHERE;
     this.unit = "macs";
     this.canvas = html("div", { class: "canvas" });
     frame.append(this.canvas);
@@ -68,14 +77,9 @@ export class Curve {
     });
   }
 
-  /** Sets the points, from [`curvePoints`]. */
-  show(points) {
+  /** Sets the points, from [`curvePoints`], and the unit of the horizontal axis. */
+  show(points, unit = "macs") {
     this.points = points;
-    this.draw();
-  }
-
-  /** Sets what the horizontal axis is: "macs" or "ms". */
-  setUnit(unit) {
     this.unit = unit;
     this.draw();
   }
@@ -92,7 +96,7 @@ export class Curve {
   }
 
   cost(point) {
-    return this.unit === "ms" ? point.ms : point.macs;
+    return costOf(point, this.unit);
   }
 
   draw() {
@@ -101,6 +105,7 @@ export class Curve {
     const height = Math.round(Math.max(280, Math.min(440, width * 0.55)));
     const points = this.measured();
     this.tip.hide();
+    this.covered = NOWHERE;
     if (points.length === 0) {
       this.canvas.replaceChildren();
       return;
@@ -114,7 +119,7 @@ export class Curve {
     this.dots = new Map();
     for (const point of points) this.dots.set(point.name, this.dot(point));
     // The points of interest lie on top of others.
-    const rank = (point) => (point.kind === "full" ? 2 : this.best.has(point.name) ? 1 : 0);
+    const rank = (point) => (point.kind === "full" ? 2 : Number(point.best));
     for (const point of [...points].sort((a, b) => rank(a) - rank(b))) root.append(this.dots.get(point.name));
     this.labels = svg("g", { class: "names", "aria-hidden": "true" });
     root.append(this.labels);
@@ -175,18 +180,15 @@ export class Curve {
   }
 
   line(points) {
-    const costs = points.map((point) => [this.cost(point), point.top1]);
-    const best = frontier(costs);
-    const on = costs.filter((_, index) => best[index]).sort((a, b) => a[0] - b[0]);
-    this.best = new Set(points.filter((_, index) => best[index]).map((point) => point.name));
-    const path = on.map(([x, y], i) => `${i ? "L" : "M"}${this.x(x).toFixed(1)} ${this.y(y).toFixed(1)}`);
+    const path = points.filter((point) => point.best).map((point, index) =>
+      `${index ? "L" : "M"}${this.x(this.cost(point)).toFixed(1)} ${this.y(point.top1).toFixed(1)}`);
     return svg("path", { class: "frontier", d: path.join("") });
   }
 
   dot(point) {
     const said = facts(point).map(([label, value]) => `${label} ${value}`).join(", ");
     const group = svg("g", {
-      class: `dot ${this.best.has(point.name) ? "best" : ""}`,
+      class: `dot ${point.best ? "best" : ""}`,
       role: "radio", "aria-checked": "false", tabindex: "-1",
       "aria-label": `${point.name}, ${KINDS[point.kind]}, ${said}`,
       transform: `translate(${this.x(this.cost(point)).toFixed(1)} ${this.y(point.top1).toFixed(1)})`,
@@ -196,7 +198,7 @@ export class Curve {
       svg("path", { class: "mark", d: symbol(point.kind, 5) }),
     );
     group.addEventListener("focus", () => this.explain(point));
-    group.addEventListener("blur", () => this.tip.hide());
+    group.addEventListener("blur", () => this.leave());
     return group;
   }
 
@@ -211,11 +213,11 @@ export class Curve {
       dot.setAttribute("aria-checked", String(this.marks[this.active] === name));
       dot.setAttribute("tabindex", name === this.current() ? "0" : "-1");
     }
-    this.label1();
+    this.name();
   }
 
-  /** Writes the names of the marked points, and of `full`, where they do not overlap. */
-  label1() {
+  /** Writes the names of the marked points, and of `full`, beside all points and other names. */
+  name() {
     const wanted = new Map();
     for (const [pane, name] of Object.entries(this.marks)) {
       const several = Object.keys(this.marks).length > 1;
@@ -223,21 +225,33 @@ export class Curve {
       wanted.set(name, several ? `${prefix} · ${name}` : name);
     }
     if (!wanted.has("full")) wanted.set("full", "full");
-    const taken = [];
+    const dots = this.measured().map((p) => around(this.x(this.cost(p)), this.y(p.top1), 7, 7));
+    const { left, right, bottom } = this.area;
+    this.taken = [];
     const texts = [];
     for (const [name, text] of wanted) {
       const point = this.points.find((p) => p.name === name);
       if (!point || !this.dots.has(name)) continue;
       const [x, y] = [this.x(this.cost(point)), this.y(point.top1)];
-      const half = 3.6 * text.length;
-      const middle = Math.min(this.area.right - half, Math.max(this.area.left + half, x));
-      const free = (top) => !taken.some(([a, b, w]) => Math.abs(a - middle) < half + w + 6 && Math.abs(b - top) < 16);
-      const top = [y - 17, y + 26].find((t) => t > 14 && t < this.area.bottom && free(t));
-      if (top === undefined) continue;
-      taken.push([middle, top, half]);
-      texts.push(svg("text", { x: middle, y: top, "text-anchor": "middle" }, text));
+      const half = 3.8 * text.length + 3;
+      const own = around(x, y, 12, 12);
+      let least = Infinity;
+      let box;
+      for (const down of [-22, 22, 0, -38, 38]) {
+        for (const aside of [0, half + 15, -half - 15, half, -half]) {
+          const middle = Math.max(left + half, Math.min(right + 10 - half, x + aside));
+          const place = around(middle, y + down, half, 8);
+          const out = place[1] < 16 || place[3] > bottom ? 1e5 : 0;
+          const bad = out + overlap(place, [own, ...this.taken]) * 9 + overlap(place, dots)
+            + Math.hypot(down, middle - x) / 9;
+          if (bad < least) [least, box] = [bad, place];
+        }
+      }
+      this.taken.push(box);
+      texts.push(svg("text", { x: (box[0] + box[2]) / 2, y: box[1] + 12, "text-anchor": "middle" }, text));
     }
     this.labels.replaceChildren(...texts);
+    this.cover(this.covered);
   }
 
   /** The point that the keyboard is on: the marked one, or the first. */
@@ -260,7 +274,15 @@ export class Curve {
 
   explain(point) {
     for (const [name, dot] of this.dots) dot.classList.toggle("near", name === point.name);
-    this.tip.show(this.x(this.cost(point)), this.y(point.top1), point.name, facts(point));
+    this.cover(this.tip.show(this.x(this.cost(point)), this.y(point.top1), point.name, facts(point), this.taken));
+  }
+
+  /** Hides the names that a box covers in part. */
+  cover(box) {
+    this.covered = box;
+    this.taken.forEach((place, index) => {
+      this.labels.children[index].style.visibility = overlap(place, [box]) > 0 ? "hidden" : "visible";
+    });
   }
 
   hover(event) {
@@ -272,6 +294,7 @@ export class Curve {
   leave() {
     for (const dot of this.dots.values()) dot.classList.remove("near");
     this.tip.hide();
+    this.cover(NOWHERE);
   }
 
   click(event) {

@@ -23,6 +23,11 @@ function fill(element, options, children) {
   return element;
 }
 
+/** The name of an instance or combination, which lines may break between its members. */
+export function breakable(name) {
+  return name.split(/(?<=[+>])/).flatMap((part, index) => (index ? [html("wbr"), part] : [part]));
+}
+
 /** Multiply-accumulates with a unit: 23.9M. */
 export function macs(count) {
   const [unit, size] = macsUnit(count);
@@ -88,6 +93,17 @@ export function onWidth(element, draw) {
   check();
 }
 
+/** The box `[left, top, right, bottom]` around a point. */
+export function around(x, y, wide, high) {
+  return [x - wide, y - high, x + wide, y + high];
+}
+
+/** The area that a box has in common with others. */
+export function overlap([a, b, c, d], others) {
+  return others.reduce((sum, [e, f, g, h]) =>
+    sum + Math.max(0, Math.min(c, g) - Math.max(a, e)) * Math.max(0, Math.min(d, h) - Math.max(b, f)), 0);
+}
+
 /** A box beside the pointer or the focused point. */
 export class Tip {
   constructor(frame) {
@@ -97,8 +113,8 @@ export class Tip {
     frame.append(this.box);
   }
 
-  /** Shows a title and rows of label and value at a place in the frame. */
-  show(x, y, title, rows) {
+  /** Shows a title and rows of label and value beside a place in the frame, and beside other boxes; returns its own. */
+  show(x, y, title, rows, others = []) {
     this.box.replaceChildren(
       html("strong", {}, title),
       html("dl", {}, ...rows.flatMap(([label, value, swatch]) => [
@@ -108,9 +124,20 @@ export class Tip {
     this.box.hidden = false;
     const { width, height } = this.box.getBoundingClientRect();
     const room = this.frame.clientWidth;
-    const left = x + 14 + width <= room ? x + 14 : Math.max(0, x - 14 - width);
-    const top = Math.max(0, y - height / 2);
+    const places = [[x + 14, y - height / 2], [x - 14 - width, y - height / 2],
+      [x + 14, y + 16], [x - 14 - width, y + 16], [x + 14, y - 16 - height], [x - 14 - width, y - 16 - height],
+      [x - width / 2, y + 16], [x - width / 2, y - 16 - height]];
+    let least = Infinity;
+    let found = [0, 0];
+    for (const [wanted, high] of places) {
+      const place = [Math.max(0, Math.min(room - width, wanted)), Math.max(0, high)];
+      const box = [...place, place[0] + width, place[1] + height];
+      const bad = overlap(box, [around(x, y, 9, 9), ...others]);
+      if (bad < least) [least, found] = [bad, box];
+    }
+    const [left, top] = found;
     this.box.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
+    return found;
   }
 
   hide() {

@@ -1,7 +1,7 @@
 // The load of the server over the last two minutes, and load from the page.
 
 import { get, modelPath, send } from "./api.js";
-import { Tip, count, html, ms, onWidth, percent, svg, ticks } from "./draw.js";
+import { Tip, around, count, html, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
 import { pixels } from "./picture.js";
 
 const SECONDS = 120;
@@ -28,6 +28,7 @@ export class Load {
     this.connected = connected;
     this.say = say;
     this.seconds = new Map();
+    this.seen = [];
     this.at = null;
     this.frame = byId("mix");
     this.canvas = html("div", {
@@ -41,11 +42,14 @@ export class Load {
       this.width = width;
       this.draw();
     });
-    this.canvas.addEventListener("pointermove", (event) => {
+    const point = (event) => {
       const box = this.canvas.getBoundingClientRect();
       this.look(this.secondAt(event.clientX - box.left));
-    });
-    this.canvas.addEventListener("pointerleave", () => this.look(null));
+    };
+    this.canvas.addEventListener("pointerdown", point);
+    this.canvas.addEventListener("pointermove", point);
+    // A finger leaves with every touch; what it pointed at stays until another place is touched.
+    this.canvas.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.look(null));
     this.canvas.addEventListener("blur", () => this.look(null));
     this.canvas.addEventListener("keydown", (event) => this.key(event));
     byId("make").addEventListener("click", () => (this.making ? this.stop() : this.make()));
@@ -53,14 +57,16 @@ export class Load {
     this.showTiles(null);
   }
 
-  /** Sets the model, with the names of its instances by cost. */
-  setModel(model, description, limits) {
+  /** Sets the model, its points by cost, and the height and width of its images. */
+  setModel(model, points, size, limits) {
     this.stop();
     this.model = model;
-    this.description = description;
+    this.points = points;
+    this.size = size;
     this.limits = limits;
-    this.order = description.points.map((point) => point.name);
+    this.order = points.map((point) => point.name);
     this.seconds.clear();
+    this.seen = [];
     this.latest = null;
     this.draw();
     this.poll();
@@ -114,8 +120,8 @@ export class Load {
       ["requests a second", load ? count(load.answered_per_second, 1) : "–"],
       ["half within (p50)", ms(load?.p50_ms)],
       ["99 % within (p99)", ms(load?.p99_ms)],
-      [`in time${load ? ` (within ${ms(load.objective_ms)})` : ""}`, load ? percent(load.in_time, 1) : "–", late],
-      ["images in the queue", load ? count(load.queued_images) : "–"],
+      [load ? `within ${ms(load.objective_ms)}` : "in time", load ? percent(load.in_time, 1) : "–", late],
+      ["images queued", load ? count(load.queued_images) : "–"],
     ];
     byId("tiles").replaceChildren(...rows.map(([label, value, bad]) =>
       html("div", { class: bad ? "bad" : undefined }, html("dt", {}, label), html("dd", {}, value))));
@@ -129,14 +135,15 @@ export class Load {
       const at = this.order.indexOf(name);
       return at < 0 ? this.order.length : at;
     };
-    return [...names].sort((a, b) => place(a) - place(b));
+    this.seen = [...new Set([...this.seen, ...names])].sort((a, b) => place(a) - place(b));
+    return this.seen.filter((name) => names.has(name));
   }
 
-  /** The strength of an instance's colour: the costlier, the stronger. */
-  strength(name) {
-    const at = this.order.indexOf(name);
-    const last = Math.max(1, this.order.length - 1);
-    return `${Math.round(18 + (82 * (at < 0 ? last : at)) / last)}%`;
+  /** Gives an element the colour of an instance: of those seen, the costlier, the darker. */
+  shade(element, name) {
+    const last = this.seen.length - 1;
+    element.style.setProperty("--t", (last > 0 ? this.seen.indexOf(name) / last : 1).toFixed(3));
+    return element;
   }
 
   draw() {
@@ -176,8 +183,11 @@ export class Load {
   drawMix(shown) {
     const { left, right, top, mixed } = this.area;
     const total = (second) => Object.values(second.images).reduce((sum, images) => sum + images, 0);
-    const most = Math.max(4, ...shown.map(total)) * 1.06;
-    const y = (images) => mixed - (images / most) * (mixed - top);
+    const answered = Math.max(4, ...shown.map(total));
+    const all = Math.max(...shown.map((second) => total(second) + second.refused_images), 0);
+    // Far more refusals than answers leave the answers legible.
+    const most = 1.06 * Math.max(answered, Math.min(all, 3 * answered));
+    const y = (images) => mixed - Math.min(1, images / most) * (mixed - top);
     const group = svg("g", { class: "axes" },
       svg("text", { class: "name", x: 0, y: 12 }, "images a second, by instance"));
     for (const value of ticks(0, most, 4)) {
@@ -187,19 +197,40 @@ export class Load {
     const bar = (right - left) / SECONDS;
     const wide = Math.max(1, bar - (bar > 4 ? 1 : 0.4));
     const below = new Map();
-    for (const name of this.present()) {
+    const stripes = svg("pattern", { id: "stripes", width: 5, height: 5, patternUnits: "userSpaceOnUse" },
+      svg("path", { class: "stripe", d: "M-1 1l2-2M0 5l5-5M4 6l2-2" }));
+    group.append(svg("defs", {}, stripes));
+    const labels = [];
+    const taken = [];
+    const stack = (name, shape, imagesOf) => {
       let path = "";
+      let label = null;
       for (const second of shown) {
-        const images = second.images[name];
+        const images = imagesOf(second);
         if (!images) continue;
         const from = below.get(second.at) ?? 0;
         below.set(second.at, from + images);
-        path += `M${this.x(second.at).toFixed(1)} ${y(from).toFixed(1)}h${wide.toFixed(1)}V${y(from + images).toFixed(1)}h${(-wide).toFixed(1)}z`;
+        const [x, low, high] = [this.x(second.at), y(from), y(from + images)];
+        path += `M${x.toFixed(1)} ${low.toFixed(1)}h${wide.toFixed(1)}V${high.toFixed(1)}h${(-wide).toFixed(1)}z`;
+        // The name is written where there is the most room for it, if it is as wide as the name.
+        const half = 3.5 * name.length;
+        const box = around(x + bar / 2, (low + high) / 2, half, 7);
+        const away = Math.ceil(half / bar);
+        const beside = [-away, away].map((step) => this.seconds.get(second.at + step)).map((it) => (it && imagesOf(it)) || 0);
+        const room = low - y(from + Math.min(images, ...beside));
+        if (room > Math.max(14, label?.room ?? 0) && overlap(box, taken) === 0) label = { room, box, middle: x + bar / 2 };
       }
-      const shape = svg("path", { class: "share", d: path });
-      shape.style.setProperty("--strength", this.strength(name));
+      shape.setAttribute("d", path);
       group.append(shape);
+      if (!label) return;
+      taken.push(label.box);
+      labels.push(svg("text", { class: "direct", x: label.middle, y: label.box[1] + 11, "text-anchor": "middle" }, name));
+    };
+    for (const name of this.present()) {
+      stack(name, this.shade(svg("path", { class: "share" }), name), (second) => second.images[name]);
     }
+    stack("refused", svg("path", { class: "refused", fill: "url(#stripes)" }), (second) => second.refused_images);
+    group.append(...labels);
     return group;
   }
 
@@ -251,20 +282,23 @@ export class Load {
   drawLegend() {
     const all = this.present();
     // The strongest differences in colour, if there are many.
-    const most = 8;
+    const most = 12;
     const names = all.length <= most ? all
       : Array.from({ length: most }, (_, i) => all[Math.round((i * (all.length - 1)) / (most - 1))]);
-    const key = all.length === 0
+    const key = this.seconds.size === 0
       ? [html("li", {}, "Make load from here, or send requests, and they appear.")]
       : names.map((name) => html("li", {}, this.swatch(name), name));
+    if ([...this.seconds.values()].some((second) => second.refused)) {
+      key.push(html("li", {}, this.swatch(), "refused"));
+    }
     if (names.length < all.length) key.push(html("li", {}, `${all.length - names.length} more in between`));
     byId("mix-legend").replaceChildren(html("ul", { class: "legend" }, ...key));
   }
 
+  /** A patch of the colour of an instance, or of refusals. */
   swatch(name) {
-    const swatch = html("span", { class: "swatch", "aria-hidden": "true" });
-    swatch.style.setProperty("--strength", this.strength(name));
-    return swatch;
+    const swatch = html("span", { class: name ? "swatch" : "swatch stripes", "aria-hidden": "true" });
+    return this.shade(swatch, name);
   }
 
   /** Shows what is known of a second. */
@@ -286,9 +320,9 @@ export class Load {
     const rows = second
       ? [
         ["answered", `${count(second.answered)} requests`],
-        ["refused", count(second.refused)],
+        ["refused", `${count(second.refused)} requests`, second.refused ? this.swatch() : null],
         ["p50, p99", `${ms(second.p50_ms)}, ${ms(second.p99_ms)}`],
-        ...this.present().filter((name) => second.images[name]).reverse().slice(0, 8).map(
+        ...this.present().filter((name) => second.images[name]).reverse().slice(0, 12).map(
           (name) => [name, `${count(second.images[name])} images`, this.swatch(name)]),
       ]
       : [["answered", "0 requests"]];
@@ -308,7 +342,7 @@ export class Load {
 
   /** Makes load for half a minute: up to a peak, and down again. */
   async make() {
-    const [height, width] = this.description.input;
+    const [height, width] = this.size;
     const one = await this.onePicture(width, height);
     const { peak, most } = this.extent(one.length);
     this.making = { start: performance.now(), flying: 0, due: 0, size: Math.min(8, most) };
@@ -346,7 +380,7 @@ export class Load {
 
   /** The images per second at the peak, and the most images of a request. */
   extent(bytes) {
-    const times = this.description.points
+    const times = this.points
       .filter((point) => point.kind === "instance" || point.kind === "full")
       .map((point) => point.ms ?? 10);
     const [least, full] = [Math.min(...times), Math.max(...times)];

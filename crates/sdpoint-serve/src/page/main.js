@@ -11,7 +11,9 @@ const byId = (id) => document.getElementById(id);
 const state = readLink();
 let models = null;
 let description = null;
-let generation = null;
+/** The number of the opening of a model that is under way; 0 if none is. */
+let opening = 0;
+let openings = 0;
 
 /** The state in the link: `#model=shapes&a=full&b=8ms&unit=ms&sample=3`. */
 function readLink() {
@@ -32,26 +34,33 @@ function writeLink() {
 }
 
 let saying = null;
-/** Tells screen readers, once changes have come to rest. */
-function say(text) {
+const unsaid = new Map();
+/** Tells screen readers the last of each speaker, once changes have come to rest. */
+function say(text, speaker = "") {
+  unsaid.delete(speaker);
+  unsaid.set(speaker, text);
   clearTimeout(saying);
-  saying = setTimeout(() => (byId("said").textContent = text), 400);
+  saying = setTimeout(() => {
+    byId("said").textContent = [...unsaid.values()].join(". ");
+    unsaid.clear();
+  }, 800);
 }
 
 const picture = new Picture({
   say,
   failed: () => panes.forEach((pane) => pane.expect(false)),
   changed(image) {
-    state.sample = image.sample;
+    state.sample = image?.sample;
     writeLink();
     for (const pane of panes) pane.setImage(image);
     load.setImage(image);
   },
 });
-const paneA = new Pane(byId("pane-a"), "A", { say, changed: (choice) => choose("a", choice) });
-const paneB = new Pane(byId("pane-b"), "B", {
-  say, changed: (choice) => choose("b", choice), close: () => compare(null),
+const pane = (id, close) => new Pane(byId(`pane-${id}`), id.toUpperCase(), {
+  say: (text) => say(text, id), changed: (choice) => choose(id, choice), answered: () => mark(), close,
 });
+const paneA = pane("a");
+const paneB = pane("b", () => compare(null));
 const panes = [paneA, paneB];
 const curve = new Curve(byId("plot"), {
   label: "Instances by cost; arrow keys choose",
@@ -71,8 +80,11 @@ function choose(pane, choice) {
 
 function mark() {
   const marks = {};
-  if (deadlineOf(state.a) === null) marks.A = state.a;
-  if (state.b && deadlineOf(state.b) === null) marks.B = state.b;
+  for (const { name, choice, answer, root } of panes) {
+    // Of a deadline, the instance that answered.
+    const by = deadlineOf(choice) === null ? choice : answer?.choice === choice && answer.instance;
+    if (by && !root.hidden) marks[name] = by;
+  }
   curve.mark(marks, target.toUpperCase());
   press(byId("target"), target.toUpperCase());
 }
@@ -105,22 +117,29 @@ function press(group, value) {
   }
 }
 
+/** Sets the unit of cost, of which the picture, the table and the sliders have the frontier. */
 function setUnit(unit) {
   state.unit = unit;
   press(byId("unit"), unit);
-  curve.setUnit(unit);
+  const points = curvePoints(description.instances, unit);
+  description.points = points;
+  for (const pane of panes) pane.setPoints(points, unit);
+  curve.show(points, unit);
+  byId("table").replaceChildren(curveTable(points, (name) => choose(target, name)));
 }
 
+let polls = 0;
 /** Shows whether the server can be reached. */
-function connected(problem, pause) {
+function connected(problem) {
   const bar = byId("trouble");
   if (!problem) {
+    if (++polls % 3 === 0) refresh();
     if (!bar.hidden) {
       bar.hidden = true;
       say("The server is back.");
-      panes.forEach((pane) => pane.wake());
       // It may have been started again with another model.
-      refresh();
+      forgetSamples();
+      openModel();
     }
     return;
   }
@@ -150,37 +169,62 @@ async function insist(path, usable = () => true) {
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       if (problem.kind === "missing") throw problem;
-      connected(problem, pause);
+      connected(problem);
     }
     await wait(pause);
   }
 }
 
-async function listModels() {
-  models = await insist("/models");
-  const names = models.models.map((model) => model.name);
+/** Lists the models to choose from, if they are not what is listed. */
+function showModels(list) {
+  const same = JSON.stringify(models?.models) === JSON.stringify(list.models);
+  models = list;
+  const names = list.models.map((model) => model.name);
   if (!names.includes(state.model)) state.model = names[0] ?? null;
   byId("models").hidden = names.length < 2;
-  byId("model").replaceChildren(...names.map((name) => html("option", { value: name }, name)));
+  if (!same) {
+    byId("model").replaceChildren(...list.models.map(({ name, state }) =>
+      html("option", { value: name }, state === "ready" ? name : `${name} (${state})`)));
+  }
   byId("model").value = state.model;
 }
 
 /** Opens the chosen model, once it is loaded. */
 async function openModel() {
-  const name = state.model;
+  const turn = ++openings;
+  opening = turn;
+  try {
+    await open(turn);
+  } finally {
+    if (turn === opening) opening = 0;
+  }
+}
+
+async function open(turn) {
   const about = byId("about");
-  about.textContent = `Loading ${name}…`;
+  let name;
+  let told = null;
   await insist("/models", (list) => {
+    if (turn !== opening) return true;
+    showModels(list);
+    name = state.model;
+    if (told === null && description && description.name !== name) {
+      picture.leave();
+      panes.forEach((pane) => pane.forget());
+    }
     const one = list.models.find((model) => model.name === name);
-    if (one?.state === "unavailable") about.textContent = `${name} is not available: ${one.reason}`;
-    return !one || one.state === "ready" || name !== state.model;
+    if (one?.state === "ready") return true;
+    const text = one?.reason ? `${name} is not available: ${one.reason}.` : `Loading ${name}…`;
+    about.textContent = text;
+    if (one?.reason && text !== told) panes.forEach((pane) => pane.unavailable(text));
+    told = text;
+    return false;
   });
-  if (name !== state.model) return;
-  description = await insist(modelPath(name));
-  if (name !== state.model) return;
-  generation = description.generation;
+  if (turn !== opening) return;
+  const opened = await insist(modelPath(name));
+  if (turn !== opening) return;
+  description = opened;
   const points = curvePoints(description.instances);
-  description.points = points;
   const [height, width] = description.input;
   about.textContent = `${name} is a ${description.network} for ${count(description.classes)} classes and images of `
     + `${width} × ${height}: one file of weights, ${points.length} ways to run it.`;
@@ -190,12 +234,13 @@ async function openModel() {
   if (state.b && !known(state.b)) state.b = points[0].name;
   const samples = description.samples ?? [];
   for (const pane of panes) {
-    pane.setModel(name, points, description.classes);
+    pane.setModel(name, description.classes);
     pane.expect(samples.length > 0);
   }
   showSecond();
   showCurve(points);
-  load.setModel(name, description, models);
+  load.setModel(name, points, description.input, models);
+  picture.setUpright(description.exif_orientation === "apply");
   paneA.set(state.a);
   if (state.b) paneB.set(state.b);
   mark();
@@ -205,26 +250,26 @@ async function openModel() {
 
 function showCurve(points) {
   const measured = points.some((point) => typeof point.top1 === "number");
-  curve.show(points);
   setUnit(state.unit);
   byId("legend").replaceChildren(measured
     ? curveLegend(points)
     : html("p", { class: "note" }, "This model records no accuracy, so there is no curve. "
       + "sdpoint calibrate and train measure it; the table has the costs."));
   byId("plot").hidden = !measured;
-  byId("times").textContent = `Accuracy is that recorded in the model file. Of the milliseconds: ${description.times}.`;
-  byId("table").replaceChildren(curveTable(points, (name) => choose(target, name)));
+  const { times } = description;
+  byId("times").textContent = `Accuracies are those recorded in the model file. ${times[0].toUpperCase()}${times.slice(1)}.`;
 }
 
 /** Looks whether the server has other models now, or another version of this one. */
 async function refresh() {
+  if (opening) return;
   try {
-    const list = await get("/models");
-    const same = list.models.some((model) => model.name === state.model);
-    const now = same ? await get(modelPath(state.model)) : null;
-    if (same && now.generation === generation) return;
+    const list = await get("/models", { expects: (list) => Array.isArray(list?.models) });
+    if (opening) return;
+    showModels(list);
+    const one = list.models.find((model) => model.name === description?.name);
+    if (one && one.generation === description.generation) return;
     forgetSamples();
-    await listModels();
     await openModel();
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
@@ -239,6 +284,12 @@ function askToken(wrong) {
   input.value = "";
   return new Promise((resolve) => {
     const done = () => {
+      // Browsers close dialogs by Escape even where pages object.
+      if (dialog.returnValue !== "go") {
+        dialog.showModal();
+        return;
+      }
+      dialog.returnValue = "";
       const token = input.value.trim();
       // Headers have visible ASCII only; other tokens cannot be right.
       if (!/^[\x21-\x7e]+$/.test(token)) {
@@ -256,6 +307,15 @@ function askToken(wrong) {
 
 function listen() {
   byId("token-dialog").addEventListener("cancel", (event) => event.preventDefault());
+  // Links within the page change neither the link that keeps the state nor the history.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest('a[href^="#"]');
+    if (!link) return;
+    event.preventDefault();
+    const to = byId(link.hash.slice(1));
+    to.scrollIntoView();
+    to.focus({ preventScroll: true });
+  });
   byId("model").addEventListener("change", (event) => {
     Object.assign(state, { model: event.target.value, sample: undefined });
     openModel();
@@ -294,8 +354,6 @@ function listen() {
     const other = readLink();
     const same = other.model === state.model;
     Object.assign(state, other);
-    if (!models.models.some((model) => model.name === state.model)) state.model = models.models[0].name;
-    byId("model").value = state.model;
     if (same && other.sample !== undefined) picture.openSample(other.sample);
     await openModel();
   });
@@ -304,7 +362,6 @@ function listen() {
 async function start() {
   listen();
   onToken(askToken);
-  await listModels();
   await openModel();
 }
 

@@ -1,9 +1,11 @@
 // A pane: a choice of cost or a deadline, and the answer to the image at it.
 
 import { Problem, get } from "./api.js";
-import { html, macs, ms, percent } from "./draw.js";
+import { breakable, html, macs, ms, percent } from "./draw.js";
 
 const TOP = 5;
+/** How long a request may take after a newer choice, in milliseconds. */
+const PATIENCE = 100;
 
 /** Whether a choice is a deadline, such as `8ms`; otherwise it is the name of an instance. */
 export function deadlineOf(choice) {
@@ -11,28 +13,26 @@ export function deadlineOf(choice) {
   return found ? Number(found[1]) : null;
 }
 
-/** What the slider stops at, by cost: the frontier, `full`, all combinations, and what is chosen. */
+/** What the slider stops at: the frontier, `full`, all combinations, and what is chosen. */
 export function stopsOf(points, chosen) {
   const measured = points.some((point) => typeof point.top1 === "number");
   return points.filter((point) => !measured || point.best || point.kind !== "instance"
     || point.name === chosen);
 }
 
-/** The parameters of a request that runs a point. */
-function parameters(point) {
-  if (point.kind === "cascade" || point.kind === "ensemble") {
-    // The share selects it; the last digit is rounded up so that it remains within.
-    return [[point.kind, `${Math.ceil(point.share * 1e6) / 1e4}%`]];
-  }
-  return [["instance", point.name]];
+/** The parameter of a request that runs a point. */
+function parameter(point) {
+  return point.combination === undefined ? ["instance", point.name] : ["combination", point.asked];
 }
 
 export class Pane {
-  /** `changed(choice)` is called when the user changes it, `close()` to hide the pane. */
-  constructor(root, name, { changed, say, close }) {
+  /** `changed(choice)` is called when the user changes it, `close()` to hide the pane, and
+   *  `answered()` after each answer. */
+  constructor(root, name, { changed, answered, say, close }) {
     this.root = root;
     this.name = name;
     this.changed = changed;
+    this.answered = answered;
     this.say = say;
     this.points = [];
     this.build(close);
@@ -52,6 +52,7 @@ export class Pane {
       type: "button", class: "quiet", onclick: close, "aria-label": "Close pane B",
     }, "Close");
     this.chosen = part("p", "chosen");
+    this.kind = part("span", "muted");
     this.details = part("p", "muted details");
     this.slider = html("input", {
       type: "range", id: `slider-${id}`, min: 0, max: 1, value: 0, step: 1, disabled: true, "aria-label": `Pane ${this.name}: cost`,
@@ -64,7 +65,7 @@ export class Pane {
     this.tiles = html("dl", { class: "tiles small" });
     this.root.replaceChildren(
       part("div", "head tight", part("div", "row", this.badge, this.modes), this.closing),
-      this.chosen, this.details,
+      part("div", "what", this.chosen, this.kind), this.details,
       part("div", "slider", this.slider, this.marks),
       part("div", "result", this.list, this.message),
       this.tiles,
@@ -72,15 +73,39 @@ export class Pane {
     this.showTiles(null);
   }
 
-  /** Sets the model: its name, its points, and the number of its classes. */
-  setModel(model, points, classes) {
+  /** Sets the model: its name, and the number of its classes; [`setPoints`] must follow. */
+  setModel(model, classes) {
+    if (model !== this.model) this.forget();
     this.model = model;
-    this.points = points;
     this.rows = Math.min(TOP, classes);
     this.slider.disabled = false;
+  }
+
+  /** Sets the points of the model, in the order of a unit of cost. */
+  setPoints(points, unit) {
+    this.points = points;
+    this.unit = unit;
     const times = points.map((point) => point.ms).filter((time) => time !== undefined);
+    // The image must be read, too, so that the time of the quickest alone is not enough.
     const least = Math.min(...times, 1e3);
-    this.times = [Math.max(0.1, least / 2), Math.max(50, 20 * Math.max(...times, 0))];
+    this.times = [Number(Math.max(1, 2 * least).toPrecision(2)), Math.max(50, 20 * Math.max(...times, 0))];
+    if (this.choice && deadlineOf(this.choice) === null) this.showCost();
+  }
+
+  /** Forgets the answers of another model. */
+  forget() {
+    this.answer = null;
+    this.running?.abort();
+    this.showTiles(null);
+    this.state("loading");
+  }
+
+  /** Says why the model does not answer. */
+  unavailable(text) {
+    this.model = null;
+    this.running?.abort();
+    this.answer = null;
+    this.complain("Not available", text);
   }
 
   /** Sets the choice, as in links: the name of an instance, or `8ms`. */
@@ -130,16 +155,19 @@ export class Pane {
     this.slider.max = this.stops.length - 1;
     this.slider.value = at;
     if (!point) return;
-    const about = point.kind === "instance" || point.name === "full" ? "" : ` · ${point.kind}`;
-    const facts = [`${macs(point.macs)} MACs`, `${percent(point.share, 0)} of full`];
+    const about = point.kind === "instance" || point.name === "full" ? "" : point.kind;
+    const cost = this.unit === "ms" ? ms(point.ms) : `${macs(point.macs)} MACs`;
+    const facts = [cost, `${percent(point.share, 0)} of full`];
     if (typeof point.top1 === "number") facts.push(`${percent(point.top1)} accurate`);
-    this.chosen.textContent = point.name;
-    this.details.textContent = facts.join(" · ") + about;
-    this.slider.setAttribute("aria-valuetext", `${point.name}${about}, ${facts.join(", ")}`);
+    this.chosen.replaceChildren(...breakable(point.name));
+    this.kind.textContent = about;
+    this.details.textContent = facts.join(" · ");
+    this.slider.setAttribute("aria-valuetext", [point.name, about, ...facts].filter(Boolean).join(", "));
     const full = this.stops.findIndex((stop) => stop.name === "full");
     const last = this.stops.length - 1;
-    this.showMarks([[0, "cheapest"], [full / Math.max(1, last), "full"],
-      ...(this.stops[last].share > 1 ? [[1, "beyond"]] : [])]);
+    const beyond = this.stops[last].share > 1;
+    this.showMarks([[0, this.unit === "ms" ? "fastest" : "cheapest"], [full / Math.max(1, last), "full"],
+      ...(beyond && full < last ? [[1, "beyond"]] : [])]);
     this.fillSlider(at / Math.max(1, last));
   }
 
@@ -150,6 +178,7 @@ export class Pane {
     this.slider.max = 100;
     this.slider.value = this.positionOf(deadline);
     this.chosen.textContent = `within ${ms(deadline)}`;
+    this.kind.textContent = "";
     this.details.textContent = "from arrival to answer; the server chooses the instance";
     this.slider.setAttribute("aria-valuetext", `within ${ms(deadline)}`);
     this.showMarks([[0, ms(low)], [1, ms(high)]]);
@@ -172,7 +201,7 @@ export class Pane {
 
   showMarks(marks) {
     this.marks.replaceChildren(...marks.map(([at, text]) => {
-      const mark = html("span", { class: at === 0 ? "first" : at === 1 ? "last" : undefined }, text);
+      const mark = html("span", { class: at === 0 ? "first" : at === 1 ? (text === "beyond" ? "last beyond" : "last") : undefined }, text);
       mark.style.setProperty("--at", at.toFixed(4));
       return mark;
     }));
@@ -184,26 +213,33 @@ export class Pane {
     this.changed(deadline ? this.deadlineAt(at) : this.stops[at].name);
   }
 
-  /** Asks the server; while it answers, only the last change is kept. */
+  /** Asks the server. A newer choice ends a request that is not answered soon. */
   async ask() {
     clearTimeout(this.retry);
-    if (!this.image || !this.choice || this.root.hidden) {
+    if (!this.image || !this.choice || !this.model || this.root.hidden) {
       if (!this.image && !this.expected) this.state("empty");
       return;
     }
     this.again = true;
-    if (this.busy) return;
+    if (this.busy) {
+      this.ending ??= setTimeout(() => this.running.abort(), PATIENCE);
+      return;
+    }
     this.busy = true;
     const waiting = setTimeout(() => this.state("waiting"), 250);
     while (this.again) {
       this.again = false;
-      const { choice, image } = this;
+      const { choice, image, model } = this;
+      const newest = () => !this.again && image === this.image && model === this.model;
+      this.running = new AbortController();
       try {
         const answer = await this.request(choice, image);
-        if (!this.again) this.show(answer);
+        if (newest()) this.show(answer);
       } catch (problem) {
-        if (!this.again) this.fail(problem);
+        if (newest()) this.fail(problem);
       }
+      clearTimeout(this.ending);
+      this.ending = null;
     }
     clearTimeout(waiting);
     this.busy = false;
@@ -216,13 +252,14 @@ export class Pane {
       query.set("deadline_ms", deadline);
     } else {
       const point = this.points.find((one) => one.name === choice);
-      for (const [key, value] of parameters(point)) query.set(key, value);
+      query.set(...parameter(point));
       // The page's own requests may wait while it makes load.
       query.set("late", "true");
     }
     const start = performance.now();
     const expects = (answer) => answer?.images?.[0]?.top?.length > 0;
-    const answer = await get(`/predict?${query}`, { method: "POST", body: image.blob, expects });
+    const { signal } = this.running;
+    const answer = await get(`/predict?${query}`, { method: "POST", body: image.blob, expects, signal });
     return { ...answer, choice, image, trip: performance.now() - start };
   }
 
@@ -243,7 +280,8 @@ export class Pane {
     this.showTiles(answer);
     this.state("answered");
     const [first] = top;
-    this.say(`${this.name}: ${first.class}, ${percent(first.probability, 0)}, by ${answer.instance}`);
+    this.say(`Pane ${this.name}: ${first.class}, ${percent(first.probability, 0)}, by ${answer.instance}`);
+    this.answered();
   }
 
   showTiles(answer) {
@@ -251,7 +289,7 @@ export class Pane {
     const accuracy = answer?.accuracy ?? point?.top1;
     const rows = answer
       ? [
-        ["answered by", answer.instance],
+        ["answered by", breakable(answer.instance)],
         ["computed in", ms(answer.compute_us / 1e3)],
         ["MACs", macs(answer.macs)],
         ["accuracy", percent(accuracy)],
@@ -261,25 +299,30 @@ export class Pane {
       : ["answered by", "computed in", "MACs", "accuracy", "in the queue", "round trip"].map(
         (label) => [label, "–"]);
     this.tiles.replaceChildren(...rows.map(([label, value]) =>
-      html("div", {}, html("dt", {}, label), html("dd", {}, value))));
+      html("div", {}, html("dt", {}, label), html("dd", {}, ...[value].flat()))));
   }
 
   fail(problem) {
     if (!(problem instanceof Problem)) throw problem;
+    if (problem.kind === "superseded") return;
     const late = deadlineOf(this.choice) !== null && (problem.kind === "late" || problem.kind === "busy");
     const title = late ? "Too tight" : {
       offline: "No connection", slow: "No answer", busy: "Busy", bad: "Not possible", missing: "Not there",
     }[problem.kind] ?? "That failed";
     const text = late ? "No instance can answer within this time. Give it more." : problem.message;
     const again = html("button", { type: "button", onclick: () => this.ask() }, "Try again");
-    this.message.replaceChildren(html("strong", {}, title), html("p", {}, text), again);
-    this.showTiles(null);
-    this.state("failed");
-    this.say(`${this.name}: ${title}. ${text}`);
+    this.complain(title, text, again);
     // What passes by itself is tried again by itself.
     if (!late && ["offline", "slow", "busy"].includes(problem.kind)) {
       this.retry = setTimeout(() => this.ask(), 1000 * (problem.retryAfter ?? 3));
     }
+  }
+
+  complain(title, text, ...more) {
+    this.message.replaceChildren(html("strong", {}, title), html("p", {}, text), ...more);
+    this.showTiles(null);
+    this.state("failed");
+    this.say(`Pane ${this.name}: ${title}. ${text}`);
   }
 
   state(state) {
@@ -295,10 +338,5 @@ export class Pane {
     }
     this.root.dataset.state = state;
     this.list.setAttribute("aria-busy", String(state === "waiting" || state === "loading"));
-  }
-
-  /** Tries again after the connection is back. */
-  wake() {
-    if (this.root.dataset.state === "failed") this.ask();
   }
 }

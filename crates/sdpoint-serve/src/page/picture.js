@@ -14,8 +14,8 @@ const TOO_LARGE = 100 << 20;
 const byId = (id) => document.getElementById(id);
 
 export class Picture {
-  /** `changed(image)` is called with each new image, `{blob, name, label, sample}`, and `failed()`
-   *  if a test image cannot be fetched. */
+  /** `changed(image)` is called with each new image, `{blob, name, label, sample}`, or null, and
+   *  `failed()` if a test image cannot be fetched. */
   constructor({ changed, failed, say }) {
     this.changed = changed;
     this.failed = failed;
@@ -73,13 +73,32 @@ export class Picture {
     });
   }
 
+  /** Sets whether the model turns images as their EXIF data says. What is shown is what it sees. */
+  setUpright(upright) {
+    const changed = upright !== this.upright;
+    this.upright = upright;
+    this.shown.classList.toggle("stored", !upright);
+    if (changed && this.image?.file) this.open(this.image.file, this.image.name);
+  }
+
+  /** Forgets the test images of a model, also if one is shown. */
+  leave() {
+    byId("samples").hidden = true;
+    if (!this.image || this.image.sample === undefined) return;
+    this.turn++;
+    this.image = null;
+    this.hideImage();
+    this.caption.textContent = "No image yet";
+    this.changed(null);
+  }
+
   /** Opens a file of the user. */
   async open(file, name = file.name) {
     const turn = ++this.turn;
     this.caption.textContent = "Reading…";
     try {
-      const { blob, note } = await prepared(file);
-      if (turn === this.turn) this.set({ blob, name, note });
+      const { blob, note } = await prepared(file, this.upright);
+      if (turn === this.turn) this.set({ blob, name, note, file });
     } catch (error) {
       if (turn === this.turn) this.refuse(`${isolated(name)} ${error.message}`);
     }
@@ -238,13 +257,13 @@ export function forgetSamples() {
 }
 
 /** What is sent of a file: itself, or a reduced JPEG. */
-async function prepared(file) {
+async function prepared(file, upright) {
   if (file.size === 0) throw new Error("is empty.");
   if (file.size > TOO_LARGE) throw new Error("is larger than 100 MB.");
   if (SENT_AS_THEY_ARE.includes(file.type) && file.size <= LARGE) return { blob: file };
   let bitmap;
   try {
-    bitmap = await createImageBitmap(file);
+    bitmap = await createImageBitmap(upright ? file : await stored(file));
   } catch {
     throw new Error("is no image that this browser can read. Use JPEG, PNG or WebP.");
   }
@@ -253,6 +272,15 @@ async function prepared(file) {
   const blob = await drawn(bitmap, width, height);
   bitmap.close();
   return { blob, note: scale < 1 ? `sent as ${width} × ${height}` : "sent as JPEG" };
+}
+
+/** A JPEG file whose EXIF data browsers do not find, so that they draw it as it is stored. */
+async function stored(file) {
+  const head = new Uint8Array(await file.slice(0, 1 << 16).arrayBuffer());
+  const at = new TextDecoder("latin1").decode(head).indexOf("Exif\0\0");
+  if (file.type !== "image/jpeg" || at < 0) return file;
+  head[at] = 0;
+  return new Blob([head, file.slice(1 << 16)], { type: file.type });
 }
 
 async function drawn(source, width, height) {

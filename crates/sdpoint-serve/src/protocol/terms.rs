@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use sdpoint::core::{Combination, Record, parse_accuracy, parse_macs, select};
+use sdpoint::core::{Record, parse_accuracy, parse_macs, select};
 use sdpoint::{Budget, Engine};
 
+use super::combination::{cascade, ensemble, named};
 use super::error::{ApiError, Kind, quoted};
 use super::parameters::{Parameter, Parameters};
 use crate::{Constraints, Mode};
@@ -13,8 +14,8 @@ use crate::{Constraints, Mode};
 const LONGEST_MS: f64 = 3.6e6;
 
 /// The known parameters, for error messages.
-const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, ensemble, deadline_ms, late, \
-                     timeout, priority and binary_data_output";
+const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, ensemble, combination, \
+                     deadline_ms, late, timeout, priority and binary_data_output";
 
 /// The constraints of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -63,6 +64,7 @@ impl Terms {
                 }
                 "cascade" => terms.combine(cascade(name, value, engine)?)?,
                 "ensemble" => terms.combine(ensemble(name, value, engine)?)?,
+                "combination" => terms.combine(named(name, value, engine)?)?,
                 "deadline_ms" => {
                     let milliseconds = value.number(name)?;
                     if milliseconds <= 0.0 {
@@ -96,11 +98,11 @@ impl Terms {
         Ok(terms)
     }
 
-    /// Sets a cascade or an ensemble.
+    /// Sets a cascade or an ensemble. Like an explicit instance, it never changes.
     fn combine(&mut self, mode: Mode) -> Result<(), ApiError> {
         if self.mode != Mode::Instance {
             return Err(ApiError::invalid(
-                "'cascade' cannot be combined with 'ensemble'",
+                "'cascade', 'ensemble' and 'combination' cannot be combined with each other",
             ));
         }
         self.mode = mode;
@@ -162,7 +164,8 @@ impl Terms {
         }
         if self.mode != Mode::Instance {
             return Err(ApiError::invalid(
-                "'cascade' and 'ensemble' cannot be combined with other constraints on the instance",
+                "'cascade', 'ensemble' and 'combination' cannot be combined with other constraints \
+                 on the instance",
             ));
         }
         if records.iter().any(|record| self.constraints.allow(record)) {
@@ -180,42 +183,6 @@ fn bad(name: &str, error: impl std::fmt::Display) -> ApiError {
 
 fn parse_budget(name: &str, text: &str) -> Result<Budget, ApiError> {
     text.parse().map_err(|error| bad(name, error))
-}
-
-fn cascade(name: &str, value: &Parameter, engine: &Engine) -> Result<Mode, ApiError> {
-    let Budget::Share(share) = parse_budget(name, &value.text())? else {
-        return Err(ApiError::invalid(
-            "parameter 'cascade' must be a share of the full network's cost, such as 40%",
-        ));
-    };
-    let record = engine
-        .choose_cascade(share)
-        .map_err(|error| bad(name, error))?;
-    match &record.combination {
-        Combination::Cascade(c) => Ok(Mode::Cascade([c.first, c.second], c.threshold)),
-        Combination::BlendedCascade(cascade) => Ok(Mode::BlendedCascade(*cascade)),
-        Combination::Ensemble(_) => Err(bad(name, "the model has no cascade")),
-    }
-}
-
-fn ensemble(name: &str, value: &Parameter, engine: &Engine) -> Result<Mode, ApiError> {
-    let text = value.text();
-    let share = match text.trim().strip_suffix('%') {
-        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
-        None => text.trim().parse(),
-    };
-    let share = share.ok().filter(|share| (1e-6..=1e3).contains(share));
-    let share = share.ok_or_else(|| {
-        ApiError::invalid(
-            "parameter 'ensemble' must be a multiple of the full network's cost, such as 150%",
-        )
-    })?;
-    let chosen = engine
-        .choose_ensemble(share)
-        .map_err(|error| bad(name, error))?;
-    let mut all = engine.combinations().iter();
-    let index = all.position(|other| std::ptr::eq(other, chosen));
-    Ok(Mode::Ensemble(index.expect("it is one of them")))
 }
 
 #[cfg(test)]
@@ -333,6 +300,16 @@ mod tests {
         refused(&[("macs", "lots".into())], &["'macs'", "lots"]);
         refused(&[("cascade", "20M".into())], &["'cascade'", "share"]);
         refused(&[("cascade", "1%".into())], &["'cascade'", "no cascade"]);
+        refused(&[("combination", "9".into())], &["'combination'", "no"]);
+        for other in ["instance", "budget"] {
+            let both = [("combination", Parameter::Int(0)), (other, "full".into())];
+            refused(&both, &["'combination'", "cannot be combined"]);
+        }
+        let both = [
+            ("combination", Parameter::Int(0)),
+            ("ensemble", "200%".into()),
+        ];
+        refused(&both, &["with each other", "'combination'"]);
         refused(&[("deadline_ms", Parameter::Int(0))], &["above 0"]);
         refused(&[("deadline_ms", "soon".into())], &["a number"]);
         refused(&[("timeout", Parameter::Int(-1))], &["whole number"]);

@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint::core::Cascade;
 use sdpoint::{Answer, Decision, Images, Instance, RunError};
 
 use super::pending::{Part, Piece};
@@ -128,30 +127,12 @@ impl Shared {
             batch: batch.plan.images,
             size: engine.preprocessing().size,
         };
-        let (answer, accuracy) = match batch.plan.demand.mode {
-            Mode::Instance => (None, None),
-            Mode::Cascade([first, second], threshold) => {
-                let cascade = Cascade {
-                    first,
-                    second,
-                    threshold,
-                };
-                (Some(engine.run_cascade(images, &cascade)?), None)
-            }
-            Mode::BlendedCascade(cascade) => {
-                (Some(engine.run_blended_cascade(images, &cascade)?), None)
-            }
-            Mode::Ensemble(index) => {
-                let ensemble = &engine.combinations()[index];
-                let answer = engine.run_combination(images, &ensemble.combination)?;
-                (Some(answer), Some(ensemble.top1))
-            }
-        };
-        if let Some(answer) = answer {
+        if let Mode::Combination(index) = batch.plan.demand.mode {
+            let record = &engine.combinations()[index];
             return Ok(Some(Outcome {
-                answer,
+                answer: engine.run_combination(images, &record.combination)?,
                 instance: None,
-                accuracy,
+                accuracy: Some(record.top1),
             }));
         }
         let table = model.costs.table(batch.plan.images);

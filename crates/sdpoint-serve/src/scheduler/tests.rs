@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sdpoint::core::{
-    BlendedCascade, Cascade, EvalTransform, Moments, Preprocessing, Ratio, Record, Stage,
-    Statistics, TrainTransform,
+    BlendedCascade, Cascade, Combination, CombinedRecord, EvalTransform, Moments, Preprocessing,
+    Ratio, Record, Stage, Statistics, TrainTransform,
 };
 use sdpoint::engine::initial_weights;
 use sdpoint::{Context, Images, Instance, zoo};
@@ -47,7 +47,7 @@ fn engine(seed: u64) -> Arc<Engine> {
             ..Preprocessing::new(SIZE, vec![0.5, 0.4, 0.3], vec![0.25; 3])
         },
         instances: instances.iter().map(record).collect(),
-        combinations: Vec::new(),
+        combinations: combinations(&instances),
         held_out: None,
         samples: Vec::new(),
         training: serde_json::Value::Null,
@@ -55,6 +55,42 @@ fn engine(seed: u64) -> Arc<Engine> {
     };
     let context = Context::new(std::num::NonZeroUsize::new(1)).unwrap();
     Arc::new(Engine::new(Arc::new(context), model).unwrap())
+}
+
+/// A cascade, one with another threshold, and one that averages.
+fn combinations(instances: &[Instance]) -> Vec<CombinedRecord> {
+    let cascade = |first, threshold| {
+        Combination::Cascade(Cascade {
+            first,
+            second: Instance::Full,
+            threshold,
+        })
+    };
+    let stage = |name: &str, weight: f64| Stage {
+        instance: name.parse().unwrap(),
+        temperature: 1.5,
+        weight,
+        margin: 0.02,
+    };
+    let blended = BlendedCascade {
+        first: stage("0@0.5", 1.0),
+        second: stage("1@0.75", 0.5),
+        third: Some(stage("full", 0.75)),
+    };
+    let all = [
+        cascade(instances[1], 0.2),
+        cascade("0@0.5".parse().unwrap(), 0.11),
+        Combination::BlendedCascade(blended),
+    ];
+    let record = |(index, combination)| CombinedRecord {
+        combination,
+        macs: 1000,
+        top1: 0.5 + 0.1 * index as f64,
+        top5: 1.0,
+        loss: 1.0,
+        test: None,
+    };
+    all.into_iter().enumerate().map(record).collect()
 }
 
 fn scheduler(engine: &Arc<Engine>, options: SchedulerOptions) -> Scheduler {
@@ -159,7 +195,7 @@ fn every_caller_gets_the_answer_to_its_own_images() {
                     match rng.random_range(0..4) {
                         0 => job.constraints.instance = Some(picked),
                         1 => job.constraints.min_accuracy = engine.record(picked).unwrap().top1,
-                        2 => job.mode = Mode::Cascade([instances[1], Instance::Full], 0.2),
+                        2 => job.mode = Mode::Combination(0),
                         _ => {}
                     }
                     let constraints = job.constraints;
@@ -219,7 +255,6 @@ fn a_job_larger_than_a_batch_is_answered_as_one() {
 fn a_cascade_answers_image_by_image() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());
-    let first: Instance = "0@0.5".parse().unwrap();
     let bytes = pixels(4, 5);
     let values = prepared(&bytes);
     let images = Images {
@@ -227,14 +262,12 @@ fn a_cascade_answers_image_by_image() {
         batch: 4,
         size: SIZE,
     };
-    let whole = Cascade {
-        first,
-        second: Instance::Full,
-        threshold: 0.11,
+    let Combination::Cascade(cascade) = engine.combinations()[1].combination else {
+        panic!("it is a cascade")
     };
-    let expected = engine.run_cascade(images, &whole).unwrap();
+    let expected = engine.run_cascade(images, &cascade).unwrap();
     let mut job = job(Input::Pixels(bytes), 4);
-    job.mode = Mode::Cascade([first, Instance::Full], 0.11);
+    job.mode = Mode::Combination(1);
     let reply = scheduler
         .submit("model", job)
         .unwrap()
@@ -244,6 +277,7 @@ fn a_cascade_answers_image_by_image() {
     let expected_instances = (0..4).map(|image| expected.instances.image(image)[0]);
     assert!(reply.instances.iter().copied().eq(expected_instances));
     assert_eq!(reply.macs, expected.macs.round() as u64);
+    assert_eq!(reply.accuracy, Some(0.6));
 }
 
 #[test]
@@ -257,20 +291,12 @@ fn a_blended_cascade_answers_with_averages() {
         batch: 4,
         size: SIZE,
     };
-    let stage = |name: &str, weight: f64| Stage {
-        instance: name.parse().unwrap(),
-        temperature: 1.5,
-        weight,
-        margin: 0.02,
-    };
-    let cascade = BlendedCascade {
-        first: stage("0@0.5", 1.0),
-        second: stage("1@0.75", 0.5),
-        third: Some(stage("full", 0.75)),
+    let Combination::BlendedCascade(cascade) = engine.combinations()[2].combination else {
+        panic!("it is a cascade that averages")
     };
     let expected = engine.run_blended_cascade(images, &cascade).unwrap();
     let mut job = job(Input::Pixels(bytes), 4);
-    job.mode = Mode::BlendedCascade(cascade);
+    job.mode = Mode::Combination(2);
     let reply = scheduler
         .submit("model", job)
         .unwrap()

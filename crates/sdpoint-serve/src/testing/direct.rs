@@ -5,7 +5,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use sdpoint::core::{Cascade, Record};
+use sdpoint::AnsweredBy;
+use sdpoint::core::Record;
 use sdpoint::{Answer, Engine, EngineError, Images, Instance, RunError};
 use tokio::sync::oneshot;
 
@@ -122,16 +123,7 @@ fn run(engine: &Engine, job: &Job) -> Result<Reply, RunError> {
         size: engine.preprocessing().size,
     };
     let answer = match job.mode {
-        Mode::Cascade([first, second], threshold) => {
-            let cascade = Cascade {
-                first,
-                second,
-                threshold,
-            };
-            engine.run_cascade(images, &cascade)?
-        }
-        Mode::BlendedCascade(cascade) => engine.run_blended_cascade(images, &cascade)?,
-        Mode::Ensemble(index) => {
+        Mode::Combination(index) => {
             engine.run_combination(images, &engine.combinations()[index].combination)?
         }
         Mode::Instance => match job.deadline {
@@ -156,13 +148,13 @@ fn reply(engine: &Engine, job: &Job, answer: &Answer, start: Instant) -> Reply {
     let instances: Vec<Instance> = images.map(|i| answer.instances.image(i)[0]).collect();
     let accuracy = match job.mode {
         Mode::Instance => engine.record(instances[0]).and_then(|record| record.top1),
-        Mode::Cascade(..) | Mode::BlendedCascade(_) => None,
-        Mode::Ensemble(index) => Some(engine.combinations()[index].top1),
+        Mode::Combination(index) => Some(engine.combinations()[index].top1),
     };
     Reply {
         logits,
         probabilities,
-        ensemble: matches!(job.mode, Mode::Ensemble(_)).then(|| answer.instances.to_string()),
+        ensemble: matches!(answer.instances, AnsweredBy::Ensemble(_))
+            .then(|| answer.instances.to_string()),
         instances,
         macs: answer.macs.round() as u64,
         accuracy,

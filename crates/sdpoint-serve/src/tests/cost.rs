@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sdpoint::Instance;
+use sdpoint::core::{Cascade, Combination, CombinedRecord};
+use sdpoint::{Instance, Model};
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::{Constraints, Mode, Refusal};
+use crate::{Constraints, Mode, Refusal, testing};
 
 #[test]
 fn parameters_choose_the_instance() {
@@ -43,6 +44,58 @@ fn a_cascade_reports_its_instances() {
     assert!(["0@0.5", "2@0.5"].contains(&instance), "{instance}");
     let expected = logits(1, instance.parse().unwrap());
     assert_close(&output(&answer, "logits"), &expected);
+}
+
+/// A combination is chosen although a cheaper one is more accurate.
+#[test]
+fn a_combination_is_run_by_its_name() {
+    let mut model = Model::load(testing::model_file()).unwrap();
+    let ensemble = |names: &[&str], macs, top1| CombinedRecord {
+        combination: Combination::Ensemble(names.iter().map(|n| n.parse().unwrap()).collect()),
+        macs,
+        top1,
+        top5: 1.0,
+        loss: 1.0,
+        test: None,
+    };
+    let cascade = |threshold, macs| CombinedRecord {
+        combination: Combination::Cascade(Cascade {
+            first: "0@0.5".parse().unwrap(),
+            second: Instance::Full,
+            threshold,
+        }),
+        ..ensemble(&[], macs, 0.13)
+    };
+    model.combinations = vec![
+        ensemble(&["0@0.5", "2@0.5"], 300_000, 0.9),
+        ensemble(&["0@0.5", "full"], 400_000, 0.5),
+        cascade(0.0, 160_000),
+        cascade(1.0, 250_000),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("small.safetensors");
+    model.save(&file).unwrap();
+    let executor = Arc::new(testing::Direct::new(None, 100));
+    let server = start_unloaded(options(), executor, &[("small", file)]);
+    assert!(server.handle.registry().load_all().is_empty());
+    for (value, instance, accuracy) in [
+        (json!("0@0.5+full"), "0@0.5+full", 0.5),
+        (json!(1), "0@0.5+full", 0.5),
+        (json!("0@0.5+2@0.5"), "0@0.5+2@0.5", 0.9),
+        // Of the same name, but one is always sure and the other never.
+        (json!(2), "0@0.5", 0.13),
+        (json!(3), "full", 0.13),
+    ] {
+        let request = pixels_request(1, json!({"combination": value}));
+        let said = &server.infer(&request).ok()["parameters"];
+        assert_eq!(said["instance"], instance, "{value}");
+        assert_eq!(said["accuracy"], accuracy, "{value}");
+    }
+    let unescaped = server.post("/predict?combination=0@0.5+full", &[], &png(2));
+    assert_eq!(unescaped.ok()["instance"], "0@0.5+full");
+    let request = pixels_request(1, json!({"combination": "0@0.5>full"}));
+    let error = server.infer(&request).error(400);
+    assert!(error.contains("by its number: 2 or 3"), "{error}");
 }
 
 #[test]
@@ -100,15 +153,11 @@ fn the_executor_gets_all_constraints() {
         min_accuracy: Some(0.13),
     };
     assert_eq!(bound.constraints, expected);
-    let cascade = job(json!({"cascade": 0.8})).mode;
-    let Mode::Cascade(instances, threshold) = cascade else {
-        panic!("{cascade:?}")
-    };
-    assert_eq!(
-        instances,
-        ["0@0.5", "2@0.5"].map(|name| name.parse::<Instance>().unwrap())
-    );
-    assert!(threshold > 0.1);
+    let cascade = job(json!({"cascade": 0.8}));
+    assert_eq!(cascade.mode, Mode::Combination(0));
+    let named = job(json!({"combination": "0@0.5+2@0.5", "deadline_ms": 9000, "late": true}));
+    assert_eq!(named.mode, Mode::Combination(1));
+    assert!(named.late && named.deadline.is_some());
 }
 
 #[test]

@@ -189,6 +189,20 @@ fn raw_and_typed_contents_give_the_same() {
 }
 
 #[test]
+fn a_combination_is_chosen_by_name() {
+    let server = start(options());
+    let client = Client::new(&server);
+    let mut request = infer_request(1);
+    request.parameters = [("combination".into(), text("0@0.5+2@0.5"))].into();
+    let answer = client.infer(request.clone()).unwrap();
+    assert_eq!(answer.parameters["instance"], text("0@0.5+2@0.5"));
+    request.parameters = [("combination".into(), text("0@0.5+full"))].into();
+    let status = client.infer(request).unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("it has 0@0.5>2@0.5"), "{status}");
+}
+
+#[test]
 fn errors_have_the_codes_of_grpc() {
     let held = Arc::new(Held::default());
     let server = start_with(options(), held.clone());

@@ -100,9 +100,11 @@ fn models_are_listed_with_the_limits() {
     server.handle.registry().load("one").unwrap();
     server.handle.registry().unload("two").unwrap();
     let list = server.get("/models").ok();
+    let generation = &server.get("/models/one").ok()["generation"];
+    assert!(generation.is_u64());
     assert_eq!(
         list["models"][0],
-        json!({"name": "one", "state": "ready", "reason": null})
+        json!({"name": "one", "state": "ready", "reason": null, "generation": generation})
     );
     assert_eq!(list["models"][1]["state"], "unavailable");
     assert_eq!(list["models"][1]["reason"], "the model was unloaded");
@@ -120,6 +122,7 @@ fn a_curve_has_every_instance_and_combination() {
     assert_eq!(model["input"], json!([32, 32]));
     assert_eq!(model["classes"], 10);
     assert_eq!(model["samples"], json!([]));
+    assert_eq!(model["exif_orientation"], "ignore");
     let rows = model["instances"].as_array().unwrap();
     let names: Vec<&str> = rows
         .iter()
@@ -141,6 +144,8 @@ fn a_curve_has_every_instance_and_combination() {
         .map(|row| row["kind"].as_str().unwrap())
         .collect();
     assert_eq!(kinds[3..], ["instance", "cascade", "ensemble"]);
+    let numbers: Vec<_> = rows.iter().map(|row| row["combination"].as_u64()).collect();
+    assert_eq!(numbers, [None, None, None, None, Some(0), Some(1)]);
     let number = |row: usize, key: &str| rows[row][key].as_f64().unwrap();
     assert_eq!((number(0, "share"), number(0, "top1")), (1.0, 0.1235));
     assert!(rows.iter().all(|row| row["ms"].as_f64().unwrap() > 0.0));
@@ -210,9 +215,10 @@ fn refused_requests_and_the_queue_are_shown() {
     });
     server.infer(&pixels_request(1, json!({}))).error(503);
     let load = server.get("/models/small/load").ok();
+    let last = load["seconds"].as_array().unwrap().last().unwrap();
     assert_eq!(
-        load["seconds"].as_array().unwrap().last().unwrap()["refused"],
-        1
+        (&last["refused"], &last["refused_images"]),
+        (&json!(1), &json!(1))
     );
     held.answer_all();
     read_answer(&mut stream).unwrap().ok();
@@ -264,6 +270,11 @@ fn an_ensemble_answers_with_the_mean() {
         .unwrap();
     assert!((actual - f64::from(expected)).abs() < 1e-5);
     for (query, part) in [
+        ("combination=full%2Bfull", "0@0.5>2@0.5, 0@0.5+2@0.5"),
+        ("combination=2", "no combination number 2"),
+        ("combination=1&budget=70%25", "cannot be combined"),
+        ("combination=1&instance=full", "cannot be combined"),
+        ("combination=1&cascade=90%25", "cannot be combined"),
         ("ensemble=1%25", "ensemble"),
         ("ensemble=many", "150%"),
         ("ensemble=200%25&cascade=90%25", "cannot be combined"),

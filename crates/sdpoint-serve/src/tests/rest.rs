@@ -389,8 +389,18 @@ fn predict_takes_a_body_or_a_form() {
         server
             .post("/predict", &[], b"text")
             .error(400)
-            .contains("image 0")
+            .starts_with("the image is ")
     );
+    let mut form = b"--XyZ\r\n".to_vec();
+    for file in [png(1), b"text".to_vec(), png(2)] {
+        form.extend(b"Content-Disposition: form-data; name=\"image\"; filename=\"a.png\"\r\n\r\n");
+        form.extend(file);
+        form.extend(b"\r\n--XyZ\r\n");
+    }
+    form.truncate(form.len() - 2);
+    form.extend(b"--\r\n");
+    let error = server.post("/predict", &headers, &form).error(400);
+    assert!(error.starts_with("image 2 of 3 is "), "{error}");
     assert!(
         server
             .post("/predict?model=cats", &[], &png(1))

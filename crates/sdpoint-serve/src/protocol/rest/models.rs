@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use sdpoint::core::{Combination, CombinedRecord, Record, Times};
+use sdpoint::core::{Combination, CombinedRecord, ExifOrientation, Record, Times};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,12 +19,14 @@ use crate::recent::{Second, Times as Latencies};
 /// `GET /models`: the models and the server's limits.
 pub async fn list(State(app): Shared) -> Response {
     let one = |status: Status| {
-        let (state, reason) = match status.state {
-            ModelState::Ready(_) => ("ready", None),
-            ModelState::Loading => ("loading", None),
-            ModelState::Unavailable(reason) => ("unavailable", Some(reason)),
+        let (state, reason, generation) = match status.state {
+            ModelState::Ready(model) => ("ready", None, Some(model.generation)),
+            ModelState::Loading => ("loading", None, None),
+            ModelState::Unavailable(reason) => ("unavailable", Some(reason), None),
         };
-        json!({"name": status.name, "state": state, "reason": reason})
+        json!({
+            "name": status.name, "state": state, "reason": reason, "generation": generation,
+        })
     };
     let models: Vec<Value> = app.registry.statuses().into_iter().map(one).collect();
     let body = json!({
@@ -44,6 +46,8 @@ struct Description<'a> {
     /// Height and width.
     input: [usize; 2],
     classes: usize,
+    /// Whether images are turned as their EXIF data says before they are classified.
+    exif_orientation: ExifOrientation,
     times: String,
     instances: Vec<Row>,
     samples: Vec<Sample<'a>>,
@@ -61,6 +65,9 @@ struct Sample<'a> {
 struct Row {
     name: String,
     kind: &'static str,
+    /// The number of a combination, for the parameter of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    combination: Option<usize>,
     macs: u64,
     share: f64,
     /// The time of one image on an idle machine; for combinations, estimated.
@@ -88,6 +95,7 @@ pub async fn describe(State(app): Shared, target: Target) -> Result<Response, Ap
         network: model.engine.network().name(),
         input: model.signature.size,
         classes: model.signature.classes,
+        exif_orientation: model.engine.preprocessing().exif_orientation,
         times: model.engine.time_source().to_string(),
         instances: rows(&model, &times),
         samples: samples.collect(),
@@ -102,14 +110,17 @@ fn rows(model: &Model, times: &Times) -> Vec<Row> {
     let instances = records.iter().map(|record| Row {
         name: record.instance.to_string(),
         kind: "instance",
+        combination: None,
         macs: record.macs,
         share: share(record.macs),
         ms: times.get(&record.instance).copied().map(milliseconds),
         top1: record.top1,
     });
-    let combinations = model.engine.combinations().iter().map(|combined| Row {
+    let combinations = model.engine.combinations().iter().enumerate();
+    let combinations = combinations.map(|(number, combined)| Row {
         name: combined.combination.to_string(),
         kind: combined.combination.kind(),
+        combination: Some(number),
         macs: combined.macs,
         share: share(combined.macs),
         ms: estimate(combined, records, times),
@@ -191,6 +202,7 @@ pub async fn load(State(app): Shared, target: Target, uri: Uri) -> Result<Respon
             "at": second.at,
             "answered": second.answered,
             "refused": second.refused,
+            "refused_images": second.refused_images,
             "in_time": second.met,
             "p50_ms": quantile(&second.times, 0.5),
             "p99_ms": quantile(&second.times, 0.99),
