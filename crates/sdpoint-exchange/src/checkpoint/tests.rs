@@ -334,6 +334,11 @@ fn other_files_are_told_apart() {
         (b"\x89HDF\r\n\x1a\n....", "HDF5"),
         (b"<!DOCTYPE html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"LZIP\x01\x0c", "compressed"),
+        (b"\x1f\x9d\x90", "compressed"),
+        (b"\x5d\0\0\x80\0", "compressed"),
+        (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+        (b"Rar!\x1a\x07\x01\0", "RAR"),
     ] {
         let message = refused(file.to_vec());
         assert!(message.contains(part), "{message}");
