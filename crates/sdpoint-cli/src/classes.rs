@@ -177,7 +177,7 @@ mod tests {
             (b"0 cat\n0 dog", "0 comes twice, for 'cat' and 'dog'"),
             (b"n02123045 1 cat\nn02084071 2 dog", "numbered from 1 to 2"),
             (b"{\"id2label\": {\"1\": \"cat\"}}", "no name for class 0"),
-            (b"{\"id2label\": 3}", "another form"),
+            (b"{\"id2label\": \"cat\"}", "another form"),
             (b"{\"01\": \"cat\"}", "another form"),
             (b"{\"0\": {\"a\": \"b\"}}", "another form"),
             (b"{\"n01440764\": \"tench\"}", "another form"),

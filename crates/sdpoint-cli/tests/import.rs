@@ -789,7 +789,7 @@ fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
             "--std",
         ),
         ("std", json!([null, 1, 1]), "invalid 'std'", "--no-config"),
-        ("input_size", json!([3, 0, 224]), "height of 0", "--input"),
+        ("input_size", json!([3, 0, 0]), "height of 0", "--input"),
         (
             "input_size",
             json!([3, 1u64 << 40, 1u64 << 40]),
@@ -798,7 +798,7 @@ fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
         ),
         (
             "input_size",
-            json!([3, u64::MAX, 1]),
+            json!([3, u64::MAX, u64::MAX]),
             "height of",
             "--input",
         ),
@@ -829,7 +829,10 @@ fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
     let folder = timm(&json!({"architecture": "resnet18", "pretrained_cfg": wrong}));
     let out = folder.argument("model.sdp");
     let from = folder.argument("model.safetensors");
-    let import = |more: &[&str]| [&["import", &from, "-o", &out], more].concat();
+    let import = |more: &[&str]| {
+        let all = [&["import", &from, "-o", &out], more].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
     let mean = ["--mean", "0.5,0.5,0.5"];
     fail(4, &["config.json", "deviation of 0"], &import(&mean));
     let errors = fail(

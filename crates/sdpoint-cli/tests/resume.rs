@@ -236,7 +236,7 @@ fn a_file_of_a_run_is_answered_with_its_folder() {
         ("checkpoint.safetensors", "is a file"),
         ("model.safetensors", "is a file"),
         ("metrics.jsonl", "is a file"),
-        ("onnx", "a folder inside a run"),
+        ("onnx", "is a folder inside a run"),
         ("last.safetensors", "does not exist"),
     ] {
         let path = run_folder.join(inside);

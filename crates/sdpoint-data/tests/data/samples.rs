@@ -142,7 +142,7 @@ fn names_may_end_in_upper_case() {
         ("b.Json", br#"{"label": "iris"}"#),
     ];
     let train = of(&labelled, &options(None, Some("label")));
-    check(&train, &[("iris", BLUE), ("rose", RED)]);
+    check(&train, &[("rose", RED), ("iris", BLUE)]);
     let text = refused(&labelled, &options(None, None));
     assert!(text.contains("--label-key NAME, of `label`"), "{text}");
     // Of one key, in either case, only one member may hold the class.
