@@ -849,7 +849,8 @@ fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
 #[test]
 fn a_configuration_that_is_not_a_file_is_refused_with_its_name() {
     use std::os::unix::fs::symlink;
-    let put: [(&str, fn(&Path)); 5] = [
+    type Put = fn(&Path);
+    let put: [(&str, Put); 5] = [
         ("a named pipe", |path| {
             let status = std::process::Command::new("mkfifo").arg(path).status();
             assert!(status.unwrap().success());
