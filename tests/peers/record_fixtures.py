@@ -21,6 +21,7 @@ import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -202,6 +203,21 @@ torch.save(sparse, FOLDER / "sparse.pth")
 torch.save(state, FOLDER / "protocol0.pth", pickle_protocol=0)
 torch.save(state, FOLDER / "protocol0.legacy.pth", pickle_protocol=0, _use_new_zipfile_serialization=False)
 torch.save({"model": arrays}, FOLDER / "arrays.pth")
+
+# Arrays in the byte order of other machines, and in both orders of dimensions.
+swapped = {
+    name: np.asfortranarray(array).astype([">f4", ">f8", "<f4"][index % 3])
+    for index, (name, array) in enumerate(arrays.items())
+}
+(FOLDER / "big_endian.pkl").write_bytes(pickle.dumps({"model": swapped}, protocol=5))
+torch.save({"model": {name: array.astype(">f4") for name, array in arrays.items()}}, FOLDER / "big_endian.pth")
+
+# A network in parts.
+parts = {"features": {}, "classifier": {}}
+for name, value in state.items():
+    head = name.startswith("fc.")
+    parts["classifier" if head else "features"][name.removeprefix("fc.")] = value
+torch.save({"model": parts, "epoch": 1}, FOLDER / "parts.pth")
 
 
 def variant(change):

@@ -16,7 +16,7 @@ use sdpoint::{Instance, Model};
 use crate::data::{DataArgs, SOURCES};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
-use crate::output::print;
+use crate::output::{plural, print};
 use crate::output_file::{Kind, Output, Outputs, OverwriteArgs};
 use crate::progress::Display;
 use crate::shares::{parse_cascade, parse_ensemble};
@@ -176,11 +176,11 @@ fn save(model: &Model, measured: Option<&Evaluation>, calibrated: usize, out: &O
     model.save(out.path())?;
     let sharing = measured.map(report::sharing).unwrap_or_default();
     print(&format!(
-        "{}\n{}Calibrated {} of {} instances; the model is in {}.\n",
+        "{}\n{}Calibrated {} of {}; the model is in {}.\n",
         report::accuracy_table(&model.instances, &model.combinations),
         sharing,
         calibrated,
-        model.instances.len(),
+        plural(model.instances.len(), "instance", "instances"),
         out.path().display()
     ))
 }

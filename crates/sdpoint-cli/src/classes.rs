@@ -1,12 +1,12 @@
 //! Class names from a file: one per line, or JSON.
 
+mod json;
+mod lines;
+
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 
 use sdpoint::core::file::{self, FileError};
-use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::failure::{Class, Failure};
 use crate::output::{name, note};
@@ -15,39 +15,12 @@ use crate::text;
 /// The maximum size of a file of names, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 
-/// The JSON forms of class names.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Names {
-    /// `["cat", "dog"]`
-    List(Vec<String>),
-    /// `{"0": "cat", "1": "dog"}`, like `id2label`.
-    ById(Entries),
-}
-
-/// The entries of a JSON object in order, also those of the same key.
-struct Entries(Vec<(String, String)>);
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Entries;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object of strings")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Entries(entries))
-            }
-        }
-        deserializer.deserialize_map(Reader)
-    }
+/// The names in a file.
+struct Named {
+    /// In the order of the logits.
+    names: Vec<String>,
+    /// The first of the identifiers that were before the names.
+    identified: Option<String>,
 }
 
 /// Reads the names in a file, in the order of the logits.
@@ -70,9 +43,16 @@ pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
         FileError::TooLarge(_) => refuse("it is too large"),
         error => unreadable(error.into()),
     })?;
-    text::decode(&bytes)
-        .and_then(|text| parse(&text))
-        .map_err(|problem| refuse(&problem))
+    let named = text::decode(&bytes).and_then(|text| parse(&text));
+    let Named { names, identified } = named.map_err(|problem| refuse(&problem))?;
+    if let (Some(id), Some(first)) = (identified, names.first()) {
+        note(&format!(
+            "Classes are named by the words behind the identifiers: '{}', not {id}. For data in \
+             folders named by identifiers, give these as names: --classes folder:DIR.",
+            name(first)
+        ));
+    }
+    Ok(names)
 }
 
 /// Reports names that several classes have: mostly mistakes, but ImageNet has two
@@ -88,6 +68,7 @@ pub fn note_repeated(names: &[String]) {
     };
     let others = match repeated.count() {
         0 => String::new(),
+        1 => "; 1 more name is repeated".to_owned(),
         others => format!("; {others} more names are repeated"),
     };
     note(&format!(
@@ -98,39 +79,23 @@ pub fn note_repeated(names: &[String]) {
     ));
 }
 
-fn parse(text: &str) -> Result<Vec<String>, String> {
+fn parse(text: &str) -> Result<Named, String> {
     let text = text.trim();
     if text.starts_with(['[', '{']) {
-        let names = serde_json::from_str(text).map_err(|_| {
-            "it starts like JSON, but is neither a list of strings nor an object with a string for \
-             each of 0, 1, 2 and so on"
-        })?;
-        return match names {
-            Names::List(names) => Ok(names),
-            Names::ById(Entries(entries)) => by_id(entries),
-        };
+        let names = json::parse(text)?;
+        return Ok(Named {
+            names,
+            identified: None,
+        });
     }
-    // Lines end in LF, CR LF or CR.
-    let text = text.replace("\r\n", "\n").replace('\r', "\n");
-    let names: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-    // An empty line is more likely a mistake than a class without a name.
-    match names.iter().position(String::is_empty) {
-        Some(line) => Err(format!("line {} is empty", line + 1)),
-        None => Ok(names),
-    }
+    lines::parse(text)
 }
 
-fn by_id(entries: Vec<(String, String)>) -> Result<Vec<String>, String> {
-    let mut names = BTreeMap::new();
-    for (id, class) in entries {
-        if let Some(other) = names.insert(id.clone(), class) {
-            let (id, other) = (name(&id), name(&other));
-            return Err(format!("it has the key '{id}' twice, first for '{other}'"));
-        }
-    }
+/// The names of the classes 0, 1, 2 and so on, none of which may be missing.
+fn in_order(mut names: BTreeMap<usize, String>) -> Result<Vec<String>, String> {
     (0..names.len())
         .map(|id| {
-            let name = names.remove(&id.to_string());
+            let name = names.remove(&id);
             name.ok_or_else(|| format!("it has no name for class {id}"))
         })
         .collect()
@@ -141,7 +106,7 @@ mod tests {
     use super::*;
 
     fn of(bytes: &[u8]) -> Result<Vec<String>, String> {
-        parse(&text::decode(bytes)?)
+        Ok(parse(&text::decode(bytes)?)?.names)
     }
 
     #[test]
@@ -160,6 +125,24 @@ mod tests {
             b"[\"cat\", \"dog, big\"]\n",
             b"\xef\xbb\xbf[\n\"cat\",\n\"dog, big\"\n]",
             b"{\"1\": \"dog, big\", \"0\": \"cat\"}",
+            b"0 cat\n1 dog, big",
+            b"1: dog, big\n0: cat\n",
+            b"0,cat\r\n1,dog, big",
+            b"0\tcat\n1\tdog, big",
+            b"0. cat\n1. dog, big",
+            b"00 cat\n01 dog, big",
+            b"0 - cat\n1 - dog, big",
+            b"n02123045 cat\nn02084071 dog, big",
+            b"n02123045\tcat\nn02084071\tdog, big",
+            b"0 n02123045 cat\n1 n02084071 dog, big",
+            b"n02123045 0 cat\nn02084071 1 dog, big",
+            b"{\"model_type\": \"resnet\", \"id2label\": {\"0\": \"cat\", \"1\": \"dog, big\"}, \"label2id\": {}}",
+            b"{\"0\": [\"n0144\", \"cat\"], \"1\": [\"n01443537\", \"dog, big\"]}",
+            b"[[\"n0144\", \"cat\"], [\"n01443537\", \"dog, big\"]]",
+            b"{\"label_names\": [\"cat\", \"dog, big\"]}",
+            b"{\"names\": {\"0\": \"cat\", \"1\": \"dog, big\"}}",
+            b"{\"dog, big\": 1, \"cat\": 0}",
+            b"{\"class_to_idx\": {\"dog, big\": 1, \"cat\": 0}}",
         ] {
             let names = of(bytes).unwrap_or_else(|e| panic!("{}: {e}", bytes.escape_ascii()));
             assert_eq!(names, ["cat", "dog, big"], "{}", bytes.escape_ascii());
@@ -168,11 +151,39 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_are_parts_of_names_stay() {
+        for names in [
+            &["0", "1", "2"][..],
+            &["3D", "2D"],
+            &["0 to 5", "more"],
+            &["0.5 litres", "1.5 litres"],
+            &["n01440764", "n01443537"],
+            &["n01440764 tench", "cat"],
+            &["nose 1", "nose 2"],
+        ] {
+            assert_eq!(of(names.join("\n").as_bytes()).unwrap(), names);
+        }
+    }
+
+    #[test]
     fn other_content_is_refused() {
         for (bytes, words) in [
             (&b"cat\n\ndog"[..], "line 2 is empty"),
             (b"[\"cat\", 1]", "list of strings"),
-            (b"{0: 'cat'}", "list of strings"),
+            (b"{cat}", "list of strings"),
+            (b"{0: 'cat'}", "a Python dictionary"),
+            (b"1 cat\n2 dog", "numbered from 1 to 2, not from 0"),
+            (b"0 cat\n2 dog", "numbered, but it has no name for class 1"),
+            (b"0 cat\n0 dog", "0 comes twice, for 'cat' and 'dog'"),
+            (b"n02123045 1 cat\nn02084071 2 dog", "numbered from 1 to 2"),
+            (b"{\"id2label\": {\"1\": \"cat\"}}", "no name for class 0"),
+            (b"{\"id2label\": \"cat\"}", "another form"),
+            (b"{\"01\": \"cat\"}", "another form"),
+            (b"{\"0\": {\"a\": \"b\"}}", "another form"),
+            (b"{\"n01440764\": \"tench\"}", "another form"),
+            (b"{\"cat\": 1, \"dog\": 2}", "no name for class 0"),
+            (b"{\"cat\": 0, \"dog\": 0}", "0 twice, for 'cat' and 'dog'"),
+            (b"[[\"a\", \"b\", \"c\"]]", "another form"),
             (b"{\"1\": \"cat\"}", "no name for class 0"),
             (
                 b"{\"0\": \"cat\", \"0\": \"dog\"}",

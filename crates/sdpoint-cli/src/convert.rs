@@ -194,10 +194,16 @@ impl From<TrainError> for Failure {
             TrainError::Model(error) => error.into(),
             TrainError::Io(error) => Self::io(error.to_string(), error.kind()),
             TrainError::Checkpoint { .. } => Self::from_error(Class::Model, &error),
-            TrainError::DataChanged(_) => Self::from_error(Class::Data, &error).hint(
-                "restore the images; or, if their number is the same, continue with these by \
-                 --accept-changed-data",
+            TrainError::DamagedCheckpoint { .. } => Self::from_error(Class::Model, &error).hint(
+                "restore the file from a backup; without one, train again in another folder, \
+                 --out DIR",
             ),
+            TrainError::DataChanged(_) => Self::from_error(Class::Data, &error).hint(
+                "the run continues only with the images that it began with: restore them, or give \
+                 them by --data",
+            ),
+            TrainError::ImagesChanged(_) => Self::from_error(Class::Data, &error)
+                .hint("restore the images, or continue with these by --accept-changed-data"),
             TrainError::Diverged { .. } => Self::from_error(Class::Diverged, &error),
             TrainError::OtherSource { ref then, .. } => {
                 let hint = format!(

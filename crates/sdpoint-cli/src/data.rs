@@ -143,12 +143,11 @@ pub fn note_look_alikes(classes: &[String]) {
 pub fn note_sizes(train: &Dataset, test: &Dataset) -> Result<(), Failure> {
     let (sizes, of_test) = (Sizes::of(train)?, Sizes::of(test)?);
     let commonest = sizes.commonest();
-    if let Some([least, most]) = sizes.range() {
+    if sizes.range().is_some() {
         note(&format!(
-            "The images have several sizes, from {} to {} pixels: all are resized to {}, the most \
-             common one; --input sets another.",
-            size::text(least),
-            size::text(most),
+            "The images have several sizes: {}; all are resized to {}, the most common one, without \
+             keeping the aspect ratio. --input N or --input HxW sets another size.",
+            shares(&sizes),
             size::text(commonest),
         ));
     }
@@ -162,6 +161,52 @@ pub fn note_sizes(train: &Dataset, test: &Dataset) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// Reports that a data set with small images counts as one of large ones, because
+/// too many are larger, so that the small ones are enlarged.
+pub fn note_enlarged(train: &Dataset, input: [usize; 2]) -> Result<(), Failure> {
+    /// The share of small images that is worth a report.
+    const MANY: f64 = 0.1;
+    let sizes = Sizes::of(train)?;
+    let small = sizes.share(|size| size.iter().all(|&side| side <= SMALL));
+    if small >= MANY {
+        note(&format!(
+            "The images have several sizes: {}. Only {} are small, of at most {SMALL} pixels a side, \
+             which is less than nine tenths: all images are prepared as large ones, for an input of \
+             {}. --input N or --input HxW sets another size, such as --input 32.",
+            shares(&sizes),
+            share_text(small),
+            size::text(input),
+        ));
+    }
+    Ok(())
+}
+
+/// The most common sizes: `45% are 28x28, 30% 32x32, 25% others`.
+fn shares(sizes: &Sizes) -> String {
+    const SHOWN: usize = 4;
+    let sizes = sizes.by_share();
+    let shown = sizes.iter().take(SHOWN).enumerate();
+    let mut parts: Vec<String> = shown
+        .map(|(index, &([height, width], share))| {
+            let verb = if index == 0 { " are" } else { "" };
+            format!("{}{verb} {height}x{width}", share_text(share))
+        })
+        .collect();
+    if sizes.len() > SHOWN {
+        let others: f64 = sizes[SHOWN..].iter().map(|(_, share)| share).sum();
+        parts.push(format!("{} others", share_text(others)));
+    }
+    parts.join(", ")
+}
+
+/// A share of a sample, in whole per cent.
+fn share_text(share: f64) -> String {
+    match (100.0 * share).round() {
+        0.0 => "less than 1%".into(),
+        per_cent => format!("{per_cent}%"),
+    }
 }
 
 /// Reports that large images, or images of another shape, are squashed into the

@@ -91,24 +91,19 @@ pub fn run(args: &Args) -> Outcome {
     let found = locate::find(&args.checkpoint, !args.no_config)?;
     let config = found.config.as_ref();
     let output = outputs(args, &found)?.file("-o", &args.output, Kind::ImportedModel)?;
-    let name = network(args, config)?;
+    let name = network(args, &found)?;
     let side = zoo::input_size(name)?;
-    let configured = match config {
-        Some(config) if !args.images.has_preset() => {
-            Some(config.preprocessing(args.images.has_resize())?)
-        }
-        _ => None,
-    };
-    let preprocessing = args.images.preprocessing(side, configured)?;
+    let preprocessing = args.images.preprocessing(side, config)?;
 
     let checkpoint = Checkpoint::open(&found.weights)?;
-    if let Some(said) = checkpoint.architecture().filter(|_| !args.no_config) {
-        config::check_architecture(&found.weights, said, name)?;
+    let said = checkpoint.architecture().filter(|_| !args.no_config);
+    if let Some(said) = said {
+        config::check_architecture(&found.weights, said)?;
     }
     let mut choice = choice(args);
     choice.size = Some(preprocessing.size);
     let network = zoo::build(name, 2)?;
-    let imported = imported(&choice, &found.weights, &checkpoint, &network)?;
+    let imported = imported(&choice, &found.weights, &checkpoint, &network, said)?;
     let macs = imported
         .network
         .cost(preprocessing.size, Instance::Full)?
@@ -159,8 +154,8 @@ pub fn run(args: &Args) -> Outcome {
 }
 
 /// The name of the network, from the user or the configuration.
-fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Failure> {
-    match (&args.network, config) {
+fn network<'a>(args: &'a Args, found: &'a locate::Found) -> Result<&'a str, Failure> {
+    match (&args.network, &found.config) {
         (Some(name), Some(config)) if name != config.network => Err(Failure::new(
             Class::Model,
             format!(
@@ -175,12 +170,39 @@ fn network<'a>(args: &'a Args, config: Option<&'a Config>) -> Result<&'a str, Fa
         ))),
         (Some(name), _) => Ok(name),
         (None, Some(config)) => Ok(config.network),
-        (None, None) => Err(Failure::new(
-            Class::Usage,
-            "the network of the weights is unknown: there is no config.json of timm next to them",
-        )
-        .hint("give --network NAME; `sdpoint networks` lists all networks")),
+        (None, None) => Err(unknown_network(args, &found.weights)?),
     }
+}
+
+/// The failure of weights whose network the user must give, with a hint at the one
+/// that it probably is: by its tensors or, if no network has these, by its name in
+/// the file.
+fn unknown_network(args: &Args, path: &Path) -> Result<Failure, Failure> {
+    let checkpoint = Checkpoint::open(path)?;
+    let said = checkpoint.architecture().filter(|_| !args.no_config);
+    let hint = match recognise(&checkpoint, &choice(args)) {
+        Some(name) => Some(by_tensors(&name)),
+        None => said.and_then(by_name),
+    };
+    Ok(Failure::new(
+        Class::Usage,
+        "the network of the weights is unknown: there is no config.json of timm next to them",
+    )
+    .hint(
+        hint.unwrap_or_else(|| "give --network NAME; `sdpoint networks` lists all networks".into()),
+    ))
+}
+
+fn by_tensors(name: &str) -> String {
+    format!("its tensors are those of {name}: --network {name}")
+}
+
+/// A hint at the network that the file says to be its own, if it is a listed one.
+fn by_name(said: &str) -> Option<String> {
+    let name = config::listed(said)?;
+    Some(format!(
+        "the file calls its network '{said}': --network {name}"
+    ))
 }
 
 /// The part of the checkpoint that the user chose.
@@ -199,6 +221,7 @@ fn imported(
     path: &Path,
     checkpoint: &Checkpoint,
     network: &Network,
+    said: Option<&str>,
 ) -> Result<Imported, Failure> {
     import_chosen(checkpoint, network, choice)
         .and_then(|imported| {
@@ -210,14 +233,20 @@ fn imported(
             strict.allow_left_over = false;
             import_chosen(checkpoint, network, &strict)
         })
-        .map_err(|error| unusable(path, checkpoint, choice, error))
+        .map_err(|error| {
+            let other =
+                said.filter(|said| config::listed(said).is_some_and(|n| n != network.name()));
+            unusable(path, checkpoint, choice, other, error)
+        })
 }
 
-/// The failure of a checkpoint that cannot be imported, with a hint.
+/// The failure of a checkpoint that cannot be imported, with a hint. `other` is the
+/// network that the file says it is of, if not the requested one.
 fn unusable(
     path: &Path,
     checkpoint: &Checkpoint,
     choice: &ImportOptions,
+    other: Option<&str>,
     mut error: ImportError,
 ) -> Failure {
     let hint = match &error {
@@ -225,9 +254,9 @@ fn unusable(
             match recognise(checkpoint, choice) {
                 Some(name) => {
                     forget_sign(&mut error);
-                    Some(format!("its tensors are those of {name}: --network {name}"))
+                    Some(by_tensors(&name))
                 }
-                None => way_out(&error),
+                None => other.and_then(by_name).or_else(|| way_out(&error)),
             }
         }
         ImportError::Computation { .. } => Some(
@@ -307,8 +336,9 @@ fn named_classes(
         return Err(Failure::new(
             Class::Model,
             format!(
-                "'{}' says {said} classes, but the weights have {has}",
-                config.path().display()
+                "'{}' says {}, but the weights have {has}",
+                config.path().display(),
+                plural(said as usize, "class", "classes"),
             ),
         )
         .hint("--no-config imports the weights without this file"));

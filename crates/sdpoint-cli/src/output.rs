@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 
 use sdpoint::core::format_macs;
+pub use sdpoint::core::words::plural;
 use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
@@ -144,12 +145,6 @@ pub fn bytes(value: u64) -> String {
 /// A part of one in per cent: `34.5%`.
 pub fn percent(part: f64) -> String {
     format!("{:.1}%", 100.0 * part)
-}
-
-/// A number with its noun: `1 class`, `10 classes`.
-pub fn plural(number: usize, one: &str, many: &str) -> String {
-    let noun = if number == 1 { one } else { many };
-    format!("{number} {noun}")
 }
 
 /// A duration: `48 s`, `3 min 20 s`, `2 h 5 min`.

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, Outcome};
 use crate::instances::{Selection, parse_selection};
-use crate::output::{Table, bytes, percent, print, print_json};
+use crate::output::{Table, bytes, percent, plural, print, print_json};
 use crate::output_file::OverwriteArgs;
 use crate::{MachineArgs, path, size};
 use layers::LayerTime;
@@ -162,7 +162,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         return print_json(&rows);
     }
     print(&format!(
-        "{}: {}, batch {} of {}, {} on {} threads, peak {peak:.0} GFLOP/s\n\n{}",
+        "{}: {}, batch {} of {}, {} on {}, peak {peak:.0} GFLOP/s\n\n{}",
         subject.network.name(),
         if args.train {
             "training steps"
@@ -172,7 +172,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         args.batch,
         size::text(subject.input),
         ctx.isa(),
-        ctx.threads(),
+        plural(ctx.threads(), "thread", "threads"),
         table(&rows).text(),
     ))?;
     for row in &rows {

@@ -5,7 +5,7 @@ use sdpoint::data::Dataset;
 use sdpoint::train::Evaluation;
 
 use crate::model::ClassMatch;
-use crate::output::{Table, percent};
+use crate::output::{Table, percent, plural};
 
 /// A table of instances and combinations, with those on the Pareto frontier
 /// marked.
@@ -85,9 +85,9 @@ pub fn measured_table(evaluation: &Evaluation) -> String {
 /// The work that computing all instances together saved.
 pub fn sharing(evaluation: &Evaluation) -> String {
     format!(
-        "Measured on {} images{}. The layers before a point were computed once for all instances, \
+        "Measured on {}{}. The layers before a point were computed once for all instances, \
          which saved {} of the work: {} MACs per image instead of {}.\n",
-        evaluation.images,
+        plural(evaluation.images, "image", "images"),
         skipped(evaluation.skipped),
         percent(evaluation.work.saved()),
         format_macs(evaluation.work.shared),

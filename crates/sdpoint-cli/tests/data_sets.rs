@@ -319,6 +319,72 @@ fn mixed_sizes_are_told_with_the_one_that_is_taken() {
     );
 }
 
+/// Writes an image of one colour, of this height and width.
+fn plain(path: &Path, [height, width]: [u32; 2]) {
+    let mut encoder = png::Encoder::new(fs::File::create(path).unwrap(), width, height);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header().unwrap();
+    let pixels = vec![7; (height * width * 3) as usize];
+    writer.write_image_data(&pixels).unwrap();
+    writer.finish().unwrap();
+}
+
+#[test]
+fn the_commonest_of_mixed_sizes_are_told() {
+    // Of 40 training images.
+    let with = |sizes: &[(usize, [u32; 2])]| {
+        let root = with_broken(&[]);
+        let mut numbers = 0..20;
+        for &(count, size) in sizes {
+            for number in numbers.by_ref().take(count) {
+                for class in ["lying", "standing"] {
+                    plain(
+                        &root.path().join(format!("train/{class}/{number}.png")),
+                        size,
+                    );
+                }
+            }
+        }
+        root
+    };
+    let notes = |root: &TempDir, more: &[&str]| {
+        let more = [&["--overwrite"], more].concat();
+        let output = run(&short_run(&source(root), &root.path().join("run"), &more));
+        let errors = stderr(&output).to_owned();
+        assert!(output.status.success(), "{errors}");
+        errors
+    };
+    let root = with(&[(6, [20, 12]), (3, [24, 24])]);
+    let errors = notes(&root, &[]);
+    for part in [
+        "several sizes: 55% are 16x16, 30% 20x12, 15% 24x24;",
+        "all are resized to 16, the most common one",
+        "--input N or --input HxW",
+    ] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
+    assert!(!notes(&root, &["--input", "20x12"]).contains("several sizes"));
+    let many: Vec<_> = (0..12).map(|more| (1, [17 + more, 16])).collect();
+    let errors = notes(&with(&many), &[]);
+    assert!(errors.contains("40% are 16x16, 5% "), "{errors}");
+    assert!(errors.contains(", 45% others;"), "{errors}");
+    // Three in ten are too large for a set of small images.
+    let root = with(&[(6, [80, 70])]);
+    let out = root.path().join("run");
+    let words = [
+        "several sizes: 70% are 16x16, 30% 80x70. Only 70% are small",
+        "an input of 224",
+        "such as --input 32",
+        "weight decay",
+    ];
+    // The run ends before it trains.
+    fail(
+        2,
+        &words,
+        &short_run(&source(&root), &out, &["--weight-decay=-1"]),
+    );
+}
+
 #[cfg(unix)]
 #[test]
 fn a_pipe_among_images_holds_nothing_up() {

@@ -164,7 +164,7 @@ fn settings_of_an_import_reach_the_model() {
         &["9 classes", "10"],
         &with(&base, &["--classes", &names_argument]),
     );
-    fail(2, &["1 means"], &with(&base, &["--mean", "0.5"]));
+    fail(2, &["1 mean for 3"], &with(&base, &["--mean", "0.5"]));
     std::fs::write(&names, "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n").unwrap();
     let settings = [
         "--classes",

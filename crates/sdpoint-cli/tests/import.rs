@@ -185,7 +185,7 @@ fn absurd_preprocessing_is_refused_with_what_was_meant() {
     refused(&["deviation", "0.2"], &["--std", "1e-38,1e-38,1e-38"]);
     refused(&["deviation"], &["--std", "0,1,1"]);
     refused(&["deviation"], &["--std=-0.2,0.2,0.2"]);
-    refused(&["not finite"], &["--mean", "NaN,0,0"]);
+    refused(&["not all finite"], &["--mean", "NaN,0,0"]);
     refused(&["not all finite"], &["--std", "inf,1,1"]);
     refused(&["mean of -0.5"], &["--mean", "-0.5,0.5,0.5"]);
     refused(
@@ -418,6 +418,151 @@ fn a_part_of_a_listed_network_is_not_imported() {
     }
 }
 
+/// A file of pickle.dump with one NumPy array, `conv1.weight` in `state_dict`, and
+/// beside it `{options: {key: name}}`.
+fn named_pickle(options: &str, key: &str, name: &str) -> Vec<u8> {
+    let text = |text: &str| {
+        [
+            &b"X"[..],
+            &(text.len() as u32).to_le_bytes(),
+            text.as_bytes(),
+        ]
+        .concat()
+    };
+    let dtype = [
+        &b"cnumpy\ndtype\n"[..],
+        &text("f4"),
+        b"\x89\x88\x87R(K\x03",
+        &text("<"),
+    ]
+    .concat();
+    let dtype = [&dtype[..], b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"].concat();
+    let array = b"cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R";
+    let value = [
+        &array[..],
+        b"(K\x01K\x01\x85",
+        &dtype,
+        b"\x89C\x04\x00\x00\x80?tb",
+    ]
+    .concat();
+    let weights = [
+        &text("state_dict")[..],
+        b"}",
+        &text("conv1.weight"),
+        &value,
+        b"s",
+    ]
+    .concat();
+    let beside = [&text(options)[..], b"}", &text(key), &text(name), b"s"].concat();
+    [b"\x80\x03}", &weights[..], b"s", &beside, b"s."].concat()
+}
+
+#[test]
+fn without_a_network_the_probable_one_is_named() {
+    let folder = Folder::new();
+    let model = folder.argument("model.safetensors");
+    let import = |from: &str, more: &[&str]| {
+        let from = folder.argument(from);
+        let all = [&["import", &from, "-o", &model], more].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // By the tensors.
+    folder.zeros("net.safetensors", "resnet34", str::to_owned);
+    let words = ["hint: its tensors are those of resnet34: --network resnet34"];
+    fail(2, &words, &import("net.safetensors", &[]));
+    // By the name in the file.
+    for (options, key, name) in [
+        ("hyper_parameters", "model_name", "resnet18"),
+        ("hyper_parameters", "backbone", "timm/resnet18.a1_in1k"),
+        ("args", "arch", "ResNet18"),
+    ] {
+        fs::write(folder.path("net.ckpt"), named_pickle(options, key, name)).unwrap();
+        let shown = format!("the file calls its network '{name}': --network resnet18");
+        fail(2, &[&shown], &import("net.ckpt", &[]));
+        fail(
+            4,
+            &["missing", &shown],
+            &import("net.ckpt", &["--network", "resnet34"]),
+        );
+        let errors = fail(
+            2,
+            &["sdpoint networks"],
+            &import("net.ckpt", &["--no-config"]),
+        );
+        assert!(!errors.contains("resnet18"), "{errors}");
+    }
+    fs::write(folder.path("net.ckpt"), named_pickle("args", "arch", "net")).unwrap();
+    fail(2, &["sdpoint networks"], &import("net.ckpt", &[]));
+    // Another computation with the same tensors.
+    let blur = named_pickle("args", "arch", "resnetblur18");
+    fs::write(folder.path("net.ckpt"), blur).unwrap();
+    let words = ["blur pooling", "--no-config"];
+    fail(4, &words, &import("net.ckpt", &["--network", "resnet18"]));
+    // What is no checkpoint is said first.
+    fs::write(folder.path("x.onnx"), b"\x08\x0a\x12\x07pytorch").unwrap();
+    fail(4, &["x.onnx", "an ONNX file"], &import("x.onnx", &[]));
+}
+
+#[test]
+fn class_names_are_read_in_the_forms_of_common_files() {
+    let folder = Folder::new();
+    let model = folder.argument("model.safetensors");
+    let from = folder.zeros("net.safetensors", "preresnet8", str::to_owned);
+    let names = folder.argument("names");
+    let import = [
+        "import",
+        &from,
+        "--network",
+        "preresnet8",
+        "-o",
+        &model,
+        "--classes",
+        &names,
+    ];
+    for (content, note) in [
+        ("0 cat\n1 dog\n2 eel\n", ""),
+        ("2: eel\n0: cat\n1: dog\n", ""),
+        (
+            r#"{"id2label": {"0": "cat", "1": "dog", "2": "eel"}, "hidden": [1, 2.5, null]}"#,
+            "",
+        ),
+        (
+            r#"{"0": ["n01", "cat"], "1": ["n02", "dog"], "2": ["n03", "eel"]}"#,
+            "",
+        ),
+        (
+            "n01440764 cat\nn01443537 dog\nn01484850 eel",
+            "'cat', not n01440764",
+        ),
+    ] {
+        fs::write(&names, content).unwrap();
+        let output = run(&import);
+        let errors = stderr(&output);
+        assert!(output.status.success(), "{errors}");
+        assert!(
+            errors.contains(note) && errors.is_empty() == note.is_empty(),
+            "{errors}"
+        );
+        assert_eq!(Model::load(&model).unwrap().classes, ["cat", "dog", "eel"]);
+    }
+    for (content, problem) in [
+        ("1 cat\n2 dog\n3 eel\n", "numbered from 1 to 3, not from 0"),
+        ("0 cat\n1 dog\n3 eel\n", "no name for class 2"),
+        ("{0: 'cat', 1: 'dog', 2: 'eel'}", "a Python dictionary"),
+        (
+            r#"{"n01": "cat", "n02": "dog", "n03": "eel"}"#,
+            "another form",
+        ),
+    ] {
+        fs::write(&names, content).unwrap();
+        fail(
+            2,
+            &["names' cannot be used for class names", problem],
+            &import,
+        );
+    }
+}
+
 /// A folder as timm saves it.
 fn timm(config: &serde_json::Value) -> Folder {
     let folder = Folder::new();
@@ -610,6 +755,130 @@ fn what_a_configuration_says_and_sdpoint_does_not_compute_is_refused() {
         assert!(!Path::new(&out).exists());
         succeed(&[&import[..], &["--no-config"]].concat());
     }
+}
+
+#[test]
+fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
+    for (name, value, part, way_out) in [
+        (
+            "mean",
+            json!([123.675, 116.28, 103.53]),
+            "mean of 123.675",
+            "--mean 0.485,0.456,0.406",
+        ),
+        ("mean", json!([0.5]), "1 mean for 3", "--mean"),
+        (
+            "mean",
+            json!([1e300, 0, 0]),
+            "means are not all finite",
+            "--mean",
+        ),
+        ("mean", json!([-0.5, 0.5, 0.5]), "mean of -0.5", "--mean"),
+        ("mean", json!("0.5"), "invalid 'mean'", "--no-config"),
+        (
+            "std",
+            json!([58.395, 57.12, 57.375]),
+            "deviation of 58.395",
+            "--std 0.229",
+        ),
+        ("std", json!([0, 0, 0]), "deviation of 0", "--std"),
+        (
+            "std",
+            json!([0.2, 0.2]),
+            "2 standard deviations for 3",
+            "--std",
+        ),
+        ("std", json!([null, 1, 1]), "invalid 'std'", "--no-config"),
+        ("input_size", json!([3, 0, 0]), "height of 0", "--input"),
+        (
+            "input_size",
+            json!([3, 1u64 << 40, 1u64 << 40]),
+            "height of",
+            "--input",
+        ),
+        (
+            "input_size",
+            json!([3, u64::MAX, u64::MAX]),
+            "height of",
+            "--input",
+        ),
+        (
+            "input_size",
+            json!([224, 224, 3]),
+            "invalid 'input_size'",
+            "--no-config",
+        ),
+        ("crop_pct", json!(1e-9), "shorter side", "--resize"),
+        (
+            "crop_pct",
+            json!("0.875"),
+            "invalid 'crop_pct'",
+            "--no-config",
+        ),
+    ] {
+        let config = json!({"architecture": "resnet18", "pretrained_cfg": {name: value}});
+        let folder = timm(&config);
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let import = ["import", &from, "-o", &out];
+        fail(4, &["config.json", part, way_out, "--no-config"], &import);
+        assert!(!Path::new(&out).exists());
+    }
+    // Options replace the numbers of the file, and are named themselves.
+    let wrong = json!({"mean": [2, 2, 2], "std": [0, 0, 0]});
+    let folder = timm(&json!({"architecture": "resnet18", "pretrained_cfg": wrong}));
+    let out = folder.argument("model.sdp");
+    let from = folder.argument("model.safetensors");
+    let import = |more: &[&str]| {
+        let all = [&["import", &from, "-o", &out], more].concat();
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mean = ["--mean", "0.5,0.5,0.5"];
+    fail(4, &["config.json", "deviation of 0"], &import(&mean));
+    let errors = fail(
+        2,
+        &["deviation of 9"],
+        &import(&[&mean[..], &["--std", "9,9,9"]].concat()),
+    );
+    assert!(!errors.contains("config.json"), "{errors}");
+    succeed(&import(&[&mean[..], &["--std", "0.2,0.2,0.2"]].concat()));
+}
+
+/// Reading a pipe or a device would never end.
+#[cfg(unix)]
+#[test]
+fn a_configuration_that_is_not_a_file_is_refused_with_its_name() {
+    use std::os::unix::fs::symlink;
+    type Put = fn(&Path);
+    let put: [(&str, Put); 5] = [
+        ("a named pipe", |path| {
+            let status = std::process::Command::new("mkfifo").arg(path).status();
+            assert!(status.unwrap().success());
+        }),
+        ("a device", |path| symlink("/dev/zero", path).unwrap()),
+        ("a folder", |path| fs::create_dir(path).unwrap()),
+        ("No such file", |path| symlink("gone", path).unwrap()),
+        ("bytes", |path| {
+            fs::File::create(path).unwrap().set_len(1 << 43).unwrap()
+        }),
+    ];
+    for (what, put) in put {
+        let folder = timm(&json!({}));
+        let config = folder.path("config.json");
+        fs::remove_file(&config).unwrap();
+        put(&config);
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let import = ["import", &from, "--network", "resnet18", "-o", &out];
+        let code = if what == "bytes" { 4 } else { 7 };
+        fail(code, &["config.json", what, "--no-config"], &import);
+        assert!(!Path::new(&out).exists());
+        succeed(&[&import[..], &["--no-config"]].concat());
+    }
+}
+
+#[test]
+fn other_settings_of_a_configuration_can_be_set_or_are_passed_over() {
     // Preprocessing can be set otherwise.
     let folder = timm(&json!({"architecture": "resnet18", "interpolation": "mitchell"}));
     let out = folder.argument("model.sdp");

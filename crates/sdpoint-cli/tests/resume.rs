@@ -206,11 +206,92 @@ fn a_damaged_checkpoint_is_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes).unwrap();
+    let hint = "hint: restore the file from a backup";
     fail(
         4,
-        &["checkpoint.safetensors", "checksum"],
+        &[
+            "checkpoint.safetensors' is damaged",
+            "checksum",
+            hint,
+            "--out",
+        ],
         &bench.resume("run"),
     );
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    for (length, problem) in [(40_000, "truncated"), (100, "truncated"), (0, "is empty")] {
+        file.set_len(length).unwrap();
+        let words = ["checkpoint.safetensors' is damaged", problem, hint];
+        fail(4, &words, &bench.resume("run"));
+    }
+}
+
+#[test]
+fn a_file_of_a_run_is_answered_with_its_folder() {
+    let bench = Bench::new();
+    succeed(&bench.train_epochs("1", "run", &[]));
+    let run_folder = bench.path("run");
+    let named = format!("--resume {}", run_folder.display());
+    fs::create_dir(bench.path("run/onnx")).unwrap();
+    for (inside, what) in [
+        ("checkpoint.safetensors", "is a file"),
+        ("model.safetensors", "is a file"),
+        ("metrics.jsonl", "is a file"),
+        ("onnx", "is a folder inside a run"),
+        ("last.safetensors", "does not exist"),
+    ] {
+        let path = run_folder.join(inside);
+        let shown = format!("'{}' {what}", path.display());
+        let words = [&shown, "needs the folder of a run", &named];
+        fail(2, &words, &["train", "--resume", path.to_str().unwrap()]);
+    }
+    let output = command(&["train", "--resume", "checkpoint.safetensors"])
+        .current_dir(&run_folder)
+        .output()
+        .unwrap();
+    let errors = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
+    assert!(errors.contains("--resume ."), "{errors}");
+    #[cfg(unix)]
+    {
+        let link = bench.path("link");
+        std::os::unix::fs::symlink(run_folder.join("model.safetensors"), &link).unwrap();
+        let link = link.to_str().unwrap();
+        fail(2, &["is a file", "/run"], &["train", "--resume", link]);
+    }
+    let alone = bench.path("photos/train/lying/0.png");
+    let words = ["0.png' is a file", "has a checkpoint.safetensors"];
+    fail(2, &words, &["train", "--resume", alone.to_str().unwrap()]);
+}
+
+/// --accept-changed-data is suggested only where it lets the run continue.
+#[test]
+fn other_numbers_of_images_cannot_be_accepted() {
+    let bench = Bench::new();
+    let out = bench.path("run");
+    succeed(&bench.train_epochs("1", "run", &[]));
+    let resume = ["train", "--resume", out.to_str().unwrap()];
+    let accepted = [&resume[..], &["--accept-changed-data"]].concat();
+    let image = bench.path("photos/train/lying/0.png");
+    let moved = bench.path("photos/test/lying/more.png");
+    fs::rename(&image, &moved).unwrap();
+    for arguments in [&resume[..], &accepted] {
+        let words = ["39 training images, but had 40", "restore them"];
+        let errors = fail(3, &words, arguments);
+        assert!(!errors.contains("accept"), "{errors}");
+    }
+    // The test images may be more or fewer.
+    fs::copy(&moved, &image).unwrap();
+    fail(3, &["the test images", "--accept-changed-data"], &resume);
+    succeed(&accepted);
+    // The same number in all, but the classes of those held out differ.
+    for number in 1..20 {
+        let name = |class: &str| bench.path(&format!("photos/train/{class}/{number}.png"));
+        let to = name("standing").with_file_name(format!("moved{number}.png"));
+        fs::rename(name("lying"), to).unwrap();
+    }
+    let errors = fail(3, &[], &resume);
+    let works = run(&accepted).status.success();
+    assert_eq!(errors.contains("--accept-changed-data"), works, "{errors}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub mod seal;
 mod select;
 mod shapes;
 mod weights;
+pub mod words;
 pub mod zoo;
 
 pub use combination::{BlendedCascade, Cascade, Combination, CombinedRecord, Stage};

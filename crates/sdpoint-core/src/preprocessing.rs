@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::shapes::MAX_SIDE;
+use crate::words::plural;
 
 /// The most pixels of an input.
 const MAX_PIXELS: usize = 1 << 26;
@@ -270,9 +271,9 @@ impl Preprocessing {
         }
         if self.mean.len() != channels || self.std.len() != channels {
             return Err(format!(
-                "it has {} means and {} standard deviations for {channels} channels",
-                self.mean.len(),
-                self.std.len()
+                "it has {} and {} for {channels} channels",
+                plural(self.mean.len(), "mean", "means"),
+                plural(self.std.len(), "standard deviation", "standard deviations")
             ));
         }
         if !self.mean.iter().all(|mean| mean.is_finite()) {
@@ -381,7 +382,7 @@ mod tests {
         refuse(&|p| p.size[0] = 0, "height");
         refuse(&|p| p.size[1] = usize::MAX, "width");
         refuse(&|p| p.size = [MAX_SIDE; 2], "in all");
-        refuse(&|p| p.mean.truncate(1), "1 means");
+        refuse(&|p| p.mean.truncate(1), "1 mean and");
         refuse(&|p| p.mean[0] = f32::NAN, "means");
         refuse(&|p| p.std[2] = 0.0, "deviations");
         refuse(

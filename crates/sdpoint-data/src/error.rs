@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use sdpoint_core::file::FileError;
+use sdpoint_core::words::plural;
 
 use crate::decode::kind::ImageKind;
 use crate::limits::{MAX_PIXELS, MAX_SIDE};
@@ -141,8 +142,8 @@ pub enum DataError {
         hint: Option<String>,
     },
     /// A class whose images are all unreadable.
-    #[error("{dataset}: none of the {count} images of class `{class}` can be read: {first}; \
-         repair them, or remove the class", dataset = dataset)]
+    #[error("{dataset}: {}: {first}; repair {}, or remove the class",
+        none_of_class(*count, class), them(*count))]
     UnreadableClass {
         /// The data set and its split.
         dataset: String,
@@ -184,9 +185,11 @@ pub enum DataError {
     },
     /// More images are unreadable than may be skipped.
     #[error(
-        "{count} unreadable images in {dataset}, more than the {limit} that may be skipped: {}; \
-         repair or remove them, or raise the limit",
-        first.join("; ")
+        "{} in {dataset}, more than the {limit} that may be skipped: {}; repair or remove {}, or \
+         raise the limit",
+        plural(*count, "unreadable image", "unreadable images"),
+        first.join("; "),
+        them(*count),
     )]
     TooManyUnreadable {
         /// The data set.
@@ -302,7 +305,56 @@ fn only(split: &str, classes: &[String]) -> String {
     }
 }
 
+/// That none of a class's images can be read.
+fn none_of_class(images: usize, class: &str) -> String {
+    match images {
+        1 => format!("the only image of class `{class}` cannot be read"),
+        images => format!("none of the {images} images of class `{class}` can be read"),
+    }
+}
+
+/// The pronoun for a number of images.
+fn them(images: usize) -> &'static str {
+    match images {
+        1 => "it",
+        _ => "them",
+    }
+}
+
 fn after_semicolon(hint: &Option<String>) -> String {
     hint.as_ref()
         .map_or_else(String::new, |hint| format!("; {hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_nouns_agree() {
+        let too_many = |count| {
+            let error = DataError::TooManyUnreadable {
+                dataset: "photos".into(),
+                count,
+                limit: 0,
+                first: vec!["a.jpg is empty".into()],
+            };
+            error.to_string()
+        };
+        assert!(too_many(1).starts_with("1 unreadable image in photos"));
+        assert!(too_many(1).contains("; repair or remove it, or"));
+        assert!(too_many(2).starts_with("2 unreadable images in photos"));
+        assert!(too_many(2).contains("; repair or remove them, or"));
+        let class = |count| {
+            let error = DataError::UnreadableClass {
+                dataset: "photos".into(),
+                class: "cat".into(),
+                count,
+                first: "a.jpg is empty".into(),
+            };
+            error.to_string()
+        };
+        assert!(class(1).contains("the only image of class `cat` cannot be read: a.jpg"));
+        assert!(class(3).contains("none of the 3 images of class `cat` can be read: a.jpg"));
+    }
 }

@@ -15,6 +15,7 @@ mod figure;
 mod turn;
 
 use rand::{Rng, RngExt};
+use sdpoint_core::words::plural;
 
 use crate::contents::{Contents, Images};
 use crate::error::{DataError, ImageError};
@@ -36,7 +37,8 @@ pub(crate) fn open(split: Split, options: &OpenOptions) -> Result<Contents, Data
     let classes = Figure::NAMES.len();
     if count < classes {
         return Err(DataError::Option(format!(
-            "{count} images of shapes are too few: there are {classes} classes"
+            "{} of shapes are too few: there are {classes} classes",
+            plural(count, "image", "images")
         )));
     }
     Ok(Contents {

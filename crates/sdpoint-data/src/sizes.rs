@@ -1,5 +1,6 @@
 //! The sizes of a data set's images.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::dataset::Dataset;
@@ -39,9 +40,20 @@ impl Sizes {
     /// The most frequent height and width; of equally frequent ones the
     /// largest.
     pub fn commonest(&self) -> [usize; 2] {
-        let key = |(size, count): &(&[usize; 2], &usize)| (**count, size[0] * size[1], **size);
-        let most = self.counts.iter().max_by_key(key);
-        most.map_or([1, 1], |(&size, _)| size)
+        self.by_share().first().map_or([1, 1], |&(size, _)| size)
+    }
+
+    /// All heights and widths with their shares of the images, from 0 to 1, the most
+    /// frequent first.
+    pub fn by_share(&self) -> Vec<([usize; 2], f64)> {
+        let mut sizes: Vec<_> = self.counts.iter().collect();
+        sizes.sort_by_key(|&(size, count)| Reverse((*count, size[0] * size[1], *size)));
+        let all: usize = self.counts.values().sum();
+        let share = |count: usize| count as f64 / all.max(1) as f64;
+        sizes
+            .into_iter()
+            .map(|(&size, &count)| (size, share(count)))
+            .collect()
     }
 
     /// The share of images for which `test` holds, from 0 to 1.

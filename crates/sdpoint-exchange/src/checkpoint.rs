@@ -4,6 +4,7 @@
 //! against the file's before anything is read; and memory is bounded by the
 //! file itself, its list of tensors, and the values that the caller requests.
 
+mod architecture;
 mod bytes;
 mod data;
 mod element;
@@ -57,6 +58,8 @@ pub struct StoredTensor {
     offset: usize,
     /// The bytes of the file that it is a view of.
     data: Data,
+    /// Whether the bytes of each element are in reverse order.
+    big_endian: bool,
 }
 
 /// A checkpoint that cannot be used.
@@ -222,7 +225,6 @@ impl Checkpoint {
             Some(Format::Pickle) => torch::pickled(&file)?,
             Some(Format::Safetensors) => Content {
                 sets: vec![TensorSet::at_top(safetensors::tensors(&file, 0)?)],
-                big_endian: false,
                 architecture: None,
             },
             None => return Err(foreign::file(&file)),
@@ -235,7 +237,10 @@ impl Checkpoint {
         &self.content.sets
     }
 
-    /// The name of the network, which training scripts save as `arch`.
+    /// The name that the training script gave to the network, saved as `arch`,
+    /// `model_name` or the like at the top level, or among its options
+    /// (`hyper_parameters`, `args`). It may be wrong: only the tensors tell what can
+    /// be imported.
     pub fn architecture(&self) -> Option<&str> {
         self.content.architecture.as_deref()
     }
@@ -252,7 +257,7 @@ impl Checkpoint {
         let size = tensor.element.size();
         let data = tensor.data.read(&self.file)?;
         let value = |bytes: &[u8]| {
-            if self.content.big_endian {
+            if tensor.big_endian {
                 let mut little = [0; 8];
                 let little = &mut little[..size];
                 little.copy_from_slice(bytes);
@@ -319,7 +324,14 @@ impl StoredTensor {
             strides,
             offset,
             data,
+            big_endian: false,
         })
+    }
+
+    /// The same tensor, with elements in this byte order.
+    fn with_byte_order(mut self, big_endian: bool) -> Self {
+        self.big_endian = big_endian;
+        self
     }
 
     /// A contiguous tensor of all of the data.

@@ -139,6 +139,8 @@ fn what_pickle_wrote_is_read() {
         "arrays.pkl",
         "arrays.pth",
         "attributes.pth",
+        "big_endian.pkl",
+        "big_endian.pth",
         "protocol0.pth",
         "protocol0.legacy.pth",
     ] {
@@ -272,6 +274,20 @@ fn averages_come_first_unless_they_are_passed_over() {
         error.contains("model, model_ema") || error.contains("model_ema, model"),
         "{error}"
     );
+}
+
+/// The parts are used, so that none is listed as an alternative.
+#[test]
+fn a_network_in_parts_is_put_together() {
+    let imported = import(&opened("parts.pth"), &tiny()).unwrap();
+    is_recorded(&imported);
+    let origin = &imported.origin;
+    assert_eq!(
+        (&origin.key[..], &origin.prefix[..]),
+        ("model", "features.")
+    );
+    assert_eq!(origin.others, []);
+    assert_eq!(origin.outside, Vec::<String>::new());
 }
 
 #[test]

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sdpoint::core::words::plural;
+
 use crate::protocol::error::{ApiError, Kind};
 
 /// The number of images in flight by client address. Behind a proxy all clients have
@@ -35,7 +37,10 @@ impl Clients {
         if used + images > most {
             return Err(ApiError::new(
                 Kind::Quota,
-                format!("this client has {used} images in flight; the limit is {most}"),
+                format!(
+                    "this client has {} in flight; the limit is {most}",
+                    plural(used, "image", "images")
+                ),
             ));
         }
         clients.insert(client, used + images);

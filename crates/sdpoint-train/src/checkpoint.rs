@@ -5,6 +5,8 @@
 //! `average.NAME`, and in its metadata the plan, the counters, and a SHA-256 of all
 //! of it. A damaged file is refused.
 
+mod fault;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{ErrorKind, Write};
@@ -14,6 +16,7 @@ use safetensors::{Dtype, SafeTensors, View};
 use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::digest::hex;
 use sdpoint_core::file::{self, FileError};
+use sdpoint_core::words::plural;
 use sdpoint_core::{Model, Network, Parameter, Statistics, Weights};
 use sdpoint_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
@@ -24,6 +27,7 @@ use crate::folder::CHECKPOINT;
 use crate::optimizer::Optimizer;
 use crate::plan::TrainPlan;
 use crate::recipe::Recipe;
+use fault::Fault;
 
 /// The version of the layout that is written, and the newest one that is read.
 /// Version 1 has no digest of the data, version 2 no images held out of training and
@@ -173,7 +177,7 @@ impl Checkpoint {
     }
 
     fn parse_file(bytes: &[u8], path: PathBuf) -> Result<Self, TrainError> {
-        Self::parse(bytes).map_err(|problem| TrainError::Checkpoint { path, problem })
+        Self::parse(bytes).map_err(|fault| fault.at(path))
     }
 
     /// The network with its weights as they are, for [`fine_tune`](crate::fine_tune()):
@@ -235,41 +239,45 @@ impl Checkpoint {
         Ok(path)
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let damaged =
-            |error: &dyn std::fmt::Display| format!("it is damaged or incomplete ({error})");
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| damaged(&e))?;
+    fn parse(bytes: &[u8]) -> Result<Self, Fault> {
+        let file = SafeTensors::deserialize(bytes);
+        let file = file.map_err(|error| Fault::of_container(bytes, &error))?;
+        let (_, header) = SafeTensors::read_metadata(bytes)
+            .map_err(|error| Fault::of_container(bytes, &error))?;
         let metadata = header.metadata().as_ref();
         let entry = |key| {
             metadata
                 .and_then(|entries| entries.get(key))
-                .ok_or_else(|| "it is a safetensors file, but not a checkpoint".to_owned())
+                .ok_or_else(|| {
+                    Fault::Unusable("it is a safetensors file, but not a checkpoint".into())
+                })
         };
+        let unreadable =
+            |_| Fault::damaged("its description of the run (plan and progress) cannot be read");
         let (state_text, digest) = (entry(STATE)?, entry(DIGEST)?);
-        let Version { version } = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
+        let Version { version } = serde_json::from_str(state_text).map_err(unreadable)?;
         if !(1..=VERSION).contains(&version) {
-            return Err(format!(
+            return Err(Fault::Unusable(format!(
                 "it has version {version}, but this program reads versions up to {VERSION}: use \
                  the program that wrote it"
-            ));
+            )));
         }
-        let state: State = serde_json::from_str(state_text).map_err(|e| damaged(&e))?;
-        let file = SafeTensors::deserialize(bytes).map_err(|e| damaged(&e))?;
-
-        let network = state
-            .plan
-            .trained_network()
-            .map_err(|error| error.to_string())?;
+        let state: State = serde_json::from_str(state_text).map_err(unreadable)?;
+        let network = state.plan.trained_network();
+        let network = network.map_err(|error| Fault::damaged(error.to_string()))?;
         let mut found = Sha256::new();
         found.update(state_text);
-        let mut read = |prefix| read_weights(&file, &network, prefix, &mut found);
+        let mut read =
+            |prefix| read_weights(&file, &network, prefix, &mut found).map_err(Fault::Damaged);
         let (weights, momentum) = (read(WEIGHTS)?, read(MOMENTUM)?);
         let recipe = &state.plan.recipe;
         let second_moment = has_second_moment(recipe).then(|| read(SECOND_MOMENT));
         let second_moment = second_moment.transpose()?;
         let average = recipe.ema.map(|_| read(AVERAGE)).transpose()?;
         if hex(&found.finalize()) != *digest {
-            return Err("its checksum is wrong: it was altered or damaged".into());
+            return Err(Fault::damaged(
+                "its checksum is wrong, so weights or settings in it were changed",
+            ));
         }
         let checkpoint = Self {
             plan: state.plan.into_owned(),
@@ -281,7 +289,7 @@ impl Checkpoint {
         };
         checkpoint
             .check()
-            .map_err(|problem| format!("its content is inconsistent: {problem}"))?;
+            .map_err(|problem| Fault::Damaged(format!("its content is inconsistent: {problem}")))?;
         Ok(checkpoint)
     }
 
@@ -298,14 +306,16 @@ impl Checkpoint {
         let an_epoch = trained.div_ceil(plan.recipe.batch_size);
         if an_epoch == 0 || counters.steps_per_epoch != an_epoch {
             return Err(format!(
-                "it has {} steps per epoch, but {trained} images make {an_epoch}",
-                counters.steps_per_epoch
+                "it has {} per epoch, but {} make {an_epoch}",
+                plural(counters.steps_per_epoch, "step", "steps"),
+                plural(trained, "image", "images"),
             ));
         }
         if (counters.held_out > 0) != plan.held_out().is_some() {
             return Err(format!(
-                "it has {} images held out of training, but a share of {}",
-                counters.held_out, plan.val_share
+                "it has {} held out of training, but a share of {}",
+                plural(counters.held_out, "image", "images"),
+                plan.val_share
             ));
         }
         let steps = plan.recipe.epochs as u128 * an_epoch as u128;
@@ -413,10 +423,7 @@ fn read_weights(
             .map_err(|_| format!("it lacks the tensor '{name}'"))?;
         if tensor.dtype() != Dtype::F32 || tensor.shape() != parameter.shape {
             return Err(format!(
-                "tensor '{name}' is {:?} {:?}, but F32 {:?} is needed",
-                tensor.dtype(),
-                tensor.shape(),
-                parameter.shape
+                "its tensor '{name}' does not have the type and the shape that the network needs"
             ));
         }
         digest.update(tensor.data());
@@ -567,13 +574,25 @@ mod tests {
         let refused = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
             let error = Checkpoint::read(folder.path()).expect_err("damaged");
+            let damaged = matches!(error, TrainError::DamagedCheckpoint { .. });
+            assert!(damaged, "{error}");
             let message = error.to_string();
             assert!(message.contains(path.to_str().unwrap()), "{message}");
+            // No text of a library.
+            for word in ["header", "invalid", "expected", "line 1", "buffer", "JSON"] {
+                assert!(!message.contains(word), "{message}");
+            }
             message
         };
-        for length in [0, 7, 100, whole.len() / 2, whole.len() - 1] {
-            refused(&whole[..length]);
+        assert!(refused(b"").contains("is damaged: it is empty"));
+        assert!(refused(&whole[..1]).contains("truncated: it has 1 byte,"));
+        for length in [7, 100, whole.len() / 2, whole.len() - 1] {
+            let message = refused(&whole[..length]);
+            assert!(message.contains("truncated"), "{message}");
+            assert!(message.contains(&format!("{length} bytes")), "{message}");
         }
+        assert!(refused(&[&whole[..], b"more"].concat()).contains("appended"));
+        assert!(refused(&[b'x'; 99]).contains("first 8 bytes"));
         for place in (0..whole.len()).step_by(whole.len() / 97) {
             let mut bytes = whole.clone();
             bytes[place] ^= 0x10;
@@ -617,7 +636,9 @@ mod tests {
             let (shape, values) = (&[1][..], &[0.0][..]);
             let tensor = Tensor { shape, values };
             let bytes = safetensors::serialize([("x", tensor)], metadata).unwrap();
-            Checkpoint::parse(&bytes).unwrap_err()
+            let fault = Checkpoint::parse(&bytes).unwrap_err();
+            assert!(matches!(fault, Fault::Unusable(_)), "{fault:?}");
+            fault.at("x".into()).to_string()
         };
         assert!(parse(None).contains("not a checkpoint"));
         assert!(parse(Some(r#"{"version":9,"new":1}"#)).contains("version 9"));

@@ -61,12 +61,27 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A checkpoint of which a part was lost or changed.
+    #[error("the checkpoint '{path}' is damaged: {problem}", path = path.display())]
+    DamagedCheckpoint {
+        /// The file.
+        path: PathBuf,
+        /// What is damaged.
+        problem: String,
+    },
     /// The model file cannot be written.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The data has changed since the run began.
+    /// The data has changed since the run began so much that the run cannot
+    /// continue with it.
     #[error("the run cannot be resumed with this data: {0}")]
     DataChanged(String),
+    /// Images have changed since the run began; the run could continue with them.
+    #[error(
+        "the run cannot be resumed with this data: {0} have changed since it began: some were \
+         added, removed, replaced, renamed or moved to another class"
+    )]
+    ImagesChanged(&'static str),
     /// The run read its images from another kind of source.
     #[error(
         "the run cannot be resumed with this data: it began with {then}, and the images of {now} \

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sdpoint_core::Weights;
+use sdpoint_core::words::plural;
 use sdpoint_data::{Dataset, Source};
 use sdpoint_engine::Context;
 
@@ -195,6 +196,14 @@ impl<'a> Run<'a> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome, TrainError> {
         self.check_data(&checkpoint)?;
+        let splits = Splits::new(self.train, self.test, checkpoint.plan.held_out())?;
+        if splits.held_out_len() != checkpoint.counters.held_out {
+            return Err(TrainError::DataChanged(format!(
+                "it has {} held out of training, but had {} when the run began",
+                plural(splits.held_out_len(), "image", "images"),
+                checkpoint.counters.held_out
+            )));
+        }
         let digest = DataDigest::of(self.train, self.test)?;
         if let Some(began_with) = &checkpoint.counters.data {
             if *began_with != digest {
@@ -209,14 +218,6 @@ impl<'a> Run<'a> {
                 "The run began with {then} instructions and continues with {now}: the result will \
                  differ in rounding from that of an uninterrupted run."
             ));
-        }
-        let splits = Splits::new(self.train, self.test, checkpoint.plan.held_out())?;
-        if splits.held_out_len() != checkpoint.counters.held_out {
-            return Err(TrainError::DataChanged(format!(
-                "{} of its images are held out of training, but {} were when the run began",
-                splits.held_out_len(),
-                checkpoint.counters.held_out
-            )));
         }
         let lock = folder::lock(self.folder)?;
         Trainer::new(*self, splits, checkpoint, lock)?.run(observer)
@@ -241,8 +242,8 @@ impl<'a> Run<'a> {
         let changed = |what: String| Err(TrainError::DataChanged(what));
         if self.train.len() != counters.images {
             return changed(format!(
-                "it has {} training images, but had {} when the run began",
-                self.train.len(),
+                "it has {}, but had {} when the run began",
+                plural(self.train.len(), "training image", "training images"),
                 counters.images
             ));
         }
@@ -266,8 +267,5 @@ fn check_digest(then: &DataDigest, now: &DataDigest) -> Result<(), TrainError> {
         (true, false) => "the test images",
         (false, false) => "the training and the test images",
     };
-    Err(TrainError::DataChanged(format!(
-        "{differing} have changed since it began: some were added, removed, replaced, renamed or \
-         moved to another class"
-    )))
+    Err(TrainError::ImagesChanged(differing))
 }

@@ -64,10 +64,12 @@ impl Splits {
                 return Ok(());
             }
         }
+        let none = match held_out.len() {
+            1 => "the only image held out of training cannot be read".to_owned(),
+            images => format!("none of the {images} images held out of training can be read"),
+        };
         Err(TrainError::Plan(format!(
-            "none of the {} images held out of training can be read: hold out a larger share, or \
-             none",
-            held_out.len()
+            "{none}: hold out a larger share, or none"
         )))
     }
 }

@@ -943,7 +943,7 @@ fn other_images_are_refused_when_a_run_goes_on() {
         let run = Run::new(&bench.ctx, &changed.0, &changed.1, folder.path());
         let error = run.resume(checkpoint(), &mut Silent).unwrap_err();
         let text = error.to_string();
-        assert!(matches!(error, TrainError::DataChanged(_)), "{text}");
+        assert!(matches!(error, TrainError::ImagesChanged(_)), "{text}");
         assert!(text.contains(what), "{what}: {text}");
     }
     // A run of an older version has no digest; once it went on, it has one.

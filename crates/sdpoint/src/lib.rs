@@ -254,7 +254,7 @@ pub mod core {
         Point, PointId, Preprocessing, Ratio, RatioError, Reason, Record, Role, Scores, Shape,
         Shapes, Stage, Statistics, Times, TrainTransform, Weights, Window, atomic, digest, file,
         format_duration, format_macs, pareto, parse_accuracy, parse_duration, parse_macs, seal,
-        select, select_combined, select_timed,
+        select, select_combined, select_timed, words,
     };
 }
 

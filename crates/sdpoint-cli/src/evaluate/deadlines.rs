@@ -16,7 +16,7 @@ use crate::data::{note_skipped, note_squashed};
 use crate::failure::{Class, Failure, Outcome};
 use crate::interrupt::Interrupt;
 use crate::model::ClassMatch;
-use crate::output::{Table, percent, print, print_json};
+use crate::output::{Table, percent, plural, print, print_json};
 use crate::output_file::Output;
 use crate::progress::Display;
 use crate::shares::parse_share;
@@ -125,7 +125,10 @@ pub fn run(
             display.finish();
             return Err(Failure::new(
                 Class::Interrupted,
-                format!("interrupted after {index} of {} images", test.len()),
+                format!(
+                    "interrupted after {index} of {}",
+                    plural(test.len(), "image", "images")
+                ),
             ));
         }
         let Some(sample) = test.readable(index)? else {
@@ -226,10 +229,14 @@ fn text(rows: &[Row], full: Duration) -> String {
         ]);
     }
     format!(
-        "{}Each of {images} images ran alone{}, with its instance chosen during the run; full takes \
+        "{}{} ran alone{}, with its instance chosen during the run; full takes \
          {}. MACs are the mean of those computed. Late answers count as wrong in top-1, but not \
          under 'if late'.\n",
         table.text(),
+        match images {
+            1 => "One image".to_owned(),
+            _ => format!("Each of {images} images"),
+        },
         report::skipped(skipped),
         format_duration(full)
     )

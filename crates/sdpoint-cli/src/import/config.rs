@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sdpoint::core::file::{self, FileError};
 use sdpoint::core::{EvalTransform, Interpolation, Preprocessing};
 use sdpoint::data::imagenet_preprocessing;
+use sdpoint::zoo;
 use serde_json::{Map, Value};
 
 use crate::failure::{Class, Failure};
@@ -242,25 +243,42 @@ const SAME_TENSORS: [(&str, &str); 2] = [
     ("resnetaa", "average pooling against aliasing"),
 ];
 
-/// Refuses a checkpoint whose own name of its network, if it is one of timm's,
-/// contradicts the requested network.
-pub fn check_architecture(path: &Path, said: &str, network: &str) -> Result<(), Failure> {
-    let refused = |problem: String| {
-        let path = path.display();
-        Failure::new(
-            Class::Model,
-            format!("'{path}' cannot be imported: its 'arch' is {said}, {problem}"),
-        )
-    };
-    if let Some((_, what)) = SAME_TENSORS.iter().find(|(name, _)| said.starts_with(name)) {
-        let problem = format!("which has {what}; sdpoint does not support it");
-        return Err(refused(problem).hint(WRONG));
+/// Refuses a checkpoint that says that its network computes something else than the
+/// listed one with the same tensors. Any other name decides nothing: the tensors do.
+pub fn check_architecture(path: &Path, said: &str) -> Result<(), Failure> {
+    let name = plain(said);
+    match SAME_TENSORS
+        .iter()
+        .find(|(other, _)| name.starts_with(other))
+    {
+        None => Ok(()),
+        Some((_, what)) => {
+            let path = path.display();
+            let message = format!(
+                "'{path}' cannot be imported: it calls its network '{said}', which has {what}; \
+                 sdpoint does not support it"
+            );
+            let hint = "--no-config ignores the name in the file; if it is right, predictions \
+                        will be wrong";
+            Err(Failure::new(Class::Model, message).hint(hint))
+        }
     }
-    match network_of(said) {
-        Some(other) if other != network => Err(refused(format!("not {network}")).hint(format!(
-            "give --network {other}, or --no-config to ignore the name in the file"
-        ))),
-        _ => Ok(()),
+}
+
+/// The name of an architecture without the hub's and timm's additions:
+/// `timm/resnet50.a1_in1k` is `resnet50`.
+fn plain(said: &str) -> String {
+    let name = said.rsplit('/').next().unwrap_or(said);
+    let name = name.split('.').next().unwrap_or(name);
+    name.to_lowercase()
+}
+
+/// The listed network that a checkpoint's own name for its network is probably of.
+pub fn listed(said: &str) -> Option<String> {
+    let name = plain(said);
+    match network_of(&name) {
+        Some(network) => Some(network.into()),
+        None => zoo::input_size(&name).is_ok().then_some(name),
     }
 }
 
@@ -320,6 +338,12 @@ fn refused(path: &Path, what: &str) -> Failure {
 /// The failure of a setting that does not have the right form.
 fn invalid(path: &Path, name: &str) -> Failure {
     Failure::new(Class::Model, says(path, &format!("an invalid '{name}'"))).hint(IGNORE)
+}
+
+/// The failure of numbers for the preprocessing that cannot be right.
+pub fn implausible(path: &Path, problem: &str) -> Failure {
+    let message = format!("'{}' has invalid preprocessing: {problem}", path.display());
+    Failure::new(Class::Model, message)
 }
 
 fn says(path: &Path, what: &str) -> String {
@@ -436,13 +460,23 @@ mod tests {
     }
 
     #[test]
-    fn another_name_in_the_file_is_refused() {
-        let check = |said| check_architecture(Path::new("net.pth"), said, "resnet18");
-        for fits in ["resnet18", "tv_resnet18", "net", "preresnet20"] {
-            assert!(check(fits).is_ok(), "{fits}");
+    fn only_the_name_of_another_computation_is_refused() {
+        let check = |said| check_architecture(Path::new("net.pth"), said);
+        for decided_by_tensors in ["resnet18", "tv_resnet18", "net", "preresnet20", "resnet34"] {
+            assert!(check(decided_by_tensors).is_ok(), "{decided_by_tensors}");
         }
-        for other in ["resnet34", "resnetblur18", "resnetaa50"] {
+        for other in ["resnetblur18", "resnetaa50", "timm/resnetblur50.bt_in1k"] {
             assert!(check(other).is_err(), "{other}");
+        }
+        for (said, network) in [
+            ("resnet18", Some("resnet18")),
+            ("timm/resnet50.a1_in1k", Some("resnet50")),
+            ("ResNet34", Some("resnet34")),
+            ("wrn16-4", Some("wrn16-4")),
+            ("net", None),
+            ("resnet18d", None),
+        ] {
+            assert_eq!(listed(said).as_deref(), network, "{said}");
         }
     }
 }

@@ -54,7 +54,9 @@ pub fn find(path: &Path, read_config: bool) -> Result<Found, Failure> {
         false => path.to_owned(),
     };
     let beside = weights.with_file_name(CONFIG);
-    let config = match read_config && beside != weights && beside.is_file() {
+    // Anything of this name is read or refused: a pipe, a folder or a broken link
+    // must not pass for a missing configuration.
+    let config = match read_config && beside != weights && beside.symlink_metadata().is_ok() {
         true => Config::read(&beside)?,
         false => None,
     };

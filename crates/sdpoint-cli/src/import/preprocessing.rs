@@ -5,6 +5,7 @@ use clap::builder::PossibleValue;
 use sdpoint::core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use sdpoint::data::imagenet_preprocessing;
 
+use super::config::{self, Config};
 use super::presets::{self, Preset};
 use crate::failure::{Class, Failure};
 use crate::output::note;
@@ -90,28 +91,18 @@ fn numbers(text: &str) -> Result<Numbers, String> {
 }
 
 impl Options {
-    /// Whether a preset replaces the preprocessing of the checkpoint's
-    /// configuration.
-    pub fn has_preset(&self) -> bool {
-        self.preset.is_some()
-    }
-
-    /// Whether the user has set how images are resized.
-    pub fn has_resize(&self) -> bool {
-        self.preset.is_some() || self.resize_mode.is_some()
-    }
-
     /// The preprocessing of a network for images of `side` pixels: that of the
     /// preset, of the checkpoint's configuration, or ImageNet's, with the
     /// options applied.
     pub fn preprocessing(
         &self,
         side: usize,
-        configured: Option<Preprocessing>,
+        config: Option<&Config>,
     ) -> Result<Preprocessing, Failure> {
-        let mut preprocessing = match self.preset {
-            Some(preset) => preset.preprocessing(),
-            None => configured.unwrap_or_else(|| usual(side)),
+        let mut preprocessing = match (self.preset, config) {
+            (Some(preset), _) => preset.preprocessing(),
+            (None, Some(config)) => config.preprocessing(self.resize_mode.is_some())?,
+            (None, None) => usual(side),
         };
         if let Some(input) = self.input {
             preprocessing = preprocessing.with_size(input);
@@ -129,9 +120,23 @@ impl Options {
             }
         }
         self.preparation.set(&mut preprocessing);
-        check(&preprocessing)?;
+        check(&preprocessing).map_err(|invalid| {
+            let config = config.filter(|_| self.preset.is_none() && !self.sets(invalid.setting));
+            invalid.failure(config)
+        })?;
         question_crop(&preprocessing);
         Ok(preprocessing)
+    }
+
+    /// Whether an option decides about a setting.
+    fn sets(&self, setting: Setting) -> bool {
+        match setting {
+            Setting::Mean => self.mean.is_some(),
+            Setting::Std => self.std.is_some(),
+            Setting::Size => {
+                self.input.is_some() || self.resize.is_some() || self.resize_mode.is_some()
+            }
+        }
     }
 
     fn evaluate(&self, preprocessing: &Preprocessing) -> EvalTransform {
@@ -191,16 +196,99 @@ const USUAL: &str = "of colours from 0 to 1, means are about 0.5 and deviations 
 /// The largest value of a channel in a file.
 const BYTE: f32 = 255.0;
 
+/// A part of the preprocessing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Mean,
+    Std,
+    Size,
+}
+
+/// Implausible numbers.
+struct Invalid {
+    setting: Setting,
+    problem: String,
+    /// What was probably meant, as options.
+    hint: Option<String>,
+}
+
+impl Invalid {
+    fn new(setting: Setting, problem: impl Into<String>) -> Self {
+        Self {
+            setting,
+            problem: problem.into(),
+            hint: None,
+        }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The failure of the command line, or of the configuration that has the
+    /// numbers.
+    fn failure(self, config: Option<&Config>) -> Failure {
+        let Some(config) = config else {
+            let message = format!("the preprocessing is invalid: {}", self.problem);
+            let failure = Failure::new(Class::Usage, message);
+            return match self.hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            };
+        };
+        let option = match self.setting {
+            Setting::Mean => "--mean",
+            Setting::Std => "--std",
+            Setting::Size => "--input and --resize",
+        };
+        let instead = format!("{option} sets other values, and --no-config ignores the file");
+        config::implausible(config.path(), &self.problem).hint(match self.hint {
+            Some(hint) => format!("{hint}; {instead}"),
+            None => instead,
+        })
+    }
+}
+
 /// Refuses implausible numbers, with a hint at the probable intention.
-fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
-    let refuse = |problem: String| {
-        Failure::new(
-            Class::Usage,
-            format!("the preprocessing is invalid: {problem}"),
-        )
-    };
-    preprocessing.check(3).map_err(refuse)?;
+fn check(preprocessing: &Preprocessing) -> Result<(), Invalid> {
+    /// The number of channels.
+    const CHANNELS: usize = 3;
     let (mean, std) = (&preprocessing.mean, &preprocessing.std);
+    check_mean(mean, std)?;
+    check_std(std)?;
+    let size = |problem: String| Invalid::new(Setting::Size, problem);
+    preprocessing.check(CHANNELS).map_err(size)?;
+    preprocessing.check_crop().map_err(|error| {
+        let mut hint = format!("probably meant: --resize {}", usual_resize(error));
+        let [height, width] = preprocessing.size;
+        if height == width {
+            hint += &format!(", or --input {} for the whole image", error.resize);
+        }
+        size(error.to_string()).hint(hint)
+    })
+}
+
+/// Requires a finite number for each channel.
+fn check_numbers(what: &str, values: &[f32]) -> Result<(), String> {
+    match values {
+        [_, _, _] => match values.iter().all(|value| value.is_finite()) {
+            true => Ok(()),
+            false => Err(format!("its {what} are not all finite numbers")),
+        },
+        _ => Err(format!(
+            "it has {} for 3 channels",
+            match values.len() {
+                1 => format!("1 {}", what.trim_end_matches('s')),
+                count => format!("{count} {what}"),
+            }
+        )),
+    }
+}
+
+fn check_mean(mean: &[f32], std: &[f32]) -> Result<(), Invalid> {
+    let refuse = |problem: String| Invalid::new(Setting::Mean, problem);
+    check_numbers("means", mean).map_err(refuse)?;
     if !mean.iter().all(|mean| (0.0..=1.0).contains(mean)) {
         let problem = format!(
             "a mean of {} for colours from 0 to 1",
@@ -225,23 +313,22 @@ fn check(preprocessing: &Preprocessing) -> Result<(), Failure> {
              --std 0.5,0.5,0.5 for colours from -1 to 1",
         ));
     }
-    if !std.iter().all(|std| STD.contains(std)) {
-        let problem = format!("a standard deviation of {}", outside(std, STD));
-        return Err(match bytes(std) {
-            true => refuse(problem).hint(format!(
-                "these look like values from 0 to 255; probably meant: --std {}",
-                divided(std)
-            )),
-            false => refuse(problem).hint(USUAL),
-        });
+    Ok(())
+}
+
+fn check_std(std: &[f32]) -> Result<(), Invalid> {
+    let refuse = |problem: String| Invalid::new(Setting::Std, problem);
+    check_numbers("standard deviations", std).map_err(refuse)?;
+    if std.iter().all(|std| STD.contains(std)) {
+        return Ok(());
     }
-    preprocessing.check_crop().map_err(|error| {
-        let mut hint = format!("probably meant: --resize {}", usual_resize(error));
-        let [height, width] = preprocessing.size;
-        if height == width {
-            hint += &format!(", or --input {} for the whole image", error.resize);
-        }
-        refuse(error.to_string()).hint(hint)
+    let problem = format!("a standard deviation of {}", outside(std, STD));
+    Err(match bytes(std) {
+        true => refuse(problem).hint(format!(
+            "these look like values from 0 to 255; probably meant: --std {}",
+            divided(std)
+        )),
+        false => refuse(problem).hint(USUAL),
     })
 }
 

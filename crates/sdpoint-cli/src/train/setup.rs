@@ -10,7 +10,9 @@ use sdpoint::{Model, Network, zoo};
 
 use super::optimiser::OptimiserArgs;
 use super::{Args, TrainingArgs};
-use crate::data::{SMALL, note_left_out, note_look_alikes, note_sizes, note_squashed};
+use crate::data::{
+    SMALL, note_enlarged, note_left_out, note_look_alikes, note_sizes, note_squashed,
+};
 use crate::failure::{Class, Failure};
 use crate::model;
 use crate::output_file::Outputs;
@@ -72,6 +74,8 @@ pub fn start(args: &Args) -> Result<Setup, Failure> {
         preprocessing = preprocessing.with_size(size);
     } else if init.is_none() && preprocessing.size.iter().all(|&side| side <= SMALL) {
         note_sizes(&train, &test)?;
+    } else if init.is_none() {
+        note_enlarged(&train, preprocessing.size)?;
     }
     if let Some((_, model)) = &init {
         note_squashed(model, &train)?;
@@ -152,6 +156,7 @@ fn start_from(model: &Model, classes: usize, seed: u64) -> Result<(Network, Weig
 
 /// Sets up the resumption of a run.
 pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
+    check_is_run(folder)?;
     let mut checkpoint = Checkpoint::read(folder)?;
     if args.accept_changed_data {
         checkpoint.counters.data = None;
@@ -183,6 +188,39 @@ pub fn resume(args: &Args, folder: &Path) -> Result<Setup, Failure> {
         test,
         start: Start::Resume(Box::new(checkpoint)),
     })
+}
+
+/// Refuses what is not the folder of a run, but is in one, with the folder's name.
+fn check_is_run(path: &Path) -> Result<(), Failure> {
+    if path.join(CHECKPOINT).exists() {
+        return Ok(());
+    }
+    // A link may be elsewhere than the file that it leads to.
+    let real = path.canonicalize().ok();
+    let run = [Some(path), real.as_deref()]
+        .into_iter()
+        .flatten()
+        .flat_map(|path| path.ancestors().skip(1))
+        .find(|folder| folder.join(CHECKPOINT).is_file());
+    let what = match run {
+        _ if path.exists() && !path.is_dir() => "is a file",
+        Some(_) if path.is_dir() => "is a folder inside a run",
+        Some(_) => "does not exist",
+        None => return Ok(()),
+    };
+    let message = format!(
+        "'{}' {what}; --resume needs the folder of a run",
+        path.display()
+    );
+    let hint = match run {
+        Some(folder) if folder == Path::new("") => "the run is here: --resume .".into(),
+        Some(folder) => format!(
+            "the folder of the run is {0}: --resume {0}",
+            folder.display()
+        ),
+        None => format!("a run's folder has a {CHECKPOINT}"),
+    };
+    Err(Failure::new(Class::Usage, message).hint(hint))
 }
 
 /// Refuses to resume a finished run whose model was changed since: instances

@@ -94,7 +94,7 @@ pub fn introduction(
         train.source(),
         match held_out {
             0 => plural(train.len(), "image", "images"),
-            _ => format!("{} images", train.len() - held_out),
+            _ => plural(train.len() - held_out, "image", "images"),
         },
         match held_out {
             0 => String::new(),
@@ -183,9 +183,11 @@ fn draws(drawn: &[(Instance, u64)], several: bool) -> String {
     }
     let steps = full + points.values().sum::<u64>();
     if full == steps {
-        return format!(
-            "All {steps} steps trained the full network; no other instance was trained.\n"
-        );
+        let all = match steps {
+            1 => "The only step".to_owned(),
+            steps => format!("All {steps} steps"),
+        };
+        return format!("{all} trained the full network; no other instance was trained.\n");
     }
     let share = |part: u64| percent(part as f64 / steps.max(1) as f64);
     let list = |counts: Vec<String>| counts.join(", ");

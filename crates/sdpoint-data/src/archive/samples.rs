@@ -21,8 +21,11 @@ const MAX_CLASS_NAME: usize = 1024;
 /// The longest `.json` member, in bytes.
 const MAX_JSON: usize = 16 << 20;
 
-/// How names of members that hold a class end, whatever the options.
+/// How names of members that hold a class end, in upper or lower case.
 const CLASS_ENDS: [&str; 2] = [".cls", ".cls.txt"];
+
+/// How names of members with metadata end, in upper or lower case.
+const JSON_END: &str = ".json";
 
 /// A shard's files by their paths, with what reads their bytes.
 pub(super) struct Shard<'a> {
@@ -39,15 +42,21 @@ pub(super) fn may_matter(path: &str, options: &OpenOptions) -> bool {
     let image_key = options.image_key.as_deref();
     is_image(path)
         || label_key(path, options).is_some()
-        || path.ends_with(".json")
-        || image_key.is_some_and(|end| path.ends_with(end))
+        || without_end(path, JSON_END).is_some()
+        || image_key.is_some_and(|end| without_end(path, end).is_some())
+}
+
+/// The part of a path before an end, which may be in upper or lower case.
+fn without_end<'a>(path: &'a str, end: &str) -> Option<&'a str> {
+    let (before, found) = path.split_at_checked(path.len().checked_sub(end.len())?)?;
+    found.eq_ignore_ascii_case(end).then_some(before)
 }
 
 /// A member's key, if the member holds a class.
 fn label_key<'a>(path: &'a str, options: &OpenOptions) -> Option<&'a str> {
     let key = match options.label_key {
-        Some(_) => path.strip_suffix(".json"),
-        None => CLASS_ENDS.iter().find_map(|end| path.strip_suffix(end)),
+        Some(_) => without_end(path, JSON_END),
+        None => CLASS_ENDS.iter().find_map(|end| without_end(path, end)),
     };
     key.filter(|key| !key.is_empty() && !key.ends_with('/'))
 }
@@ -62,12 +71,13 @@ impl Shard<'_> {
     /// A hint for images without classes: how to read labels from `.json`
     /// members, if there are any.
     pub fn hint(&self) -> Option<String> {
-        let (path, place) = self
+        let (key, place) = self
             .files
             .iter()
-            .find(|(path, _)| path.ends_with(".json"))?;
+            .find_map(|(path, place)| Some((without_end(path, JSON_END)?, place)))?;
         let beside = self.files.iter().any(|(image, _)| {
-            is_image(image) && image.starts_with(path.strip_suffix("json").unwrap_or(path))
+            let rest = image.strip_prefix(key);
+            is_image(image) && rest.is_some_and(|rest| rest.starts_with('.'))
         });
         if !beside || self.options.label_key.is_some() {
             return None;

@@ -64,7 +64,9 @@ fn orientation(info: &Info) -> Orientation {
     let plain = plain.map(|text| (&text.keyword, Some(text.text.clone())));
     let packed = info.compressed_latin1_text.iter();
     let packed = packed.map(|text| (&text.keyword, text.get_text().ok()));
-    let texts = plain.chain(packed);
+    let utf8 = info.utf8_text.iter();
+    let utf8 = utf8.map(|text| (&text.keyword, text.get_text().ok()));
+    let texts = plain.chain(packed).chain(utf8);
     let mut profiles = texts.filter(|(keyword, _)| *keyword == "Raw profile type exif");
     let profile = profiles.find_map(|(_, text)| raw_profile(&text?));
     profile.map_or_else(Orientation::default, |it| exif::orientation(&it))

@@ -90,11 +90,19 @@ fn orientation_of_png_and_webp_is_known() {
         zlib.finish().unwrap();
         chunk
     };
+    // Two bytes on compression, an empty language, and an empty translation.
+    let international = |compression: &[u8; 2], text: &[u8]| {
+        [b"Raw profile type exif\0", &compression[..], b"\0\0", text].concat()
+    };
+    let utf8 = international(b"\0\0", text.as_bytes());
+    let packed_utf8 = international(b"\x01\0", &packed[b"Raw profile type exif\0\0".len()..]);
     for next in [b"IDAT", b"IEND"] {
         for (kind, data) in [
             (b"eXIf", &exif[..]),
             (b"tEXt", plain.as_bytes()),
             (b"zTXt", &packed),
+            (b"iTXt", &utf8),
+            (b"iTXt", &packed_utf8),
         ] {
             let png = png_with_chunk_before(next, kind, data);
             assert_eq!(decode(&png).unwrap().orientation(), turned, "{kind:?}");

@@ -111,6 +111,47 @@ fn keys_may_have_dots() {
 }
 
 #[test]
+fn names_may_end_in_upper_case() {
+    let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
+    let members: [(&str, &[u8]); 8] = [
+        ("IMG_1.JPG", &red),
+        ("IMG_1.CLS", b"0"),
+        ("IMG_2.Jpeg", &blue),
+        ("IMG_2.Cls.TXT", b"1"),
+        ("IMG_3.CLS", b"1"),
+        ("IMG_3.Png", &blue),
+        ("IMG_3.JSON", b"{}"),
+        ("IMG_3.SEG.PNG", &red),
+    ];
+    let train = of(&members, &options(None, None));
+    check(&train, &[("0", RED), ("1", BLUE), ("1", BLUE)]);
+    let by_key: [(&str, &[u8]); 5] = [
+        ("a.JPG", &red),
+        ("a.CLS", b"0"),
+        ("b.Jpg", &blue),
+        ("b.png", &red),
+        ("b.cls", b"1"),
+    ];
+    let train = of(&by_key, &options(Some("jpg"), None));
+    check(&train, &[("0", RED), ("1", BLUE)]);
+
+    let labelled: [(&str, &[u8]); 4] = [
+        ("a.JPG", &red),
+        ("a.JSON", br#"{"label": "rose"}"#),
+        ("b.jpg", &blue),
+        ("b.Json", br#"{"label": "iris"}"#),
+    ];
+    let train = of(&labelled, &options(None, Some("label")));
+    check(&train, &[("rose", RED), ("iris", BLUE)]);
+    let text = refused(&labelled, &options(None, None));
+    assert!(text.contains("--label-key NAME, of `label`"), "{text}");
+    // Of one key, in either case, only one member may hold the class.
+    let twice = [&members[..2], &[("IMG_1.cls", &b"0"[..])]].concat();
+    let text = refused(&twice, &options(None, None));
+    assert!(text.contains("holds a class of the same sample"), "{text}");
+}
+
+#[test]
 fn keys_that_come_twice_are_refused_and_corrections_are_not() {
     let (red, blue) = (jpeg(8, 8, RED), jpeg(8, 8, BLUE));
     let sample: [(&str, &[u8]); 4] = [

@@ -147,6 +147,10 @@ fn the_commonest_size_counts_and_not_the_first() {
     let sizes = Sizes::of(&data).unwrap();
     assert_eq!(sizes.commonest(), [28, 28]);
     assert_eq!(sizes.range(), Some([[20, 30], [40, 28]]));
+    let by_share = sizes.by_share();
+    assert_eq!(by_share[0].0, sizes.commonest());
+    assert!(by_share.is_sorted_by(|one, next| one.1 >= next.1));
+    assert!((by_share.iter().map(|(_, share)| share).sum::<f64>() - 1.0).abs() < 1e-9);
     assert_eq!(data.native_size().unwrap(), [28, 28]);
     assert_eq!(default_preprocessing(&data).unwrap().size, [28, 28]);
 

@@ -3,6 +3,18 @@
 use super::Fault;
 use super::zip::Directory;
 
+/// The first bytes of compressed files: XZ, Zstandard, bzip2, LZ4, lzip, compress,
+/// LZMA.
+const PACKED: [&[u8]; 7] = [
+    b"\xfd7zXZ",
+    b"\x28\xb5\x2f\xfd",
+    b"BZh",
+    b"\x04\x22\x4d\x18",
+    b"LZIP",
+    b"\x1f\x9d",
+    b"\x5d\0\0",
+];
+
 /// The kind of a file, by its first bytes.
 pub(super) fn file(content: &[u8]) -> Fault {
     let begins = |magic: &[u8]| content.starts_with(magic);
@@ -14,8 +26,12 @@ pub(super) fn file(content: &[u8]) -> Fault {
         "it is an HDF5 file, as Keras writes them; sdpoint reads those of PyTorch"
     } else if begins(b"\x1f\x8b") {
         "it is compressed with gzip; unpack it first"
-    } else if begins(b"\xfd7zXZ") || begins(b"\x28\xb5\x2f\xfd") || begins(b"BZh") {
+    } else if PACKED.iter().any(|magic| begins(magic)) {
         "it is compressed; unpack it first"
+    } else if begins(b"7z\xbc\xaf\x27\x1c") {
+        "it is a 7-Zip archive; unpack it first"
+    } else if begins(b"Rar!\x1a\x07") {
+        "it is a RAR archive; unpack it first"
     } else if begins(b"GGUF") {
         "it is a GGUF file; sdpoint reads those of PyTorch and safetensors"
     } else if is_onnx(content) {

@@ -11,6 +11,7 @@ pub(super) struct Array {
     shape: Vec<usize>,
     /// Whether it is in column-major (Fortran) order.
     fortran: bool,
+    big_endian: bool,
     data: Data,
 }
 
@@ -28,7 +29,8 @@ impl Array {
         } else {
             sides.rev().for_each(&mut set);
         }
-        StoredTensor::new(self.element, self.shape, strides, 0, self.data)
+        let stored = StoredTensor::new(self.element, self.shape, strides, 0, self.data)?;
+        Ok(stored.with_byte_order(self.big_endian))
     }
 }
 
@@ -65,8 +67,10 @@ fn whole(values: &Values<'_>, data: Id, dtype: Id, shape: Id, fortran: bool) -> 
         Value::EncodedBytes { text, length } => Data::encoded(text.clone(), *length),
         _ => return None,
     };
+    let (element, big_endian) = element(values, dtype)?;
     Some(Array {
-        element: element(values, dtype)?,
+        element,
+        big_endian,
         shape: values.sizes(shape)?,
         fortran,
         data,
@@ -74,17 +78,15 @@ fn whole(values: &Values<'_>, data: Id, dtype: Id, shape: Id, fortran: bool) -> 
 }
 
 /// The type of an array's elements, `numpy.dtype("f4")` with its byte order in
-/// its state.
-fn element(values: &Values<'_>, dtype: Id) -> Option<Element> {
+/// its state, and whether that is big-endian.
+fn element(values: &Values<'_>, dtype: Id) -> Option<(Element, bool)> {
     let Value::Object(dtype) = values.get(dtype) else {
         return None;
     };
     let &name = parts(values, dtype.arguments)?.first()?;
     let order = dtype.state.and_then(|state| parts(values, state)?.get(1));
-    if order.is_some_and(|&order| *values.get(order) == Value::Text(">")) {
-        return None;
-    }
-    Some(match *values.get(name) {
+    let big_endian = order.is_some_and(|&order| *values.get(order) == Value::Text(">"));
+    let element = match *values.get(name) {
         Value::Text("f2") => Element::F16,
         Value::Text("f4") => Element::F32,
         Value::Text("f8") => Element::F64,
@@ -95,7 +97,8 @@ fn element(values: &Values<'_>, dtype: Id) -> Option<Element> {
         Value::Text("u1") => Element::Other("uint8", 1),
         Value::Text("b1") => Element::Other("bool", 1),
         _ => return None,
-    })
+    };
+    Some((element, big_endian))
 }
 
 fn parts<'v>(values: &'v Values<'_>, id: Id) -> Option<&'v [Id]> {

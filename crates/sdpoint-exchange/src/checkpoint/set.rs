@@ -30,8 +30,7 @@ impl Obstacle {
 #[derive(Debug)]
 pub(super) struct Content {
     pub sets: Vec<TensorSet>,
-    pub big_endian: bool,
-    /// The name of the network, saved as `arch`.
+    /// The name of the network, saved beside the weights.
     pub architecture: Option<String>,
 }
 

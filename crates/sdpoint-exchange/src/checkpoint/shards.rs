@@ -83,7 +83,6 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         file,
         content: Content {
             sets: vec![TensorSet::at_top(entries)],
-            big_endian: false,
             architecture: None,
         },
     })

@@ -16,6 +16,8 @@ pub(super) struct TensorFinder<'f, 'v> {
     values: &'v Values<'f>,
     /// The range of the storage with a key in the file.
     find: &'v dyn Fn(&str) -> Option<Range<usize>>,
+    /// Whether the elements of the file's storages are big-endian.
+    big_endian: bool,
     /// Storages in files embedded in this one, by the start of the embedded file.
     nested: HashMap<usize, Option<(Element, Range<usize>)>>,
 }
@@ -30,8 +32,16 @@ impl<'f, 'v> TensorFinder<'f, 'v> {
             file,
             values,
             find,
+            big_endian: false,
             nested: HashMap::new(),
         }
+    }
+
+    /// The same for storages in this byte order. NumPy's arrays and embedded files
+    /// have their own.
+    pub fn with_byte_order(mut self, big_endian: bool) -> Self {
+        self.big_endian = big_endian;
+        self
     }
 
     /// The tensor that a value is or would have become when unpickled, or why
@@ -74,7 +84,9 @@ impl<'f, 'v> TensorFinder<'f, 'v> {
             return Err("has strides for other sides than its own".into());
         }
         let offset = offset.saturating_add(start);
-        StoredTensor::new(element, shape, strides, offset, data)
+        let is_own = matches!(values.get(tensor.storage), Value::Storage(_));
+        let stored = StoredTensor::new(element, shape, strides, offset, data)?;
+        Ok(stored.with_byte_order(is_own && self.big_endian))
     }
 
     /// The type of a storage's elements, their range in the file, and the index

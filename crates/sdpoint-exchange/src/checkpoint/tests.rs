@@ -334,6 +334,11 @@ fn other_files_are_told_apart() {
         (b"\x89HDF\r\n\x1a\n....", "HDF5"),
         (b"<!DOCTYPE html>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1", "Git LFS"),
+        (b"LZIP\x01\x0c", "compressed"),
+        (b"\x1f\x9d\x90", "compressed"),
+        (b"\x5d\0\0\x80\0", "compressed"),
+        (b"7z\xbc\xaf\x27\x1c", "7-Zip"),
+        (b"Rar!\x1a\x07\x01\0", "RAR"),
     ] {
         let message = refused(file.to_vec());
         assert!(message.contains(part), "{message}");
@@ -537,5 +542,83 @@ fn shards_are_read_as_one_file() {
     ] {
         let error = open(text).unwrap_err().to_string();
         assert!(error.contains(words), "{text}: {error}");
+    }
+}
+
+/// A dictionary of texts, whose values may be other dictionaries or objects.
+fn dictionary(items: &[(&str, Pickle)]) -> Pickle {
+    items
+        .iter()
+        .fold(Pickle::default().op(b"}"), |all, (key, value)| {
+            all.text(key).op(&value.0).op(b"s")
+        })
+}
+
+/// An object of a class that is not installed, with attributes.
+fn object(module: &str, name: &str, attributes: Pickle) -> Pickle {
+    let made = Pickle::default().global(module, name).op(b")\x81");
+    made.op(&attributes.0).op(b"b")
+}
+
+#[test]
+fn the_name_of_the_network_is_found_among_options() {
+    let text = |text: &str| Pickle::default().text(text);
+    let namespace = |items: &[(&str, Pickle)]| object("argparse", "Namespace", dictionary(items));
+    let of = |items: &[(&str, Pickle)]| {
+        let tensor = Pickle::default().tensor("FloatStorage", 0, &[4], &[1]);
+        let weights = dictionary(&[("x", tensor)]);
+        let all = [&[("state_dict", weights)], items].concat();
+        let pickle = Pickle::new().op(&dictionary(&all).0).op(b".");
+        let file = zip(&[("a/data.pkl", &pickle.0), ("a/data/0", &[0; 16])]);
+        let checkpoint = Checkpoint::parse(file).unwrap();
+        checkpoint.architecture().map(str::to_owned)
+    };
+    let name = || text("resnet18");
+    for items in [
+        &[("arch", name())][..],
+        &[("architecture", name())],
+        &[("model_name", name())],
+        &[("model", name())],
+        &[("hyper_parameters", dictionary(&[("model_name", name())]))],
+        &[("hyper_parameters", dictionary(&[("arch", name())]))],
+        &[("hyper_parameters", dictionary(&[("model", name())]))],
+        &[("hyper_parameters", dictionary(&[("backbone", name())]))],
+        &[("args", namespace(&[("model", name())]))],
+        &[("args", namespace(&[("arch", name())]))],
+        &[("args", dictionary(&[("model", name())]))],
+        &[(
+            "config",
+            object("types", "SimpleNamespace", dictionary(&[("arch", name())])),
+        )],
+        &[(
+            "hyper_parameters",
+            dictionary(&[("args", namespace(&[("arch", name())]))]),
+        )],
+        &[(
+            "hyper_parameters",
+            dictionary(&[("model", dictionary(&[("name", name())]))]),
+        )],
+        // The more specific one.
+        &[(
+            "args",
+            namespace(&[("model", text("mine")), ("arch", name())]),
+        )],
+        &[
+            ("epoch", Pickle::default().int(3)),
+            ("args", namespace(&[("model", name())])),
+            ("arch", name()),
+        ],
+    ] {
+        assert_eq!(of(items).as_deref(), Some("resnet18"));
+    }
+    for items in [
+        &[][..],
+        &[("name", name())],
+        &[("arch", Pickle::default().int(18))],
+        &[("arch", text("a network of mine"))],
+        &[("arch", text(&"x".repeat(101)))],
+        &[("optimizer", dictionary(&[("arch", name())]))],
+    ] {
+        assert_eq!(of(items), None);
     }
 }

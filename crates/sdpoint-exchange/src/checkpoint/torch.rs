@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::architecture::architecture;
 use super::bytes::Bytes;
 use super::find::sets;
 use super::foreign;
@@ -50,9 +51,9 @@ pub(super) fn zipped(file: &[u8]) -> Result<Content, Fault> {
     };
     let (values, top) = run(&mut Bytes::within(file, pickle))?;
     let find = |key: &str| read(&format!("data/{key}"));
+    let mut finder = TensorFinder::new(file, &values, &find).with_byte_order(big_endian);
     Ok(Content {
-        sets: sets(&values, top, &mut TensorFinder::new(file, &values, &find))?,
-        big_endian,
+        sets: sets(&values, top, &mut finder)?,
         architecture: architecture(&values, top),
     })
 }
@@ -85,22 +86,10 @@ pub(super) fn pickled(file: &[u8]) -> Result<Content, Fault> {
     let (values, top) = (&whole.values, whole.top);
     let find = |key: &str| whole.storages.get(key).cloned();
     Ok(Content {
-        sets: sets(values, top, &mut TensorFinder::new(file, values, &find))?,
         // Legacy files are little-endian on all machines.
-        big_endian: false,
+        sets: sets(values, top, &mut TensorFinder::new(file, values, &find))?,
         architecture: architecture(values, top),
     })
-}
-
-/// The network's name, as training scripts save it beside the weights.
-fn architecture(values: &Values<'_>, top: Id) -> Option<String> {
-    let is_arch = |key: Id| matches!(values.get(key), Value::Text("arch" | "architecture"));
-    let mut items = values.items(top)?.iter();
-    let &(_, value) = items.find(|&&(key, _)| is_arch(key))?;
-    match values.get(value) {
-        Value::Text(name) if name.len() <= 100 => Some((*name).to_owned()),
-        _ => None,
-    }
 }
 
 fn is_magic(values: &Values<'_>, top: Id) -> bool {

@@ -93,6 +93,26 @@ impl<'c> Fit<'c> {
         fit
     }
 
+    /// Whether its dictionary was joined from several, and tensors of the one at
+    /// this path are used.
+    pub fn uses_part(&self, key: &str) -> bool {
+        let part = match self.set.key() {
+            _ if !self.set.is_joined() => None,
+            "" => Some(key),
+            own => key
+                .strip_prefix(own)
+                .and_then(|rest| rest.strip_prefix('.')),
+        };
+        part.is_some_and(|part| {
+            self.sources.iter().any(|source| match source {
+                Source::Tensor { name, .. } => name
+                    .strip_prefix(part)
+                    .is_some_and(|rest| rest.starts_with('.')),
+                Source::Zeros => false,
+            })
+        })
+    }
+
     /// Finds the classifier, whose tensors follow the other parameters.
     fn take_classifier(
         &mut self,

@@ -48,6 +48,7 @@ pub(super) fn best<'c>(
         .ok_or(ImportError::AveragedOnly { keys: vec![] })?;
     let others = fits
         .filter(|fit| !fit.set.is_joined() && 2 * fit.score.names >= layout.len())
+        .filter(|fit| !best.uses_part(fit.set.key()))
         .map(|fit| OtherSet {
             key: fit.set.key().to_owned(),
             tensors: fit.set.len(),

@@ -20,13 +20,16 @@ pub const CHECKPOINTS: [&str; 6] = [
 ];
 
 /// The recorded network beside other things, or as another object.
-pub const OTHERS: [&str; 12] = [
+pub const OTHERS: [&str; 15] = [
     "arrays.pkl",
     "arrays.pth",
     "attributes.pth",
+    "big_endian.pkl",
+    "big_endian.pth",
     "ema.pth",
     "lightning.ckpt",
     "module.pth",
+    "parts.pth",
     "protocol0.legacy.pth",
     "protocol0.pth",
     "script.pt",

@@ -248,7 +248,7 @@ fn kept_test_images_are_served_as_files() {
         let error = server
             .get(&format!("/models/small/samples/{missing}"))
             .error(404);
-        assert!(error.contains("1 test images"), "{error}");
+        assert!(error.contains("has 1 test image,"), "{error}");
     }
 }
 

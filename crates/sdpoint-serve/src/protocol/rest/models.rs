@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use sdpoint::core::words::plural;
 use sdpoint::core::{Combination, CombinedRecord, ExifOrientation, Record, Times};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -165,7 +166,8 @@ pub async fn sample(
     let kept = index.and_then(|index| model.engine.samples().get(index));
     let kept = kept.ok_or_else(|| {
         let count = model.engine.samples().len();
-        let problem = format!("model '{name}' has {count} test images, counted from 0");
+        let images = plural(count, "test image", "test images");
+        let problem = format!("model '{name}' has {images}, counted from 0");
         ApiError::new(Kind::NotFound, problem)
     })?;
     let headers = [

@@ -5,6 +5,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use multer::{Constraints, Multipart, SizeLimit};
+use sdpoint::core::words::plural;
 use sdpoint::engine::top_k;
 use serde::Serialize;
 
@@ -132,7 +133,10 @@ impl Form {
         if self.images.len() > app.limits.images {
             return Err(ApiError::new(
                 Kind::TooLarge,
-                format!("the limit is {} images per request", app.limits.images),
+                format!(
+                    "the limit is {} per request",
+                    plural(app.limits.images, "image", "images")
+                ),
             ));
         }
         let model = match &self.model {
