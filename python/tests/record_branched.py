@@ -1,9 +1,8 @@
 """Records the step of test_branches.py for the engine's tests: `fixtures/oracles/branched-*`.
 
-    python tests/record_branched.py
+python tests/record_branched.py
 """
 
-import torch
 from conftest import ORACLES
 from oracles import NETWORKS
 from safetensors.torch import load_file, save_file

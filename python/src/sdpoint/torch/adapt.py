@@ -50,11 +50,11 @@ def adapt(
     `loader` yields training batches of (images, labels), shuffled and augmented. A fifth of
     the epochs that the network was trained for is a good starting point. `test` yields test
     batches, for the curves before and after. `net` is a plain network, which is wrapped
-    with `ratios` and `options`, such as `method="sdpoint+"`, as by `wrap`, or a wrapped one. It is trained on its current
-    device by SGD with Nesterov momentum and a cosine schedule from the learning rate `rate`
-    to zero; a fifth to a tenth of the rate that the network was trained with from scratch
-    suits most. `autocast` is a dtype, such as torch.bfloat16. At the end, every instance is
-    calibrated with `images` training images.
+    with `ratios` and `options`, such as `method="sdpoint+"`, as by `wrap`, or a wrapped one.
+    It is trained on its current device by SGD with Nesterov momentum and a cosine schedule
+    from the learning rate `rate` to zero; a fifth to a tenth of the rate that the network was
+    trained with from scratch suits most. `autocast` is a dtype, such as torch.bfloat16. At
+    the end, every instance is calibrated with `images` training images.
     """
     if not isinstance(net, Adjustable):
         net = wrap(net, ratios, **options)

@@ -92,7 +92,7 @@ def loss(
     Without branches this is the cross-entropy. With branches *s* on *n(s)* images each::
 
         L    = CE(full, labels) + weight · Σ n(s) · L(s) / Σ n(s)
-        L(s) = (1 − τ) · CE(s, labels) + τ · T² · KL(p(full) ‖ p(s))
+        L(s) = (1 - τ) · CE(s, labels) + τ · T² · KL(p(full) ‖ p(s))
 
     with the softmax *p* of logits divided by the temperature *T* (arXiv 1503.02531), and no
     gradient through the predictions of `full`. τ is `Branching.share(progress)`; `progress`

@@ -21,7 +21,6 @@ from .points import Point
 from .stages import Stage, compile_stages, plan
 from .statistics import InstanceStatistics, Norms
 
-
 #: Methods of training; see `wrap`.
 METHODS = ("sdpoint", "branched", "sdpoint+")
 

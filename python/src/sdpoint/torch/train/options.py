@@ -85,9 +85,7 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--branches", type=int, help="branches of a step (default: 4)")
     g.add_argument("--branch-weight", type=float, help="weight of their loss (default: 1)")
-    g.add_argument(
-        "--distill", type=float, help="share of full's predictions in it (default: 0.5)"
-    )
+    g.add_argument("--distill", type=float, help="share of full's predictions in it (default: 0.5)")
     g.add_argument(
         "--distill-ramp",
         type=float,
