@@ -78,6 +78,25 @@ def test_logits_of_every_instance_are_the_engines(name, tmp_path):
 
 
 @pytest.mark.engine
+def test_parameters_of_an_instances_own_are_the_engines(tmp_path):
+    net = calibrated(NETWORKS["own"], 33)
+    shared = {name: p.detach() for name, p in net.named_parameters()}
+    for instance in ("0@0.5", "2@0.75"):
+        description = net.lowered().description
+        modules = net.statistics.parameters.setdefault(instance, {})
+        for module, name in description.own_parameters(sp.Instance.parse(instance)):
+            near = shared[f"{module}.{name}"] + 0.3 * torch.rand_like(shared[f"{module}.{name}"])
+            modules.setdefault(module, {})[name] = near
+    path = tmp_path / "model.safetensors"
+    sp.save(net, path, preprocessing=IMAGENET | {"size": 33, "resize": 33})
+    images = torch.randn(2, 3, 33, 33)
+    for instance in net.instances:
+        with torch.no_grad():
+            expected = net.instance(instance)(images)
+        assert difference(engine_logits(path, instance, images), expected) < 1e-4, instance
+
+
+@pytest.mark.engine
 def test_the_command_reads_the_file(tmp_path):
     program = PROGRAMS / "sdpoint"
     if not program.exists():

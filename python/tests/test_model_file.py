@@ -86,6 +86,38 @@ def test_a_file_becomes_a_network_again(saved):
     assert sp.load(path).instances == net.instances
 
 
+def test_parameters_of_an_instances_own_are_kept(saved, tmp_path):
+    net, path = saved
+    x = torch.randn(2, 3, 16, 16)
+    shared = net.instance("0@0.5")(x)
+    behind = [*net._behind(sp.Instance.parse("0@0.5"))]
+    net.statistics.parameters["0@0.5"] = {
+        norm: {name: torch.rand(len(net.get_parameter(f"{norm}.{name}"))) + 0.5 for name in kinds}
+        for norm in behind
+        for kinds in [("weight", "bias")]
+    } | {"head": {"bias": torch.randn(10)}}
+    own = net(x)
+    assert (own - shared).abs().max() > 0.1
+    sp.save(net, path, preprocessing=PREPROCESSING)
+    about, _ = model_file.read(path)
+    assert about["features"] == ["own_parameters"] and about["own_parameters"] == ["0@0.5"]
+    other = sp.load(path).eval()
+    torch.testing.assert_close(other.instance("0@0.5")(x), own)
+    batch = [(x, torch.tensor([0, 1]))]
+    assert other.curve(batch)[1].loss == pytest.approx(net.curve(batch)[1].loss)
+    # Others and full have the network's, before and after.
+    for instance in ("full", "1@0.5"):
+        torch.testing.assert_close(other.instance(instance)(x), net.instance(instance)(x))
+    again = sp.wrap(Small(), (0.5,))
+    again.load_state_dict(other.state_dict())
+    again.load_sdpoint_state(other.sdpoint_state())
+    torch.testing.assert_close(again.eval().instance("0@0.5")(x), own)
+    # New statistics belong to the network's parameters.
+    sp.calibrate(other, [torch.randn(8, 3, 16, 16)])
+    sp.save(other, tmp_path / "new.safetensors", preprocessing=PREPROCESSING)
+    assert model_file.read(tmp_path / "new.safetensors")[0]["features"] == []
+
+
 def test_accuracies_go_into_the_file(saved):
     net, path = saved
     rows = net.curve([(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))])

@@ -70,6 +70,8 @@ def calibrate(
         instance: {path: (b["running_mean"], b["running_var"]) for path, b in buffers.items()}
         for instance, buffers in sums.items()
     }
+    # They belonged to the statistics that are replaced.
+    net.statistics.parameters = {}
     net.statistics.stale = None
 
 

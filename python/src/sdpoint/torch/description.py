@@ -75,6 +75,14 @@ class Description:
         norms = [(i, layer) for i, layer in enumerate(self.layers) if layer.op == "batch_norm"]
         return [layer.name for i, layer in norms if i > place]
 
+    def own_parameters(self, instance: Instance) -> list[tuple[str, str]]:
+        """Modules and names of the parameters that an instance may have of its own."""
+        own = [(norm, name) for norm in self.norms_behind(instance) for name in ("weight", "bias")]
+        classifier = self.layers[-1]
+        if classifier.numbers.get("bias"):
+            own.append((classifier.name, "bias"))
+        return own
+
     def macs(self, size: tuple[int, int], instance: Instance) -> int:
         """Multiply-accumulates for one image of (height, width)."""
         sizes, total = self.sizes(size, instance), 0

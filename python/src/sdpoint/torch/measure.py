@@ -57,9 +57,7 @@ def curve(
     each process contributes its share of the images, and all get the result.
     """
     chosen = [net.parsed(name) for name in (instances or net.instances)]
-    buffers = {
-        str(i): net.statistics.buffers(str(i)) if net._behind(i) and i.point else {} for i in chosen
-    }
+    buffers = {str(instance): net.lent(instance) for instance in chosen}
     device = next(net.parameters()).device
     sums = torch.zeros(len(chosen), 3, dtype=torch.float64, device=device)
     count, size, channels = 0, (1, 1), 3

@@ -29,10 +29,12 @@ from .network import Adjustable, unwrapped
 
 VERSION = 3
 FEATURES = (
+    "blended_cascades",
     "combinations",
     "exif_orientation",
     "held_out",
     "interpolation",
+    "own_parameters",
     "relu6",
     "samples",
     "squash_crop",
@@ -82,14 +84,22 @@ def save(
         for norm in description.norms_behind(instance):
             prefix = f"instances/{instance}/{norm}"
             tensors[f"{prefix}.running_mean"], tensors[f"{prefix}.running_var"] = own[norm]
+        for module, named in net.statistics.parameters.get(str(instance), {}).items():
+            tensors |= {f"instances/{instance}/{module}.{name}": t for name, t in named.items()}
+    tuned = [str(instance) for instance in instances if str(instance) in net.statistics.parameters]
     document = {
         "version": VERSION,
         "sha256": BLANK,
-        "features": sorted(images.features(prepared) + description.features()),
+        "features": sorted(
+            images.features(prepared)
+            + description.features()
+            + (["own_parameters"] if tuned else [])
+        ),
         "network": description.as_json(),
         "classes": names,
         "preprocessing": prepared,
         "instances": records,
+        **({"own_parameters": tuned} if tuned else {}),
         "training": {"program": "sdpoint.torch"} if training is None else training,
     }
     write(Path(path), document, {name: _array(name, t) for name, t in tensors.items()})
@@ -200,6 +210,12 @@ def load(path: str | os.PathLike, into: nn.Module | None = None) -> Adjustable:
         for instance in instances
         if instance != FULL
     }
+    net.statistics.parameters = {}
+    for instance in about.get("own_parameters", []):
+        modules = net.statistics.parameters.setdefault(instance, {})
+        for path, name in description.own_parameters(Instance.parse(instance)):
+            tensor = tensors[f"instances/{instance}/{path}.{name}"].to(like.device)
+            modules.setdefault(path, {})[name] = tensor
     net.statistics.stale = None
     return net
 

@@ -312,9 +312,15 @@ class Adjustable(nn.Module):
             # In a recomputation the statistics have moved already.
             other = instance.point is not None or _in_backward()
             return instance, self._norms.scratch() if other else {}
-        if instance.point is None or not self._behind(instance):
-            return instance, {}
-        return instance, self.statistics.buffers(str(instance))
+        return instance, self.lent(instance)
+
+    def lent(self, instance: Instance) -> Mapping[str, Mapping[str, Tensor]]:
+        """What an instance has of its own in evaluation, by module path.
+
+        Raises `StatisticsError` if that is not known.
+        """
+        own = self._behind(instance) or str(instance) in self.statistics.parameters
+        return self.statistics.buffers(str(instance)) if instance.point and own else {}
 
     @torch.compiler.disable(recursive=False)
     def _stage(self, stage: Stage, x: Tensor, instance: Instance) -> Tensor:
@@ -405,6 +411,7 @@ class Adjustable(nn.Module):
         return {
             "draws": self.draws.state_dict(),
             "statistics": self.statistics.own,
+            "parameters": self.statistics.parameters,
             "stale": self.statistics.stale,
         }
 
@@ -415,6 +422,13 @@ class Adjustable(nn.Module):
         self.statistics.own = {
             instance: {path: (m.to(like), v.to(like)) for path, (m, v) in moments.items()}
             for instance, moments in state["statistics"].items()
+        }
+        self.statistics.parameters = {
+            instance: {
+                path: {name: tensor.to(like) for name, tensor in tensors.items()}
+                for path, tensors in modules.items()
+            }
+            for instance, modules in state.get("parameters", {}).items()
         }
         self.statistics.stale = state["stale"]
 

@@ -3,6 +3,8 @@
 While an instance runs, its norms are bound to buffers other than their own:
 in evaluation to the instance's statistics, in training to scratch, so that only
 steps of `full` move the running statistics. Norms keep their module and class.
+Models of `sdpoint calibrate --own-scale` have scales, shifts and a classifier's
+bias of an instance's own, which are lent in evaluation in the same way.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from .errors import StatisticsError
 
 #: Mean and variance of each channel.
 Moments = tuple[Tensor, Tensor]
-#: Dictionaries of buffers, and what they held before.
+#: Dictionaries of buffers or parameters, and what they held before.
 Borrowed = list[tuple[dict[str, Tensor | None], dict[str, Tensor | None]]]
+PARAMETERS = ("weight", "bias")
 
 
 class Norms:
@@ -50,17 +53,19 @@ class Norms:
 
     @torch.compiler.disable
     def lend(self, buffers: Mapping[str, Mapping[str, Tensor]]) -> Borrowed:
-        """Puts other buffers into the norms at some paths; `take_back` undoes it."""
+        """Puts other tensors into the modules at some paths; `take_back` undoes it."""
         kept = []
         for path, lent in buffers.items():
-            own = self.module(path)._buffers
-            kept.append((own, {name: own[name] for name in lent}))
-            own.update(lent)
+            module = self.module(path)
+            for own in (module._buffers, module._parameters):
+                here = {name: tensor for name, tensor in lent.items() if name in own}
+                kept.append((own, {name: own[name] for name in here}))
+                own.update(here)
         return kept
 
     @torch.compiler.disable
     def take_back(self, borrowed: Borrowed) -> None:
-        """Gives the norms the buffers back that they had."""
+        """Gives the modules the tensors back that they had."""
         for own, before in borrowed:
             own.update(before)
 
@@ -84,10 +89,12 @@ class InstanceStatistics:
 
     def __init__(self) -> None:
         self.own: dict[str, dict[str, Moments]] = {}
+        #: Of instances that have any: `weight` and `bias` of their own, by module path.
+        self.parameters: dict[str, dict[str, dict[str, Tensor]]] = {}
         self.stale: str | None = None
 
     def buffers(self, instance: str) -> dict[str, dict[str, Tensor]]:
-        """What the norms are lent in an instance; raises `StatisticsError` if unknown."""
+        """What modules are lent in an instance; raises `StatisticsError` if unknown."""
         if instance not in self.own:
             known = ", ".join(list(self.own)[:5]) or "none but full"
             raise StatisticsError(
@@ -99,16 +106,26 @@ class InstanceStatistics:
                 f"the statistics of {instance} are out of date, since {self.stale}: run "
                 "sdpoint.torch.calibrate(net, loader) again"
             )
-        return {
+        lent = {
             path: {"running_mean": mean, "running_var": var}
             for path, (mean, var) in self.own[instance].items()
         }
+        for path, tensors in self.parameters.get(instance, {}).items():
+            lent.setdefault(path, {}).update(tensors)
+        return lent
 
     def apply(self, function: Callable[[Tensor], Tensor]) -> None:
         """Moves or converts all tensors, as the network's buffers are."""
         self.own = {
             instance: {path: (function(m), function(v)) for path, (m, v) in moments.items()}
             for instance, moments in self.own.items()
+        }
+        self.parameters = {
+            instance: {
+                path: {name: function(tensor) for name, tensor in tensors.items()}
+                for path, tensors in modules.items()
+            }
+            for instance, modules in self.parameters.items()
         }
 
     def state_dict(self) -> dict[str, Tensor]:
