@@ -150,7 +150,7 @@ def test_the_preset_has_its_ratios_and_draws_early_points():
     with pytest.raises(ValueError, match="not a method"):
         sp.wrap(Small(), method="sdpoint++")
     with pytest.raises(sp.InstanceError, match="menu has 9@0.5"):
-        sp.wrap(Small(), draw="menu:9@0.5=1").train()(torch.randn(4, 3, 12, 12))
+        sp.wrap(Small(), draw="menu:9@0.5=1")
 
 
 def test_shares_rise_and_parts_cover_the_batch():
@@ -181,3 +181,30 @@ def test_a_branched_run_adapts():
     adapted = sp.adapt(Small(), batches, 1, method="sdpoint+", images=32, report=None)
     assert adapted.net.ratios == (0.5, 0.6, 0.75)
     assert adapted.net.eval().instance("0@0.6")(batches[0][0]).shape == (16, 10)
+
+
+def test_wrong_uses_are_explained():
+    net = sp.wrap(Small(), method="branched").train()
+    x, labels = torch.randn(16, 3, 12, 12), torch.randint(0, 10, (16,))
+    output = net(x)
+    with pytest.raises(TypeError, match="sdpoint.torch.loss"):
+        F.cross_entropy(output, labels)
+    with pytest.raises(AttributeError, match=r"\.full"):
+        output.argmax(1)
+    for progress in (-1, 50, float("nan")):
+        with pytest.raises(ValueError, match="from 0 to 1"):
+            sp.loss(output, labels, progress=progress)
+    with pytest.raises(TypeError, match="use_reentrant=False"):
+        sp.loss(tuple(output), labels)
+    with pytest.raises(TypeError, match="branches is 2.5"):
+        Branching(branches=2.5)
+    for draw in ("menu:0@0.5=0,full=0", "bogus:x"):
+        with pytest.raises(ValueError):
+            sp.wrap(Small(), draw=draw)
+        with pytest.raises(ValueError):
+            net.draws.method = draw
+    with pytest.raises(TypeError, match="give method to wrap"):
+        sp.adapt(net, [(x, labels)], 1, method="sdpoint+")
+    with pytest.raises(ValueError, match="class number"):
+        sp.calibrate(net, [x])
+        net.curve([(x, F.one_hot(labels, 10).float())])

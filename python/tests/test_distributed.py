@@ -312,3 +312,5 @@ def test_wrong_options_are_explained(arguments, text, tmp_path, monkeypatch, cap
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--device", "cpu", "--workers", "0", "--input", "32"]) == 1
     assert text in capsys.readouterr().err
+    # Nothing is left that a corrected call would find in its way.
+    assert not list(tmp_path.iterdir())

@@ -118,6 +118,35 @@ def test_parameters_of_an_instances_own_are_kept(saved, tmp_path):
     assert model_file.read(tmp_path / "new.safetensors")[0]["features"] == []
 
 
+def test_what_the_engine_would_refuse_is_not_written(saved, tmp_path):
+    net, path = saved
+    for wrong in (
+        {"train": "x"},
+        {"train": {"pad_crop": {"padding": "a", "flip": True}}},
+        {"train": {"pad_crop": {"padding": 4}}},
+        {"evaluate": "x"},
+        {"evaluate": {"center_crop": {"resize": 0}}},
+    ):
+        with pytest.raises(sp.ModelFileError, match="train is|evaluate is"):
+            sp.save(net, tmp_path / "x.safetensors", preprocessing=PREPROCESSING | wrong)
+    good = {"train": {"pad_crop": {"padding": 4, "flip": True}}}
+    sp.save(net, tmp_path / "x.safetensors", preprocessing=PREPROCESSING | good)
+    impossible = SimpleNamespace(instance="full", top1=1.0, top5=7.0, loss=1.0)
+    with pytest.raises(sp.ModelFileError, match="impossible accuracy of full"):
+        sp.save(net, path, preprocessing=PREPROCESSING, curve=[impossible])
+
+
+def test_states_of_other_networks_are_refused(saved):
+    net, path = saved
+    other = sp.wrap(Small(), (0.5,), points=["blocks.1"])
+    with pytest.raises(sp.ModelFileError, match="at another place"):
+        sp.load(path, into=other)
+    with pytest.raises(ValueError, match="another network"):
+        other.load_sdpoint_state(net.sdpoint_state())
+    with pytest.raises(ValueError, match="lacks 'draws'"):
+        net.load_sdpoint_state({})
+
+
 def test_accuracies_go_into_the_file(saved):
     net, path = saved
     rows = net.curve([(torch.randn(4, 3, 16, 16), torch.tensor([0, 1, 2, 3]))])

@@ -97,8 +97,10 @@ pub fn run(args: &Args) -> Outcome {
 
     let checkpoint = Checkpoint::open(&found.weights)?;
     let said = checkpoint.architecture().filter(|_| !args.no_config);
-    if let Some(said) = said {
-        config::check_architecture(&found.weights, said)?;
+    if !args.no_config {
+        for said in checkpoint.architectures() {
+            config::check_architecture(&found.weights, said)?;
+        }
     }
     let mut choice = choice(args);
     choice.size = Some(preprocessing.size);

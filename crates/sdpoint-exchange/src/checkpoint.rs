@@ -225,7 +225,7 @@ impl Checkpoint {
             Some(Format::Pickle) => torch::pickled(&file)?,
             Some(Format::Safetensors) => Content {
                 sets: vec![TensorSet::at_top(safetensors::tensors(&file, 0)?)],
-                architecture: None,
+                architectures: Vec::new(),
             },
             None => return Err(foreign::file(&file)),
         };
@@ -242,7 +242,13 @@ impl Checkpoint {
     /// (`hyper_parameters`, `args`). It may be wrong: only the tensors tell what can
     /// be imported.
     pub fn architecture(&self) -> Option<&str> {
-        self.content.architecture.as_deref()
+        self.architectures().next()
+    }
+
+    /// All names of the network that the file has, the most specific first. They may
+    /// contradict each other.
+    pub fn architectures(&self) -> impl Iterator<Item = &str> {
+        self.content.architectures.iter().map(String::as_str)
     }
 
     /// Size of the file in bytes.

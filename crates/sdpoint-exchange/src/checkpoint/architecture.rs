@@ -1,4 +1,4 @@
-//! The name that a training script gave to the network, saved beside the weights.
+//! The names that a training script gave to the network, saved beside the weights.
 
 use super::pickle::{Id, Value, Values};
 
@@ -38,32 +38,51 @@ const MAX_ITEMS: usize = 256;
 /// The longest name, in bytes.
 const MAX_NAME: usize = 100;
 
-/// The name of the network in the object of a file, at the top level or among the
-/// options of the training script.
-pub(super) fn architecture(values: &Values<'_>, top: Id) -> Option<String> {
-    named(values, top, &NAMES, 0).map(str::to_owned)
+/// The most names that are taken.
+const MAX_NAMES: usize = 16;
+
+/// The names of the network in the object of a file, at the top level and among the
+/// options of the training script, the most specific first.
+pub(super) fn architectures(values: &Values<'_>, top: Id) -> Vec<String> {
+    let mut found = Vec::new();
+    collect(values, top, &NAMES, 0, &mut found);
+    found
 }
 
-fn named<'v>(values: &'v Values<'_>, id: Id, names: &[&str], depth: usize) -> Option<&'v str> {
-    let own = names.iter().find_map(|name| {
-        values_of(values, id, name).find_map(|value| match *values.get(value) {
-            Value::Text(text) if is_name(text) => Some(text),
-            _ => None,
-        })
-    });
-    own.or_else(|| {
-        let deeper = OPTIONS.iter().filter(|key| {
-            // The weights themselves are often under such a key at the top.
-            depth > 0 || !PARTS.contains(key)
-        });
-        deeper.filter(|_| depth < MAX_DEPTH).find_map(|key| {
-            let names = match PARTS.contains(key) {
-                true => &["name", "arch", "architecture", "model_name"][..],
-                false => &NAMES[..],
-            };
-            values_of(values, id, key).find_map(|value| named(values, value, names, depth + 1))
-        })
-    })
+/// Adds the names at a level, and those in its options.
+fn collect(values: &Values<'_>, id: Id, names: &[&str], depth: usize, found: &mut Vec<String>) {
+    for value in names.iter().flat_map(|name| values_of(values, id, name)) {
+        // Of several candidates, some scripts keep a list.
+        let items = match values.get(value) {
+            Value::List(items) | Value::Tuple(items) => &items[..items.len().min(MAX_NAMES)],
+            _ => &[value],
+        };
+        for item in items {
+            if let Value::Text(text) = *values.get(*item)
+                && is_name(text)
+                && found.len() < MAX_NAMES
+                && !found.iter().any(|known| known == text)
+            {
+                found.push(text.to_owned());
+            }
+        }
+    }
+    if depth == MAX_DEPTH {
+        return;
+    }
+    // The weights themselves are often under a part's key at the top.
+    for key in OPTIONS
+        .iter()
+        .filter(|key| depth > 0 || !PARTS.contains(key))
+    {
+        let names = match PARTS.contains(key) {
+            true => &["name", "arch", "architecture", "model_name"][..],
+            false => &NAMES[..],
+        };
+        for value in values_of(values, id, key) {
+            collect(values, value, names, depth + 1, found);
+        }
+    }
 }
 
 /// The value of a key in a dictionary or in the items of an object, and that of the
@@ -76,7 +95,10 @@ fn values_of<'v>(values: &'v Values<'_>, id: Id, key: &str) -> impl Iterator<Ite
     // The first only: a hostile file may have the same key many times.
     let find = |items: &[(Id, Id)]| {
         let mut items = items.iter().take(MAX_ITEMS);
-        let found = items.find(|(name, _)| *values.get(*name) == Value::Text(key));
+        // Some libraries write their options in capitals.
+        let found = items.find(
+            |(name, _)| matches!(*values.get(*name), Value::Text(text) if text.eq_ignore_ascii_case(key)),
+        );
         found.map(|&(_, value)| value)
     };
     [values.items(id), attributes]

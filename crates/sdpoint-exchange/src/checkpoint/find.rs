@@ -1,9 +1,10 @@
 //! Finds the dictionaries of tensors in a pickle, at any level.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::module;
 use super::pickle::{Id, Object, Value, Values};
+use super::set::without_averaged;
 use super::storage::TensorFinder;
 use super::{Entry, Fault, TensorSet, Whole};
 
@@ -211,6 +212,7 @@ impl Finder<'_, '_, '_, '_> {
                 entries,
                 module,
                 joined: false,
+                averaged_parts: false,
             };
             self.sets.push((place, set));
         }
@@ -283,40 +285,102 @@ impl Finder<'_, '_, '_, '_> {
             }
         }
         for (parent, parts) in parts {
-            if parts.len() < 2 {
-                continue;
-            }
-            let mut entries = BTreeMap::new();
-            for part in parts {
-                let (place, set) = &self.sets[part];
-                let own = set.key.rsplit('.').next().unwrap_or_default().to_owned();
-                let own = match self.places[*place].step {
-                    Step::Key(key) => match self.values.get(key) {
-                        Value::Text(text) if text.len() <= MAX_NAME => (*text).to_owned(),
-                        _ => own,
-                    },
-                    _ => own,
-                };
-                let bytes: usize = set.entries.keys().map(|name| own.len() + name.len()).sum();
-                let named: Vec<(String, Entry)> = set
-                    .entries
-                    .iter()
-                    .map(|(name, entry)| (format!("{own}.{name}"), entry.clone()))
-                    .collect();
-                // Joining is optional, so exceeding a limit here is no error.
-                if self.charge(named.len(), bytes).is_err() {
-                    return Ok(());
+            let named: Vec<(String, usize)> = (parts.into_iter())
+                .map(|part| (self.part_name(part), part))
+                .collect();
+            for (averaged, group) in groups(named) {
+                if group.len() < 2 {
+                    continue;
                 }
-                entries.extend(named);
+                let mut entries = BTreeMap::new();
+                for (name, part) in group {
+                    let set = &self.sets[part].1;
+                    let bytes: usize = set.entries.keys().map(|own| name.len() + own.len()).sum();
+                    let renamed: Vec<(String, Entry)> = (set.entries.iter())
+                        .map(|(own, entry)| (format!("{name}.{own}"), entry.clone()))
+                        .collect();
+                    // Joining is optional, so exceeding a limit here is no error.
+                    if self.charge(renamed.len(), bytes).is_err() {
+                        return Ok(());
+                    }
+                    entries.extend(renamed);
+                }
+                let set = TensorSet {
+                    key: self.key(parent),
+                    entries,
+                    module: None,
+                    joined: true,
+                    averaged_parts: averaged,
+                };
+                self.sets.push((parent, set));
             }
-            let set = TensorSet {
-                key: self.key(parent),
-                entries,
-                module: None,
-                joined: true,
-            };
-            self.sets.push((parent, set));
         }
         Ok(())
+    }
+
+    /// The key of a part of a network.
+    fn part_name(&self, part: usize) -> String {
+        let (place, set) = &self.sets[part];
+        if let Step::Key(key) = self.places[*place].step
+            && let Value::Text(text) = self.values.get(key)
+            && text.len() <= MAX_NAME
+        {
+            return (*text).to_owned();
+        }
+        set.key.rsplit('.').next().unwrap_or_default().to_owned()
+    }
+}
+
+/// The parts of one network by their keys: all, or, if some are averages of others
+/// (`features_ema` beside `features`), those and the others apart, the averages under the
+/// names of the others and marked as such.
+fn groups(parts: Vec<(String, usize)>) -> Vec<(bool, Vec<(String, usize)>)> {
+    let names: BTreeSet<&str> = parts.iter().map(|part| &part.0[..]).collect();
+    let twin = |name: &str| without_averaged(name).filter(|other| names.contains(&other[..]));
+    let (averaged, plain): (Vec<_>, Vec<_>) =
+        parts.iter().partition(|part| twin(&part.0).is_some());
+    if averaged.is_empty() {
+        return vec![(false, parts)];
+    }
+    let averaged = averaged
+        .into_iter()
+        .filter_map(|(name, part)| Some((twin(name)?, *part)));
+    let averaged = averaged.collect();
+    vec![
+        (false, plain.into_iter().cloned().collect()),
+        (true, averaged),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averages_of_parts_are_joined_with_each_other() {
+        let parts = |names: &[&str]| {
+            let numbered = names.iter().enumerate();
+            groups(
+                numbered
+                    .map(|(part, name)| (name.to_string(), part))
+                    .collect(),
+            )
+        };
+        let named = |name: &str, part| (name.to_owned(), part);
+        assert_eq!(
+            parts(&["features", "classifier", "features_ema", "ema_classifier"]),
+            [
+                (false, vec![named("features", 0), named("classifier", 1)]),
+                (true, vec![named("features", 2), named("classifier", 3)]),
+            ]
+        );
+        // An average beside a part that is none of its kind belongs to the same network.
+        for names in [&["model_ema", "head"][..], &["features", "classifier"]] {
+            let all = names
+                .iter()
+                .enumerate()
+                .map(|(part, name)| named(name, part));
+            assert_eq!(parts(names), [(false, all.collect())]);
+        }
     }
 }

@@ -30,8 +30,8 @@ impl Obstacle {
 #[derive(Debug)]
 pub(super) struct Content {
     pub sets: Vec<TensorSet>,
-    /// The name of the network, saved beside the weights.
-    pub architecture: Option<String>,
+    /// The names of the network, saved beside the weights.
+    pub architectures: Vec<String>,
 }
 
 /// A dictionary of tensors in a file, or the tensors of a whole pickled module.
@@ -41,6 +41,8 @@ pub struct TensorSet {
     pub(super) entries: BTreeMap<String, Entry>,
     pub(super) module: Option<Whole>,
     pub(super) joined: bool,
+    /// For joined ones: whether the keys of the parts say that they are averages.
+    pub(super) averaged_parts: bool,
 }
 
 /// Words in the keys of weights that were averaged during training.
@@ -57,6 +59,7 @@ impl TensorSet {
             entries,
             module: None,
             joined: false,
+            averaged_parts: false,
         }
     }
 
@@ -85,7 +88,7 @@ impl TensorSet {
     /// Whether its weights are averages over the course of training (EMA, SWA),
     /// according to its key or a counter in it.
     pub fn is_averaged(&self) -> bool {
-        says_averaged(&self.key) || self.entries.contains_key(AVERAGES)
+        self.averaged_parts || says_averaged(&self.key) || self.entries.contains_key(AVERAGES)
     }
 
     /// The names of its tensors in order, including those that cannot be read.
@@ -117,4 +120,34 @@ impl TensorSet {
 pub(crate) fn says_averaged(name: &str) -> bool {
     name.split(|c: char| !c.is_ascii_alphanumeric())
         .any(|word| AVERAGED.contains(&word.to_ascii_lowercase().as_str()))
+}
+
+/// A key without the word that says that its weights are averages: `features` for
+/// `features_ema` or `ema_features`. `None` if it has no such word, or no other.
+pub(super) fn without_averaged(key: &str) -> Option<String> {
+    let is_word = |c: char| c.is_ascii_alphanumeric();
+    let words: Vec<&str> = key.split(|c| !is_word(c)).collect();
+    let rest: Vec<&str> = (words.iter().copied())
+        .filter(|word| !word.is_empty() && !says_averaged(word))
+        .collect();
+    (says_averaged(key) && !rest.is_empty()).then(|| rest.join("_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn averaged_keys_are_those_of_others_with_a_word_more() {
+        for (key, other) in [
+            ("features_ema", Some("features")),
+            ("ema_features", Some("features")),
+            ("EMA.fc_head", Some("fc_head")),
+            ("ema", None),
+            ("features", None),
+            ("schema", None),
+        ] {
+            assert_eq!(without_averaged(key).as_deref(), other, "{key}");
+        }
+    }
 }

@@ -83,7 +83,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         file,
         content: Content {
             sets: vec![TensorSet::at_top(entries)],
-            architecture: None,
+            architectures: Vec::new(),
         },
     })
 }

@@ -571,9 +571,16 @@ fn the_name_of_the_network_is_found_among_options() {
         let pickle = Pickle::new().op(&dictionary(&all).0).op(b".");
         let file = zip(&[("a/data.pkl", &pickle.0), ("a/data/0", &[0; 16])]);
         let checkpoint = Checkpoint::parse(file).unwrap();
-        checkpoint.architecture().map(str::to_owned)
+        let all: Vec<String> = checkpoint.architectures().map(str::to_owned).collect();
+        assert_eq!(checkpoint.architecture(), all.first().map(|name| &name[..]));
+        all
     };
     let name = || text("resnet18");
+    let both = [
+        ("args", namespace(&[("model", text("resnetblur18"))])),
+        ("arch", name()),
+    ];
+    assert_eq!(of(&both), ["resnet18", "resnetblur18"]);
     for items in [
         &[("arch", name())][..],
         &[("architecture", name())],
@@ -598,6 +605,11 @@ fn the_name_of_the_network_is_found_among_options() {
             "hyper_parameters",
             dictionary(&[("model", dictionary(&[("name", name())]))]),
         )],
+        // As yacs writes options.
+        &[(
+            "cfg",
+            dictionary(&[("MODEL", dictionary(&[("NAME", name())]))]),
+        )],
         // The more specific one.
         &[(
             "args",
@@ -609,7 +621,7 @@ fn the_name_of_the_network_is_found_among_options() {
             ("arch", name()),
         ],
     ] {
-        assert_eq!(of(items).as_deref(), Some("resnet18"));
+        assert_eq!(of(items).first().map(|name| &name[..]), Some("resnet18"));
     }
     for items in [
         &[][..],
@@ -619,6 +631,6 @@ fn the_name_of_the_network_is_found_among_options() {
         &[("arch", text(&"x".repeat(101)))],
         &[("optimizer", dictionary(&[("arch", name())]))],
     ] {
-        assert_eq!(of(items), None);
+        assert_eq!(of(items), Vec::<String>::new());
     }
 }

@@ -58,6 +58,9 @@ def adapt(
     """
     if not isinstance(net, Adjustable):
         net = wrap(net, ratios, **options)
+    elif ratios is not None or options:
+        given = ", ".join(["ratios"] * (ratios is not None) + list(options))
+        raise TypeError(f"the network is wrapped already: give {given} to wrap, not to adapt")
     if isinstance(loader, Iterator) or not isinstance(loader, Sized):
         raise TypeError("the loader has to have a length and to last: give a DataLoader or a list")
     trained = [p for p in net.parameters() if p.requires_grad]

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from .instance import Instance
+
+HINT = (
+    "with branches, a network in training returns the logits of full in .full, and those of "
+    "branches in .branches; sdpoint.torch.loss(output, labels) computes the loss"
+)
 
 #: Images that a branch has at least, unless the batch has fewer: the statistics of its
 #: batch norms are those of its images.
@@ -45,6 +50,8 @@ class Branching:
             ("ramp", 0, 1),
         ):
             value = getattr(self, name)
+            if not isinstance(value, (int, float)) or (name == "branches" and value != int(value)):
+                raise TypeError(f"{name} is {value!r}: give a number")
             if not least <= value <= most:
                 raise ValueError(f"{name} is {value}: give a number from {least} to {most}")
 
@@ -62,12 +69,20 @@ class Branch(NamedTuple):
 
 
 class Branched(NamedTuple):
-    """What a wrapped network returns in training with branches."""
+    """What a wrapped network returns in training with branches; `loss` takes it."""
 
     #: The logits of `full` for the whole batch.
     full: Tensor
     branches: tuple[Branch, ...]
     branching: Branching
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a Branched has no '{name}': {HINT}")
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        name = getattr(function, "__name__", "this function")
+        raise TypeError(f"{name} takes no Branched: {HINT}")
 
 
 def parts(count: int, images: int) -> list[slice]:
@@ -101,7 +116,18 @@ def loss(
     """
     if isinstance(output, Tensor):
         return F.cross_entropy(output.float(), labels, label_smoothing=label_smoothing)
-    full, _, branching = output
+    if not isinstance(output, Branched):
+        raise TypeError(
+            f"loss takes what the network returned, logits or a Branched, not a "
+            f"{type(output).__name__}; reentrant checkpointing takes it apart, use_reentrant=False "
+            "does not"
+        )
+    if not 0 <= progress <= 1:
+        raise ValueError(
+            f"progress is {progress}; it is the part of the run that is done, from 0 to 1: "
+            "(step + 1) / steps"
+        )
+    full, branching = output.full, output.branching
     share, temperature = branching.share(progress), branching.temperature
     teacher = F.log_softmax(full.detach().float() / temperature, 1)
     total = F.cross_entropy(full.float(), labels, label_smoothing=label_smoothing)

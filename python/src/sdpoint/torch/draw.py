@@ -31,11 +31,20 @@ class Draws:
     """
 
     def __init__(self, method: str = "uniform", seed: int = 0) -> None:
-        self.method = checked_method(method)
+        self.method = method
         self.seed = int(seed)
         self.step = 0
         #: True once the step is moved by an optimiser instead of by each forward.
         self.followed = False
+
+    @property
+    def method(self) -> str:
+        """The distribution; setting it raises `ValueError` if there is none such."""
+        return self._method
+
+    @method.setter
+    def method(self, method: str) -> None:
+        self._method = checked_method(method)
 
     @property
     def needs_costs(self) -> bool:
@@ -105,7 +114,7 @@ class Draws:
     def load_state_dict(self, state: Mapping) -> None:
         """Restores the result of `state_dict`."""
         self.seed, self.step = int(state["seed"]), int(state["step"])
-        self.method = checked_method(state.get("method", self.method))
+        self.method = state.get("method", self.method)
 
 
 def fraction(seed: int, step: int, part: int = 0) -> float:
@@ -135,18 +144,26 @@ def menu_of(text: str) -> dict[str, float]:
         if instance in menu:
             raise ValueError(f"{instance} is in the menu twice")
         menu[instance] = probability
+    if not any(menu.values()):
+        raise ValueError("every instance in the menu has the probability 0")
     if sum(menu.values()) > 1 + 1e-9:
         raise ValueError(f"the menu's probabilities add up to {sum(menu.values())}, more than 1")
     return menu
+
+
+def check_menu(method: str, instances: Sequence[Instance]) -> None:
+    """Raises `InstanceError` if a method is a menu with an instance that is not there."""
+    name, _, text = method.partition(":")
+    names = [str(instance) for instance in instances]
+    unknown = [i for i in menu_of(text) if i not in names] if name == "menu" else []
+    if unknown:
+        raise InstanceError(f"the menu has {unknown[0]}, which the network with its ratios has not")
 
 
 def _of_menu(
     menu: Mapping[str, float], instances: Sequence[Instance], costs: Mapping[str, int]
 ) -> list[float]:
     names = [str(instance) for instance in instances]
-    unknown = [name for name in menu if name not in names]
-    if unknown:
-        raise InstanceError(f"the menu has {unknown[0]}, which the network with its ratios has not")
     others = [name for name in names if name not in menu and costs[name] < costs[FULL]]
     rest = max(0.0, 1 - sum(menu.values())) / max(1, len(others))
     return [menu.get(name, rest if name in others else 0.0) for name in names]
@@ -154,6 +171,8 @@ def _of_menu(
 
 def checked_method(method: str) -> str:
     """The method's name; raises `ValueError` if there is none such."""
+    if not isinstance(method, str):
+        raise TypeError(f"draw is {method!r}; it is a text such as 'uniform'")
     name, colon, number = method.partition(":")
     if name == "menu":
         menu_of(number)

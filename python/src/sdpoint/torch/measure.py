@@ -64,6 +64,11 @@ def curve(
     with kept_modes(net):
         net.eval()
         for images, labels in loader:
+            if labels.dim() != 1 or labels.dtype.is_floating_point:
+                raise ValueError(
+                    f"labels have shape {tuple(labels.shape)} and dtype {labels.dtype}: curves are "
+                    "measured with a class number for each image, not with mixed labels"
+                )
             images, labels = images.to(device), labels.to(device)
             size, channels = tuple(images.shape[2:]), images.shape[1]
             for row, logits in _all_logits(net, images, chosen, buffers):

@@ -198,6 +198,14 @@ def load(path: str | os.PathLike, into: nn.Module | None = None) -> Adjustable:
             f"'{os.fspath(path)}' is of another network: it {kind} '{first[0]}' "
             f"({len(missing)} tensors missing, {len(unexpected)} left over)"
         )
+    for name, _ in description.points:
+        place = Instance(name, 0.5)
+        known = [point.name for point in net.points]
+        if name not in known or net._behind(place) != description.norms_behind(place):
+            raise ModelFileError(
+                f"'{os.fspath(path)}' has its point {name} at another place than the network: wrap "
+                "it with the points that the file was trained with, or load without into="
+            )
     like = next(net.parameters())
     net.statistics.own = {
         instance: {
@@ -249,6 +257,10 @@ def _record(
         "macs": description.macs(size, instance),
     }
     if measured is not None:
+        if not (0 <= measured.top1 <= measured.top5 <= 1 and measured.loss >= 0):
+            raise ModelFileError(
+                f"the accuracies of {instance} in curve are impossible: {measured}"
+            )
         record |= {"top1": measured.top1, "top5": measured.top5, "loss": measured.loss}
     return record
 

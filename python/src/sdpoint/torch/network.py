@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import branches, checks, cost, lower, measure
 from .branches import Branch, Branched, Branching
-from .draw import Draws
+from .draw import Draws, check_menu
 from .errors import InstanceError, WrapError
 from .instance import FULL, Instance, checked_ratios
 from .points import Point
@@ -73,6 +73,7 @@ def wrap(
         net.branching = Branching()
     if plus and draw is None:
         draws.method = branches.early_points(net._instances())
+    check_menu(draws.method, net._instances())
     if engine:
         net.lowered()
     net.requires_engine = engine
@@ -417,6 +418,16 @@ class Adjustable(nn.Module):
 
     def load_sdpoint_state(self, state: Mapping[str, Any]) -> None:
         """Restores the result of `sdpoint_state`; call it after `load_state_dict`."""
+        missing = [key for key in ("draws", "statistics", "stale") if key not in state]
+        if missing:
+            raise ValueError(f"this is no result of sdpoint_state: it lacks '{missing[0]}'")
+        for instance, moments in state["statistics"].items():
+            place = Instance.parse(instance)
+            known = place.point in [point.name for point in self._points]
+            if not known or list(moments) != self._behind(place):
+                raise ValueError(
+                    f"the state is of another network: it has other statistics for {instance}"
+                )
         self.draws.load_state_dict(state["draws"])
         like = next((p.device for p in self.parameters()), torch.device("cpu"))
         self.statistics.own = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import ModelFileError
@@ -70,8 +70,8 @@ def checked(given: Any, channels: int) -> dict[str, Any]:
         "size": size,
         "mean": mean,
         "std": std,
-        "train": entries.get("train") or "none",
-        "evaluate": entries.get("evaluate") or _evaluate(entries.get("resize")),
+        "train": _train(entries.get("train") or "none"),
+        "evaluate": _given_evaluate(entries.get("evaluate")) or _evaluate(entries.get("resize")),
     }
     interpolation = str(entries.get("interpolation") or "bilinear").lower()
     if interpolation not in INTERPOLATIONS:
@@ -133,6 +133,66 @@ def _of_timm(config: Mapping[str, Any]) -> dict[str, Any]:
         "std": config["std"],
         "interpolation": config.get("interpolation", "bicubic"),
     }
+
+
+def _train(value: Any) -> Any:
+    """The augmentation as the model file has it."""
+    fields = {
+        "pad_crop": {"padding": _is_natural, "flip": _is_flag},
+        "random_resized_crop": {"area": _is_pair, "aspect": _is_pair, "flip": _is_flag},
+    }
+    if value == "none" or _fits(value, fields):
+        return value
+    raise ModelFileError(
+        f"train is {value!r}; it is 'none', {{'pad_crop': {{'padding': 4, 'flip': True}}}} or "
+        "{'random_resized_crop': {'area': [0.08, 1], 'aspect': [0.75, 1.3333], 'flip': True}}"
+    )
+
+
+def _given_evaluate(value: Any) -> Any:
+    """What precedes the network, as the model file has it; None if it is not given."""
+    fields = {"center_crop": {"resize": _is_side}, "squash_crop": {"resize": _are_sides}}
+    if value is None or value == "resize" or _fits(value, fields):
+        return value
+    raise ModelFileError(
+        f"evaluate is {value!r}; it is 'resize', {{'center_crop': {{'resize': 256}}}} or "
+        "{'squash_crop': {'resize': [256, 256]}}; the key resize says the same"
+    )
+
+
+def _fits(value: Any, forms: Mapping[str, Mapping[str, Callable[[Any], bool]]]) -> bool:
+    """Whether a value is one of some named forms, with a fitting value in each field."""
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return False
+    ((name, fields),) = value.items()
+    form = forms.get(name)
+    if form is None or not isinstance(fields, Mapping) or fields.keys() != form.keys():
+        return False
+    return all(check(fields[key]) for key, check in form.items())
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _are_sides(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_side, value))
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_natural(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SIDE
+
+
+def _is_side(value: Any) -> bool:
+    return _is_natural(value) and value >= 1
 
 
 def _evaluate(resize: Any) -> Any:

@@ -361,6 +361,8 @@ def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
         options = resumed(options, kept, folder)
     elif known.exists() and not options.overwrite:
         raise ValueError(f"'{folder}' holds a run: --resume it, or --overwrite it")
+    # What is refused leaves no folder behind.
+    run = Run(options, folder, world)
     world.wait()
     if world.first and not resuming:
         folder.mkdir(parents=True, exist_ok=True)
@@ -370,7 +372,6 @@ def open_run(options: Namespace, world: World) -> tuple[Run, bool]:
         text[JOB] = launcher()
         write_aside(known, lambda path: path.write_text(json.dumps(text, indent=1)))
     world.wait()
-    run = Run(options, folder, world)
     if resuming:
         run.restore()
     return run, resuming
