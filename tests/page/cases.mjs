@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { deflateSync } from "node:zlib";
 import {
   DESKTOP, MODEL, OUT, PHONE, answered, close, edited, fits, noBarriers, open, picture, renamed, serve, sleep, tile,
   until,
@@ -50,44 +51,102 @@ test("a cascade and an ensemble that others beat are run by their name", async (
   await beaten.stop();
 });
 
-/** The colours of the corners of the image as it is shown: red or blue. */
-async function corners(page) {
-  const png = await page.locator("#shown").screenshot();
-  const blank = await page.context().newPage();
-  const seen = await blank.evaluate(async (base64) => {
-    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-    const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
-    const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d");
-    context.drawImage(bitmap, 0, 0);
-    return [[0.4, 0.4], [0.6, 0.4], [0.4, 0.6], [0.6, 0.6]].map(([x, y]) => {
-      const [red] = context.getImageData(x * bitmap.width, y * bitmap.height, 1, 1).data;
-      return red > 128 ? "r" : "b";
+/** The corners of an image as a browser draws it: A and B above, C and D below, as stored. */
+function corners(page, base64) {
+  return page.evaluate(async (base64) => {
+    const bytes = base64 && Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    const source = bytes ? await createImageBitmap(new Blob([bytes])) : document.getElementById("shown");
+    if (!bytes) await source.decode();
+    const [width, height] = [source.naturalWidth ?? source.width, source.naturalHeight ?? source.height];
+    const context = new OffscreenCanvas(width, height).getContext("2d");
+    context.drawImage(source, 0, 0);
+    return [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]].map(([x, y]) => {
+      const [red, , blue] = context.getImageData(x * width, y * height, 1, 1).data;
+      return "ABCD"[(red > 128) + 2 * (blue > 128)];
     }).join("");
-  }, png.toString("base64"));
-  await blank.close();
-  return seen;
+  }, base64);
 }
 
-/** A JPEG that is blue on the left and red on the right as stored, and to be turned by 90°. */
-function turned(page, width, height, noise) {
-  return page.evaluate(async ([width, height, noise]) => {
+/** An image whose corners differ, in a format of the browser. */
+async function cornered(page, type, width, height, noise = 0) {
+  const base64 = await page.evaluate(async ([type, width, height, noise]) => {
     const canvas = new OffscreenCanvas(width, height);
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(width, height);
     for (let i = 0; i < pixels.data.length; i += 4) {
-      pixels.data.set([(i / 4) % width < width / 2 ? 0 : 255, noise * Math.random(), 0, 255], i);
-      pixels.data[i + 2] = 255 - pixels.data[i];
+      const [x, y] = [(i / 4) % width, Math.floor(i / 4 / width)];
+      pixels.data.set([x < width / 2 ? 0 : 255, noise * Math.random(), y < height / 2 ? 0 : 255, 255], i);
     }
     context.putImageData(pixels, 0, 0);
-    const jpeg = new Uint8Array(await (await canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 })).arrayBuffer());
-    const exif = [255, 225, 0, 34, ...new TextEncoder().encode("Exif\0\0MM"), 0, 42, 0, 0, 0, 8, 0, 1,
-      1, 18, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0];
-    const all = [...jpeg.subarray(0, 2), ...exif, ...jpeg.subarray(2)];
-    return btoa(all.map((byte) => String.fromCharCode(byte)).join(""));
-  }, [width, height, noise]).then((text) => Buffer.from(text, "base64"));
+    const bytes = new Uint8Array(await (await canvas.convertToBlob({ type, quality: 0.95 })).arrayBuffer());
+    return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+  }, [type, width, height, noise]);
+  return Buffer.from(base64, "base64");
 }
 
-test("images are shown as the model sees them", async () => {
+/** EXIF data with an orientation, in either order of bytes. */
+const exif = (turn, little) => (little
+  ? Buffer.from([0x49, 0x49, 42, 0, 8, 0, 0, 0, 1, 0, 18, 1, 3, 0, 1, 0, 0, 0, turn, 0, 0, 0, 0, 0, 0, 0])
+  : Buffer.from([0x4d, 0x4d, 0, 42, 0, 0, 0, 8, 0, 1, 1, 18, 0, 3, 0, 0, 0, 1, 0, turn, 0, 0, 0, 0, 0, 0]));
+
+const big = (value, bytes) => Buffer.from(value.toString(16).padStart(2 * bytes, "0"), "hex");
+
+function segment(code, content) {
+  return Buffer.concat([Buffer.from([255, code]), big(content.length + 2, 2), content]);
+}
+
+function chunk(type, content) {
+  let sum = 0xffffffff;
+  for (const byte of Buffer.concat([Buffer.from(type), content])) {
+    sum ^= byte;
+    for (let bit = 0; bit < 8; bit++) sum = (sum >>> 1) ^ (sum & 1 ? 0xedb88320 : 0);
+  }
+  return Buffer.concat([big(content.length, 4), Buffer.from(type), content, big((sum ^ 0xffffffff) >>> 0, 4)]);
+}
+
+const profile = (data) => `\nexif\n${data.length}\n${data.toString("hex").replace(/.{72}/g, "$&\n")}\n`;
+
+/** Ways in which files say how they are to be turned. */
+const MARKED = {
+  "image/jpeg": {
+    first: (file, data) => Buffer.concat([file.subarray(0, 2), segment(0xe1, Buffer.concat([Buffer.from("Exif\0\0"), data])),
+      file.subarray(2)]),
+    behind: (file, data) => {
+      const comment = segment(0xfe, Buffer.alloc(65_000, "x"));
+      const marked = MARKED["image/jpeg"].first(file, data).subarray(2, -file.length + 2);
+      return Buffer.concat([file.subarray(0, 2), comment, comment, marked, file.subarray(2)]);
+    },
+    after: (file, data) => {
+      const marked = MARKED["image/jpeg"].first(file, data).subarray(2, -file.length + 2);
+      return Buffer.concat([file.subarray(0, -2), marked, file.subarray(-2)]);
+    },
+  },
+  "image/png": {
+    first: (file, data) => Buffer.concat([file.subarray(0, 33), chunk("eXIf", data), file.subarray(33)]),
+    after: (file, data) => Buffer.concat([file.subarray(0, -12), chunk("eXIf", data), file.subarray(-12)]),
+    text: (file, data) => Buffer.concat([file.subarray(0, 33),
+      chunk("tEXt", Buffer.from(`Raw profile type exif\0${profile(data)}`)), file.subarray(33)]),
+    packed: (file, data) => Buffer.concat([file.subarray(0, 33),
+      chunk("zTXt", Buffer.concat([Buffer.from("Raw profile type exif\0\0"), deflateSync(profile(data))])), file.subarray(33)]),
+  },
+  "image/webp": {
+    after: (file, data, [width, height]) => {
+      const small = (value, bytes) => big(value, bytes).reverse();
+      const named = (name, content) => Buffer.concat([Buffer.from(name), small(content.length, 4), content,
+        Buffer.alloc(content.length % 2)]);
+      const pictures = file.subarray(file.toString("latin1", 12, 16) === "VP8X" ? 30 : 12);
+      const all = Buffer.concat([Buffer.from("WEBP"),
+        named("VP8X", Buffer.concat([Buffer.from([8, 0, 0, 0]), small(width - 1, 3), small(height - 1, 3)])), pictures,
+        named("EXIF", data)]);
+      return named("RIFF", all);
+    },
+  },
+};
+
+/** The corners of a picture that is turned upright. */
+const UPRIGHT = ["ABCD", "BADC", "DCBA", "CDAB", "ACBD", "CADB", "DBCA", "BDAC"];
+
+test("what is shown and sent is what the model sees, however files are to be turned", { timeout: 240_000 }, async () => {
   const path = edited(`${OUT}upright.safetensors`, (document) => {
     document.features = [...document.features, "exif_orientation"].sort();
     document.preprocessing.exif_orientation = "apply";
@@ -95,26 +154,69 @@ test("images are shown as the model sees them", async () => {
   const two = await serve([`stored=${MODEL}`, `upright=${path}`]);
   const { page, done } = await open(two.address);
   await answered(page);
-  const small = await turned(page, 40, 40, 0);
-  const large = await turned(page, 3000, 2000, 255);
-  assert.ok(large.length > 1 << 20);
-  const choose = (name, buffer) => page.locator("#file").setInputFiles({ name, mimeType: "image/jpeg", buffer });
-  await choose("small.jpg", small);
-  await until("the name", async () => (await page.locator("#image-name").textContent()).includes("small"));
-  await answered(page);
-  assert.equal(await corners(page), "brbr");
-  await page.locator("#model").selectOption("upright");
-  await until("it is upright", async () => (await corners(page)) === "bbrr");
-  await choose("large.jpg", large);
-  const sent = (size) => until(size, async () => (await page.locator("#image-name").textContent()).includes(size));
-  await sent("853 × 1280");
-  assert.equal(await corners(page), "bbrr");
-  await page.locator("#model").selectOption("stored");
-  await sent("1280 × 853");
-  assert.equal(await corners(page), "brbr");
+  const sent = [];
+  page.on("request", (request) => request.url().includes("/predict") && sent.push(request.postDataBuffer()));
+  const small = {};
+  const large = {};
+  for (const type of Object.keys(MARKED)) {
+    small[type] = await cornered(page, type, 48, 32);
+    large[type] = await cornered(page, type, 2200, 1500, 255);
+    assert.ok(large[type].length > 1 << 20, type);
+  }
+  for (const model of ["stored", "upright"]) {
+    await page.locator("#model").selectOption(model);
+    await page.locator("#about", { hasText: `${model} is a` }).waitFor();
+    const check = async (name, mimeType, buffer, turn) => {
+      sent.length = 0;
+      await page.locator("#file").setInputFiles({ name, mimeType, buffer });
+      await page.locator("#image-name", { hasText: name }).waitFor();
+      await until(`${name} is sent`, () => sent.length > 0);
+      const expected = model === "upright" ? UPRIGHT[turn - 1] : "ABCD";
+      assert.equal(await corners(page).catch((error) => error.message), expected,
+        `${model} ${name} is shown`);
+      const last = sent.at(-1);
+      if (last.equals(buffer)) return;
+      assert.equal(await corners(page, last.toString("base64")), expected, `${model} ${name} is sent`);
+    };
+    for (const [type, ways] of Object.entries(MARKED)) {
+      for (const [way, mark] of Object.entries(ways)) {
+        for (const turn of type === "image/jpeg" && way === "first" ? [1, 2, 3, 4, 5, 6, 7, 8] : [2, 6]) {
+          const name = `${way}-${turn}.${type.slice(6)}`;
+          await check(name, type, mark(small[type], exif(turn, turn % 4 === 2), [48, 32]), turn);
+        }
+        await check(`large-${way}.${type.slice(6)}`, type, mark(large[type], exif(6, true), [2200, 1500]), 6);
+      }
+    }
+    // The page itself must not mistake what is no valid mark.
+    for (const data of [exif(9), exif(6).subarray(0, 15), Buffer.from("MM\0*\xff\xff\xff\xff", "latin1"), Buffer.alloc(0)]) {
+      for (const [type, ways] of Object.entries(MARKED)) {
+        const [mark] = Object.values(ways);
+        await check(`odd-${data.length}.${type.slice(6)}`, type, mark(small[type], data, [48, 32]), 1);
+      }
+    }
+  }
   await answered(page);
   await done();
   await two.stop();
+});
+
+test("an image with more pixels than the server reads is reduced, however small its file", async () => {
+  const strict = await serve(undefined, ["--max-pixels", "1"]);
+  const { page, done } = await open(strict.address);
+  await answered(page);
+  const choose = async (name, width, height) => {
+    const buffer = await cornered(page, "image/png", width, height);
+    assert.ok(buffer.length < 1 << 20);
+    await page.locator("#file").setInputFiles({ name, mimeType: "image/png", buffer });
+    await page.locator("#image-name", { hasText: name }).waitFor();
+    await answered(page);
+    return page.locator("#image-name").textContent();
+  };
+  assert.doesNotMatch(await choose("fits.png", 1024, 1024), /sent as/);
+  assert.match(await choose("many.png", 1025, 1024), /sent as JPEG/);
+  assert.match(await choose("wide.png", 3000, 1000), /sent as 1280 × 427/);
+  await done();
+  await strict.stop();
 });
 
 test("the frontier is that of the unit shown", async () => {

@@ -38,7 +38,7 @@ impl File {
 }
 
 /// All files. Their sizes as served add up to less than 100 KB.
-const FILES: [File; 10] = [
+const FILES: [File; 11] = [
     File {
         path: "/",
         kind: "text/html; charset=utf-8",
@@ -49,6 +49,7 @@ const FILES: [File; 10] = [
     file!("main.js", SCRIPT),
     file!("api.js", SCRIPT),
     file!("picture.js", SCRIPT),
+    file!("orientation.js", SCRIPT),
     file!("pane.js", SCRIPT),
     file!("load.js", SCRIPT),
     file!("curve.js", SCRIPT),
