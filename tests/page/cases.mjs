@@ -525,3 +525,267 @@ test("a test image does not outlive its model", async () => {
   await done();
   await three.stop();
 });
+
+test("one malformed answer stops nothing", { timeout: 120_000 }, async () => {
+  const { page, done } = await open(server.address);
+  await answered(page);
+  const once = async (pattern, body, act, contentType = "application/json") => {
+    let served = false;
+    await page.route(pattern, (route) => {
+      if (served) return route.continue();
+      served = true;
+      return route.fulfill({ body, contentType });
+    });
+    await act();
+    await until(`${pattern} is asked for`, () => served);
+    await page.unroute(pattern);
+  };
+  const next = async (index) => {
+    await page.locator("#sample-list button").nth(index).click();
+    await page.locator("#image-name", { hasText: `test image ${index + 1} ` }).waitFor();
+  };
+  const failed = page.locator('#pane-a[data-state="failed"]').getByText("not one of an sdpoint server");
+  let index = 0;
+  for (const [body, type] of [["null"], ["[]"], ["3"], ['{"images":[{"top":[]}]}'], ['{"images":[{"top":[{"class":"a"}]}]}'],
+    ['{"images":[null]}'], ['{"images":[{"top":[{"class":4,"probability":"x"}]}],"macs":1}'], ["<h1>Sign in</h1>", "text/html"]]) {
+    index = (index + 1) % 12;
+    await once("**/predict?*", body, async () => {
+      await next(index);
+      await failed.waitFor();
+    }, type);
+    index = (index + 1) % 12;
+    await next(index);
+    await answered(page);
+  }
+  const trouble = page.locator("#trouble");
+  for (const body of ["null", '{"now":5,"seconds":[{}]}', '{"now":5,"seconds":3}', "<p>Sign in</p>"]) {
+    await once("**/load?*", body, () => trouble.getByText("not one of an sdpoint server").waitFor());
+    await trouble.waitFor({ state: "hidden" });
+  }
+  // Seconds without sense are left out.
+  const load = await (await fetch(`${server.address}/models/shapes/load`)).json();
+  const odd = [null, {}, { at: "x" }, { at: 3, answered: 1, images: { full: "many" } }];
+  await once("**/load?*", JSON.stringify({ ...load, seconds: odd }), () => sleep(1500));
+  assert.equal(await trouble.isVisible(), false);
+  for (const body of ["null", "{}", '{"models":[{}]}']) {
+    await once("**/models", body, () => page.reload());
+    await answered(page);
+  }
+  for (const body of ["{}", '{"instances":[]}', '{"instances":[{}],"times":"","input":[]}']) {
+    await once("**/models/shapes", body, () => page.reload());
+    await answered(page);
+  }
+  await done();
+});
+
+test("combinations of one name are told apart", async () => {
+  const numbers = { top5: 1, loss: 1 };
+  const cascade = (threshold) => ({ cascade: { first: "0@0.5", second: "full", threshold } });
+  const path = edited(`${OUT}alike.safetensors`, (document) => {
+    document.combinations = [
+      { combination: cascade(0), macs: 9_000_000, top1: 0.8, ...numbers },
+      { combination: cascade(1e9), macs: 9_000_400, top1: 0.9, ...numbers },
+      { combination: cascade(0.5), macs: 9_000_400, top1: 0.3, ...numbers },
+    ];
+  });
+  const alike = await serve([`alike=${path}`]);
+  const { page, done } = await open(alike.address);
+  await answered(page);
+  await page.locator("summary").click();
+  const names = await page.locator("#table tbody th").allTextContents();
+  const labels = names.filter((name) => name.startsWith("0@0.5>full"));
+  assert.equal(new Set(labels).size, 3, `${labels}`);
+  const sent = [];
+  page.on("request", (request) => {
+    const { searchParams } = new URL(request.url());
+    if (searchParams.has("combination")) sent.push(searchParams.get("combination"));
+  });
+  for (const label of labels) {
+    await page.locator("#table").getByRole("button", { name: label, exact: true }).click();
+    await until(label, async () => (await page.locator("#pane-a .chosen").textContent()) === label);
+    await answered(page);
+    assert.equal(await page.locator('#plot .dot[aria-checked="true"]').count(), 1);
+    assert.ok((await page.locator('#plot .dot[aria-checked="true"]').getAttribute("aria-label")).startsWith(label));
+  }
+  assert.deepEqual([...sent].sort(), ["0", "1", "2"]);
+  // The slider passes all of them.
+  await page.locator("#slider-a").focus();
+  await page.keyboard.press("Home");
+  const stops = new Set();
+  for (let i = 0; i <= Number(await page.locator("#slider-a").getAttribute("max")); i++) {
+    stops.add(await page.locator("#pane-a .chosen").textContent());
+    await page.keyboard.press("ArrowRight");
+  }
+  for (const label of labels) assert.ok(stops.has(label), label);
+  await done();
+  await alike.stop();
+});
+
+test("without a model, what cannot work is off and says why", { timeout: 120_000 }, async () => {
+  const admin = await serve([`gone=${MODEL}`, `here=${MODEL}`], ["--admin"]);
+  const change = (what) => fetch(`${admin.address}/v2/repository/models/gone/${what}`, { method: "POST" });
+  await change("unload");
+  const { page, done } = await open(`${admin.address}/#model=gone`, { expected: ["status of 503", "status of 504", "status of 400"] });
+  const text = "gone is not available: the model was unloaded.";
+  const off = async () => {
+    await page.locator("#about", { hasText: text }).waitFor();
+    for (const part of ["#legend", "#mix-legend", "#pane-a .message"]) {
+      await page.locator(part, { hasText: text }).waitFor();
+    }
+    for (const button of ["#make", "#compare", "#peak", "#slider-a"]) assert.ok(await page.locator(button).isDisabled(), button);
+    for (const group of ["#unit", "#pane-a .choice"]) {
+      assert.equal(await page.locator(`${group} button:enabled`).count(), 0, group);
+    }
+    assert.equal(await page.locator("#plot").isVisible(), false);
+    assert.doesNotMatch(await page.locator("#load").textContent(), /Loading|objective/);
+    await noBarriers(page, "without a model");
+  };
+  await off();
+  await picture(page, "no-model.png");
+  await change("load");
+  await answered(page);
+  assert.equal(await page.locator("#compare:disabled, #make:disabled, #peak:disabled, #unit :disabled").count(), 0);
+  assert.ok(await page.locator("#plot").isVisible());
+  await page.click("#make");
+  await page.locator("#make", { hasText: "Stop" }).waitFor();
+  await change("unload");
+  await off();
+  assert.match(await page.locator("#ended").textContent(), /the model is not available/);
+  assert.match(await page.locator("#make").textContent(), /Make load/);
+  let sent = 0;
+  page.on("request", (request) => (sent += Number(request.url().includes("/infer"))));
+  await sleep(1500);
+  assert.equal(sent, 0);
+  await page.locator("#model").selectOption("here");
+  await answered(page);
+  await done();
+  await admin.stop();
+});
+
+test("a model that is being loaded says so, and nothing is invented", async () => {
+  const { page, done } = await open(server.address);
+  await answered(page);
+  let state = "loading";
+  await page.route("**/models", async (route) => {
+    const response = await route.fetch();
+    const list = await response.json();
+    if (state) list.models[0].state = state;
+    return route.fulfill({ json: list });
+  });
+  await page.reload();
+  await page.locator("#about", { hasText: "Loading shapes…" }).waitFor();
+  await page.locator("#legend", { hasText: "Loading shapes…" }).waitFor();
+  assert.ok(await page.locator("#make").isDisabled());
+  assert.doesNotMatch(await page.locator("#load").textContent(), /objective/);
+  state = null;
+  await answered(page);
+  await page.route("**/models", (route) => route.fulfill({ json: {
+    models: [], objective_ms: 1, max_images: 1, max_body_bytes: 1, max_pixels: 1,
+  } }));
+  await page.reload();
+  await page.locator("#about", { hasText: "The server has no models." }).waitFor();
+  await done();
+});
+
+test("in milliseconds, shares are of the milliseconds of full", async () => {
+  const { page, done } = await open(server.address);
+  await describedAs(page, ({ instances }) => {
+    for (const row of instances) row.ms = row.name === "full" ? 2 : row.kind === "instance" ? 1 : 1.9;
+    instances.find((row) => row.name === "0@0.5").ms = 0.5;
+  });
+  await page.reload();
+  await answered(page);
+  await page.evaluate(() => (location.hash = "unit=ms&a=0%400.5"));
+  await until("the choice", async () => (await page.locator("#pane-a .chosen").textContent()) === "0@0.5");
+  const details = page.locator("#pane-a .details");
+  await until("its share", async () => /0\.50 ms · 25 % of full/.test(await details.textContent()));
+  assert.match(await page.locator("#slider-a").getAttribute("aria-valuetext"), /0\.50 ms, 25 % of full/);
+  assert.match(await page.locator('#plot .dot[aria-label^="0@0.5,"]').getAttribute("aria-label"), /time 0\.50 ms, of full 25 %/);
+  // Nothing takes longer than full here, though an ensemble has more MACs.
+  assert.equal(await page.locator("#pane-a").getByText("beyond").count(), 0);
+  await page.locator("summary").click();
+  assert.match(await page.locator("#table tr", { has: page.getByRole("button", { name: "0@0.5", exact: true }) }).textContent(), /25\.0 %/);
+  await page.locator("#unit").getByRole("button", { name: "MACs" }).click();
+  await page.locator("#pane-a").getByText("beyond").waitFor();
+  assert.match(await details.textContent(), /MACs · 56 % of full/);
+  await done();
+});
+
+test("a short loss of the network does not end the load", { timeout: 120_000 }, async () => {
+  const { page, context, done } = await open(server.address, { expected: ["ERR_", "Failed to load", "status of 50"] });
+  await answered(page);
+  await page.locator("#peak").selectOption("half");
+  await page.click("#make");
+  await page.locator("#make", { hasText: "Stop" }).waitFor();
+  await context.setOffline(true);
+  await page.locator("#trouble", { hasText: "cannot be reached" }).waitFor();
+  await sleep(3000);
+  await context.setOffline(false);
+  await page.locator("#trouble").waitFor({ state: "hidden" });
+  await page.waitForRequest((request) => request.url().includes("/infer"));
+  assert.equal(await page.locator("#make").textContent(), "Stop");
+  await page.click("#make");
+  assert.equal(await page.locator("#ended").textContent(), "");
+  await done();
+});
+
+test("an overload is not called too tight a deadline", async () => {
+  const { page, done } = await open(`${server.address}/#a=40ms`, { expected: ["status of 50"] });
+  await page.locator('#pane-a:is([data-state="answered"],[data-state="failed"])').waitFor();
+  const texts = {
+    503: "overloaded: even the cheapest instance would answer after the deadline; retry in 12 ms",
+    504: "the deadline passed before the request could be answered",
+  };
+  const message = page.locator("#pane-a .message");
+  for (const [status, error] of Object.entries(texts)) {
+    await page.route("**/predict?*", (route) => route.fulfill({ status: Number(status), json: { error } }));
+    for (const [choice, title] of [["40ms", "Not in time"], ["0.05ms", "Too tight"]]) {
+      await page.evaluate((choice) => (location.hash = `a=${choice}`), choice);
+      await message.getByText(title).waitFor();
+    }
+    await page.unroute("**/predict?*");
+  }
+  await page.route("**/predict?*", (route) => route.fulfill({ status: 503, json: { error: "overloaded: the queue is full" } }));
+  await page.evaluate(() => (location.hash = "a=40ms"));
+  await message.getByText("Overloaded: the queue is full").waitFor();
+  await page.unroute("**/predict?*");
+  await page.evaluate(() => (location.hash = "a=9000ms"));
+  await answered(page);
+  await done();
+});
+
+test("deadlines without sense fall back to full", async () => {
+  for (const choice of ["0ms", "0.00ms", "0.001ms", "99999999999ms", "60001ms", "-5ms", "NaNms"]) {
+    const { page, done } = await open(`${server.address}/#a=${choice}`);
+    assert.equal((await answered(page)).chosen, "full", choice);
+    await done();
+  }
+});
+
+test("numbers and nouns agree, and sentences end once", async () => {
+  const { page, context, done } = await open(server.address, { expected: ["ERR_", "Failed to load"] });
+  await answered(page);
+  await page.route("**/load*", (route) => route.fulfill({ json: {
+    now: 120, objective_ms: 100, queued_images: 1, answered_per_second: 1, in_time: 1, p50_ms: 2, p99_ms: 3,
+    seconds: [{ at: 120, answered: 1, refused: 1, refused_images: 1, in_time: 1, p50_ms: 2, p99_ms: 3, images: { full: 1 } }],
+  } }));
+  await page.locator("#mix .canvas").focus();
+  const tip = page.locator("#mix .tip");
+  await until("the second", async () => {
+    await page.keyboard.press("End");
+    return tip.getByText("1 image", { exact: true }).isVisible();
+  });
+  assert.equal(await tip.getByText("1 request", { exact: true }).count(), 2);
+  await page.keyboard.press("End");
+  await until("it is said", async () => /answered 1 request,.*full 1 image/.test(await page.locator("#said").textContent()));
+  await page.unroute("**/load*");
+  await context.setOffline(true);
+  await page.locator("#trouble").waitFor();
+  await page.locator("#slider-a").focus();
+  await page.keyboard.press("Home");
+  await page.locator('#pane-a[data-state="failed"]').waitFor();
+  await context.setOffline(false);
+  await until("it is back", async () => /The server is back/.test(await page.locator("#said").textContent()));
+  assert.doesNotMatch(await page.locator("#said").textContent(), /\.\./);
+  await done();
+});
