@@ -789,3 +789,91 @@ test("numbers and nouns agree, and sentences end once", async () => {
   assert.doesNotMatch(await page.locator("#said").textContent(), /\.\./);
   await done();
 });
+
+const box = (page, selector) => page.locator(selector).boundingBox();
+
+test("the parts of two panes line up, whatever they run", async () => {
+  const { instances } = await (await fetch(`${server.address}/models/shapes`)).json();
+  const ensemble = instances.find((row) => row.kind === "ensemble").name;
+  const { page, done } = await open(server.address);
+  await answered(page);
+  for (const width of [640, 1000, 1280]) {
+    await page.setViewportSize({ width, height: 900 });
+    for (const [a, b] of [["full", "9000ms"], [ensemble, "full"]]) {
+      await page.evaluate((link) => (location.hash = link), `${new URLSearchParams({ a, b })}`);
+      await page.locator("#pane-b .chosen", { hasText: b === "full" ? "full" : "within" }).waitFor();
+      await answered(page);
+      await answered(page, "b");
+      for (const part of [".slider", ".answers", ".tiles"]) {
+        const [left, right] = [await box(page, `#pane-a ${part}`), await box(page, `#pane-b ${part}`)];
+        assert.ok(Math.abs(left.y - right.y) < 1 && left.x < right.x, `${width} ${a} ${part}: ${left.y} ${right.y}`);
+      }
+    }
+  }
+  await done();
+});
+
+test("narrow windows show the answer early, and cut nothing", async () => {
+  for (const [width, height] of [[640, 450], [390, 844], [360, 800], [320, 640]]) {
+    const { page, done } = await open(server.address, { viewport: { width, height } });
+    await answered(page);
+    const [image, slider] = [await box(page, "#drop"), await box(page, "#slider-a")];
+    // It is beside the image, or the image leaves room for it.
+    assert.ok(width > 600 ? slider.x > image.x + image.width && slider.y < height : slider.y < 720, `${width} ${slider.y}`);
+    assert.ok((await box(page, ".answers li:first-child .bar")).width > 60, `${width}`);
+    const wrapped = await page.locator("#pane-a .details span").evaluateAll((facts) =>
+      facts.filter((fact) => fact.getClientRects().length > 1).length);
+    assert.equal(wrapped, 0);
+    const outside = await page.evaluate(() => [...document.querySelectorAll("main :is(button, .button, select)")].filter((one) => {
+      const { left, right, width } = one.getBoundingClientRect();
+      const card = one.parentElement.getBoundingClientRect();
+      return width && (left < card.left - 1 || right > card.right + 1 || one.scrollWidth > one.clientWidth + 1);
+    }).map((one) => one.textContent));
+    assert.deepEqual(outside, [], `${width}`);
+    // The longest choice is legible beside the arrow.
+    const room = await page.evaluate(() => {
+      const peak = document.getElementById("peak");
+      const context = new OffscreenCanvas(1, 1).getContext("2d");
+      context.font = getComputedStyle(peak).font;
+      return peak.clientWidth - Math.max(...[...peak.options].map((one) => context.measureText(one.text).width));
+    });
+    assert.ok(room > 36, `${width}: ${room}`);
+    await page.locator("summary").click();
+    const table = await box(page, "#table");
+    for (const name of ["MACs", "accuracy"]) {
+      const cell = await page.locator("#table").getByRole("columnheader", { name, exact: true }).boundingBox();
+      assert.ok(cell.x + cell.width <= table.x + table.width, `${width} ${name}`);
+    }
+    await done();
+  }
+});
+
+test("a model with a long name leaves the page as it is", async () => {
+  const long = "m".repeat(64);
+  const two = await serve([`${long}=${MODEL}`, `short=${MODEL}`]);
+  for (const viewport of [DESKTOP, { width: 320, height: 640 }]) {
+    const { page, done } = await open(`${two.address}/#model=${long}`, { viewport });
+    await answered(page);
+    await fits(page, "a long name");
+    const select = page.locator("#model");
+    assert.equal(await select.getAttribute("title"), long);
+    assert.ok((await box(page, "#model")).width < 300);
+    if (viewport === DESKTOP) assert.ok((await box(page, "#model")).x > (await box(page, "h1")).x + 400);
+    await done();
+  }
+  await two.stop();
+});
+
+test("the key of the mix has no colours that cannot be seen", async () => {
+  const { page, done } = await open(server.address);
+  await answered(page);
+  await page.route("**/load*", (route) => route.fulfill({ json: {
+    now: 5000, objective_ms: 100, queued_images: 0, answered_per_second: 900, in_time: 1, p50_ms: 2, p99_ms: 3,
+    seconds: [{ at: 4999, answered: 1, refused: 0, refused_images: 0, p50_ms: 2, p99_ms: 3, images: { "0@0.5": 1 } },
+      { at: 5000, answered: 99, refused: 0, refused_images: 0, p50_ms: 2, p99_ms: 3, images: { full: 900 } }],
+  } }));
+  const key = page.locator("#mix-legend li");
+  await until("the key", async () => (await key.allTextContents()).includes("1 more, too few to see"));
+  assert.deepEqual(await key.allTextContents(), ["full", "1 more, too few to see"]);
+  await done();
+});

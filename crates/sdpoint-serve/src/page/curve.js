@@ -1,6 +1,6 @@
 // The picture of accuracy over cost, in which every instance can be chosen, and its table.
 
-import { Tip, around, frontier, html, macs, macsUnit, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
+import { Tip, around, breakable, frontier, html, macs, macsUnit, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
 
 const KINDS = {
   full: "no downsampling",
@@ -345,7 +345,7 @@ export function curveTable(points, choose, unit = "macs") {
   columns.unshift(["accuracy", (point) => percent(point.top1, 2)]);
   const row = (point) => html("tr", { class: point.best ? "best" : undefined },
     html("th", { scope: "row" }, choose
-      ? html("button", { type: "button", class: "plain", onclick: () => choose(point.name) }, point.name)
+      ? html("button", { type: "button", class: "plain", onclick: () => choose(point.name) }, ...breakable(point.name))
       : point.name),
     ...columns.map(([, value]) => number(value(point))),
     html("td", {}, KINDS[point.kind] + (point.best ? ", on the frontier" : "")));

@@ -199,7 +199,7 @@ export class Pane {
     this.slider.value = this.positionOf(deadline);
     this.chosen.textContent = `within ${ms(deadline)}`;
     this.kind.textContent = "";
-    this.details.textContent = "from arrival to answer; the server chooses the instance";
+    this.details.textContent = "the server chooses the instance";
     this.slider.setAttribute("aria-valuetext", `within ${ms(deadline)}`);
     this.showMarks([[0, ms(low)], [1, ms(high)]]);
     this.fillSlider(this.positionOf(deadline) / 100);
