@@ -223,7 +223,7 @@ function withoutModel(text, failed) {
   load.withoutModel(text);
   byId("plot").hidden = true;
   byId("legend").replaceChildren(html("p", { class: "note" }, text));
-  byId("table").replaceChildren();
+  byId("table").closest("details").hidden = true;
   byId("times").textContent = "";
 }
 
@@ -296,6 +296,7 @@ function showCurve(points) {
     : html("p", { class: "note" }, "This model records no accuracy, so there is no curve. "
       + "sdpoint calibrate and train measure it; the table has the costs."));
   byId("plot").hidden = !measured;
+  byId("table").closest("details").hidden = false;
   const { times } = description;
   byId("times").textContent = `Accuracies are those recorded in the model file. ${times[0].toUpperCase()}${times.slice(1)}.`;
 }
