@@ -56,8 +56,8 @@ export function ms(time) {
 }
 
 /** A count of things: 1 image, 2 images. */
-export function counted(number, thing) {
-  return `${count(number)} ${thing}${number === 1 ? "" : "s"}`;
+export function counted(number, thing, things = `${thing}s`) {
+  return `${count(number)} ${number === 1 ? thing : things}`;
 }
 
 /** A count, with thousands separated. */

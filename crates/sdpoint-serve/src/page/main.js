@@ -2,7 +2,7 @@
 
 import { MODEL, MODELS, Problem, get, modelPath, onToken } from "./api.js";
 import { Curve, curveLegend, curvePoints, curveTable } from "./curve.js";
-import { count, html } from "./draw.js";
+import { counted, html } from "./draw.js";
 import { Load } from "./load.js";
 import { Pane, deadlineOf } from "./pane.js";
 import { Picture, forgetSamples } from "./picture.js";
@@ -159,7 +159,7 @@ function connected(problem) {
 /** Looks whether the server was started again with another model. */
 async function returned() {
   try {
-    const now = await get(modelPath(description.name), MODEL);
+    const now = description && await get(modelPath(description.name), MODEL);
     if (opening) return;
     if (JSON.stringify(now) === described) {
       panes.forEach((pane) => pane.recover());
@@ -266,8 +266,8 @@ async function open(turn) {
   const points = curvePoints(description.instances);
   const [height, width] = description.input;
   enable(true);
-  about.textContent = `${name} is a ${description.network} for ${count(description.classes)} classes and images of `
-    + `${width} × ${height}: one file of weights, ${points.length} ways to run it.`;
+  about.textContent = `${name} is a ${description.network} for ${counted(description.classes, "class", "classes")} and images of `
+    + `${width} × ${height}: one file of weights, ${counted(points.length, "way")} to run it.`;
   document.title = `${name} · sdpoint`;
   const known = (choice) => deadlineOf(choice) !== null || points.some((point) => point.name === choice);
   if (!known(state.a)) state.a = "full";

@@ -166,7 +166,8 @@ pub async fn sample(
     let kept = index.and_then(|index| model.engine.samples().get(index));
     let kept = kept.ok_or_else(|| {
         let count = model.engine.samples().len();
-        let problem = format!("model '{name}' has {count} test images, counted from 0");
+        let images = if count == 1 { "image" } else { "images" };
+        let problem = format!("model '{name}' has {count} test {images}, counted from 0");
         ApiError::new(Kind::NotFound, problem)
     })?;
     let headers = [
