@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::builder::RangedU64ValueParser;
 use sdpoint::core::parse_duration;
 use sdpoint_serve::{
     Addresses, Executor, Limits, Metrics, ModelError, Options, Origin, Registry, Scheduler,
@@ -93,9 +94,10 @@ struct Bounds {
     /// Megabytes of all requests in memory
     #[arg(long, value_name = "MB", default_value = "512")]
     max_memory: NonZeroUsize,
-    /// Megapixels per image file
-    #[arg(long, value_name = "M", default_value = "16")]
-    max_pixels: NonZeroUsize,
+    /// Megapixels per image file, at most 64
+    #[arg(long, value_name = "M", default_value = "16",
+          value_parser = RangedU64ValueParser::<usize>::new().range(1..=64))]
+    max_pixels: usize,
     /// Open connections
     #[arg(long, value_name = "N", default_value = "1000")]
     max_connections: NonZeroUsize,
@@ -112,7 +114,7 @@ impl Bounds {
             body: self.max_body.get().saturating_mul(MEGA),
             memory: self.max_memory.get().saturating_mul(MEGA),
             images: self.max_images.get(),
-            pixels: self.max_pixels.get().saturating_mul(MEGA),
+            pixels: self.max_pixels * MEGA,
             per_client: self.max_per_client.get(),
             decoders: threads,
             ..Limits::default()

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use sdpoint::ImageError;
 use sdpoint::core::Preprocessing;
-use sdpoint::data::{Preparer, decode, image_size};
+use sdpoint::data::{MAX_SIDE, Preparer, decode, image_size};
 use tokio::sync::Semaphore;
 
 use crate::limits::Limits;
@@ -114,6 +115,25 @@ fn called(index: usize, count: usize) -> String {
     format!("image {} of {count}", index + 1)
 }
 
+/// Checks the size of an image against the limits of the server, which are below those of the
+/// decoders.
+fn check_size(file: &[u8], pixels: usize) -> Result<(), String> {
+    let [height, width] = match image_size(file) {
+        Ok(size) => size,
+        Err(ImageError::Size { width, height }) => [height, width],
+        Err(error) => return Err(error.to_string()),
+    };
+    let size = format!("has {width}×{height} pixels");
+    match height.saturating_mul(width) {
+        area if area > pixels => Err(format!("{size}; the limit is {pixels} pixels")),
+        0 => Err(size),
+        _ if height.max(width) > MAX_SIDE => {
+            Err(format!("{size}; the limit is {MAX_SIDE} pixels a side"))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn prepare(
     files: &[Bytes],
     preprocessing: &Preprocessing,
@@ -131,12 +151,7 @@ fn prepare(
         let unusable = |error: &dyn std::fmt::Display| {
             ApiError::invalid(format!("{} {error}", called(number, files.len())))
         };
-        let [height, width] = image_size(file).map_err(|error| unusable(&error))?;
-        if height.saturating_mul(width) > pixels {
-            return Err(unusable(&format!(
-                "has {width}×{height} pixels; the limit is {pixels} pixels"
-            )));
-        }
+        check_size(file, pixels).map_err(|problem| unusable(&problem))?;
         let image = decode(file).map_err(|error| unusable(&error))?;
         preparer
             .prepare(&image, input)

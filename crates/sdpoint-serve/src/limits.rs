@@ -23,7 +23,7 @@ pub struct Limits {
     pub memory: usize,
     /// Images per request.
     pub images: usize,
-    /// Pixels per image file.
+    /// Pixels per image file; no more than [`MAX_PIXELS`](sdpoint::data::MAX_PIXELS) are read.
     pub pixels: usize,
     /// Image files that wait to be decoded.
     pub undecoded: usize,

@@ -1,6 +1,6 @@
 // The picture of accuracy over cost, in which every instance can be chosen, and its table.
 
-import { Tip, around, frontier, html, macs, macsUnit, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
+import { Tip, around, breakable, frontier, html, macs, macsUnit, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
 
 const KINDS = {
   full: "no downsampling",
@@ -14,13 +14,13 @@ const costOf = (point, unit) => (unit === "ms" ? point.ms : point.macs);
 
 /** Rows of a model by cost, with what the picture needs: kind, place on the frontier. */
 export function curvePoints(rows, unit = "macs") {
-  // Cascades of the same instances differ in their threshold.
-  const repeated = (row) => rows.filter((other) => other.name === row.name).length > 1;
+  const full = rows.find((row) => row.name === "full");
   const points = rows.map((row) => ({
     ...row,
-    name: repeated(row) ? `${row.name} (${percent(row.share)})` : row.name,
+    name: nameAmong(rows, row),
     // What a request calls a combination.
-    asked: repeated(row) ? row.combination : row.name,
+    asked: rows.some((other) => other !== row && other.name === row.name) ? row.combination : row.name,
+    share: unit === "ms" ? row.ms / full?.ms : row.share,
     kind: row.name === "full" ? "full" : row.kind,
   }));
   const cost = (point) => costOf(point, unit) ?? Infinity;
@@ -31,18 +31,30 @@ export function curvePoints(rows, unit = "macs") {
   return points;
 }
 
-/** What is said of a point, by screen readers and in the tip. */
-export function facts(point) {
-  const rows = [
-    ["accuracy", percent(point.top1)],
-    ["cost", `${macs(point.macs)} MACs`],
-    ["of full", percent(point.share, 0)],
-  ];
-  if (point.ms !== undefined) {
-    const about = point.kind === "cascade" || point.kind === "ensemble" ? "about " : "";
-    rows.push(["time", about + ms(point.ms)]);
+/** The name of a row that no other has. Cascades of the same instances differ in their threshold, and
+ *  with it, in their share of the cost of full; or else, they are numbered. */
+function nameAmong(rows, row) {
+  const same = rows.filter((other) => other.name === row.name);
+  if (same.length === 1) return row.name;
+  for (const digits of [1, 2, 3, 4]) {
+    const labels = same.map((other) => percent(other.share, digits));
+    if (new Set(labels).size === same.length) return `${row.name} (${percent(row.share, digits)})`;
   }
-  return rows;
+  return `${row.name} (${same.indexOf(row) + 1} of ${same.length})`;
+}
+
+/** What is said of a point, by screen readers and in the tip. */
+export function facts(point, unit = "macs") {
+  const about = point.kind === "cascade" || point.kind === "ensemble" ? "about " : "";
+  const cost = ["cost", `${macs(point.macs)} MACs`];
+  const time = ["time", about + ms(point.ms)];
+  const share = ["of full", percent(point.share, 0)];
+  return [
+    ["accuracy", percent(point.top1)],
+    // The share is that of what it follows.
+    ...(unit === "ms" ? [time, share, cost] : [cost, share]),
+    ...(unit !== "ms" && typeof point.ms === "number" ? [time] : []),
+  ];
 }
 
 const NOWHERE = [0, 0, 0, 0];
@@ -92,7 +104,7 @@ export class Curve {
   }
 
   measured() {
-    return this.points.filter((p) => typeof p.top1 === "number" && this.cost(p) !== undefined);
+    return this.points.filter((p) => typeof p.top1 === "number" && typeof this.cost(p) === "number");
   }
 
   cost(point) {
@@ -186,7 +198,7 @@ export class Curve {
   }
 
   dot(point) {
-    const said = facts(point).map(([label, value]) => `${label} ${value}`).join(", ");
+    const said = facts(point, this.unit).map(([label, value]) => `${label} ${value}`).join(", ");
     const group = svg("g", {
       class: `dot ${point.best ? "best" : ""}`,
       role: "radio", "aria-checked": "false", tabindex: "-1",
@@ -274,7 +286,7 @@ export class Curve {
 
   explain(point) {
     for (const [name, dot] of this.dots) dot.classList.toggle("near", name === point.name);
-    this.cover(this.tip.show(this.x(this.cost(point)), this.y(point.top1), point.name, facts(point), this.taken));
+    this.cover(this.tip.show(this.x(this.cost(point)), this.y(point.top1), point.name, facts(point, this.unit), this.taken));
   }
 
   /** Hides the names that a box covers in part. */
@@ -321,20 +333,25 @@ export class Curve {
 }
 
 /** The same as a table; `choose` adds buttons. */
-export function curveTable(points, choose) {
-  const timed = points.some((point) => point.ms !== undefined);
+export function curveTable(points, choose, unit = "macs") {
+  const timed = points.some((point) => typeof point.ms === "number");
   const number = (text) => html("td", { class: "number" }, text);
-  const head = ["instance", "kind", "MACs", "of full", ...(timed ? ["time"] : []), "accuracy"];
+  const columns = [
+    ["MACs", (point) => macs(point.macs)],
+    ...(timed ? [["time", (point) => ms(point.ms)]] : []),
+  ];
+  columns.splice(unit === "ms" ? 2 : 1, 0, ["of full", (point) => percent(point.share)]);
+  // The accuracy is beside the name, so that narrow windows show it.
+  columns.unshift(["accuracy", (point) => percent(point.top1, 2)]);
   const row = (point) => html("tr", { class: point.best ? "best" : undefined },
     html("th", { scope: "row" }, choose
-      ? html("button", { type: "button", class: "plain", onclick: () => choose(point.name) }, point.name)
+      ? html("button", { type: "button", class: "plain", onclick: () => choose(point.name) }, ...breakable(point.name))
       : point.name),
-    html("td", {}, KINDS[point.kind] + (point.best ? ", on the frontier" : "")),
-    number(macs(point.macs)), number(percent(point.share)),
-    timed ? number(ms(point.ms)) : null, number(percent(point.top1, 2)));
+    ...columns.map(([, value]) => number(value(point))),
+    html("td", {}, KINDS[point.kind] + (point.best ? ", on the frontier" : "")));
+  const head = (name, style) => html("th", { scope: "col", class: style }, name);
   return html("table", {},
-    html("thead", {}, html("tr", {}, ...head.map((name, index) =>
-      html("th", { scope: "col", class: index > 1 ? "number" : undefined }, name)))),
+    html("thead", {}, html("tr", {}, head("instance"), ...columns.map(([name]) => head(name, "number")), head("kind"))),
     html("tbody", {}, ...points.map(row)));
 }
 

@@ -44,7 +44,7 @@ export function macsUnit(most) {
 
 /** A share as per cent, with one digit. */
 export function percent(share, digits = 1) {
-  return share === null || share === undefined ? "–" : `${(100 * share).toFixed(digits)} %`;
+  return Number.isFinite(share) ? `${(100 * share).toFixed(digits)} %` : "–";
 }
 
 /** Milliseconds with as many digits as matter. */
@@ -53,6 +53,11 @@ export function ms(time) {
   if (time >= 1000) return `${(time / 1000).toFixed(time < 10000 ? 2 : 1)} s`;
   const digits = time < 1 ? 2 : time < 100 && !Number.isInteger(time) ? 1 : 0;
   return `${time.toFixed(digits)} ms`;
+}
+
+/** A count of things: 1 image, 2 images. */
+export function counted(number, thing, things = `${thing}s`) {
+  return `${count(number)} ${number === 1 ? thing : things}`;
 }
 
 /** A count, with thousands separated. */

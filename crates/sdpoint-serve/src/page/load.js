@@ -1,7 +1,7 @@
 // The load of the server over the last two minutes, and load from the page.
 
-import { get, modelPath, send } from "./api.js";
-import { Tip, around, count, html, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
+import { LOAD, Problem, SECOND, get, modelPath, send } from "./api.js";
+import { Tip, around, count, counted, html, ms, onWidth, overlap, percent, svg, ticks } from "./draw.js";
 import { pixels } from "./picture.js";
 
 const SECONDS = 120;
@@ -59,17 +59,33 @@ export class Load {
 
   /** Sets the model, its points by cost, and the height and width of its images. */
   setModel(model, points, size, limits) {
-    this.stop();
-    this.model = model;
-    this.points = points;
-    this.size = size;
-    this.limits = limits;
-    this.order = points.map((point) => point.name);
+    this.leave(model === this.model ? "the model was opened again" : "another model was opened");
+    this.note = null;
+    Object.assign(this, { model, points, size, limits, order: points.map((point) => point.name) });
+    this.enable(true);
+    this.draw();
+    this.poll();
+  }
+
+  /** Says why there is no model. */
+  withoutModel(text) {
+    this.leave("the model is not available");
+    this.note = text;
+    this.model = null;
+    this.enable(false);
+    this.draw();
+  }
+
+  leave(why) {
+    this.stop(`Load ended: ${why}.`);
     this.seconds.clear();
     this.seen = [];
     this.latest = null;
-    this.draw();
-    this.poll();
+    this.showTiles(null);
+  }
+
+  enable(usable) {
+    for (const id of ["make", "peak"]) byId(id).disabled = !usable;
   }
 
   setImage(image) {
@@ -85,18 +101,19 @@ export class Load {
     let pause = 1000;
     try {
       const after = this.latest ? `?after=${Math.max(0, this.latest.now - 2)}` : "";
-      const expects = (load) => Number.isFinite(load?.now) && Array.isArray(load.seconds);
-      const load = await get(modelPath(model, `/load${after}`), { timeout: 8000, expects });
+      const load = await get(modelPath(model, `/load${after}`), LOAD, { timeout: 8000 });
       this.failures = 0;
       if (model === this.model) this.show(load);
       this.connected(null);
     } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
       this.failures = (this.failures ?? 0) + 1;
       pause = Math.min(8000, 1000 * 2 ** (this.failures - 1));
-      this.connected(problem, pause);
+      this.connected(problem);
+    } finally {
+      this.polling = false;
+      this.timer = setTimeout(() => this.poll(), pause);
     }
-    this.polling = false;
-    this.timer = setTimeout(() => this.poll(), pause);
   }
 
   /** Fetches now. */
@@ -108,7 +125,7 @@ export class Load {
     // A server that was started again counts from zero.
     if (this.latest && load.now < this.latest.now) this.seconds.clear();
     this.latest = load;
-    for (const second of load.seconds) this.seconds.set(second.at, second);
+    for (const second of load.seconds.filter(SECOND)) this.seconds.set(second.at, second);
     for (const at of this.seconds.keys()) if (at < load.now - SECONDS) this.seconds.delete(at);
     this.showTiles(load);
     this.draw();
@@ -162,7 +179,7 @@ export class Load {
     root.append(this.cursor);
     if (shown.length === 0) {
       root.append(svg("text", { class: "none", x: (46 + width) / 2, y: 112, "text-anchor": "middle" },
-        this.latest ? "No requests in the last two minutes" : "Loading…"));
+        this.latest ? "No requests in the last two minutes" : this.note ? "No model, no load" : "Loading…"));
     }
     this.canvas.replaceChildren(root);
     this.drawLegend();
@@ -202,6 +219,7 @@ export class Load {
     group.append(svg("defs", {}, stripes));
     const labels = [];
     const taken = [];
+    this.highest = new Map();
     const stack = (name, shape, imagesOf) => {
       let path = "";
       let label = null;
@@ -211,6 +229,7 @@ export class Load {
         const from = below.get(second.at) ?? 0;
         below.set(second.at, from + images);
         const [x, low, high] = [this.x(second.at), y(from), y(from + images)];
+        this.highest.set(name, Math.max(low - high, this.highest.get(name) ?? 0));
         path += `M${x.toFixed(1)} ${low.toFixed(1)}h${wide.toFixed(1)}V${high.toFixed(1)}h${(-wide).toFixed(1)}z`;
         // The name is written where there is the most room for it, if it is as wide as the name.
         const half = 3.5 * name.length;
@@ -236,12 +255,14 @@ export class Load {
 
   drawTimes(shown) {
     const { left, right, timed: [top, bottom] } = this.area;
-    const objective = this.limits?.objective_ms ?? 50;
+    const objective = this.model ? this.limits.objective_ms : null;
     const times = shown.map((second) => second.p99_ms ?? 0);
-    const most = Math.max(1.3 * objective, Math.min(8 * objective, 1.1 * Math.max(0, ...times)));
+    const usual = objective ?? 50;
+    const most = Math.max(1.3 * usual, Math.min(8 * usual, 1.1 * Math.max(0, ...times)));
     const y = (time) => bottom - (Math.min(time, most) / most) * (bottom - top);
     const group = svg("g", { class: "axes" },
       svg("text", { class: "name", x: 0, y: top - 10 }, "99 % of the answers within (ms)"));
+    if (objective === null) return group;
     for (const value of ticks(0, most, 2)) {
       group.append(svg("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }),
         svg("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, short(value)));
@@ -255,7 +276,7 @@ export class Load {
     let path = "";
     let last = null;
     for (const second of [...shown].sort((a, b) => a.at - b.at)) {
-      if (second.p99_ms === null) continue;
+      if (typeof second.p99_ms !== "number") continue;
       const place = `${(this.x(second.at) + half).toFixed(1)} ${y(second.p99_ms).toFixed(1)}`;
       // A second alone is a dot.
       if (last === second.at - 1) path += `L${place}`;
@@ -280,18 +301,21 @@ export class Load {
   }
 
   drawLegend() {
-    const all = this.present();
+    const present = this.present();
+    // Of what is too thin to be seen, there is no colour to explain.
+    const all = present.filter((name) => this.highest.get(name) >= 2);
     // The strongest differences in colour, if there are many.
     const most = 12;
     const names = all.length <= most ? all
       : Array.from({ length: most }, (_, i) => all[Math.round((i * (all.length - 1)) / (most - 1))]);
     const key = this.seconds.size === 0
-      ? [html("li", {}, "Make load from here, or send requests, and they appear.")]
+      ? [html("li", {}, this.note ?? "Make load from here, or send requests, and they appear.")]
       : names.map((name) => html("li", {}, this.swatch(name), name));
     if ([...this.seconds.values()].some((second) => second.refused)) {
       key.push(html("li", {}, this.swatch(), "refused"));
     }
     if (names.length < all.length) key.push(html("li", {}, `${all.length - names.length} more in between`));
+    if (all.length < present.length) key.push(html("li", {}, `${present.length - all.length} more, too few to see`));
     byId("mix-legend").replaceChildren(html("ul", { class: "legend" }, ...key));
   }
 
@@ -319,11 +343,11 @@ export class Load {
     const title = ago === 0 ? "now" : `${ago} s ago`;
     const rows = second
       ? [
-        ["answered", `${count(second.answered)} requests`],
-        ["refused", `${count(second.refused)} requests`, second.refused ? this.swatch() : null],
+        ["answered", counted(second.answered, "request")],
+        ["refused", counted(second.refused, "request"), second.refused ? this.swatch() : null],
         ["p50, p99", `${ms(second.p50_ms)}, ${ms(second.p99_ms)}`],
         ...this.present().filter((name) => second.images[name]).reverse().slice(0, 12).map(
-          (name) => [name, `${count(second.images[name])} images`, this.swatch(name)]),
+          (name) => [name, counted(second.images[name], "image"), this.swatch(name)]),
       ]
       : [["answered", "0 requests"]];
     this.tip.show(x, 100, title, rows);
@@ -342,8 +366,10 @@ export class Load {
 
   /** Makes load for half a minute: up to a peak, and down again. */
   async make() {
-    const [height, width] = this.size;
+    const { model, size: [height, width] } = this;
     const one = await this.onePicture(width, height);
+    if (model !== this.model || this.making) return;
+    this.tell("");
     const { peak, most } = this.extent(one.length);
     this.making = { start: performance.now(), flying: 0, due: 0, size: Math.min(8, most) };
     const run = this.making;
@@ -393,7 +419,12 @@ export class Load {
     return { peak, most };
   }
 
-  stop() {
+  /** Shows why there is no more load. */
+  tell(text) {
+    byId("ended").textContent = text;
+  }
+
+  stop(why = "") {
     if (!this.making) return;
     clearTimeout(this.making.timer);
     this.making = null;
@@ -401,13 +432,14 @@ export class Load {
     const button = byId("make");
     button.textContent = "Make load for 30 s";
     button.classList.add("main");
-    this.say("No more load.");
+    this.tell(why);
+    this.say(why || "No more load.");
   }
 
   /** The pixels of the chosen image, or noise. */
   async onePicture(width, height) {
     try {
-      if (this.image) return await pixels(this.image.blob, width, height);
+      if (this.image) return await pixels(this.image.seen, width, height);
     } catch {
       // Not every file that the server reads can be drawn here.
     }

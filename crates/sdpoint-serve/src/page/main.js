@@ -1,8 +1,8 @@
 // Starts the page: the model, the link that keeps the state, and what the parts have in common.
 
-import { Problem, get, modelPath, onToken } from "./api.js";
+import { MODEL, MODELS, Problem, get, modelPath, onToken } from "./api.js";
 import { Curve, curveLegend, curvePoints, curveTable } from "./curve.js";
-import { count, html } from "./draw.js";
+import { counted, html } from "./draw.js";
 import { Load } from "./load.js";
 import { Pane, deadlineOf } from "./pane.js";
 import { Picture, forgetSamples } from "./picture.js";
@@ -11,6 +11,9 @@ const byId = (id) => document.getElementById(id);
 const state = readLink();
 let models = null;
 let description = null;
+/** The description as the server gave it, and the model whose images and answers are shown. */
+let described = null;
+let current = null;
 /** The number of the opening of a model that is under way; 0 if none is. */
 let opening = 0;
 let openings = 0;
@@ -41,7 +44,8 @@ function say(text, speaker = "") {
   unsaid.set(speaker, text);
   clearTimeout(saying);
   saying = setTimeout(() => {
-    byId("said").textContent = [...unsaid.values()].join(". ");
+    const sentences = [...unsaid.values()].map((text) => (/[.!?…]$/.test(text) ? text : `${text}.`));
+    byId("said").textContent = sentences.join(" ");
     unsaid.clear();
   }, 800);
 }
@@ -125,7 +129,7 @@ function setUnit(unit) {
   description.points = points;
   for (const pane of panes) pane.setPoints(points, unit);
   curve.show(points, unit);
-  byId("table").replaceChildren(curveTable(points, (name) => choose(target, name)));
+  byId("table").replaceChildren(curveTable(points, (name) => choose(target, name), unit));
 }
 
 let polls = 0;
@@ -137,9 +141,7 @@ function connected(problem) {
     if (!bar.hidden) {
       bar.hidden = true;
       say("The server is back.");
-      // It may have been started again with another model.
-      forgetSamples();
-      openModel();
+      if (!opening) returned();
     }
     return;
   }
@@ -154,21 +156,35 @@ function connected(problem) {
   bar.hidden = false;
 }
 
+/** Looks whether the server was started again with another model. */
+async function returned() {
+  try {
+    const now = description && await get(modelPath(description.name), MODEL);
+    if (opening) return;
+    if (JSON.stringify(now) === described) {
+      panes.forEach((pane) => pane.recover());
+      picture.recover();
+      return;
+    }
+  } catch (problem) {
+    if (!(problem instanceof Problem)) throw problem;
+  }
+  forgetSamples();
+  await openModel();
+}
+
 const wait = (time) => new Promise((done) => setTimeout(done, time));
 
-/** Fetches something until it succeeds, and says why it does not. */
-async function insist(path, usable = () => true) {
+/** Repeats an attempt until it has a result, and says why it fails. */
+async function insist(attempt) {
   for (let pause = 1000; ; pause = Math.min(8000, 2 * pause)) {
     try {
-      const answer = await get(path);
-      if (usable(answer)) {
-        byId("trouble").hidden = true;
-        return answer;
-      }
-      pause = 1000;
+      const result = await attempt();
+      byId("trouble").hidden = true;
+      if (result !== undefined) return result;
+      pause = 500;
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
-      if (problem.kind === "missing") throw problem;
       connected(problem);
     }
     await wait(pause);
@@ -187,6 +203,28 @@ function showModels(list) {
       html("option", { value: name }, state === "ready" ? name : `${name} (${state})`)));
   }
   byId("model").value = state.model;
+  byId("model").title = state.model ?? "";
+}
+
+/** Turns on what needs a model, or off. */
+function enable(usable) {
+  const controls = [...byId("unit").children, ...byId("target").children, byId("compare")];
+  for (const control of controls) control.disabled = !usable;
+}
+
+/** Says everywhere why no model answers; `failed` is whether that will stay so. */
+function withoutModel(text, failed) {
+  const about = byId("about");
+  if (!description && about.textContent === text) return;
+  about.textContent = text;
+  description = null;
+  enable(false);
+  panes.forEach((pane) => pane.withoutModel(text, failed));
+  load.withoutModel(text);
+  byId("plot").hidden = true;
+  byId("legend").replaceChildren(html("p", { class: "note" }, text));
+  byId("table").closest("details").hidden = true;
+  byId("times").textContent = "";
 }
 
 /** Opens the chosen model, once it is loaded. */
@@ -201,33 +239,35 @@ async function openModel() {
 }
 
 async function open(turn) {
-  const about = byId("about");
-  let name;
-  let told = null;
-  await insist("/models", (list) => {
-    if (turn !== opening) return true;
+  const opened = await insist(async () => {
+    if (turn !== opening) return null;
+    const list = await get("/models", MODELS);
+    if (turn !== opening) return null;
     showModels(list);
-    name = state.model;
-    if (told === null && description && description.name !== name) {
+    const name = state.model;
+    if (current !== null && current !== name) {
       picture.leave();
       panes.forEach((pane) => pane.forget());
+      current = null;
     }
     const one = list.models.find((model) => model.name === name);
-    if (one?.state === "ready") return true;
-    const text = one?.reason ? `${name} is not available: ${one.reason}.` : `Loading ${name}…`;
-    about.textContent = text;
-    if (one?.reason && text !== told) panes.forEach((pane) => pane.unavailable(text));
-    told = text;
-    return false;
+    if (one?.state === "ready") return get(modelPath(name), MODEL);
+    if (!one) withoutModel("The server has no models.", true);
+    else if (one.reason) withoutModel(`${name} is not available: ${one.reason}.`, true);
+    else withoutModel(`Loading ${name}…`, false);
+    return undefined;
   });
   if (turn !== opening) return;
-  const opened = await insist(modelPath(name));
-  if (turn !== opening) return;
-  description = opened;
+  const name = state.model;
+  const about = byId("about");
+  current = name;
+  described = JSON.stringify(opened);
+  description = { ...opened, name };
   const points = curvePoints(description.instances);
   const [height, width] = description.input;
-  about.textContent = `${name} is a ${description.network} for ${count(description.classes)} classes and images of `
-    + `${width} × ${height}: one file of weights, ${points.length} ways to run it.`;
+  enable(true);
+  about.textContent = `${name} is a ${description.network} for ${counted(description.classes, "class", "classes")} and images of `
+    + `${width} × ${height}: one file of weights, ${counted(points.length, "way")} to run it.`;
   document.title = `${name} · sdpoint`;
   const known = (choice) => deadlineOf(choice) !== null || points.some((point) => point.name === choice);
   if (!known(state.a)) state.a = "full";
@@ -240,7 +280,7 @@ async function open(turn) {
   showSecond();
   showCurve(points);
   load.setModel(name, points, description.input, models);
-  picture.setUpright(description.exif_orientation === "apply");
+  picture.setReading(description.exif_orientation === "apply", models.max_pixels);
   paneA.set(state.a);
   if (state.b) paneB.set(state.b);
   mark();
@@ -256,6 +296,7 @@ function showCurve(points) {
     : html("p", { class: "note" }, "This model records no accuracy, so there is no curve. "
       + "sdpoint calibrate and train measure it; the table has the costs."));
   byId("plot").hidden = !measured;
+  byId("table").closest("details").hidden = false;
   const { times } = description;
   byId("times").textContent = `Accuracies are those recorded in the model file. ${times[0].toUpperCase()}${times.slice(1)}.`;
 }
@@ -264,7 +305,7 @@ function showCurve(points) {
 async function refresh() {
   if (opening) return;
   try {
-    const list = await get("/models", { expects: (list) => Array.isArray(list?.models) });
+    const list = await get("/models", MODELS);
     if (opening) return;
     showModels(list);
     const one = list.models.find((model) => model.name === description?.name);

@@ -1,16 +1,20 @@
 // A pane: a choice of cost or a deadline, and the answer to the image at it.
 
-import { Problem, get } from "./api.js";
+import { PREDICTION, Problem, get } from "./api.js";
 import { breakable, html, macs, ms, percent } from "./draw.js";
 
 const TOP = 5;
 /** How long a request may take after a newer choice, in milliseconds. */
 const PATIENCE = 100;
 
-/** Whether a choice is a deadline, such as `8ms`; otherwise it is the name of an instance. */
+/** Deadlines that a link may have, in milliseconds. */
+const DEADLINES = [0.01, 60_000];
+
+/** The milliseconds of a choice that is a deadline, such as `8ms`; otherwise it is the name of an
+ *  instance. */
 export function deadlineOf(choice) {
-  const found = /^(\d+(?:\.\d+)?)ms$/.exec(choice ?? "");
-  return found ? Number(found[1]) : null;
+  const time = Number(/^(\d+(?:\.\d+)?)ms$/.exec(choice ?? "")?.[1] ?? NaN);
+  return time >= DEADLINES[0] && time <= DEADLINES[1] ? time : null;
 }
 
 /** What the slider stops at: the frontier, `full`, all combinations, and what is chosen. */
@@ -22,7 +26,7 @@ export function stopsOf(points, chosen) {
 
 /** The parameter of a request that runs a point. */
 function parameter(point) {
-  return point.combination === undefined ? ["instance", point.name] : ["combination", point.asked];
+  return [typeof point.combination === "number" ? "combination" : "instance", point.asked];
 }
 
 export class Pane {
@@ -43,7 +47,7 @@ export class Pane {
     const id = this.name.toLowerCase();
     const part = (tag, className, ...children) => html(tag, { class: className }, ...children);
     const mode = (value, text) => html("button", {
-      type: "button", "data-value": value, "aria-pressed": "false", onclick: () => this.setMode(value),
+      type: "button", "data-value": value, "aria-pressed": "false", disabled: true, onclick: () => this.setMode(value),
     }, text);
     this.badge = part("span", "badge", this.name);
     this.modes = html("div", { class: "choice", role: "group", "aria-label": `Pane ${this.name}: what is limited` },
@@ -78,14 +82,19 @@ export class Pane {
     if (model !== this.model) this.forget();
     this.model = model;
     this.rows = Math.min(TOP, classes);
-    this.slider.disabled = false;
+    this.enable(true);
+  }
+
+  enable(usable) {
+    this.slider.disabled = !usable;
+    for (const button of this.modes.children) button.disabled = !usable;
   }
 
   /** Sets the points of the model, in the order of a unit of cost. */
   setPoints(points, unit) {
     this.points = points;
     this.unit = unit;
-    const times = points.map((point) => point.ms).filter((time) => time !== undefined);
+    const times = points.map((point) => point.ms).filter(Number.isFinite);
     // The image must be read, too, so that the time of the quickest alone is not enough.
     const least = Math.min(...times, 1e3);
     this.times = [Number(Math.max(1, 2 * least).toPrecision(2)), Math.max(50, 20 * Math.max(...times, 0))];
@@ -100,12 +109,20 @@ export class Pane {
     this.state("loading");
   }
 
-  /** Says why the model does not answer. */
-  unavailable(text) {
+  /** Asks again after a failure. */
+  recover() {
+    if (this.root.dataset.state === "failed") this.ask();
+  }
+
+  /** Says why the model does not answer, if that is more than a matter of time. */
+  withoutModel(text, failed) {
     this.model = null;
     this.running?.abort();
+    clearTimeout(this.retry);
     this.answer = null;
-    this.complain("Not available", text);
+    this.enable(false);
+    if (failed) this.complain("Not available", text);
+    else this.state("loading");
   }
 
   /** Sets the choice, as in links: the name of an instance, or `8ms`. */
@@ -135,7 +152,9 @@ export class Pane {
       this.changed(this.lastCost ?? "full");
     } else {
       const full = this.points.find((point) => point.name === "full");
-      this.changed(this.lastDeadline ?? this.deadlineAt(this.positionOf(Math.max(5, 2 * (full?.ms ?? 5)))));
+      // Time for what the last answer took, which is more than computing on a busy machine.
+      const enough = 2 * Math.max(2.5, full?.ms ?? 0, this.answer?.trip ?? 0);
+      this.changed(this.lastDeadline ?? this.deadlineAt(this.positionOf(enough)));
     }
   }
 
@@ -161,7 +180,8 @@ export class Pane {
     if (typeof point.top1 === "number") facts.push(`${percent(point.top1)} accurate`);
     this.chosen.replaceChildren(...breakable(point.name));
     this.kind.textContent = about;
-    this.details.textContent = facts.join(" · ");
+    // Lines break between facts only.
+    this.details.replaceChildren(...facts.flatMap((fact, index) => [index ? " · " : "", html("span", {}, fact)]));
     this.slider.setAttribute("aria-valuetext", [point.name, about, ...facts].filter(Boolean).join(", "));
     const full = this.stops.findIndex((stop) => stop.name === "full");
     const last = this.stops.length - 1;
@@ -179,7 +199,7 @@ export class Pane {
     this.slider.value = this.positionOf(deadline);
     this.chosen.textContent = `within ${ms(deadline)}`;
     this.kind.textContent = "";
-    this.details.textContent = "from arrival to answer; the server chooses the instance";
+    this.details.textContent = "the server chooses the instance";
     this.slider.setAttribute("aria-valuetext", `within ${ms(deadline)}`);
     this.showMarks([[0, ms(low)], [1, ms(high)]]);
     this.fillSlider(this.positionOf(deadline) / 100);
@@ -227,22 +247,30 @@ export class Pane {
     }
     this.busy = true;
     const waiting = setTimeout(() => this.state("waiting"), 250);
-    while (this.again) {
-      this.again = false;
-      const { choice, image, model } = this;
-      const newest = () => !this.again && image === this.image && model === this.model;
-      this.running = new AbortController();
-      try {
-        const answer = await this.request(choice, image);
-        if (newest()) this.show(answer);
-      } catch (problem) {
-        if (newest()) this.fail(problem);
+    try {
+      while (this.again) {
+        this.again = false;
+        await this.askOnce();
       }
+    } finally {
+      clearTimeout(waiting);
+      this.busy = false;
+    }
+  }
+
+  async askOnce() {
+    const { choice, image, model } = this;
+    const newest = () => !this.again && image === this.image && model === this.model;
+    this.running = new AbortController();
+    try {
+      const answer = await this.request(choice, image);
+      if (newest()) this.show(answer);
+    } catch (problem) {
+      if (newest()) this.fail(problem);
+    } finally {
       clearTimeout(this.ending);
       this.ending = null;
     }
-    clearTimeout(waiting);
-    this.busy = false;
   }
 
   async request(choice, image) {
@@ -257,9 +285,8 @@ export class Pane {
       query.set("late", "true");
     }
     const start = performance.now();
-    const expects = (answer) => answer?.images?.[0]?.top?.length > 0;
     const { signal } = this.running;
-    const answer = await get(`/predict?${query}`, { method: "POST", body: image.blob, expects, signal });
+    const answer = await get(`/predict?${query}`, PREDICTION, { method: "POST", body: image.blob, signal });
     return { ...answer, choice, image, trip: performance.now() - start };
   }
 
@@ -303,19 +330,24 @@ export class Pane {
   }
 
   fail(problem) {
-    if (!(problem instanceof Problem)) throw problem;
     if (problem.kind === "superseded") return;
-    const late = deadlineOf(this.choice) !== null && (problem.kind === "late" || problem.kind === "busy");
-    const title = late ? "Too tight" : {
+    const deadline = deadlineOf(this.choice);
+    const late = deadline !== null && ["late", "busy"].includes(problem.kind) && problem.message.includes("deadline");
+    // On an idle server, the quickest instance would answer within the shortest time of the slider.
+    const tight = late && deadline < this.times[0];
+    const title = tight ? "Too tight" : late ? "Not in time" : {
       offline: "No connection", slow: "No answer", busy: "Busy", bad: "Not possible", missing: "Not there",
     }[problem.kind] ?? "That failed";
-    const text = late ? "No instance can answer within this time. Give it more." : problem.message;
+    const text = tight ? "No instance can answer within this time. Give it more."
+      : late ? `The server has too much other work to answer within ${ms(deadline)}, or the image takes longer to read.`
+        : problem instanceof Problem ? problem.message : "The page has a fault.";
     const again = html("button", { type: "button", onclick: () => this.ask() }, "Try again");
     this.complain(title, text, again);
     // What passes by itself is tried again by itself.
-    if (!late && ["offline", "slow", "busy"].includes(problem.kind)) {
+    if (!tight && ["offline", "slow", "busy", "late"].includes(problem.kind)) {
       this.retry = setTimeout(() => this.ask(), 1000 * (problem.retryAfter ?? 3));
     }
+    if (!(problem instanceof Problem)) throw problem;
   }
 
   complain(title, text, ...more) {

@@ -1,21 +1,24 @@
 // The image: dropped, pasted, chosen, taken by the camera, or a test image of the model.
 
 import { html } from "./draw.js";
-import { modelPath, send } from "./api.js";
+import { getImage, modelPath } from "./api.js";
+import { turned, unmarked } from "./orientation.js";
 
-const SENT_AS_THEY_ARE = ["image/jpeg", "image/png", "image/webp"];
 /** Larger files, in bytes, are reduced before they are sent, so that the slider stays quick. */
 const LARGE = 1 << 20;
 /** The longer side of a reduced image, in pixels. */
 const SIDE = 1280;
+/** The longest side of an image that the server reads, in pixels. */
+const LONGEST = 1 << 15;
 /** Files from here on are not opened. */
 const TOO_LARGE = 100 << 20;
 
 const byId = (id) => document.getElementById(id);
 
 export class Picture {
-  /** `changed(image)` is called with each new image, `{blob, name, label, sample}`, or null, and
-   *  `failed()` if a test image cannot be fetched. */
+  /** `changed(image)` is called with each new image, or null: `{blob, seen, name, label, sample}`,
+   *  where `blob` is what is sent, and `seen` what a model sees of it. `failed()` is called if a
+   *  test image cannot be fetched. */
   constructor({ changed, failed, say }) {
     this.changed = changed;
     this.failed = failed;
@@ -73,11 +76,11 @@ export class Picture {
     });
   }
 
-  /** Sets whether the model turns images as their EXIF data says. What is shown is what it sees. */
-  setUpright(upright) {
-    const changed = upright !== this.upright;
-    this.upright = upright;
-    this.shown.classList.toggle("stored", !upright);
+  /** Sets whether the model turns images as their EXIF data says, and the most pixels that the
+   *  server reads. */
+  setReading(upright, most) {
+    const changed = upright !== this.upright || most !== this.most;
+    Object.assign(this, { upright, most });
     if (changed && this.image?.file) this.open(this.image.file, this.image.name);
   }
 
@@ -95,12 +98,15 @@ export class Picture {
   /** Opens a file of the user. */
   async open(file, name = file.name) {
     const turn = ++this.turn;
+    this.reading = turn;
     this.caption.textContent = "Reading…";
     try {
-      const { blob, note } = await prepared(file, this.upright);
-      if (turn === this.turn) this.set({ blob, name, note, file });
+      const image = await prepared(file, this.upright, this.most);
+      if (turn === this.turn) this.set({ ...image, name, file });
     } catch (error) {
       if (turn === this.turn) this.refuse(`${isolated(name)} ${error.message}`);
+    } finally {
+      if (turn === this.reading) this.reading = null;
     }
   }
 
@@ -119,10 +125,17 @@ export class Picture {
     });
     list.replaceChildren(...this.buttons);
     if (samples.length === 0) return;
-    if (!this.image || this.image.sample !== undefined) {
+    // What the user has chosen meanwhile comes first.
+    if (this.reading !== this.turn && (!this.image || this.image.sample !== undefined)) {
       await this.openSample(Math.min(chosen ?? 0, samples.length - 1));
     }
     await Promise.all(samples.map((_, index) => this.thumbnail(model, index)));
+  }
+
+  /** Fetches the test images that could not be fetched. */
+  recover() {
+    const failed = this.buttons?.some((button) => button.disabled) || (this.samples?.length && !this.image);
+    if (failed) this.showSamples(this.model, this.samples);
   }
 
   async thumbnail(model, index) {
@@ -142,7 +155,7 @@ export class Picture {
     try {
       const blob = await sampleFile(this.model, index);
       if (turn !== this.turn) return;
-      this.set({ blob, name: `test image ${index + 1}`, label: sample.class, sample: index });
+      this.set({ blob, seen: blob, name: `test image ${index + 1}`, label: sample.class, sample: index });
     } catch (error) {
       if (turn === this.turn) this.refuse(error.message);
       this.failed();
@@ -151,7 +164,7 @@ export class Picture {
 
   set(image) {
     if (this.url) URL.revokeObjectURL(this.url);
-    this.url = URL.createObjectURL(image.blob);
+    this.url = URL.createObjectURL(image.seen);
     this.image = image;
     this.shown.src = this.url;
     this.shown.hidden = false;
@@ -222,10 +235,10 @@ export class Picture {
   async shoot() {
     const video = byId("video");
     const [width, height] = [video.videoWidth, video.videoHeight];
-    const blob = await drawn(video, width, height);
+    const blob = await drawn(video, 1, width, height);
     byId("camera-dialog").close();
     this.turn++;
-    this.set({ blob, name: "camera picture" });
+    this.set({ blob, seen: blob, name: "camera picture" });
   }
 }
 
@@ -244,7 +257,7 @@ const files = new Map();
 async function sampleFile(model, index) {
   const path = modelPath(model, `/samples/${index}`);
   if (!files.has(path)) {
-    const file = send(path).then((response) => response.blob());
+    const file = getImage(path);
     files.set(path, file);
     file.catch(() => files.delete(path));
   }
@@ -256,41 +269,46 @@ export function forgetSamples() {
   files.clear();
 }
 
-/** What is sent of a file: itself, or a reduced JPEG. */
-async function prepared(file, upright) {
+/** What is sent of a file, itself or a reduced JPEG, and what the model sees of it. */
+async function prepared(file, upright, most) {
   if (file.size === 0) throw new Error("is empty.");
   if (file.size > TOO_LARGE) throw new Error("is larger than 100 MB.");
-  if (SENT_AS_THEY_ARE.includes(file.type) && file.size <= LARGE) return { blob: file };
+  const { known, turn, plain } = await unmarked(file);
+  const light = known && file.size <= LARGE;
   let bitmap;
   try {
-    bitmap = await createImageBitmap(upright ? file : await stored(file));
+    bitmap = await createImageBitmap(plain);
   } catch {
+    // The server may still read it, or say what is wrong.
+    if (light) return { blob: file, seen: plain };
     throw new Error("is no image that this browser can read. Use JPEG, PNG or WebP.");
   }
-  const scale = Math.min(1, SIDE / Math.max(bitmap.width, bitmap.height));
-  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
-  const blob = await drawn(bitmap, width, height);
+  const longest = Math.max(bitmap.width, bitmap.height);
+  const kept = light && longest <= LONGEST && bitmap.width * bitmap.height <= most;
+  const applied = upright ? turn : 1;
+  if (kept && applied === 1) {
+    bitmap.close();
+    return { blob: file, seen: plain };
+  }
+  const scale = Math.min(1, SIDE / longest);
+  const size = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
+  const seen = await drawn(bitmap, applied, ...size, kept ? "image/png" : "image/jpeg");
   bitmap.close();
-  return { blob, note: scale < 1 ? `sent as ${width} × ${height}` : "sent as JPEG" };
+  if (kept) return { blob: file, seen };
+  const [width, height] = turned(applied, ...size).size;
+  return { blob: seen, seen, note: scale < 1 ? `sent as ${width} × ${height}` : "sent as JPEG" };
 }
 
-/** A JPEG file whose EXIF data browsers do not find, so that they draw it as it is stored. */
-async function stored(file) {
-  const head = new Uint8Array(await file.slice(0, 1 << 16).arrayBuffer());
-  const at = new TextDecoder("latin1").decode(head).indexOf("Exif\0\0");
-  if (file.type !== "image/jpeg" || at < 0) return file;
-  head[at] = 0;
-  return new Blob([head, file.slice(1 << 16)], { type: file.type });
-}
-
-async function drawn(source, width, height) {
-  const canvas = html("canvas", { width, height });
+async function drawn(source, turn, width, height, type = "image/jpeg") {
+  const { transform, size } = turned(turn, width, height);
+  const canvas = html("canvas", { width: size[0], height: size[1] });
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
+  context.setTransform(...transform);
   context.drawImage(source, 0, 0, width, height);
   return new Promise((resolve, reject) => {
     const done = (blob) => (blob ? resolve(blob) : reject(new Error("cannot be drawn.")));
-    canvas.toBlob(done, "image/jpeg", 0.92);
+    canvas.toBlob(done, type, 0.92);
   });
 }
 

@@ -110,6 +110,7 @@ fn models_are_listed_with_the_limits() {
     assert_eq!(list["models"][1]["reason"], "the model was unloaded");
     assert_eq!(list["objective_ms"], 10_000.0);
     assert_eq!(list["max_images"], 256);
+    assert_eq!(list["max_pixels"], 1 << 24);
     server.get("/models/two").error(503);
     assert!(server.get("/models/cats").error(404).contains("cats"));
     server.get("/models/cats/load").error(404);

@@ -157,6 +157,31 @@ fn images_are_bounded() {
     );
 }
 
+/// The start of a PNG file of this size.
+fn png_header(width: u32, height: u32) -> Vec<u8> {
+    let size = [width.to_be_bytes(), height.to_be_bytes()].concat();
+    let header = [b"IHDR".as_slice(), &size, &[8, 2, 0, 0, 0]].concat();
+    let mut sum = flate2::Crc::new();
+    sum.update(&header);
+    let start = b"\x89PNG\r\n\x1a\n\0\0\0\x0d".as_slice();
+    [start, &header, &sum.sum().to_be_bytes()].concat()
+}
+
+#[test]
+fn the_limit_on_pixels_is_that_of_the_server() {
+    let server = start(options());
+    let problem = |width, height| {
+        let answer = server.post("/predict", &[], &png_header(width, height));
+        answer.error(400)
+    };
+    for (width, height) in [(5000, 5000), (9000, 9000), (1 << 30, 1 << 30)] {
+        let expected = format!("{width}×{height} pixels; the limit is 16777216 pixels");
+        assert!(problem(width, height).contains(&expected));
+    }
+    let long = problem(40_000, 2);
+    assert!(long.contains("the limit is 32768 pixels a side"), "{long}");
+}
+
 #[test]
 fn memory_for_bodies_is_bounded() {
     let held = Arc::new(Held::default());

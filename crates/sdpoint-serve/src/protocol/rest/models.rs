@@ -35,6 +35,7 @@ pub async fn list(State(app): Shared) -> Response {
         "objective_ms": milliseconds(app.objective),
         "max_images": app.limits.images,
         "max_body_bytes": app.limits.body,
+        "max_pixels": app.limits.pixels,
     });
     respond::json(StatusCode::OK, &body)
 }
