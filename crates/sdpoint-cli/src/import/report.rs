@@ -118,7 +118,9 @@ impl<'a> Taken<'a> {
         }
         if !self.others.is_empty() {
             let others: Vec<String> = self.others.iter().map(Other::text).collect();
-            lines.push(format!("Not used: {}; --key selects them.", few(&others)));
+            let usable = self.others.iter().any(|other| other.fits);
+            let hint = if usable { "; --key selects them" } else { "" };
+            lines.push(format!("Not used: {}{hint}.", few(&others)));
         }
         if !self.outside.is_empty() {
             lines.push(format!(

@@ -85,6 +85,14 @@ impl TensorSet {
         self.joined
     }
 
+    /// The prefix that the names of a part have in a joined set, by the part's key.
+    pub(crate) fn name_of_part(&self, key: &str) -> Option<String> {
+        match self.averaged_parts {
+            true => without_averaged(key),
+            false => Some(key.to_owned()),
+        }
+    }
+
     /// Whether its weights are averages over the course of training (EMA, SWA),
     /// according to its key or a counter in it.
     pub fn is_averaged(&self) -> bool {

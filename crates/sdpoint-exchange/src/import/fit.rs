@@ -103,14 +103,15 @@ impl<'c> Fit<'c> {
                 .strip_prefix(own)
                 .and_then(|rest| rest.strip_prefix('.')),
         };
-        part.is_some_and(|part| {
-            self.sources.iter().any(|source| match source {
-                Source::Tensor { name, .. } => name
-                    .strip_prefix(part)
-                    .is_some_and(|rest| rest.starts_with('.')),
-                Source::Zeros => false,
+        part.and_then(|part| self.set.name_of_part(part))
+            .is_some_and(|part| {
+                self.sources.iter().any(|source| match source {
+                    Source::Tensor { name, .. } => name
+                        .strip_prefix(&part[..])
+                        .is_some_and(|rest| rest.starts_with('.')),
+                    Source::Zeros => false,
+                })
             })
-        })
     }
 
     /// Finds the classifier, whose tensors follow the other parameters.
