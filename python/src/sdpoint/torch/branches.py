@@ -147,7 +147,7 @@ PLUS_RATIOS = (0.5, 0.6, 0.75)
 
 
 def early_points(instances: Sequence[Instance]) -> str:
-    """The draw of `sdpoint+`: four fifths of the branches are instances of the first point
+    """The draw of `sdpoint+`: three quarters of the branches are instances of the first point
     and, at the largest ratio, of the second, which save most for a given loss of accuracy.
 
     >>> early_points([Instance.parse(i) for i in ("full", "0@0.5", "0@0.75", "1@0.5", "1@0.75")])
