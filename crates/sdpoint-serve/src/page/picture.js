@@ -290,8 +290,8 @@ async function prepared(file, upright, most) {
     bitmap.close();
     return { blob: file, seen: plain };
   }
-  const scale = Math.min(1, SIDE / longest);
-  const size = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.round(scale * side)));
+  const scale = Math.min(1, SIDE / longest, Math.sqrt((most ?? Infinity) / (bitmap.width * bitmap.height)));
+  const size = [bitmap.width, bitmap.height].map((side) => Math.max(1, Math.floor(scale * side + 1e-6)));
   const seen = await drawn(bitmap, applied, ...size, kept ? "image/png" : "image/jpeg");
   bitmap.close();
   if (kept) return { blob: file, seen };
