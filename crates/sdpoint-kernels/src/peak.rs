@@ -25,8 +25,13 @@ pub fn peak_gflops(ctx: &Context) -> f64 {
         .fold(0.0, f64::max)
 }
 
-/// Independent sums: enough to hide the latency of a multiply-add, and they fit in 16 registers.
-const SUMS: usize = 12;
+/// Independent sums, enough to hide the latency of a multiply-add, which fit in the registers: two
+/// per cycle of 4 or 5 cycles' latency on x86-64, up to four of 4 cycles' on Arm.
+const SUMS: usize = if cfg!(target_arch = "aarch64") {
+    24
+} else {
+    12
+};
 
 struct MultiplyAdd(usize);
 
@@ -43,7 +48,8 @@ impl SimdOp for MultiplyAdd {
         let mut sums = [ops.zero(); SUMS];
         for _ in 0..self.0 {
             for sum in &mut sums {
-                *sum = ops.mul_add(a, *sum, b);
+                // Added to, as Arm's multiply-add overwrites its addend.
+                *sum = ops.mul_add(a, b, *sum);
             }
         }
         sums.into_iter().map(|sum| ops.sum(sum)).sum()
@@ -58,6 +64,7 @@ mod tests {
     fn the_peak_is_a_plausible_speed() {
         let ctx = Context::new(None).unwrap();
         let peak = peak_gflops(&ctx);
-        assert!((0.1..1e6).contains(&peak), "{peak}");
+        // An emulator on a busy machine reaches 0.03.
+        assert!((1e-3..1e6).contains(&peak), "{peak}");
     }
 }

@@ -1,5 +1,6 @@
 //! Addressing of a tile's pixels in the innermost loop, with as few general-purpose registers as
-//! possible: x86-64 has 16, and a spilled address costs another load per multiply-add.
+//! possible: x86-64 has 16, and a spilled address costs another load per multiply-add. AArch64 has
+//! 31, enough for one per pixel (`PerPixel`).
 
 use rten_simd::Isa;
 
@@ -98,8 +99,10 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Blocks {
 }
 
 /// Two rows with a pixel stride of [`BLOCK`] floats: one register each.
+#[cfg(not(target_arch = "aarch64"))]
 pub(super) struct TwoRows([*const f32; 2]);
 
+#[cfg(not(target_arch = "aarch64"))]
 impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
     const COMPILED: bool = Registers::are_32::<I>();
 
@@ -131,6 +134,7 @@ impl<I: Isa, const P: usize> Addresses<I, P> for TwoRows {
 /// A row with any pixel stride. On x86-64, an address may be a base register plus 1, 2, 4 or 8
 /// times an index register. With the stride in floats as index, factors of 4 and 8 reach the next
 /// two pixels, so that a register for every third pixel and one for the stride are enough.
+#[cfg(not(target_arch = "aarch64"))]
 pub(super) struct Strided {
     /// The input, for the provenance of the addresses.
     first: *const f32,
@@ -140,6 +144,7 @@ pub(super) struct Strided {
     stride: usize,
 }
 
+#[cfg(not(target_arch = "aarch64"))]
 impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
     const COMPILED: bool = Registers::are_32::<I>();
 
@@ -174,6 +179,74 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Strided {
         for third in &mut self.every_third {
             *third = in_register(*third + size_of::<f32>());
         }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(super) type Strided = PerPixel<1>;
+
+#[cfg(target_arch = "aarch64")]
+pub(super) type TwoRows = PerPixel<2>;
+
+/// `ROWS` rows with any stride, in one register for each pixel; the first `P` are used. AArch64 has
+/// 31 general-purpose registers, and an address may be one of them plus 4 times another, here the
+/// channel, so that the innermost loop computes no addresses.
+///
+/// With fewer registers and constant offsets from them, LLVM loads some pixels by `ld1r`, whose only
+/// address form increments its register. These loads are then moved so far ahead that 28 sums no
+/// longer fit in the vector registers: two rows took 95 instructions instead of 47.
+#[cfg(target_arch = "aarch64")]
+pub(super) struct PerPixel<const ROWS: usize>([*const f32; MAX_PIXELS]);
+
+#[cfg(target_arch = "aarch64")]
+impl<const ROWS: usize> PerPixel<ROWS> {
+    /// The strides between rows and between pixels, in the input and in the output.
+    #[inline(always)]
+    fn strides(pixels: &Pixels<'_>) -> [[usize; 2]; 2] {
+        match *pixels {
+            Pixels::Row { input, output } => [[0, input], [0, output]],
+            Pixels::TwoRows {
+                input_row,
+                output_row,
+                output,
+            } => [[input_row, BLOCK], [output_row, output]],
+            Pixels::Scattered(_) => unreachable!("rows"),
+        }
+    }
+
+    /// The offset of pixel `pixel` of `count`.
+    #[inline(always)]
+    fn offset(pixel: usize, count: usize, strides: [usize; 2]) -> usize {
+        let columns = count.div_ceil(ROWS);
+        pixel / columns * strides[0] + pixel % columns * strides[1]
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl<I: Isa, const P: usize, const ROWS: usize> Addresses<I, P> for PerPixel<ROWS> {
+    const COMPILED: bool = Registers::are_32::<I>();
+
+    #[inline(always)]
+    fn new(first: *const f32, pixels: &Pixels<'_>) -> Self {
+        let [input, _] = Self::strides(pixels);
+        PerPixel(array(|p| {
+            if p >= P {
+                return first;
+            }
+            let pixel = first.wrapping_add(Self::offset(p, P, input));
+            pixel.with_addr(in_register(pixel.addr()))
+        }))
+    }
+
+    #[inline(always)]
+    fn outputs(pixels: &Pixels<'_>) -> [usize; P] {
+        let [_, output] = Self::strides(pixels);
+        array(|p| Self::offset(p, P, output))
+    }
+
+    #[inline(always)]
+    fn pixel(&self, pixel: usize, channel: usize) -> *const f32 {
+        self.0[pixel].wrapping_add(channel)
     }
 }
 
@@ -221,7 +294,7 @@ fn row_outputs<const P: usize>(pixels: &Pixels<'_>) -> [usize; P] {
 /// The same value, opaque to the optimiser, which would otherwise precompute an address per pixel,
 /// more than there are registers.
 #[inline(always)]
-fn in_register(value: usize) -> usize {
+pub(super) fn in_register(value: usize) -> usize {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     {
         let mut value = value;

@@ -19,6 +19,8 @@ use std::ops::Deref;
 use rten_simd::Isa;
 use rten_simd::ops::BitOps;
 
+use crate::lanes::{load_masked, mask_if_slow};
+
 /// Channels of a channel block: one cache line of a pixel.
 pub(super) const BLOCK: usize = 16;
 
@@ -349,8 +351,8 @@ unsafe fn copy_run<I: Isa>(
             if rest > 0 {
                 let (pixel, column) = (pixel.add(full * BLOCK), column.add(full * plane));
                 for lane in (0..rest).step_by(lanes) {
-                    let mask = ops.first_n_mask(lanes.min(rest - lane));
-                    let line = ops.load_ptr_mask(pixel.add(lane), mask);
+                    let mask = mask_if_slow(isa, lanes.min(rest - lane));
+                    let line = load_masked(isa, pixel.add(lane), mask);
                     ops.store_ptr(line, column.add(lane));
                 }
             }

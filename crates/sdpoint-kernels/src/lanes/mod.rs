@@ -174,6 +174,17 @@ pub(crate) fn mask_of<I: Isa>(isa: I, count: usize) -> Mask<I> {
     }
 }
 
+/// As [`mask_of`] on Arm, where a masked load takes a branch for each lane. On x86-64 it takes no
+/// longer than any other, and there is always a mask.
+#[inline(always)]
+pub(crate) fn mask_if_slow<I: Isa>(isa: I, count: usize) -> Mask<I> {
+    if cfg!(target_arch = "aarch64") {
+        mask_of(isa, count)
+    } else {
+        Some(isa.f32().first_n_mask(count))
+    }
+}
+
 /// Loads the lanes of a mask, and zero in the others.
 ///
 /// # Safety

@@ -8,9 +8,11 @@ use rten_simd::{Isa, SimdOp};
 
 use crate::array::array;
 use crate::context::Context;
+use crate::conv::addresses::in_register;
 use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
 use crate::conv::reduction::Reduction;
 use crate::conv::tuning::DEPTHWISE_PARTS;
+use crate::lanes::{load_masked, mask_if_slow};
 use crate::shared_mut::SharedMut;
 
 /// Taps whose sums are held in registers at once.
@@ -164,15 +166,22 @@ unsafe fn reduce_row<I: Isa, const T: usize>(
     sums: &mut [f32],
 ) {
     let ops = isa.f32();
-    let mask = ops.first_n_mask(row.channels);
+    let mask = mask_if_slow(isa, row.channels);
     let mut totals: [I::F32; T] = array(|t| ops.load(&sums[t * BLOCK..]));
-    for p in 0..row.pixels {
-        // SAFETY: this function's contract.
-        unsafe {
-            let dy = ops.load_ptr_mask(row.gradient.add(p * row.step), mask);
+    // SAFETY: this function's contract.
+    unsafe {
+        let inputs: [*const f32; T] = array(|t| row.input.add(taps[t]));
+        let mut offset = 0;
+        for p in 0..row.pixels {
+            let dy = load_masked(isa, row.gradient.add(p * row.step), mask);
             for t in 0..T {
-                let x = ops.load_ptr(row.input.add(taps[t] + p * BLOCK));
+                let x = ops.load_ptr(inputs[t].byte_add(offset));
                 totals[t] = ops.mul_add(x, dy, totals[t]);
+            }
+            offset += BLOCK * size_of::<f32>();
+            // Otherwise the compiler increments an address per tap.
+            if cfg!(target_arch = "aarch64") {
+                offset = in_register(offset);
             }
         }
     }
