@@ -7,9 +7,7 @@
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use sdpoint_core::{
-    EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform,
-};
+use sdpoint_core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use sdpoint_data::{Image, MAX_PIXELS, Preparer, decode};
 
 /// Pictures beyond are not tried: they only take long.
@@ -38,11 +36,24 @@ fn exercise(image: &Image) {
     }
     let (area, aspect) = ([0.08, 1.0], [0.75, 1.333]);
     let ways = [
-        (EvalTransform::Resize, TrainTransform::PadCrop { padding: 2, flip: true }),
-        (EvalTransform::CenterCrop { resize: 11 }, TrainTransform::None),
+        (
+            EvalTransform::Resize,
+            TrainTransform::PadCrop {
+                padding: 2,
+                flip: true,
+            },
+        ),
+        (
+            EvalTransform::CenterCrop { resize: 11 },
+            TrainTransform::None,
+        ),
         (
             EvalTransform::SquashCrop { resize: [12, 7] },
-            TrainTransform::RandomResizedCrop { area, aspect, flip: true },
+            TrainTransform::RandomResizedCrop {
+                area,
+                aspect,
+                flip: true,
+            },
         ),
     ];
     for (number, interpolation) in Interpolation::ALL.into_iter().enumerate() {
@@ -60,10 +71,14 @@ fn exercise(image: &Image) {
             };
             let mut preparer = Preparer::new(&preprocessing).expect("sound preprocessing");
             let mut input = vec![f32::NAN; preparer.input_len()];
-            preparer.prepare(image, &mut input).expect("an image can be prepared");
+            preparer
+                .prepare(image, &mut input)
+                .expect("an image can be prepared");
             assert!(input.iter().all(|value| value.abs() <= 2.0));
             let mut rng = ChaCha8Rng::seed_from_u64(number as u64);
-            preparer.augment(image, &mut rng, &mut input).expect("an image can be augmented");
+            preparer
+                .augment(image, &mut rng, &mut input)
+                .expect("an image can be augmented");
             assert!(input.iter().all(|value| value.abs() <= 2.0));
         }
     }
@@ -82,7 +97,8 @@ fn promises_much(file: &[u8]) -> bool {
     if file.starts_with(b"RIFF") {
         let extended = (two(24, false) + 1) * (two(27, false) + 1);
         let lossy = (two(26, false) & 0x3fff) * (two(28, false) & 0x3fff);
-        let lossless = (two(21, false) & 0x3fff) * (two(22, false) >> 6 | two(24, false) << 10 & 0x3fff);
+        let lossless =
+            (two(21, false) & 0x3fff) * (two(22, false) >> 6 | two(24, false) << 10 & 0x3fff);
         return match file.get(12..16) {
             Some(b"VP8X") => extended > MOST_PIXELS || file.get(26) != Some(&0),
             Some(b"VP8 ") => lossy > MOST_PIXELS,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use sdpoint::profile::{Profile, TimeSource};
-use sdpoint::{Images, Budget, Engine};
+use sdpoint::{Budget, Engine, Images};
 use sdpoint_fuzz::model::CONTEXT;
 use sdpoint_fuzz::seed;
 use serde_json::Value;

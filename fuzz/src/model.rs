@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sdpoint::core::{Combination, Record};
 use sdpoint::engine::Isa;
-use sdpoint::{Context, Images, Budget, Engine, Model, Network};
+use sdpoint::{Budget, Context, Engine, Images, Instance, Model, Network};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -61,6 +61,8 @@ pub fn described(description: &str) -> Option<Vec<u8>> {
     let mut document: Map<String, Value> = serde_json::from_str(description).ok()?;
     let network: Network = serde_json::from_value(document.get("network")?.clone()).ok()?;
     let instances: Vec<Record> = serde_json::from_value(document.get("instances")?.clone()).ok()?;
+    let own = document.get("own_parameters").cloned();
+    let own: Vec<Instance> = serde_json::from_value(own.unwrap_or(json!([]))).ok()?;
     let parameters = network.parameters().iter();
     let mut tensors: Vec<(String, Vec<usize>)> = parameters
         .map(|p| (p.name.clone(), p.shape.clone()))
@@ -78,7 +80,14 @@ pub fn described(description: &str) -> Option<Vec<u8>> {
             }
         }
     }
-    document.insert("version".into(), json!(2));
+    for instance in own.into_iter().filter(|&instance| network.has(instance)) {
+        for index in network.own_parameters(instance) {
+            let parameter = &network.parameters()[index];
+            let name = format!("instances/{instance}/{}", parameter.name);
+            tensors.push((name, parameter.shape.clone()));
+        }
+    }
+    document.entry("version").or_insert(json!(3));
     // The digest comes before what is of free form; see `seal`.
     let mut text = format!("{{\"sha256\":\"{}\"", "0".repeat(64));
     for (key, value) in document.iter().filter(|(key, _)| *key != "sha256") {
@@ -159,6 +168,9 @@ fn run(engine: &Engine, batch: usize) -> Result<(), sdpoint::RunError> {
         match &record.combination {
             Combination::Cascade(cascade) => drop(engine.run_cascade(images, cascade)?),
             Combination::Ensemble(members) => drop(engine.run_ensemble(images, members)?),
+            Combination::BlendedCascade(cascade) => {
+                drop(engine.run_blended_cascade(images, cascade)?);
+            }
         }
     }
     Ok(())

@@ -1,6 +1,9 @@
 //! Small models to start from.
 
-use sdpoint::core::{Cascade, Combination, CombinedRecord, Conv, EvalTransform, NetworkBuilder, Op, PointId, Preprocessing, Ratio, Record, Statistics, TrainTransform, Window};
+use sdpoint::core::{
+    BlendedCascade, Cascade, Combination, CombinedRecord, Conv, EvalTransform, HeldOut,
+    NetworkBuilder, Op, PointId, Preprocessing, Ratio, Stage, TrainTransform, Window,
+};
 use sdpoint::engine::initial_weights;
 use sdpoint::{Instance, Model, Network, NetworkError, ShapeError};
 
@@ -56,34 +59,22 @@ fn linear(in_features: usize, out_features: usize) -> Op {
 }
 
 fn model(network: Network, size: [usize; 2]) -> Result<Model, ShapeError> {
-    let all = network.instances(&[Ratio::DEFAULT[0]]);
-    let statistics = Statistics::identity_for(&network, &all);
-    let mut instances = Vec::new();
-    for &instance in &all {
-        let macs = network.cost(size, instance)?.macs;
-        instances.push(Record::unmeasured(instance, macs));
-    }
+    let instances = network.instances(&[Ratio::DEFAULT[0]]);
     let colours = network.input_channels();
-    Ok(Model {
-        weights: initial_weights(&network, 0),
-        statistics,
-        classes: (0..network.classes())
-            .map(|c| format!("class {c}"))
-            .collect(),
-        preprocessing: Preprocessing {
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-            ..Preprocessing::new(size, vec![0.5; colours], vec![0.5; colours])
-        },
-        network,
-        instances,
-        combinations: Vec::new(),
-        samples: Vec::new(),
-        training: "seed".into(),
-    })
+    let preprocessing = Preprocessing {
+        train: TrainTransform::None,
+        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new(size, vec![0.5; colours], vec![0.5; colours])
+    };
+    let weights = initial_weights(&network, 0);
+    let mut model = Model::new(network, weights, preprocessing, &instances)?;
+    model.training = "seed".into();
+    Ok(model)
 }
 
-/// The model with a cascade and an ensemble of its first two instances.
+/// The model with a cascade, an ensemble and a blended cascade of its first two
+/// instances, of which the cheaper one has parameters of its own, and with images
+/// held out.
 pub fn combined(mut model: Model) -> Model {
     let [first, second] = [1, 0].map(|index| model.instances[index].instance);
     let cascade = Combination::Cascade(Cascade {
@@ -91,15 +82,36 @@ pub fn combined(mut model: Model) -> Model {
         second,
         threshold: 0.5,
     });
-    for combination in [cascade, Combination::Ensemble(vec![first, second])] {
+    let stage = |instance| Stage {
+        instance,
+        temperature: 1.5,
+        weight: if instance == first { 1.0 } else { 0.5 },
+        margin: 0.25,
+    };
+    let blended = Combination::BlendedCascade(BlendedCascade {
+        first: stage(first),
+        second: stage(second),
+        third: None,
+    });
+    for combination in [cascade, Combination::Ensemble(vec![first, second]), blended] {
         model.combinations.push(CombinedRecord {
             combination,
             macs: 100,
             top1: 0.5,
             top5: 1.0,
             loss: 0.7,
+            test: None,
         });
     }
+    model.held_out = Some(HeldOut {
+        share: 0.1,
+        seed: 0,
+    });
+    let own = model.network.own_parameters(first).into_iter();
+    let own = own.map(|index| (index, model.weights.0[index].clone()));
+    let own = own.collect();
+    let network = &model.network;
+    model.statistics.set_parameters(network, first, own);
     for record in &mut model.instances {
         record.top1 = Some(if record.instance == Instance::Full {
             0.75

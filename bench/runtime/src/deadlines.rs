@@ -145,7 +145,10 @@ fn collect(engine: &Engine, deadlines: Vec<f64>, rounds: usize, seed: u64) -> an
                 Job::By(index) => {
                     let allowed = Duration::from_secs_f64(log.deadlines[index]);
                     let answer = engine.run_by(images(&data), Instant::now() + allowed)?;
-                    let became = answer.instances.single().expect("a deadline gives one instance");
+                    let became = answer
+                        .instances
+                        .single()
+                        .expect("a deadline gives one instance");
                     log.by[index].push((became, answer.time.as_secs_f64()));
                 }
             }

@@ -1,9 +1,9 @@
 //! The network that is measured: ResNet-50 at 224 with random weights. Times
 //! and memory do not depend on them; accuracies are made up, see [`accuracy`].
 
-use sdpoint::core::{EvalTransform, Preprocessing, Ratio, Record, Statistics, TrainTransform};
+use sdpoint::core::{EvalTransform, Preprocessing, Ratio, TrainTransform};
 use sdpoint::engine::initial_weights;
-use sdpoint::{Images, Model, zoo};
+use sdpoint::{Images, Instance, Model, zoo};
 
 pub const SIZE: [usize; 2] = [224, 224];
 
@@ -19,30 +19,19 @@ pub fn model(all: bool) -> anyhow::Result<Model> {
     let network = zoo::build("resnet50", 1000)?;
     let mut instances = network.instances(&Ratio::DEFAULT);
     instances.truncate(if all { instances.len() } else { 1 });
-    let statistics = Statistics::identity_for(&network, &instances);
-    let full = network.cost(SIZE, instances[0])?;
-    let mut records = Vec::new();
-    for &instance in &instances {
-        let cost = network.cost(SIZE, instance)?;
-        records.push(Record {
-            top1: Some(accuracy(cost.share(&full))),
-            ..Record::unmeasured(instance, cost.macs)
-        });
+    let preprocessing = Preprocessing {
+        train: TrainTransform::None,
+        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
+    };
+    let weights = initial_weights(&network, 0);
+    let full = network.cost(SIZE, Instance::Full)?;
+    let mut model = Model::new(network, weights, preprocessing, &instances)?;
+    for record in &mut model.instances {
+        let share = record.macs as f64 / full.macs as f64;
+        record.top1 = Some(accuracy(share));
     }
-    Ok(Model {
-        weights: initial_weights(&network, 0),
-        network,
-        statistics,
-        classes: (0..1000).map(|class| class.to_string()).collect(),
-        preprocessing: Preprocessing {
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-            ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
-        },
-        instances: records,
-        combinations: Vec::new(),
-        training: serde_json::Value::Null,
-    })
+    Ok(model)
 }
 
 /// One image.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::ensure;
-use sdpoint::core::{EvalTransform, Preprocessing, Ratio, Record, Statistics, TrainTransform};
+use sdpoint::core::{EvalTransform, Preprocessing, Ratio, TrainTransform};
 use sdpoint::engine::initial_weights;
 use sdpoint::profile::TimeSource;
 use sdpoint::{Context, Engine, Instance, Model, zoo};
@@ -31,29 +31,18 @@ pub fn write(args: &ModelArgs) -> anyhow::Result<()> {
     let size = [args.size; 2];
     let network = zoo::build(&args.network, 10)?;
     let instances = network.instances(&Ratio::DEFAULT);
-    let full = network.cost(size, Instance::Full)?;
-    let mut records = Vec::new();
-    for &instance in &instances {
-        let cost = network.cost(size, instance)?;
-        records.push(Record {
-            top1: Some(synthetic_accuracy(cost.share(&full))),
-            ..Record::unmeasured(instance, cost.macs)
-        });
-    }
-    let model = Model {
-        weights: initial_weights(&network, 0),
-        statistics: Statistics::identity_for(&network, &instances),
-        network,
-        classes: (0..10).map(|class| class.to_string()).collect(),
-        preprocessing: Preprocessing {
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-            ..Preprocessing::new(size, vec![0.5; 3], vec![0.25; 3])
-        },
-        instances: records,
-        combinations: Vec::new(),
-        training: Default::default(),
+    let preprocessing = Preprocessing {
+        train: TrainTransform::None,
+        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new(size, vec![0.5; 3], vec![0.25; 3])
     };
+    let weights = initial_weights(&network, 0);
+    let full = network.cost(size, Instance::Full)?;
+    let mut model = Model::new(network, weights, preprocessing, &instances)?;
+    for record in &mut model.instances {
+        let share = record.macs as f64 / full.macs as f64;
+        record.top1 = Some(synthetic_accuracy(share));
+    }
     Ok(model.save(&args.out)?)
 }
 

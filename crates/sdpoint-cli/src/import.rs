@@ -8,7 +8,6 @@ mod report;
 
 use std::path::{Path, PathBuf};
 
-use sdpoint::core::Record;
 use sdpoint::data::{OpenOptions, Source, Split, expand_home, open};
 use sdpoint::exchange::{
     Checkpoint, ImportError, ImportOptions, Imported, import_chosen, recognise,
@@ -106,10 +105,6 @@ pub fn run(args: &Args) -> Outcome {
     choice.size = Some(preprocessing.size);
     let network = zoo::build(name, 2)?;
     let imported = imported(&choice, &found.weights, &checkpoint, &network, said)?;
-    let macs = imported
-        .network
-        .cost(preprocessing.size, Instance::Full)?
-        .macs;
     let classes = named_classes(args, config, &imported)?;
     let Imported {
         network,
@@ -119,21 +114,13 @@ pub fn run(args: &Args) -> Outcome {
         origin,
         ..
     } = imported;
-    let model = Model {
-        network,
-        weights,
-        statistics,
-        classes,
-        preprocessing,
-        instances: vec![Record::unmeasured(Instance::Full, macs)],
-        combinations: Vec::new(),
-        held_out: None,
-        samples: Vec::new(),
-        training: serde_json::json!({
-            "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
-            "imported": found.weights.file_name().map(|name| name.to_string_lossy()),
-        }),
-    };
+    let mut model = Model::new(network, weights, preprocessing, &[Instance::Full])?;
+    model.statistics = statistics;
+    model.classes = classes;
+    model.training = serde_json::json!({
+        "program": concat!("sdpoint ", env!("CARGO_PKG_VERSION")),
+        "imported": found.weights.file_name().map(|name| name.to_string_lossy()),
+    });
     model.save(output.path())?;
     let report = Report {
         model: &args.output,
@@ -147,7 +134,7 @@ pub fn run(args: &Args) -> Outcome {
         left_over: &left_over,
         config: config.map(Config::path),
         preprocessing: &model.preprocessing,
-        macs,
+        macs: model.instances[0].macs,
     };
     if args.json {
         return print_json(&[report]);

@@ -23,6 +23,7 @@ use crate::instance::Instance;
 use crate::network::Network;
 use crate::preprocessing::Preprocessing;
 use crate::record::Record;
+use crate::shapes::ShapeError;
 use crate::weights::{Statistics, Weights};
 
 /// The format version that is written. All versions up to it are read.
@@ -59,6 +60,51 @@ pub struct Model {
     /// How the model was trained: method, ratios, recipe, seed. Informative
     /// only, of any form.
     pub training: serde_json::Value,
+}
+
+impl Model {
+    /// A model of these instances, which are not evaluated, with numbers as names of
+    /// the classes and without any optional part. Statistics are
+    /// [those of an untrained network](Statistics::identity_for).
+    ///
+    /// # Errors
+    /// If an instance cannot run on images of the preprocessing's size.
+    ///
+    /// # Examples
+    /// ```
+    /// use sdpoint_core::{Instance, Model, Preprocessing, Weights, zoo};
+    ///
+    /// let network = zoo::build("preresnet20", 10)?;
+    /// let weights = Weights::zeros(&network);
+    /// let preprocessing = Preprocessing::new([32, 32], vec![0.5; 3], vec![0.25; 3]);
+    /// let model = Model::new(network, weights, preprocessing, &[Instance::Full])?;
+    /// assert_eq!(model.classes[9], "9");
+    /// assert_eq!(model.instances[0].top1, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn new(
+        network: Network,
+        weights: Weights,
+        preprocessing: Preprocessing,
+        instances: &[Instance],
+    ) -> Result<Self, ShapeError> {
+        let record = |&instance: &Instance| {
+            let cost = network.cost(preprocessing.size, instance)?;
+            Ok(Record::unmeasured(instance, cost.macs))
+        };
+        Ok(Self {
+            statistics: Statistics::identity_for(&network, instances),
+            classes: (0..network.classes()).map(|c| c.to_string()).collect(),
+            instances: instances.iter().map(record).collect::<Result<_, _>>()?,
+            combinations: Vec::new(),
+            held_out: None,
+            samples: Vec::new(),
+            training: serde_json::Value::Null,
+            network,
+            weights,
+            preprocessing,
+        })
+    }
 }
 
 /// A model file that cannot be read or written.

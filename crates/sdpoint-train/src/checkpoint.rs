@@ -17,7 +17,7 @@ use sdpoint_core::atomic::write_atomically;
 use sdpoint_core::digest::hex;
 use sdpoint_core::file::{self, FileError};
 use sdpoint_core::words::plural;
-use sdpoint_core::{Model, Network, Parameter, Statistics, Weights};
+use sdpoint_core::{Model, Network, Parameter, Weights};
 use sdpoint_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -194,18 +194,9 @@ impl Checkpoint {
                     .into(),
             ));
         }
-        Ok(Model {
-            weights,
-            statistics: Statistics::identity(&plan.network),
-            classes: plan.classes,
-            preprocessing: plan.preprocessing,
-            instances: Vec::new(),
-            combinations: Vec::new(),
-            held_out: None,
-            samples: Vec::new(),
-            training: serde_json::Value::Null,
-            network: plan.network,
-        })
+        let mut model = Model::new(plan.network, weights, plan.preprocessing, &[])?;
+        model.classes = plan.classes;
+        Ok(model)
     }
 
     /// Writes the checkpoint into the folder of its run, replacing an older

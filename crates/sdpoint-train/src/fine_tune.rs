@@ -78,29 +78,17 @@ pub fn fine_tune(
 
 #[cfg(test)]
 mod tests {
-    use sdpoint_core::{EvalTransform, Preprocessing, Statistics, TrainTransform, zoo};
+    use sdpoint_core::{Preprocessing, zoo};
 
     use super::*;
 
     #[test]
     fn another_number_of_classes_renews_the_classifier_alone() {
         let network = zoo::build("preresnet8", 3).unwrap();
-        let model = Model {
-            weights: initial_weights(&network, 1),
-            statistics: Statistics::identity(&network),
-            classes: vec!["a".into(), "b".into(), "c".into()],
-            preprocessing: Preprocessing {
-                train: TrainTransform::None,
-                evaluate: EvalTransform::Resize,
-                ..Preprocessing::new([32, 32], vec![0.5; 3], vec![0.5; 3])
-            },
-            instances: Vec::new(),
-            combinations: Vec::new(),
-            held_out: None,
-            samples: Vec::new(),
-            training: serde_json::Value::Null,
-            network,
-        };
+        let weights = initial_weights(&network, 1);
+        let preprocessing = Preprocessing::new([32, 32], vec![0.5; 3], vec![0.5; 3]);
+        let mut model = Model::new(network, weights, preprocessing, &[]).unwrap();
+        model.classes = vec!["a".into(), "b".into(), "c".into()];
         let (network, weights) = fine_tune(&model, 3, 2).unwrap();
         assert_eq!((&network, &weights), (&model.network, &model.weights));
 

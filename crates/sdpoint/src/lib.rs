@@ -119,7 +119,6 @@
 //! network has the single instance `full`; calibration adds others.
 //!
 //! ```no_run
-//! use sdpoint::core::Record;
 //! use sdpoint::data::imagenet_preprocessing;
 //! use sdpoint::exchange::{Checkpoint, import, onnx};
 //! use sdpoint::{Instance, Model, zoo};
@@ -128,20 +127,10 @@
 //! let checkpoint = Checkpoint::open("resnet18.pth")?;
 //! let imported = import(&checkpoint, &zoo::build("resnet18", 1000)?)?;
 //!
-//! let preprocessing = imagenet_preprocessing();
-//! let cost = imported.network.cost(preprocessing.size, Instance::Full)?;
-//! let model = Model {
-//!     classes: (0..imported.network.classes()).map(|class| class.to_string()).collect(),
-//!     network: imported.network,
-//!     weights: imported.weights,
-//!     statistics: imported.statistics,
-//!     preprocessing,
-//!     instances: vec![Record::unmeasured(Instance::Full, cost.macs)],
-//!     combinations: Vec::new(),
-//!     held_out: None,
-//!     samples: Vec::new(),
-//!     training: serde_json::json!({"imported": "resnet18.pth"}),
-//! };
+//! let (network, weights) = (imported.network, imported.weights);
+//! let mut model = Model::new(network, weights, imagenet_preprocessing(), &[Instance::Full])?;
+//! model.statistics = imported.statistics;
+//! model.training = serde_json::json!({"imported": "resnet18.pth"});
 //! model.save("resnet18.safetensors")?;
 //! std::fs::write("resnet18.onnx", onnx(&model, Instance::Full)?)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -47,7 +47,8 @@ fn logits(peer: &str, shape: [usize; 4], models: &[String]) -> Result<()> {
     let (values, _) = bytes.as_chunks::<4>();
     let images: Vec<f32> = values.iter().map(|&x| f32::from_le_bytes(x)).collect();
     for model in models {
-        let mut run = runner(peer, model, shape, images.clone(), 2).with_context(|| model.clone())?;
+        let mut run =
+            runner(peer, model, shape, images.clone(), 2).with_context(|| model.clone())?;
         let logits = run().with_context(|| model.clone())?;
         let bytes: Vec<u8> = logits.iter().flat_map(|x| x.to_le_bytes()).collect();
         io::stdout().write_all(&bytes)?;

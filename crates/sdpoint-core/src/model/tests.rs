@@ -49,39 +49,28 @@ fn model() -> Model {
     for (index, value) in weights.0.iter_mut().flatten().enumerate() {
         *value = (index as f32).sin();
     }
-    let mut statistics = Statistics::identity(&network);
-    let mut instances = Vec::new();
-    for (index, instance) in network.instances(&Ratio::DEFAULT).into_iter().enumerate() {
-        let own = network.norms()[network.own_norms(instance)]
+    let preprocessing = Preprocessing {
+        train: TrainTransform::None,
+        evaluate: EvalTransform::CenterCrop { resize: 9 },
+        ..Preprocessing::new([8, 6], vec![0.1], vec![0.3])
+    };
+    let instances = network.instances(&Ratio::DEFAULT);
+    let mut model = Model::new(network, weights, preprocessing, &instances).unwrap();
+    for (index, record) in model.instances.iter_mut().enumerate() {
+        let network = &model.network;
+        let own = network.norms()[network.own_norms(record.instance)]
             .iter()
             .map(|norm| Moments {
                 mean: vec![index as f32 / 3.0; norm.channels],
                 var: vec![1.0 + index as f32; norm.channels],
             })
             .collect();
-        statistics.set(&network, instance, own);
-        let macs = network.cost([8, 6], instance).unwrap().macs;
-        instances.push(Record {
-            top1: Some(0.1 + index as f64 / 7.0),
-            ..Record::unmeasured(instance, macs)
-        });
+        model.statistics.set(network, record.instance, own);
+        record.top1 = Some(0.1 + index as f64 / 7.0);
     }
-    Model {
-        network,
-        weights,
-        statistics,
-        classes: vec!["cat".into(), "\"dog\"\n猫".into()],
-        preprocessing: Preprocessing {
-            train: TrainTransform::None,
-            evaluate: EvalTransform::CenterCrop { resize: 9 },
-            ..Preprocessing::new([8, 6], vec![0.1], vec![0.3])
-        },
-        instances,
-        combinations: Vec::new(),
-        held_out: None,
-        samples: Vec::new(),
-        training: json!({ "method": "sdpoint", "seed": u64::MAX, "rate": 0.1 }),
-    }
+    model.classes = vec!["cat".into(), "\"dog\"\n猫".into()];
+    model.training = json!({ "method": "sdpoint", "seed": u64::MAX, "rate": 0.1 });
+    model
 }
 
 /// The same model with parameters of its own for some instances.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use sdpoint_core::{
-    EvalTransform, Instance, Model, Moments, Network, Preprocessing, Ratio, Record, Statistics,
+    EvalTransform, Instance, Model, Moments, Network, Preprocessing, Ratio, Statistics,
     TrainTransform, Weights,
 };
 
@@ -80,25 +80,17 @@ impl Oracle {
             };
             let own = self.moments(&prefix)[network.own_norms(instance)].to_vec();
             statistics.set(&network, instance, own);
-            let macs = network.cost(size, instance).unwrap().macs;
-            instances.push(Record::unmeasured(instance, macs));
+            instances.push(instance);
         }
-        Model {
-            weights: Weights(weights.collect()),
-            statistics,
-            classes: (0..10).map(|class| format!("class {class}")).collect(),
-            preprocessing: Preprocessing {
-                train: TrainTransform::None,
-                evaluate: EvalTransform::Resize,
-                ..Preprocessing::new(size, vec![0.5; 3], vec![0.25; 3])
-            },
-            instances,
-            combinations: Vec::new(),
-            held_out: None,
-            samples: Vec::new(),
-            training: serde_json::Value::Null,
-            network,
-        }
+        let weights = Weights(weights.collect());
+        let preprocessing = Preprocessing {
+            train: TrainTransform::None,
+            evaluate: EvalTransform::Resize,
+            ..Preprocessing::new(size, vec![0.5; 3], vec![0.25; 3])
+        };
+        let mut model = Model::new(network, weights, preprocessing, &instances).unwrap();
+        model.statistics = statistics;
+        model
     }
 
     /// The name of an instance's recorded logits.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sdpoint::core::{
-    BlendedCascade, Cascade, Combination, CombinedRecord, EvalTransform, Moments, Preprocessing,
-    Ratio, Record, Stage, Statistics, TrainTransform,
+    BlendedCascade, Cascade, Combination, CombinedRecord, EvalTransform, Preprocessing, Ratio,
+    Stage, TrainTransform,
 };
 use sdpoint::engine::initial_weights;
 use sdpoint::{Context, Images, Instance, zoo};
@@ -23,36 +23,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn engine(seed: u64) -> Arc<Engine> {
     let network = zoo::build("preresnet8", 10).unwrap();
     let instances = network.instances(&Ratio::DEFAULT);
-    let mut statistics = Statistics::identity(&network);
-    for &instance in &instances {
-        let own = network.norms()[network.own_norms(instance)].iter();
-        let own = own.map(|norm| Moments::identity(norm.channels));
-        statistics.set(&network, instance, own.collect());
+    let weights = initial_weights(&network, seed);
+    let preprocessing = Preprocessing {
+        train: TrainTransform::None,
+        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new(SIZE, vec![0.5, 0.4, 0.3], vec![0.25; 3])
+    };
+    let mut model = sdpoint::Model::new(network, weights, preprocessing, &instances).unwrap();
+    for record in &mut model.instances {
+        let ratio = record.instance.ratio().map_or(1.0, Ratio::value);
+        record.top1 = Some(0.5 + 0.01 * ratio + record.macs as f64 * 1e-8);
     }
-    let record = |&instance: &Instance| {
-        let macs = network.cost(SIZE, instance).unwrap().macs;
-        let ratio = instance.ratio().map_or(1.0, Ratio::value);
-        Record {
-            top1: Some(0.5 + 0.01 * ratio + macs as f64 * 1e-8),
-            ..Record::unmeasured(instance, macs)
-        }
-    };
-    let model = sdpoint::Model {
-        weights: initial_weights(&network, seed),
-        statistics,
-        classes: (0..10).map(|class| format!("class {class}")).collect(),
-        preprocessing: Preprocessing {
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-            ..Preprocessing::new(SIZE, vec![0.5, 0.4, 0.3], vec![0.25; 3])
-        },
-        instances: instances.iter().map(record).collect(),
-        combinations: combinations(&instances),
-        held_out: None,
-        samples: Vec::new(),
-        training: serde_json::Value::Null,
-        network,
-    };
+    model.combinations = combinations(&instances);
     let context = Context::new(std::num::NonZeroUsize::new(1)).unwrap();
     Arc::new(Engine::new(Arc::new(context), model).unwrap())
 }

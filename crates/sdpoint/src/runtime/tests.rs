@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use sdpoint_core::{
     BlendedCascade, Cascade, Combination, EvalTransform, Moments, Preprocessing, Ratio, Stage,
-    Statistics, TrainTransform, select, zoo,
+    TrainTransform, select, zoo,
 };
 use sdpoint_engine::{InstanceMacs, Isa, blend, initial_weights, log_softmax, margins};
 
@@ -18,47 +18,32 @@ const SIZE: [usize; 2] = [16, 16];
 pub(super) fn model() -> Model {
     let network = zoo::build("preresnet8", 10).unwrap();
     let weights = initial_weights(&network, 1);
-    let mut statistics = Statistics::identity(&network);
-    let norms = network.norms();
     let instances = network.instances(&Ratio::DEFAULT);
-    let costs = instances
-        .iter()
-        .map(|&i| network.cost(SIZE, i).unwrap().macs);
-    let costs: Vec<u64> = costs.collect();
-    let most = *costs.iter().max().unwrap() as f64;
-    for (number, &instance) in instances.iter().enumerate() {
+    let preprocessing = Preprocessing {
+        train: TrainTransform::None,
+        evaluate: EvalTransform::Resize,
+        ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
+    };
+    let mut model = Model::new(network, weights, preprocessing, &instances).unwrap();
+    let most = model.instances.iter().map(|record| record.macs).max();
+    for (number, record) in model.instances.iter_mut().enumerate() {
+        let (network, instance) = (&model.network, record.instance);
         // Statistics that differ from instance to instance.
-        let own = norms[network.own_norms(instance)].iter().map(|norm| {
+        let own = network.norms()[network.own_norms(instance)].iter();
+        let own = own.map(|norm| {
             let mut moments = Moments::identity(norm.channels);
             moments.mean.fill(0.01 * number as f32);
             moments
         });
-        statistics.set(&network, instance, own.collect());
-    }
-    let records = std::iter::zip(&instances, &costs).map(|(&instance, &macs)| Record {
+        model.statistics.set(network, instance, own.collect());
         // Points after the last convolution save no MACs and only lose
         // resolution, so the ratio breaks the tie.
-        top1: Some(
-            0.5 + 0.4 * macs as f64 / most + 0.01 * instance.ratio().map_or(1.0, Ratio::value),
-        ),
-        ..Record::unmeasured(instance, macs)
-    });
-    Model {
-        instances: records.collect(),
-        network,
-        weights,
-        statistics,
-        classes: (0..10).map(|class| format!("class {class}")).collect(),
-        preprocessing: Preprocessing {
-            train: TrainTransform::None,
-            evaluate: EvalTransform::Resize,
-            ..Preprocessing::new(SIZE, vec![0.5; 3], vec![0.25; 3])
-        },
-        combinations: Vec::new(),
-        held_out: None,
-        samples: Vec::new(),
-        training: serde_json::Value::Null,
+        let share = record.macs as f64 / most.unwrap() as f64;
+        let ratio = instance.ratio().map_or(1.0, Ratio::value);
+        record.top1 = Some(0.5 + 0.4 * share + 0.01 * ratio);
     }
+    model.classes = (0..10).map(|class| format!("class {class}")).collect();
+    model
 }
 
 pub(super) fn engine() -> Engine {

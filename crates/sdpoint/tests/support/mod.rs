@@ -6,7 +6,7 @@ mod networks;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use sdpoint::core::{Moments, Preprocessing, Ratio, Record, Role, Statistics, Weights};
+use sdpoint::core::{Moments, Preprocessing, Ratio, Role, Statistics, Weights};
 use sdpoint::engine::initial_weights;
 use sdpoint::{Instance, Model, Network};
 
@@ -65,22 +65,8 @@ pub fn model(name: &str, size: [usize; 2]) -> Model {
         let own = own.map(|index| (index, values(index))).collect();
         statistics.set_parameters(&network, instance, own);
     }
-    let record = |&instance: &Instance| {
-        let macs = network.cost(size, instance).unwrap().macs;
-        Record::unmeasured(instance, macs)
-    };
-    Model {
-        weights: Weights(weights),
-        statistics,
-        classes: (0..network.classes())
-            .map(|class| format!("class {class}"))
-            .collect(),
-        preprocessing: Preprocessing::new(size, vec![0.48, 0.46, 0.41], vec![0.23, 0.22, 0.24]),
-        instances: instances.iter().map(record).collect(),
-        combinations: Vec::new(),
-        held_out: None,
-        samples: Vec::new(),
-        training: serde_json::Value::Null,
-        network,
-    }
+    let preprocessing = Preprocessing::new(size, vec![0.48, 0.46, 0.41], vec![0.23, 0.22, 0.24]);
+    let mut model = Model::new(network, Weights(weights), preprocessing, &instances).unwrap();
+    model.statistics = statistics;
+    model
 }

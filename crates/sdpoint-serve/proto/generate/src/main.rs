@@ -35,9 +35,16 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     if env::args().any(|argument| argument == "--check") {
         let same = fs::read_to_string(&target)? == generated;
         if !same {
-            eprintln!("{} differs from what the protobuf files give", target.display());
+            eprintln!(
+                "{} differs from what the protobuf files give",
+                target.display()
+            );
         }
-        return Ok(if same { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if same {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
     }
     fs::write(target, generated)?;
     Ok(ExitCode::SUCCESS)
@@ -47,7 +54,9 @@ fn generate(protobuf: &Path) -> Result<String, Box<dyn Error>> {
     let mut descriptors = protox::compile([protobuf.join("grpc_service.proto")], [protobuf])?;
     for file in &mut descriptors.file {
         for service in &mut file.service {
-            service.method.retain(|method| !LEFT_OUT.contains(&method.name()));
+            service
+                .method
+                .retain(|method| !LEFT_OUT.contains(&method.name()));
         }
         file.message_type.retain(|message| {
             let method = ["Request", "Response"]
@@ -73,7 +82,9 @@ fn generate(protobuf: &Path) -> Result<String, Box<dyn Error>> {
     let code = fs::read_to_string(folder.join("inference.rs"))?;
     fs::remove_dir_all(&folder)?;
     // Comments of the methods are in the markup of another documentation generator.
-    let lines = code.lines().filter(|line| !line.trim_start().starts_with("/// @@"));
+    let lines = code
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("/// @@"));
     let lines: Vec<&str> = lines.collect();
     format(&format!("{HEADER}{}\n", lines.join("\n")))
 }
