@@ -469,8 +469,42 @@ def test_frozen_norms_are_warned_of_and_frozen_weights_are_not():
     x = torch.randn(2, 3, 16, 16)
     net.instance("0@0.5")(x).sum().backward()
     net.blocks.eval()
-    with pytest.warns(UserWarning, match=r"blocks\.1\.body\.1.*requires_grad_\(False\)"):
+    with pytest.warns(UserWarning, match=r"blocks\.1\.body\.1.*requires_grad_\(False\)") as seen:
         net(x)
+    # It points at the call, not into PyTorch.
+    assert seen[0].filename == __file__
+
+
+def test_measurements_refuse_what_they_cannot_measure():
+    net = sp.wrap(Small()).eval()
+    x = torch.randn(2, 3, 16, 16)
+    for size, kind in [(None, TypeError), (1.5, TypeError), ((8,), TypeError), (0, ValueError)]:
+        with pytest.raises(kind, match="size is"):
+            net.cost(size)
+        with pytest.raises(kind, match="size is"):
+            net.profile(size=size)
+    assert net.cost(torch.tensor(16)) == net.cost((16, 16))
+    for name in ("batch", "rounds"):
+        with pytest.raises(ValueError, match=f"{name} is 0"):
+            net.profile(size=16, **{name: 0})
+    for loader in ([x], [(x,)], [{"image": x}], [(x, [0, 1])]):
+        with pytest.raises(TypeError, match=r"pairs \(images, labels\)"):
+            net.curve(loader, instances=["full"])
+
+
+def test_points_are_feature_maps():
+    net = pytest.importorskip("torchvision.models").resnet18()
+    assert sp.wrap(net, points=["layer4.1"]).points
+    with pytest.raises(sp.WrapError, match="'fc' is no point: feature maps have been"):
+        sp.wrap(net, points=["layer1.0", "fc"])
+
+
+def test_branches_have_instances_to_draw():
+    for draw in ("full:1", "menu:full=1"):
+        for method in ("branched", "sdpoint+"):
+            with pytest.raises(ValueError, match="leaves no instance to the branches"):
+                sp.wrap(Small(), method=method, draw=draw)
+        assert sp.wrap(Small(), draw=draw).points
 
 
 def test_a_batch_of_one_is_explained():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -86,6 +88,20 @@ def check_images(x: Any) -> None:
     raise ValueError(f"images are [batch, channels, height, width]; this is {list(x.shape)}{hint}")
 
 
+def sides(size: Any) -> tuple[int, int]:
+    """Height and width of images of `size`; raises an error if it is neither one nor two."""
+    try:
+        both = size if isinstance(size, Sequence) else (size, size)
+        height, width = (operator.index(side) for side in both)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"size is {size!r}: give the side of the images, or (height, width)"
+        ) from None
+    if min(height, width) < 1:
+        raise ValueError(f"size is {size!r}: images have at least one pixel")
+    return height, width
+
+
 def warn_of_frozen_norms(paths: Sequence[str]) -> None:
     """Warns of batch norms in evaluation mode within a network that trains."""
     warnings.warn(
@@ -93,8 +109,17 @@ def warn_of_frozen_norms(paths: Sequence[str]) -> None:
         "the network trains: instances train with the statistics of full, but are evaluated "
         "with their own. To freeze a layer, set requires_grad_(False) on its parameters and "
         "leave it in training mode; running statistics move in steps of full alone",
-        stacklevel=6,
+        stacklevel=_callers_level(),
     )
+
+
+def _callers_level() -> int:
+    """The `stacklevel` of the first caller outside of this package and PyTorch."""
+    level, frame = 1, sys._getframe(1)
+    inside = ("torch.", "sdpoint.")
+    while frame.f_back is not None and f"{frame.f_globals.get('__name__')}.".startswith(inside):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def explained(

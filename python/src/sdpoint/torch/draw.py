@@ -51,6 +51,14 @@ class Draws:
         """Whether probabilities depend on what instances cost."""
         return self.method.startswith(("cost", "menu"))
 
+    @property
+    def draw_only_full(self) -> bool:
+        """Whether no other instance than `full` is ever drawn."""
+        name, _, text = self.method.partition(":")
+        if name == "menu":
+            return menu_of(text).get(FULL, 0.0) >= 1
+        return name == "full" and float(text) == 1
+
     def at(
         self,
         step: int,

@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import checks
 from .instance import Instance
 from .modes import kept_modes
 
@@ -63,7 +64,8 @@ def curve(
     count, size, channels = 0, (1, 1), 3
     with kept_modes(net):
         net.eval()
-        for images, labels in loader:
+        for entry in loader:
+            images, labels = _pair(entry)
             if labels.dim() != 1 or labels.dtype.is_floating_point:
                 raise ValueError(
                     f"labels have shape {tuple(labels.shape)} and dtype {labels.dtype}: curves are "
@@ -86,6 +88,18 @@ def curve(
         Accuracy(str(i), costs[str(i)], costs[str(i)] / costs["full"], *(row / total).tolist())
         for i, row in zip(chosen, sums, strict=True)
     ]
+
+
+def _pair(entry: Any) -> tuple[Tensor, Tensor]:
+    """Images and labels of a loader's batch."""
+    pair = isinstance(entry, (tuple, list)) and len(entry) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in entry):
+        raise TypeError(
+            f"the loader gave a {type(entry).__name__}: curves are measured on batches that are "
+            "pairs (images, labels) of tensors, as a torch.utils.data.DataLoader gives them"
+        )
+    checks.check_images(entry[0])
+    return entry[0], entry[1]
 
 
 def _missing_costs(net, size, chosen, known) -> dict[str, int]:
@@ -143,7 +157,10 @@ def profile(
     if device is not None:
         net.to(device)
     device = next(net.parameters()).device
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = checks.sides(size)
+    for name, number in (("batch", batch), ("rounds", rounds)):
+        if number < 1:
+            raise ValueError(f"{name} is {number}: give 1 or more")
     images = torch.randn(batch, channels, height, width, device=device)
     if channels_last:
         images = images.to(memory_format=torch.channels_last)

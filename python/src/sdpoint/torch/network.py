@@ -74,6 +74,11 @@ def wrap(
     if plus and draw is None:
         draws.method = branches.early_points(net._instances())
     check_menu(draws.method, net._instances())
+    if method != "sdpoint" and draws.draw_only_full:
+        raise ValueError(
+            f"draw='{draws.method}' leaves no instance to the branches of method='{method}': give "
+            "others a probability above 0"
+        )
     if engine:
         net.lowered()
     net.requires_engine = engine
@@ -150,8 +155,7 @@ class Adjustable(nn.Module):
         `size` is the side, or (height, width). Convolutions and linear layers
         are counted, as usual (4.09 G for ResNet-50 at 224).
         """
-        height, width = (size, size) if isinstance(size, int) else size
-        return cost.of(self, (height, width), channels, self._instances())
+        return cost.of(self, checks.sides(size), channels, self._instances())
 
     def lowered(self) -> lower.Lowered:
         """The network as the engine's model files describe it.

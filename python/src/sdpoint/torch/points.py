@@ -198,12 +198,26 @@ def _end_of(root: nn.Module, traced: Traced, cuts: list[fx.Node], name: str) -> 
     source = node.args[0] if node.args else None
     if closes_block(root, node) and isinstance(source, fx.Node) and is_sum(source):
         node = source
+    if node in cuts and any(_flattens(root, cut) for cut in cuts[: cuts.index(node) + 1]):
+        raise WrapError(
+            f"the end of '{name}' is no point: feature maps have been flattened there, and only "
+            "those can be downsampled. Name a module before the classifier"
+        )
     if node not in cuts:
         raise WrapError(
             f"the end of '{name}' is no point: other tensors pass it by (a shortcut, say). Name a "
             "module behind which one tensor carries everything, such as a whole residual block"
         )
     return node
+
+
+def _flattens(root: nn.Module, node: fx.Node) -> bool:
+    """Whether a node flattens feature maps, or takes what is flat."""
+    if isinstance(module_of(root, node), (nn.Flatten, nn.Linear)):
+        return True
+    if node.op == "call_function":
+        return node.target in (torch.flatten, F.linear)
+    return node.op == "call_method" and node.target == "flatten"
 
 
 def closes_block(root: nn.Module, node: fx.Node) -> bool:
