@@ -6,7 +6,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 use sdpoint_core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use sdpoint_data::{Image, MAX_PIXELS, Preparer, decode};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 use sdpoint::profile::Profile;
 use sdpoint::{Context, Engine, Instance};
 

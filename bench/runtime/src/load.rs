@@ -4,7 +4,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use chacha20::ChaCha8Rng;
 
 /// Computes for 0.1 to 0.6 s, sleeps as long, and repeats until it is killed.
 pub fn burn(seed: u64) -> anyhow::Result<()> {

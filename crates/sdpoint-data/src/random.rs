@@ -1,9 +1,9 @@
 //! Random streams that depend on their purpose only, so that neither the number
 //! of threads nor resuming a run changes a draw.
 
+use chacha20::ChaCha8Rng;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 /// The purpose of a stream. Streams of different purposes never coincide.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Initialisation of weights for training.
 
+use chacha20::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{Network, Op, Role, Weights};
 
 /// Draws random weights. The same seed gives the same bits on every machine.

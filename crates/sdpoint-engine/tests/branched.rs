@@ -6,8 +6,8 @@ mod support;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{
     Conv, Instance, Network, NetworkBuilder, Op, PointId, Ratio, Weights, Window, zoo,
 };

@@ -5,8 +5,8 @@ mod support;
 
 use std::sync::Arc;
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{
     Conv, Instance, LayerId, Network, NetworkBuilder, Op, PointId, Weights, Window, zoo,
 };

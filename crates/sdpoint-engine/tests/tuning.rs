@@ -4,8 +4,8 @@ mod support;
 
 use std::sync::Arc;
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint_core::{Instance, Network, OwnParameters, Ratio, Statistics, Weights, zoo};
 use sdpoint_engine::{
     Branch, BranchedInput, Calibrator, Distillation, EngineError, Images, InferenceEngine,

@@ -115,8 +115,8 @@ impl Figure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chacha20::ChaCha8Rng;
     use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
 
     /// The part of the square from -1 to 1 that each figure covers.
     fn area(name: &str) -> f64 {

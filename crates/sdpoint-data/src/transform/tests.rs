@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
+use chacha20::ChaCha8Rng;
 use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use sdpoint_core::Interpolation;
 
 use super::*;

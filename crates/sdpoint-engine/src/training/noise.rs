@@ -4,8 +4,8 @@
 //! therefore not layers of the network, but nodes inserted into the plan of a
 //! training step.
 
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use chacha20::ChaCha8Rng;
+use chacha20::rand_core::{Rng, SeedableRng};
 
 use crate::lower::{Lowered, Mask, Node, NodeOp, Value};
 

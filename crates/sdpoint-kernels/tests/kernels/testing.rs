@@ -3,8 +3,8 @@
 
 use std::num::NonZeroUsize;
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint_kernels::{Activation, Context, Isa};
 
 /// Random numbers around zero; the same for a seed on every machine.

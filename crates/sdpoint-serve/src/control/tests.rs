@@ -1,7 +1,7 @@
 //! Tests of decisions on small queues.
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint::core::{Cascade, Combination, CombinedRecord};
 use sdpoint::{Instance, Pace};
 

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint::core::{
     BlendedCascade, Cascade, Combination, CombinedRecord, EvalTransform, Preprocessing, Ratio,
     Stage, TrainTransform,

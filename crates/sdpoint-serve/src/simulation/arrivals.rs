@@ -1,12 +1,12 @@
 //! Random arrivals.
 
+use chacha20::ChaCha8Rng;
 use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Gamma};
 
 /// Times of arrivals: a renewal process whose intervals have a gamma distribution,
 /// at a rate that may change over time.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Arrivals {
     phases: Vec<Phase>,
     intervals: Gamma<f64>,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chacha20::ChaCha8Rng;
 use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 use sdpoint::core::{Ratio, Record};
 use sdpoint::engine::InstanceMacs;
@@ -14,7 +14,7 @@ use sdpoint::{Instance, Timetable, zoo};
 use crate::control::Costs;
 
 /// Random deviations of actual from expected times.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Machine {
     /// The standard deviation of a stretch's logarithm.
     stretch: Normal<f64>,

@@ -4,8 +4,8 @@
 #[path = "../../../../fixtures/oracles/networks.rs"]
 mod networks;
 
+use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sdpoint::core::{Moments, Preprocessing, Ratio, Role, Statistics, Weights};
 use sdpoint::engine::initial_weights;
 use sdpoint::{Instance, Model, Network};

@@ -4,8 +4,8 @@ mod algorithms;
 
 use std::num::NonZeroUsize;
 
+use chacha20::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 
 use sdpoint_kernels::*;
 
