@@ -4,9 +4,9 @@
 
 #![no_main]
 
+use chacha20::ChaCha8Rng;
 use libfuzzer_sys::fuzz_target;
 use rand::SeedableRng;
-use chacha20::ChaCha8Rng;
 use sdpoint_core::{EvalTransform, ExifOrientation, Interpolation, Preprocessing, TrainTransform};
 use sdpoint_data::{Image, MAX_PIXELS, Preparer, decode};
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use chacha20::ChaCha8Rng;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
-use chacha20::ChaCha8Rng;
 use sdpoint::profile::Profile;
 use sdpoint::{Context, Engine, Instance};
 

@@ -3,8 +3,8 @@
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use rand::{RngExt, SeedableRng};
 use chacha20::ChaCha8Rng;
+use rand::{RngExt, SeedableRng};
 
 /// Computes for 0.1 to 0.6 s, sleeps as long, and repeats until it is killed.
 pub fn burn(seed: u64) -> anyhow::Result<()> {
