@@ -1,7 +1,10 @@
-//! Class names from a file: one per line, or JSON.
+//! Class names from a file: one per line, a table, or JSON.
 
 mod json;
 mod lines;
+mod numbers;
+mod quotes;
+mod table;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,6 +17,9 @@ use crate::text;
 
 /// The maximum size of a file of names, in bytes.
 const MAX_FILE: u64 = 64 << 20;
+
+/// What to do about lines with several columns.
+const COLUMNS: &str = "keep that of the names, or numbers and names, or name them in a first line, as in 'number,name'";
 
 /// The names in a file.
 struct Named {
@@ -55,6 +61,11 @@ pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
+/// A hint for a file that has other names than the `count` classes need.
+pub fn hint(names: &[String], count: usize) -> Option<String> {
+    table::hint(names, count)
+}
+
 /// Reports names that several classes have: mostly mistakes, but ImageNet has two
 /// cranes.
 pub fn note_repeated(names: &[String]) {
@@ -81,7 +92,7 @@ pub fn note_repeated(names: &[String]) {
 
 fn parse(text: &str) -> Result<Named, String> {
     let text = text.trim();
-    if text.starts_with(['[', '{']) {
+    if text.starts_with(['[', '{']) || json::is_python_tuple(text) {
         let names = json::parse(text)?;
         return Ok(Named {
             names,
@@ -92,7 +103,7 @@ fn parse(text: &str) -> Result<Named, String> {
 }
 
 /// The names of the classes 0, 1, 2 and so on, none of which may be missing.
-fn in_order(mut names: BTreeMap<usize, String>) -> Result<Vec<String>, String> {
+fn in_order<T>(mut names: BTreeMap<usize, T>) -> Result<Vec<T>, String> {
     (0..names.len())
         .map(|id| {
             let name = names.remove(&id);
@@ -143,6 +154,32 @@ mod tests {
             b"{\"names\": {\"0\": \"cat\", \"1\": \"dog, big\"}}",
             b"{\"dog, big\": 1, \"cat\": 0}",
             b"{\"class_to_idx\": {\"dog, big\": 1, \"cat\": 0}}",
+            b"cat 0\ndog, big 1",
+            b"dog, big,1\ncat,0",
+            b"cat, 0\ndog, big, 1",
+            b"dog, big;1\ncat;0",
+            b"cat\t0\ndog, big\t1",
+            b"cat: 0\ndog, big: 1",
+            b"cat = 0\ndog, big = 1",
+            b"cat - 0\ndog, big - 1",
+            b"0 : cat\n1 : dog, big",
+            b"\"cat\"\n\"dog, big\"",
+            b"cat\n\"dog, big\"",
+            b"\"cat\",\n\"dog, big\"",
+            b"'cat'\n'dog, big'",
+            b"0,cat\n1,\"dog, big\"",
+            b"\"1\",\"dog, big\"\n\"0\",\"cat\"",
+            b"\"dog, big\",1\n\"cat\",0",
+            b"\"dog, big\",\"1\"\n\"cat\",\"0\"",
+            b"n02123045,\"cat\"\nn02084071,\"dog, big\"",
+            b"n02123045 cat 0\nn02084071 dog, big 1",
+            b"index,name\n1,\"dog, big\"\n0,cat",
+            b"id,label\r\n0,cat\r\n1,\"dog, big\"\r\n",
+            b"label,name\n0,cat\n1,\"dog, big\"",
+            b"name;class_id;images\ncat;0;12\ndog, big;1;34",
+            b"Class Name\tImages\ncat\t12\ndog, big\t34",
+            b",class\n0,cat\n1,\"dog, big\"",
+            b"id,class_id,class_name\n7,1,\"dog, big\"\n8,0,cat",
         ] {
             let names = of(bytes).unwrap_or_else(|e| panic!("{}: {e}", bytes.escape_ascii()));
             assert_eq!(names, ["cat", "dog, big"], "{}", bytes.escape_ascii());
@@ -160,6 +197,13 @@ mod tests {
             &["n01440764", "n01443537"],
             &["n01440764 tench", "cat"],
             &["nose 1", "nose 2"],
+            &["type 0", "type 1", "type 2"],
+            &["type 0"],
+            &["Formula 1", "Boeing 747"],
+            &["model 2011", "other 2012"],
+            &["cat", "dog1", "dog2"],
+            &["\"Weird Al\" Yankovic", "5\" disk", "rock 'n' roll"],
+            &["'Ohi", "dog"],
         ] {
             assert_eq!(of(names.join("\n").as_bytes()).unwrap(), names);
         }
@@ -169,8 +213,42 @@ mod tests {
     fn other_content_is_refused() {
         for (bytes, words) in [
             (&b"cat\n\ndog"[..], "line 2 is empty"),
-            (b"[\"cat\", 1]", "list of strings"),
-            (b"{cat}", "list of strings"),
+            (b"[\"cat\", 1]", "list of names"),
+            (b"{cat}", "list of names"),
+            (b"['cat', 'dog']", "a Python list, not JSON"),
+            (b"[ 'cat',\n 'dog' ]", "double quotes"),
+            (b"('cat', 'dog')", "a Python tuple"),
+            (b"{'cat': 0}", "a Python dictionary"),
+            (b"cat 1\ndog 2", "numbered from 1 to 2, not from 0"),
+            (b"cat,1\ndog,2", "numbered from 1 to 2, not from 0"),
+            (b"cat,500\ndog,300", "no name for class 0"),
+            (b"cat,0\ndog,0", "0 comes twice"),
+            (
+                b"cat\tfeline\ndog\tcanine",
+                "'cat\\tfeline' has several columns",
+            ),
+            (b"0\tcat\tfeline\n1\tdog\tcanine", "several columns"),
+            (b"0,cat,500\n1,dog,300", "several columns"),
+            (b"cat,0,500\ndog,1,300", "several columns"),
+            (b"\"cat\",\"feline\"\n\"dog\",\"canine\"", "several columns"),
+            (b"\"cat\ndog\"", "not closed"),
+            (b"\"\"\ndog", "is empty"),
+            (
+                b"number of class\n0 cat\n1 dog",
+                "remove it if it is a header",
+            ),
+            (
+                b"classes;numbers\ncat,0\ndog,1",
+                "remove it if it is a header",
+            ),
+            (b"index,name\n1,cat\n2,dog", "numbered from 1 to 2"),
+            (
+                b"index,name\n0,cat\n1,dog, big",
+                "names 2 columns, but line 3 has 3",
+            ),
+            (b"index,name\n0,cat\n1,\"dog", "line 3 has a quotation mark"),
+            (b"index,name\n0,cat\n1,", "line 3 has no name"),
+            (b"number,class\nx,0\ny,1", "none of the columns"),
             (b"{0: 'cat'}", "a Python dictionary"),
             (b"1 cat\n2 dog", "numbered from 1 to 2, not from 0"),
             (b"0 cat\n2 dog", "numbered, but it has no name for class 1"),
@@ -193,8 +271,25 @@ mod tests {
             (b"caf\xe9", "not UTF-8"),
             (b"c\0a\0t\0\n\0", "UTF-16 without"),
         ] {
-            let error = of(bytes).unwrap_err();
+            let result = of(bytes);
+            let error = result.expect_err(&bytes.escape_ascii().to_string());
             assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_line_above_the_names_is_suspected() {
+        for (first, is_header) in [
+            ("name", true),
+            ("Class name", true),
+            ("# classes", true),
+            ("names:", true),
+            ("cat", false),
+        ] {
+            let names = [first, "a", "b"].map(str::to_owned);
+            let hint = hint(&names, 2);
+            assert_eq!(hint.is_some_and(|hint| hint.contains(first)), is_header);
+            assert_eq!(super::hint(&names, 3), None);
         }
     }
 }

@@ -144,20 +144,36 @@ pub fn note_sizes(train: &Dataset, test: &Dataset) -> Result<(), Failure> {
     let (sizes, of_test) = (Sizes::of(train)?, Sizes::of(test)?);
     let commonest = sizes.commonest();
     if sizes.range().is_some() {
+        let (tie, taken) = match sizes.all_commonest().len() {
+            1 => (String::new(), "the most common one"),
+            ties => (
+                format!(" {ties} of them are equally common;"),
+                "the largest of these",
+            ),
+        };
         note(&format!(
-            "The images have several sizes: {}; all are resized to {}, the most common one, without \
-             keeping the aspect ratio. --input N or --input HxW sets another size.",
+            "The training images have several sizes: {};{tie} all are resized to {}, {taken}, \
+             without keeping the aspect ratio. --input N or --input HxW sets another size.",
             shares(&sizes),
             size::text(commonest),
         ));
     }
-    if of_test.commonest() != commonest {
+    let test_sizes = of_test.all_commonest();
+    if !test_sizes.contains(&commonest) {
+        let of_test = match test_sizes[..] {
+            [size] => format!(
+                "The most common size of the test images is {}",
+                size::pixels(size)
+            ),
+            _ => format!(
+                "The test images have several sizes, such as {}",
+                size::pixels(of_test.commonest())
+            ),
+        };
         note(&format!(
-            "Most test images are {}, but most training images {}: all are resized to {} without \
+            "{of_test}, but all images are resized to {}, a size of the training images, without \
              keeping the aspect ratio, so test images may look unlike those of training.",
-            size::pixels(of_test.commonest()),
             size::pixels(commonest),
-            size::text(commonest),
         ));
     }
     Ok(())

@@ -15,7 +15,7 @@ use sdpoint::exchange::{
 use sdpoint::{DataError, Instance, Model, Network, zoo};
 
 use crate::failure::{Class, Failure, Outcome};
-use crate::output::{plural, print, print_json};
+use crate::output::{name, plural, print, print_json};
 use crate::output_file::{Kind, Outputs, OverwriteArgs};
 use crate::{classes, model, path};
 use config::Config;
@@ -96,11 +96,7 @@ pub fn run(args: &Args) -> Outcome {
 
     let checkpoint = Checkpoint::open(&found.weights)?;
     let said = checkpoint.architecture().filter(|_| !args.no_config);
-    if !args.no_config {
-        for said in checkpoint.architectures() {
-            config::check_architecture(&found.weights, said)?;
-        }
-    }
+    check_names(args, &found.weights, &checkpoint)?;
     let mut choice = choice(args);
     choice.size = Some(preprocessing.size);
     let network = zoo::build(name, 2)?;
@@ -168,18 +164,35 @@ fn network<'a>(args: &'a Args, found: &'a locate::Found) -> Result<&'a str, Fail
 /// the file.
 fn unknown_network(args: &Args, path: &Path) -> Result<Failure, Failure> {
     let checkpoint = Checkpoint::open(path)?;
+    check_names(args, path, &checkpoint)?;
     let said = checkpoint.architecture().filter(|_| !args.no_config);
     let hint = match recognise(&checkpoint, &choice(args)) {
         Some(name) => Some(by_tensors(&name)),
         None => said.and_then(by_name),
     };
-    Ok(Failure::new(
-        Class::Usage,
-        "the network of the weights is unknown: there is no config.json of timm next to them",
-    )
-    .hint(
+    let mut message =
+        "the network of the weights is unknown: there is no config.json of timm next to them"
+            .to_owned();
+    if let Some(said) = said.filter(|said| config::listed(said).is_none()) {
+        message += &format!(
+            ", and the file calls the network '{}', which sdpoint does not list",
+            name(said)
+        );
+    }
+    Ok(Failure::new(Class::Usage, message).hint(
         hint.unwrap_or_else(|| "give --network NAME; `sdpoint networks` lists all networks".into()),
     ))
+}
+
+/// Refuses a checkpoint if one of the names that it has for its network is of one that
+/// computes something else than a listed network with the same tensors.
+fn check_names(args: &Args, path: &Path, checkpoint: &Checkpoint) -> Result<(), Failure> {
+    if args.no_config {
+        return Ok(());
+    }
+    checkpoint
+        .architectures()
+        .try_for_each(|said| config::check_architecture(path, said))
 }
 
 fn by_tensors(name: &str) -> String {
@@ -405,13 +418,17 @@ fn class_names(from: Option<&str>, count: usize) -> Result<Vec<String>, Failure>
     if names.len() == count {
         return Ok(names);
     }
-    Err(Failure::new(
+    let failure = Failure::new(
         Class::Usage,
         format!(
             "'{from}' has {}, but the weights have {count}",
             plural(names.len(), "class", "classes")
         ),
-    ))
+    );
+    Err(match classes::hint(&names, count) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    })
 }
 
 fn names_of(source: &Source) -> Result<Vec<String>, Failure> {

@@ -148,7 +148,7 @@ fn test_images_of_another_size_are_reported() {
     }
     let out = folder.path().join("run");
     let (_, errors) = printed(&train(&data, out.to_str().unwrap()));
-    let expected = "test images are 200x300 pixels, but most training images 16x16 pixels";
+    let expected = "the test images is 200x300 pixels, but all images are resized to 16x16 pixels";
     assert!(errors.contains(expected), "{errors}");
     let (_, errors) = printed(&["evaluate", &trained().model(), "--data", &data]);
     let expected = "images are 200x300 pixels: they are resized to 16, the input of the model";

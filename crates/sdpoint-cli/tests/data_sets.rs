@@ -368,6 +368,14 @@ fn the_commonest_of_mixed_sizes_are_told() {
     let errors = notes(&with(&many), &[]);
     assert!(errors.contains("40% are 16x16, 5% "), "{errors}");
     assert!(errors.contains(", 45% others;"), "{errors}");
+    // As many images of 16x16 remain.
+    let errors = notes(&with(&[(10, [20, 12])]), &[]);
+    for part in [
+        "The training images have several sizes",
+        "2 of them are equally common; all are resized to 16, the largest of these",
+    ] {
+        assert!(errors.contains(part), "{part}: {errors}");
+    }
     // Three in ten are too large for a set of small images.
     let root = with(&[(6, [80, 70])]);
     let out = root.path().join("run");

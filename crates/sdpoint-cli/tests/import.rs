@@ -492,12 +492,20 @@ fn without_a_network_the_probable_one_is_named() {
         assert!(!errors.contains("resnet18"), "{errors}");
     }
     fs::write(folder.path("net.ckpt"), named_pickle("args", "arch", "net")).unwrap();
-    fail(2, &["sdpoint networks"], &import("net.ckpt", &[]));
+    let words = ["calls the network 'net', which sdpoint does not list"];
+    fail(2, &words, &import("net.ckpt", &[]));
+    let errors = fail(
+        2,
+        &["sdpoint networks"],
+        &import("net.ckpt", &["--no-config"]),
+    );
+    assert!(!errors.contains("'net'"), "{errors}");
     // Another computation with the same tensors.
     let blur = named_pickle("args", "arch", "resnetblur18");
     fs::write(folder.path("net.ckpt"), blur).unwrap();
-    let words = ["blur pooling", "--no-config"];
+    let words = ["'resnetblur18'", "blur pooling", "--no-config"];
     fail(4, &words, &import("net.ckpt", &["--network", "resnet18"]));
+    fail(4, &words, &import("net.ckpt", &[]));
     // What is no checkpoint is said first.
     fs::write(folder.path("x.onnx"), b"\x08\x0a\x12\x07pytorch").unwrap();
     fail(4, &["x.onnx", "an ONNX file"], &import("x.onnx", &[]));
@@ -745,6 +753,26 @@ fn what_a_configuration_says_and_sdpoint_does_not_compute_is_refused() {
         (b"\xe9".to_vec(), "not UTF-8"),
         (Vec::new(), "truncated"),
         (vec![b' '; 5 << 20], "bytes"),
+        (b"null".to_vec(), "no JSON object"),
+        (b"[1]".to_vec(), "no JSON object"),
+        (b"\"resnet18\"".to_vec(), "no JSON object"),
+        (b"NaN".to_vec(), "no JSON object"),
+        (
+            b"{\"architecture\": 5}".to_vec(),
+            "invalid 'architecture': 5",
+        ),
+        (
+            b"{\"architecture\": null}".to_vec(),
+            "invalid 'architecture'",
+        ),
+        (
+            b"{\"architecture\": [\"resnet18\"]}".to_vec(),
+            "invalid 'architecture'",
+        ),
+        (
+            b"{\"architecture\": \"\"}".to_vec(),
+            "invalid 'architecture'",
+        ),
     ] {
         let folder = timm(&json!({}));
         fs::write(folder.path("config.json"), content).unwrap();
@@ -789,6 +817,45 @@ fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
             "--std",
         ),
         ("std", json!([null, 1, 1]), "invalid 'std'", "--no-config"),
+        (
+            "input_size",
+            json!([3, 224.5, 224]),
+            "invalid 'input_size': [3,224.5,224]",
+            "correct it",
+        ),
+        (
+            "input_size",
+            json!([3, "224", 224]),
+            "invalid 'input_size'",
+            "correct it",
+        ),
+        (
+            "input_size",
+            json!([3, -224, 224]),
+            "invalid 'input_size'",
+            "correct it",
+        ),
+        (
+            "input_size",
+            json!([1, 224, 224]),
+            "1 channel (grey)",
+            "RGB",
+        ),
+        ("input_size", json!([4.0, 224, 224]), "4 channels", "RGB"),
+        ("in_chans", json!(1), "1 channel (grey)", "RGB"),
+        ("crop_mode", json!(3), "invalid 'crop_mode'", "correct it"),
+        (
+            "interpolation",
+            json!(3),
+            "invalid 'interpolation'",
+            "correct it",
+        ),
+        (
+            "num_classes",
+            json!(2.5),
+            "invalid 'num_classes': 2.5",
+            "correct it",
+        ),
         ("input_size", json!([3, 0, 0]), "height of 0", "--input"),
         (
             "input_size",
@@ -821,9 +888,43 @@ fn numbers_of_a_configuration_that_cannot_be_right_are_refused_with_its_name() {
         let out = folder.argument("model.sdp");
         let from = folder.argument("model.safetensors");
         let import = ["import", &from, "-o", &out];
-        fail(4, &["config.json", part, way_out, "--no-config"], &import);
+        let words = ["config.json", part, way_out];
+        let no_config = ["--no-config"];
+        let is_channels = part.contains("channel");
+        let words = [&words[..], if is_channels { &[] } else { &no_config }].concat();
+        fail(4, &words, &import);
         assert!(!Path::new(&out).exists());
     }
+    // Numbers that JSON has not.
+    for (name, number) in [
+        ("crop_pct", "NaN"),
+        ("crop_pct", "Infinity"),
+        ("crop_pct", "-Infinity"),
+        ("mean", "[NaN, 0.5, 0.5]"),
+        ("std", "NaN"),
+        ("input_size", "[3, NaN, 224]"),
+    ] {
+        let folder = timm(&json!({}));
+        let config =
+            format!(r#"{{"architecture": "resnet18", "pretrained_cfg": {{"{name}": {number}}}}}"#);
+        fs::write(folder.path("config.json"), config).unwrap();
+        let out = folder.argument("model.sdp");
+        let from = folder.argument("model.safetensors");
+        let invalid = format!("invalid '{name}'");
+        let words = ["config.json", &invalid, "--no-config"];
+        fail(4, &words, &["import", &from, "-o", &out]);
+    }
+    // Whole numbers may be written as floats.
+    let config = json!({
+        "architecture": "resnet18",
+        "num_classes": 3.0,
+        "pretrained_cfg": {"input_size": [3.0, 192.0, 192.0], "crop_pct": 1},
+    });
+    let folder = timm(&config);
+    let out = folder.argument("model.sdp");
+    let from = folder.argument("model.safetensors");
+    succeed(&["import", &from, "-o", &out]);
+    assert_eq!(Model::load(&out).unwrap().preprocessing.size, [192, 192]);
     // Options replace the numbers of the file, and are named themselves.
     let wrong = json!({"mean": [2, 2, 2], "std": [0, 0, 0]});
     let folder = timm(&json!({"architecture": "resnet18", "pretrained_cfg": wrong}));
@@ -857,7 +958,9 @@ fn a_configuration_that_is_not_a_file_is_refused_with_its_name() {
         }),
         ("a device", |path| symlink("/dev/zero", path).unwrap()),
         ("a folder", |path| fs::create_dir(path).unwrap()),
-        ("No such file", |path| symlink("gone", path).unwrap()),
+        ("symbolic link to 'gone'", |path| {
+            symlink("gone", path).unwrap()
+        }),
         ("bytes", |path| {
             fs::File::create(path).unwrap().set_len(1 << 43).unwrap()
         }),

@@ -258,6 +258,29 @@ fn a_file_of_a_run_is_answered_with_its_folder() {
         let link = link.to_str().unwrap();
         fail(2, &["is a file", "/run"], &["train", "--resume", link]);
     }
+    #[cfg(unix)]
+    {
+        let pipe = bench.path("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for (path, what) in [
+            (pipe.to_str().unwrap(), "is a named pipe"),
+            ("/dev/null", "is a device"),
+        ] {
+            let words = [what, "needs the folder of a run"];
+            fail(2, &words, &["train", "--resume", path]);
+        }
+    }
+    // A model by the name of a checkpoint.
+    let other = bench.path("other");
+    fs::create_dir(&other).unwrap();
+    fs::copy(
+        bench.path("run/model.safetensors"),
+        other.join("checkpoint.safetensors"),
+    )
+    .unwrap();
+    let words = ["is a model, not the state of a run", "--init"];
+    fail(4, &words, &bench.resume("other"));
     let alone = bench.path("photos/train/lying/0.png");
     let words = ["0.png' is a file", "has a checkpoint.safetensors"];
     fail(2, &words, &["train", "--resume", alone.to_str().unwrap()]);

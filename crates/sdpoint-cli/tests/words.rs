@@ -279,7 +279,7 @@ fn names_of_classes_are_read_as_people_keep_them() {
     for (bytes, words) in [
         (&b"a\n\nc\n"[..], "line 2 is empty"),
         (b"a\nb\n", "2 classes"),
-        (b"[1, 2]", "list of strings"),
+        (b"[1, 2]", "list of names"),
         (b"\xe9\n", "UTF-8"),
     ] {
         fail(2, &["names", words], &import(&desk, bytes));

@@ -114,10 +114,24 @@ pub fn open_with(path: &Path, options: &OpenOptions) -> Result<File, FileError> 
 
 /// Checks that this is a regular file, or a link to one; returns its length.
 fn check(path: &Path) -> Result<u64, FileError> {
-    let about = fs::metadata(path)?;
+    let about = fs::metadata(path).map_err(|error| explained(path, error))?;
     match about.is_file() {
         true => Ok(about.len()),
         false => Err(FileError::NotAFile(kind(about.file_type()))),
+    }
+}
+
+/// The error of a path, with the target of a symbolic link that leads nowhere.
+fn explained(path: &Path, error: io::Error) -> io::Error {
+    match fs::read_link(path) {
+        Ok(target) if error.kind() == ErrorKind::NotFound => io::Error::new(
+            ErrorKind::NotFound,
+            format!(
+                "it is a symbolic link to '{}', which does not exist",
+                target.display()
+            ),
+        ),
+        _ => error,
     }
 }
 
@@ -179,6 +193,20 @@ mod tests {
         open_with(&path, options.create(true)).unwrap();
         assert!(path.is_file());
         assert!(open_with(folder.path(), options).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("link");
+        std::os::unix::fs::symlink("gone", &path).unwrap();
+        let error = io::Error::from(read(&path, 9).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("link to 'gone'"), "{error}");
+        let mut options = File::options();
+        open_with(&path, options.append(true).create(true)).unwrap();
+        assert!(folder.path().join("gone").is_file());
     }
 
     #[cfg(unix)]

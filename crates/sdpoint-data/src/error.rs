@@ -35,6 +35,19 @@ pub enum ImageError {
         /// What to do.
         advice: &'static str,
     },
+    /// An image behind bytes that do not belong to it: spaces, line breaks or a
+    /// byte-order mark.
+    #[error(
+        "has {} before the start of its {kind} image, at offset {offset}; remove them, or fetch the \
+         file again",
+        plural(*offset, "byte", "bytes")
+    )]
+    Shifted {
+        /// The kind of image.
+        kind: ImageKind,
+        /// Where it starts, in bytes.
+        offset: usize,
+    },
     /// The first bytes are those of no known kind of file.
     #[error("is not an image of a supported format (JPEG, PNG or WebP)")]
     Format,

@@ -35,7 +35,9 @@ impl Dataset {
     /// If the share is not one of [`HeldOut`], or every class has a single image.
     pub fn hold_out(&self, how: &HeldOut) -> Result<HoldOut, DataError> {
         how.check().map_err(DataError::Option)?;
-        let places: Vec<f64> = (0..self.len()).map(|i| self.place(i, how.seed)).collect();
+        let places: Vec<f64> = (0..self.len())
+            .map(|i| self.place(i, "held out of training", how.seed))
+            .collect();
         // By class, the image that stays for training whatever happens.
         let mut kept: Vec<Option<usize>> = vec![None; self.classes().len()];
         for index in 0..self.len() {
@@ -68,8 +70,9 @@ impl Dataset {
         })
     }
 
-    /// A number from 0 to 1 that an image has for a seed.
-    fn place(&self, index: usize, seed: u64) -> f64 {
+    /// A random number from 0 to 1 that an image has for a purpose and a seed. It
+    /// depends on its class and its name below the folder of the class only.
+    pub(crate) fn place(&self, index: usize, purpose: &str, seed: u64) -> f64 {
         let class = &self.classes()[self.label(index) as usize];
         let key = format!("/{}", self.key(index)).replace(MAIN_SEPARATOR, "/");
         let below = match key.split_once(&format!("/{class}/")) {
@@ -77,7 +80,7 @@ impl Dataset {
             None => &key[1..],
         };
         let mut hash = Sha256::new();
-        hash.update(b"held out of training");
+        hash.update(purpose);
         hash.update(seed.to_le_bytes());
         hash.update((class.len() as u64).to_le_bytes());
         hash.update(class);

@@ -17,13 +17,14 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// The sizes of up to 64 images, evenly spread over the data set.
+    /// The sizes of up to 64 images, evenly spread over the classes. Which images
+    /// these are depends on their names, not on the order of the files.
     ///
     /// # Errors
     /// As for [`Dataset::sample`].
     pub fn of(dataset: &Dataset) -> Result<Sizes, DataError> {
         let mut counts = BTreeMap::new();
-        for index in spread(INSPECTED, dataset.len()) {
+        for index in inspected(dataset) {
             if let Some(sample) = dataset.readable(index)? {
                 let size = [sample.image.height(), sample.image.width()];
                 *counts.entry(size).or_default() += 1;
@@ -40,7 +41,19 @@ impl Sizes {
     /// The most frequent height and width; of equally frequent ones the
     /// largest.
     pub fn commonest(&self) -> [usize; 2] {
-        self.by_share().first().map_or([1, 1], |&(size, _)| size)
+        self.all_commonest().first().copied().unwrap_or([1, 1])
+    }
+
+    /// The heights and widths of which there are the most images, the largest area
+    /// first: several if they are equally frequent.
+    pub fn all_commonest(&self) -> Vec<[usize; 2]> {
+        let most = self.counts.values().max();
+        let mut sizes: Vec<[usize; 2]> = (self.counts.iter())
+            .filter(|(_, count)| Some(*count) == most)
+            .map(|(&size, _)| size)
+            .collect();
+        sizes.sort_by_key(|&size| Reverse((size[0] * size[1], size)));
+        sizes
     }
 
     /// All heights and widths with their shares of the images, from 0 to 1, the most
@@ -80,6 +93,20 @@ impl Dataset {
     pub fn native_size(&self) -> Result<[usize; 2], DataError> {
         Ok(Sizes::of(self)?.commonest())
     }
+}
+
+/// The images of the sample.
+fn inspected(dataset: &Dataset) -> Vec<usize> {
+    let len = dataset.len();
+    if len <= INSPECTED {
+        return (0..len).collect();
+    }
+    let place = |index| dataset.place(index, "sizes of images", 0);
+    let mut ordered: Vec<(u32, f64, usize)> = (0..len)
+        .map(|index| (dataset.label(index), place(index), index))
+        .collect();
+    ordered.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    spread(INSPECTED, len).map(|nth| ordered[nth].2).collect()
 }
 
 /// Up to `count` numbers below `len`, evenly spread: files are usually sorted by

@@ -13,6 +13,7 @@ mod foreign;
 mod module;
 mod module_tree;
 mod numpy;
+mod option_text;
 mod pickle;
 mod safetensors;
 mod set;

@@ -532,6 +532,21 @@ fn names_that_reveal_another_computation_say_which() {
 }
 
 #[test]
+fn images_of_other_channels_are_named() {
+    for (channels, words) in [(1, "1 channel (grey)"), (4, "4 channels")] {
+        let mut tensors = Tensors::recorded();
+        for (shape, values) in tensors.0.values_mut() {
+            if shape.len() == 4 && shape[1] == 3 {
+                shape[1] = channels;
+                values.resize(shape.iter().product(), 0.5);
+            }
+        }
+        let error = tensors.import().unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains("RGB"), "{error}");
+    }
+}
+
+#[test]
 fn messages_stay_short_whatever_the_names_are() {
     let long = "a".repeat(300);
     let mut tensors = Tensors::default();

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::TrainError;
-use crate::folder::CHECKPOINT;
+use crate::folder::{CHECKPOINT, MODEL};
 use crate::optimizer::Optimizer;
 use crate::plan::TrainPlan;
 use crate::recipe::Recipe;
@@ -237,11 +237,16 @@ impl Checkpoint {
             .map_err(|error| Fault::of_container(bytes, &error))?;
         let metadata = header.metadata().as_ref();
         let entry = |key| {
-            metadata
-                .and_then(|entries| entries.get(key))
-                .ok_or_else(|| {
-                    Fault::Unusable("it is a safetensors file, but not a checkpoint".into())
+            let found = metadata.and_then(|entries| entries.get(key));
+            found.ok_or_else(|| {
+                Fault::Unusable(match Model::from_bytes(bytes) {
+                    Ok(_) => format!(
+                        "it is a model, not the state of a run: rename it to {MODEL} to use it; \
+                         `train --init` starts a new run from its weights"
+                    ),
+                    Err(_) => "it is a safetensors file, but not a checkpoint".into(),
                 })
+            })
         };
         let unreadable =
             |_| Fault::damaged("its description of the run (plan and progress) cannot be read");

@@ -9,9 +9,8 @@ use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use super::in_order;
 use crate::output::name;
 
-/// The forms, for the end of a message.
-const FORMS: &str = "a list of strings, an object with a string for each of 0, 1, 2 and so on, or an object with \
-                     such a list or object as id2label, label_names or classes";
+/// The forms, for the end of a message; those of `docs/import.md`.
+const FORMS: &str = r#"a list of names; an object of names by number, {"0": "cat"}, or of numbers by name, {"cat": 0}; Keras's {"0": ["n01440764", "tench"]}; or an object with one of these as id2label, label_names, class_names, classes, names, labels or categories, or with numbers by name as label2id or class_to_idx"#;
 
 /// Keys under which configurations and data sets have the names.
 const KEYS: [&str; 7] = [
@@ -91,14 +90,33 @@ impl<'de> Deserialize<'de> for Json {
     }
 }
 
+/// Whether a text is a tuple of strings in Python, which JSON has not.
+pub(super) fn is_python_tuple(text: &str) -> bool {
+    let items = text.strip_prefix('(').map(str::trim_start);
+    items.is_some_and(|items| items.starts_with(['\'', '"'])) && text.ends_with(')')
+}
+
+/// What a text is in Python, if that is probably what wrote it.
+fn python(text: &str) -> Option<&'static str> {
+    let rest = text.get(1..)?.trim_start();
+    if text.starts_with('(') {
+        Some("tuple")
+    } else if text.starts_with('[') {
+        rest.starts_with('\'').then_some("list")
+    } else {
+        let is_python = rest.starts_with(|c: char| c == '\'' || c.is_ascii_digit());
+        is_python.then_some("dictionary")
+    }
+}
+
 /// The names in a text that starts like JSON.
 pub(super) fn parse(text: &str) -> Result<Vec<String>, String> {
-    let is_python = text
-        .strip_prefix('{')
-        .is_some_and(|rest| rest.trim_start().starts_with(|c: char| c.is_ascii_digit()));
-    let value = serde_json::from_str(text).map_err(|_| match is_python {
-        true => "it is a Python dictionary, not JSON: write it with json.dump".to_owned(),
-        false => format!("it starts like JSON, but is not: names in JSON are {FORMS}"),
+    let value = serde_json::from_str(text).map_err(|_| match python(text) {
+        Some(what) => format!(
+            "it is a Python {what}, not JSON, which has strings and keys in double quotes: write it \
+             with json.dump"
+        ),
+        None => format!("it starts like JSON, but is not: names in JSON are {FORMS}"),
     })?;
     names(value, true)
 }
@@ -199,4 +217,27 @@ fn inverse(entries: Vec<(String, Json)>) -> Option<Result<Vec<String>, String>> 
         }
     }
     Some(in_order(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_docs_have_the_same_forms() {
+        let docs = include_str!("../../../../docs/import.md");
+        for key in KEYS.iter().chain(&INVERSE_KEYS) {
+            assert!(
+                FORMS.contains(key) && docs.contains(&format!("`{key}`")),
+                "{key}"
+            );
+        }
+        for form in [
+            r#"{"0": "cat""#,
+            r#"{"cat": 0"#,
+            r#"{"0": ["n01440764", "tench"]}"#,
+        ] {
+            assert!(FORMS.contains(form) && docs.contains(form), "{form}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use sdpoint::zoo;
 use serde_json::{Map, Value};
 
 use crate::failure::{Class, Failure};
+use crate::output::plural;
 use crate::text;
 
 /// The maximum size of a configuration, in bytes.
@@ -28,6 +29,9 @@ const NETWORKS: [&str; 7] = [
     "resnext101_32x4d",
 ];
 
+/// The channels of images.
+const CHANNELS: u64 = 3;
+
 /// The hint for weights of another network: there is no way around it.
 const WRONG: &str = "in a different network, the weights would give wrong predictions";
 
@@ -35,7 +39,8 @@ const WRONG: &str = "in a different network, the weights would give wrong predic
 const IGNORE: &str = "correct it, or give --no-config to import the weights without this file";
 
 /// The hint for a way of resizing that sdpoint does not have.
-const RESIZING: &str = "--resize-mode and --resize set another";
+const RESIZING: &str =
+    "to resize in another way than the file says, give --resize-mode, and --resize if necessary";
 
 /// Prefixes and a suffix of older names that timm gave to [`NETWORKS`].
 const OLD_PREFIXES: [&str; 5] = ["tv_", "gluon_", "ssl_", "swsl_", "legacy_tv_"];
@@ -91,14 +96,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads a configuration; `None` if the file is something else.
+    /// Reads a configuration; `None` if the file is that of something else.
     pub fn read(path: &Path) -> Result<Option<Self>, Failure> {
         let Value::Object(mut all) = parsed(path)? else {
-            return Ok(None);
+            return Err(unreadable(path, "it holds no JSON object"));
         };
         refuse_transformers(path, &all)?;
-        let Some(architecture) = text_of(&all, "architecture") else {
-            return Ok(None);
+        let architecture = match all.get("architecture") {
+            None => return Ok(None),
+            Some(_) => text_of(&all, "architecture")
+                .filter(|name| !name.is_empty())
+                .ok_or_else(|| invalid(path, "architecture", all.get("architecture")))?,
         };
         let network = network_of(&architecture).ok_or_else(|| {
             refused(
@@ -119,6 +127,7 @@ impl Config {
         };
         for settings in [&all, &images, &arguments] {
             check(path, settings)?;
+            check_channels(path, settings)?;
         }
         let unknown = arguments.iter().find(|(name, value)| {
             let known = HARMLESS.contains(&&name[..]) || COMPUTATION.iter().any(|(k, _)| k == name);
@@ -132,14 +141,12 @@ impl Config {
             let value = all.get(name).or_else(|| images.get(name));
             value.filter(|value| !value.is_null()).cloned()
         };
-        let invalid = |name: &str| invalid(path, name);
         let classes = setting("num_classes").map(|classes| {
-            let classes = classes.as_u64();
-            classes.ok_or_else(|| invalid("num_classes"))
+            whole(&classes).ok_or_else(|| invalid(path, "num_classes", Some(&classes)))
         });
         let labels = setting("label_names").map(|names| {
-            let names = serde_json::from_value(names);
-            names.map_err(|_| invalid("label_names"))
+            let labels = serde_json::from_value(names.clone());
+            labels.map_err(|_| invalid(path, "label_names", Some(&names)))
         });
         Ok(Some(Self {
             path: path.to_owned(),
@@ -160,15 +167,11 @@ impl Config {
     pub fn preprocessing(&self, resized: bool) -> Result<Preprocessing, Failure> {
         let mut preprocessing = imagenet_preprocessing();
         let images = &self.images;
-        let wrong = |name: &str| invalid(&self.path, name);
-        if let Some(size) = images.get("input_size") {
-            let sides: Option<Vec<usize>> = size.as_array().map(|sides| {
-                let sides = sides.iter().map(|side| side.as_u64().unwrap_or(0));
-                sides.map(|side| side as usize).collect()
-            });
-            match sides.as_deref() {
-                Some(&[3, height, width]) => {
-                    preprocessing = preprocessing.with_size([height, width])
+        let wrong = |name: &str| invalid(&self.path, name, images.get(name));
+        if let Some(size) = images.get("input_size").filter(|size| !size.is_null()) {
+            match sides(size).as_deref() {
+                Some(&[CHANNELS, height, width]) => {
+                    preprocessing = preprocessing.with_size([height, width].map(|s| s as usize))
                 }
                 _ => return Err(wrong("input_size")),
             }
@@ -183,13 +186,17 @@ impl Config {
                 *values = numbers.collect::<Option<_>>().ok_or_else(|| wrong(name))?;
             }
         }
-        if let Some(filter) = text_of(images, "interpolation") {
+        if let Some(value) = images.get("interpolation").filter(|value| !value.is_null()) {
+            let filter = value.as_str().ok_or_else(|| wrong("interpolation"))?;
             let mut filters = Interpolation::ALL.into_iter();
             let found = filters.find(|known| known.name() == filter);
             preprocessing.interpolation = found.ok_or_else(|| {
-                let what = format!("the interpolation '{filter}', which sdpoint does not support");
-                Failure::new(Class::Model, says(&self.path, &what))
-                    .hint("--interpolation sets another, and --no-config ignores the file")
+                let filter = brief(value);
+                let what = format!("interpolation: {filter}, which sdpoint does not support");
+                Failure::new(Class::Model, says(&self.path, &what)).hint(
+                    "to use another filter than the file's, give --interpolation FILTER; \
+                     --no-config ignores the whole file",
+                )
             })?;
         } else {
             // The default of timm.
@@ -209,14 +216,18 @@ impl Config {
             None | Some(Value::Null) => USUAL,
             Some(part) => part
                 .as_f64()
-                .ok_or_else(|| invalid(&self.path, "crop_pct"))?,
+                .ok_or_else(|| invalid(&self.path, "crop_pct", Some(part)))?,
         };
         if !(part > 0.0 && part <= 1.0) {
             let what = format!("a crop_pct of {part}, which is not between 0 and 1");
             return Err(Failure::new(Class::Model, says(&self.path, &what)).hint(RESIZING));
         }
         let resize = size.map(|side| (side as f64 / part).floor() as usize);
-        let mode = text_of(&self.images, "crop_mode").unwrap_or_default();
+        let mode = match self.images.get("crop_mode") {
+            None | Some(Value::Null) => String::new(),
+            mode => text_of(&self.images, "crop_mode")
+                .ok_or_else(|| invalid(&self.path, "crop_mode", mode))?,
+        };
         match &mode[..] {
             "" | "center" if resize[0] == resize[1] => {
                 Ok(EvalTransform::CenterCrop { resize: resize[0] })
@@ -330,14 +341,65 @@ fn check(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses images of other channels than red, green and blue.
+fn check_channels(path: &Path, settings: &Map<String, Value>) -> Result<(), Failure> {
+    let inputs = settings.get("input_size").and_then(sides);
+    let channels = settings.get("in_chans").and_then(whole);
+    let other = inputs
+        .filter(|sides| sides.len() == 3)
+        .map(|sides| sides[0])
+        .into_iter()
+        .chain(channels)
+        .find(|&channels| channels != CHANNELS);
+    match other {
+        // Sides in another order, such as height, width and channels.
+        None | Some(5..) => Ok(()),
+        Some(channels) => {
+            let grey = if channels == 1 { " (grey)" } else { "" };
+            let what = format!(
+                "that images have {}{grey}, which sdpoint does not support: images have 3, RGB",
+                plural(channels as usize, "channel", "channels")
+            );
+            Err(Failure::new(Class::Model, says(path, &what))
+                .hint("train the network on RGB images, or repeat the grey channel three times"))
+        }
+    }
+}
+
+/// The sides of an `input_size`, if all are whole numbers.
+fn sides(size: &Value) -> Option<Vec<u64>> {
+    size.as_array()?.iter().map(whole).collect()
+}
+
+/// A number without a fraction, also if it is written as a float: 224.0.
+fn whole(value: &Value) -> Option<u64> {
+    /// Floats are exact up to here.
+    const MOST: f64 = (1u64 << 53) as f64;
+    value.as_u64().or_else(|| {
+        let number = value.as_f64()?;
+        ((0.0..=MOST).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+    })
+}
+
 /// The failure of a network that sdpoint does not compute.
 fn refused(path: &Path, what: &str) -> Failure {
     Failure::new(Class::Model, says(path, what)).hint(WRONG)
 }
 
 /// The failure of a setting that does not have the right form.
-fn invalid(path: &Path, name: &str) -> Failure {
-    Failure::new(Class::Model, says(path, &format!("an invalid '{name}'"))).hint(IGNORE)
+fn invalid(path: &Path, name: &str, value: Option<&Value>) -> Failure {
+    let message = format!(
+        "'{}' has an invalid '{name}': {}",
+        path.display(),
+        brief(value.unwrap_or(&Value::Null))
+    );
+    Failure::new(Class::Model, message).hint(IGNORE)
+}
+
+/// The failure of a file that cannot be understood.
+fn unreadable(path: &Path, problem: &str) -> Failure {
+    let message = format!("'{}' cannot be read: {problem}", path.display());
+    Failure::new(Class::Model, message).hint(IGNORE)
 }
 
 /// The failure of numbers for the preprocessing that cannot be right.
@@ -362,29 +424,31 @@ fn parsed(path: &Path) -> Result<Value, Failure> {
         }
     };
     let value = text.and_then(|text| {
-        serde_json::from_str(&without_nan(&text)).map_err(|error| match error.is_eof() {
+        serde_json::from_str(&with_quoted_nan(&text)).map_err(|error| match error.is_eof() {
             true => "it ends within its JSON: it is truncated".into(),
             false => format!("it is not JSON: {error}"),
         })
     });
-    value.map_err(|problem| {
-        let message = format!("'{}' cannot be read: {problem}", path.display());
-        Failure::new(Class::Model, message).hint(IGNORE)
-    })
+    value.map_err(|problem| unreadable(path, &problem))
 }
 
-/// JSON with `null` for the `NaN`, `Infinity` and `-Infinity` that Python writes.
-fn without_nan(text: &str) -> String {
+/// JSON with strings for the `NaN`, `Infinity` and `-Infinity` that Python writes. A
+/// setting that must be a number is invalid then.
+fn with_quoted_nan(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(place) = rest.find(['"', 'N', 'I', '-']) {
         let (before, from) = rest.split_at(place);
         out.push_str(before);
-        let number = ["NaN", "Infinity", "-Infinity"]
-            .into_iter()
-            .find(|number| from.starts_with(number));
+        let number = [
+            ("NaN", r#""NaN""#),
+            ("Infinity", r#""Infinity""#),
+            ("-Infinity", r#""-Infinity""#),
+        ]
+        .into_iter()
+        .find(|(number, _)| from.starts_with(number));
         let (taken, written) = match number {
-            Some(number) => (number.len(), "null"),
+            Some((number, quoted)) => (number.len(), quoted),
             None if from.starts_with('"') => {
                 let end = string_end(from);
                 (end, &from[..end])
@@ -442,20 +506,20 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_python_become_null() {
+    fn numbers_of_python_become_strings() {
         for (text, json) in [
             (
                 r#"{"a": NaN, "b": [-Infinity, Infinity, -1]}"#,
-                r#"{"a": null, "b": [null, null, -1]}"#,
+                r#"{"a": "NaN", "b": ["-Infinity", "Infinity", -1]}"#,
             ),
             (
                 r#"{"NaN": "a \" NaN", "b\\": NaN}"#,
-                r#"{"NaN": "a \" NaN", "b\\": null}"#,
+                r#"{"NaN": "a \" NaN", "b\\": "NaN"}"#,
             ),
             (r#"{"None": "un"#, r#"{"None": "un"#),
             ("Nö", "Nö"),
         ] {
-            assert_eq!(without_nan(text), json);
+            assert_eq!(with_quoted_nan(text), json);
         }
     }
 

@@ -237,12 +237,12 @@ impl Invalid {
                 None => failure,
             };
         };
-        let option = match self.setting {
-            Setting::Mean => "--mean",
-            Setting::Std => "--std",
-            Setting::Size => "--input and --resize",
+        let instead = match self.setting {
+            Setting::Mean => "to use other means than the file's, give --mean R,G,B",
+            Setting::Std => "to use other deviations than the file's, give --std R,G,B",
+            Setting::Size => "to use another size than the file's, give --input and --resize",
         };
-        let instead = format!("{option} sets other values, and --no-config ignores the file");
+        let instead = format!("{instead}; --no-config ignores the whole file");
         config::implausible(config.path(), &self.problem).hint(match self.hint {
             Some(hint) => format!("{hint}; {instead}"),
             None => instead,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sdpoint::core::file::{self, FileError};
 use sdpoint::core::{TrainTransform, Weights};
 use sdpoint::data::{Dataset, OpenOptions, Source, default_preprocessing, open_pair};
 use sdpoint::train::folder::{CHECKPOINT, MODEL, check_free, check_idle};
@@ -203,9 +204,12 @@ fn check_is_run(path: &Path) -> Result<(), Failure> {
         .flat_map(|path| path.ancestors().skip(1))
         .find(|folder| folder.join(CHECKPOINT).is_file());
     let what = match run {
-        _ if path.exists() && !path.is_dir() => "is a file",
-        Some(_) if path.is_dir() => "is a folder inside a run",
-        Some(_) => "does not exist",
+        _ if path.exists() && !path.is_dir() => match file::open(path) {
+            Err(FileError::NotAFile(kind)) => format!("is {kind}"),
+            _ => "is a file".to_owned(),
+        },
+        Some(_) if path.is_dir() => "is a folder inside a run".to_owned(),
+        Some(_) => "does not exist".to_owned(),
         None => return Ok(()),
     };
     let message = format!(

@@ -10,28 +10,43 @@ impl ImageKind {
     /// # Errors
     /// If the kind is not supported; the error names it, if it is recognised.
     pub fn of(bytes: &[u8]) -> Result<ImageKind, ImageError> {
-        match bytes {
-            [] => Err(ImageError::Empty),
-            [0xff, 0xd8, 0xff, ..] => Ok(ImageKind::Jpeg),
-            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(ImageKind::Png),
-            [
-                b'R',
-                b'I',
-                b'F',
-                b'F',
-                _,
-                _,
-                _,
-                _,
-                b'W',
-                b'E',
-                b'B',
-                b'P',
-                ..,
-            ] => Ok(ImageKind::WebP),
-            _ => Err(foreign(bytes)),
+        match Self::by_start(bytes) {
+            Some(kind) => Ok(kind),
+            None if bytes.is_empty() => Err(ImageError::Empty),
+            None => Err(shifted(bytes).unwrap_or_else(|| foreign(bytes))),
         }
     }
+
+    fn by_start(bytes: &[u8]) -> Option<ImageKind> {
+        match bytes {
+            [0xff, 0xd8, 0xff, ..] => Some(ImageKind::Jpeg),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(ImageKind::Png),
+            _ if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") => {
+                Some(ImageKind::WebP)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The error for an image behind white space or byte-order marks, as they come from
+/// programs that treat files as text.
+fn shifted(bytes: &[u8]) -> Option<ImageError> {
+    /// The most bytes that are passed over.
+    const MOST: usize = 1024;
+    let mut offset = 0;
+    while offset < MOST {
+        offset += match bytes[offset..] {
+            [b' ' | b'\t'..=b'\r', ..] => 1,
+            [0xef, 0xbb, 0xbf, ..] => 3,
+            // Not `ff d8`, the start of a JPEG.
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => 2,
+            _ => break,
+        };
+    }
+    let is_shifted = (1..=MOST).contains(&offset);
+    let kind = is_shifted.then(|| ImageKind::by_start(&bytes[offset..]))??;
+    Some(ImageError::Shifted { kind, offset })
 }
 
 const CONVERT: &str = "convert it to JPEG, PNG or WebP";
@@ -267,6 +282,37 @@ mod tests {
         named(b"\nplain text", "is not an image");
         named(b"RIFF\0\0\0\0WAVE", "is not an image");
         named(b"hello", "is not an image");
+    }
+
+    #[test]
+    fn bytes_before_an_image_are_named() {
+        for (before, offset) in [
+            (&b"\n"[..], 1),
+            (b"\r\n\r\n", 4),
+            (b" \t\x0b\x0c", 4),
+            (b"\xef\xbb\xbf", 3),
+            (b"\xef\xbb\xbf\n", 4),
+            (b"\xff\xfe", 2),
+            (b"\xfe\xff", 2),
+            (&[b' '; 1024], 1024),
+        ] {
+            for (start, name) in [
+                (&b"\xff\xd8\xff\xe0"[..], "JPEG"),
+                (b"\x89PNG\r\n\x1a\n", "PNG"),
+                (b"RIFF\0\0\0\0WEBP", "WebP"),
+            ] {
+                let error = ImageKind::of(&[before, start].concat()).unwrap_err();
+                let text = error.to_string();
+                assert!(
+                    text.contains(name) && text.contains(&format!("at offset {offset};")),
+                    "{text}"
+                );
+            }
+        }
+        for other in [&b"\n\n"[..], b"\nGIF89a", &[b' '; 5000], b"x\xff\xd8\xff"] {
+            let error = ImageKind::of(other).unwrap_err();
+            assert!(!matches!(error, ImageError::Shifted { .. }), "{error}");
+        }
     }
 
     #[test]

@@ -162,3 +162,20 @@ fn the_commonest_size_counts_and_not_the_first() {
     let (_root, data) = sized(&[([28, 28], 10), ([100, 90], 10)]);
     assert_eq!(default_preprocessing(&data).unwrap().size, [224, 224]);
 }
+
+#[test]
+fn ties_of_sizes_are_broken_alike_in_any_order() {
+    let sizes = [([28, 28], 7), ([30, 40], 6), ([32, 32], 7)];
+    let reversed: Vec<_> = sizes.iter().rev().copied().collect();
+    for sizes in [&sizes[..], &reversed] {
+        let (_root, data) = sized(sizes);
+        let sizes = Sizes::of(&data).unwrap();
+        assert_eq!(sizes.all_commonest(), [[32, 32], [28, 28]]);
+        assert_eq!(sizes.commonest(), [32, 32]);
+    }
+    // More images than the sample has, in the order of the files and in another.
+    let (_root, data) = sized(&[([20, 20], 99), ([24, 24], 101), ([28, 28], 100)]);
+    let others: Vec<usize> = (0..data.len()).map(|i| i * 7 % data.len()).collect();
+    let shuffled = data.select(&others).unwrap();
+    assert_eq!(Sizes::of(&shuffled).unwrap(), Sizes::of(&data).unwrap());
+}

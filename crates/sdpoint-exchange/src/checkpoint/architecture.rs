@@ -1,6 +1,7 @@
 //! The names that a training script gave to the network, saved beside the weights.
 
 use super::pickle::{Id, Value, Values};
+use super::{numpy, option_text};
 
 /// Keys of the name, the most specific first.
 const NAMES: [&str; 6] = [
@@ -13,8 +14,8 @@ const NAMES: [&str; 6] = [
 ];
 
 /// Keys of dictionaries or objects of options, which may have the name, or others
-/// of these. In options, `model` and `backbone` may have the name as `name`, too.
-const OPTIONS: [&str; 9] = [
+/// of these. In options, the [`PARTS`] may have the name as `name`, too.
+const OPTIONS: [&str; 11] = [
     "hyper_parameters",
     "hparams",
     "args",
@@ -24,13 +25,21 @@ const OPTIONS: [&str; 9] = [
     "options",
     "model",
     "backbone",
+    "network",
+    "net",
 ];
 
-/// The keys in [`OPTIONS`] of a single part of a network.
-const PARTS: [&str; 2] = ["model", "backbone"];
+/// The keys in [`OPTIONS`] of a network or of a part of one.
+const PARTS: [&str; 4] = ["model", "backbone", "network", "net"];
+
+/// Keys of the name in one of [`PARTS`].
+const NAMES_OF_PART: [&str; 4] = ["name", "arch", "architecture", "model_name"];
 
 /// The most levels of options.
-const MAX_DEPTH: usize = 3;
+pub(super) const MAX_DEPTH: usize = 5;
+
+/// The most places that are searched.
+const MAX_PLACES: usize = 1000;
 
 /// The most items of a level that are searched.
 const MAX_ITEMS: usize = 256;
@@ -43,44 +52,100 @@ const MAX_NAMES: usize = 16;
 
 /// The names of the network in the object of a file, at the top level and among the
 /// options of the training script, the most specific first.
-pub(super) fn architectures(values: &Values<'_>, top: Id) -> Vec<String> {
-    let mut found = Vec::new();
-    collect(values, top, &NAMES, 0, &mut found);
-    found
+pub(super) fn architectures(values: &Values<'_>, top: Id, file: &[u8]) -> Vec<String> {
+    let mut search = Search {
+        values,
+        file,
+        places: 0,
+        found: Vec::new(),
+    };
+    search.collect(top, &NAMES, 0);
+    search.found
 }
 
-/// Adds the names at a level, and those in its options.
-fn collect(values: &Values<'_>, id: Id, names: &[&str], depth: usize, found: &mut Vec<String>) {
-    for value in names.iter().flat_map(|name| values_of(values, id, name)) {
-        // Of several candidates, some scripts keep a list.
-        let items = match values.get(value) {
-            Value::List(items) | Value::Tuple(items) => &items[..items.len().min(MAX_NAMES)],
-            _ => &[value],
-        };
-        for item in items {
-            if let Value::Text(text) = *values.get(*item)
-                && is_name(text)
-                && found.len() < MAX_NAMES
-                && !found.iter().any(|known| known == text)
-            {
-                found.push(text.to_owned());
+/// The keys of names under one of the [`OPTIONS`].
+pub(super) fn names_under(key: &str) -> &'static [&'static str] {
+    match is_one_of(key, &PARTS) {
+        true => &NAMES_OF_PART,
+        false => &NAMES,
+    }
+}
+
+/// Whether a path of keys in options is that of a name.
+pub(super) fn is_path_of_name(path: &[String]) -> bool {
+    let Some((name, levels)) = path.split_last() else {
+        return false;
+    };
+    let names = levels.last().map_or(&NAMES[..], |key| names_under(key));
+    is_one_of(name, names) && levels.iter().all(|key| is_one_of(key, &OPTIONS))
+}
+
+/// Whether a key is one of these; some libraries write their options in capitals.
+fn is_one_of(key: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| known.eq_ignore_ascii_case(key))
+}
+
+struct Search<'v, 'a> {
+    values: &'v Values<'a>,
+    file: &'v [u8],
+    /// The number of places searched.
+    places: usize,
+    found: Vec<String>,
+}
+
+impl Search<'_, '_> {
+    /// Adds the names at a level, and those in its options.
+    fn collect(&mut self, id: Id, names: &[&str], depth: usize) {
+        let values = self.values;
+        self.places += 1;
+        if self.places > MAX_PLACES {
+            return;
+        }
+        for value in names.iter().flat_map(|name| values_of(values, id, name)) {
+            // Of several candidates, some scripts keep a list.
+            let items = match values.get(value) {
+                Value::List(items) | Value::Tuple(items) => &items[..items.len().min(MAX_NAMES)],
+                _ => &[value],
+            };
+            for item in items {
+                match *values.get(*item) {
+                    Value::Text(text) => self.add(text),
+                    _ => {
+                        let text = numpy::text(values, *item, self.file, MAX_NAME);
+                        self.add(&text.unwrap_or_default());
+                    }
+                }
+            }
+        }
+        if depth == MAX_DEPTH {
+            return;
+        }
+        // The weights themselves are often under a part's key at the top.
+        for key in OPTIONS
+            .iter()
+            .filter(|key| depth > 0 || !PARTS.contains(key))
+        {
+            for value in values_of(values, id, key) {
+                match *values.get(value) {
+                    // A file of options as it is.
+                    Value::Text(text) => {
+                        for name in option_text::names(text) {
+                            self.add(&name);
+                        }
+                    }
+                    _ => self.collect(value, names_under(key), depth + 1),
+                }
             }
         }
     }
-    if depth == MAX_DEPTH {
-        return;
-    }
-    // The weights themselves are often under a part's key at the top.
-    for key in OPTIONS
-        .iter()
-        .filter(|key| depth > 0 || !PARTS.contains(key))
-    {
-        let names = match PARTS.contains(key) {
-            true => &["name", "arch", "architecture", "model_name"][..],
-            false => &NAMES[..],
-        };
-        for value in values_of(values, id, key) {
-            collect(values, value, names, depth + 1, found);
+
+    /// Adds a text, if it can be a name and is new.
+    fn add(&mut self, text: &str) {
+        if is_name(text)
+            && self.found.len() < MAX_NAMES
+            && !self.found.iter().any(|known| known == text)
+        {
+            self.found.push(text.to_owned());
         }
     }
 }

@@ -25,6 +25,15 @@ const MAX_DEPTH: usize = 32;
 /// The most members of all modules.
 const MAX_MEMBERS: usize = 1 << 20;
 
+/// The most parts of one network in a list.
+const MAX_LISTED: usize = 8;
+
+/// The most visits of values that are in several places, beyond the first of each.
+const MAX_REVISITS: usize = 256;
+
+/// The most visits of one value.
+const MAX_VISITS: u8 = 4;
+
 /// The number of items of a list that are searched, and of numbered items of a
 /// dictionary.
 const MAX_ITEMS: usize = 64;
@@ -40,7 +49,8 @@ pub(super) fn sets<'f>(
         tensors,
         places: Vec::new(),
         queue: VecDeque::new(),
-        seen: vec![false; values.len()],
+        visits: vec![0; values.len()],
+        revisits: 0,
         sets: Vec::new(),
         count: 0,
         names: 0,
@@ -81,9 +91,11 @@ struct Finder<'v, 't, 'f, 'p> {
     places: Vec<Place>,
     /// Indices into `places`.
     queue: VecDeque<usize>,
-    /// Values that were entered. Each is visited once, however often it is
-    /// referred to.
-    seen: Vec<bool>,
+    /// How often each value was entered. Values may be in several places, such as a
+    /// dictionary of averages that shares parts with that of the plain weights.
+    visits: Vec<u8>,
+    /// The number of visits beyond the first of each value.
+    revisits: usize,
     /// The dictionaries found, each with the index of its place.
     sets: Vec<(usize, TensorSet)>,
     /// The number of tensors of all sets.
@@ -97,14 +109,28 @@ struct Finder<'v, 't, 'f, 'p> {
 impl Finder<'_, '_, '_, '_> {
     /// Queues a value for a visit, if it can contain others.
     fn enter(&mut self, value: Id, parent: Option<usize>, step: Step) {
-        let holds = matches!(
-            self.values.get(value),
-            Value::Dict(_) | Value::List(_) | Value::Tuple(_) | Value::Object(_)
-        );
+        let holds = match self.values.get(value) {
+            Value::Dict(_) | Value::List(_) | Value::Tuple(_) => true,
+            // A module has the paths of its tensors; once is enough.
+            Value::Object(object) => {
+                self.visits[value.index()] == 0 || !module::is_module(self.values, object)
+            }
+            _ => false,
+        };
         let depth = parent.map_or(0, |parent| self.places[parent].depth + 1);
-        if !holds || depth > MAX_DEPTH || std::mem::replace(&mut self.seen[value.index()], true) {
+        if !holds || depth > MAX_DEPTH {
             return;
         }
+        if self.visits[value.index()] > 0 {
+            let is_allowed = self.revisits < MAX_REVISITS
+                && self.visits[value.index()] < MAX_VISITS
+                && !self.is_within(parent, value);
+            if !is_allowed {
+                return;
+            }
+            self.revisits += 1;
+        }
+        self.visits[value.index()] += 1;
         self.queue.push_back(self.places.len());
         self.places.push(Place {
             value,
@@ -112,6 +138,17 @@ impl Finder<'_, '_, '_, '_> {
             step,
             depth,
         });
+    }
+
+    /// Whether a place is in a value, at any depth.
+    fn is_within(&self, mut place: Option<usize>, value: Id) -> bool {
+        while let Some(index) = place {
+            if self.places[index].value == value {
+                return true;
+            }
+            place = self.places[index].parent;
+        }
+        false
     }
 
     fn visit(&mut self, place: usize) -> Result<(), Fault> {
@@ -154,6 +191,19 @@ impl Finder<'_, '_, '_, '_> {
     }
 
     fn dictionary(&mut self, place: usize, items: &[(Id, Id)]) -> Result<(), Fault> {
+        if self.visits[self.places[place].value.index()] > 1 {
+            // Another place of the same tensors is optional, so exceeding a limit there
+            // is no error.
+            let names = items.iter().map(|&(name, _)| match *self.values.get(name) {
+                Value::Text(name) => name.len().min(MAX_NAME),
+                _ => 0,
+            });
+            if self.count + items.len() > MAX_TENSORS / 2
+                || self.names + names.sum::<usize>() > MAX_NAMES / 2
+            {
+                return Ok(());
+            }
+        }
         let mut found = BTreeMap::new();
         for &(name, value) in items {
             if let &Value::Text(name) = self.values.get(name) {
@@ -275,12 +325,19 @@ impl Finder<'_, '_, '_, '_> {
     }
 
     /// Dictionaries at the same level may be the parts of one network. Adds one
-    /// set of all of them, in whose names the key of each part is the prefix.
+    /// set of all of them, in whose names the key of each part, or its number in a
+    /// list, is the prefix.
     fn join(&mut self) -> Result<(), Fault> {
         let mut parts: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, (place, _)) in self.sets.iter().enumerate() {
             let Place { parent, step, .. } = self.places[*place];
-            if let (Some(parent), Step::Key(_)) = (parent, step) {
+            let Some(parent) = parent else { continue };
+            let may_be_part = match step {
+                Step::Key(_) => true,
+                Step::Index(_) => self.is_short_list(parent),
+                Step::Within => false,
+            };
+            if may_be_part {
                 parts.entry(parent).or_default().push(index);
             }
         }
@@ -316,6 +373,14 @@ impl Finder<'_, '_, '_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a place is a list that may be one of a network's parts.
+    fn is_short_list(&self, place: usize) -> bool {
+        match self.values.get(self.places[place].value) {
+            Value::List(items) | Value::Tuple(items) => items.len() <= MAX_LISTED,
+            _ => false,
+        }
     }
 
     /// The key of a part of a network.

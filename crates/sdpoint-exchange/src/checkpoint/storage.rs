@@ -155,7 +155,9 @@ fn obstacle(values: &Values<'_>, object: &Object) -> Obstacle {
                 .into()
         }
         _ if module.starts_with("numpy") => {
-            "is a NumPy array; save torch.from_numpy() of it".into()
+            "is a NumPy array of a type or in a form that is not read; save \
+             torch.from_numpy(array.astype('float32')) of it"
+                .into()
         }
         _ => format!(
             "is the result of {}.{}, which is not run",

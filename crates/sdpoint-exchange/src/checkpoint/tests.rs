@@ -198,6 +198,33 @@ fn tensors_of_kinds_that_are_not_read_are_named() {
 }
 
 #[test]
+fn arrays_of_all_plain_numbers_are_known() {
+    for (code, bytes, dtype) in [
+        ("f4", 4u8, "float32"),
+        ("c8", 8, "complex64"),
+        ("c16", 16, "complex128"),
+        ("u2", 2, "uint16"),
+        ("u4", 4, "uint32"),
+        ("u8", 8, "uint64"),
+    ] {
+        let array = Pickle::new()
+            .global("numpy._core.numeric", "_frombuffer")
+            .op(&[b'(', b'C', bytes])
+            .op(&vec![0; usize::from(bytes)])
+            .global("numpy", "dtype")
+            .op(b"(")
+            .text(code)
+            .op(b"\x89\x88tR(K\x03")
+            .text("<")
+            .op(b"NNNK\x00K\x00K\x00tb(K\x01t")
+            .text("C")
+            .op(b"tR");
+        let checkpoint = Checkpoint::parse(array.file()).unwrap();
+        assert_eq!(checkpoint.sets()[0].get("x").unwrap().dtype(), dtype);
+    }
+}
+
+#[test]
 fn old_instructions_are_read_as_new_ones() {
     // Protocol 0: marks, lines of text and digits.
     let tensor = b"ctorch._utils\n_rebuild_tensor\n((S'storage'\nctorch\nFloatStorage\nS'0'\n\
@@ -560,6 +587,97 @@ fn object(module: &str, name: &str, attributes: Pickle) -> Pickle {
     made.op(&attributes.0).op(b"b")
 }
 
+/// A `numpy.str_`, as `torch.save` writes it.
+fn numpy_text(text: &str, order: &str) -> Pickle {
+    let unit = |c: char| match order {
+        ">" => u32::from(c).to_be_bytes(),
+        _ => u32::from(c).to_le_bytes(),
+    };
+    let bytes: Vec<u8> = text.chars().flat_map(unit).collect();
+    let latin: String = bytes.iter().map(|&byte| char::from(byte)).collect();
+    let dtype = Pickle::default()
+        .global("numpy", "dtype")
+        .op(b"(")
+        .text(&format!("U{}", text.len()))
+        .op(b"\x89\x88tR(K\x03")
+        .text(order)
+        .op(b"NNNK\x30K\x04K\x08tb");
+    Pickle::default()
+        .global("numpy._core.multiarray", "scalar")
+        .op(b"(")
+        .op(&dtype.0)
+        .global("_codecs", "encode")
+        .op(b"(X")
+        .op(&(latin.len() as u32).to_le_bytes())
+        .op(latin.as_bytes())
+        .text("latin1")
+        .op(b"tRtR")
+}
+
+/// A hostile file may have very many options in options.
+#[test]
+fn options_within_options_are_searched_to_a_limit() {
+    let keys = [
+        "args", "config", "cfg", "opt", "options", "hparams", "model",
+    ];
+    let leaf = dictionary(&[("epochs", Pickle::default().int(3))]);
+    // Each level has the one below several times, by reference.
+    let shared = (0..12u8).fold(leaf.op(b"q\x00"), |inner, level| {
+        let first = dictionary(&[(keys[0], inner)]);
+        let all = keys[1..]
+            .iter()
+            .fold(first, |all, key| all.text(key).op(&[b'h', level]).op(b"s"));
+        all.op(&[b'q', level + 1])
+    });
+    let tensor = Pickle::default().tensor("FloatStorage", 0, &[4], &[1]);
+    let all = dictionary(&[
+        ("state_dict", dictionary(&[("x", tensor)])),
+        ("args", shared),
+    ]);
+    let pickle = Pickle::new().op(&all.0).op(b".");
+    let file = zip(&[("a/data.pkl", &pickle.0), ("a/data/0", &[0; 16])]);
+    let checkpoint = Checkpoint::parse(file).unwrap();
+    assert_eq!(checkpoint.architecture(), None);
+}
+
+/// Parts of a network, of which another dictionary has some, too.
+#[test]
+fn dictionaries_in_several_places_are_found_in_all() {
+    let tensor = || Pickle::default().tensor("FloatStorage", 0, &[4], &[1]);
+    let part = |name: &str, memo: u8| dictionary(&[(name, tensor())]).op(&[b'q', memo]);
+    let again = |memo: u8| Pickle::default().op(&[b'h', memo]);
+    let shared = [
+        ("features", part("a", 0)),
+        ("classifier", part("b", 1)),
+        (
+            "ema",
+            dictionary(&[("features", again(0)), ("classifier", again(1))]),
+        ),
+    ];
+    let list = Pickle::default()
+        .op(b"](")
+        .op(&part("a", 2).0)
+        .op(&part("b", 3).0)
+        .op(b"e");
+    for (items, expected) in [
+        (
+            &shared[..],
+            &["", "ema", "ema.classifier", "ema.features"][..],
+        ),
+        (&[("model", list)], &["model", "model.0", "model.1"]),
+    ] {
+        let pickle = Pickle::new().op(&dictionary(items).0).op(b".");
+        let file = zip(&[("a/data.pkl", &pickle.0), ("a/data/0", &[0; 16])]);
+        let checkpoint = Checkpoint::parse(file).unwrap();
+        let keys: Vec<&str> = checkpoint.sets().iter().map(TensorSet::key).collect();
+        for key in expected {
+            assert!(keys.contains(key), "{key}: {keys:?}");
+        }
+        let joined = checkpoint.sets().iter().find(|set| set.is_joined());
+        assert_eq!(joined.map(TensorSet::len), Some(2));
+    }
+}
+
 #[test]
 fn the_name_of_the_network_is_found_among_options() {
     let text = |text: &str| Pickle::default().text(text);
@@ -576,6 +694,11 @@ fn the_name_of_the_network_is_found_among_options() {
         all
     };
     let name = || text("resnet18");
+    // Options within options.
+    let deep = |levels| {
+        let inner = dictionary(&[("arch", name())]);
+        (0..levels).fold(inner, |inner, _| dictionary(&[("args", inner)]))
+    };
     let both = [
         ("args", namespace(&[("model", text("resnetblur18"))])),
         ("arch", name()),
@@ -610,6 +733,21 @@ fn the_name_of_the_network_is_found_among_options() {
             "cfg",
             dictionary(&[("MODEL", dictionary(&[("NAME", name())]))]),
         )],
+        &[(
+            "options",
+            dictionary(&[("network", dictionary(&[("name", name())]))]),
+        )],
+        &[("config", deep(4))],
+        // As text.
+        &[("cfg", text("MODEL:\n  NAME: resnet18\n"))],
+        &[(
+            "args",
+            namespace(&[("config", text("{\"arch\": \"resnet18\"}"))]),
+        )],
+        // As a string of NumPy, in both byte orders and as protocol 2 writes bytes.
+        &[("arch", numpy_text("resnet18", "<"))],
+        &[("arch", numpy_text("resnet18", ">"))],
+        &[("args", namespace(&[("model", numpy_text("resnet18", "<"))]))],
         // The more specific one.
         &[(
             "args",
@@ -630,6 +768,9 @@ fn the_name_of_the_network_is_found_among_options() {
         &[("arch", text("a network of mine"))],
         &[("arch", text(&"x".repeat(101)))],
         &[("optimizer", dictionary(&[("arch", name())]))],
+        &[("config", deep(5))],
+        &[("cfg", text("DATA:\n  NAME: resnet18\n"))],
+        &[("arch", numpy_text(&"x".repeat(101), "<"))],
     ] {
         assert_eq!(of(items), Vec::<String>::new());
     }

@@ -54,7 +54,7 @@ pub(super) fn zipped(file: &[u8]) -> Result<Content, Fault> {
     let mut finder = TensorFinder::new(file, &values, &find).with_byte_order(big_endian);
     Ok(Content {
         sets: sets(&values, top, &mut finder)?,
-        architectures: architectures(&values, top),
+        architectures: architectures(&values, top, file),
     })
 }
 
@@ -88,7 +88,7 @@ pub(super) fn pickled(file: &[u8]) -> Result<Content, Fault> {
     Ok(Content {
         // Legacy files are little-endian on all machines.
         sets: sets(values, top, &mut TensorFinder::new(file, values, &find))?,
-        architectures: architectures(values, top),
+        architectures: architectures(values, top, file),
     })
 }
 

@@ -225,7 +225,9 @@ impl<'c> Fit<'c> {
                 missing: missing.clone(),
                 misshapen: misshapen.clone(),
                 left_over: self.left_over.clone(),
-                sign: signs::of_missing(missing).or_else(|| signs::of(self.set)),
+                sign: signs::of_missing(missing)
+                    .or_else(|| signs::of_misshapen(misshapen))
+                    .or_else(|| signs::of(self.set)),
             })),
         })
     }

@@ -1,6 +1,8 @@
 //! Features of unsupported networks that the names of tensors indicate.
 
-use super::error::shown;
+use sdpoint_core::words::plural;
+
+use super::error::{Misshapen, shown};
 use crate::checkpoint::TensorSet;
 
 /// A part of a name, and the feature that it indicates.
@@ -51,6 +53,26 @@ pub(super) fn of_missing(missing: &[String]) -> Option<String> {
         "norms without running statistics are group norms, or batch norms of which the parameters \
          alone were saved: save model.state_dict()"
             .into()
+    })
+}
+
+/// What it indicates if the first convolution is for other images.
+pub(super) fn of_misshapen(misshapen: &[Misshapen]) -> Option<String> {
+    const RGB: usize = 3;
+    misshapen.iter().find_map(|tensor| {
+        let (&[_, channels, height, width], &[_, RGB, ..]) =
+            (&tensor.found[..], &tensor.expected[..])
+        else {
+            return None;
+        };
+        let same_window = tensor.expected.get(2..) == Some(&[height, width]);
+        let grey = if channels == 1 { " (grey)" } else { "" };
+        (channels != RGB && same_window).then(|| {
+            format!(
+                "its images have {}{grey}; sdpoint supports images of 3, RGB",
+                plural(channels, "channel", "channels")
+            )
+        })
     })
 }
 
