@@ -202,10 +202,15 @@ unsafe fn load_spread<I: Isa, const W: usize>(isa: I, pixel: *const f32, input: 
         if W >= ops.len() {
             return ops.splat(*pixel.add(input));
         }
-        // The compiler turns these arrays into one or two permutations of registers.
+        // The compiler turns these arrays into one or two permutations of registers. They are
+        // written out because a function has hundreds of them, and loops would take the compiler
+        // most of the time that it needs for this crate.
         let mut lanes = [0.0_f32; BLOCK];
         ops.store_ptr(ops.load_ptr(pixel), lanes.as_mut_ptr());
-        let spread: [f32; BLOCK] = array(|lane| lanes[lane / W * W + input]);
+        macro_rules! spread {
+            ($($lane:literal)*) => { [$(lanes[$lane / W * W + input]),*] };
+        }
+        let spread: [f32; BLOCK] = spread!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
         ops.load_ptr(spread.as_ptr())
     }
 }
@@ -327,20 +332,32 @@ unsafe fn add_channel<I: Isa, const W: usize, const P: usize, const C: usize>(
 ) -> [I::F32; P] {
     let ops = isa.f32();
     // SAFETY: the caller's promise.
-    let columns: [I::F32; C] =
-        array(|k| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) });
-    // Unrolled by a macro, as the compiler does not unroll a loop over 16 pixels.
+    let load = |k: usize| unsafe { ops.load_ptr(kernels.add((k * W + channel) * BLOCK)) };
+    let mut columns = [load(0); C];
+    // Unrolled by macros, as the compiler does not unroll a loop over 16 pixels, and takes long for
+    // the hundreds of short loops over columns.
+    macro_rules! load_columns {
+        ($($k:literal)*) => {$(
+            if const { $k < C } {
+                columns[$k] = load($k);
+            }
+        )*};
+    }
+    load_columns!(1 2);
+    macro_rules! add_columns {
+        ($q:literal $pixel:ident $($k:literal)*) => {$(
+            if const { $k < C && usize::wrapping_sub($q, $k) < P } {
+                let p = usize::wrapping_sub($q, $k);
+                sums[p] = ops.mul_add($pixel, columns[$k], sums[p]);
+            }
+        )*};
+    }
     macro_rules! pixels {
         ($($q:literal)*) => {$(
             if const { $q < P + C - 1 } {
                 // SAFETY: the caller's promise.
                 let pixel = unsafe { load_spread::<I, W>(isa, input.add($q * BLOCK), channel) };
-                for k in 0..C {
-                    let p = usize::wrapping_sub($q, k);
-                    if p < P {
-                        sums[p] = ops.mul_add(pixel, columns[k], sums[p]);
-                    }
-                }
+                add_columns!($q pixel 0 1 2);
             }
         )*};
     }
