@@ -12,6 +12,7 @@ use sdpoint_serve::simulation::{Arrivals, Phase, fluid_bound, ideal};
 use crate::client::{Client, Form, Requests};
 use crate::load;
 use crate::picture::{self, Line};
+use crate::rates::Rates;
 use crate::server::{MODEL, Server, ServerArgs};
 use crate::subject::Subject;
 use crate::summary::Summary;
@@ -69,10 +70,10 @@ impl std::str::FromStr for Load {
 
 impl Load {
     /// Requests per second.
-    fn rate(self, subject: &Subject) -> f64 {
+    fn rate(self, rates: Rates) -> f64 {
         match self {
-            Self::OfFull(load) => load * subject.full_rate(),
-            Self::OfCapacity(load) => load * subject.capacity(),
+            Self::OfFull(load) => load * rates.full,
+            Self::OfCapacity(load) => load * rates.cheapest,
         }
     }
 }
@@ -107,25 +108,34 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let requests = Requests::new(MODEL, Form::Pixels, subject.size);
     let server = Server::start(&args.server)?;
     let client = server.client(&requests).await?;
+    let rates = Rates::measure(&client, &subject).await?;
     let mut csv = File::create(args.out.join("compare.csv"))?;
     writeln!(csv, "{CSV_HEADER}")?;
     let mut rows = Vec::new();
-    println!("{}\n{HEADER}", describe(&subject));
-    for scenario in scenarios(&args, &subject, replay.as_deref()) {
+    println!("{}\n{HEADER}", describe(&subject, rates));
+    for scenario in scenarios(&args, &subject, rates, replay.as_deref()) {
         let row = measure(&client, &requests, scenario, &instances).await?;
         write_csv(&mut csv, &row)?;
-        println!("{}", cells(&row, &subject));
+        println!("{}", cells(&row, &subject, rates));
         rows.push(row);
     }
     server.stop()?;
-    let table: String = rows.iter().map(|row| cells(row, &subject) + "\n").collect();
-    let text = format!("{}\n{HEADER}\n{table}", describe(&subject));
+    let table: String = rows
+        .iter()
+        .map(|row| cells(row, &subject, rates) + "\n")
+        .collect();
+    let text = format!("{}\n{HEADER}\n{table}", describe(&subject, rates));
     fs::write(args.out.join("compare.md"), text)?;
     fs::write(args.out.join("compare.svg"), draw(&rows, &subject)?)?;
     Ok(())
 }
 
-fn scenarios(args: &Args, subject: &Subject, replay: Option<&[f64]>) -> Vec<Scenario> {
+fn scenarios(
+    args: &Args,
+    subject: &Subject,
+    rates: Rates,
+    replay: Option<&[f64]>,
+) -> Vec<Scenario> {
     let burstiness = match replay {
         Some(_) => &[f64::NAN],
         None => args.burstiness.as_slice(),
@@ -134,7 +144,7 @@ fn scenarios(args: &Args, subject: &Subject, replay: Option<&[f64]>) -> Vec<Scen
     for &objective in &args.objectives {
         for &burstiness in burstiness {
             for load in &args.loads {
-                let rate = load.rate(subject);
+                let rate = load.rate(rates);
                 let arrivals: Vec<f64> = match replay {
                     Some(replay) => scaled(replay, rate, args.seconds),
                     None => {
@@ -145,7 +155,7 @@ fn scenarios(args: &Args, subject: &Subject, replay: Option<&[f64]>) -> Vec<Scen
                 all.push(Scenario {
                     objective,
                     burstiness,
-                    load: rate / subject.full_rate(),
+                    load: rate / rates.full,
                     seconds: objective * subject.service_time(),
                     arrivals: arrivals.into(),
                 });
@@ -218,14 +228,14 @@ impl Row {
     }
 }
 
-fn describe(subject: &Subject) -> String {
+fn describe(subject: &Subject, rates: Rates) -> String {
     format!(
-        "One image in the cheapest instance ({}) takes {:.3} ms; in the best batches, full \
-         serves {:.0} and the cheapest instance {:.0} images per second.\n",
+        "One image in the cheapest instance ({}) takes {:.3} ms. In a closed loop, the \
+         server answers {:.0} requests per second by full and {:.0} by the cheapest instance.\n",
         subject.cheapest(),
         1e3 * subject.service_time(),
-        subject.full_rate(),
-        subject.capacity()
+        rates.full,
+        rates.cheapest
     )
 }
 
@@ -234,7 +244,7 @@ const HEADER: &str = "| objective | burstiness | load | in time | cheapest in ti
 | refused | refusal p99.9 | sent late p99 |\n\
 |---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
 
-fn cells(row: &Row, subject: &Subject) -> String {
+fn cells(row: &Row, subject: &Subject, rates: Rates) -> String {
     let Scenario {
         objective,
         burstiness,
@@ -245,7 +255,7 @@ fn cells(row: &Row, subject: &Subject) -> String {
     let chosen = &row.chosen;
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
     let or_dash = |value: Option<f64>| value.map_or("–".to_owned(), percent);
-    let rate = load * subject.full_rate();
+    let rate = load * rates.full;
     let bound = fluid_bound(&subject.costs, rate);
     let best = row.best_fixed().map(|(_, summary)| summary.accuracy);
     // Where a fixed instance reaches the bound, there is no distance.
@@ -268,7 +278,7 @@ fn cells(row: &Row, subject: &Subject) -> String {
         percent(ideal(&subject.costs, arrivals, *seconds).accuracy),
         or_dash(bound),
         closed.map_or("–".to_owned(), |closed| format!("{closed:.2}")),
-        percent(chosen.goodput / subject.capacity()),
+        percent(chosen.goodput / rates.cheapest),
         format!("{:.2}", chosen.p99 / seconds),
         percent(chosen.refused),
         format!("{:.2} ms", 1e3 * chosen.refusal),

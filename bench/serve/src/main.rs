@@ -8,6 +8,7 @@ mod load;
 mod overhead;
 mod peer;
 mod picture;
+mod rates;
 mod server;
 mod soak;
 mod steps;

@@ -1,13 +1,12 @@
 //! What the server adds to the library: latency of one request, throughput of many.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sdpoint::{Instance, Model};
-use tokio::task::JoinSet;
 
 use crate::client::{Client, Form, Requests};
+use crate::rates::throughput;
 use crate::server::{MODEL, Server, ServerArgs, on_core};
 use crate::summary::quantile;
 
@@ -44,7 +43,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let alone = library(&args, 1)?;
         let latency = latency(&client, &requests, args.seconds).await?;
         let batches = args.batch as f64 / library(&args, args.batch)?;
-        let served = throughput(&client, &requests, &args).await?;
+        let served = throughput(&client, &requests, args.in_flight, args.seconds).await?;
         println!(
             "| {round} | {:.3} ms | {:.3} ms | {batches:.1} | {served:.1} |",
             1e3 * alone,
@@ -89,37 +88,4 @@ async fn latency(client: &Client, requests: &Requests, seconds: f64) -> anyhow::
         times.push(start.elapsed().as_secs_f64());
     }
     Ok(quantile(times, 0.5))
-}
-
-/// Images per second with many requests of one image in flight.
-async fn throughput(client: &Client, requests: &Requests, args: &Args) -> anyhow::Result<f64> {
-    let requests = Arc::new(requests.clone());
-    let mut running = JoinSet::new();
-    let spawn = |running: &mut JoinSet<_>, number| {
-        let (client, requests) = (client.clone(), requests.clone());
-        running.spawn(async move { client.infer(requests.request(number)).await });
-    };
-    (0..args.in_flight).for_each(|number| spawn(&mut running, number));
-    // Answers before the start belong to batches that filled up slowly.
-    let warm = Instant::now() + Duration::from_secs_f64(0.2 * args.seconds);
-    let mut start = None;
-    let mut answers = 0;
-    while let Some(answer) = running.join_next().await {
-        answer??;
-        let now = Instant::now();
-        match start {
-            None if now >= warm => start = Some(now),
-            None => {}
-            Some(start) => {
-                answers += 1;
-                let passed = now.duration_since(start).as_secs_f64();
-                if passed >= args.seconds {
-                    while running.join_next().await.is_some() {}
-                    return Ok(f64::from(answers) / passed);
-                }
-            }
-        }
-        spawn(&mut running, answers as usize);
-    }
-    anyhow::bail!("the server stopped answering")
 }

@@ -25,7 +25,11 @@ pub struct Args {
     /// Squared coefficients of variation of the times between arrivals
     #[arg(long, value_delimiter = ',', default_values_t = [1.0, 4.0, 8.0])]
     burstiness: Vec<f64>,
-    /// Loads, in multiples of what `full` serves in sdpoint
+    /// Requests per second that sdpoint answers by `full`, as `compare` prints [default: images
+    /// per second by the model's profile]
+    #[arg(long)]
+    full_rate: Option<f64>,
+    /// Loads, in multiples of that rate
     #[arg(long, value_delimiter = ',', default_values_t = [0.25, 0.5, 1.0, 1.5])]
     loads: Vec<f64>,
     /// Seconds of each run
@@ -38,13 +42,14 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let subject = Subject::load(&args.model)?;
     let client = Client::connect(&args.address).await?;
+    let full_rate = args.full_rate.unwrap_or_else(|| subject.full_rate());
     println!("| objective | burstiness | load | model | in time | median | p99 | failed |");
     println!("| ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: |");
     for &objective in &args.objectives {
         let seconds = objective * subject.service_time();
         for &burstiness in &args.burstiness {
             for &load in &args.loads {
-                let phases = vec![Phase::steady(args.seconds, load * subject.full_rate())];
+                let phases = vec![Phase::steady(args.seconds, load * full_rate)];
                 let arrivals: Vec<f64> = Arrivals::new(phases, burstiness, args.seed).collect();
                 for name in &args.names {
                     let requests = Requests::new(name, Form::Planes, subject.size);

@@ -9,6 +9,7 @@ use sdpoint_serve::simulation::{Arrivals, Phase};
 
 use crate::client::{Form, Requests};
 use crate::load;
+use crate::rates::Rates;
 use crate::server::{MODEL, Server, ServerArgs};
 use crate::subject::Subject;
 use crate::summary::Summary;
@@ -38,6 +39,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let plain = Requests::new(MODEL, Form::Pixels, subject.size);
     let server = Server::start(&args.server)?;
     let client = server.client(&plain).await?;
+    let rates = Rates::measure(&client, &subject).await?;
     let requests = plain.within(objective);
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     let start = Instant::now();
@@ -50,8 +52,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let to = rng.random_range(0.1..4.0);
         let phase = Phase {
             seconds: SPAN,
-            from: from * subject.full_rate(),
-            to: to * subject.full_rate(),
+            from: from * rates.full,
+            to: to * rates.full,
         };
         let burstiness = rng.random_range(1.0..8.0);
         let arrivals: Vec<f64> = Arrivals::new(vec![phase], burstiness, rng.random()).collect();

@@ -9,6 +9,7 @@ use sdpoint_serve::simulation::{Arrivals, Phase};
 use crate::client::{Form, Requests};
 use crate::load::{self, Outcome, Sample};
 use crate::picture;
+use crate::rates::Rates;
 use crate::server::{MODEL, Server, ServerArgs};
 use crate::subject::Subject;
 use crate::summary::Summary;
@@ -47,7 +48,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = server
         .client(&Requests::new(MODEL, Form::Pixels, subject.size))
         .await?;
-    let arrivals: Vec<f64> = Arrivals::new(phases(&args, &subject), 1.0, args.seed).collect();
+    let rates = Rates::measure(&client, &subject).await?;
+    let arrivals: Vec<f64> = Arrivals::new(phases(&args, rates), 1.0, args.seed).collect();
     let samples = load::collect(&client, &requests, arrivals.into()).await?;
     server.stop()?;
     let summary = Summary::of(&samples, objective);
@@ -82,12 +84,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn phases(args: &Args, subject: &Subject) -> Vec<Phase> {
-    let rates: Vec<f64> = args
-        .loads
-        .iter()
-        .map(|load| load * subject.full_rate())
-        .collect();
+fn phases(args: &Args, rates: Rates) -> Vec<Phase> {
+    let rates: Vec<f64> = args.loads.iter().map(|load| load * rates.full).collect();
     match args.ramp {
         false => rates
             .iter()

@@ -92,11 +92,6 @@ impl Subject {
         1.0 / self.mixture.most()
     }
 
-    /// Images per second of the cheapest instance, in batches of the best size.
-    pub fn capacity(&self) -> f64 {
-        1.0 / self.mixture.least()
-    }
-
     pub fn instances(&self) -> Vec<Instance> {
         let choices = self.costs.choices().iter();
         choices.map(|choice| choice.instance()).collect()
