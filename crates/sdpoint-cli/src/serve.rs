@@ -134,8 +134,10 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     };
     let executor: Arc<dyn Executor> = Arc::new(Scheduler::start(scheduling).map_err(no_threads)?);
     let registry = Registry::new(files, context, executor.clone(), &metrics)?;
+    // A second thread on the same core would only take turns with the first.
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(cores.min(2))
         .thread_name("serve")
         .enable_all()
         .build()

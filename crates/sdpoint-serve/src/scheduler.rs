@@ -8,6 +8,7 @@ mod install;
 mod pending;
 #[cfg(test)]
 mod tests;
+mod turnaround;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -17,8 +17,9 @@ pub struct Situation<'a> {
     pub outlook: Outlook,
     /// The number of models with work.
     pub models: usize,
-    /// The ratio of the time between the starts of two batches to the time of a batch: 1,
-    /// or more if the process has to sleep because its CPU quota is below a core.
+    /// The ratio of the time between the starts of two batches to the time of a batch: 1, or
+    /// more if requests and answers take time between them, or if the process has to sleep
+    /// because its CPU quota is below a core.
     pub duty: f64,
     /// The latest time at which the other models need the machine.
     pub wanted: f64,

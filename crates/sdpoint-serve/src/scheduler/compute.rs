@@ -7,10 +7,19 @@ use std::time::{Duration, Instant};
 use sdpoint::{Answer, Decision, Images, Instance, RunError};
 
 use super::pending::{Part, Piece};
+use super::turnaround::Turnaround;
 use super::{BatchReport, Dropped, Model, Shared, State};
 use crate::control::{Batch, Shed};
 use crate::cpu_quota::Pacing;
 use crate::{Mode, Refusal};
+
+/// A batch to compute.
+struct Next {
+    batch: Batch<Piece>,
+    model: Arc<Model>,
+    /// Whether no request was waiting before.
+    idle: bool,
+}
 
 /// The result of a run.
 struct Outcome {
@@ -26,16 +35,20 @@ impl Shared {
     pub(super) fn compute(&self) {
         let mut values = Vec::new();
         let mut pacing = Pacing::default();
-        while let Some((batch, model)) = self.next() {
-            let duty = pacing.duty(model.threads);
-            self.lock().controller.set_duty(duty);
+        let mut turnaround = Turnaround::default();
+        while let Some(Next { batch, model, idle }) = self.next() {
             let start = Instant::now();
+            turnaround.started(start, idle);
+            let duty = pacing.duty(model.threads);
+            let both = duty.max(turnaround.duty());
+            self.lock().controller.set_duty(both);
             let pieces = || batch.requests.iter().map(|request| &request.tag);
             model.assembler.assemble(pieces(), &mut values);
             let run = || self.run(&batch, &model, &values);
             let outcome = catch_unwind(AssertUnwindSafe(run));
             let computed = start.elapsed();
             pacing.computed(computed);
+            turnaround.ended(start + computed, computed);
             let became = self.answer(&batch, &model, outcome, start, computed);
             let waiting = {
                 let mut state = self.lock();
@@ -63,18 +76,20 @@ impl Shared {
 
     /// Waits for the next batch; none once the scheduler is closed and the queues are
     /// empty.
-    fn next(&self) -> Option<(Batch<Piece>, Arc<Model>)> {
+    fn next(&self) -> Option<Next> {
         let mut state = self.lock();
+        let mut idle = false;
         loop {
             self.drop_unwanted(&mut state);
             state.drop_idle_models();
             if let Some(batch) = state.controller.start(self.seconds(Instant::now())) {
                 let model = state.models[&batch.model].clone();
-                return Some((batch, model));
+                return Some(Next { batch, model, idle });
             }
             if state.closed {
                 return None;
             }
+            idle = true;
             let waited = self.wake.wait(state);
             state = waited.unwrap_or_else(PoisonError::into_inner);
         }
