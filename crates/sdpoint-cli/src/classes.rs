@@ -176,6 +176,8 @@ mod tests {
             b"index,name\n1,\"dog, big\"\n0,cat",
             b"id,label\r\n0,cat\r\n1,\"dog, big\"\r\n",
             b"label,name\n0,cat\n1,\"dog, big\"",
+            b"- cat\n- dog, big",
+            b"- \"cat\"\n- \"dog, big\"",
             b"name;class_id;images\ncat;0;12\ndog, big;1;34",
             b"Class Name\tImages\ncat\t12\ndog, big\t34",
             b",class\n0,cat\n1,\"dog, big\"",
@@ -204,9 +206,22 @@ mod tests {
             &["cat", "dog1", "dog2"],
             &["\"Weird Al\" Yankovic", "5\" disk", "rock 'n' roll"],
             &["'Ohi", "dog"],
+            &["- cat", "dog"],
+            &["a;b", "c"],
+            &["tab\tin it", "two words"],
+            &["0 1 2", "1 2 3"],
+            &["7 0", "7 1"],
         ] {
             assert_eq!(of(names.join("\n").as_bytes()).unwrap(), names);
         }
+    }
+
+    #[test]
+    fn names_may_be_numbers() {
+        for text in ["0 3\n1 5\n2 7", "0,3\n1,5\n2,7", "0: 3\n2: 7\n1: 5"] {
+            assert_eq!(of(text.as_bytes()).unwrap(), ["3", "5", "7"], "{text}");
+        }
+        assert_eq!(of(b"0 0\n1 1\n2 2").unwrap(), ["0", "1", "2"]);
     }
 
     #[test]
@@ -227,6 +242,11 @@ mod tests {
                 b"cat\tfeline\ndog\tcanine",
                 "'cat\\tfeline' has several columns",
             ),
+            (
+                b"cat;feline\ndog;canine",
+                "'cat;feline' has several columns",
+            ),
+            (b"cat | feline\ndog | canine", "several columns"),
             (b"0\tcat\tfeline\n1\tdog\tcanine", "several columns"),
             (b"0,cat,500\n1,dog,300", "several columns"),
             (b"cat,0,500\ndog,1,300", "several columns"),
@@ -291,5 +311,8 @@ mod tests {
             assert_eq!(hint.is_some_and(|hint| hint.contains(first)), is_header);
             assert_eq!(super::hint(&names, 3), None);
         }
+        let line = ["cat, dog, bird".to_owned()];
+        assert!(hint(&line, 3).unwrap().contains("a line of its own"));
+        assert_eq!(hint(&line, 2), None);
     }
 }

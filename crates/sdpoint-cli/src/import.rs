@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Outcome {
 
     let checkpoint = Checkpoint::open(&found.weights)?;
     let said = checkpoint.architecture().filter(|_| !args.no_config);
-    check_names(args, &found.weights, &checkpoint)?;
+    check_names(args, &found.weights, &checkpoint, Some(name))?;
     let mut choice = choice(args);
     choice.size = Some(preprocessing.size);
     let network = zoo::build(name, 2)?;
@@ -164,15 +164,18 @@ fn network<'a>(args: &'a Args, found: &'a locate::Found) -> Result<&'a str, Fail
 /// the file.
 fn unknown_network(args: &Args, path: &Path) -> Result<Failure, Failure> {
     let checkpoint = Checkpoint::open(path)?;
-    check_names(args, path, &checkpoint)?;
+    let recognised = recognise(&checkpoint, &choice(args));
+    check_names(args, path, &checkpoint, recognised.as_deref())?;
     let said = checkpoint.architecture().filter(|_| !args.no_config);
-    let hint = match recognise(&checkpoint, &choice(args)) {
+    let hint = match recognised {
         Some(name) => Some(by_tensors(&name)),
         None => said.and_then(by_name),
     };
-    let mut message =
-        "the network of the weights is unknown: there is no config.json of timm next to them"
-            .to_owned();
+    let mut message = format!(
+        "the network of the weights in '{}' is unknown: there is no config.json of timm next to \
+         them",
+        path.display()
+    );
     if let Some(said) = said.filter(|said| config::listed(said).is_none()) {
         message += &format!(
             ", and the file calls the network '{}', which sdpoint does not list",
@@ -186,13 +189,18 @@ fn unknown_network(args: &Args, path: &Path) -> Result<Failure, Failure> {
 
 /// Refuses a checkpoint if one of the names that it has for its network is of one that
 /// computes something else than a listed network with the same tensors.
-fn check_names(args: &Args, path: &Path, checkpoint: &Checkpoint) -> Result<(), Failure> {
+fn check_names(
+    args: &Args,
+    path: &Path,
+    checkpoint: &Checkpoint,
+    network: Option<&str>,
+) -> Result<(), Failure> {
     if args.no_config {
         return Ok(());
     }
     checkpoint
         .architectures()
-        .try_for_each(|said| config::check_architecture(path, said))
+        .try_for_each(|said| config::check_architecture(path, said, network))
 }
 
 fn by_tensors(name: &str) -> String {

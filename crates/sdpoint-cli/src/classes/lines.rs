@@ -18,7 +18,7 @@ pub(super) fn parse(text: &str) -> Result<Named, String> {
             identified: None,
         });
     }
-    let mut names = numbers::removed(without_commas(lines))?;
+    let mut names = numbers::removed(without_commas(without_dashes(lines)))?;
     let mut identified = None;
     let split: Option<Vec<_>> = names.iter().map(|line| word_net(line)).collect();
     if let Some(split) = split.filter(|split| !split.is_empty()) {
@@ -44,6 +44,12 @@ fn without_commas(lines: Vec<&str>) -> Vec<&str> {
             .collect(),
         false => lines,
     }
+}
+
+/// Lines without the dashes of a list in YAML, if all have them: `- cat`.
+fn without_dashes(lines: Vec<&str>) -> Vec<&str> {
+    let items: Option<Vec<&str>> = lines.iter().map(|line| line.strip_prefix("- ")).collect();
+    items.map_or(lines, |items| items.into_iter().map(str::trim).collect())
 }
 
 /// The identifier of WordNet at the start of a line, and the name behind it:

@@ -15,7 +15,7 @@ struct Numbered<'a> {
 
 /// The names of lines, in the order of their numbers if they have some.
 pub(super) fn removed(lines: Vec<&str>) -> Result<Vec<&str>, String> {
-    if let Some(numbered) = all(&lines, first) {
+    if let Some(numbered) = all(&lines, first).filter(|lines| are_named(lines)) {
         // `0,cat,500` has a third column.
         let is_table = lines.len() > 1 && numbered.iter().all(|line| line.separated);
         if is_table && numbered.iter().all(|line| is_separated(line.name)) {
@@ -23,7 +23,7 @@ pub(super) fn removed(lines: Vec<&str>) -> Result<Vec<&str>, String> {
         }
         return by_number(numbered);
     }
-    if let Some(numbered) = all(&lines, last) {
+    if let Some(numbered) = all(&lines, last).filter(|lines| are_named(lines)) {
         // Numbers behind a space may be parts of the names: `nose 1`, `nose 2`.
         if numbered.iter().all(|line| line.separated) {
             if lines.len() > 1 && numbered.iter().all(|line| is_separated(line.name)) {
@@ -46,6 +46,14 @@ pub(super) fn removed(lines: Vec<&str>) -> Result<Vec<&str>, String> {
              is a header",
             shown(header)
         ));
+    }
+    // Commas are common in names.
+    if lines.len() > 1
+        && ['\t', ';', '|']
+            .iter()
+            .any(|&separator| lines.iter().all(|line| line.contains(separator)))
+    {
+        return Err(columns(lines[0]));
     }
     Ok(lines)
 }
@@ -111,13 +119,23 @@ fn last(line: &str) -> Option<Numbered<'_>> {
 }
 
 fn named(number: usize, name: &str, separated: bool) -> Option<Numbered<'_>> {
-    // `0 1` and `1 2` are more likely rows of a table.
-    let is_name = name.contains(|c: char| !c.is_ascii_digit() && !c.is_whitespace());
-    is_name.then_some(Numbered {
+    // `0 1 2` is more likely a row of a table.
+    let is_name = !is_number(name) || !name.contains(char::is_whitespace);
+    (!name.is_empty() && is_name).then_some(Numbered {
         number,
         name,
         separated,
     })
+}
+
+fn is_number(name: &str) -> bool {
+    !name.contains(|c: char| !c.is_ascii_digit() && !c.is_whitespace())
+}
+
+/// Whether names that are numbers themselves, as of digits, have one of a class for certain:
+/// `0 7`, `1 9`.
+fn are_named(lines: &[Numbered<'_>]) -> bool {
+    !lines.iter().any(|line| is_number(line.name)) || (is_counted(lines) && are_distinct(lines))
 }
 
 /// Whether a name ends in another number, behind a separator.

@@ -15,10 +15,6 @@ pub(super) fn removed(names: Vec<&str>) -> Result<Vec<String>, String> {
 }
 
 fn name(text: &str) -> Result<String, String> {
-    let several = || Err(format!("'{}' has several columns: {COLUMNS}", shown(text)));
-    if text.contains('\t') {
-        return several();
-    }
     if !text.starts_with('"') {
         return Ok(text.to_owned());
     }
@@ -31,7 +27,9 @@ fn name(text: &str) -> Result<String, String> {
     match rest.trim_start() {
         "" if name.trim().is_empty() => Err("one of its names is empty".into()),
         "" => Ok(name.trim().to_owned()),
-        rest if rest.starts_with([',', ';']) => several(),
+        rest if rest.starts_with([',', ';']) => {
+            Err(format!("'{}' has several columns: {COLUMNS}", shown(text)))
+        }
         _ => Ok(text.to_owned()),
     }
 }
@@ -56,5 +54,5 @@ pub(super) fn field(text: &str) -> Option<(String, &str)> {
 
 fn in_apostrophes(name: &str) -> Option<&str> {
     let name = name.strip_prefix('\'')?.strip_suffix('\'')?;
-    (!name.is_empty() && !name.contains(['\'', '\t'])).then_some(name)
+    (!name.is_empty() && !name.contains('\'')).then_some(name)
 }

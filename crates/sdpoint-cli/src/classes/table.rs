@@ -161,8 +161,13 @@ fn plain(header: &str) -> String {
 }
 
 /// A hint for a list with a name more than there are classes, if the first line is
-/// probably none.
+/// probably none, and for names in one line.
 pub(super) fn hint(names: &[String], count: usize) -> Option<String> {
+    if let [line] = names
+        && line.split(',').count() == count
+    {
+        return Some("write each name in a line of its own, or a JSON list".into());
+    }
     let first = names.first().filter(|first| is_above_names(first))?;
     (names.len() == count + 1).then(|| {
         format!(

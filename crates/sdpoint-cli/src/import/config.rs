@@ -255,13 +255,15 @@ const SAME_TENSORS: [(&str, &str); 2] = [
 ];
 
 /// Refuses a checkpoint that says that its network computes something else than the
-/// listed one with the same tensors. Any other name decides nothing: the tensors do.
-pub fn check_architecture(path: &Path, said: &str) -> Result<(), Failure> {
+/// listed one with the same tensors, which is `network` if that is known. Any other name
+/// decides nothing: the tensors do.
+pub fn check_architecture(path: &Path, said: &str, network: Option<&str>) -> Result<(), Failure> {
     let name = plain(said);
-    match SAME_TENSORS
-        .iter()
-        .find(|(other, _)| name.starts_with(other))
-    {
+    let is_of = |other: &str| {
+        let rest = name.strip_prefix(other);
+        rest.is_some_and(|rest| network.is_none_or(|network| network == format!("resnet{rest}")))
+    };
+    match SAME_TENSORS.iter().find(|(other, _)| is_of(other)) {
         None => Ok(()),
         Some((_, what)) => {
             let path = path.display();
@@ -525,13 +527,17 @@ mod tests {
 
     #[test]
     fn only_the_name_of_another_computation_is_refused() {
-        let check = |said| check_architecture(Path::new("net.pth"), said);
+        let check = |said| check_architecture(Path::new("net.pth"), said, None);
         for decided_by_tensors in ["resnet18", "tv_resnet18", "net", "preresnet20", "resnet34"] {
             assert!(check(decided_by_tensors).is_ok(), "{decided_by_tensors}");
         }
         for other in ["resnetblur18", "resnetaa50", "timm/resnetblur50.bt_in1k"] {
             assert!(check(other).is_err(), "{other}");
         }
+        // With the tensors of another network, the name is merely wrong.
+        let check = |network| check_architecture(Path::new("net.pth"), "resnetaa50", Some(network));
+        assert!(check("resnet50").is_err());
+        assert!(check("resnet18").is_ok());
         for (said, network) in [
             ("resnet18", Some("resnet18")),
             ("timm/resnet50.a1_in1k", Some("resnet50")),
