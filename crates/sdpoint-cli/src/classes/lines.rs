@@ -25,6 +25,7 @@ pub(super) fn parse(text: &str) -> Result<Named, String> {
         identified = split.first().map(|(id, _)| (*id).to_owned());
         names = numbers::removed(split.into_iter().map(|(_, name)| name).collect())?;
     }
+    numbers::check_columns(&names)?;
     Ok(Named {
         names: quotes::removed(names)?,
         identified,

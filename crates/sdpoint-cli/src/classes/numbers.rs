@@ -47,15 +47,16 @@ pub(super) fn removed(lines: Vec<&str>) -> Result<Vec<&str>, String> {
             shown(header)
         ));
     }
-    // Commas are common in names.
-    if lines.len() > 1
-        && ['\t', ';', '|']
-            .iter()
-            .any(|&separator| lines.iter().all(|line| line.contains(separator)))
-    {
-        return Err(columns(lines[0]));
-    }
     Ok(lines)
+}
+
+/// Refuses lines that all have several columns. Commas are common in names, and do not count.
+pub(super) fn check_columns(lines: &[&str]) -> Result<(), String> {
+    let separates = |&separator: &char| lines.iter().all(|line| line.contains(separator));
+    match ['\t', ';', '|'].iter().any(separates) {
+        true if lines.len() > 1 => Err(columns(lines[0])),
+        _ => Ok(()),
+    }
 }
 
 /// The parts of all lines, if all have them.
