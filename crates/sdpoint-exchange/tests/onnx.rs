@@ -17,26 +17,32 @@ fn run(model: &Model, instance: Instance, shape: &[usize], images: Vec<f32>) -> 
 
 #[test]
 fn every_instance_computes_what_pytorch_did() {
-    for name in NAMES {
-        let oracle = Oracle::open(name);
-        let (shape, images) = oracle.tensor("input");
-        for calibrated in [false, true] {
-            let model = oracle.model(calibrated);
-            assert!(calibrated || model.instances.len() >= 7);
-            // Where statistics are of two pixels, rounding grows fiftyfold.
-            let tolerance = if calibrated { 1e-3 } else { 1e-4 };
-            for record in &model.instances {
-                let instance = record.instance;
-                let found = run(&model, instance, &shape, images.clone());
-                let expected = oracle.logits(instance, calibrated);
-                assert_eq!(found.len(), expected.len());
-                let largest = expected.iter().fold(0f32, |a, b| a.max(b.abs()));
-                for (found, expected) in std::iter::zip(found, expected) {
-                    assert!(
-                        (found - expected).abs() <= tolerance * largest,
-                        "{name} {instance}: {found} for {expected}"
-                    );
-                }
+    std::thread::scope(|threads| {
+        for name in NAMES {
+            threads.spawn(move || compare_all(name));
+        }
+    });
+}
+
+fn compare_all(name: &str) {
+    let oracle = Oracle::open(name);
+    let (shape, images) = oracle.tensor("input");
+    for calibrated in [false, true] {
+        let model = oracle.model(calibrated);
+        assert!(calibrated || model.instances.len() >= 7);
+        // Where statistics are of two pixels, rounding grows fiftyfold.
+        let tolerance = if calibrated { 1e-3 } else { 1e-4 };
+        for record in &model.instances {
+            let instance = record.instance;
+            let found = run(&model, instance, &shape, images.clone());
+            let expected = oracle.logits(instance, calibrated);
+            assert_eq!(found.len(), expected.len());
+            let largest = expected.iter().fold(0f32, |a, b| a.max(b.abs()));
+            for (found, expected) in std::iter::zip(found, expected) {
+                assert!(
+                    (found - expected).abs() <= tolerance * largest,
+                    "{name} {instance}: {found} for {expected}"
+                );
             }
         }
     }
