@@ -102,7 +102,7 @@ fn metadata_is_in_the_file_and_a_missing_instance_is_named() {
     let text = String::from_utf8_lossy(&file);
     for part in [
         r#""interpolation":"bilinear","exif_orientation":"ignore""#,
-        r#"["0","1","#,
+        r#"["class 0","class 1","#,
         r#""mean":[0.5,0.5,0.5]"#,
         "preresnet8-full",
     ] {

@@ -90,6 +90,9 @@ impl Oracle {
         };
         let mut model = Model::new(network, weights, preprocessing, &instances).unwrap();
         model.statistics = statistics;
+        for class in &mut model.classes {
+            *class = format!("class {class}");
+        }
         model
     }
 

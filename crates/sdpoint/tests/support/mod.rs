@@ -68,5 +68,8 @@ pub fn model(name: &str, size: [usize; 2]) -> Model {
     let preprocessing = Preprocessing::new(size, vec![0.48, 0.46, 0.41], vec![0.23, 0.22, 0.24]);
     let mut model = Model::new(network, Weights(weights), preprocessing, &instances).unwrap();
     model.statistics = statistics;
+    for class in &mut model.classes {
+        *class = format!("class {class}");
+    }
     model
 }
