@@ -18,9 +18,6 @@ use crate::text;
 /// The maximum size of a file of names, in bytes.
 const MAX_FILE: u64 = 64 << 20;
 
-/// What to do about lines with several columns.
-const COLUMNS: &str = "keep that of the names, or numbers and names, or name them in a first line, as in 'number,name'";
-
 /// The names in a file.
 struct Named {
     /// In the order of the logits.
@@ -61,9 +58,21 @@ pub fn read(path: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// A hint for a file that has other names than the `count` classes need.
+/// A hint for a file that has other names than the `count` classes need: those of all
+/// classes in one line, or a line more, the first of which is probably no name.
 pub fn hint(names: &[String], count: usize) -> Option<String> {
-    table::hint(names, count)
+    if let [line] = names
+        && line.split(',').count() == count
+    {
+        return Some("write each name in a line of its own, or a JSON list".into());
+    }
+    let first = names.first().filter(|first| table::is_above_names(first))?;
+    (names.len() == count + 1).then(|| {
+        format!(
+            "remove its first line, '{}', if it is not a name",
+            name(first)
+        )
+    })
 }
 
 /// Reports names that several classes have: mostly mistakes, but ImageNet has two
@@ -100,6 +109,15 @@ fn parse(text: &str) -> Result<Named, String> {
         });
     }
     lines::parse(text)
+}
+
+/// The message about a line with several columns.
+fn several_columns(line: &str) -> String {
+    format!(
+        "'{}' has several columns: keep that of the names, or numbers and names, or name them \
+         in a first line, as in 'number,name'",
+        name(line)
+    )
 }
 
 /// The names of the classes 0, 1, 2 and so on, none of which may be missing.

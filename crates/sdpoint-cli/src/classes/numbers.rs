@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{COLUMNS, in_order};
+use super::{in_order, several_columns};
 use crate::output::name as shown;
 
 /// A line that has a name and a number.
@@ -16,19 +16,13 @@ struct Numbered<'a> {
 /// The names of lines, in the order of their numbers if they have some.
 pub(super) fn removed(lines: Vec<&str>) -> Result<Vec<&str>, String> {
     if let Some(numbered) = all(&lines, first).filter(|lines| are_named(lines)) {
-        // `0,cat,500` has a third column.
-        let is_table = lines.len() > 1 && numbered.iter().all(|line| line.separated);
-        if is_table && numbered.iter().all(|line| is_separated(line.name)) {
-            return Err(columns(numbered[0].name));
-        }
+        check_third_column(&numbered)?;
         return by_number(numbered);
     }
     if let Some(numbered) = all(&lines, last).filter(|lines| are_named(lines)) {
         // Numbers behind a space may be parts of the names: `nose 1`, `nose 2`.
         if numbered.iter().all(|line| line.separated) {
-            if lines.len() > 1 && numbered.iter().all(|line| is_separated(line.name)) {
-                return Err(columns(numbered[0].name));
-            }
+            check_third_column(&numbered)?;
             return by_number(numbered);
         }
         if lines.len() > 1 && is_counted(&numbered) && are_distinct(&numbered) {
@@ -54,7 +48,7 @@ pub(super) fn removed(lines: Vec<&str>) -> Result<Vec<&str>, String> {
 pub(super) fn check_columns(lines: &[&str]) -> Result<(), String> {
     let separates = |&separator: &char| lines.iter().all(|line| line.contains(separator));
     match ['\t', ';', '|'].iter().any(separates) {
-        true if lines.len() > 1 => Err(columns(lines[0])),
+        true if lines.len() > 1 => Err(several_columns(lines[0])),
         _ => Ok(()),
     }
 }
@@ -139,9 +133,15 @@ fn are_named(lines: &[Numbered<'_>]) -> bool {
     !lines.iter().any(|line| is_number(line.name)) || (is_counted(lines) && are_distinct(lines))
 }
 
-/// Whether a name ends in another number, behind a separator.
-fn is_separated(name: &str) -> bool {
-    last(name).is_some_and(|line| line.separated)
+/// Refuses lines whose names all end in another number behind a separator: `0,cat,500`.
+fn check_third_column(lines: &[Numbered<'_>]) -> Result<(), String> {
+    let has_third = |line: &Numbered<'_>| {
+        line.separated && last(line.name).is_some_and(|third| third.separated)
+    };
+    match lines.len() > 1 && lines.iter().all(has_third) {
+        true => Err(several_columns(lines[0].name)),
+        false => Ok(()),
+    }
 }
 
 /// Whether the numbers are those of the classes, counted from 0 or from 1.
@@ -156,10 +156,6 @@ fn is_counted(lines: &[Numbered<'_>]) -> bool {
 fn are_distinct(lines: &[Numbered<'_>]) -> bool {
     let names: BTreeSet<&str> = lines.iter().map(|line| line.name).collect();
     names.len() == lines.len()
-}
-
-fn columns(name: &str) -> String {
-    format!("'{}' has several columns: {COLUMNS}", shown(name))
 }
 
 /// The names of numbered lines, in the order of the numbers, which must be those

@@ -1,6 +1,6 @@
 //! Quotation marks around names, as in CSV.
 
-use super::COLUMNS;
+use super::several_columns;
 use crate::output::name as shown;
 
 /// Names without the quotation marks around them; a pair of marks within these is a
@@ -27,9 +27,7 @@ fn name(text: &str) -> Result<String, String> {
     match rest.trim_start() {
         "" if name.trim().is_empty() => Err("one of its names is empty".into()),
         "" => Ok(name.trim().to_owned()),
-        rest if rest.starts_with([',', ';']) => {
-            Err(format!("'{}' has several columns: {COLUMNS}", shown(text)))
-        }
+        rest if rest.starts_with([',', ';']) => Err(several_columns(text)),
         _ => Ok(text.to_owned()),
     }
 }

@@ -2,7 +2,6 @@
 
 use super::numbers::in_number_order;
 use super::quotes;
-use crate::output::name as shown;
 
 /// Headers of the number of a class, the most specific first, without case and
 /// punctuation.
@@ -52,20 +51,18 @@ pub(super) fn parse(lines: &[&str]) -> Option<Result<Vec<String>, String>> {
     let [header, rows @ ..] = lines else {
         return None;
     };
-    let separator = ['\t', ',', ';', '|'].into_iter().find(|&separator| {
-        let cells = split(header, separator);
-        cells.is_some_and(|cells| is_header(&cells))
-            && rows.iter().all(|row| row.contains(separator))
+    let (separator, header) = ['\t', ',', ';', '|'].into_iter().find_map(|separator| {
+        let cells = split(header, separator).filter(|cells| is_header(cells))?;
+        let all = rows.iter().all(|row| row.contains(separator));
+        all.then_some((separator, cells))
     })?;
-    let header = split(header, separator)?;
     (!rows.is_empty()).then(|| names(&header, rows, separator))
 }
 
 /// Whether cells are a header: some names of columns, and no numbers.
 fn is_header(cells: &[String]) -> bool {
-    let is_number = |cell: &String| !cell.is_empty() && cell.bytes().all(|b| b.is_ascii_digit());
     cells.len() > 1
-        && !cells.iter().any(is_number)
+        && !cells.iter().any(|cell| is_number(cell))
         && cells.iter().any(|cell| NAMES.contains(&&plain(cell)[..]))
 }
 
@@ -122,9 +119,12 @@ fn names(header: &[String], rows: &[&str], separator: char) -> Result<Vec<String
     }
 }
 
+fn is_number(cell: &str) -> bool {
+    !cell.is_empty() && cell.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn number(cell: &str) -> Option<usize> {
-    let is_number = !cell.is_empty() && cell.bytes().all(|byte| byte.is_ascii_digit());
-    is_number.then(|| cell.parse().ok())?
+    is_number(cell).then(|| cell.parse().ok())?
 }
 
 /// The cells of a line; `None` if a quoted one does not end.
@@ -158,21 +158,4 @@ fn split(line: &str, separator: char) -> Option<Vec<String>> {
 fn plain(header: &str) -> String {
     let letters = header.chars().filter(|c| c.is_alphanumeric());
     letters.flat_map(char::to_lowercase).collect()
-}
-
-/// A hint for a list with a name more than there are classes, if the first line is
-/// probably none, and for names in one line.
-pub(super) fn hint(names: &[String], count: usize) -> Option<String> {
-    if let [line] = names
-        && line.split(',').count() == count
-    {
-        return Some("write each name in a line of its own, or a JSON list".into());
-    }
-    let first = names.first().filter(|first| is_above_names(first))?;
-    (names.len() == count + 1).then(|| {
-        format!(
-            "remove its first line, '{}', if it is not a name",
-            shown(first)
-        )
-    })
 }
