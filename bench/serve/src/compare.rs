@@ -241,8 +241,8 @@ fn describe(subject: &Subject, rates: Rates) -> String {
 
 const HEADER: &str = "| objective | burstiness | load | in time | cheapest in time | accuracy \
 | best fixed | ideal | fluid bound | distance closed | goodput / capacity | p99 / objective \
-| refused | refusal p99.9 | sent late p99 |\n\
-|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
+| refused | refusal p99.9 | dropped | sent late p99 |\n\
+|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|";
 
 fn cells(row: &Row, subject: &Subject, rates: Rates) -> String {
     let Scenario {
@@ -282,13 +282,14 @@ fn cells(row: &Row, subject: &Subject, rates: Rates) -> String {
         format!("{:.2}", chosen.p99 / seconds),
         percent(chosen.refused),
         format!("{:.2} ms", 1e3 * chosen.refusal),
+        percent(chosen.dropped),
         format!("{:.2} ms |", 1e3 * chosen.lag),
     ]
     .join(" | ")
 }
 
 const CSV_HEADER: &str = "objective,burstiness,load,policy,requests,attainment,accuracy,goodput,\
-median_ms,p99_ms,refused,refusal_p999_ms,lag_p99_ms,failed,mix";
+median_ms,p99_ms,refused,refusal_p999_ms,dropped,lag_p99_ms,failed,mix";
 
 fn write_csv(csv: &mut File, row: &Row) -> anyhow::Result<()> {
     let fixed = row
@@ -311,7 +312,7 @@ fn write_csv(csv: &mut File, row: &Row) -> anyhow::Result<()> {
         writeln!(
             csv,
             "{objective},{burstiness},{load:.3},{policy},{},{:.5},{:.5},{:.1},{:.3},{:.3},{:.5},\
-             {:.3},{:.3},{},{}",
+             {:.3},{:.5},{:.3},{},{}",
             arrivals.len(),
             s.attainment,
             s.accuracy,
@@ -320,6 +321,7 @@ fn write_csv(csv: &mut File, row: &Row) -> anyhow::Result<()> {
             1e3 * s.p99,
             s.refused,
             1e3 * s.refusal,
+            s.dropped,
             1e3 * s.lag,
             s.failed,
             mix.join(" ")

@@ -31,10 +31,14 @@ pub enum Outcome {
     },
     /// The server has no time for it.
     Refused,
-    /// The server gave up on it.
-    Expired,
+    /// It was accepted, and the server gave up on it.
+    Dropped,
     Failed(String),
 }
+
+/// Tells a request that was accepted and could not be answered in time after all from one that
+/// was refused when it arrived.
+const DROPPED: &str = "any more";
 
 /// The time from the call of [`run`] to the start of the run.
 const LEAD: Duration = Duration::from_millis(20);
@@ -107,8 +111,9 @@ fn outcome(result: Result<crate::client::Answer, tonic::Status>) -> Outcome {
             accuracy: answer.accuracy,
         },
         Err(status) => match status.code() {
+            Code::ResourceExhausted if status.message().contains(DROPPED) => Outcome::Dropped,
             Code::ResourceExhausted => Outcome::Refused,
-            Code::DeadlineExceeded => Outcome::Expired,
+            Code::DeadlineExceeded => Outcome::Dropped,
             code => Outcome::Failed(format!("{code:?}: {}", status.message())),
         },
     }

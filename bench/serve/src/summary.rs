@@ -17,8 +17,10 @@ pub struct Summary {
     pub goodput: f64,
     pub median: f64,
     pub p99: f64,
-    /// The share of requests that were refused.
+    /// The share of requests that were refused when they arrived.
     pub refused: f64,
+    /// The share of requests that were accepted and dropped.
+    pub dropped: f64,
     /// The 99.9th percentile of the time to a refusal.
     pub refusal: f64,
     /// The 99th percentile of the time by which requests were sent late.
@@ -36,7 +38,7 @@ impl Summary {
         let mut accuracies = Vec::new();
         let (mut latencies, mut refusals) = (Vec::new(), Vec::new());
         let mut mix = BTreeMap::new();
-        let (mut in_time, mut failed) = (0, 0);
+        let (mut in_time, mut dropped, mut failed) = (0, 0, 0);
         for sample in samples {
             match &sample.outcome {
                 Outcome::Answered { instance, accuracy } => {
@@ -48,7 +50,7 @@ impl Summary {
                     }
                 }
                 Outcome::Refused => refusals.push(sample.latency),
-                Outcome::Expired => {}
+                Outcome::Dropped => dropped += 1,
                 Outcome::Failed(_) => failed += 1,
             }
         }
@@ -62,6 +64,7 @@ impl Summary {
             median: quantile(latencies.clone(), 0.5),
             p99: quantile(latencies, 0.99),
             refused: refusals.len() as f64 / all,
+            dropped: f64::from(dropped) / all,
             refusal: quantile(refusals, 0.999),
             lag: quantile(lags, 0.99),
             failed,

@@ -122,6 +122,10 @@ impl Bounds {
     }
 }
 
+/// How long the threads that serve connections linger while a batch is computed. It delays
+/// refusals, which should come within 5 ms.
+const LINGER: Duration = Duration::from_micros(1500);
+
 pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let context = machine.context()?;
     let options = options(args, context.threads())?;
@@ -132,13 +136,16 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
         objective: args.objective,
         ..SchedulerOptions::default()
     };
-    let executor: Arc<dyn Executor> = Arc::new(Scheduler::start(scheduling).map_err(no_threads)?);
+    let scheduler = Scheduler::start(scheduling).map_err(no_threads)?;
+    let computing = scheduler.computing();
+    let executor: Arc<dyn Executor> = Arc::new(scheduler);
     let registry = Registry::new(files, context, executor.clone(), &metrics)?;
     // A second thread on the same core would only take turns with the first.
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(2))
         .thread_name("serve")
+        .on_thread_park(move || computing.linger(LINGER))
         .enable_all()
         .build()
         .map_err(no_threads)?;

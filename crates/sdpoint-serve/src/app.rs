@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::clients::Clients;
 use crate::decode::Decoders;
+use crate::delivery::Delivery;
 use crate::limits::Limits;
 use crate::memory::{Memory, Reservation};
 use crate::metrics::{Metrics, ModelMetrics, Outcome};
@@ -55,6 +56,8 @@ pub struct Call {
     pub deadline: Option<Instant>,
     /// The memory that its body uses.
     pub memory: Arc<Reservation>,
+    /// Whether its answer is sent in time.
+    pub delivery: Arc<Delivery>,
 }
 
 /// The images of a request, and the form of the answer.
@@ -294,9 +297,19 @@ impl App {
         };
         tracked.submitted = Instant::now();
         let answering = self.executor.submit(model.installed.key(), job)?;
-        let reply = within(call, answering).await?;
-        // The sender is only dropped without an answer when the executor closes.
-        let reply = reply.unwrap_or(Err(Refusal::Unavailable))?;
+        let reply = within(call, answering).await.and_then(|reply| {
+            // The sender is only dropped without an answer when the executor closes.
+            Ok(reply.unwrap_or(Err(Refusal::Unavailable))?)
+        });
+        if !terms.late {
+            let dropped = |error: &ApiError| matches!(error.kind, Kind::Expired | Kind::Overloaded);
+            if reply.as_ref().err().is_none_or(dropped) {
+                let (executor, deadline) = (&self.executor, tracked.deadline);
+                let answer = reply.as_ref().ok();
+                call.delivery.expect(executor, &model, deadline, answer);
+            }
+        }
+        let reply = reply?;
         Ok(Answer {
             model,
             id,

@@ -10,6 +10,8 @@ mod costs;
 mod demand;
 mod plan;
 mod reconsider;
+mod reserve;
+mod salvage;
 mod situation;
 mod slack;
 #[cfg(test)]

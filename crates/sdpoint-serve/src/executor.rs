@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sdpoint::{Engine, EngineError};
 use tokio::sync::oneshot;
 
+use crate::delivery::Sent;
 use crate::{Job, Refusal, Reply};
 
 /// Receives the answer to a [`Job`]. Dropping it cancels the job.
@@ -30,6 +31,11 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// If it cannot be answered in time, or the queue is full.
     fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal>;
+
+    /// Notes that the answer to an accepted job was sent, or the refusal of one that was dropped.
+    fn settle(&self, name: &str, sent: &Sent) {
+        let _ = (name, sent);
+    }
 
     /// The number of images that are queued for a model.
     fn waiting(&self, name: &str) -> usize;

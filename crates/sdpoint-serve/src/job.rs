@@ -93,6 +93,8 @@ pub struct Reply {
     pub computed: Duration,
     /// The number of images in that batch.
     pub batch: usize,
+    /// When that batch ended, the last one if there were several.
+    pub ended: Instant,
 }
 
 impl Reply {

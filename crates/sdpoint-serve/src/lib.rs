@@ -15,6 +15,7 @@ mod clients;
 pub mod control;
 mod cpu_quota;
 mod decode;
+mod delivery;
 mod executor;
 mod job;
 mod limits;
@@ -34,6 +35,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use delivery::Sent;
 pub use executor::{Answering, Executor};
 pub use job::{Constraints, Input, Job, Mode, Refusal, Reply};
 pub use limits::Limits;
@@ -41,5 +43,5 @@ pub use metrics::Metrics;
 pub use models::{ModelError, NameError, Registry, check_name};
 pub use net::origin::Origin;
 pub use net::token::{TokenError, Tokens};
-pub use scheduler::{BatchReport, Dropped, Observer, Scheduler, SchedulerOptions};
+pub use scheduler::{BatchReport, Computing, Dropped, Observer, Scheduler, SchedulerOptions};
 pub use server::{Addresses, Handle, Options, ServeError, Server};

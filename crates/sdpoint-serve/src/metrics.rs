@@ -341,6 +341,7 @@ mod tests {
             queued: Duration::from_millis(2),
             computed: Duration::from_millis(5),
             batch: 4,
+            ended: std::time::Instant::now(),
         };
         model.answered(&reply, Duration::from_millis(9), true);
         model.failed(Outcome::Shed, 1);

@@ -4,6 +4,7 @@
 
 mod assemble;
 mod compute;
+mod computing;
 mod install;
 mod pending;
 #[cfg(test)]
@@ -18,9 +19,11 @@ use std::time::{Duration, Instant};
 use sdpoint::{Engine, EngineError};
 
 use crate::control::{Controller, Costs, Demand, ModelId, Policy, Refused, Request};
+use crate::delivery::Sent;
 use crate::executor::{Answering, Executor};
 use crate::{Job, Refusal};
 use assemble::Assembler;
+pub use computing::Computing;
 use pending::{Pending, Piece};
 
 /// Computes the jobs of several models on one thread, which runs one batch at a time on
@@ -109,6 +112,7 @@ struct Shared {
     epoch: Instant,
     options: SchedulerOptions,
     observer: Arc<dyn Observer>,
+    computing: Arc<Computing>,
 }
 
 struct State {
@@ -158,6 +162,7 @@ impl Scheduler {
             epoch: Instant::now(),
             options,
             observer,
+            computing: Arc::default(),
         });
         let worker = shared.clone();
         let thread = std::thread::Builder::new()
@@ -167,6 +172,11 @@ impl Scheduler {
             shared,
             thread: Some(thread),
         })
+    }
+
+    /// Whether a batch is being computed.
+    pub fn computing(&self) -> Arc<Computing> {
+        self.shared.computing.clone()
     }
 }
 
@@ -188,6 +198,15 @@ impl Executor for Scheduler {
 
     fn submit(&self, name: &str, job: Job) -> Result<Answering, Refusal> {
         self.shared.submit(name, job)
+    }
+
+    fn settle(&self, name: &str, sent: &Sent) {
+        let mut state = self.shared.lock();
+        if let Some(&model) = state.names.get(name) {
+            let now = self.shared.seconds(sent.at);
+            let delivery = sent.delivery.map(|time| time.as_secs_f64());
+            state.controller.settle(now, model, sent.missed, delivery);
+        }
     }
 
     fn waiting(&self, name: &str) -> usize {

@@ -117,6 +117,7 @@ mod tests {
             queued: Duration::from_millis(2),
             computed: Duration::from_millis(5),
             batch: 4,
+            ended: std::time::Instant::now(),
         };
         let statistics = Statistics::default();
         statistics.answered(

@@ -58,14 +58,14 @@ pub(super) fn admit<T>(
     let answered = line.end(new.batch);
     let mut late = 0.0f64;
     if !new.request.late {
-        late = answered - new.deadline;
+        late = answered - new.promise;
     }
     for waiting in &queue[place..] {
         without.add(waiting);
         line.add(waiting);
         // A request that would be late in any case is no reason to refuse.
-        if !waiting.request.late && without.end(waiting.batch) <= waiting.deadline {
-            late = late.max(line.end(waiting.batch) - waiting.deadline);
+        if !waiting.request.late && without.end(waiting.batch) <= waiting.promise {
+            late = late.max(line.end(waiting.batch) - waiting.promise);
         }
     }
     if late > 0.0 {
@@ -113,10 +113,7 @@ impl<'a> Line<'a> {
         let places = batches * batch - self.images;
         let joining = outlook.fill * places as f64 * costs.least_rate();
         let work = self.work + joining + batches as f64 * costs.start_up();
-        now + self.busy
-            + costs
-                .table(batch)
-                .bound(work * self.situation.share(), pace)
+        now + self.busy + pace.expected(work * self.situation.share())
     }
 }
 
@@ -134,10 +131,7 @@ pub(super) fn batch_within(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
 /// The largest batch size with which a request meets a deadline in so many seconds even
 /// if another batch started just before it arrived.
 pub(super) fn fitting_batch(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
-    let fits = |&images: &usize| {
-        let both = 2.0 * cheapest(costs, images);
-        costs.table(images).bound(both, pace) <= seconds
-    };
+    let fits = |&images: &usize| pace.expected(2.0 * cheapest(costs, images)) <= seconds;
     (1..=costs.max_batch()).rev().find(fits).unwrap_or(1)
 }
 

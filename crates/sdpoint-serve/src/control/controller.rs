@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sdpoint::{Crossing, Decision, Pace};
 
 use super::admit::admit;
+use super::reserve::Reserve;
 use super::slack::SlackShare;
 use super::traffic::Traffic;
 use super::{
@@ -37,6 +38,7 @@ struct Model<T> {
     learned: (Pace, f64),
     traffic: Traffic,
     slack_share: SlackShare,
+    reserve: Reserve,
     /// In the order of deadlines.
     queue: Vec<Waiting<T>>,
     /// The time that its batches have taken, in seconds. A model that was idle is raised
@@ -96,6 +98,7 @@ impl<T> Controller<T> {
             learned: (Pace::default(), 0.0),
             traffic: Traffic::default(),
             slack_share: SlackShare::new(&self.policy),
+            reserve: Reserve::default(),
             queue: Vec::new(),
             used: self.least_used(),
         };
@@ -148,7 +151,7 @@ impl<T> Controller<T> {
         if model.costs.rate(&request.demand).is_none() {
             return Err(Refused::NoInstance);
         }
-        let new = Waiting::new(request, now, &model.costs, &model.pace);
+        let new = Waiting::new(request, &model.reserve, now, &model.costs, &model.pace);
         let mut new = new.expect("an instance meets the demand");
         let place = place(&model.queue, &new);
         let situation = Situation {
@@ -167,7 +170,10 @@ impl<T> Controller<T> {
         model.slack_share = slack_share;
         match admitted {
             Ok(answered) => {
-                new.deadline = new.deadline.max(answered);
+                if new.request.late {
+                    new.deadline = new.deadline.max(answered);
+                    new.promise = new.promise.max(answered);
+                }
                 if model.queue.is_empty() {
                     model.used = model.used.max(least);
                 }
@@ -178,6 +184,17 @@ impl<T> Controller<T> {
             Err(refused) => {
                 model.traffic.refuse();
                 Err(refused)
+            }
+        }
+    }
+
+    /// Notes whether an accepted request missed its deadline when its answer was sent, and how
+    /// long that took from the end of its batch, in seconds; none if it was dropped.
+    pub fn settle(&mut self, now: f64, id: ModelId, missed: bool, delivery: Option<f64>) {
+        if let Some(model) = self.models.get_mut(&id) {
+            model.reserve.note(now, missed, model.traffic.objective());
+            if let Some(delivery) = delivery {
+                model.reserve.note_delivery(delivery);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Plans the next batch and its instance.
 
+use super::salvage::salvage;
 use super::situation::Crowd;
 use super::{Costs, Demand, Situation, Waiting};
 use crate::job::Mode;
@@ -23,7 +24,8 @@ pub struct Plan {
 /// A batch contains the first request. Among the batches and instances that meet the
 /// batch's deadlines, and that leave all other requests, queued and expected, enough time
 /// at the same cost per image, it chooses the most accurate instance, and then the batch
-/// with the least time per image. If there is none, it maximises throughput.
+/// with the least time per image. If there is none, it chooses the batch with which
+/// [most of them are in time](super::salvage).
 pub fn plan<T>(queue: &[Waiting<T>], situation: &Situation<'_>) -> Option<Plan> {
     let first = queue.first()?;
     let order: Vec<usize> = (0..queue.len()).collect();
@@ -39,8 +41,12 @@ pub fn plan<T>(queue: &[Waiting<T>], situation: &Situation<'_>) -> Option<Plan> 
             best = other;
         }
     }
-    best.plan.take.sort_unstable();
-    Some(best.plan)
+    let mut plan = best.plan;
+    if !best.rank.keeps {
+        plan = salvage(queue, situation).unwrap_or(plan);
+    }
+    plan.take.sort_unstable();
+    Some(plan)
 }
 
 /// A batch and its rank.
@@ -52,10 +58,9 @@ struct Candidate {
 /// Ranks are compared field by field.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 struct Rank {
-    /// 2 if the batch's deadlines are met and all others have enough time, 1 if only the
-    /// batch's deadlines are met.
-    keeps: u8,
-    /// The worth of the instance, if `keeps` is 2.
+    /// Whether the batch's deadlines are met and all others have enough time.
+    keeps: bool,
+    /// The worth of the instance, if it keeps them.
     worth: f64,
     /// The negated time per image.
     speed: f64,
@@ -106,15 +111,15 @@ fn compare(a: &Rank, b: &Rank) -> std::cmp::Ordering {
 }
 
 /// An option for computing a batch.
-struct Work {
-    choice: Option<usize>,
-    worth: f64,
+pub(super) struct Work {
+    pub choice: Option<usize>,
+    pub worth: f64,
     /// The expected time, in seconds.
-    time: f64,
+    pub time: f64,
 }
 
 /// The options for computing a batch that meets a demand.
-fn works<'a>(
+pub(super) fn works<'a>(
     costs: &'a Costs,
     demand: &'a Demand,
     images: usize,
@@ -147,14 +152,10 @@ fn rank(work: &Work, images: usize, slack: f64, fair: f64, situation: &Situation
     let time = pace.expected(work.time);
     let each = time / images as f64;
     let in_time = costs.table(images).bound(work.time, pace) <= slack;
-    let keeps = match in_time {
-        true if each <= fair && now + time <= wanted => 2,
-        true => 1,
-        false => 0,
-    };
+    let keeps = in_time && each <= fair && now + time <= wanted;
     Rank {
         keeps,
-        worth: if keeps == 2 { work.worth } else { 0.0 },
+        worth: if keeps { work.worth } else { 0.0 },
         speed: -each,
     }
 }

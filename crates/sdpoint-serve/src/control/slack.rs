@@ -53,14 +53,14 @@ impl SlackShare {
         let Situation {
             now, costs, pace, ..
         } = *situation;
-        let seconds = new.request.deadline - now;
+        let seconds = new.deadline - now;
         let batch = fitting_batch(seconds, costs, pace);
         let own = new.work() + costs.start_up() / batch as f64;
         let before = (self.busy_until - now).max(0.0);
         let busy = before + pace.expected(own) * situation.share();
         // The same check as at admission, with the fixed time of one batch.
         let work = busy / pace.expected(1.0) + costs.start_up();
-        let accepted = costs.table(batch).bound(work, pace) <= seconds;
+        let accepted = pace.expected(work) <= seconds;
         if accepted {
             self.busy_until = now + busy;
         }
@@ -88,6 +88,7 @@ fn level(load: f64) -> usize {
 mod tests {
     use sdpoint::Pace;
 
+    use super::super::reserve::Reserve;
     use super::super::{Demand, Outlook, Request};
     use super::*;
     use crate::simulation::example_costs;
@@ -115,7 +116,7 @@ mod tests {
                 demand: Demand::ANY,
                 tag: (),
             };
-            let new = Waiting::new(request, now, &costs, &pace).unwrap();
+            let new = Waiting::new(request, &Reserve::NONE, now, &costs, &pace).unwrap();
             slack_share.note(number % 5 != 0, &new, 0.6, &situation, &policy);
         }
         slack_share

@@ -5,6 +5,7 @@ use rand::{RngExt, SeedableRng};
 use sdpoint::core::{Cascade, Combination, CombinedRecord};
 use sdpoint::{Instance, Pace};
 
+use super::reserve::Reserve;
 use super::*;
 use crate::job::{Constraints, Mode};
 use crate::simulation::example_costs;
@@ -36,7 +37,7 @@ fn queue(costs: &Costs, requests: impl IntoIterator<Item = (f64, Demand)>) -> Ve
     requests
         .map(|(tag, (deadline, demand))| {
             let request = request(tag, deadline, demand);
-            Waiting::new(request, 0.0, costs, &Pace::default()).unwrap()
+            Waiting::new(request, &Reserve::NONE, 0.0, costs, &Pace::default()).unwrap()
         })
         .collect()
 }
@@ -230,12 +231,16 @@ fn every_plan_can_be_run() {
                     demand: constrained(constraints),
                     tag,
                 };
-                Waiting::new(request, 0.0, &costs, &pace).unwrap()
+                Waiting::new(request, &Reserve::NONE, 0.0, &costs, &pace).unwrap()
             })
             .collect();
         waiting.sort_by(|a, b| a.deadline.total_cmp(&b.deadline));
         let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
-        assert_eq!(plan.take[0], 0, "the first is never passed over");
+        let longest = |waiting: &Waiting<usize>| costs.quickest(&waiting.request.demand, 8);
+        let roomy = |waiting: &&Waiting<usize>| longest(waiting).unwrap() <= waiting.deadline;
+        let left_out = || waiting[..plan.take[0]].iter();
+        assert_eq!(left_out().find(roomy), None, "only the urgent are left out");
+        assert!(!left_out().any(|waiting| waiting.request.late));
         assert!(plan.take.is_sorted() && plan.take.len() <= waiting.len());
         let taken = || plan.take.iter().map(|&index| &waiting[index].request);
         assert_eq!(taken().map(|r| r.images).sum::<usize>(), plan.images);

@@ -76,6 +76,11 @@ impl Traffic {
         policy.caution * (self.burstiness() * expected).sqrt()
     }
 
+    /// The mean time from arrival to deadline, in seconds.
+    pub fn objective(&self) -> f64 {
+        self.objective
+    }
+
     /// Images per second over the last few objectives.
     pub fn long_rate(&self, now: f64) -> f64 {
         decayed(

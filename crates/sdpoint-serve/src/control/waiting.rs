@@ -3,6 +3,7 @@
 use sdpoint::Pace;
 
 use super::admit::batch_within;
+use super::reserve::Reserve;
 use super::{Costs, Demand};
 
 /// A request, or a part of one that is too large for a batch.
@@ -25,9 +26,11 @@ pub struct Request<T> {
 pub struct Waiting<T> {
     /// The request.
     pub request: Request<T>,
-    /// The deadline. For a request that accepts a late answer, at least the time at which
-    /// it is expected to be answered, so that it keeps its place in the queue.
+    /// The time by which its batch has to end. For a request that accepts a late answer, at
+    /// least the time at which it is expected to end, so that it keeps its place in the queue.
     pub deadline: f64,
+    /// The time by which admission has to expect it to end: earlier, because forecasts err.
+    pub promise: f64,
     /// The shortest time of a batch with this request alone.
     pub quickest: f64,
     /// The least time per image, in batches of the best size.
@@ -40,12 +43,20 @@ pub struct Waiting<T> {
 
 impl<T> Waiting<T> {
     /// None if no instance of the model meets the request's demand.
-    pub fn new(request: Request<T>, now: f64, costs: &Costs, pace: &Pace) -> Option<Self> {
+    pub(super) fn new(
+        request: Request<T>,
+        reserve: &Reserve,
+        now: f64,
+        costs: &Costs,
+        pace: &Pace,
+    ) -> Option<Self> {
+        let promise = reserve.promise(request.deadline, now);
         let rate = costs.rate(&request.demand)?;
         Some(Self {
-            deadline: request.deadline,
+            deadline: reserve.plan(request.deadline, now),
+            promise,
             quickest: costs.quickest(&request.demand, request.images)?,
-            batch: batch_within(request.deadline - now, costs, pace),
+            batch: batch_within(promise - now, costs, pace),
             flexible: rate <= costs.least_rate(),
             rate,
             request,

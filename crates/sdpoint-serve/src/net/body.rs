@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::connection::Busy;
+use crate::delivery::Sending;
 use crate::memory::Reservation;
 use crate::protocol::error::{ApiError, Kind};
 
@@ -103,6 +104,8 @@ pub struct Watched {
     pub body: Body,
     /// The request.
     pub _busy: Busy,
+    /// Whether it met its deadline.
+    pub _sending: Option<Sending>,
 }
 
 impl HttpBody for Watched {

@@ -22,6 +22,7 @@ use super::connection::{Activity, Busy};
 use super::origin::{Pages, name_origin, preflight};
 use super::token::Tokens;
 use crate::app::{App, Call};
+use crate::delivery::Sending;
 use crate::page;
 use crate::protocol::error::{ApiError, Kind};
 use crate::protocol::grpc::deadline;
@@ -66,10 +67,13 @@ impl Front {
         let mut router = self.router.clone();
         let protocol = self.protocol;
         Box::pin(async move {
+            let mut sending = None;
             let response = match outcome {
                 Admitted::Answered(response) => response,
                 Admitted::Refused(error) => refuse(error, protocol),
                 Admitted::Let(request, origin) => {
+                    let call = request.extensions().get::<Call>();
+                    sending = call.map(|call| Sending(call.delivery.clone()));
                     let mut response = router.call(*request).await?;
                     if let Some(origin) = origin {
                         name_origin(&mut response, origin);
@@ -78,7 +82,13 @@ impl Front {
                 }
             };
             // The request is in progress until the response body is sent.
-            Ok(response.map(|body| Body::new(Watched { body, _busy: busy })))
+            Ok(response.map(|body| {
+                Body::new(Watched {
+                    body,
+                    _busy: busy,
+                    _sending: sending,
+                })
+            }))
         })
     }
 
@@ -103,6 +113,7 @@ impl Front {
                     arrival,
                     deadline,
                     memory,
+                    delivery: Arc::default(),
                 };
                 Admitted::Let(Box::new(self.guard(request, call)), origin)
             }

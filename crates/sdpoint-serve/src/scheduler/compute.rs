@@ -45,11 +45,13 @@ impl Shared {
             let pieces = || batch.requests.iter().map(|request| &request.tag);
             model.assembler.assemble(pieces(), &mut values);
             let run = || self.run(&batch, &model, &values);
+            self.computing.start();
             let outcome = catch_unwind(AssertUnwindSafe(run));
             let computed = start.elapsed();
             pacing.computed(computed);
             turnaround.ended(start + computed, computed);
             let became = self.answer(&batch, &model, outcome, start, computed);
+            self.computing.end();
             let waiting = {
                 let mut state = self.lock();
                 let now = self.seconds(Instant::now());

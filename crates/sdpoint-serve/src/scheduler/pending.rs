@@ -62,6 +62,7 @@ impl Pending {
                 queued: Duration::ZERO,
                 computed: Duration::ZERO,
                 batch: 0,
+                ended: Instant::now(),
             },
             macs: 0.0,
             accuracy: Some(0.0),
@@ -137,6 +138,7 @@ impl Piece {
             reply.queued = part.started.saturating_duration_since(pending.job.arrival);
         }
         reply.computed += part.computed;
+        reply.ended = part.started + part.computed;
         reply.batch = part.answer.predictions.len();
         *macs += part.answer.macs * *images as f64;
         *accuracy = accuracy

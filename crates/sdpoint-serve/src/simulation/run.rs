@@ -84,6 +84,7 @@ impl Simulation<'_> {
             self.arrive();
             for shed in self.controller.shed(self.now) {
                 self.outcomes[shed.request.tag] = Outcome::Shed;
+                self.controller.settle(self.now, self.model, true, None);
             }
             if let Some(batch) = self.controller.start(self.now) {
                 self.compute(&batch, machine);
@@ -155,6 +156,8 @@ impl Simulation<'_> {
         self.controller.finish(end, self.pace);
         let choice = self.costs.index(instance);
         for request in &batch.requests {
+            let missed = end > request.deadline;
+            self.controller.settle(end, self.model, missed, Some(0.0));
             self.outcomes[request.tag] = Outcome::Answered {
                 at: end,
                 choice: choice.expect("it is one of the model's"),

@@ -161,6 +161,7 @@ fn reply(engine: &Engine, job: &Job, answer: &Answer, start: Instant) -> Reply {
         queued: start.duration_since(job.arrival),
         computed: start.elapsed(),
         batch: job.images,
+        ended: Instant::now(),
     }
 }
 

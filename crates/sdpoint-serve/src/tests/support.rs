@@ -378,6 +378,7 @@ impl Held {
                 queued: Duration::ZERO,
                 computed: Duration::ZERO,
                 batch: job.images,
+                ended: Instant::now(),
             }));
         }
     }
