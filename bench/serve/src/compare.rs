@@ -106,9 +106,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         some => some.to_vec(),
     };
     let requests = Requests::new(MODEL, Form::Pixels, subject.size);
+    let rates = Rates::measure(&args.server, &subject).await?;
     let server = Server::start(&args.server)?;
     let client = server.client(&requests).await?;
-    let rates = Rates::measure(&client, &subject).await?;
     let mut csv = File::create(args.out.join("compare.csv"))?;
     writeln!(csv, "{CSV_HEADER}")?;
     let mut rows = Vec::new();

@@ -9,7 +9,7 @@ use sdpoint::Instance;
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Form, Requests};
-use crate::server::MODEL;
+use crate::server::{MODEL, Server, ServerArgs};
 use crate::subject::Subject;
 
 /// Requests in flight: several batches of the largest size.
@@ -26,16 +26,22 @@ pub struct Rates {
 }
 
 impl Rates {
-    pub async fn measure(client: &Client, subject: &Subject) -> anyhow::Result<Self> {
+    /// Measures them on a server of its own: what the controller learns from requests with so
+    /// much time is of no use afterwards.
+    pub async fn measure(server: &ServerArgs, subject: &Subject) -> anyhow::Result<Self> {
+        let plain = Requests::new(MODEL, Form::Pixels, subject.size);
+        let server = Server::start(server)?;
+        let client = server.client(&plain).await?;
         let of = async |instance| {
-            let requests = Requests::new(MODEL, Form::Pixels, subject.size);
-            let requests = requests.within(60.0).by(instance);
-            throughput(client, &requests, IN_FLIGHT, SECONDS).await
+            let requests = plain.clone().within(60.0).by(instance);
+            throughput(&client, &requests, IN_FLIGHT, SECONDS).await
         };
-        Ok(Self {
+        let rates = Self {
             full: of(Instance::Full).await?,
             cheapest: of(subject.cheapest()).await?,
-        })
+        };
+        server.stop()?;
+        Ok(rates)
     }
 }
 

@@ -37,9 +37,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let subject = Subject::load(&args.server.model)?;
     let objective = args.objective * subject.service_time();
     let plain = Requests::new(MODEL, Form::Pixels, subject.size);
+    let rates = Rates::measure(&args.server, &subject).await?;
     let server = Server::start(&args.server)?;
     let client = server.client(&plain).await?;
-    let rates = Rates::measure(&client, &subject).await?;
     let requests = plain.within(objective);
     let mut rng = ChaCha8Rng::seed_from_u64(args.seed);
     let start = Instant::now();

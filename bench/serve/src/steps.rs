@@ -44,11 +44,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let subject = Subject::load(&args.server.model)?;
     let objective = args.objective * subject.service_time();
     let requests = Requests::new(MODEL, Form::Pixels, subject.size).within(objective);
+    let rates = Rates::measure(&args.server, &subject).await?;
     let server = Server::start(&args.server)?;
     let client = server
         .client(&Requests::new(MODEL, Form::Pixels, subject.size))
         .await?;
-    let rates = Rates::measure(&client, &subject).await?;
     let arrivals: Vec<f64> = Arrivals::new(phases(&args, rates), 1.0, args.seed).collect();
     let samples = load::collect(&client, &requests, arrivals.into()).await?;
     server.stop()?;

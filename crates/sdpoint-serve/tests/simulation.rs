@@ -60,7 +60,10 @@ fn accuracy_is_bought(bursts: &[f64], loads: &[f64]) {
                 to_ideal.push(ideal);
                 if objective > 15.0 && burstiness < 8.0 || burstiness < 4.0 {
                     // Where the best fixed instance is close to the bound, a share says little.
-                    assert!(bound >= 0.4 || short < 0.003, "{scenario:?}: {bound} {short}");
+                    assert!(
+                        bound >= 0.4 || short < 0.003,
+                        "{scenario:?}: {bound} {short}"
+                    );
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use super::Policy;
 
-/// The weight of a request in the mean time to the deadline.
+/// The weight of a request in the usual time to the deadline.
 const REQUEST_WEIGHT: f64 = 1.0 / 64.0;
 
 /// The time constant of the arrival rate for the load, in objectives.
@@ -29,8 +29,8 @@ pub(super) struct Traffic {
     rate: f64,
     long_rate: f64,
     last: f64,
-    /// The mean time from arrival to deadline, in seconds.
-    objective: f64,
+    /// The mean of the reciprocal of the time from arrival to deadline.
+    urgency: f64,
     /// The means of the intervals between arrivals and of their squares.
     interval: [f64; 2],
     /// Decaying counts of all requests, and of those refused or dropped.
@@ -41,20 +41,20 @@ impl Traffic {
     /// Notes the arrival of a request with `seconds` until its deadline.
     pub fn arrive(&mut self, now: f64, images: usize, seconds: f64, policy: &Policy) {
         let seconds = seconds.max(1e-4);
-        if self.objective == 0.0 {
-            self.objective = seconds;
+        if self.urgency == 0.0 {
+            self.urgency = 1.0 / seconds;
             self.last = now;
         }
         let passed = (now - self.last).max(0.0);
-        self.objective += REQUEST_WEIGHT * (seconds - self.objective);
-        let memory = policy.memory * self.objective;
-        let long_memory = LONG_MEMORY * self.objective;
+        self.urgency += REQUEST_WEIGHT * (1.0 / seconds - self.urgency);
+        let memory = policy.memory * self.objective();
+        let long_memory = LONG_MEMORY * self.objective();
         self.rate = decayed(self.rate, passed, memory) + images as f64 / memory;
         self.long_rate = decayed(self.long_rate, passed, long_memory) + images as f64 / long_memory;
         let [mean, square] = &mut self.interval;
         *mean += INTERVAL_WEIGHT * (passed - *mean);
         *square += INTERVAL_WEIGHT * (passed * passed - *square);
-        let refusal_memory = REFUSAL_MEMORY * self.objective;
+        let refusal_memory = REFUSAL_MEMORY * self.objective();
         self.recent = self
             .recent
             .map(|count| decayed(count, passed, refusal_memory));
@@ -70,15 +70,19 @@ impl Traffic {
     /// The room to leave for images that may arrive within an objective:
     /// `policy.caution` standard deviations of their number.
     pub fn room(&self, now: f64, policy: &Policy) -> f64 {
-        let memory = policy.memory * self.objective;
-        let rate = decayed(self.rate, now - self.last, memory);
-        let expected = rate * self.objective;
+        let objective = self.objective();
+        let rate = decayed(self.rate, now - self.last, policy.memory * objective);
+        let expected = rate * objective;
         policy.caution * (self.burstiness() * expected).sqrt()
     }
 
-    /// The mean time from arrival to deadline, in seconds.
+    /// The usual time from arrival to deadline, in seconds: the harmonic mean, so that few
+    /// requests with much time do not hide the many that have little.
     pub fn objective(&self) -> f64 {
-        self.objective
+        match self.urgency > 0.0 {
+            true => 1.0 / self.urgency,
+            false => 0.0,
+        }
     }
 
     /// Images per second over the last few objectives.
@@ -86,7 +90,7 @@ impl Traffic {
         decayed(
             self.long_rate,
             now - self.last,
-            LONG_MEMORY * self.objective,
+            LONG_MEMORY * self.objective(),
         )
     }
 
@@ -149,6 +153,17 @@ mod tests {
             later < 0.02 * expected,
             "no room is left once it is quiet: {later}"
         );
+    }
+
+    #[test]
+    fn patient_requests_do_not_hide_urgent_ones() {
+        let policy = Policy::default();
+        let mut traffic = Traffic::default();
+        for number in 0..2000 {
+            let seconds = if number % 4 == 0 { 60.0 } else { 0.03 };
+            traffic.arrive(f64::from(number) * 1e-3, 1, seconds, &policy);
+        }
+        assert!((0.03..0.05).contains(&traffic.objective()));
     }
 
     #[test]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::support::*;
+use crate::Refusal;
 use crate::server::Options;
 use crate::testing::{self, Direct};
 
@@ -136,6 +137,56 @@ fn reloads_lose_no_request() {
         server.get("/v2/models/small").ok()["properties"]["generation"],
         "21"
     );
+}
+
+#[test]
+fn the_executor_learns_when_answers_were_sent() {
+    let held = Arc::new(Held::default());
+    let server = start_with(options(), held.clone());
+    let ask = |parameters: Value| {
+        let mut stream = server.connect();
+        let body = pixels_request(0, parameters).to_string();
+        let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+        std::io::Write::write_all(&mut stream, &bytes).unwrap();
+        eventually("the job arrives", || held.count() == 1);
+        stream
+    };
+    let sent = |count: usize| {
+        eventually("the answer is sent", || {
+            held.sent.lock().unwrap().len() == count
+        });
+        held.sent.lock().unwrap()[count - 1]
+    };
+    let mut in_time = ask(json!({"deadline_ms": 60_000}));
+    held.answer_all();
+    assert!(read_answer(&mut in_time).is_some());
+    assert!(!sent(1).missed && sent(1).delivery.is_some());
+
+    let mut late = ask(json!({"deadline_ms": 20}));
+    std::thread::sleep(Duration::from_millis(25));
+    held.answer_all();
+    assert!(read_answer(&mut late).is_some());
+    assert!(sent(2).missed && sent(2).delivery.is_some());
+
+    let mut dropped = ask(json!({"deadline_ms": 60_000}));
+    let job = held.jobs.lock().unwrap().pop().unwrap();
+    job.answer.send(Err(Refusal::Expired)).unwrap();
+    assert!(read_answer(&mut dropped).is_some());
+    assert!(sent(3).missed && sent(3).delivery.is_none());
+
+    // Requests that allow a late answer have no deadline to miss.
+    let mut whenever = ask(json!({"deadline_ms": 20, "late": true}));
+    held.answer_all();
+    assert!(read_answer(&mut whenever).is_some());
+    // Nor have those that were never accepted.
+    let refusal = Refusal::Overloaded {
+        reason: "too many requests wait",
+        retry_after: Duration::from_millis(12),
+    };
+    *held.refusal.lock().unwrap() = Some(refusal);
+    let body = pixels_request(0, json!({})).to_string();
+    server.post("/v2/models/small/infer", &[], body.as_bytes());
+    assert_eq!(held.sent.lock().unwrap().len(), 3);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::net::token::Tokens;
 use crate::server::{Addresses, Handle, Options, Server};
-use crate::{Answering, Executor, Job, Limits, Metrics, Refusal, Registry, Reply, testing};
+use crate::{Answering, Executor, Job, Limits, Metrics, Refusal, Registry, Reply, Sent, testing};
 
 /// A server on ports of its own, which ends when it is dropped.
 pub struct Running {
@@ -327,6 +327,8 @@ pub struct Held {
     pub jobs: Mutex<Vec<HeldJob>>,
     /// What the next jobs are refused with.
     pub refusal: Mutex<Option<Refusal>>,
+    /// The answers that were sent.
+    pub sent: Mutex<Vec<Sent>>,
 }
 
 pub struct HeldJob {
@@ -351,6 +353,13 @@ impl Executor for Held {
             .unwrap_or_else(PoisonError::into_inner)
             .push(HeldJob { job, answer });
         Ok(answering)
+    }
+
+    fn settle(&self, _: &str, sent: &Sent) {
+        let sent_before = self.sent.lock();
+        sent_before
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(*sent);
     }
 
     fn waiting(&self, _: &str) -> usize {
