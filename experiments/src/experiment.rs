@@ -81,6 +81,10 @@ pub struct Method {
     /// of an earlier method with the same seed.
     #[serde(default)]
     pub arguments: Vec<String>,
+    /// The instances whose logits for the test images are kept, in a file
+    /// `logits/EXPERIMENT-METHOD-SEED.safetensors` beside the results.
+    #[serde(default)]
+    pub logits: Vec<String>,
     /// What is measured besides [`OWN`].
     #[serde(default, rename = "measure")]
     pub measures: Vec<Measure>,

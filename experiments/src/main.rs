@@ -1,6 +1,7 @@
 //! Runs the experiments of `docs/results.md`, and writes that page.
 
 mod experiment;
+mod logits;
 mod page;
 mod results;
 mod runner;
@@ -113,6 +114,7 @@ fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
         let runner = Runner {
             program: program(args)?,
             data: args.data.clone().or(quick).ok_or("--data is missing")?,
+            logits: file.with_file_name("logits"),
             runs,
             threads: args.threads,
         };

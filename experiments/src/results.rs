@@ -263,16 +263,25 @@ pub fn read_curve(path: &Path) -> Result<Vec<Measured>, ResultsError> {
 /// # Errors
 /// If it cannot be written.
 pub fn write(path: &Path, text: &str) -> Result<(), ResultsError> {
+    write_bytes(path, text.as_bytes())
+}
+
+/// Writes a file atomically.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), ResultsError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| io(folder, error))?;
     }
-    write_atomically(path, |out| out.write_all(text.as_bytes())).map_err(|error| ResultsError::Io {
+    write_atomically(path, |out| out.write_all(bytes)).map_err(|error| ResultsError::Io {
         path: path.to_owned(),
         error: std::io::Error::new(error.kind(), error.to_string()),
     })
 }
 
-fn io(path: &Path, error: std::io::Error) -> ResultsError {
+/// The error for a file.
+pub fn io(path: &Path, error: std::io::Error) -> ResultsError {
     ResultsError::Io {
         path: path.to_owned(),
         error,

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use sdpoint_train::folder;
 
 use crate::experiment::{Experiment, Measure, Method, OWN, run_in};
+use crate::logits;
 use crate::results::{self, Results, ResultsError, Run, read_curve};
 
 /// The file with a run's arguments, in its folder. A run with other arguments is
@@ -23,6 +24,8 @@ pub struct Runner {
     pub data: String,
     /// A folder of folders of runs, `EXPERIMENT/METHOD-SEED`.
     pub runs: PathBuf,
+    /// A folder for the logits that are kept.
+    pub logits: PathBuf,
     pub threads: Option<usize>,
 }
 
@@ -131,6 +134,7 @@ impl Runner {
         let out = self.runs.join(job.name());
         let arguments = job.arguments();
         self.train(job, &out, &arguments)?;
+        self.keep_logits(job, &out)?;
         let mut run = Run::summarise(
             &job.experiment.name,
             &job.method.name,
@@ -183,6 +187,23 @@ impl Runner {
             command.extend(["--out", &place]);
         }
         self.sdpoint(&command, &out.join("train.txt"))
+    }
+
+    /// Keeps the logits of the method's instances.
+    fn keep_logits(&self, job: Job<'_>, out: &Path) -> Result<(), RunError> {
+        let kept = format!("{}.safetensors", job.name().replace('/', "-"));
+        let kept = self.logits.join(kept);
+        if job.method.logits.is_empty() || kept.exists() {
+            return Ok(());
+        }
+        let file = |name: &str| out.join(name).display().to_string();
+        let instances = job.method.logits.join(",");
+        let logits = file("logits.safetensors");
+        let model = file(folder::MODEL);
+        let mut command = vec!["evaluate", &model, "--data", &self.data];
+        command.extend(["--instances", &instances, "--logits", &logits]);
+        self.sdpoint(&command, &out.join("logits.txt"))?;
+        Ok(logits::keep(Path::new(&logits), &kept)?)
     }
 
     /// Does an additional measurement of a trained model.
@@ -330,6 +351,7 @@ mod tests {
             program: program(folder.path()),
             data: "shapes".into(),
             runs: folder.path().join("runs"),
+            logits: folder.path().join("logits"),
             threads: Some(2),
         };
         let call = |code: &str| {

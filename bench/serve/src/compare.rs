@@ -90,6 +90,13 @@ struct Scenario {
     arrivals: Arc<[f64]>,
 }
 
+/// The server for an objective.
+struct Running {
+    objective: f64,
+    server: Server,
+    client: Client,
+}
+
 /// The results of a scenario.
 struct Row {
     scenario: Scenario,
@@ -107,19 +114,37 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let requests = Requests::new(MODEL, Form::Pixels, subject.size);
     let rates = Rates::measure(&args.server, &subject).await?;
-    let server = Server::start(&args.server)?;
-    let client = server.client(&requests).await?;
+    let mut running: Option<Running> = None;
     let mut csv = File::create(args.out.join("compare.csv"))?;
     writeln!(csv, "{CSV_HEADER}")?;
     let mut rows = Vec::new();
     println!("{}\n{HEADER}", describe(&subject, rates));
     for scenario in scenarios(&args, &subject, rates, replay.as_deref()) {
-        let row = measure(&client, &requests, scenario, &instances).await?;
+        // A server has one objective; the controller of another has learned other things.
+        if running
+            .as_ref()
+            .is_none_or(|r| r.objective != scenario.objective)
+        {
+            if let Some(Running { server, .. }) = running.take() {
+                server.stop()?;
+            }
+            let server = Server::start(&args.server)?;
+            let (client, objective) = (server.client(&requests).await?, scenario.objective);
+            running = Some(Running {
+                objective,
+                server,
+                client,
+            });
+        }
+        let client = &running.as_ref().expect("it was started").client;
+        let row = measure(client, &requests, scenario, &instances).await?;
         write_csv(&mut csv, &row)?;
         println!("{}", cells(&row, &subject, rates));
         rows.push(row);
     }
-    server.stop()?;
+    if let Some(Running { server, .. }) = running {
+        server.stop()?;
+    }
     let table: String = rows
         .iter()
         .map(|row| cells(row, &subject, rates) + "\n")

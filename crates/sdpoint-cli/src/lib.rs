@@ -63,6 +63,10 @@ pub struct MachineArgs {
     #[arg(long, global = true, value_name = "N", value_parser = parse_threads,
           allow_hyphen_values = true, help_heading = "Global options")]
     threads: Option<NonZeroUsize>,
+    /// Use only algorithms that keep the weights once: less memory, more time. Last bits of results
+    /// may differ
+    #[arg(long, global = true, help_heading = "Global options")]
+    low_memory: bool,
 }
 
 fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
@@ -81,7 +85,11 @@ fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
 impl MachineArgs {
     /// The context with these options.
     pub fn context(&self) -> Result<Arc<Context>, Failure> {
-        Ok(Arc::new(Context::new(self.threads)?))
+        let context = Context::new(self.threads)?;
+        Ok(Arc::new(match self.low_memory {
+            true => context.with_low_memory(),
+            false => context,
+        }))
     }
 }
 

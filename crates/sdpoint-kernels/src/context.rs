@@ -173,6 +173,15 @@ impl Context {
         }
     }
 
+    /// The same context without the algorithms that keep the weights of a convolution in several
+    /// forms: less memory for models, more time. Last bits of results may differ.
+    pub fn with_low_memory(self) -> Self {
+        Context {
+            algorithms: self.algorithms.with_low_memory(),
+            ..self
+        }
+    }
+
     /// The rule by which the algorithms of convolutions are chosen.
     pub fn algorithms(&self) -> AlgorithmChoice {
         self.algorithms

@@ -8,6 +8,7 @@ mod admit;
 mod controller;
 mod costs;
 mod demand;
+mod load;
 mod plan;
 mod reconsider;
 mod reserve;
@@ -52,8 +53,8 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            use_of_slack: [0.2, 1.1],
-            price: 0.002,
+            use_of_slack: [0.1, 1.1],
+            price: 0.0005,
             caution: 0.3,
             memory: 0.2,
             most_waiting: 4096,

@@ -268,8 +268,8 @@ impl Shared {
             };
             if let Err(refused) = state.controller.submit(now, id, request) {
                 // Pieces of the job that were queued are removed.
-                let of_job = |other: &Request<Piece>| !Arc::ptr_eq(&other.tag.pending, &pending);
-                state.controller.retain(of_job);
+                let others = |_, other: &Request<Piece>| !Arc::ptr_eq(&other.tag.pending, &pending);
+                state.controller.retain(others);
                 return Err(refusal(refused));
             }
         }

@@ -136,23 +136,37 @@ impl fmt::Display for UnknownAlgorithm {
 impl Error for UnknownAlgorithm {}
 
 /// The rule by which algorithms are chosen: for an instruction set, and possibly with one
-/// algorithm forced.
+/// algorithm forced, or without those that need more memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AlgorithmChoice {
     isa: Isa,
     forced: Option<ConvAlgorithm>,
+    low_memory: bool,
 }
 
 impl AlgorithmChoice {
     /// Chooses the fastest algorithm for each shape.
     pub fn new(isa: Isa) -> Self {
-        AlgorithmChoice { isa, forced: None }
+        AlgorithmChoice {
+            isa,
+            forced: None,
+            low_memory: false,
+        }
     }
 
     /// Chooses `algorithm` for all shapes that it supports, and the fastest for the others.
     pub fn forcing(self, algorithm: ConvAlgorithm) -> Self {
         AlgorithmChoice {
             forced: Some(algorithm),
+            ..self
+        }
+    }
+
+    /// Chooses the fastest algorithm of those that keep the weights in one form only, which
+    /// Winograd's and Strassen's do not.
+    pub fn with_low_memory(self) -> Self {
+        AlgorithmChoice {
+            low_memory: true,
             ..self
         }
     }
@@ -248,7 +262,7 @@ impl AlgorithmChoice {
         let winograd = |tile: WinogradTile| Candidate {
             algorithm: ConvAlgorithm::Winograd(tile),
             computes: winograd_computes(&problem.window, layout),
-            pays: tile.pays(layout, problem),
+            pays: !self.low_memory && tile.pays(layout, problem),
         };
         self.first([
             winograd(WinogradTile::Four),
@@ -256,7 +270,7 @@ impl AlgorithmChoice {
             Candidate {
                 algorithm: ConvAlgorithm::Strassen,
                 computes: strassen_computes(problem, layout),
-                pays: strassen_pays(problem, layout),
+                pays: !self.low_memory && strassen_pays(problem, layout),
             },
         ])
     }
@@ -271,7 +285,7 @@ impl AlgorithmChoice {
     ) -> bool {
         let tile = WinogradTile::Four;
         let wanted = match self.forced {
-            None => channels(layout) >= tile.fewest_channels(),
+            None => !self.low_memory && channels(layout) >= tile.fewest_channels(),
             Some(forced) => forced == ConvAlgorithm::Winograd(tile),
         };
         wanted

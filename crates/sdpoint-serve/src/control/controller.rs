@@ -151,7 +151,15 @@ impl<T> Controller<T> {
         if model.costs.rate(&request.demand).is_none() {
             return Err(Refused::NoInstance);
         }
-        let new = Waiting::new(request, &model.reserve, now, &model.costs, &model.pace);
+        let load = model.load(now, self.duty);
+        let new = Waiting::new(
+            request,
+            &model.reserve,
+            load,
+            now,
+            &model.costs,
+            &model.pace,
+        );
         let mut new = new.expect("an instance meets the demand");
         let place = place(&model.queue, &new);
         let situation = Situation {
@@ -192,7 +200,9 @@ impl<T> Controller<T> {
     /// long that took from the end of its batch, in seconds; none if it was dropped.
     pub fn settle(&mut self, now: f64, id: ModelId, missed: bool, delivery: Option<f64>) {
         if let Some(model) = self.models.get_mut(&id) {
-            model.reserve.note(now, missed, model.traffic.objective());
+            let load = model.load(now, self.duty);
+            let objective = model.traffic.objective();
+            model.reserve.note(now, missed, load, objective);
             if let Some(delivery) = delivery {
                 model.reserve.note_delivery(delivery);
             }
@@ -206,6 +216,7 @@ impl<T> Controller<T> {
             let load = model.load(now, self.duty);
             let policy = model.slack_policy(&self.policy);
             let Model {
+                costs,
                 queue,
                 pace,
                 traffic,
@@ -216,7 +227,9 @@ impl<T> Controller<T> {
                 |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
             for waiting in queue.extract_if(.., gone) {
                 traffic.refuse();
-                slack_share.note_dropped(load, &policy);
+                if costs.offers_choice(&waiting.request.demand) {
+                    slack_share.note_dropped(load, &policy);
+                }
                 shed.push(Shed {
                     model: id,
                     request: waiting.request,
@@ -227,9 +240,9 @@ impl<T> Controller<T> {
     }
 
     /// Removes the queued requests for which `keep` is false.
-    pub fn retain(&mut self, mut keep: impl FnMut(&Request<T>) -> bool) {
-        for model in self.models.values_mut() {
-            model.queue.retain(|waiting| keep(&waiting.request));
+    pub fn retain(&mut self, mut keep: impl FnMut(ModelId, &Request<T>) -> bool) {
+        for (&id, model) in &mut self.models {
+            model.queue.retain(|waiting| keep(id, &waiting.request));
         }
     }
 

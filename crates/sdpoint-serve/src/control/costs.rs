@@ -136,6 +136,11 @@ impl Costs {
             .map(|(index, _)| index)
     }
 
+    /// Whether more than one instance meets a demand, so that there is accuracy to buy.
+    pub fn offers_choice(&self, demand: &Demand) -> bool {
+        self.allowed(demand).nth(1).is_some()
+    }
+
     /// The shortest expected time in seconds of a batch that meets a demand; none if no
     /// instance does.
     pub fn quickest(&self, demand: &Demand, images: usize) -> Option<f64> {

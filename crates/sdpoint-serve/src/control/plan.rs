@@ -24,8 +24,8 @@ pub struct Plan {
 /// A batch contains the first request. Among the batches and instances that meet the
 /// batch's deadlines, and that leave all other requests, queued and expected, enough time
 /// at the same cost per image, it chooses the most accurate instance, and then the batch
-/// with the least time per image. If there is none, it chooses the batch with which
-/// [most of them are in time](super::salvage).
+/// with the least time per image. If there is none, it chooses the batch with which most of
+/// them are in time, which may leave out the first ones.
 pub fn plan<T>(queue: &[Waiting<T>], situation: &Situation<'_>) -> Option<Plan> {
     let first = queue.first()?;
     let order: Vec<usize> = (0..queue.len()).collect();

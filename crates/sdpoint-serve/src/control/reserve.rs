@@ -1,5 +1,7 @@
 //! Learns by how much forecasts err.
 
+use super::load::PerLevel;
+
 /// The share of accepted requests that may miss their deadlines.
 const MISSES: f64 = 0.002;
 
@@ -10,7 +12,7 @@ const STEP: f64 = 0.01;
 /// once, such as a suspended process, is one event and says little about the next ones.
 const MOST_AT_ONCE: f64 = 0.05;
 
-/// The reserve at the start.
+/// The reserve at overload, at the start.
 const FIRST: f64 = 0.1;
 
 /// The largest reserve.
@@ -33,10 +35,12 @@ const DELIVERY_STEP: [f64; 2] = [1.0, 1e-3];
 /// it become. If the last request in it is only just expected to be in time, a small error makes it
 /// late, and all after it. So admission expects an answer earlier, by a share of the time until the
 /// deadline, which grows with each accepted request that misses its deadline and shrinks a little
-/// with each that meets it, so that the share of misses tends to a small constant.
+/// with each that meets it, so that the share of misses tends to a small constant. It is learned
+/// separately for each level of load: bursts at a low load are not refused for what an overload
+/// would need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Reserve {
-    share: f64,
+    share: PerLevel,
     /// The increase within the current objective, and when that began.
     increase: f64,
     since: f64,
@@ -46,25 +50,30 @@ pub(super) struct Reserve {
 
 impl Default for Reserve {
     fn default() -> Self {
-        Self {
-            share: FIRST,
-            ..Self::NONE
-        }
+        Self::new(FIRST)
     }
 }
 
 impl Reserve {
-    /// No reserve, and no time for delivery.
-    pub const NONE: Self = Self {
-        share: 0.0,
-        increase: 0.0,
-        since: 0.0,
-        delivery: 0.0,
-    };
+    /// With this share at overload, and less at lower loads.
+    fn new(share: f64) -> Self {
+        Self {
+            share: PerLevel::new(|level, last| share * level as f64 / last as f64),
+            increase: 0.0,
+            since: 0.0,
+            delivery: 0.0,
+        }
+    }
 
-    /// Notes whether an accepted request missed its deadline. `objective` is the usual time from
-    /// arrival to deadline, in seconds.
-    pub fn note(&mut self, now: f64, missed: bool, objective: f64) {
+    /// No reserve, and no time for delivery.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self::new(0.0)
+    }
+
+    /// Notes whether an accepted request missed its deadline, at a load relative to capacity.
+    /// `objective` is the usual time from arrival to deadline, in seconds.
+    pub fn note(&mut self, now: f64, missed: bool, load: f64, objective: f64) {
         if now - self.since > objective {
             self.increase = 0.0;
             self.since = now;
@@ -74,7 +83,8 @@ impl Reserve {
             step = STEP.min(MOST_AT_ONCE - self.increase);
             self.increase += step;
         }
-        self.share = (self.share + step).clamp(0.0, MOST);
+        let share = self.share.at_mut(load);
+        *share = (*share + step).clamp(0.0, MOST);
     }
 
     /// Notes the time from the end of a batch until an answer was sent, in seconds.
@@ -92,10 +102,10 @@ impl Reserve {
         deadline - self.delivery.min(0.5 * (deadline - now).max(0.0))
     }
 
-    /// The time by which admission has to expect it to end.
-    pub fn promise(&self, deadline: f64, now: f64) -> f64 {
+    /// The time by which admission has to expect it to end, at a load relative to capacity.
+    pub fn promise(&self, deadline: f64, load: f64, now: f64) -> f64 {
         let plan = self.plan(deadline, now);
-        plan - self.share * (plan - now).max(0.0)
+        plan - self.share.at(load) * (plan - now).max(0.0)
     }
 }
 
@@ -111,25 +121,26 @@ mod tests {
         for number in 0..20_000 {
             let now = f64::from(number) * 1e-3;
             let error = 0.1 + 0.03 * f64::from(number * 7 % 100) / 100.0;
-            let late = reserve.promise(1.0, 0.0) + error > 1.0;
-            reserve.note(now, late, 0.05);
+            let late = reserve.promise(1.0, 2.0, 0.0) + error > 1.0;
+            reserve.note(now, late, 2.0, 0.05);
             missed += usize::from(late && number >= 5000);
         }
-        assert!((0.1..0.14).contains(&reserve.share), "{reserve:?}");
+        assert!((0.1..0.14).contains(&reserve.share.at(2.0)), "{reserve:?}");
+        assert_eq!(reserve.share.at(0.5), FIRST / 2.0);
         assert!(missed < 60, "{missed} of 15,000");
     }
 
     #[test]
     fn one_event_is_not_taken_for_a_habit() {
-        let mut reserve = Reserve::NONE;
+        let mut reserve = Reserve::none();
         for _ in 0..100 {
-            reserve.note(1.0, true, 0.05);
+            reserve.note(1.0, true, 0.5, 0.05);
         }
-        assert_eq!(reserve.share, MOST_AT_ONCE);
+        assert_eq!(reserve.share.at(0.5), MOST_AT_ONCE);
         for number in 0..3000 {
-            reserve.note(1.0 + f64::from(number) * 1e-3, false, 0.05);
+            reserve.note(1.0 + f64::from(number) * 1e-3, false, 0.5, 0.05);
         }
-        assert_eq!(reserve.share, 0.0);
+        assert_eq!(reserve.share.at(0.5), 0.0);
         reserve.note_delivery(60.0);
         assert!(reserve.delivery <= 1e-3, "{reserve:?}");
     }

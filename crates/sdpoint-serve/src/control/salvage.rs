@@ -165,7 +165,7 @@ mod tests {
                     demand: Demand::ANY,
                     tag,
                 };
-                Waiting::new(request, &Reserve::NONE, 0.0, &costs, &pace).unwrap()
+                Waiting::new(request, &Reserve::none(), 0.0, 0.0, &costs, &pace).unwrap()
             })
             .collect();
         let situation = Situation {

@@ -1,6 +1,7 @@
 //! Learns the share of slack: how much time is spent on accuracy.
 
 use super::admit::fitting_batch;
+use super::load::PerLevel;
 use super::{Policy, Situation, Waiting};
 
 /// Compares the controller with a virtual server that gets the same requests and always
@@ -8,37 +9,44 @@ use super::{Policy, Situation, Waiting};
 /// would have accepted is the price of accuracy.
 ///
 /// While this price is below the policy's, the share of slack grows a little with every
-/// request; each such refusal reduces it. The share is learned separately for each level of
-/// load, so that it is known when a load returns.
+/// request, the more the longer there was no such refusal; each one reduces it. Requests that leave
+/// no choice of an instance do not change it. The share is learned separately for each level
+/// of load, so that it is known when a load returns.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct SlackShare {
     /// The time until which the virtual server is busy.
     busy_until: f64,
-    /// The share of slack by level of load.
-    use_of_slack: [f64; LEVELS],
+    /// The share of slack.
+    use_of_slack: PerLevel,
+    /// Requests since the last avoidable refusal.
+    calm: f64,
 }
-
-/// The number of levels of load: quarters of the capacity, and beyond it.
-const LEVELS: usize = 5;
 
 /// The reduction of the share of slack by one refusal.
 const STEP: f64 = 0.03;
+
+/// Requests without a refusal after which the share grows by twice as much with each, and so on:
+/// what a burst or a slow machine has taken is given back within a few thousand requests.
+const CALM: f64 = 500.0;
 
 impl SlackShare {
     /// The initial shares: the maximum without load, decreasing linearly to the middle of
     /// the range beyond capacity.
     pub fn new(policy: &Policy) -> Self {
         let [least, most] = policy.use_of_slack;
-        let step = (most - least) / 2.0 / (LEVELS - 1) as f64;
+        let of_last = |level, last| level as f64 / last as f64;
         Self {
             busy_until: 0.0,
-            use_of_slack: std::array::from_fn(|level| most - step * level as f64),
+            calm: 0.0,
+            use_of_slack: PerLevel::new(|level, last| {
+                most - of_last(level, last) * (most - least) / 2.0
+            }),
         }
     }
 
     /// The share of slack at a load relative to capacity.
     pub fn use_of_slack(&self, load: f64) -> f64 {
-        self.use_of_slack[level(load)]
+        self.use_of_slack.at(load)
     }
 
     /// Notes that a request was accepted or refused.
@@ -65,7 +73,9 @@ impl SlackShare {
             self.busy_until = now + busy;
         }
         let price = f64::from(u8::from(accepted)) - f64::from(u8::from(taken));
-        self.adjust(price, load, policy);
+        if costs.offers_choice(&new.request.demand) {
+            self.adjust(price, load, policy);
+        }
     }
 
     /// Notes that an accepted request was dropped.
@@ -75,13 +85,11 @@ impl SlackShare {
 
     fn adjust(&mut self, price: f64, load: f64, policy: &Policy) {
         let [least, most] = policy.use_of_slack;
-        let share = &mut self.use_of_slack[level(load)];
-        *share = (*share + STEP * (policy.price - price)).clamp(least, most);
+        self.calm = if price > 0.0 { 0.0 } else { self.calm + 1.0 };
+        let growth = policy.price * (1.0 + self.calm / CALM);
+        let share = self.use_of_slack.at_mut(load);
+        *share = (*share + STEP * (growth - price)).clamp(least, most);
     }
-}
-
-fn level(load: f64) -> usize {
-    ((4.0 * load) as usize).min(LEVELS - 1)
 }
 
 #[cfg(test)]
@@ -116,7 +124,7 @@ mod tests {
                 demand: Demand::ANY,
                 tag: (),
             };
-            let new = Waiting::new(request, &Reserve::NONE, now, &costs, &pace).unwrap();
+            let new = Waiting::new(request, &Reserve::none(), 0.0, now, &costs, &pace).unwrap();
             slack_share.note(number % 5 != 0, &new, 0.6, &situation, &policy);
         }
         slack_share

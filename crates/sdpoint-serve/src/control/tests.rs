@@ -37,7 +37,7 @@ fn queue(costs: &Costs, requests: impl IntoIterator<Item = (f64, Demand)>) -> Ve
     requests
         .map(|(tag, (deadline, demand))| {
             let request = request(tag, deadline, demand);
-            Waiting::new(request, &Reserve::NONE, 0.0, costs, &Pace::default()).unwrap()
+            Waiting::new(request, &Reserve::none(), 0.0, 0.0, costs, &Pace::default()).unwrap()
         })
         .collect()
 }
@@ -231,7 +231,7 @@ fn every_plan_can_be_run() {
                     demand: constrained(constraints),
                     tag,
                 };
-                Waiting::new(request, &Reserve::NONE, 0.0, &costs, &pace).unwrap()
+                Waiting::new(request, &Reserve::none(), 0.0, 0.0, &costs, &pace).unwrap()
             })
             .collect();
         waiting.sort_by(|a, b| a.deadline.total_cmp(&b.deadline));

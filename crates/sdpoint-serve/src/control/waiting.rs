@@ -42,15 +42,17 @@ pub struct Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    /// None if no instance of the model meets the request's demand.
+    /// A request that arrives at a load relative to capacity. None if no instance of the model
+    /// meets its demand.
     pub(super) fn new(
         request: Request<T>,
         reserve: &Reserve,
+        load: f64,
         now: f64,
         costs: &Costs,
         pace: &Pace,
     ) -> Option<Self> {
-        let promise = reserve.promise(request.deadline, now);
+        let promise = reserve.promise(request.deadline, load, now);
         let rate = costs.rate(&request.demand)?;
         Some(Self {
             deadline: reserve.plan(request.deadline, now),

@@ -100,18 +100,17 @@ impl Shared {
     /// Drops jobs whose callers have gone, and those that can no longer be in time.
     fn drop_unwanted(&self, state: &mut State) {
         let models = &state.models;
-        for (&id, model) in models {
-            for waiting in state.controller.queue(id) {
-                let piece = &waiting.request.tag;
-                if !piece.pending.is_wanted() && !piece.pending.is_answered() {
-                    self.observer
-                        .dropped(&model.name, piece.images, Dropped::Gone);
-                }
+        state.controller.retain(|id, request| {
+            let Piece {
+                pending, images, ..
+            } = &request.tag;
+            let wanted = pending.is_wanted();
+            if !wanted && !pending.is_answered() {
+                let name = &models[&id].name;
+                self.observer.dropped(name, *images, Dropped::Gone);
             }
-        }
-        state
-            .controller
-            .retain(|request| request.tag.pending.is_wanted());
+            wanted
+        });
         for Shed { model, request } in state.controller.shed(self.seconds(Instant::now())) {
             let pending = &request.tag.pending;
             let passed = pending

@@ -353,6 +353,36 @@ fn layers_of_known_networks() {
 }
 
 #[test]
+fn low_memory_keeps_weights_once() {
+    let shapes = [
+        shape(three_by_three([64, 64], [1, 1], 1), 1, 14, 14),
+        shape(pointwise([256, 1024], [1, 1]), 1, 14, 14),
+    ];
+    let rng = &mut ChaCha8Rng::seed_from_u64(7);
+    for shape in shapes {
+        let x = random(rng, shape.input_len());
+        let w = random(rng, shape.weight_len());
+        let run = |ctx: &Context| {
+            let packed = PackedConv::new(ctx, shape.geometry, &w);
+            let mut y = vec![f32::NAN; shape.output_len()];
+            let ran = conv_forward(ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+            assert_eq!(ran, ctx.algorithms().forward(&shape));
+            (ran, y)
+        };
+        for isa in Isa::available() {
+            let context = || Context::with_isa(None, isa).unwrap();
+            assert_ne!(context().algorithms().forward(&shape), Direct);
+            let (ran, low) = run(&context().with_low_memory());
+            let (_, direct) = run(&context().forcing(Direct));
+            assert_eq!(ran, Direct, "{shape:?} on {isa}");
+            assert_eq!(low, direct, "{shape:?} on {isa}");
+            let choice = AlgorithmChoice::new(isa).with_low_memory();
+            assert_eq!(choice.backward_data(&shape), [Direct]);
+        }
+    }
+}
+
+#[test]
 fn wide_groups_with_a_stride_by_instruction_set() {
     let strided = shape(geometry([64, 64], [3, 3], [2, 2], [1, 1], 8), 1, 28, 28);
     for isa in Isa::available() {
