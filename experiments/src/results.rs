@@ -274,10 +274,8 @@ pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<(), ResultsError> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(|error| io(folder, error))?;
     }
-    write_atomically(path, |out| out.write_all(bytes)).map_err(|error| ResultsError::Io {
-        path: path.to_owned(),
-        error: std::io::Error::new(error.kind(), error.to_string()),
-    })
+    write_atomically(path, |out| out.write_all(bytes))
+        .map_err(|error| io(path, std::io::Error::new(error.kind(), error.to_string())))
 }
 
 /// The error for a file.

@@ -90,13 +90,6 @@ struct Scenario {
     arrivals: Arc<[f64]>,
 }
 
-/// The server for an objective.
-struct Running {
-    objective: f64,
-    server: Server,
-    client: Client,
-}
-
 /// The results of a scenario.
 struct Row {
     scenario: Scenario,
@@ -114,35 +107,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let requests = Requests::new(MODEL, Form::Pixels, subject.size);
     let rates = Rates::measure(&args.server, &subject).await?;
-    let mut running: Option<Running> = None;
     let mut csv = File::create(args.out.join("compare.csv"))?;
     writeln!(csv, "{CSV_HEADER}")?;
     let mut rows = Vec::new();
     println!("{}\n{HEADER}", describe(&subject, rates));
-    for scenario in scenarios(&args, &subject, rates, replay.as_deref()) {
+    for &objective in &args.objectives {
         // A server has one objective; the controller of another has learned other things.
-        if running
-            .as_ref()
-            .is_none_or(|r| r.objective != scenario.objective)
-        {
-            if let Some(Running { server, .. }) = running.take() {
-                server.stop()?;
-            }
-            let server = Server::start(&args.server)?;
-            let (client, objective) = (server.client(&requests).await?, scenario.objective);
-            running = Some(Running {
-                objective,
-                server,
-                client,
-            });
+        let server = Server::start(&args.server)?;
+        let client = server.client(&requests).await?;
+        for scenario in scenarios(&args, objective, &subject, rates, replay.as_deref()) {
+            let row = measure(&client, &requests, scenario, &instances).await?;
+            write_csv(&mut csv, &row)?;
+            println!("{}", cells(&row, &subject, rates));
+            rows.push(row);
         }
-        let client = &running.as_ref().expect("it was started").client;
-        let row = measure(client, &requests, scenario, &instances).await?;
-        write_csv(&mut csv, &row)?;
-        println!("{}", cells(&row, &subject, rates));
-        rows.push(row);
-    }
-    if let Some(Running { server, .. }) = running {
         server.stop()?;
     }
     let table: String = rows
@@ -157,6 +135,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 fn scenarios(
     args: &Args,
+    objective: f64,
     subject: &Subject,
     rates: Rates,
     replay: Option<&[f64]>,
@@ -166,25 +145,23 @@ fn scenarios(
         None => args.burstiness.as_slice(),
     };
     let mut all = Vec::new();
-    for &objective in &args.objectives {
-        for &burstiness in burstiness {
-            for load in &args.loads {
-                let rate = load.rate(rates);
-                let arrivals: Vec<f64> = match replay {
-                    Some(replay) => scaled(replay, rate, args.seconds),
-                    None => {
-                        let phases = vec![Phase::steady(args.seconds, rate)];
-                        Arrivals::new(phases, burstiness, args.seed).collect()
-                    }
-                };
-                all.push(Scenario {
-                    objective,
-                    burstiness,
-                    load: rate / rates.full,
-                    seconds: objective * subject.service_time(),
-                    arrivals: arrivals.into(),
-                });
-            }
+    for &burstiness in burstiness {
+        for load in &args.loads {
+            let rate = load.rate(rates);
+            let arrivals: Vec<f64> = match replay {
+                Some(replay) => scaled(replay, rate, args.seconds),
+                None => {
+                    let phases = vec![Phase::steady(args.seconds, rate)];
+                    Arrivals::new(phases, burstiness, args.seed).collect()
+                }
+            };
+            all.push(Scenario {
+                objective,
+                burstiness,
+                load: rate / rates.full,
+                seconds: objective * subject.service_time(),
+                arrivals: arrivals.into(),
+            });
         }
     }
     all

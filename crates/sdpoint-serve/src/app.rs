@@ -301,13 +301,11 @@ impl App {
             // The sender is only dropped without an answer when the executor closes.
             Ok(reply.unwrap_or(Err(Refusal::Unavailable))?)
         });
-        if !terms.late {
-            let dropped = |error: &ApiError| matches!(error.kind, Kind::Expired | Kind::Overloaded);
-            if reply.as_ref().err().is_none_or(dropped) {
-                let (executor, deadline) = (&self.executor, tracked.deadline);
-                let answer = reply.as_ref().ok();
-                call.delivery.expect(executor, &model, deadline, answer);
-            }
+        let dropped = |error: &ApiError| matches!(error.kind, Kind::Expired | Kind::Overloaded);
+        if !terms.late && reply.as_ref().err().is_none_or(dropped) {
+            let (executor, deadline) = (&self.executor, tracked.deadline);
+            let answer = reply.as_ref().ok();
+            call.delivery.expect(executor, &model, deadline, answer);
         }
         let reply = reply?;
         Ok(Answer {

@@ -227,9 +227,7 @@ impl<T> Controller<T> {
                 |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
             for waiting in queue.extract_if(.., gone) {
                 traffic.refuse();
-                if costs.offers_choice(&waiting.request.demand) {
-                    slack_share.note_dropped(load, &policy);
-                }
+                slack_share.note_dropped(&waiting, load, costs, &policy);
                 shed.push(Shed {
                     model: id,
                     request: waiting.request,

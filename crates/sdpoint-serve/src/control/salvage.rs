@@ -144,8 +144,8 @@ fn quickest(costs: &Costs, demand: &Demand, images: usize) -> Option<(Option<usi
 mod tests {
     use sdpoint::Pace;
 
+    use super::super::Request;
     use super::super::reserve::Reserve;
-    use super::super::{Outlook, Request};
     use super::*;
     use crate::simulation::example_costs;
 
@@ -168,15 +168,7 @@ mod tests {
                 Waiting::new(request, &Reserve::none(), 0.0, 0.0, &costs, &pace).unwrap()
             })
             .collect();
-        let situation = Situation {
-            now: 0.0,
-            costs: &costs,
-            pace: &pace,
-            outlook: Outlook::QUIET,
-            models: 1,
-            duty: 1.0,
-            wanted: f64::INFINITY,
-        };
+        let situation = Situation::quiet(0.0, &costs, &pace);
         salvage(&queue, &situation).unwrap().take
     }
 

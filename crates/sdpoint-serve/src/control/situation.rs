@@ -45,6 +45,22 @@ impl Outlook {
     };
 }
 
+#[cfg(test)]
+impl<'a> Situation<'a> {
+    /// One model on a machine of its own, without future requests.
+    pub(super) fn quiet(now: f64, costs: &'a Costs, pace: &'a Pace) -> Self {
+        Self {
+            now,
+            costs,
+            pace,
+            outlook: Outlook::QUIET,
+            models: 1,
+            duty: 1.0,
+            wanted: f64::INFINITY,
+        }
+    }
+}
+
 impl Situation<'_> {
     /// The usable part of the time until a deadline.
     pub(super) fn usable(&self, deadline: f64) -> f64 {

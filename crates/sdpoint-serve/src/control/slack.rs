@@ -2,7 +2,7 @@
 
 use super::admit::fitting_batch;
 use super::load::PerLevel;
-use super::{Policy, Situation, Waiting};
+use super::{Costs, Policy, Situation, Waiting};
 
 /// Compares the controller with a virtual server that gets the same requests and always
 /// runs the cheapest instance. A request that the controller refuses and the virtual server
@@ -73,17 +73,32 @@ impl SlackShare {
             self.busy_until = now + busy;
         }
         let price = f64::from(u8::from(accepted)) - f64::from(u8::from(taken));
-        if costs.offers_choice(&new.request.demand) {
-            self.adjust(price, load, policy);
-        }
+        self.adjust(price, new, load, costs, policy);
     }
 
     /// Notes that an accepted request was dropped.
-    pub fn note_dropped(&mut self, load: f64, policy: &Policy) {
-        self.adjust(1.0, load, policy);
+    pub fn note_dropped<T>(
+        &mut self,
+        dropped: &Waiting<T>,
+        load: f64,
+        costs: &Costs,
+        policy: &Policy,
+    ) {
+        self.adjust(1.0, dropped, load, costs, policy);
     }
 
-    fn adjust(&mut self, price: f64, load: f64, policy: &Policy) {
+    /// Adjusts the share after a request of this price, if the request leaves a choice.
+    fn adjust<T>(
+        &mut self,
+        price: f64,
+        waiting: &Waiting<T>,
+        load: f64,
+        costs: &Costs,
+        policy: &Policy,
+    ) {
+        if !costs.offers_choice(&waiting.request.demand) {
+            return;
+        }
         let [least, most] = policy.use_of_slack;
         self.calm = if price > 0.0 { 0.0 } else { self.calm + 1.0 };
         let growth = policy.price * (1.0 + self.calm / CALM);
@@ -97,7 +112,7 @@ mod tests {
     use sdpoint::Pace;
 
     use super::super::reserve::Reserve;
-    use super::super::{Demand, Outlook, Request};
+    use super::super::{Demand, Request};
     use super::*;
     use crate::simulation::example_costs;
 
@@ -108,15 +123,7 @@ mod tests {
         let mut slack_share = SlackShare::new(&policy);
         for number in 0..2000 {
             let now = f64::from(number) * 1e-3;
-            let situation = Situation {
-                now,
-                costs: &costs,
-                pace: &pace,
-                outlook: Outlook::QUIET,
-                models: 1,
-                duty: 1.0,
-                wanted: f64::INFINITY,
-            };
+            let situation = Situation::quiet(now, &costs, &pace);
             let request = Request {
                 images: 1,
                 deadline: now + seconds,

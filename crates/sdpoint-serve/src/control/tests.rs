@@ -10,18 +10,6 @@ use super::*;
 use crate::job::{Constraints, Mode};
 use crate::simulation::example_costs;
 
-fn situation<'a>(costs: &'a Costs, pace: &'a Pace) -> Situation<'a> {
-    Situation {
-        now: 0.0,
-        costs,
-        pace,
-        outlook: Outlook::QUIET,
-        models: 1,
-        duty: 1.0,
-        wanted: f64::INFINITY,
-    }
-}
-
 fn request(tag: usize, deadline: f64, demand: Demand) -> Request<usize> {
     Request {
         images: 1,
@@ -69,10 +57,10 @@ fn with_time_to_spare_everyone_gets_full() {
     let costs = example_costs(8);
     let pace = Pace::default();
     let waiting = queue(&costs, [(1.0, Demand::ANY); 3]);
-    let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!(instance(&costs, &plan), Instance::Full);
     assert_eq!(plan.take, [0, 1, 2]);
-    assert!(super::plan(&queue(&costs, []), &situation(&costs, &pace)).is_none());
+    assert!(super::plan(&queue(&costs, []), &Situation::quiet(0.0, &costs, &pace)).is_none());
 }
 
 #[test]
@@ -83,7 +71,7 @@ fn the_more_wait_the_cheaper_the_instance() {
     let mut seen = std::collections::BTreeSet::new();
     for waiting in 1..32 {
         let waiting = queue(&costs, vec![(0.02, Demand::ANY); waiting]);
-        let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+        let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
         let worth = costs.choices()[plan.choice.unwrap()].worth;
         assert!(worth <= last, "{} images", waiting.len());
         last = worth;
@@ -100,10 +88,10 @@ fn requests_behind_the_batch_count() {
     let costs = example_costs(1);
     let pace = Pace::default();
     let alone = queue(&costs, [(0.004, Demand::ANY)]);
-    let alone = plan(&alone, &situation(&costs, &pace)).unwrap();
+    let alone = plan(&alone, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!(instance(&costs, &alone), Instance::Full);
     let crowded = queue(&costs, [(0.004, Demand::ANY); 5]);
-    let crowded = plan(&crowded, &situation(&costs, &pace)).unwrap();
+    let crowded = plan(&crowded, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     let time = costs.time(crowded.choice.unwrap(), 1);
     assert!(5.0 * time <= 0.004, "{}", instance(&costs, &crowded));
     // Requests that are expected count like those that wait.
@@ -112,7 +100,7 @@ fn requests_behind_the_batch_count() {
             room: 4.0,
             ..Outlook::QUIET
         },
-        ..situation(&costs, &pace)
+        ..Situation::quiet(0.0, &costs, &pace)
     };
     let waiting = queue(&costs, [(0.004, Demand::ANY)]);
     let awaited = plan(&waiting, &expected).unwrap();
@@ -124,9 +112,9 @@ fn a_slow_machine_gets_cheaper_instances() {
     let costs = example_costs(8);
     let mut pace = Pace::default();
     let waiting = queue(&costs, [(0.003, Demand::ANY)]);
-    let quick = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    let quick = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     (0..20).for_each(|_| pace.learn(2.0, 1.0));
-    let slow = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    let slow = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!(instance(&costs, &quick), Instance::Full);
     assert!(costs.time(slow.choice.unwrap(), 1) < 0.75 * costs.time(quick.choice.unwrap(), 1));
 }
@@ -139,7 +127,7 @@ fn an_explicit_instance_never_changes() {
         // With far too little time, and with plenty.
         for deadline in [1e-4, 1.0] {
             let waiting = queue(&costs, [(deadline, only(choice.instance())); 3]);
-            let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+            let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
             assert_eq!(instance(&costs, &plan), choice.instance());
         }
     }
@@ -159,14 +147,14 @@ fn only_requests_with_a_common_instance_share_a_batch() {
     });
     // At most 200 million is less than 93 % accurate.
     let waiting = queue(&costs, [(1.0, half), (1.0, accurate), (1.0, half)]);
-    let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!(plan.take, [0, 2], "over the one that does not fit");
     assert!(costs.choices()[plan.choice.unwrap()].record.macs <= 200_000_000);
     let waiting = queue(
         &costs,
         [(1.0, only(Instance::Full)), (1.0, only(cheapest()))],
     );
-    let plan = super::plan(&waiting, &situation(&costs, &pace)).unwrap();
+    let plan = super::plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!((plan.take, plan.images), (vec![0], 1));
 }
 
@@ -191,7 +179,7 @@ fn cascades_run_with_their_like() {
         ..Demand::ANY
     };
     let waiting = queue(&costs, [(1.0, cascade), (1.0, Demand::ANY), (1.0, cascade)]);
-    let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+    let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!((plan.take, plan.choice), (vec![0, 2], None));
     // Both instances, but the layers before the point once.
     let time = costs.quickest(&cascade, 1).unwrap();
@@ -235,7 +223,7 @@ fn every_plan_can_be_run() {
             })
             .collect();
         waiting.sort_by(|a, b| a.deadline.total_cmp(&b.deadline));
-        let plan = plan(&waiting, &situation(&costs, &pace)).unwrap();
+        let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
         let longest = |waiting: &Waiting<usize>| costs.quickest(&waiting.request.demand, 8);
         let roomy = |waiting: &&Waiting<usize>| longest(waiting).unwrap() <= waiting.deadline;
         let left_out = || waiting[..plan.take[0]].iter();

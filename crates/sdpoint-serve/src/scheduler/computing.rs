@@ -1,7 +1,7 @@
 //! Whether a batch is being computed.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Whether a batch is being computed, for threads that share its cores.
 ///
@@ -27,16 +27,10 @@ pub struct Computing {
 impl Computing {
     /// Blocks until no batch is being computed, for at most `time`.
     pub fn linger(&self, time: Duration) {
-        let until = Instant::now() + time;
-        let mut running = self.lock();
-        while *running {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.ended.wait_timeout(running, left);
-            running = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let waited = self
+            .ended
+            .wait_timeout_while(self.lock(), time, |running| *running);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     pub(super) fn start(&self) {
