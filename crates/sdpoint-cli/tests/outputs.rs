@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -496,9 +497,21 @@ fn devices_and_pipes_are_written_to_and_the_terminal_is_not() {
 
     let made = Command::new("mkfifo").arg(desk.path("pipe")).status();
     assert!(made.unwrap().success());
-    let pipe = desk.path("pipe");
-    let reader = std::thread::spawn(move || fs::read(pipe).unwrap());
+    // Opened for both ends first, so that the pipe has its reader before the
+    // command looks for one.
+    let both_ends = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(desk.path("pipe"))
+        .unwrap();
+    let mut pipe = fs::File::open(desk.path("pipe")).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
     desk.succeed("export m.safetensors --python -o pipe");
+    drop(both_ends);
     desk.succeed("export m.safetensors --python -o net.py");
     assert_eq!(reader.join().unwrap(), desk.read("net.py"));
     let socket = std::os::unix::net::UnixListener::bind(desk.path("socket")).unwrap();
