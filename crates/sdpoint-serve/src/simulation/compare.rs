@@ -40,22 +40,7 @@ pub struct Comparison {
 impl Scenario {
     /// Simulates the controller and every fixed instance.
     pub fn compare(&self, costs: &Costs, policy: Policy, seed: u64) -> Comparison {
-        let mixture = Mixture::new(costs);
-        let [least, most] = [mixture.least(), mixture.most()];
-        let rate = self.load / most;
-        let seconds = self.requests as f64 / rate;
-        let phases = vec![Phase::steady(seconds, rate)];
-        let arrivals: Vec<f64> = Arrivals::new(phases, self.burstiness, seed).collect();
-        let quickest = costs.quickest(&Demand::ANY, 1).expect("some instance");
-        let objective = self.objective * quickest;
-        let run = |demand, policy| {
-            let load = Load {
-                arrivals: arrivals.clone(),
-                objective,
-                demand,
-            };
-            simulate(costs, policy, load, &mut Machine::usual(seed))
-        };
+        let run = |demand| self.answer(costs, policy, demand, seed);
         let fixed = costs.choices().iter().map(|choice| {
             let constraints = Constraints {
                 instance: Some(choice.instance()),
@@ -65,18 +50,46 @@ impl Scenario {
                 constraints,
                 ..Demand::ANY
             };
-            run(only, policy)
+            run(only)
         });
         let rates = (0..costs.choices().len()).map(|choice| costs.time(choice, 1));
         let cheapest = rates.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
         Comparison {
-            chosen: run(Demand::ANY, policy),
+            chosen: run(Demand::ANY),
             fixed: fixed.collect(),
             cheapest: cheapest.expect("some instance").0,
-            bound: fluid_bound(costs, rate),
-            ideal: ideal(costs, &arrivals, objective),
-            capacity: 1.0 / least,
+            bound: fluid_bound(costs, self.rate(costs)),
+            ideal: ideal(costs, &self.arrivals(costs, seed), self.deadline(costs)),
+            capacity: 1.0 / Mixture::new(costs).least(),
         }
+    }
+
+    /// The controller alone, on the arrivals and the machine that [`Self::compare`] has
+    /// for the same seed, with requests that demand this.
+    pub fn answer(&self, costs: &Costs, policy: Policy, demand: Demand, seed: u64) -> Report {
+        let load = Load {
+            arrivals: self.arrivals(costs, seed),
+            objective: self.deadline(costs),
+            demand,
+        };
+        simulate(costs, policy, load, &mut Machine::usual(seed))
+    }
+
+    /// Requests per second.
+    fn rate(&self, costs: &Costs) -> f64 {
+        self.load / Mixture::new(costs).most()
+    }
+
+    fn arrivals(&self, costs: &Costs, seed: u64) -> Vec<f64> {
+        let rate = self.rate(costs);
+        let phases = vec![Phase::steady(self.requests as f64 / rate, rate)];
+        Arrivals::new(phases, self.burstiness, seed).collect()
+    }
+
+    /// The objective in seconds.
+    fn deadline(&self, costs: &Costs) -> f64 {
+        let quickest = costs.quickest(&Demand::ANY, 1).expect("some instance");
+        self.objective * quickest
     }
 }
 
