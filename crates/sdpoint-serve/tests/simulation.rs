@@ -24,16 +24,18 @@ fn scenario(load: f64, burstiness: f64, objective: f64) -> Scenario {
 /// With each instance on its own on the same arrivals, more than a million requests.
 #[test]
 fn accuracy_is_bought_with_few_misses() {
-    accuracy_is_bought(&[1.0, 4.0], &[1.0, 2.0]);
+    accuracy_is_bought(&[1.0, 4.0], &[1.0, 2.0], [0.6, 0.7]);
 }
 
 #[test]
 #[ignore = "takes minutes: cargo test -p sdpoint-serve --test simulation -- --ignored"]
 fn accuracy_is_bought_with_few_misses_at_all_loads() {
-    accuracy_is_bought(&[1.0, 4.0, 8.0], &LOADS);
+    accuracy_is_bought(&[1.0, 4.0, 8.0], &LOADS, [0.5, 0.6]);
 }
 
-fn accuracy_is_bought(bursts: &[f64], loads: &[f64]) {
+/// `least` are the mean shares of the distance to the bound and to the ideal policy that have to be
+/// closed.
+fn accuracy_is_bought(bursts: &[f64], loads: &[f64], least: [f64; 2]) {
     let costs = example_costs(32);
     let shares: Vec<(f64, f64)> = std::thread::scope(|scope| {
         let of = |objective| {
@@ -48,7 +50,7 @@ fn accuracy_is_bought(bursts: &[f64], loads: &[f64]) {
         |of: fn(&(f64, f64)) -> f64| shares.iter().map(of).sum::<f64>() / shares.len() as f64;
     let [bound, ideal] = [mean(|shares| shares.0), mean(|shares| shares.1)];
     println!("{bound} {ideal}");
-    assert!(bound >= 0.5 && ideal >= 0.6);
+    assert!(bound >= least[0] && ideal >= least[1]);
 }
 
 /// The shares of the distance to the bound and to the ideal policy that are closed.

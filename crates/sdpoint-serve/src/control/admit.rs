@@ -74,6 +74,14 @@ pub(super) fn admit<T>(
     Ok(answered)
 }
 
+/// The time that the current batch and all queued requests take in their cheapest instances,
+/// in seconds.
+pub(super) fn backlog<T>(queue: &[Waiting<T>], free: f64, situation: &Situation<'_>) -> f64 {
+    let mut line = Line::new(free, situation);
+    queue.iter().for_each(|waiting| line.add(waiting));
+    line.end(queue.last().map_or(1, |last| last.batch)) - situation.now
+}
+
 /// Queued requests, each in its cheapest instance.
 #[derive(Clone, Copy)]
 struct Line<'a> {

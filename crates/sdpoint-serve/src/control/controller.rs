@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sdpoint::{Crossing, Decision, Pace};
+use sdpoint::{Crossing, Decision, Instance, Pace};
 
-use super::admit::admit;
+use super::admit::{admit, backlog};
 use super::reserve::Reserve;
 use super::slack::SlackShare;
 use super::traffic::Traffic;
@@ -51,6 +51,8 @@ struct Model<T> {
 struct Current {
     model: ModelId,
     running: Running,
+    /// The instance that it runs in, as far as is decided.
+    instance: Instance,
     started: f64,
     /// The earliest time at which it can end, as far as is known.
     ends: f64,
@@ -173,7 +175,9 @@ impl<T> Controller<T> {
         let mut slack_share = model.slack_share;
         let load = model.load(now, situation.share());
         let policy = model.slack_policy(&self.policy);
-        slack_share.note(admitted.is_ok(), &new, load, &situation, &policy);
+        let backlog = backlog(&model.queue, free, &situation);
+        let taken = admitted.map(|_| ());
+        slack_share.note(taken, &new, backlog, load, &situation, &policy);
         let model = self.models.get_mut(&id).expect("it is there");
         model.slack_share = slack_share;
         match admitted {
@@ -263,6 +267,7 @@ impl<T> Controller<T> {
         self.current = Some(Current {
             model: id,
             running,
+            instance: Instance::Full,
             started: now,
             ends: now + model.pace.expected(quickest.unwrap_or(0.0)),
         });
@@ -295,8 +300,13 @@ impl<T> Controller<T> {
             _ => !way.here,
         });
         let rest = ahead.map(|way| way.expected).reduce(f64::min);
-        if let (Some(current), Some(rest)) = (&mut self.current, rest) {
-            current.ends = now + rest;
+        if let Some(current) = &mut self.current {
+            if let Decision::Become(chosen) = decision {
+                current.instance = chosen;
+            }
+            if let Some(rest) = rest {
+                current.ends = now + rest;
+            }
         }
         decision
     }
@@ -307,7 +317,11 @@ impl<T> Controller<T> {
             return;
         };
         if let Some(model) = self.models.get_mut(&current.model) {
-            model.used += now - current.started;
+            let seconds = now - current.started;
+            model.used += seconds;
+            model
+                .slack_share
+                .spend(seconds, current.cheapest(&model.costs));
             model.pace = pace;
             model.learned = (pace, now);
         }
@@ -341,6 +355,21 @@ impl<T> Controller<T> {
             models,
             duty: self.duty,
             wanted: wanted.fold(f64::INFINITY, f64::min),
+        }
+    }
+}
+
+impl Current {
+    /// The expected time in the cheapest instance that its requests allow, as a share of that in
+    /// its own.
+    fn cheapest(&self, costs: &Costs) -> f64 {
+        let Running { images, demand, .. } = self.running;
+        let own = costs
+            .index(self.instance)
+            .map(|own| costs.time(own, images));
+        match (costs.quickest(&demand, images), own) {
+            (Some(quickest), Some(own)) => quickest / own,
+            _ => 1.0,
         }
     }
 }
