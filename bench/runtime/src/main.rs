@@ -39,7 +39,8 @@ fn main() -> anyhow::Result<()> {
             deadlines::run(Neighbour::Bursts, rounds()?, picture)
         }
         ["memory"] => memory::run(),
-        ["memory", file] => memory::measure(file.as_ref()),
+        ["memory", file] => memory::measure(file.as_ref(), false),
+        ["memory", file, "--low-memory"] => memory::measure(file.as_ref(), true),
         ["switching"] => switching::run(),
         ["load", seed] => load::burn(seed.parse()?),
         _ => anyhow::bail!(USAGE),

@@ -2,34 +2,53 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use anyhow::Context;
-use sdpoint::Engine;
+use anyhow::Context as _;
+use sdpoint::{Context, Engine, Model};
 
 use crate::subject::{image, images, model};
 
-/// Measures both in processes of their own.
+/// Measures both in processes of their own, by all algorithms and by those that keep weights
+/// once.
 pub fn run() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut bytes = Vec::new();
-    for all in [false, true] {
-        let file = folder.path().join(format!("{all}.safetensors"));
-        model(all)?.save(&file)?;
-        let program = std::env::current_exe()?;
-        let output = Command::new(program).arg("memory").arg(&file).output()?;
-        let text = String::from_utf8(output.stdout)?;
-        bytes.push(text.trim().parse::<f64>().context(text)?);
+    let [alone, all] = ["full", "all"].map(|name| folder.path().join(name));
+    model(false)?.save(&alone)?;
+    model(true)?.save(&all)?;
+    println!("ResNet-50 at 224, resident after loading and running every instance once\n");
+    println!("| convolutions | full alone | all 35 instances | ratio |");
+    println!("| --- | ---: | ---: | ---: |");
+    for (name, option) in [
+        ("by all algorithms", None),
+        ("low memory", Some("--low-memory")),
+    ] {
+        let [alone, all] = [resident(&alone, option)?, resident(&all, option)?];
+        println!(
+            "| {name} | {:.1} MB | {:.1} MB | {:.3} |",
+            alone / 1e6,
+            all / 1e6,
+            all / alone
+        );
     }
-    println!("ResNet-50 at 224, resident after loading and running every instance once");
-    println!("full alone:       {:6.1} MB", bytes[0] / 1e6);
-    println!("all 35 instances: {:6.1} MB", bytes[1] / 1e6);
-    println!("ratio:            {:6.3}", bytes[1] / bytes[0]);
     Ok(())
 }
 
+/// The resident bytes that a process of its own prints.
+fn resident(file: &Path, option: Option<&str>) -> anyhow::Result<f64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let output = command.arg("memory").arg(file).args(option).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    text.trim().parse().context(text)
+}
+
 /// Loads a model, runs all of its instances, and prints the resident bytes.
-pub fn measure(file: &Path) -> anyhow::Result<()> {
-    let engine = Engine::load(file)?;
+pub fn measure(file: &Path, low_memory: bool) -> anyhow::Result<()> {
+    let mut context = Context::new(None)?;
+    if low_memory {
+        context = context.with_low_memory();
+    }
+    let engine = Engine::new(Arc::new(context), Model::load(file)?)?;
     let data = image();
     for record in engine.records() {
         engine.run(images(&data), record.instance)?;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -34,6 +35,10 @@ pub struct Args {
     /// Seconds of each run
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
+    /// The controller and the fixed instances take turns, so many each, so that all meet the
+    /// same changes of the machine
+    #[arg(long, default_value = "5")]
+    turns: NonZeroUsize,
     /// Instances to compare with [default: all]
     #[arg(long, value_delimiter = ',')]
     instances: Vec<Instance>,
@@ -116,7 +121,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         let server = Server::start(&args.server)?;
         let client = server.client(&requests).await?;
         for scenario in scenarios(&args, objective, &subject, rates, replay.as_deref()) {
-            let row = measure(&client, &requests, scenario, &instances).await?;
+            let row = measure(&client, &requests, scenario, &instances, args.turns.get()).await?;
             write_csv(&mut csv, &row)?;
             println!("{}", cells(&row, &subject, rates));
             rows.push(row);
@@ -193,21 +198,46 @@ async fn measure(
     requests: &Requests,
     scenario: Scenario,
     instances: &[Instance],
+    turns: usize,
 ) -> anyhow::Result<Row> {
     let requests = requests.clone().within(scenario.seconds);
-    let run = async |requests: &Requests| -> anyhow::Result<Summary> {
-        let samples = load::collect(client, requests, scenario.arrivals.clone()).await?;
-        Ok(Summary::of(&samples, scenario.seconds))
-    };
-    let chosen = run(&requests).await?;
-    let mut fixed = Vec::new();
-    for &instance in instances {
-        fixed.push((instance, run(&requests.clone().by(instance)).await?));
+    let fixed = instances
+        .iter()
+        .map(|&instance| requests.clone().by(instance));
+    let policies: Vec<Requests> = std::iter::once(requests.clone()).chain(fixed).collect();
+    let mut samples = vec![Vec::new(); policies.len()];
+    for part in parts(&scenario.arrivals, turns) {
+        for (policy, samples) in policies.iter().zip(&mut samples) {
+            let new = load::collect(client, policy, part.arrivals.clone()).await?;
+            samples.extend(new.into_iter().map(|sample| load::Sample {
+                due: part.start + sample.due,
+                ..sample
+            }));
+        }
     }
+    let mut summaries = samples.iter().map(|all| Summary::of(all, scenario.seconds));
+    let chosen = summaries.next().expect("the first is the controller");
     Ok(Row {
-        scenario,
+        fixed: instances.iter().copied().zip(summaries).collect(),
         chosen,
-        fixed,
+        scenario,
+    })
+}
+
+/// Arrivals within a part of a run.
+struct Part {
+    /// In seconds from the start of the run.
+    start: f64,
+    /// In seconds from the start of the part.
+    arrivals: Arc<[f64]>,
+}
+
+/// Divides arrivals into parts of equal numbers, or nearly so.
+fn parts(arrivals: &[f64], turns: usize) -> impl Iterator<Item = Part> {
+    let each = arrivals.len().div_ceil(turns).max(1);
+    arrivals.chunks(each).map(|part| Part {
+        start: part[0],
+        arrivals: part.iter().map(|at| at - part[0]).collect(),
     })
 }
 
