@@ -30,7 +30,7 @@ fn accuracy_is_bought_with_few_misses() {
 #[test]
 #[ignore = "takes minutes: cargo test -p sdpoint-serve --test simulation -- --ignored"]
 fn accuracy_is_bought_with_few_misses_at_all_loads() {
-    accuracy_is_bought(&[1.0, 4.0, 8.0], &LOADS, [0.5, 0.6]);
+    accuracy_is_bought(&[1.0, 4.0, 8.0], &LOADS, [0.5, 0.55]);
 }
 
 /// `least` are the mean shares of the distance to the bound and to the ideal policy that have to be
@@ -62,7 +62,7 @@ fn shares_closed(costs: &Costs, objective: f64, bursts: &[f64], loads: &[f64]) -
             let result = scenario.compare(costs, Policy::default(), 1);
             let bound = result.bound.expect("the cheapest can serve all loads");
             let misses = result.more_misses();
-            assert!(misses <= 1.0, "{scenario:?}: {misses} points more");
+            assert!(misses <= 0.75, "{scenario:?}: {misses} points more");
             let best = costs.choices()[result.best_fixed(costs)].worth;
             if bound - best < 0.002 {
                 // One fixed instance is as good as any mixture.

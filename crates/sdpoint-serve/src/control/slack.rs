@@ -28,27 +28,20 @@ pub(super) struct SlackShare {
 /// The reduction of the share of slack by one refusal.
 const STEP: f64 = 0.03;
 
-/// The time of a batch in the cheapest instance as the virtual server would need it, as a
-/// share of the forecast: without a margin, up to 1.2 points more requests miss their deadlines in
-/// the simulated bursts, with this one at most 1.
-const CHEAPEST: f64 = 0.9;
-
 /// Requests without a refusal after which the share grows by twice as much with each, and so on:
 /// what a burst or a slow machine has taken is given back within a few thousand requests.
 const CALM: f64 = 500.0;
 
 impl SlackShare {
-    /// The initial shares: the maximum without load, decreasing linearly to the middle of
-    /// the range beyond capacity.
+    /// The initial shares: the maximum without load, decreasing linearly to the minimum beyond
+    /// capacity.
     pub fn new(policy: &Policy) -> Self {
         let [least, most] = policy.use_of_slack;
         let of_last = |level, last| level as f64 / last as f64;
         Self {
             ahead: 0.0,
             calm: 0.0,
-            use_of_slack: PerLevel::new(|level, last| {
-                most - of_last(level, last) * (most - least) / 2.0
-            }),
+            use_of_slack: PerLevel::new(|level, last| most - of_last(level, last) * (most - least)),
         }
     }
 
@@ -60,7 +53,7 @@ impl SlackShare {
     /// Notes that a batch took so many seconds, and the share of them that its cheapest
     /// instance would have taken.
     pub fn spend(&mut self, seconds: f64, cheapest: f64) {
-        self.ahead += seconds * (1.0 - CHEAPEST * cheapest).max(0.0);
+        self.ahead += seconds * (1.0 - cheapest).max(0.0);
     }
 
     /// Notes that a request was accepted or refused, after so many seconds of other work.
@@ -169,7 +162,7 @@ mod tests {
         // Each level of load learns on its own.
         assert!(avoidable.use_of_slack(0.2) > most - 0.2);
         let initial = SlackShare::new(&Policy::default());
-        let inevitable = learned(1.0 / CHEAPEST);
+        let inevitable = learned(1.0);
         assert!(inevitable.use_of_slack(0.6) > initial.use_of_slack(0.6));
     }
 
