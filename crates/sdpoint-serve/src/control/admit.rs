@@ -138,7 +138,7 @@ pub(super) fn batch_within(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
 
 /// The largest batch size with which a request meets a deadline in so many seconds even
 /// if another batch started just before it arrived.
-pub(super) fn fitting_batch(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
+fn fitting_batch(seconds: f64, costs: &Costs, pace: &Pace) -> usize {
     let fits = |&images: &usize| pace.expected(2.0 * cheapest(costs, images)) <= seconds;
     (1..=costs.max_batch()).rev().find(fits).unwrap_or(1)
 }
