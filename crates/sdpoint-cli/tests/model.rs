@@ -423,6 +423,18 @@ fn time_and_accuracy_are_budgets_too() {
         "--json",
     ]);
     assert_eq!((rows.len(), &rows[0]["batch"]), (7, &2.into()));
+    // Any instance may be the fastest in one measurement of each on a busy machine.
+    let profile = folder.path().join("model.profile.json");
+    let mut times: Value = serde_json::from_slice(&fs::read(&profile).unwrap()).unwrap();
+    for batch in times["machines"][0]["batches"].as_array_mut().unwrap() {
+        let instances = batch["instances"].as_array_mut().unwrap();
+        let cheapest = instances.iter_mut().find(|row| row["instance"] == "0@0.5");
+        let cheapest = cheapest.expect("it is measured");
+        for time in ["median", "p90", "rest"] {
+            cheapest[time] = 1e-9.into();
+        }
+    }
+    fs::write(&profile, times.to_string()).unwrap();
     let output = run(&["predict", model, &image, "--latency", "60s"]);
     assert_eq!(stderr(&output), "", "times are known now");
     fail(
@@ -435,7 +447,7 @@ fn time_and_accuracy_are_budgets_too() {
     assert_eq!(in_time["met"], true);
     let late = predict(&["--deadline", "1us"]);
     assert_eq!(late["met"], false);
-    assert_ne!(late["instance"], "full");
+    assert_eq!(late["instance"], "0@0.5", "the fastest");
     let text = succeed(&["predict", model, &image, "--deadline", "1us"]);
     assert!(
         text.contains("too late") && text.contains("during the run"),
