@@ -73,6 +73,7 @@ pub use scores::{
 };
 pub use sdpoint_kernels::{
     AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
+    release_freed_memory,
 };
 pub use timing::{Pass, StepTime};
 pub use training::{

@@ -163,6 +163,18 @@ fn request_huge_pages(start: NonNull<f32>, bytes: usize) {
 #[cfg(not(target_os = "linux"))]
 fn request_huge_pages(_: NonNull<f32>, _: usize) {}
 
+/// Returns memory that was freed, but that the allocator keeps for later, to the system.
+///
+/// After a model is loaded, that is as much as its weights take: the allocator of glibc keeps
+/// freed memory below any that is still in use. Other allocators are left to themselves.
+pub fn release_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it does not touch memory that is in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 impl Drop for AlignedVec {
     fn drop(&mut self) {
         if self.capacity > 0 && self.slab.is_none() {

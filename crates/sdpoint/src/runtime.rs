@@ -36,7 +36,9 @@ use sdpoint_core::{
     SelectError, Times, select_timed,
 };
 use sdpoint_data::Image;
-use sdpoint_engine::{Context, EngineError, Images, InferenceEngine, NormSource};
+use sdpoint_engine::{
+    Context, EngineError, Images, InferenceEngine, NormSource, release_freed_memory,
+};
 
 use macs::{Computation, MacsCache};
 use profile::{BatchProfile, Machine, Profile, ProfileError, TimeSource};
@@ -102,6 +104,9 @@ impl Engine {
     pub fn new(ctx: Arc<Context>, model: Model) -> Result<Self, EngineError> {
         let network = Arc::new(model.network);
         let inference = InferenceEngine::new(ctx, network, &model.weights, &model.statistics)?;
+        // The engine holds them packed.
+        drop((model.weights, model.statistics));
+        release_freed_memory();
         Ok(Self {
             inference,
             classes: model.classes.into(),

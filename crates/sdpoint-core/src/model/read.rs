@@ -237,20 +237,25 @@ fn in_file_order(
     Ok(tensors)
 }
 
+/// Reads a tensor in pieces, so that its bytes are never in memory beside its values.
 fn read_values(
     file: &mut impl Read,
     info: &TensorInfo,
     hasher: &mut Sha256,
 ) -> io::Result<Vec<f32>> {
     let (from, to) = info.data_offsets;
-    let mut bytes = vec![0; to - from];
-    file.read_exact(&mut bytes)?;
-    hasher.update(&bytes);
-    let (values, _) = bytes.as_chunks::<4>();
-    Ok(values
-        .iter()
-        .map(|&value| f32::from_le_bytes(value))
-        .collect())
+    let mut values = Vec::with_capacity((to - from) / size_of::<f32>());
+    let mut piece = [0; 1 << 16];
+    let mut left = to - from;
+    while left > 0 {
+        let bytes = &mut piece[..left.min(1 << 16)];
+        file.read_exact(bytes)?;
+        hasher.update(&*bytes);
+        let (floats, _) = bytes.as_chunks::<4>();
+        values.extend(floats.iter().map(|&value| f32::from_le_bytes(value)));
+        left -= bytes.len();
+    }
+    Ok(values)
 }
 
 /// Assembles a model from a description and tensors, if they are consistent.
