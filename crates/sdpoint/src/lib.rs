@@ -267,7 +267,8 @@ pub mod engine {
         Distillation, InferenceEngine, InstanceMacs, Isa, Noise, NormSource, PartialRun, Pass, Sgd,
         SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target, TrainingEngine,
         TuningInput, WinogradTile, blend, confidences, cross_entropy, initial_weights,
-        log_mean_probabilities, log_softmax, margins, peak_gflops, softmax, top_k,
+        log_mean_probabilities, log_softmax, margins, peak_gflops, release_freed_memory, softmax,
+        top_k,
     };
 }
 

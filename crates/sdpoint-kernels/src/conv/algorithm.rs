@@ -64,6 +64,13 @@ impl WinogradTile {
         }
     }
 
+    fn fewest_tiles(self, channels: usize) -> usize {
+        match self {
+            WinogradTile::Two => tuning::WINOGRAD_TWO_FEWEST_TILES,
+            WinogradTile::Four => tuning::winograd_four_fewest_tiles(channels),
+        }
+    }
+
     /// Tiles that cover the outputs of all images.
     fn count(self, problem: &Problem) -> usize {
         let [rows, columns] = problem.grid.map(|size| size.div_ceil(self.outputs()));
@@ -71,14 +78,17 @@ impl WinogradTile {
     }
 
     /// Whether the saved multiplications outweigh the transforms.
-    fn pays(self, layout: &BlockedLayout, problem: &Problem) -> bool {
+    fn saves(self, layout: &BlockedLayout, problem: &Problem) -> bool {
         let [height, width] = problem.grid;
         let outputs = problem.batch * height * width;
         let covered = self.count(problem) * self.outputs() * self.outputs();
         let [most, of] = tuning::WINOGRAD_MOST_COVERED;
-        channels(layout) >= self.fewest_channels()
-            && covered * of <= outputs * most
-            && self.count(problem) >= tuning::WINOGRAD_FEWEST_TILES
+        channels(layout) >= self.fewest_channels() && covered * of <= outputs * most
+    }
+
+    /// Whether that outweighs the larger weights, too.
+    fn pays(self, layout: &BlockedLayout, problem: &Problem) -> bool {
+        self.saves(layout, problem) && self.count(problem) >= self.fewest_tiles(channels(layout))
     }
 }
 
@@ -216,7 +226,7 @@ impl AlgorithmChoice {
                 algorithm: ConvAlgorithm::Winograd(tile),
                 // Groups merged to a dense layout have fewer weights than it.
                 computes: winograd_computes(&problem.window, &layout) && geometry.groups == 1,
-                pays: tile.pays(&layout, &problem)
+                pays: tile.saves(&layout, &problem)
                     && tile.count(&problem) >= tuning::WINOGRAD_REDUCTION_FEWEST_TILES,
             },
         ];
@@ -353,5 +363,5 @@ fn strassen_pays(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
     let pixels = problem.batch * height * width;
     channels(layout) >= tuning::STRASSEN_FEWEST_CHANNELS
-        && pixels * layout.group_out >= tuning::STRASSEN_FEWEST_OUTPUTS
+        && pixels >= tuning::strassen_fewest_pixels(layout.group_in * layout.group_out)
 }

@@ -151,9 +151,21 @@ pub const fn has_grouped_pixels(registers: Registers, pixels: usize) -> bool {
 /// transforms take as long as the saved multiplications.
 pub const WINOGRAD_FEWEST_CHANNELS: [usize; 2] = [16, 32];
 
-/// The fewest tiles of a batch. With fewer, register blocks are mostly empty, and loading the
-/// transformed weights takes longer than the saved multiplications.
-pub const WINOGRAD_FEWEST_TILES: usize = 16;
+/// The fewest tiles of a batch for F(2×2, 3×3). With fewer, register blocks are mostly empty, and
+/// loading the transformed weights takes longer than the saved multiplications.
+pub const WINOGRAD_TWO_FEWEST_TILES: usize = 16;
+
+/// The same for F(4×4, 3×3), whose transformed weights take more than twice as much memory: fewer
+/// tiles where they stay in L2, more where they are 9 MB and larger. There, the time that a single
+/// image gains over F(2×2, 3×3) is less than 2 % of ResNet-50's, and its instances need that form
+/// anyway. Log: "Winograd's larger tiles for wide layers only from 32 tiles on".
+pub const fn winograd_four_fewest_tiles(channels: usize) -> usize {
+    match channels {
+        ..=64 => 4,
+        65..256 => 16,
+        256.. => 32,
+    }
+}
 
 /// The most outputs that the tiles may cover, as a multiple (numerator, denominator) of those that
 /// exist: tiles at the border compute outputs beyond it.
@@ -166,7 +178,7 @@ pub const WINOGRAD_STRIP_FLOATS: usize = L2 * 9 / 32;
 /// The most transformed weights per point that are computed at packing time. Larger ones are
 /// computed by the first batch that uses them, as they take four times the memory of the weights.
 /// Log: "Winograd's algorithm for 512 channels".
-pub const WINOGRAD_EAGER_FLOATS: usize = L2 / 4;
+pub const WINOGRAD_EAGER_FLOATS: usize = L2 / 8;
 
 /// Prefetch distance in the transformed weights: 8 KB. *conv_gflops*; log: "a group's transformed
 /// weights side by side".
@@ -180,9 +192,12 @@ pub const WINOGRAD_PREFETCH_FLOATS: usize = 2048;
 /// input quadrants are reused too rarely.
 pub const STRASSEN_FEWEST_CHANNELS: usize = 256;
 
-/// The fewest outputs. With fewer, loading the weights takes longer than the products, or several
-/// threads compute the operands of the same inputs.
-pub const STRASSEN_FEWEST_OUTPUTS: usize = 48 * 1024;
+/// The fewest pixels of a batch for this many weights. With fewer, loading the sums of weights
+/// takes longer than the saved product; where the weights exceed L2, they take more memory than
+/// the time is worth. Log: "Strassen's algorithm for large weights only from 100 pixels on".
+pub const fn strassen_fewest_pixels(weights: usize) -> usize {
+    if weights <= L2 { 48 } else { 100 }
+}
 
 /// Left operands of the seven products of a strip, which share L2 with the weights of two
 /// products. *conv_gflops*.
