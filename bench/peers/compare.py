@@ -4,7 +4,11 @@ prints the ratio of their times: below 1, sdpoint is faster.
 
     bench/peers/compare.py                      every row; half an hour on two cores
     bench/peers/compare.py --rows resnet50      rows whose name contains that
-    bench/peers/compare.py --peers onnxruntime --rounds 9 --json
+    bench/peers/compare.py --peers PyTorch --rounds 9 --json
+    bench/peers/compare.py --gate               exit code 1 if a row is over its limit
+    bench/peers/compare.py --scaling            one thread over two, of both programs
+    bench/peers/compare.py --isa avx2 --peers PyTorch
+                                                both held to AVX2 on a machine with AVX-512
 
 The first call creates a virtual environment beside this file from
 requirements.txt, of some gigabytes; set PIP_EXTRA_INDEX_URL to an index of
@@ -25,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 VENV = HERE / ".venv"
 MODELS = HERE / ".models"
+RUNTIME = ROOT / "bench" / "runtime"
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,10 @@ class Row:
     side: int
     batch: int
     train: bool
-    # Our time over the peer's: the requirement, and the target.
-    at_most: float
-    aim: float
+    # Our time over the peer's with AVX-512: the requirement, and the target.
+    avx512: tuple
+    # The same with AVX2.
+    avx2: tuple
 
     @property
     def name(self):
@@ -60,18 +66,22 @@ class Row:
 
 
 ROWS = [
-    Row("resnet50", 224, 1, False, 0.80, 0.60),
-    Row("resnet50", 224, 8, False, 0.80, 0.60),
-    Row("resnet18", 224, 1, False, 0.70, 0.45),
-    Row("resnet18", 224, 8, False, 0.70, 0.45),
-    Row("resnext50_32x4d", 224, 1, False, 0.90, 0.70),
-    Row("preresnet20", 32, 128, False, 0.75, 0.50),
-    Row("wrn16-4", 32, 128, False, 0.75, 0.50),
-    Row("preresnet20", 32, 128, True, 0.65, 0.45),
-    Row("wrn16-4", 32, 128, True, 0.70, 0.45),
-    Row("resnet18", 224, 32, True, 0.75, 0.50),
+    Row("resnet50", 224, 1, False, (0.80, 0.60), (0.90, 0.75)),
+    Row("resnet50", 224, 8, False, (0.80, 0.60), (0.90, 0.75)),
+    Row("resnet18", 224, 1, False, (0.70, 0.45), (0.62, 0.48)),
+    Row("resnet18", 224, 8, False, (0.70, 0.45), (0.62, 0.48)),
+    Row("resnext50_32x4d", 224, 1, False, (0.90, 0.70), (0.95, 0.85)),
+    Row("preresnet20", 32, 128, False, (0.75, 0.50), (0.65, 0.50)),
+    Row("wrn16-4", 32, 128, False, (0.75, 0.50), (0.50, 0.40)),
+    Row("preresnet20", 32, 128, True, (0.65, 0.45), (0.55, 0.45)),
+    Row("wrn16-4", 32, 128, True, (0.70, 0.45), (0.55, 0.45)),
+    Row("resnet18", 224, 32, True, (0.75, 0.50), (0.55, 0.45)),
 ]
 INSTANCES = "resnet50-instances"
+# Time and memory of a process that loads ResNet-50 and answers once, and the
+# largest allowed ratio of the times.
+FIRST = "resnet50-first"
+FIRST_AT_MOST = 0.5
 # The tolerance of an instance's time over its share of the MACs.
 FACTOR, SLACK = 1.15, 0.02
 
@@ -87,7 +97,7 @@ def target(folder):
 def prepare(args):
     """Builds the programs, if they are missing."""
     if not args.sdpoint:
-        subprocess.run(["cargo", "build", "--release", "-p", "sdpoint"], cwd=ROOT, check=True)
+        subprocess.run(["cargo", "build", "--release", "-p", "sdpoint-cli"], cwd=ROOT, check=True)
         args.sdpoint = target(ROOT) / "release" / "sdpoint"
     if not (VENV / "complete").exists():
         note(f"making {VENV}")
@@ -98,22 +108,33 @@ def prepare(args):
     if not args.rust:
         subprocess.run(["cargo", "build", "--release"], cwd=HERE / "rust", check=True)
         args.rust = target(HERE / "rust") / "release" / "sdpoint-peers"
+    if not args.runtime:
+        subprocess.run(["cargo", "build", "--release"], cwd=RUNTIME, check=True)
+        args.runtime = target(RUNTIME) / "release" / "sdpoint-runtime-bench"
 
 
-def python(way, row, args, model):
-    numbers = [row.side, row.batch, args.threads]
+def isa(args):
+    """The instruction set that decides which limits hold."""
+    if args.isa:
+        return args.isa
+    cpu = Path("/proc/cpuinfo")
+    return "avx512" if cpu.exists() and "avx512f" in cpu.read_text() else "avx2"
+
+
+def python(way, row, threads, model):
+    numbers = [row.side, row.batch, threads]
     return [VENV / "bin" / "python", HERE / "peer.py", way, row.network, *map(str, numbers), model]
 
 
 class Peer:
     """A process that times runs on request and sleeps otherwise."""
 
-    def __init__(self, way, row, args, model):
+    def __init__(self, way, row, args, threads, model):
         if way in ("rten", "tract"):
-            numbers = [row.batch, row.side, args.threads]
+            numbers = [row.batch, row.side, threads]
             command = [args.rust, way, model, *map(str, numbers)]
         else:
-            command = python(way, row, args, model)
+            command = python(way, row, threads, model)
         self.way = way
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -136,17 +157,17 @@ class Peer:
         self.process.wait()
 
 
-def sdpoint(args, *arguments):
-    command = [args.sdpoint, "profile", *arguments, "--threads", str(args.threads), "--json"]
+def sdpoint(args, threads, *arguments):
+    command = [args.sdpoint, "profile", *arguments, "--threads", str(threads), "--json"]
     output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
     return json.loads(output.stdout)
 
 
-def ours(row, args):
+def ours(row, args, threads):
     arguments = ["--network", row.network, "--batch", row.batch, "--seconds", args.seconds]
     if row.train:
         arguments.append("--train")
-    return sdpoint(args, *map(str, arguments))[0]
+    return sdpoint(args, threads, *map(str, arguments))[0]
 
 
 def check_same(row, cost, args):
@@ -180,7 +201,7 @@ def export(row, args):
     if not cost.exists():
         note(f"exporting {model.name}")
         output = subprocess.run(
-            python("export", row, args, model), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            python("export", row, args.threads, model), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         if output.returncode:
             raise SystemExit(f"{row.title} cannot be exported: {output.stderr}")
@@ -198,14 +219,14 @@ def compare(row, args):
     for peer in row.peers:
         for way in row.peers[peer] if peer in args.peers else []:
             try:
-                ways.append((peer, Peer(way, row, args, model)))
+                ways.append((peer, Peer(way, row, args, args.threads, model)))
             except RuntimeError as error:
                 note(str(error))
     profile, times = [], {way.way: [] for _, way in ways}
     ratios = {way.way: [] for _, way in ways}
     for number in range(args.rounds):
         for _, way in ways:
-            profile.append(ours(row, args))
+            profile.append(ours(row, args, args.threads))
             theirs = way.measure(args.seconds)
             times[way.way].append(theirs)
             ratios[way.way].append(profile[-1]["median_ms"] / theirs)
@@ -228,12 +249,13 @@ def compare(row, args):
     # All multiply-adds at the peak; and with a quarter of the multiplications
     # in layers for F(4x4, 3x3), which has 36 per tile instead of 144.
     direct = ms[0] * gflops / peak
+    at_most, aim = row.avx512 if isa(args) == "avx512" else row.avx2
     return {
         "row": row.name,
         "title": row.title,
         "peer": next(iter(row.peers)),
-        "at_most": row.at_most,
-        "aim": row.aim,
+        "at_most": at_most,
+        "aim": aim,
         "ms": ms,
         "gflops": gflops,
         "peak_gflops": peak,
@@ -247,7 +269,7 @@ def instances(args):
     """Every instance's time relative to full, with its share of the MACs."""
     seconds = ["--seconds", str(args.seconds)]
     runs = [
-        sdpoint(args, "--network", "resnet50", "--instances", "all", *seconds)
+        sdpoint(args, args.threads, "--network", "resnet50", "--instances", "all", *seconds)
         for _ in range(args.rounds)
     ]
     rows = []
@@ -263,6 +285,85 @@ def instances(args):
     return {"row": INSTANCES, "instances": rows}
 
 
+def first(args):
+    """Loads ResNet-50 and answers once, in processes of their own by turns: the
+    time of both together, and the resident memory above that of the program."""
+    row = ROWS[0]
+    onnx, _ = export(row, args)
+    ours = MODELS / "resnet50.safetensors"
+    if not ours.exists():
+        subprocess.run([args.runtime, "model", ours], check=True)
+    threads = ["--threads", str(args.threads)]
+    runs = []
+    for _ in range(args.rounds):
+        pair = []
+        commands = [args.runtime, "first", ours, *threads], python("first", row, args.threads, onnx)
+        for command in commands:
+            output = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            pair.append(json.loads(output.stdout))
+        runs.append(pair)
+    return {
+        "row": FIRST,
+        "ms": [spread([run[i]["ms"] for run in runs]) for i in range(2)],
+        "ratio": spread([run[0]["ms"] / run[1]["ms"] for run in runs]),
+        "bytes": [spread([run[i]["bytes"] for run in runs]) for i in range(2)],
+        "at_most": FIRST_AT_MOST,
+    }
+
+
+def scaling(row, args):
+    """One thread's time over two threads', of sdpoint and of the row's peer."""
+    model, _ = export(row, args)
+    peer, ways = next(iter(row.peers.items()))
+    processes = [Peer(ways[0], row, args, threads, model) for threads in (1, 2)]
+    ours_scale, peer_scale = [], []
+    for number in range(args.rounds):
+        one, two = [ours(row, args, threads)["median_ms"] for threads in (1, 2)]
+        ours_scale.append(one / two)
+        one, two = [process.measure(args.seconds) for process in processes]
+        peer_scale.append(one / two)
+        note(f"{row.title}: round {number + 1} of {args.rounds}")
+    for process in processes:
+        process.close()
+    scales = {"sdpoint": spread(ours_scale), "its": spread(peer_scale)}
+    return {"row": row.name, "title": row.title, "peer": peer, **scales}
+
+
+def scaling_table(results):
+    table = ["| work | sdpoint | spread | peer | its | spread |"]
+    table.append("| --- | ---: | ---: | --- | ---: | ---: |")
+    for result in results:
+        cells = [result["title"]]
+        for name in ("sdpoint", "its"):
+            scale, low, high = result[name]
+            cells += [result["peer"]] if name == "its" else []
+            cells += [f"{scale:.2f}", f"{low:.2f} to {high:.2f}"]
+        table.append("| " + " | ".join(cells) + " |")
+    return "\n".join(table)
+
+
+def over_their_limits(results):
+    """What `--gate` complains of."""
+    faults = []
+    for result in results:
+        if result["row"] == INSTANCES:
+            faults += [
+                f"{entry['instance']}: {entry['time'][0]:.3f} of full, at most {entry['at_most']:.3f}"
+                for entry in result["instances"]
+                if entry["time"][0] > entry["at_most"]
+            ]
+            continue
+        if result["row"] == FIRST:
+            ratio = result["ratio"][0]
+        elif result["peer"] in result["peers"]:
+            ratio = result["peers"][result["peer"]]["ratio"][0]
+        else:
+            continue
+        if ratio > result["at_most"]:
+            faults.append(f"{result['row']}: ratio {ratio:.3f}, at most {result['at_most']:.2f}")
+    return faults
+
+
 def markdown(results):
     columns = ["work", "sdpoint", "limit", "Winograd's", "peer", "its time"]
     columns += ["ratio", "spread", "at most", "aim"]
@@ -270,7 +371,7 @@ def markdown(results):
     table.append("| --- | ---: | ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
     others = ["| work | peer | its time | ratio | spread |", "| --- | --- | ---: | ---: | ---: |"]
     for result in results:
-        if result["row"] == INSTANCES:
+        if result["row"] in (INSTANCES, FIRST):
             continue
         for name, peer in result["peers"].items():
             ratio, low, high = peer["ratio"]
@@ -297,6 +398,20 @@ def markdown(results):
                     f"| {low:.3f} to {high:.3f} | {entry['at_most']:.3f} |"
                 )
             text.append(lines)
+        elif result["row"] == FIRST:
+            lines = ["| ResNet-50 | sdpoint | ONNX Runtime | ratio | spread | at most |"]
+            lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+            ratio, low, high = result["ratio"]
+            mine, theirs = [f"{ms[0]:.0f} ms" for ms in result["ms"]]
+            lines.append(
+                f"| load and first answer | {mine} | {theirs} | {ratio:.2f} "
+                f"| {low:.2f} to {high:.2f} | {result['at_most']:.2f} |"
+            )
+            mine, theirs = [of[0] / 1e6 for of in result["bytes"]]
+            lines.append(
+                f"| resident memory for it | {mine:.0f} MB | {theirs:.0f} MB | {mine / theirs:.2f} | | |"
+            )
+            text.append(lines)
     return "\n\n".join("\n".join(lines) for lines in text)
 
 
@@ -304,7 +419,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [row.name for row in ROWS] + [INSTANCES]
+    names = [row.name for row in ROWS] + [INSTANCES, FIRST]
     parser.add_argument("--rows", default="", help=f"names or parts of them: {', '.join(names)}")
     parser.add_argument(
         "--peers", default="ONNX Runtime,PyTorch,rten,tract", help="of %(default)s"
@@ -312,19 +427,44 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each in a round")
     parser.add_argument("--threads", type=int, default=2, help="default %(default)s")
+    parser.add_argument(
+        "--isa", choices=["avx512", "avx2"], help="hold sdpoint and PyTorch to this instruction set"
+    )
+    parser.add_argument("--gate", action="store_true", help="exit with 1 if a row is over its limit")
+    parser.add_argument(
+        "--scaling", action="store_true", help="print one thread's time over two threads' instead"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.add_argument("--sdpoint", type=Path, help="the program, if it is built already")
     parser.add_argument("--rust", type=Path, help="sdpoint-peers, if it is built already")
+    parser.add_argument("--runtime", type=Path, help="the program of bench/runtime, likewise")
     args = parser.parse_args()
     args.peers = args.peers.split(",")
     chosen = [name for name in names if any(part in name for part in args.rows.split(","))]
     if not chosen:
         parser.error(f"no row is named so; there are {', '.join(names)}")
+    if args.isa == "avx2":
+        # ONNX Runtime has no such setting.
+        os.environ.update(
+            SDPOINT_ISA="avx2", ATEN_CPU_CAPABILITY="avx2", ONEDNN_MAX_CPU_ISA="AVX2"
+        )
+    elif args.isa:
+        os.environ["SDPOINT_ISA"] = args.isa
     prepare(args)
+    if args.scaling:
+        results = [scaling(row, args) for row in ROWS if row.name in chosen]
+        print(json.dumps(results, indent=1) if args.json else scaling_table(results))
+        return
     results = [compare(row, args) for row in ROWS if row.name in chosen]
     if INSTANCES in chosen:
         results.append(instances(args))
+    if FIRST in chosen:
+        results.append(first(args))
     print(json.dumps(results, indent=1) if args.json else markdown(results))
+    faults = over_their_limits(results) if args.gate else []
+    for fault in faults:
+        note(f"over its limit: {fault}")
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
     peer.py PEER NETWORK SIDE BATCH THREADS MODEL
 
 PEER is `onnxruntime`, `torch` or `torch-compiled` for inference, `train` or
-`train-compiled` for training steps, and `export`, which writes the ONNX file
-MODEL and prints the network's cost.
+`train-compiled` for training steps, `export`, which writes the ONNX file MODEL
+and prints the network's cost, and `first`, which loads it into ONNX Runtime,
+runs it once, and prints the time and the resident memory that this took.
 
-For each line on standard input, a number of seconds, it runs for so long and
+Otherwise, for each line on standard input, a number of seconds, it runs for so long and
 prints the median time of a run in milliseconds. Between lines it waits, and
 none of its threads computes.
 """
@@ -27,6 +28,26 @@ def onnxruntime_runner(model, images, threads):
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name, images = session.get_inputs()[0].name, images.numpy()
     return lambda: session.run(None, {name: images})
+
+
+def resident():
+    with open("/proc/self/status") as status:
+        line = next(line for line in status if line.startswith("VmRSS:"))
+    return 1024 * int(line.split()[1])
+
+
+def first(model, side, batch, threads):
+    import numpy
+    import onnxruntime
+
+    images = numpy.ones((batch, 3, side, side), dtype=numpy.float32)
+    bare, begin = resident(), time.perf_counter()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session.run(None, {session.get_inputs()[0].name: images})
+    milliseconds = 1e3 * (time.perf_counter() - begin)
+    print(json.dumps({"ms": milliseconds, "bytes": resident() - bare}))
 
 
 def torch_runner(network, images, compiled):
@@ -95,6 +116,8 @@ def serve(run):
 def main():
     peer, name, side, batch, threads, model = sys.argv[1:]
     side, batch, threads = int(side), int(batch), int(threads)
+    if peer == "first":
+        return first(model, side, batch, threads)
     import torch
 
     import networks

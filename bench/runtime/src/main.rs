@@ -1,8 +1,8 @@
-//! Measures the run-time library: deadlines idle and under load, memory, and the cost of
-//! switching between instances.
+//! Measures the run-time library: deadlines idle and under load, memory, the first answer, and
+//! the cost of switching between instances.
 //!
-//! `cargo run --release -- deadlines`, `deadlines-under-load`, `memory` or
-//! `switching`.
+//! `cargo run --release -- deadlines`, `deadlines-under-load`, `memory` or `switching`;
+//! `bench/peers/compare.py` runs `model` and `first`.
 
 mod deadlines;
 mod load;
@@ -18,7 +18,9 @@ say what to measure:
   deadlines [--rounds N]
   deadlines-under-load [--rounds N] [--svg FILE]
   memory
-  switching";
+  switching
+  model FILE
+  first FILE [--threads N]";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +43,11 @@ fn main() -> anyhow::Result<()> {
         ["memory"] => memory::run(),
         ["memory", file] => memory::measure(file.as_ref(), false),
         ["memory", file, "--low-memory"] => memory::measure(file.as_ref(), true),
+        ["model", file] => Ok(subject::model(false)?.save(file)?),
+        ["first", file, ..] => {
+            let threads = option("--threads").map(str::parse).transpose()?;
+            memory::first(file.as_ref(), threads)
+        }
         ["switching"] => switching::run(),
         ["load", seed] => load::burn(seed.parse()?),
         _ => anyhow::bail!(USAGE),

@@ -1,11 +1,13 @@
-//! Resident memory with all instances ready, over that of `full` alone.
+//! Resident memory with all instances ready, over that of `full` alone; and the first answer.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context as _;
-use sdpoint::{Context, Engine, Model};
+use sdpoint::{Context, Engine, Instance, Model};
 
 use crate::subject::{image, images, model};
 
@@ -53,10 +55,28 @@ pub fn measure(file: &Path, low_memory: bool) -> anyhow::Result<()> {
     for record in engine.records() {
         engine.run(images(&data), record.instance)?;
     }
+    println!("{}", resident_now()?);
+    Ok(())
+}
+
+/// Loads a model, answers once, and prints as JSON the time that this took and the resident
+/// memory above that before.
+pub fn first(file: &Path, threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
+    let data = image();
+    let (bare, start) = (resident_now()?, Instant::now());
+    let engine = Engine::new(Arc::new(Context::new(threads)?), Model::load(file)?)?;
+    engine.run(images(&data), Instance::Full)?;
+    let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+    let bytes = resident_now()? - bare;
+    println!("{{\"ms\": {milliseconds}, \"bytes\": {bytes}}}");
+    Ok(())
+}
+
+/// The resident bytes of this process.
+fn resident_now() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.split_whitespace().next());
     let kilobytes: u64 = kilobytes.context("no VmRSS")?.parse()?;
-    println!("{}", kilobytes * 1024);
-    Ok(())
+    Ok(kilobytes * 1024)
 }
