@@ -1,6 +1,6 @@
 //! Aligned memory for tensors and packed weights, in huge pages where that pays off.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::Layout;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -42,24 +42,11 @@ impl AlignedVec {
         if len == 0 {
             return Self::default();
         }
-        // SAFETY: `len` floats were just allocated with this layout.
-        unsafe { Self::zeroed(allocate(layout(len)), len, None) }
-    }
-
-    /// An array of the `len` floats from `start` on, set to zero.
-    ///
-    /// # Safety
-    ///
-    /// They must be valid, belong to this array only, and live as long as `slab`; without a slab,
-    /// they must have been allocated with [`layout`].
-    unsafe fn zeroed(start: NonNull<f32>, len: usize, slab: Option<Arc<Slab>>) -> Self {
-        // SAFETY: the caller's promise; all-zero bytes are the float zero.
-        unsafe { start.write_bytes(0, len) };
         AlignedVec {
-            start,
+            start: allocate(layout(len)),
             len,
             capacity: len,
-            slab,
+            slab: None,
         }
     }
 
@@ -86,17 +73,102 @@ fn layout(len: usize) -> Layout {
     Layout::from_size_align(bytes, align).expect("an array that memory can hold")
 }
 
+/// Allocates zeros.
 fn allocate(layout: Layout) -> NonNull<f32> {
-    // SAFETY: no array that is allocated is empty.
-    let start = unsafe { alloc(layout) }.cast::<f32>();
-    let Some(start) = NonNull::new(start) else {
-        handle_alloc_error(layout)
-    };
     if layout.align() == HUGE_PAGE {
-        request_huge_pages(start, layout.size());
+        pages::allocate(layout)
+    } else {
+        heap::allocate(layout)
     }
-    start
 }
+
+/// Frees an array.
+///
+/// # Safety
+///
+/// It must come from [`allocate`] with the same layout, and not be used any more.
+unsafe fn free(start: NonNull<f32>, layout: Layout) {
+    // SAFETY: the caller's promise; the layout decides as in `allocate`.
+    unsafe {
+        if layout.align() == HUGE_PAGE {
+            pages::free(start, layout);
+        } else {
+            heap::free(start, layout);
+        }
+    }
+}
+
+/// Arrays of the usual allocator.
+mod heap {
+    use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+    use std::ptr::NonNull;
+
+    pub fn allocate(layout: Layout) -> NonNull<f32> {
+        // SAFETY: no array that is allocated is empty. All-zero bytes are the float zero.
+        let start = unsafe { alloc_zeroed(layout) }.cast::<f32>();
+        NonNull::new(start).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    /// # Safety
+    ///
+    /// The array must come from [`allocate`] with the same layout, and not be used any more.
+    pub unsafe fn free(start: NonNull<f32>, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { dealloc(start.as_ptr().cast(), layout) };
+    }
+}
+
+/// Arrays in huge pages, mapped by themselves: pages are zeroed by the threads that use them
+/// first, not once more here, and freed memory goes back to the system.
+#[cfg(all(target_os = "linux", not(miri), not(sdpoint_own_memory)))]
+mod pages {
+    use std::alloc::{Layout, handle_alloc_error};
+    use std::ptr::{self, NonNull};
+
+    use super::HUGE_PAGE;
+
+    /// A multiple of every system's page size.
+    const PAGES: usize = 64 << 10;
+
+    pub fn allocate(layout: Layout) -> NonNull<f32> {
+        let bytes = layout.size().next_multiple_of(PAGES);
+        let reserved = bytes + HUGE_PAGE;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: a new mapping touches no memory that is in use.
+        let mapped = unsafe { libc::mmap(ptr::null_mut(), reserved, access, kind, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            handle_alloc_error(layout);
+        }
+        let before = mapped.align_offset(HUGE_PAGE);
+        // SAFETY: both are within the mapping: `before` is less than a huge page.
+        let (start, end) = unsafe { (mapped.byte_add(before), mapped.byte_add(before + bytes)) };
+        // SAFETY: the parts before and after the array are whole pages of the mapping that
+        // nobody uses. The advice changes no content; where the system refuses it, small pages
+        // work too.
+        unsafe {
+            if before > 0 {
+                libc::munmap(mapped, before);
+            }
+            if before < HUGE_PAGE {
+                libc::munmap(end, HUGE_PAGE - before);
+            }
+            libc::madvise(start, bytes, libc::MADV_HUGEPAGE);
+        }
+        NonNull::new(start.cast()).expect("no mapping is at address 0")
+    }
+
+    /// # Safety
+    ///
+    /// The array must come from [`allocate`] with the same layout, and not be used any more.
+    pub unsafe fn free(start: NonNull<f32>, layout: Layout) {
+        // SAFETY: the caller's promise; these are the pages that `allocate` left mapped.
+        unsafe { libc::munmap(start.as_ptr().cast(), layout.size().next_multiple_of(PAGES)) };
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(miri), not(sdpoint_own_memory))))]
+use heap as pages;
 
 /// An allocation shared by several arrays, so that arrays too short for huge pages of their own are
 /// in huge pages too.
@@ -113,7 +185,7 @@ unsafe impl Sync for Slab {}
 impl Drop for Slab {
     fn drop(&mut self) {
         // SAFETY: allocated by `Slabs::zeros` with this layout, and no array is left in it.
-        unsafe { dealloc(self.start.as_ptr().cast(), layout(self.floats)) };
+        unsafe { free(self.start, layout(self.floats)) };
     }
 }
 
@@ -148,20 +220,16 @@ impl Slabs {
             }
         };
         *filling = Some((slab.clone(), taken + needed));
-        // SAFETY: the slab has `needed` floats from `taken` on, which no other array contains.
-        unsafe { AlignedVec::zeroed(slab.start.add(taken), len, Some(slab)) }
+        AlignedVec {
+            // SAFETY: the slab has `needed` floats from `taken` on. They are zeros, as no other
+            // array has contained them.
+            start: unsafe { slab.start.add(taken) },
+            len,
+            capacity: len,
+            slab: Some(slab),
+        }
     }
 }
-
-#[cfg(target_os = "linux")]
-fn request_huge_pages(start: NonNull<f32>, bytes: usize) {
-    // SAFETY: the range was just allocated, and the advice changes no content. Where the kernel
-    // refuses it, small pages work too.
-    unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn request_huge_pages(_: NonNull<f32>, _: usize) {}
 
 /// Returns memory that was freed, but that the allocator keeps for later, to the system.
 ///
@@ -179,7 +247,7 @@ impl Drop for AlignedVec {
     fn drop(&mut self) {
         if self.capacity > 0 && self.slab.is_none() {
             // SAFETY: allocated by `zeros` with this layout.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout(self.capacity)) };
+            unsafe { free(self.start, layout(self.capacity)) };
         }
     }
 }

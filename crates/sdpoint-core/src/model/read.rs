@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
@@ -120,18 +122,24 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
     let mut hasher = Sha256::new();
     hasher.update(&start);
     let mut stored = HashMap::with_capacity(tensors.len());
-    for (name, info) in tensors {
-        let values = read_values(&mut file, &info, &mut hasher).map_err(unreadable)?;
-        let tensor = Stored {
-            shape: info.shape,
-            values,
-            used: false,
-        };
-        if stored.insert(name.clone(), tensor).is_some() {
-            return Err(not_safetensors(format!("it has two tensors '{name}'")));
+    let (twice, digest) = hash_beside(hasher, |hash| {
+        for (name, info) in tensors {
+            let values = read_values(&mut file, &info, hash)?;
+            let tensor = Stored {
+                shape: info.shape,
+                values,
+                used: false,
+            };
+            if stored.insert(name.clone(), tensor).is_some() {
+                return Ok(Some(name));
+            }
         }
+        Ok(None)
+    });
+    if let Some(name) = twice.map_err(unreadable)? {
+        return Err(not_safetensors(format!("it has two tensors '{name}'")));
     }
-    if hex(&hasher.finalize()) != envelope.sha256 {
+    if digest != envelope.sha256 {
         return Err(altered());
     }
 
@@ -237,25 +245,72 @@ fn in_file_order(
     Ok(tensors)
 }
 
+/// The bytes that are read at once.
+const PIECE: usize = 1 << 18;
+
+/// The pieces that may wait to be hashed, which bounds memory where hashing is slower than reading.
+const WAITING: usize = 4;
+
 /// Reads a tensor in pieces, so that its bytes are never in memory beside its values.
 fn read_values(
     file: &mut impl Read,
     info: &TensorInfo,
-    hasher: &mut Sha256,
+    hash: &mut dyn FnMut(Vec<u8>) -> Vec<u8>,
 ) -> io::Result<Vec<f32>> {
     let (from, to) = info.data_offsets;
     let mut values = Vec::with_capacity((to - from) / size_of::<f32>());
-    let mut piece = [0; 1 << 16];
+    let mut piece = Vec::new();
     let mut left = to - from;
     while left > 0 {
-        let bytes = &mut piece[..left.min(1 << 16)];
-        file.read_exact(bytes)?;
-        hasher.update(&*bytes);
-        let (floats, _) = bytes.as_chunks::<4>();
+        piece.resize(left.min(PIECE), 0);
+        file.read_exact(&mut piece)?;
+        left -= piece.len();
+        let (floats, _) = piece.as_chunks::<4>();
         values.extend(floats.iter().map(|&value| f32::from_le_bytes(value)));
-        left -= bytes.len();
+        piece = hash(piece);
     }
     Ok(values)
+}
+
+/// Hashes the pieces that `read` passes to the function that it gets, on a thread of its own, as
+/// hashing takes as long as reading. The function returns a buffer for the next piece. Returns
+/// what `read` returns, and the digest of what `hasher` has hashed before and of all pieces.
+fn hash_beside<R>(
+    mut hasher: Sha256,
+    read: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> Vec<u8>) -> R,
+) -> (R, String) {
+    let (pieces, to_hash) = mpsc::sync_channel::<Vec<u8>>(WAITING);
+    let (hashed, buffers) = mpsc::channel();
+    let mut own = hasher.clone();
+    let hashing = move || {
+        for piece in to_hash {
+            hasher.update(&piece);
+            // Nobody takes the buffers after the last piece.
+            let _ = hashed.send(piece);
+        }
+        hasher
+    };
+    thread::scope(
+        |scope| match thread::Builder::new().spawn_scoped(scope, hashing) {
+            Ok(hashing) => {
+                let result = read(&mut |piece| {
+                    pieces.send(piece).expect("it hashes until this ends");
+                    buffers.try_recv().unwrap_or_default()
+                });
+                drop(pieces);
+                let hasher = hashing.join().expect("hashing does not panic");
+                (result, hex(&hasher.finalize()))
+            }
+            // Where the system allows no further thread, this one does both.
+            Err(_) => {
+                let result = read(&mut |piece| {
+                    own.update(&piece);
+                    piece
+                });
+                (result, hex(&own.finalize()))
+            }
+        },
+    )
 }
 
 /// Assembles a model from a description and tensors, if they are consistent.
