@@ -168,7 +168,7 @@ pub enum ModelError {
     },
     /// The file has a feature that this program does not support.
     #[error(
-        "'{}' has {} that this program does not support: update it",
+        "'{}' has {} that this program does not support: update sdpoint",
         path.display(),
         named(features)
     )]

@@ -29,8 +29,10 @@ fn results_are_the_same_bits_as_before() {
         let found = hashes::small(isa);
         let found: Vec<&str> = found.lines().collect();
         assert_eq!(found.len(), recorded.len(), "lines of {isa}");
-        for (found, recorded) in found.iter().zip(recorded) {
-            assert_eq!(*found, recorded);
-        }
+        let changed: Vec<String> = std::iter::zip(found, recorded)
+            .filter(|(found, recorded)| found != recorded)
+            .map(|(found, recorded)| format!("{found}\ninstead of\n{recorded}"))
+            .collect();
+        assert!(changed.is_empty(), "{}", changed.join("\n"));
     }
 }

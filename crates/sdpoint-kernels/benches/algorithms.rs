@@ -169,7 +169,10 @@ fn main() -> ExitCode {
         }
     }
     if slower > 0 {
-        println!("{slower} passes are more than {LIMIT} times as slow as they could be");
+        println!(
+            "{slower} passes are more than {LIMIT} times as slow as they could be, or \
+             {LIMIT_FOR_MEMORY} times with more memory"
+        );
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS

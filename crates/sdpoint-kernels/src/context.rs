@@ -57,7 +57,11 @@ impl fmt::Display for ContextError {
             ContextError::UnknownAlgorithm(error) => write!(f, "{CONV_VARIABLE}: {error}"),
             ContextError::UnavailableIsa(isa) => {
                 let names = available_names();
-                write!(f, "this machine has no {isa}; it has {names}")
+                write!(
+                    f,
+                    "this machine has no {isa}, which {ISA_VARIABLE} or the program asks for; it \
+                     has {names}"
+                )
             }
             ContextError::TooManyThreads { threads } => {
                 let max = Context::MAX_THREADS;

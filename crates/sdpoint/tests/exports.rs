@@ -72,6 +72,11 @@ fn every_instance_at_sizes_that_do_not_divide_evenly() {
 }
 
 #[test]
+fn a_network_with_relu6() {
+    compare("mobilenet_v2", [34, 32]);
+}
+
+#[test]
 fn instances_at_sizes_that_divide_evenly() {
     ["preresnet8", "resnet-mini"]
         .iter()

@@ -46,13 +46,14 @@ pub(super) struct Document {
     pub training: serde_json::Value,
 }
 
-/// The fields of every version of the document, including future ones.
+/// The fields of every version of the document, including future ones. `features` may have another
+/// form in a later one.
 #[derive(Deserialize)]
 pub(super) struct Envelope {
     pub version: u64,
     pub sha256: String,
     #[serde(default)]
-    pub features: Vec<String>,
+    pub features: serde_json::Value,
 }
 
 impl Document {

@@ -1,6 +1,6 @@
 //! Reading of model files, which may be damaged or malicious.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -92,8 +92,12 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
             version: envelope.version,
         });
     }
-    let unknown: Vec<String> = envelope
-        .features
+    let listed: BTreeSet<String> = match envelope.features {
+        serde_json::Value::Null => BTreeSet::new(),
+        features => serde_json::from_value(features)
+            .map_err(|error| malformed(format!("`features` is no list of names: {error}")))?,
+    };
+    let unknown: Vec<String> = listed
         .into_iter()
         .filter(|name| !Feature::ALL.iter().any(|known| known.name() == name))
         .collect();
@@ -176,10 +180,26 @@ fn features_are_named(document: &Document) -> Result<(), String> {
         .iter()
         .find(|feature| !document.features.contains(feature) && !feature.is_part_of(version));
     match unnamed {
-        None => Ok(()),
+        None => features_are_used(&document.features, &used),
         Some(feature) if version < 3 => Err(format!("version {version} has no {}", feature.name())),
         Some(feature) => Err(format!("it does not name its feature {}", feature.name())),
     }
+}
+
+/// Checks that the features that a document lists are those that it uses, each once.
+fn features_are_used(listed: &[Feature], used: &[Feature]) -> Result<(), String> {
+    for (place, feature) in listed.iter().enumerate() {
+        let name = feature.name();
+        if listed[..place].contains(feature) {
+            return Err(format!("it names the feature {name} twice"));
+        }
+        if !used.contains(feature) {
+            return Err(format!(
+                "it names the feature {name}, which it does not have"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Why the header cannot be read.

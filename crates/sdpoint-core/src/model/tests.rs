@@ -585,7 +585,7 @@ fn what_is_reported_is_the_accuracy_on_test_images() {
 #[test]
 fn unknown_features_are_refused_by_name() {
     let error = forged_error(|document, _| {
-        document["features"] = json!(["combinations", "int8", "a\u{1b}[2J"]);
+        document["features"] = json!(["combinations", "int8", "a\u{1b}[2J", "int8"]);
         document["instances"] = json!("something new");
     });
     let ModelError::Features { features, .. } = &error else {
@@ -593,10 +593,35 @@ fn unknown_features_are_refused_by_name() {
     };
     assert_eq!(features.len(), 2);
     let text = error.to_string();
-    assert!(text.contains("'int8', 'a\\u{1b}[2J'"), "{text}");
+    assert!(text.contains("'a\\u{1b}[2J', 'int8' that"), "{text}");
     let many: Vec<String> = (0..1000).map(|i| i.to_string().repeat(1000)).collect();
     let text = forged_error(|document, _| document["features"] = json!(many)).to_string();
     assert!(text.len() < 400 && text.contains("995 more"), "{text}");
+}
+
+#[test]
+fn a_newer_version_is_told_whatever_its_features_are() {
+    for features in [json!({ "int8": 1 }), json!("int8"), json!([1])] {
+        let error = forged_error(|document, _| {
+            document["version"] = 4.into();
+            document["features"] = features.clone();
+        });
+        let newer = matches!(error, ModelError::Newer { version: 4, .. });
+        assert!(newer, "{error}");
+        let error = forged_error(|document, _| document["features"] = features.clone());
+        assert!(error.to_string().contains("no list of names"), "{error}");
+    }
+}
+
+#[test]
+fn a_feature_that_is_not_used_or_named_twice_is_refused() {
+    let error = forged_error(|document, _| document["features"] = json!(["relu6"]));
+    assert!(error.to_string().contains("does not have"), "{error}");
+    let error = forged_error(|document, _| {
+        document["preprocessing"]["interpolation"] = "bicubic".into();
+        document["features"] = json!(["interpolation", "interpolation"]);
+    });
+    assert!(error.to_string().contains("twice"), "{error}");
 }
 
 #[test]

@@ -73,10 +73,11 @@ pub const LAYERS: &[Layer] = &[
     layer(1, [30, 30], [64, 64], 3, 1, 1),
     layer(3, [12, 12], [48, 48], 3, 1, 3),
     layer(16, [8, 8], [260, 256], 3, 1, 1),
-    // With tiles of 2×2.
     layer(1, [7, 7], [64, 64], 3, 1, 1),
+    // With tiles of 2×2.
+    layer(1, [7, 7], [96, 96], 3, 1, 1),
     layer(2, [9, 5], [67, 97], 3, 1, 1),
-    layer(2, [7, 7], [96, 96], 3, 1, 3),
+    layer(2, [5, 5], [96, 96], 3, 1, 3),
     // Strassen's algorithm.
     layer(2, [7, 7], [256, 512], 1, 1, 1),
     layer(1, [11, 21], [288, 320], 1, 1, 1),
@@ -98,13 +99,14 @@ pub const LAYERS: &[Layer] = &[
 pub type Case = (&'static str, [usize; 2], usize);
 
 /// Small networks of all kinds.
-const SMALL_NETWORKS: [Case; 6] = [
+const SMALL_NETWORKS: [Case; 7] = [
     ("preresnet8", [32, 32], 2),
     ("preresnet8", [19, 26], 5),
     ("resnet-mini", [64, 48], 2),
     ("resnet-mini-basic", [64, 64], 1),
     ("resnext-mini", [64, 64], 2),
     ("preresnet-mini", [64, 64], 1),
+    ("mobilenet_v2", [48, 64], 1),
 ];
 
 /// The hashes of [`LAYERS`] and of small networks with an instruction set.

@@ -1,6 +1,7 @@
 //! The parameters of a convolution, and the sizes that follow for an input.
 
 use super::gather::{BLOCK, ConvWindow};
+use super::tuning;
 
 /// A convolution without its weights and without an input size; pairs are height first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,24 +55,16 @@ impl ConvGeometry {
         (fits && [2, 4, 8].contains(&width)).then_some(width)
     }
 
-    /// The most channels per group for which vectors that span groups (`grouped/`) are faster than
-    /// groups merged into dense ones of 16 channels (`merge.rs`), which take 16 / 8 or 16 / 4 times
-    /// the multiply-adds. Spreading an input over the lanes of its group is a broadcast where a
-    /// group fills a vector, and otherwise takes one permutation for groups of four and two for
-    /// groups of eight. Two cost more than they save, unless three kernel columns share the result
-    /// (`docs/performance.md`, "Measured along the way").
+    /// The most channels per group for which the grouped algorithm is faster than merged groups;
+    /// see [`tuning::widest_group`].
     pub(super) fn widest_group(&self, lanes: usize) -> usize {
-        if self.window().shares_three_columns() || lanes <= 8 {
-            8
-        } else {
-            4
-        }
+        tuning::widest_group(self.window().shares_three_columns(), lanes)
     }
 
     /// Whether there are so few channels that kernel columns are treated as channels, as im2col
     /// does: see [`ConvWindow::unrolled`].
     pub(crate) fn unrolls(&self) -> bool {
-        self.groups == 1 && self.in_channels <= 4 && self.kernel[1] > 1
+        self.groups == 1 && self.in_channels <= tuning::UNROLLED_CHANNELS && self.kernel[1] > 1
     }
 
     /// Which inputs each output reads.

@@ -6,7 +6,8 @@
 //! log in `docs/performance.md` that it comes from:
 //!
 //! - *algorithms*: `cargo bench -p sdpoint-kernels --bench algorithms`, which fails where the
-//!   chosen algorithm is more than 10 % slower than another
+//!   chosen algorithm is more than 10 % slower than another, or 30 % than one whose weights take
+//!   more memory
 //! - *conv_gflops*: `cargo run --release -p sdpoint-kernels --example conv_gflops`, single layers
 //!   as a share of the peak
 //! - *profile*: `sdpoint profile --network NETWORK --layers`, layers within a network
@@ -127,11 +128,29 @@ pub const GATHER_COST: usize = 10;
 /// Cost of loading one float of weights from beyond L2, in multiply-accumulates, in the same model.
 pub const LARGE_WEIGHTS_COST: usize = 4;
 
+/// The most input channels for which kernel columns are treated as channels, as im2col does: a block
+/// of channels would be mostly empty. *conv_gflops*, for the first layers of networks.
+pub const UNROLLED_CHANNELS: usize = 4;
+
 // Narrow groups. *conv_gflops*; log: "inputs of narrow groups used by three kernel columns".
 
 /// Pixels of a register block of one vector, in order of preference. Fewer than eight independent
 /// sums do not hide the latency of a multiply-add, so the smaller blocks only end a row.
 pub const GROUPED_PIXELS: [usize; 6] = [14, 8, 7, 4, 2, 1];
+
+/// The most channels per group for which vectors that span groups (`grouped/`) are faster than
+/// groups merged into dense ones of 16 channels (`merge.rs`), which take 16 / 8 or 16 / 4 times
+/// the multiply-adds. Spreading an input over the lanes of its group is a broadcast where a
+/// group fills a vector, and otherwise takes one permutation for groups of four and two for
+/// groups of eight. Two cost more than they save, unless three kernel columns share the result
+/// (`docs/performance.md`, below the log).
+pub const fn widest_group(three_columns_share: bool, lanes: usize) -> usize {
+    if three_columns_share || lanes <= 8 {
+        8
+    } else {
+        4
+    }
+}
 
 /// Whether a micro-kernel for this many pixels is compiled.
 #[inline(always)]
