@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use sdpoint_kernels::{AlignedVec, release_freed_memory};
+use sdpoint_kernels::AlignedVec;
 
 /// The size of a tensor, and its lifetime: from the step that writes it to the
 /// last step that reads it, both included.
@@ -114,8 +114,6 @@ impl Arena {
             let mut larger = AlignedVec::zeros(len);
             larger[..self.memory.len()].copy_from_slice(&self.memory);
             self.memory = larger;
-            // Rare: once for each instance that needs more than those before it.
-            release_freed_memory();
         }
     }
 

@@ -59,8 +59,8 @@ impl fmt::Display for ContextError {
                 let names = available_names();
                 write!(
                     f,
-                    "this machine has no {isa}, which {ISA_VARIABLE} or the program asks for; it \
-                     has {names}"
+                    "this machine has no {isa}, which was requested by {ISA_VARIABLE} or the \
+                     program; it has {names}"
                 )
             }
             ContextError::TooManyThreads { threads } => {
