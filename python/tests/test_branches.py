@@ -8,7 +8,8 @@ from oracles import NETWORKS, PreResNet8
 from safetensors.torch import load_file
 
 import sdpoint.torch as sp
-from sdpoint.torch.branches import Branching, early_points, parts
+from sdpoint.torch.branches import Branching, parts
+from sdpoint.torch.draw import early_points
 
 #: What the recorded step was computed with; the engine's test has the same.
 RECORDED = {
@@ -140,12 +141,10 @@ def test_the_preset_has_its_ratios_and_draws_early_points():
     names = ["0@0.5", "0@0.6", "0@0.75", "1@0.75"]
     instances, costs = [sp.Instance.parse(i) for i in net.instances], net.cost(12)
     count = dict.fromkeys(net.instances, 0)
-    for step in range(2000):
-        for drawn in net.draws.branches_at(step, 4, instances, costs):
-            count[str(drawn)] += 1
-    assert count["full"] == 0
-    # 0.8 of five entries, one of which is full: 0.64 of 0.84, and some of the rest.
-    assert sum(count[name] for name in names) / 8000 == pytest.approx(0.64 / 0.84, abs=0.02)
+    for step in range(8000):
+        count[str(net.draws.at(step, instances, costs))] += 1
+    for name in ("full", *names):
+        assert count[name] / 8000 == pytest.approx(0.16, abs=0.02)
     assert count["1@0.5"] > 100
     with pytest.raises(ValueError, match="not a method"):
         sp.wrap(Small(), method="sdpoint++")

@@ -261,12 +261,24 @@ def test_the_program_trains_branches(tmp_path):
     folder = tmp_path / "run"
     output = trained(
         *ARGUMENTS[:-6], "--calibration-images", 32, "--out", folder, "--epochs", 1, "--workers", 0,
-        "--method", "sdpoint+", "--branches", 2, "--temperature", 2,
+        "--method", "branched", "--branches", 2, "--temperature", 2,
     )  # fmt: skip
-    assert "10 instances" in output
+    assert "7 instances" in output
     lines, curve = results(folder)
     drawn = lines[0]["drawn"]
     assert drawn.pop("full") == 12 and sum(drawn.values()) == 24
+    assert len(curve.splitlines()) == 8
+
+
+def test_the_program_trains_the_preset(tmp_path):
+    folder = tmp_path / "run"
+    output = trained(
+        *ARGUMENTS[:-6], "--calibration-images", 32, "--out", folder, "--epochs", 1, "--workers", 0,
+        "--method", "sdpoint+",
+    )  # fmt: skip
+    assert "10 instances" in output
+    lines, curve = results(folder)
+    assert sum(lines[0]["drawn"].values()) == 12
     assert len(curve.splitlines()) == 11 and "0@0.6" in curve
 
 

@@ -501,9 +501,8 @@ def test_points_are_feature_maps():
 
 def test_branches_have_instances_to_draw():
     for draw in ("full:1", "menu:full=1"):
-        for method in ("branched", "sdpoint+"):
-            with pytest.raises(ValueError, match="leaves no instance to the branches"):
-                sp.wrap(Small(), method=method, draw=draw)
+        with pytest.raises(ValueError, match="leaves no instance to the branches"):
+            sp.wrap(Small(), method="branched", draw=draw)
         assert sp.wrap(Small(), draw=draw).points
 
 

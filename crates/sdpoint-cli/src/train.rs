@@ -44,6 +44,9 @@ result is bit for bit that of an uninterrupted run, with any number of threads.
 
 Methods:
   sdpoint    one instance drawn at random per step, as in the paper
+  sdpoint+   the same with the ratios 0.5, 0.6 and 0.75, where four draws of five are full or one of
+             a few instances of the first two points, which save most for their loss of accuracy;
+             the best so far at every cost, for equal work of training
   thrifty    the same, but cheap instances are drawn more often (--draw cost:-1): they become more
              accurate and training takes less time, at some cost in the accuracy of full
   plain      full in every step
@@ -52,8 +55,6 @@ Methods:
   branched   full on the whole batch, and four instances drawn at random, each on a quarter of it;
              they continue from full's activations at their points and learn half from the labels,
              half from the predictions of full; a step takes a quarter longer than with plain
-  sdpoint+   branched, with the ratios 0.5, 0.6 and 0.75, and mostly with instances of the first two
-             points, which save most for their loss of accuracy
 
 Distributions of instances (--draw):
   uniform      as in the paper: no downsampling or one of the points, all equally likely, then one

@@ -72,6 +72,7 @@ fn the_cost_of_a_run_is_predicted_and_counted() {
         ("plain", "plain", "2.00 epochs of full"),
         ("sdpoint", "sdpoint", "epochs of full"),
         ("plus", "sdpoint+", "epochs of full"),
+        ("branched", "branched", "epochs of full"),
     ] {
         let (_, notes) = bench.train(out, &[&SMALL[..], &["--method", method]].concat());
         assert!(notes.contains(epochs), "{notes}");
@@ -81,38 +82,46 @@ fn the_cost_of_a_run_is_predicted_and_counted() {
         assert!(off.abs() < 1e-4, "{method}: {counted} counted: {notes}");
         match method {
             "plain" => plain = counted,
-            "sdpoint" => assert!(counted < plain),
-            _ => assert!((plain..plain * 3 / 2).contains(&counted), "{counted}"),
+            "branched" => assert!((plain..plain * 3 / 2).contains(&counted), "{counted}"),
+            _ => assert!(counted < plain),
         }
     }
 }
 
 #[test]
-fn branches_and_their_menu_are_reported() {
+fn the_preset_draws_from_a_menu() {
     let bench = Bench::new();
     let (text, notes) = bench.train("plus", &[&SMALL[..], &["--method", "sdpoint+"]].concat());
-    for words in [
-        "full, and 4 branches on parts of the batch",
-        "(menu:full=0.16,0@0.5=0.16,0@0.6=0.16,0@0.75=0.16,1@0.75=0.16)",
-        "10 instances",
-    ] {
+    let menu = "(menu:full=0.16,0@0.5=0.16,0@0.6=0.16,0@0.75=0.16,1@0.75=0.16)";
+    for words in [menu, "10 instances"] {
         assert!(notes.contains(words), "{notes}");
     }
+    assert!(!notes.contains("branches"), "{notes}");
+    assert!(text.contains("Of 10 steps, "), "{text}");
+
+    let more = ["--method", "sdpoint+", "--ratios", "0.4,0.8"];
+    let (_, notes) = bench.train("ratios", &[&SMALL[..], &more].concat());
+    assert!(
+        notes.contains("(menu:full=0.2,0@0.4=0.2,0@0.8=0.2,1@0.8=0.2)"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn branches_are_reported() {
+    let bench = Bench::new();
+    let (text, notes) = bench.train(
+        "branched",
+        &[&SMALL[..], &["--method", "branched"]].concat(),
+    );
+    let words = "full, and 4 branches on parts of the batch";
+    assert!(notes.contains(words), "{notes}");
     // A batch of 8 images has two branches of 4.
     assert!(text.contains("Of 30 passes, 10 ("), "{text}");
 
-    let more = [
-        "--method",
-        "sdpoint+",
-        "--ratios",
-        "0.4,0.8",
-        "--shrink-after",
-        "50%",
-    ];
+    let more = ["--method", "branched", "--shrink-after", "50%"];
     let (text, notes) = bench.train("late", &[&SMALL[..], &more].concat());
-    for words in ["0@0.4=0.2,0@0.8=0.2,1@0.8=0.2", "first 50.0% of the steps"] {
-        assert!(notes.contains(words), "{notes}");
-    }
+    assert!(notes.contains("first 50.0% of the steps"), "{notes}");
     assert!(text.contains("Of 20 passes, 10 ("), "{text}");
     let drawn = bench.metrics("late", "drawn");
     let full_alone = drawn[0].as_object().unwrap();
@@ -189,7 +198,7 @@ fn settings_that_do_not_fit_are_usage_errors() {
         (&["--menu"], &["--menu", "0@0.5=1", "--draw", "uniform"]),
         (
             &["full at the end"],
-            &["--method", "sdpoint+", "--full-at-end", "0.5"],
+            &["--method", "branched", "--full-at-end", "0.5"],
         ),
         (&["exits"], &["--method", "branched", "--exits"]),
     ] {

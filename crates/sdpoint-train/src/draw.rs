@@ -99,7 +99,7 @@ impl Menu {
     /// The menu of `--method sdpoint+` for instances given with their MACs: `full`,
     /// the first point with every ratio, and the second point with the largest
     /// ratio, with four fifths of the probability in equal parts. Early points
-    /// save most for a given loss of accuracy.
+    /// save most for a given loss of accuracy; the other instances share the rest.
     pub fn of_early_points(costs: &[(Instance, u64)]) -> Self {
         let mut points: Vec<_> = costs.iter().filter_map(|cost| cost.0.point()).collect();
         points.dedup();

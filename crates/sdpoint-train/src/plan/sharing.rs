@@ -14,15 +14,15 @@ use crate::sampler::{InstanceSampler, Phases};
 use crate::work::StepWork;
 
 impl TrainPlan {
-    /// Sets the method that `--method sdpoint+` stands for: [`Method::Branched`]
-    /// with the ratios 0.5, 0.6 and 0.75, and branches drawn mostly from
+    /// Sets the method that `--method sdpoint+` stands for: [`Method::SdPoint`]
+    /// with the ratios 0.5, 0.6 and 0.75, and instances drawn mostly from
     /// [`Menu::of_early_points`].
     ///
     /// # Errors
     /// If the network does not accept images of this size.
     pub fn with_sdpoint_plus(self) -> Result<Self, ShapeError> {
         let ratios = [0.5, 0.6, 0.75].map(|ratio| Ratio::new(ratio).expect("between 0 and 1"));
-        self.with_method(Method::Branched)
+        self.with_method(Method::SdPoint)
             .with_ratios(ratios)
             .with_early_points()
     }

@@ -7,14 +7,11 @@ activations of `full`, so that no layer before a point is computed twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
-
-from .instance import Instance
 
 HINT = (
     "with branches, a network in training returns the logits of full in .full, and those of "
@@ -140,22 +137,3 @@ def loss(
         part = branching.weight * len(logits) / images
         total = total + part * ((1 - share) * own + share * temperature**2 * taught)
     return total
-
-
-#: The ratios of `sdpoint+`.
-PLUS_RATIOS = (0.5, 0.6, 0.75)
-
-
-def early_points(instances: Sequence[Instance]) -> str:
-    """The draw of `sdpoint+`: three quarters of the branches are instances of the first point
-    and, at the largest ratio, of the second, which save most for a given loss of accuracy.
-
-    >>> early_points([Instance.parse(i) for i in ("full", "0@0.5", "0@0.75", "1@0.5", "1@0.75")])
-    'menu:full=0.2,0@0.5=0.2,0@0.75=0.2,1@0.75=0.2'
-    """
-    names = list(dict.fromkeys(i.point for i in instances if i.point is not None))
-    chosen = [Instance(), *(i for i in instances if names and i.point == names[0])]
-    if len(names) > 1:
-        chosen.append(max((i for i in instances if i.point == names[1]), key=lambda i: i.ratio))
-    each = 0.8 / len(chosen)
-    return "menu:" + ",".join(f"{instance}={each!r}" for instance in chosen)

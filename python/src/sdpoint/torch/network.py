@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from . import branches, checks, cost, lower, measure
 from .branches import Branch, Branched, Branching
-from .draw import Draws, check_menu
+from .draw import PLUS_RATIOS, Draws, check_menu, early_points
 from .errors import InstanceError, WrapError
 from .instance import FULL, Instance, checked_ratios
 from .points import Point
@@ -22,7 +22,7 @@ from .stages import Stage, compile_stages, plan
 from .statistics import InstanceStatistics, Norms
 
 #: Methods of training; see `wrap`.
-METHODS = ("sdpoint", "branched", "sdpoint+")
+METHODS = ("sdpoint", "sdpoint+", "branched")
 
 
 def wrap(
@@ -43,10 +43,10 @@ def wrap(
     stem's max pool. `draw` ("uniform") and `seed` are those of `Draws`. `engine=False`
     accepts networks that sdpoint's engine cannot run; they cannot be saved as model files.
 
-    `method` is "sdpoint", the paper's: each step trains one instance; or "branched": each
-    step trains `full` and branches, in which case forward returns a `Branched` instead of
-    logits, and `loss` computes the loss; or "sdpoint+": branches at `ratios` of 0.5, 0.6 and
-    0.75, drawn by `early_points`. The `ratios` of the others are 0.5 and 0.75.
+    `method` is "sdpoint", the paper's: each step trains one instance; or "sdpoint+": the same
+    at `ratios` of 0.5, 0.6 and 0.75, drawn by `early_points`; or "branched": each step trains
+    `full` and branches, in which case forward returns a `Branched` instead of logits, and
+    `loss` computes the loss. The `ratios` of the others are 0.5 and 0.75.
 
     Raises `WrapError` if the network has no points, and `EngineError`, which
     names the modules, if the engine cannot run it.
@@ -66,15 +66,15 @@ def wrap(
         raise ValueError(f"'{method}' is not a method: use one of {', '.join(METHODS)}")
     plus = method == "sdpoint+"
     if ratios is None:
-        ratios = branches.PLUS_RATIOS if plus else (0.5, 0.75)
+        ratios = PLUS_RATIOS if plus else (0.5, 0.75)
     draws = Draws(draw or "uniform", seed)
     net = Adjustable(_sharing_copy(module), checked_ratios(ratios), points, draws)
-    if method != "sdpoint":
+    if method == "branched":
         net.branching = Branching()
     if plus and draw is None:
-        draws.method = branches.early_points(net._instances())
+        draws.method = early_points(net._instances())
     check_menu(draws.method, net._instances())
-    if method != "sdpoint" and draws.draw_only_full:
+    if method == "branched" and draws.draw_only_full:
         raise ValueError(
             f"draw='{draws.method}' leaves no instance to the branches of method='{method}': give "
             "others a probability above 0"

@@ -80,8 +80,9 @@ def parser() -> argparse.ArgumentParser:
         "--method",
         choices=("plain", *METHODS),
         default="sdpoint",
-        help="sdpoint (default) draws an instance per step, plain always trains full, branched "
-        "trains full and branches that learn from it, sdpoint+ mostly those of the first points",
+        help="sdpoint (default) draws an instance per step as in the paper, sdpoint+ mostly full "
+        "and those of the first points (the best so far), plain always trains full, branched trains "
+        "full and branches that learn from it",
     )
     g.add_argument("--branches", type=int, help="branches of a step (default: 4)")
     g.add_argument("--branch-weight", type=float, help="weight of their loss (default: 1)")
@@ -146,9 +147,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     if options.resume is None and options.data is None:
         p.error("--data is missing: give a data source such as folder:DIR")
     branched = [o for o in BRANCHING if getattr(options, o) is not None]
-    if branched and options.method not in ("branched", "sdpoint+") and options.resume is None:
+    if branched and options.method != "branched" and options.resume is None:
         flag = "--" + branched[0].replace("_", "-")
-        p.error(f"{flag} needs --method branched or sdpoint+")
+        p.error(f"{flag} needs --method branched")
     if options.accumulate < 1:
         p.error("--accumulate must be at least 1")
     return options
