@@ -71,6 +71,8 @@ pub struct Answer {
     pub instance: Option<Instance>,
     /// The recorded accuracy of the instance.
     pub accuracy: Option<f64>,
+    /// The time that the server computed, in seconds.
+    pub computed: Option<f64>,
 }
 
 impl Answer {
@@ -87,7 +89,15 @@ impl Answer {
             Some(&ParameterChoice::DoubleParam(accuracy)) => Some(accuracy),
             _ => None,
         };
-        Self { instance, accuracy }
+        let computed = match choice("compute_us") {
+            Some(&ParameterChoice::Int64Param(micros)) => Some(1e-6 * micros as f64),
+            _ => None,
+        };
+        Self {
+            instance,
+            accuracy,
+            computed,
+        }
     }
 }
 

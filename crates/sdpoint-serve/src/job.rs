@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use sdpoint::Instance;
 use sdpoint::core::Record;
 
@@ -25,15 +26,15 @@ pub struct Job {
 }
 
 /// Images in the layout of the request. The executor converts them while copying them
-/// into a batch.
+/// into a batch, which is the only copy.
 #[derive(Debug)]
 pub enum Input {
-    /// Normalised values, image by channel by row by column (NCHW).
-    Planes(Vec<f32>),
+    /// Normalised values, image by channel by row by column (NCHW), as little-endian FP32.
+    Planes(Bytes),
     /// Normalised values, image by row by column by channel (NHWC).
     Prepared(Vec<f32>),
     /// Pixels of the network's input size, NHWC, not normalised.
-    Pixels(Vec<u8>),
+    Pixels(Bytes),
 }
 
 /// Bounds on the instances that may answer a request. A batch satisfies the bounds of

@@ -11,10 +11,10 @@ use super::signature::{ENCODED, IMAGES, PIXELS, Signature, TensorMetadata};
 /// The images of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RequestImages {
-    /// Normalised values, NCHW.
-    Planes(Vec<f32>),
+    /// Normalised values, NCHW, as little-endian FP32.
+    Planes(Bytes),
     /// Pixels, NHWC.
-    Pixels(Vec<u8>),
+    Pixels(Bytes),
     /// Image files.
     Encoded(Vec<Bytes>),
 }
@@ -82,29 +82,26 @@ fn check(tensor: &Tensor, expected: &TensorMetadata, most: usize) -> Result<usiz
     }
 }
 
-fn floats(data: Data, len: usize) -> Result<Vec<f32>, ApiError> {
+fn floats(data: Data, len: usize) -> Result<Bytes, ApiError> {
     let values = match data {
         Data::Raw(raw) => {
             check_bytes(raw.len(), 4 * len)?;
-            let (values, _) = raw.as_chunks::<4>();
-            return Ok(values
-                .iter()
-                .map(|&bytes| f32::from_le_bytes(bytes))
-                .collect());
+            return Ok(raw);
         }
         Data::Floats(values) => values,
         Data::Octets(values) => values.into_iter().map(f32::from).collect(),
         Data::Strings(_) => return Err(wrong_elements("numbers")),
     };
     check_len(values.len(), len)?;
-    Ok(values)
+    let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+    Ok(bytes.into())
 }
 
-fn octets(data: Data, len: usize) -> Result<Vec<u8>, ApiError> {
+fn octets(data: Data, len: usize) -> Result<Bytes, ApiError> {
     let values = match data {
         Data::Raw(raw) => {
             check_bytes(raw.len(), len)?;
-            return Ok(raw.into());
+            return Ok(raw);
         }
         Data::Octets(values) => values,
         Data::Floats(values) => {
@@ -119,7 +116,7 @@ fn octets(data: Data, len: usize) -> Result<Vec<u8>, ApiError> {
         Data::Strings(_) => return Err(wrong_elements("numbers")),
     };
     check_len(values.len(), len)?;
-    Ok(values)
+    Ok(values.into())
 }
 
 fn strings(data: Data, len: usize) -> Result<Vec<Bytes>, ApiError> {

@@ -30,19 +30,20 @@ impl Assembler {
 
     /// Checks that a job has the right number of values.
     pub fn check(&self, job: &Job) -> Result<(), Refusal> {
-        let found = match &job.input {
-            Input::Planes(values) | Input::Prepared(values) => values.len(),
-            Input::Pixels(pixels) => pixels.len(),
+        let (found, size, unit) = match &job.input {
+            Input::Planes(raw) => (raw.len(), size_of::<f32>(), "bytes"),
+            Input::Prepared(values) => (values.len(), 1, "values"),
+            Input::Pixels(pixels) => (pixels.len(), 1, "values"),
         };
-        let needed = self.image_len().checked_mul(job.images);
+        let each = self.image_len() * size;
+        let needed = each.checked_mul(job.images);
         if job.images == 0 {
             return Err(Refusal::Failed("the request has no images".into()));
         }
         if needed != Some(found) {
             let images = job.images;
-            let each = self.image_len();
             return Err(Refusal::Failed(format!(
-                "the request has {found} values; {images} images need {each} each"
+                "the request has {found} {unit}; {images} images need {each} each"
             )));
         }
         if matches!(job.input, Input::Pixels(_)) && self.normalised.len() != self.channels {
@@ -54,41 +55,64 @@ impl Assembler {
     }
 
     /// Fills `batch` with the images of `pieces`.
-    pub fn assemble<'a>(&self, pieces: impl Iterator<Item = &'a Piece>, batch: &mut Vec<f32>) {
-        batch.clear();
+    pub fn assemble<'a>(
+        &self,
+        pieces: impl Iterator<Item = &'a Piece> + Clone,
+        batch: &mut Vec<f32>,
+    ) {
+        let len = self.image_len();
+        let images: usize = pieces.clone().map(|piece| piece.images).sum();
+        // Without clearing it first: all of it is overwritten.
+        batch.resize(images * len, 0.0);
+        let mut left = batch.as_mut_slice();
         for piece in pieces {
-            let range =
-                piece.first * self.image_len()..(piece.first + piece.images) * self.image_len();
+            let (out, rest) = left.split_at_mut(piece.images * len);
+            left = rest;
+            let range = piece.first * len..(piece.first + piece.images) * len;
             match &piece.pending.job.input {
-                Input::Prepared(values) => batch.extend_from_slice(&values[range]),
-                Input::Planes(values) => {
-                    let images = values[range].chunks_exact(self.image_len());
-                    images.for_each(|image| self.interleave(image, batch));
+                Input::Prepared(values) => out.copy_from_slice(&values[range]),
+                Input::Planes(raw) => {
+                    let (values, _) = raw.as_chunks();
+                    let images = values[range].chunks_exact(len);
+                    let outs = out.chunks_exact_mut(len);
+                    outs.zip(images)
+                        .for_each(|(out, image)| self.interleave(image, out));
                 }
-                Input::Pixels(pixels) => self.normalise(&pixels[range], batch),
+                Input::Pixels(pixels) => self.normalise(&pixels[range], out),
             }
         }
     }
 
     /// Converts an image from channel-major to channel-minor order.
-    fn interleave(&self, planes: &[f32], batch: &mut Vec<f32>) {
-        let start = batch.len();
-        if let [a, b, c] = planes.chunks_exact(self.area).collect::<Vec<_>>()[..] {
-            let cells = std::iter::zip(a, std::iter::zip(b, c));
-            batch.extend(cells.flat_map(|(&a, (&b, &c))| [a, b, c]));
+    fn interleave(&self, planes: &[[u8; 4]], out: &mut [f32]) {
+        if self.channels == 3 {
+            // Nearly all networks have three channels; this takes a third of the time.
+            let (a, rest) = planes.split_at(self.area);
+            let (b, c) = rest.split_at(self.area);
+            let (out, _) = out.as_chunks_mut();
+            let cells = a.iter().zip(b).zip(c);
+            let value = f32::from_le_bytes;
+            for (out, ((&a, &b), &c)) in out.iter_mut().zip(cells) {
+                *out = [value(a), value(b), value(c)];
+            }
             return;
         }
-        batch.resize(start + planes.len(), 0.0);
         for (channel, plane) in planes.chunks_exact(self.area).enumerate() {
-            let out = batch[start + channel..].iter_mut().step_by(self.channels);
-            out.zip(plane).for_each(|(out, value)| *out = *value);
+            let out = out[channel..].iter_mut().step_by(self.channels);
+            out.zip(plane)
+                .for_each(|(out, &value)| *out = f32::from_le_bytes(value));
         }
     }
 
-    fn normalise(&self, pixels: &[u8], batch: &mut Vec<f32>) {
-        let start = batch.len();
-        batch.resize(start + pixels.len(), 0.0);
-        let cells = batch[start..].chunks_exact_mut(self.channels);
+    fn normalise(&self, pixels: &[u8], out: &mut [f32]) {
+        if let [a, b, c] = self.normalised.as_slice() {
+            let ((out, _), (cells, _)) = (out.as_chunks_mut(), pixels.as_chunks());
+            for (out, &[x, y, z]) in out.iter_mut().zip(cells) {
+                *out = [a[usize::from(x)], b[usize::from(y)], c[usize::from(z)]];
+            }
+            return;
+        }
+        let cells = out.chunks_exact_mut(self.channels);
         for (out, cell) in cells.zip(pixels.chunks_exact(self.channels)) {
             for ((out, byte), table) in out.iter_mut().zip(cell).zip(&self.normalised) {
                 *out = table[usize::from(*byte)];

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::body::Bytes;
 use chacha20::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
 use sdpoint::core::{
@@ -103,13 +104,15 @@ fn prepared(pixels: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-fn planes(prepared: &[f32]) -> Vec<f32> {
+/// The values channel by channel, as a request has them.
+fn planes(prepared: &[f32]) -> Bytes {
     let images = prepared.chunks_exact(3 * AREA);
     let plane = |image: &[f32], channel: usize| -> Vec<f32> {
         image.iter().skip(channel).step_by(3).copied().collect()
     };
     images
         .flat_map(|image| (0..3).flat_map(move |channel| plane(image, channel)))
+        .flat_map(f32::to_le_bytes)
         .collect()
 }
 
@@ -126,7 +129,7 @@ fn job(input: Input, images: usize) -> Job {
 }
 
 fn simple() -> Job {
-    job(Input::Pixels(pixels(1, 0)), 1)
+    job(Input::Pixels(pixels(1, 0).into()), 1)
 }
 
 /// Whether a reply has the logits that the engine gives for the images, in the
@@ -168,7 +171,7 @@ fn every_caller_gets_the_answer_to_its_own_images() {
                     let bytes = pixels(images, caller * 1000 + number);
                     let values = prepared(&bytes);
                     let input = match number % 3 {
-                        0 => Input::Pixels(bytes),
+                        0 => Input::Pixels(bytes.into()),
                         1 => Input::Prepared(values.clone()),
                         _ => Input::Planes(planes(&values)),
                     };
@@ -226,7 +229,7 @@ fn a_job_larger_than_a_batch_is_answered_as_one() {
     let bytes = pixels(11, 3);
     let values = prepared(&bytes);
     let answering = scheduler
-        .submit("model", job(Input::Pixels(bytes), 11))
+        .submit("model", job(Input::Pixels(bytes.into()), 11))
         .unwrap();
     let reply = answering.blocking_recv().unwrap().unwrap();
     assert_eq!((reply.instances.len(), reply.logits.len()), (11, 110));
@@ -248,7 +251,7 @@ fn a_cascade_answers_image_by_image() {
         panic!("it is a cascade")
     };
     let expected = engine.run_cascade(images, &cascade).unwrap();
-    let mut job = job(Input::Pixels(bytes), 4);
+    let mut job = job(Input::Pixels(bytes.into()), 4);
     job.mode = Mode::Combination(1);
     let reply = scheduler
         .submit("model", job)
@@ -277,7 +280,7 @@ fn a_blended_cascade_answers_with_averages() {
         panic!("it is a cascade that averages")
     };
     let expected = engine.run_blended_cascade(images, &cascade).unwrap();
-    let mut job = job(Input::Pixels(bytes), 4);
+    let mut job = job(Input::Pixels(bytes.into()), 4);
     job.mode = Mode::Combination(2);
     let reply = scheduler
         .submit("model", job)
@@ -393,14 +396,16 @@ fn bad_jobs_are_refused_with_the_reason() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());
     let refused = |job| scheduler.submit("model", job).unwrap_err().to_string();
-    let short = refused(job(Input::Pixels(vec![0; 5]), 1));
+    let short = refused(job(Input::Pixels(vec![0; 5].into()), 1));
     assert!(
         short.contains("5 values") && short.contains("768"),
         "{short}"
     );
-    let huge = refused(job(Input::Planes(vec![0.0; 768]), usize::MAX));
-    assert!(huge.contains("768"), "{huge}");
-    let none = refused(job(Input::Planes(Vec::new()), 0));
+    let cut = refused(job(Input::Planes(vec![0; 4 * 768 - 1].into()), 1));
+    assert!(cut.contains("3071 bytes") && cut.contains("3072"), "{cut}");
+    let huge = refused(job(Input::Planes(vec![0; 4 * 768].into()), usize::MAX));
+    assert!(huge.contains("3072"), "{huge}");
+    let none = refused(job(Input::Planes(Bytes::new()), 0));
     assert!(none.contains("no images"), "{none}");
     let mut impossible = simple();
     impossible.constraints.max_macs = Some(1);
@@ -437,7 +442,7 @@ fn a_model_is_replaced_under_load_without_losing_a_job() {
     let scheduler = scheduler(&old, patient());
     let bytes = pixels(1, 9);
     let values = prepared(&bytes);
-    let submit = |name: &str| scheduler.submit(name, job(Input::Pixels(bytes.clone()), 1));
+    let submit = |name: &str| scheduler.submit(name, job(Input::Pixels(bytes.clone().into()), 1));
     let before: Vec<Answering> = (0..200).map(|_| submit("model").unwrap()).collect();
     scheduler.install("model again", new.clone()).unwrap();
     scheduler.remove("model");

@@ -192,12 +192,13 @@ fn nhwc(engine: &Engine, job: &Job) -> Vec<f32> {
             pixels.iter().enumerate().map(value).collect()
         }
         Input::Planes(planes) => {
+            let (planes, _) = planes.as_chunks::<4>();
             let mut values = vec![0.0; planes.len()];
             let area = height * width;
             for (image, plane) in planes.chunks_exact(area * channels).enumerate() {
                 for (at, &value) in plane.iter().enumerate() {
                     let (channel, cell) = (at / area, at % area);
-                    values[(image * area + cell) * channels + channel] = value;
+                    values[(image * area + cell) * channels + channel] = f32::from_le_bytes(value);
                 }
             }
             values

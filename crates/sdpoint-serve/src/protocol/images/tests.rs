@@ -34,9 +34,10 @@ fn refused(tensor: Tensor, texts: &[&str]) {
 fn each_input_arrives_as_it_was_sent() {
     let values: Vec<f32> = (0..36).map(|v| v as f32 - 7.5).collect();
     let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    for data in [Data::Raw(raw.into()), Data::Floats(values.clone())] {
+    let raw = Bytes::from(raw);
+    for data in [Data::Raw(raw.clone()), Data::Floats(values)] {
         let (images, count) = read(tensor(IMAGES, DataType::FP32, &[2, 3, 2, 3], data)).unwrap();
-        assert_eq!((images, count), (RequestImages::Planes(values.clone()), 2));
+        assert_eq!((images, count), (RequestImages::Planes(raw.clone()), 2));
     }
     let pixels: Vec<u8> = (0..18).map(|v| 14 * v).collect();
     let floats = pixels.iter().map(|&v| f32::from(v)).collect();
@@ -46,7 +47,8 @@ fn each_input_arrives_as_it_was_sent() {
         Data::Floats(floats),
     ] {
         let (images, count) = read(tensor(PIXELS, DataType::UINT8, &[1, 2, 3, 3], data)).unwrap();
-        assert_eq!((images, count), (RequestImages::Pixels(pixels.clone()), 1));
+        let expected = RequestImages::Pixels(pixels.clone().into());
+        assert_eq!((images, count), (expected, 1));
     }
     let files = [Bytes::from_static(b"one"), Bytes::new()];
     let raw = b"\x03\0\0\0one\0\0\0\0".as_slice();
@@ -127,7 +129,7 @@ proptest! {
             if let Ok((images, count)) = read(tensor(name, datatype, &shape, data)) {
                 prop_assert_eq!(count as u64, shape[0]);
                 let len = match images {
-                    RequestImages::Planes(values) => values.len() / SIGNATURE.image_len(),
+                    RequestImages::Planes(values) => values.len() / 4 / SIGNATURE.image_len(),
                     RequestImages::Pixels(values) => values.len() / SIGNATURE.image_len(),
                     RequestImages::Encoded(files) => files.len(),
                 };

@@ -40,6 +40,12 @@ pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool)
     Ok((request, false))
 }
 
+/// The number of bytes of a body that have to be parsed.
+pub fn text_length(headers: &HeaderMap, body: &Bytes) -> usize {
+    let length = headers.get(HEADER_LENGTH).and_then(parse_length);
+    length.map_or(body.len(), |length| length.min(body.len()))
+}
+
 fn parse_length(value: &HeaderValue) -> Option<usize> {
     let text = value.to_str().ok()?;
     // `parse` accepts a sign, which the header must not have.

@@ -31,12 +31,15 @@ pub async fn read(
             whole.extend_from_slice(&data);
         }
     }
+    if !headers.contains_key(header::CONTENT_ENCODING) {
+        return Ok(whole.into());
+    }
     let length = whole.len();
     aside(length, || uncompress(call, headers, whole, most))
 }
 
-/// Does CPU-bound work on a body of this length. For long ones, the runtime moves the
-/// other tasks of this thread elsewhere.
+/// Does CPU-bound work on so many bytes. For many, the runtime moves the other tasks of this
+/// thread elsewhere.
 pub fn aside<T>(length: usize, work: impl FnOnce() -> T) -> T {
     const LONG: usize = 1 << 18;
     if length < LONG {
@@ -60,9 +63,7 @@ fn uncompress(
     body: Vec<u8>,
     most: usize,
 ) -> Result<Bytes, ApiError> {
-    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
-        return Ok(body.into());
-    };
+    let encoding = &headers[header::CONTENT_ENCODING];
     let mut whole = Vec::new();
     let limit = most as u64 + 1;
     let read = match encoding.as_bytes() {
