@@ -26,7 +26,7 @@ pub(super) enum Pixels<'a> {
     /// Arbitrary: the offsets of each pixel in input and output. Only with 16 registers, whose
     /// tiles are so small that partial tiles at the ends of rows would cost too much, and leave
     /// enough general-purpose registers for an address per pixel.
-    Scattered(&'a [[usize; 2]]),
+    Scattered(&'a [[usize; 2]; MAX_PIXELS]),
 }
 
 impl Pixels<'_> {
@@ -59,6 +59,12 @@ pub(super) trait Addresses<I: Isa, const P: usize>: Sized {
 
     /// The addresses for an input whose first pixel is at `first`.
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self;
+
+    /// The same for another `first`.
+    #[inline(always)]
+    fn moved(&self, first: *const f32, pixels: &Pixels<'_>) -> Self {
+        Self::new(first, pixels)
+    }
 
     /// The offset of each pixel from the tile's output.
     fn outputs(pixels: &Pixels<'_>) -> [usize; P];
@@ -250,8 +256,15 @@ impl<I: Isa, const P: usize, const ROWS: usize> Addresses<I, P> for PerPixel<ROW
     }
 }
 
-/// Arbitrary pixels: one register each; the first `P` are used.
-pub(super) struct Scattered([*const f32; 8]);
+/// Arbitrary pixels: one register each for their offsets, and one for the channel of the first; the
+/// first `P` are used.
+pub(super) struct Scattered {
+    first: *const f32,
+    offsets: [usize; MAX_SCATTERED],
+}
+
+/// The most pixels of a tile with 16 registers.
+const MAX_SCATTERED: usize = 8;
 
 impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
     const COMPILED: bool = !Registers::are_32::<I>();
@@ -262,11 +275,18 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
         let Pixels::Scattered(places) = pixels else {
             unreachable!("scattered pixels")
         };
-        let mut addresses = Scattered([first; 8]);
-        for p in 0..P {
-            addresses.0[p] = first.wrapping_add(places[p][0]);
+        Scattered {
+            first,
+            offsets: array(|p| places[p][0]),
         }
-        addresses
+    }
+
+    #[inline(always)]
+    fn moved(&self, first: *const f32, _: &Pixels<'_>) -> Self {
+        Scattered {
+            first,
+            offsets: self.offsets,
+        }
     }
 
     #[inline(always)]
@@ -279,7 +299,8 @@ impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
 
     #[inline(always)]
     fn pixel(&self, pixel: usize, channel: usize) -> *const f32 {
-        self.0[pixel].wrapping_add(channel)
+        let at = self.first.wrapping_add(channel);
+        at.wrapping_add(self.offsets[pixel])
     }
 }
 

@@ -274,6 +274,7 @@ unsafe fn reduce<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
         None => 0,
     };
     let mut done = 0;
+    let pixels = A::new(tile.input, &tile.pixels);
     let mut weights = tile.weights;
     let mut input = tile.input;
     let mut channels = tile.channels;
@@ -281,7 +282,7 @@ unsafe fn reduce<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     while channels > 0 {
         let block = channels.min(tile.block);
         for &tap in tile.taps {
-            let addresses = A::new(input.wrapping_add(tap), &tile.pixels);
+            let addresses = pixels.moved(input.wrapping_add(tap), &tile.pixels);
             next_inputs.step();
             if let Some(output) = prefetched {
                 let end = P.min(done + share);

@@ -115,7 +115,7 @@ impl TilePixels {
                 output_row,
                 output,
             },
-            None => Pixels::Scattered(&self.places[..self.count]),
+            None => Pixels::Scattered(&self.places),
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::conv::prefetch::{Prefetch, Prefetcher};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
 use crate::conv::tiling::{TilePixels, Tiling};
-use crate::conv::tuning::{L1_WAY, VECTORS, WEIGHT_FLOATS, part_floats};
+use crate::conv::tuning::{L1_WAY, VECTORS, WEIGHT_FLOATS, blocks_of_step, part_floats};
 use crate::isa::Registers;
 use crate::scratch::Scratch;
 
@@ -88,12 +88,12 @@ pub(in crate::conv) fn parts(weights: &PackedWeights) -> usize {
 
 /// The pixels of the tensor itself as the input of a strip, from group `first_group` on, instead of
 /// a gathered copy. With one tap each pixel is read once per panel, so that a copy would not pay
-/// off. `None` if there are several taps or padding, or the pixels map to one set of L1. Only with
-/// 32 registers, as only their micro-kernels support any stride between pixels.
+/// off. `None` if there are several taps or padding, or the pixels map to one set of L1.
 fn in_place<'a>(
     product: &Product<'a>,
     strip: &Strip,
     first_group: usize,
+    registers: Registers,
 ) -> Option<StripInput<'a>> {
     let Source {
         data,
@@ -111,8 +111,9 @@ fn in_place<'a>(
         return None;
     };
     let pixel = stride[1] * channels;
-    // All pixels of a tile would map to one set of L1, which has fewer ways than a tile has pixels.
-    if pixel.is_multiple_of(L1_WAY) {
+    // All pixels of a tile would map to one set of L1, which has fewer ways than a tile has pixels
+    // with 32 registers.
+    if registers.count == 32 && pixel.is_multiple_of(L1_WAY) {
         return None;
     }
     let at = |y: usize, x: usize| {
@@ -125,7 +126,8 @@ fn in_place<'a>(
     Some(StripInput {
         data: &data[first + first_group * group..last + channels],
         group,
-        plane: BLOCK,
+        block: BLOCK * blocks_of_step(registers),
+        plane: BLOCK * blocks_of_step(registers),
         row: stride[0] * width * channels,
         pixel,
     })
@@ -223,12 +225,8 @@ impl SimdOp for RunStrip<'_, '_> {
             panels.start / panels_of_group,
             panels.end.div_ceil(panels_of_group),
         ];
-        let in_place = if Registers::are_32::<I>() {
-            in_place(product, &strip, groups[0])
-        } else {
-            None
-        };
-        let input = match in_place {
+        let registers = Registers::of::<I>();
+        let input = match in_place(product, &strip, groups[0], registers) {
             Some(input) => input,
             None => gather_strip(isa, ctx, product, layout, strip, groups, state),
         };
@@ -276,6 +274,7 @@ fn gather_strip<'a, 'b, I: Isa>(
     StripInput {
         data,
         group,
+        block: layout.block,
         plane: layout.plane,
         row: layout.row,
         pixel: layout.pixel,
@@ -288,6 +287,8 @@ struct StripInput<'a> {
     data: &'a [f32],
     /// Between groups.
     group: usize,
+    /// Channels of a channel block.
+    block: usize,
     /// Between channel blocks.
     plane: usize,
     /// Between the inputs of neighbouring rows of outputs.
@@ -340,7 +341,7 @@ fn run_tiles<I: Isa>(
     let tiling = |vectors: usize| Tiling::new::<I>(strip, strides, vectors);
     let vectors = |panel: usize| weights.panel(panel).1.vectors;
     let tiles_of_panel = tiling(vectors(panels.start)).tiles();
-    let blocks = weights.group_in.div_ceil(weights.block);
+    let blocks = weights.group_in.div_ceil(input.block);
     let mut inputs = Prefetcher::new(
         next_input,
         panels.len() * tiles_of_panel * blocks * taps.len(),
@@ -355,7 +356,7 @@ fn run_tiles<I: Isa>(
     let mut parts = Part::split(product, &none).peekable();
     let first_channels = parts.peek().map_or(0..0, |part| part.channels.clone());
     while let Some(part) = parts.next() {
-        let steps = part.channels.len().div_ceil(weights.block) * taps.len();
+        let steps = part.channels.len().div_ceil(input.block) * taps.len();
         if tiles_outside {
             let tiling = tiling(vectors(panels.start));
             for number in 0..tiling.tiles() {
@@ -420,8 +421,9 @@ impl TileRunner<'_> {
         let weights = &product.weights.layout;
         let Panel { group, block, .. } = *panel;
         let channel = group * weights.group_out + block.first;
-        let plane = part.channels.start / weights.block;
-        let data = &input.data[(group - self.first_group) * input.group + plane * input.plane..];
+        // Parts are whole blocks, in place also of fewer channels than a step.
+        let start = part.channels.start * input.plane / input.block;
+        let data = &input.data[(group - self.first_group) * input.group + start..];
         let at = self.origin + tile.first[1] + channel;
         // SAFETY: `input` has the pixels of all taps and channels of the strip; the outputs are
         // this task's alone, and `Product`'s makers assert that they lie in the output tensor,
@@ -437,7 +439,7 @@ impl TileRunner<'_> {
                     plane: input.plane,
                     taps: self.taps,
                     channels: part.channels.len(),
-                    block: weights.block,
+                    block: input.block,
                     weights: product.weights.of(panel, part.channels.clone()).as_ptr(),
                     sums: Sums::default(),
                     output: Some(TileOutput {
