@@ -362,6 +362,6 @@ fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
 fn strassen_pays(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
     let pixels = problem.batch * height * width;
-    channels(layout) >= tuning::STRASSEN_FEWEST_CHANNELS
+    channels(layout) >= tuning::strassen_fewest_channels(layout.registers())
         && pixels >= tuning::strassen_fewest_pixels(layout.group_in * layout.group_out)
 }

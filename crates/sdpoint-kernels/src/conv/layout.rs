@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::gather::BLOCK;
 use super::tuning::VECTORS;
-use crate::isa::Isa;
+use crate::isa::{Isa, Registers};
 
 /// The output channels of a panel: those of one group that a register block computes together.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub(super) struct BlockedLayout {
     /// Input channels of a channel block.
     pub block: usize,
     pub taps: usize,
-    lanes: usize,
+    registers: Registers,
 }
 
 impl BlockedLayout {
@@ -51,7 +51,7 @@ impl BlockedLayout {
             group_out,
             block: BLOCK,
             taps,
-            lanes: isa.lanes(),
+            registers: isa.registers(),
         }
     }
 
@@ -80,16 +80,21 @@ impl BlockedLayout {
     }
 
     fn group_len(&self) -> usize {
-        self.group_in * self.taps * self.group_out.next_multiple_of(self.lanes)
+        self.group_in * self.taps * self.group_out.next_multiple_of(self.registers.lanes)
+    }
+
+    /// Those of the instruction set that the panels are for.
+    pub fn registers(&self) -> Registers {
+        self.registers
     }
 
     pub fn lanes(&self) -> usize {
-        self.lanes
+        self.registers.lanes
     }
 
     #[inline(always)]
     pub fn panels_of_group(&self) -> usize {
-        self.group_out.div_ceil(VECTORS * self.lanes)
+        self.group_out.div_ceil(VECTORS * self.registers.lanes)
     }
 
     pub fn panels(&self) -> usize {
@@ -113,13 +118,13 @@ impl BlockedLayout {
     /// The output channels of a group's panel number `index`.
     #[inline(always)]
     fn output_block(&self, index: usize) -> OutputBlock {
-        let width = VECTORS * self.lanes;
+        let width = VECTORS * self.registers.lanes;
         let first = index * width;
         let channels = width.min(self.group_out - first);
         let vectors = if channels == width {
             VECTORS
         } else {
-            channels.div_ceil(self.lanes)
+            channels.div_ceil(self.registers.lanes)
         };
         OutputBlock {
             first,
@@ -134,7 +139,7 @@ impl BlockedLayout {
         let (group, block) = self.panel(panel);
         let rows = self.group_in * self.taps;
         let start = group * self.group_len() + block.first * rows;
-        start..start + rows * block.vectors * self.lanes
+        start..start + rows * block.vectors * self.registers.lanes
     }
 
     /// Iterates over consecutive panels without the integer divisions of [`Self::panel`], which
@@ -147,14 +152,14 @@ impl BlockedLayout {
             panels.start / panels_of_group,
             panels.start % panels_of_group,
         );
-        let mut start = group * self.group_len() + index * VECTORS * self.lanes * rows;
+        let mut start = group * self.group_len() + index * VECTORS * self.registers.lanes * rows;
         panels.map(move |_| {
             let block = self.output_block(index);
             let panel = Panel {
                 group,
                 block,
                 weights: start,
-                row: block.vectors * self.lanes,
+                row: block.vectors * self.registers.lanes,
             };
             start += rows * panel.row;
             index += 1;

@@ -215,8 +215,11 @@ pub const WINOGRAD_PREFETCH_FLOATS: usize = 2048;
 
 /// The fewest input and output channels. With fewer input channels, storing and reloading
 /// intermediate sums costs as much as the saved product. With fewer output channels, the sums of
-/// input quadrants are reused too rarely.
-pub const STRASSEN_FEWEST_CHANNELS: usize = 256;
+/// input quadrants are reused too rarely. With 16 registers, tiles have 6 pixels instead of 14, so
+/// that these cost twice as much. Log: "Strassen's algorithm from 1024 channels on with AVX2".
+pub const fn strassen_fewest_channels(registers: Registers) -> usize {
+    if registers.count == 32 { 256 } else { 1024 }
+}
 
 /// The fewest pixels of a batch for this many weights. With fewer, loading the sums of weights
 /// takes longer than the saved product; where the weights exceed L2, they take more memory than

@@ -185,20 +185,41 @@ fn gradients_by_winograd() {
 #[test]
 fn strassen_with_halves_that_differ() {
     // Halves of an image's pixels that differ by one; an odd number of channel blocks.
-    check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 2, 7, 7));
-    check_chosen(Strassen, shape(pointwise([288, 320], [1, 1]), 1, 11, 21));
+    check_forced(Strassen, shape(pointwise([256, 512], [1, 1]), 2, 7, 7));
+    check_forced(Strassen, shape(pointwise([288, 320], [1, 1]), 1, 11, 21));
     // Several strips, and images of two pixels.
-    check_chosen(Strassen, shape(pointwise([256, 256], [1, 1]), 1, 19, 20));
-    check_chosen(Strassen, shape(pointwise([256, 512], [1, 1]), 50, 1, 2));
+    check_forced(Strassen, shape(pointwise([256, 256], [1, 1]), 1, 19, 20));
+    check_forced(Strassen, shape(pointwise([256, 512], [1, 1]), 50, 1, 2));
     // Pixels that are not adjacent.
-    check_chosen(Strassen, shape(pointwise([256, 448], [2, 2]), 2, 13, 16));
-    check_chosen(Strassen, shape(pointwise([256, 576], [1, 3]), 2, 9, 14));
+    check_forced(Strassen, shape(pointwise([256, 448], [2, 2]), 2, 13, 16));
+    check_forced(Strassen, shape(pointwise([256, 576], [1, 3]), 2, 9, 14));
     // Fewer channels, on either side.
     check_forced(Strassen, shape(pointwise([128, 512], [1, 1]), 1, 11, 13));
     check_forced(Strassen, shape(pointwise([224, 128], [1, 1]), 2, 15, 16));
     // Too few channels and outputs to pay off.
     check_forced(Strassen, shape(pointwise([32, 64], [1, 1]), 1, 3, 5));
     check_forced(Strassen, shape(pointwise([96, 128], [2, 1]), 3, 1, 2));
+    // A step of three channel blocks, and of one.
+    check_forced(Strassen, shape(pointwise([192, 64], [1, 1]), 1, 9, 10));
+    check_forced(Strassen, shape(pointwise([160, 64], [1, 1]), 1, 9, 10));
+    // Where it is chosen.
+    check_chosen(Strassen, shape(pointwise([1024, 1024], [1, 1]), 1, 10, 11));
+    for (channels, few_registers) in [([256, 512], Direct), ([1024, 1024], Strassen)] {
+        let shape = shape(pointwise(channels, [1, 1]), 2, 11, 12);
+        for isa in Isa::available() {
+            let expected = if has_16_registers(isa) {
+                few_registers
+            } else {
+                Strassen
+            };
+            assert_eq!(AlgorithmChoice::new(isa).forward(&shape), expected, "{isa}");
+        }
+    }
+}
+
+/// Whether an instruction set has 16 vector registers rather than 32.
+fn has_16_registers(isa: Isa) -> bool {
+    isa.lanes() <= 8 && !cfg!(target_arch = "aarch64")
 }
 
 #[test]
@@ -336,7 +357,7 @@ fn layers_of_known_networks() {
         ),
         ([512, 512], 3, 1, 1, 4, 1, [Direct, Direct, Direct]),
         ([64, 256], 1, 1, 1, 56, 1, [Direct, Direct, Direct]),
-        ([256, 1024], 1, 1, 1, 14, 1, [Strassen, Strassen, Direct]),
+        ([1024, 1024], 1, 1, 1, 14, 1, [Strassen, Strassen, Direct]),
         ([2048, 512], 1, 1, 1, 7, 1, [Direct, Direct, Direct]),
         ([1024, 2048], 1, 2, 1, 14, 1, [Direct, Direct, Direct]),
         ([128, 128], 3, 1, 32, 56, 1, [Grouped, Grouped, Direct]),
@@ -381,7 +402,7 @@ fn layers_of_known_networks() {
 fn low_memory_keeps_weights_once() {
     let shapes = [
         shape(three_by_three([64, 64], [1, 1], 1), 1, 14, 14),
-        shape(pointwise([256, 1024], [1, 1]), 1, 14, 14),
+        shape(pointwise([1024, 1024], [1, 1]), 1, 14, 14),
     ];
     let rng = &mut ChaCha8Rng::seed_from_u64(7);
     for shape in shapes {
@@ -452,7 +473,7 @@ fn forms_of_weights_are_made_when_needed_and_again_when_repacked() {
         5,
         [Direct, Winograd(Two)],
     );
-    check_forms(pointwise([288, 256], [1, 1]), 16, [Direct, Strassen]);
+    check_forms(pointwise([1056, 1024], [1, 1]), 16, [Direct, Strassen]);
 }
 
 /// Compares a batch of `batch` images with single images, which are computed by another algorithm.
