@@ -262,7 +262,10 @@ impl AlgorithmChoice {
             Some(ConvAlgorithm::Grouped) => true,
             Some(ConvAlgorithm::Direct) => false,
             Some(ConvAlgorithm::Winograd(_)) if winograd_computes(window, layout) => false,
-            _ => width <= geometry.widest_group(self.isa.lanes()),
+            _ => {
+                let shares = geometry.window().shares_three_columns();
+                width <= tuning::widest_group(shares, self.isa.lanes())
+            }
         };
         grouped.then_some(width)
     }

@@ -55,12 +55,6 @@ impl ConvGeometry {
         (fits && [2, 4, 8].contains(&width)).then_some(width)
     }
 
-    /// The most channels per group for which the grouped algorithm is faster than merged groups;
-    /// see [`tuning::widest_group`].
-    pub(super) fn widest_group(&self, lanes: usize) -> usize {
-        tuning::widest_group(self.window().shares_three_columns(), lanes)
-    }
-
     /// Whether there are so few channels that kernel columns are treated as channels, as im2col
     /// does: see [`ConvWindow::unrolled`].
     pub(crate) fn unrolls(&self) -> bool {
