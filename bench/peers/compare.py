@@ -121,18 +121,20 @@ def hold_onnxruntime():
     none of AVX-512. Peers started from now on use the copy."""
     reads = bytes.fromhex("0f01d089c0")  # xgetbv; mov %eax, %eax
     avx = bytes.fromhex("b807000000")  # mov $7, %eax: x87, SSE and AVX
-    copy = HELD / "onnxruntime"
-    if not copy.exists():
-        package = next((VENV / "lib").glob("python3*/site-packages/onnxruntime"))
+    packages = next((VENV / "lib").glob("python3*/site-packages"))
+    version = next(packages.glob("onnxruntime-*.dist-info")).stem
+    held = HELD / version
+    if not held.exists():
+        package = packages / "onnxruntime"
         library = next(package.glob("capi/onnxruntime_pybind11_state*.so"))
         code = library.read_bytes()
         if code.count(reads) != 2:
-            sys.exit(f"{library} is another version than this knows how to hold to AVX2")
-        shutil.copytree(package, HELD / "unfinished", dirs_exist_ok=True)
-        changed = HELD / "unfinished" / library.relative_to(package)
-        changed.write_bytes(code.replace(reads, avx))
-        (HELD / "unfinished").rename(copy)
-    os.environ["PYTHONPATH"] = str(HELD)
+            sys.exit(f"{version} is none that this knows how to hold to AVX2")
+        unfinished = HELD / "unfinished"
+        shutil.copytree(package, unfinished / "onnxruntime", dirs_exist_ok=True)
+        (unfinished / library.relative_to(packages)).write_bytes(code.replace(reads, avx))
+        unfinished.rename(held)
+    os.environ["PYTHONPATH"] = str(held)
 
 
 def isa(args):
