@@ -46,7 +46,7 @@ Methods:
   sdpoint    one instance drawn at random per step, as in the paper
   sdpoint+   the same with the ratios 0.5, 0.6 and 0.75, where four draws of five are full or one of
              a few instances of the first two points, which save most for their loss of accuracy;
-             the best so far at every cost, for equal work of training
+             the best so far for equal work of training
   thrifty    the same, but cheap instances are drawn more often (--draw cost:-1): they become more
              accurate and training takes less time, at some cost in the accuracy of full
   plain      full in every step
