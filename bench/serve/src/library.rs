@@ -17,9 +17,6 @@ pub struct Args {
     batch: usize,
     #[arg(long)]
     seconds: f64,
-    /// Seconds to sleep between batches, as a server waits for the next request
-    #[arg(long, default_value_t = 0.0)]
-    pause: f64,
 }
 
 /// Prints the median time of a batch in `full`, in seconds.
@@ -43,7 +40,6 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut times = Vec::new();
     while Instant::now() < end {
         times.push(engine.run(images, Instance::Full)?.time.as_secs_f64());
-        std::thread::sleep(Duration::from_secs_f64(args.pause));
     }
     println!("{}", quantile(times, 0.5));
     Ok(())

@@ -66,8 +66,8 @@ pub const fn unroll(registers: Registers) -> usize {
     if registers.count == 32 { 1 } else { 4 }
 }
 
-/// Channel blocks per step of the reduction over pixels read in place, which are contiguous. With
-/// 16 registers, a step of one block is 192 multiply-adds, of which what precedes the innermost loop
+/// Channel blocks per step of the reduction, where a pixel's channels are contiguous over several:
+/// in place, and in the operands of Strassen's algorithm. With 16 registers, a step of one block is 192 multiply-adds, of which what precedes the innermost loop
 /// took an eighth of the time. *profile*; log: "steps of four channel blocks".
 pub const fn blocks_of_step(registers: Registers) -> usize {
     if registers.count == 32 { 1 } else { 4 }

@@ -7,6 +7,7 @@ use super::super::datatype::DataType;
 use super::super::error::ApiError;
 use super::super::request::{Data, InferRequest, Tensor};
 use super::super::signature::ENCODED;
+use super::body::aside;
 use super::json::JsonRequest;
 
 /// The header with the length of the JSON, in requests and responses.
@@ -18,8 +19,7 @@ pub const HEADER_LENGTH: &str = "inference-header-content-length";
 /// If the header is not a length, or the JSON or the tensors do not follow the protocol.
 pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool), ApiError> {
     let Some(length) = headers.get(HEADER_LENGTH) else {
-        let request = JsonRequest::parse(&body)?.into_request(Bytes::new())?;
-        return Ok((request, false));
+        return Ok((parse(&body, Bytes::new())?, false));
     };
     let json = match parse_length(length) {
         Some(0) => return Ok((raw(body), true)),
@@ -36,14 +36,13 @@ pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool)
             ));
         }
     };
-    let request = JsonRequest::parse(&json)?.into_request(body)?;
-    Ok((request, false))
+    Ok((parse(&json, body)?, false))
 }
 
-/// The number of bytes of a body that have to be parsed.
-pub fn text_length(headers: &HeaderMap, body: &Bytes) -> usize {
-    let length = headers.get(HEADER_LENGTH).and_then(parse_length);
-    length.map_or(body.len(), |length| length.min(body.len()))
+fn parse(json: &[u8], tensors: Bytes) -> Result<InferRequest, ApiError> {
+    aside(json.len(), || {
+        JsonRequest::parse(json)?.into_request(tensors)
+    })
 }
 
 fn parse_length(value: &HeaderValue) -> Option<usize> {

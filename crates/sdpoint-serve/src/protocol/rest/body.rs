@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 
@@ -31,11 +31,11 @@ pub async fn read(
             whole.extend_from_slice(&data);
         }
     }
-    if !headers.contains_key(header::CONTENT_ENCODING) {
+    let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
         return Ok(whole.into());
-    }
+    };
     let length = whole.len();
-    aside(length, || uncompress(call, headers, whole, most))
+    aside(length, || uncompress(call, encoding, whole, most))
 }
 
 /// Does CPU-bound work on so many bytes. For many, the runtime moves the other tasks of this
@@ -59,11 +59,10 @@ fn refused(error: axum::Error) -> ApiError {
 
 fn uncompress(
     call: &Call,
-    headers: &HeaderMap,
+    encoding: &HeaderValue,
     body: Vec<u8>,
     most: usize,
 ) -> Result<Bytes, ApiError> {
-    let encoding = &headers[header::CONTENT_ENCODING];
     let mut whole = Vec::new();
     let limit = most as u64 + 1;
     let read = match encoding.as_bytes() {

@@ -156,8 +156,7 @@ async fn infer(
     // Reports an unknown model before reading the body.
     app.registry.state(&target.model)?;
     let body = body::read(&call, &headers, body, app.limits.body).await?;
-    let text = binary::text_length(&headers, &body);
-    let (request, binary) = body::aside(text, || binary::read(&headers, body))?;
+    let (request, binary) = binary::read(&headers, body)?;
     let version = target.version.as_deref();
     let answer = app
         .infer(&call, &target.model, version, request, binary)
