@@ -29,6 +29,9 @@ pub struct Experiment {
     /// More arguments of `sdpoint train`, the same for all methods.
     #[serde(default)]
     pub arguments: Vec<String>,
+    /// Whether the expected calibration error of the full networks is measured.
+    #[serde(default)]
+    pub calibration_error: bool,
     /// The short version on the built-in images.
     pub quick: Quick,
     /// The range of costs for areas under curves, as shares of the full network's

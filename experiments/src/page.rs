@@ -198,41 +198,64 @@ fn full_networks(text: &mut String, experiment: &Experiment, results: &Results) 
             "The work is the multiply-accumulates of training as shares of the baseline's."
         );
     }
-    let column = |heading| if work.is_some() { heading } else { "" };
-    put!(
-        text,
-        "\n| method | seeds | accuracy | test loss | training loss | gap |{}\n\
-         | --- | ---: | ---: | ---: | ---: | ---: |{}",
-        column(" work |"),
-        column(" ---: |")
-    );
+    let baseline = runs_of_baseline(experiment, results);
+    let paired = all.iter().any(|(_, runs)| runs.len() > 1);
+    if paired {
+        put!(
+            text,
+            "The difference of accuracy is that from the baseline's run of the same seed, in points."
+        );
+    }
+    let column = |shown: bool, heading| if shown { heading } else { "" };
+    let mut heading = "| method | seeds | accuracy |".to_owned();
+    heading.push_str(column(paired, " difference |"));
+    heading.push_str(" test loss | training loss | gap |");
+    heading.push_str(column(experiment.calibration_error, " calibration error |"));
+    heading.push_str(column(work.is_some(), " work |"));
+    let columns = heading.matches('|').count() - 2;
+    put!(text, "\n{heading}\n| --- |{}", " ---: |".repeat(columns));
     for (method, runs) in all {
         let of = |value: &dyn Fn(&Run) -> Option<f64>| -> Option<Value> {
             let values: Option<Vec<f64>> = runs.iter().map(|run| value(run)).collect();
             Value::of(&values?)
         };
-        let top1 = of(&|run| Some(run.full(OWN)?.top1));
-        let loss = of(&|run| Some(run.full(OWN)?.loss));
-        let train = of(&|run| run.train_loss.last().copied());
-        let gap = of(&|run| Some(run.full(OWN)?.loss - run.train_loss.last()?));
         let cell = |value: Option<Value>, unit, digits| {
             value.map_or("–".to_owned(), |value| value.text(unit, digits))
         };
-        put!(
-            text,
-            "| `{}`: {} | {} | {} | {} | {} | {} |{}",
-            method.name,
-            method.about,
+        let top1 = |run: &Run| Some(run.full(OWN)?.top1);
+        let mut row = format!("| `{}`: {} |", method.name, method.about);
+        row.push_str(&format!(
+            " {} | {} |",
             runs.len(),
-            cell(top1, 100.0, 2),
-            cell(loss, 1.0, 3),
-            cell(train, 1.0, 3),
-            cell(gap, 1.0, 3),
-            work.map_or(String::new(), |work| {
-                let share = of(&|run| Some(work_of(experiment, results, run)? / work));
-                format!(" {} |", cell(share.map(Value::mean_only), 1.0, 3))
-            })
-        );
+            cell(of(&top1), 100.0, 2)
+        ));
+        if paired {
+            let difference = |run: &Run| {
+                let same = baseline.iter().find(|other| other.seed == run.seed)?;
+                Some(top1(run)? - top1(same)?)
+            };
+            row.push_str(
+                &match baseline.iter().any(|run| run.method == method.name) {
+                    true => " baseline |".to_owned(),
+                    false => format!(" {} |", cell(of(&difference), 100.0, 2)),
+                },
+            );
+        }
+        let loss = of(&|run| Some(run.full(OWN)?.loss));
+        let train = of(&|run| run.train_loss.last().copied());
+        let gap = of(&|run| Some(run.full(OWN)?.loss - run.train_loss.last()?));
+        for value in [loss, train, gap] {
+            row.push_str(&format!(" {} |", cell(value, 1.0, 3)));
+        }
+        if experiment.calibration_error {
+            let error = of(&|run| run.calibration_error);
+            row.push_str(&format!(" {} |", cell(error, 100.0, 2)));
+        }
+        if let Some(work) = work {
+            let share = of(&|run| Some(work_of(experiment, results, run)? / work));
+            row.push_str(&format!(" {} |", cell(share.map(Value::mean_only), 1.0, 3)));
+        }
+        put!(text, "{row}");
     }
 }
 
@@ -248,12 +271,18 @@ fn work_of(experiment: &Experiment, results: &Results, run: &Run) -> Option<f64>
     Some(work)
 }
 
+/// The runs of the baseline's first method.
+fn runs_of_baseline<'a>(experiment: &Experiment, results: &'a Results) -> Vec<&'a Run> {
+    let mut series = experiment.series.iter();
+    let baseline = series.find(|series| series.name == experiment.baseline);
+    let first = baseline.and_then(|baseline| baseline.parts.first());
+    let method = first.and_then(|part| experiment.method(&part.method));
+    method.map_or(Vec::new(), |method| runs(results, experiment, method))
+}
+
 /// The mean work of the runs of the baseline's first method.
 fn work_of_baseline(experiment: &Experiment, results: &Results) -> Option<f64> {
-    let mut series = experiment.series.iter();
-    let baseline = series.find(|series| series.name == experiment.baseline)?;
-    let method = experiment.method(&baseline.parts.first()?.method)?;
-    let all = runs(results, experiment, method);
+    let all = runs_of_baseline(experiment, results);
     let work: Option<Vec<f64>> = (all.iter())
         .map(|run| work_of(experiment, results, run))
         .collect();
@@ -498,6 +527,34 @@ mod tests {
     }
 
     #[test]
+    fn full_networks_are_compared_seed_by_seed() {
+        let mut experiment = experiment();
+        experiment.calibration_error = true;
+        experiment.methods[1].seeds = vec![0, 1];
+        let mut results = Results::default();
+        for (name, seed, top1) in [
+            ("plain", 0, 0.80),
+            ("plain", 1, 0.84),
+            ("narrow", 0, 0.79),
+            ("narrow", 1, 0.81),
+        ] {
+            let method = experiment.method(name).unwrap();
+            let arguments = experiment.train_arguments(method, seed);
+            let own = [("full", 100, top1), ("0@0.5", 50, 0.5)];
+            let mut run = run(name, seed, &arguments, &own);
+            run.calibration_error = Some(0.05);
+            results.runs.push(run);
+        }
+        let text = page(&[experiment], &results).text;
+        let row = "| 80.00 ± 1.41 | -2.00 ± 1.41 | 0.200 ± 0.014 | 0.100 ± 0.000 | 0.100 ± 0.014 \
+                   | 5.00 ± 0.00 |";
+        assert!(text.contains(row), "{text}");
+        assert!(
+            text.contains(" difference | test loss | training loss | gap | calibration error |\n")
+        );
+    }
+
+    #[test]
     fn numbers_are_those_of_the_runs() {
         let experiment = experiment();
         let mut results = Results::default();
@@ -518,7 +575,7 @@ mod tests {
         // Of 40 to 100: nothing up to 50, then 0.61 in the mean up to 100.
         let row = row.replace("57.50 ± 1.41", "50.83 ± 1.18");
         assert!(page.text.contains(&row), "{}", page.text);
-        let full = "| `plain`: every step in full | 2 | 81.00 ± 1.41 | 0.190 ± 0.014 | 0.100 ± 0.000 | 0.090 ± 0.014 |";
+        let full = "| `plain`: every step in full | 2 | 81.00 ± 1.41 | baseline | 0.190 ± 0.014 | 0.100 ± 0.000 | 0.090 ± 0.014 |";
         assert!(page.text.contains(full), "{}", page.text);
         assert!(
             page.text.contains("| `0@0.5` | 50 | 61.00 ± 1.41 |"),

@@ -43,6 +43,9 @@ pub struct Run {
     /// not count them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub macs: Option<u64>,
+    /// The expected calibration error of the full network on the test images, if it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration_error: Option<f64>,
     /// The full network during training, if it was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub full: Vec<Watched>,
@@ -200,6 +203,7 @@ impl Run {
             train_loss: by_epoch(|epoch| epoch.train_loss),
             train_accuracy: by_epoch(|epoch| epoch.train_accuracy),
             macs: (macs > 0).then_some(macs),
+            calibration_error: None,
             full: full.collect(),
             measures: BTreeMap::new(),
         })
@@ -256,6 +260,22 @@ pub fn read_curve(path: &Path) -> Result<Vec<Measured>, ResultsError> {
         });
     }
     Ok(rows)
+}
+
+/// Reads the expected calibration error of the only instance in a file of `sdpoint evaluate
+/// --json`.
+///
+/// # Errors
+/// If it cannot be read, or is not such a file.
+pub fn read_calibration_error(path: &Path) -> Result<f64, ResultsError> {
+    #[derive(Deserialize)]
+    struct Row {
+        ece: f64,
+    }
+    let text = fs::read_to_string(path).map_err(|error| io(path, error))?;
+    let invalid = |error: serde_json::Error| io(path, error.into());
+    let [row]: [Row; 1] = serde_json::from_str(&text).map_err(invalid)?;
+    Ok(rounded(row.ece, 5))
 }
 
 /// Writes a text file atomically.
@@ -316,6 +336,7 @@ pub mod tests {
             train_loss: vec![2.0, 0.1],
             train_accuracy: vec![0.2, 0.9],
             macs: None,
+            calibration_error: None,
             full: Vec::new(),
             measures: [("own".to_owned(), measured.collect())].into(),
         }
@@ -356,6 +377,21 @@ pub mod tests {
         fs::write(&path, format!("{whole}{}", &whole[..whole.len() / 2])).unwrap();
         let error = Results::read(&path).unwrap_err().to_string();
         assert!(error.contains("results.jsonl line 2"), "{error}");
+    }
+
+    #[test]
+    fn the_calibration_error_is_that_of_a_single_instance() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("full.json");
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read_calibration_error(&path).map_err(|error| error.to_string())
+        };
+        let row = r#"{"instance": "full", "top1": 0.5, "ece": 0.03125}"#;
+        assert_eq!(read(&format!("[{row}]")).unwrap(), 0.03125);
+        for bad in [format!("[{row},{row}]"), "[]".into(), "[{".into()] {
+            assert!(read(&bad).unwrap_err().contains("full.json"));
+        }
     }
 
     #[test]

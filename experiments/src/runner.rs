@@ -9,7 +9,7 @@ use sdpoint_train::folder;
 
 use crate::experiment::{Experiment, Measure, Method, OWN, run_in};
 use crate::logits;
-use crate::results::{self, Results, ResultsError, Run, read_curve};
+use crate::results::{self, Results, ResultsError, Run, read_calibration_error, read_curve};
 
 /// The file with a run's arguments, in its folder. A run with other arguments is
 /// not resumed.
@@ -146,6 +146,9 @@ impl Runner {
         let before = job.done(results);
         run.measures
             .insert(OWN.to_owned(), read_curve(&out.join(folder::CURVE_CSV))?);
+        if job.experiment.calibration_error {
+            run.calibration_error = Some(self.calibration_error(&out)?);
+        }
         for measure in &job.method.measures {
             let known = before.and_then(|run| run.measures.get(&measure.name));
             let measured = match known {
@@ -204,6 +207,22 @@ impl Runner {
         command.extend(["--instances", &instances, "--logits", &logits]);
         self.sdpoint(&command, &out.join("logits.txt"))?;
         Ok(logits::keep(Path::new(&logits), &kept)?)
+    }
+
+    /// Measures the expected calibration error of the full network.
+    fn calibration_error(&self, out: &Path) -> Result<f64, RunError> {
+        let file = out.join("full.json");
+        let model = out.join(folder::MODEL).display().to_string();
+        let command = [
+            "evaluate",
+            &model,
+            "--data",
+            &self.data,
+            "--instances",
+            "full",
+        ];
+        self.sdpoint(&[&command[..], &["--json"]].concat(), &file)?;
+        Ok(read_calibration_error(&file)?)
     }
 
     /// Does an additional measurement of a trained model.
