@@ -268,7 +268,6 @@ const MAX_SCATTERED: usize = 8;
 
 impl<I: Isa, const P: usize> Addresses<I, P> for Scattered {
     const COMPILED: bool = !Registers::are_32::<I>();
-    const CONTINUES: bool = true;
 
     #[inline(always)]
     fn new(first: *const f32, pixels: &Pixels<'_>) -> Self {

@@ -351,11 +351,11 @@ fn winograd_computes(window: &ConvWindow, layout: &BlockedLayout) -> bool {
 /// memory order, so that rows must be adjacent, and at least two pixels.
 fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
-    let pair_of_panels = 2 * tuning::VECTORS * layout.lanes();
-    problem.pointwise
+    tuning::has_strassen(layout.registers())
+        && problem.pointwise
         && layout.groups == 1
         && layout.group_in.is_multiple_of(2 * BLOCK)
-        && layout.group_out.is_multiple_of(pair_of_panels)
+        && layout.group_out.is_multiple_of(2 * layout.widest_panel())
         && problem.rows_are_adjacent()
         && height * width > problem.images_per_row
 }
@@ -365,6 +365,6 @@ fn strassen_computes(problem: &Problem, layout: &BlockedLayout) -> bool {
 fn strassen_pays(problem: &Problem, layout: &BlockedLayout) -> bool {
     let [height, width] = problem.grid;
     let pixels = problem.batch * height * width;
-    channels(layout) >= tuning::strassen_fewest_channels(layout.registers())
+    channels(layout) >= tuning::STRASSEN_FEWEST_CHANNELS
         && pixels >= tuning::strassen_fewest_pixels(layout.group_in * layout.group_out)
 }

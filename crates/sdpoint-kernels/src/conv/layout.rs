@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::gather::BLOCK;
-use super::tuning::VECTORS;
+use super::tuning::max_vectors;
 use crate::isa::{Isa, Registers};
 
 /// The output channels of a panel: those of one group that a register block computes together.
@@ -41,17 +41,31 @@ pub(super) struct BlockedLayout {
     pub block: usize,
     pub taps: usize,
     registers: Registers,
+    /// Vectors that hold the output channels of a group.
+    vectors: usize,
+    /// Panels of a group: as few as possible. The first have as many vectors as fit into a register
+    /// block, the others one fewer, so that none is much narrower.
+    panels: usize,
+    /// The number of those first ones.
+    wide_panels: usize,
 }
 
 impl BlockedLayout {
     pub fn new(isa: Isa, groups: usize, group_in: usize, group_out: usize, taps: usize) -> Self {
+        let registers = isa.registers();
+        let most = max_vectors(registers);
+        let vectors = group_out.div_ceil(registers.lanes);
+        let panels = vectors.div_ceil(most);
         BlockedLayout {
             groups,
             group_in,
             group_out,
             block: BLOCK,
             taps,
-            registers: isa.registers(),
+            registers,
+            vectors,
+            panels,
+            wide_panels: panels.saturating_sub(panels * most - vectors),
         }
     }
 
@@ -65,11 +79,16 @@ impl BlockedLayout {
         BlockedLayout { taps, ..self }
     }
 
-    /// The layout of one quadrant: half the input channels and half the output channels.
+    /// The layout of one quadrant: half the input channels and half the output channels, whose
+    /// panels must be equal.
     pub fn quadrant(self) -> Self {
+        assert!(self.panels_are_equal() && self.panels.is_multiple_of(2));
         BlockedLayout {
             group_in: self.group_in / 2,
             group_out: self.group_out / 2,
+            vectors: self.vectors / 2,
+            panels: self.panels / 2,
+            wide_panels: self.wide_panels / 2,
             ..self
         }
     }
@@ -80,7 +99,7 @@ impl BlockedLayout {
     }
 
     fn group_len(&self) -> usize {
-        self.group_in * self.taps * self.group_out.next_multiple_of(self.registers.lanes)
+        self.group_in * self.taps * self.vectors * self.registers.lanes
     }
 
     /// Those of the instruction set that the panels are for.
@@ -94,20 +113,49 @@ impl BlockedLayout {
 
     #[inline(always)]
     pub fn panels_of_group(&self) -> usize {
-        self.group_out.div_ceil(VECTORS * self.registers.lanes)
+        self.panels
     }
 
     pub fn panels(&self) -> usize {
-        self.groups * self.panels_of_group()
+        self.groups * self.panels
+    }
+
+    /// Output channels of the widest panel, with unused lanes.
+    pub fn widest_panel(&self) -> usize {
+        self.vectors.min(max_vectors(self.registers)) * self.registers.lanes
+    }
+
+    /// Whether all panels have as many vectors.
+    pub fn panels_are_equal(&self) -> bool {
+        self.panels == 1 || self.wide_panels == 0 || self.wide_panels == self.panels
+    }
+
+    /// Divides consecutive panels into ranges of panels with as many vectors.
+    #[inline(always)]
+    pub fn alike(self, panels: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let mut start = panels.start;
+        std::iter::from_fn(move || {
+            let end = if self.panels_are_equal() {
+                panels.end
+            } else {
+                let index = start % self.panels;
+                let end = if index < self.wide_panels {
+                    self.wide_panels
+                } else {
+                    self.panels
+                };
+                panels.end.min(start - index + end)
+            };
+            let alike = start..end;
+            start = end;
+            (!alike.is_empty()).then_some(alike)
+        })
     }
 
     /// A panel's group and output channels.
     #[inline(always)]
     pub fn panel(&self, panel: usize) -> (usize, OutputBlock) {
-        (
-            panel / self.panels_of_group(),
-            self.output_block(panel % self.panels_of_group()),
-        )
+        (panel / self.panels, self.output_block(panel % self.panels))
     }
 
     /// The input channels of a group, counted over all groups.
@@ -118,17 +166,15 @@ impl BlockedLayout {
     /// The output channels of a group's panel number `index`.
     #[inline(always)]
     fn output_block(&self, index: usize) -> OutputBlock {
-        let width = VECTORS * self.registers.lanes;
-        let first = index * width;
-        let channels = width.min(self.group_out - first);
-        let vectors = if channels == width {
-            VECTORS
-        } else {
-            channels.div_ceil(self.registers.lanes)
-        };
+        let lanes = self.registers.lanes;
+        let most = max_vectors(self.registers);
+        let first = index * most - index.saturating_sub(self.wide_panels);
+        let narrower = usize::from(index >= self.wide_panels);
+        let vectors = (most - narrower).min(self.vectors - first);
+        let first = first * lanes;
         OutputBlock {
             first,
-            channels,
+            channels: (vectors * lanes).min(self.group_out - first),
             vectors,
         }
     }
@@ -146,13 +192,9 @@ impl BlockedLayout {
     /// take as long as the multiply-adds of a small tile.
     #[inline(always)]
     pub fn walk(self, panels: Range<usize>) -> impl Iterator<Item = Panel> {
-        let panels_of_group = self.panels_of_group();
         let rows = self.group_in * self.taps;
-        let (mut group, mut index) = (
-            panels.start / panels_of_group,
-            panels.start % panels_of_group,
-        );
-        let mut start = group * self.group_len() + index * VECTORS * self.registers.lanes * rows;
+        let (mut group, mut index) = (panels.start / self.panels, panels.start % self.panels);
+        let mut start = group * self.group_len() + self.output_block(index).first * rows;
         panels.map(move |_| {
             let block = self.output_block(index);
             let panel = Panel {
@@ -163,7 +205,7 @@ impl BlockedLayout {
             };
             start += rows * panel.row;
             index += 1;
-            if index == panels_of_group {
+            if index == self.panels {
                 (group, index) = (group + 1, 0);
             }
             panel
@@ -187,5 +229,51 @@ impl BlockedLayout {
     /// Multiply-accumulates per output pixel.
     pub fn macs_per_pixel(&self) -> usize {
         self.groups * self.group_in * self.group_out * self.taps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_cover_a_group_with_as_few_register_blocks_as_possible() {
+        for isa in Isa::available() {
+            let Registers { lanes, .. } = isa.registers();
+            let most = max_vectors(isa.registers());
+            for channels in 1..12 * lanes {
+                let layout = BlockedLayout::new(isa, 2, 5, channels, 9);
+                let vectors = channels.div_ceil(lanes);
+                assert_eq!(layout.panels_of_group(), vectors.div_ceil(most));
+                let (mut next, mut weights) = ([0, 0], 0);
+                for panel in layout.walk(0..layout.panels()) {
+                    let OutputBlock {
+                        first,
+                        channels,
+                        vectors,
+                    } = panel.block;
+                    assert_eq!([panel.group, first], next);
+                    assert_eq!(panel.weights, weights);
+                    assert_eq!(channels.div_ceil(lanes), vectors);
+                    assert!(vectors + 1 >= most || layout.panels_of_group() == 1);
+                    weights += 5 * 9 * vectors * lanes;
+                    next = match first + channels {
+                        end if end == layout.group_out => [panel.group + 1, 0],
+                        end => [panel.group, end],
+                    };
+                }
+                assert_eq!((next, weights), ([2, 0], layout.len()));
+                let alike: Vec<_> = layout.alike(1..layout.panels()).collect();
+                for range in &alike {
+                    let vectors = |panel| layout.panel(panel).1.vectors;
+                    assert!(
+                        range
+                            .clone()
+                            .all(|panel| vectors(panel) == vectors(range.start))
+                    );
+                }
+                assert!(alike.into_iter().flatten().eq(1..layout.panels()));
+            }
+        }
     }
 }

@@ -10,14 +10,14 @@ use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
 use super::epilogue::TileEpilogue;
 use super::gather::BLOCK;
 use super::prefetch::{LoopPrefetch, Prefetch, prefetch_output};
-use super::tuning::{MAX_PIXELS, VECTORS, max_pixels, unroll};
-use crate::array::array;
+use super::tuning::{MAX_PIXELS, max_pixels, unroll};
+use crate::array::{array, keep_order};
 use crate::context::Context;
 use crate::isa::Registers;
 use crate::lanes::load_masked;
 
-/// The widest vector of any instruction set, in floats.
-const MAX_LANES: usize = 16;
+/// The most sums of a tile with any instruction set: two vectors of 16 lanes for each pixel.
+const MAX_SUMS: usize = MAX_PIXELS * 2 * 16;
 
 /// The arguments of the micro-kernel for one tile; strides and offsets in floats.
 #[derive(Clone, Copy)]
@@ -48,11 +48,12 @@ pub(super) struct Tile<'a> {
 /// Buffers for sums before the epilogue; packed as `[pixel][vector]`.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Sums {
-    /// Initial values of the sums; zero if `None`. Only for two vectors of channels.
+    /// Initial values of the sums; zero if `None`. Only with 32 registers and two vectors of
+    /// channels.
     pub start: Option<*const f32>,
     /// Where to store the sums.
     pub keep: Option<*mut f32>,
-    /// Added to the sums after `keep` and before the epilogue. Only for two vectors of channels.
+    /// Added to the sums after `keep` and before the epilogue. Likewise.
     pub addend: Option<*const f32>,
 }
 
@@ -90,7 +91,7 @@ pub(super) unsafe fn run_tile(ctx: &Context, pixels: usize, vectors: usize, tile
         _ => return unsafe { run_whole(ctx, pixels, vectors, tile) },
     };
     // Micro-kernels store full vectors only. At the end of a group, sums go through a buffer.
-    let mut sums = [0.0; MAX_PIXELS * VECTORS * MAX_LANES];
+    let mut sums = [0.0; MAX_SUMS];
     let whole = Tile {
         sums: Sums {
             keep: Some(sums.as_mut_ptr()),
@@ -123,7 +124,8 @@ unsafe fn run_whole(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_
         ($addresses:ident: $($p:literal)*) => {
             match (pixels, vectors) {
                 $(($p, 1) => ctx.dispatch(RunTile::<$addresses, $p, 1>::new(tile)),)*
-                $(($p, VECTORS) => ctx.dispatch(RunTile::<$addresses, $p, VECTORS>::new(tile)),)*
+                $(($p, 2) => ctx.dispatch(RunTile::<$addresses, $p, 2>::new(tile)),)*
+                $(($p, 3) => ctx.dispatch(RunTile::<$addresses, $p, 3>::new(tile)),)*
                 _ => unreachable!("tile of {pixels} pixels and {vectors} vectors"),
             }
         };
@@ -132,7 +134,7 @@ unsafe fn run_whole(ctx: &Context, pixels: usize, vectors: usize, tile: &Tile<'_
     macro_rules! choose_pixels {
         ($addresses:ident: $($p:literal)*) => {
             match (pixels, vectors) {
-                $(($p, VECTORS) => ctx.dispatch(RunTile::<$addresses, $p, VECTORS>::new(tile)),)*
+                $(($p, 2) => ctx.dispatch(RunTile::<$addresses, $p, 2>::new(tile)),)*
                 _ => unreachable!("tile of {pixels} pixels and {vectors} vectors"),
             }
         };
@@ -206,7 +208,7 @@ unsafe fn tile_of<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     let mut sums = [[ops.zero(); V]; P];
     // SAFETY: the caller's promise about the tile's addresses.
     unsafe {
-        if const { A::CONTINUES && V == VECTORS }
+        if const { A::CONTINUES && V == 2 }
             && let Some(start) = tile.sums.start
         {
             for p in 0..P {
@@ -233,7 +235,7 @@ unsafe fn tile_of<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
             }
         }
         let Some(output) = output else { return };
-        if const { A::CONTINUES && V == VECTORS }
+        if const { A::CONTINUES && V == 2 }
             && let Some(addend) = tile.sums.addend
         {
             for p in 0..P {
@@ -244,8 +246,11 @@ unsafe fn tile_of<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
             }
         }
         store::<I, P, V, 0>(isa, &sums, output, &outputs);
-        if V == VECTORS {
-            store::<I, P, V, { VECTORS - 1 }>(isa, &sums, output, &outputs);
+        if V > 1 {
+            store::<I, P, V, 1>(isa, &sums, output, &outputs);
+        }
+        if V > 2 {
+            store::<I, P, V, 2>(isa, &sums, output, &outputs);
         }
     }
 }
@@ -433,6 +438,10 @@ unsafe fn multiply<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
     channel: usize,
 ) {
     let ops = isa.f32();
+    // With three vectors, 12 sums and the weights leave one register, for a pixel.
+    if const { V > 2 } {
+        keep_order();
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let row: [I::F32; V] = array(|v| ops.load_ptr(weights.add((channel * V + v) * ops.len())));
@@ -440,6 +449,9 @@ unsafe fn multiply<I: Isa, A: Addresses<I, P>, const P: usize, const V: usize>(
         macro_rules! pixels {
             ($($p:literal)*) => {$(
                 if const { $p < P } {
+                    if const { V > 2 } {
+                        keep_order();
+                    }
                     let pixel = ops.splat(*addresses.pixel($p, channel));
                     for v in 0..V {
                         sums[$p][v] = ops.mul_add(pixel, row[v], sums[$p][v]);

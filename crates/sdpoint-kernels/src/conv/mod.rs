@@ -27,13 +27,13 @@
 //! └ strips of output pixels (m_C)            gathered inputs: L2       STRIP_FLOATS, ROW_FLOATS,
 //!   │ gather the strip's inputs                                        STRIP_FLOATS_LARGE_WEIGHTS
 //!   └ parts of K (k_C)                                                 part_floats
-//!     └ panels of weights (n_R)        ┐ *   a panel's part: L2 or L1  VECTORS × lanes
+//!     └ panels of weights (n_R)        ┐ *   a panel's part: L2        max_vectors × lanes
 //!       └ tiles of pixels (m_R)        ┘     sums: registers           max_pixels
 //!         ├ micro-kernel
 //!         │ └ channel blocks                 inputs: L1                BLOCK, in gather.rs
 //!         │   └ taps
 //!         │     └ channels                                             unroll
-//!         │         load VECTORS vectors of weights,
+//!         │         load the vectors of weights,
 //!         │         broadcast the channel of each pixel, multiply-add
 //!         └ epilogue                         sums: registers
 //!
@@ -60,7 +60,7 @@
 //!   with zeros for the padding: BLIS's packing of A (`gather.rs`).
 //! - **channel block**: [`BLOCK`](gather::BLOCK) = 16 input channels of one pixel, a cache line.
 //! - **plane**: one channel block of all gathered pixels; the stride between channel blocks.
-//! - **panel**: the packed weights of up to `VECTORS` vectors of output channels of one group, for
+//! - **panel**: the packed weights of up to `max_vectors` vectors of output channels of one group, for
 //!   all of the group's input channels and taps: BLIS's micro-panel of B (`layout.rs`). Panels are
 //!   numbered through all groups. A **row** of a panel has the weights of one input channel at one
 //!   tap, for all of the panel's output channels.

@@ -8,7 +8,7 @@ use rten_simd::{Isa, SimdOp};
 use super::layout::{BlockedLayout, OutputBlock};
 use super::prefetch::LoopPrefetch;
 use super::tuning::{MAX_ROWS, max_rows};
-use crate::array::array;
+use crate::array::{array, keep_order};
 use crate::context::Context;
 use crate::isa::Registers;
 
@@ -170,7 +170,8 @@ unsafe fn run_tile(ctx: &Context, rows: usize, vectors: usize, whole: bool, tile
     const { assert!(MAX_ROWS == 16) };
     match vectors {
         1 => choose!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16),
-        _ => choose!(2: 1 2 3 4 5 6 7 8),
+        2 => choose!(2: 1 2 3 4 5 6 7 8),
+        _ => choose!(3: 1 2 3 4),
     }
 }
 
@@ -229,6 +230,9 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const WHOLE: bool>(isa
                     .add(image * run.gradient_strides[0] + row * run.gradient_strides[1]);
                 for _ in 0..run.pixels[2] {
                     prefetch.step::<I>();
+                    if const { V > 2 } {
+                        keep_order();
+                    }
                     let dy: [I::F32; V] = array(|v| {
                         let at = gradient.add(v * lanes);
                         if WHOLE || v + 1 < V {
@@ -238,6 +242,10 @@ unsafe fn tile_of<I: Isa, const R: usize, const V: usize, const WHOLE: bool>(isa
                         }
                     });
                     for (r, tile) in tile.iter_mut().enumerate() {
+                        // As in the micro-kernel of products.
+                        if const { V > 2 } {
+                            keep_order();
+                        }
                         let x = ops.splat(*input.add(r));
                         for v in 0..V {
                             tile[v] = ops.mul_add(x, dy[v], tile[v]);

@@ -4,7 +4,7 @@ use rten_simd::Isa;
 
 use super::addresses::Pixels;
 use super::gather::{BLOCK, Strip};
-use super::tuning::{MAX_PIXELS, VECTORS, max_pixels};
+use super::tuning::{MAX_PIXELS, max_pixels};
 use crate::isa::Registers;
 
 /// A division of a strip into tiles of about equal size.
@@ -43,7 +43,7 @@ impl Tiling {
             strides,
             most,
             rows: Registers::are_32::<I>().then(|| {
-                let two = vectors == VECTORS && strides[0][1] == BLOCK && 2 * strip.width() <= most;
+                let two = vectors > 1 && strides[0][1] == BLOCK && 2 * strip.width() <= most;
                 1 + usize::from(two)
             }),
         }

@@ -34,8 +34,20 @@ pub const LINE: usize = 64 / size_of::<f32>();
 
 // Register blocks. *conv_gflops*; log: "tiles of 14 pixels", "loops unrolled for 16 registers".
 
-/// Vectors of output channels in a register block.
-pub const VECTORS: usize = 2;
+/// The most vectors of output channels in a register block with any instruction set.
+pub const MAX_VECTORS: usize = 3;
+
+/// The most vectors of output channels in a register block, which with their lanes are BLIS's n_R.
+///
+/// With AVX2, 4 × 3 sums, three vectors of weights and a broadcast pixel take all 16 registers, and
+/// 7 loads for 12 multiply-adds, where 6 × 2 sums take 8. Log: "register blocks of three vectors".
+#[inline(always)]
+pub const fn max_vectors(registers: Registers) -> usize {
+    match (registers.count, registers.lanes) {
+        (16, 8) => MAX_VECTORS,
+        _ => 2,
+    }
+}
 
 /// The most pixels of a register block with any instruction set.
 pub const MAX_PIXELS: usize = 14;
@@ -43,19 +55,21 @@ pub const MAX_PIXELS: usize = 14;
 /// The most pixels of a register block with `vectors` vectors of output channels: BLIS's m_R.
 ///
 /// With 32 registers, 14 × 2 sums leave room for two vectors of weights and one broadcast pixel,
-/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 6 × 2
-/// sums leave as much room; two multiply-adds per cycle of 4 or 5 cycles' latency need 8 to 10
+/// and 14 divides the row lengths of common feature maps (56, 28, 14). With 16 registers, 4 × 3 or
+/// 6 × 2 sums leave as much room; two multiply-adds per cycle of 4 or 5 cycles' latency need 8 to 10
 /// independent sums. A single vector of channels needs 8 pixels for that; more would take too many
 /// of the 16 general-purpose registers, one per pixel's address. The blocks of the portable
 /// instruction set, meant for machines without AVX2, are smaller so that fewer micro-kernels are
-/// compiled.
+/// compiled. 0 if there are no blocks of so many vectors.
 #[inline(always)]
 pub const fn max_pixels(registers: Registers, vectors: usize) -> usize {
     match (registers.count, registers.lanes, vectors) {
+        _ if vectors > max_vectors(registers) => 0,
         (32, _, _) => MAX_PIXELS,
         (_, 4, _) => 4,
         (_, _, 1) => 8,
-        (_, _, _) => 6,
+        (_, _, 2) => 6,
+        (_, _, _) => 4,
     }
 }
 
@@ -67,17 +81,19 @@ pub const fn unroll(registers: Registers) -> usize {
 }
 
 /// Channel blocks per step of the reduction, where a pixel's channels are contiguous over several:
-/// in place, and in the operands of Strassen's algorithm. With 16 registers, a step of one block is 192 multiply-adds, of which what precedes the innermost loop
-/// took an eighth of the time. *profile*; log: "steps of four channel blocks".
+/// in place. With 16 registers, a step of one block is 192 multiply-adds, of which what precedes the
+/// innermost loop took an eighth of the time. *profile*; log: "steps of four channel blocks".
 pub const fn blocks_of_step(registers: Registers) -> usize {
     if registers.count == 32 { 1 } else { 4 }
 }
 
 /// The most rows (input channels) of a register block of a gradient of weights, with `vectors`
-/// vectors of output channels: 16 sums with 32 registers, at most 8 with 16.
+/// vectors of output channels: 16 sums with 32 registers, at most 12 with 16. 0 if there are no blocks
+/// of so many vectors.
 #[inline(always)]
 pub const fn max_rows(registers: Registers, vectors: usize) -> usize {
     match (registers.count, registers.lanes, vectors) {
+        _ if vectors > max_vectors(registers) => 0,
         (32, _, 1) => 16,
         (32, _, _) => 8,
         (_, 8, 1) => 8,
@@ -107,12 +123,17 @@ pub const STRIP_FLOATS_LARGE_WEIGHTS: usize = L2 * 9 / 16;
 pub const WEIGHT_FLOATS: usize = L2 / 4;
 
 /// The most weights of a panel's part, which all tiles of a strip use before the next part: sets
-/// BLIS's k_C. With 16 registers they fit in L1. With 32 a tile does twice as many multiply-adds
-/// per weight, so that L2 is fast enough, and more passes over the sums would cost more.
-/// *conv_gflops*; log: "reduction in parts", "longer parts of the reduction".
+/// BLIS's k_C. With 32 registers a tile does two to three times as many multiply-adds per weight, so
+/// that more passes over the sums would cost more than reading weights from L2. With 16, it also
+/// matters that L2 may be smaller. *conv_gflops*; log: "reduction in parts", "longer parts of the
+/// reduction", "register blocks of three vectors".
 #[inline(always)]
 pub const fn part_floats(registers: Registers) -> usize {
-    if registers.count == 32 { L2 / 4 } else { L1 }
+    if registers.count == 32 {
+        L2 / 4
+    } else {
+        3 * L1
+    }
 }
 
 /// The least size of a tensor that is assumed to be evicted from a core's caches between two
@@ -215,10 +236,14 @@ pub const WINOGRAD_PREFETCH_FLOATS: usize = 2048;
 
 /// The fewest input and output channels. With fewer input channels, storing and reloading
 /// intermediate sums costs as much as the saved product. With fewer output channels, the sums of
-/// input quadrants are reused too rarely. With 16 registers, tiles have 6 pixels instead of 14, so
-/// that these cost twice as much. Log: "Strassen's algorithm from 1024 channels on with AVX2".
-pub const fn strassen_fewest_channels(registers: Registers) -> usize {
-    if registers.count == 32 { 256 } else { 1024 }
+/// input quadrants are reused too rarely.
+pub const STRASSEN_FEWEST_CHANNELS: usize = 256;
+
+/// Whether Strassen's algorithm has micro-kernels. With 16 registers, tiles have at most 6 pixels
+/// instead of 14, so that storing and reloading their sums costs more than the saved product. Log:
+/// "Strassen's algorithm from 1024 channels on with AVX2", "register blocks of three vectors".
+pub const fn has_strassen(registers: Registers) -> bool {
+    registers.count == 32
 }
 
 /// The fewest pixels of a batch for this many weights. With fewer, loading the sums of weights

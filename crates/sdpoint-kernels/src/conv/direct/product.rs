@@ -15,7 +15,7 @@ use crate::conv::prefetch::{Prefetch, Prefetcher};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
 use crate::conv::tiling::{TilePixels, Tiling};
-use crate::conv::tuning::{L1_WAY, VECTORS, WEIGHT_FLOATS, blocks_of_step, part_floats};
+use crate::conv::tuning::{L1_WAY, WEIGHT_FLOATS, blocks_of_step, part_floats};
 use crate::isa::Registers;
 use crate::scratch::Scratch;
 
@@ -346,11 +346,7 @@ fn run_tiles<I: Isa>(
         next_input,
         panels.len() * tiles_of_panel * blocks * taps.len(),
     );
-    // Tiles can be outside only if one tiling serves all panels. Those at the end of a group may
-    // have fewer vectors, and therefore other tiles.
-    let panels_of_group = weights.panels_of_group();
-    let one_tiling = panels_of_group == 1 || vectors(panels_of_group - 1) == VECTORS;
-    let tiles_outside = one_tiling && weights.len() <= WEIGHT_FLOATS;
+    let tiles_outside = weights.len() <= WEIGHT_FLOATS;
     let none = TileEpilogue::default();
     // The parts depend on the weights alone, as they determine the order of the additions.
     let mut parts = Part::split(product, &none).peekable();
@@ -358,12 +354,15 @@ fn run_tiles<I: Isa>(
     while let Some(part) = parts.next() {
         let steps = part.channels.len().div_ceil(input.block) * taps.len();
         if tiles_outside {
-            let tiling = tiling(vectors(panels.start));
-            for number in 0..tiling.tiles() {
-                let tile = tiling.tile(number);
-                for panel in weights.walk(panels.clone()) {
-                    let prefetch = [Prefetch::NOTHING, inputs.next(steps)];
-                    runner.run(&part, &panel, &tile, prefetch);
+            // Panels of fewer vectors have other tiles.
+            for panels in weights.alike(panels.clone()) {
+                let tiling = tiling(vectors(panels.start));
+                for number in 0..tiling.tiles() {
+                    let tile = tiling.tile(number);
+                    for panel in weights.walk(panels.clone()) {
+                        let prefetch = [Prefetch::NOTHING, inputs.next(steps)];
+                        runner.run(&part, &panel, &tile, prefetch);
+                    }
                 }
             }
             continue;

@@ -16,8 +16,7 @@ use crate::conv::prefetch::{Prefetch, Prefetcher};
 use crate::conv::problem::Problem;
 use crate::conv::product::Product;
 use crate::conv::tiling::Tiling;
-use crate::conv::tuning::{MAX_PIXELS, STRASSEN_STRIP_FLOATS, VECTORS, blocks_of_step};
-use crate::isa::Registers;
+use crate::conv::tuning::{MAX_PIXELS, STRASSEN_STRIP_FLOATS};
 use crate::scratch::Scratch;
 
 /// The number of products.
@@ -180,11 +179,9 @@ impl<'a> ImagePixels<'a> {
     }
 }
 
-/// Strides of a strip's left operands, `[product][channel block][pixel][channel]`, in floats.
+/// Strides of a strip's left operands, `[product][channel block][pixel][BLOCK]`, in floats.
 #[derive(Clone, Copy)]
 struct LeftOperands {
-    /// Channels of a channel block, a step of the reduction.
-    block: usize,
     /// Between channel blocks: an odd number of cache lines, so that a pixel's channel blocks map
     /// to different sets.
     plane: usize,
@@ -193,15 +190,11 @@ struct LeftOperands {
 }
 
 impl LeftOperands {
-    fn new(pixels: usize, channels: usize, registers: Registers) -> Self {
-        let blocks = |count: &usize| channels.is_multiple_of(count * BLOCK);
-        let of_step = (1..=blocks_of_step(registers)).rev().find(blocks);
-        let block = of_step.unwrap_or(1) * BLOCK;
-        let plane = (pixels * block) | BLOCK;
+    fn new(pixels: usize, channels: usize) -> Self {
+        let plane = (pixels * BLOCK) | BLOCK;
         LeftOperands {
-            block,
             plane,
-            operand: channels / block * plane,
+            operand: channels / BLOCK * plane,
         }
     }
 }
@@ -215,9 +208,8 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, sums: &Quadrant
     let partition = partition(&pixels, quadrant, ctx.threads());
     let strip = partition.strip[1];
     let strips = partition.all_strips(pixels.images);
-    let registers = product.weights.isa().registers();
-    let left = LeftOperands::new(strip, quadrant.group_in, registers);
-    let kept = KEPT * strip * VECTORS * quadrant.lanes();
+    let left = LeftOperands::new(strip, quadrant.group_in);
+    let kept = KEPT * strip * quadrant.widest_panel();
     let state = || State {
         scratch: ctx.scratch(PRODUCTS * left.operand + kept),
         gathered: None,
@@ -332,10 +324,10 @@ fn form_left_operands<I: Isa>(
     out: &mut [f32],
 ) {
     let half = pixels.product.source.channels / 2;
-    assert!(out.len() >= PRODUCTS * left.operand && left.operand >= half / left.block * left.plane);
-    assert!(strip.width() * left.block <= left.plane && half.is_multiple_of(left.block));
+    assert!(out.len() >= PRODUCTS * left.operand && left.operand >= half / BLOCK * left.plane);
+    assert!(strip.width() * BLOCK <= left.plane && half.is_multiple_of(BLOCK));
     for pixel in strip.columns[0]..strip.columns[1] {
-        let to = out[(pixel - strip.columns[0]) * left.block..].as_mut_ptr();
+        let to = out[(pixel - strip.columns[0]) * BLOCK..].as_mut_ptr();
         let first = pixels.input(strip.image, pixel).as_ptr();
         let partner = pixel + pixels.half;
         // SAFETY: both pixels have two halves of the channels; and there is room for the pixel
@@ -369,14 +361,10 @@ unsafe fn write_left_operands<I: Isa, const PARTNER: bool>(
     left: LeftOperands,
 ) {
     let ops = isa.f32();
-    let LeftOperands {
-        block: length,
-        plane,
-        operand,
-    } = left;
-    for block in (0..half).step_by(length) {
-        for lane in (0..length).step_by(ops.len()) {
-            let to = to.wrapping_add(block / length * plane + lane);
+    let LeftOperands { plane, operand } = left;
+    for block in (0..half).step_by(BLOCK) {
+        for lane in (0..BLOCK).step_by(ops.len()) {
+            let to = to.wrapping_add(block / BLOCK * plane + lane);
             // SAFETY: the caller's promise.
             unsafe {
                 let a11 = ops.load_ptr(halves[0].add(block + lane));
@@ -429,28 +417,25 @@ fn run_tiles<I: Isa>(
         ends_share,
         next_inputs,
     } = work;
-    let LeftOperands {
-        block,
-        plane,
-        operand,
-    } = left;
+    let LeftOperands { plane, operand } = left;
     let quadrant = sums.quadrant();
     let product = pixels.product;
     let (operands, kept) = scratch.split_at_mut(PRODUCTS * operand);
-    let width = VECTORS * quadrant.lanes();
+    let width = quadrant.widest_panel();
+    let vectors = width / quadrant.lanes();
     assert!(kept.len() >= KEPT * strip.width() * width);
     let kept = kept.as_mut_ptr();
     let kept =
         |number: usize, pixel: usize| kept.wrapping_add((number * strip.width() + pixel) * width);
 
-    let addresses = [[0, block], [0, product.problem.output.pixel]];
-    let tiling = Tiling::new::<I>(strip, addresses, VECTORS);
+    let addresses = [[0, BLOCK], [0, product.problem.output.pixel]];
+    let tiling = Tiling::new::<I>(strip, addresses, vectors);
     let tiles = tiling.tiles();
     let [first, end] = strip.columns;
     // 1 if the strip's last pixel has no partner, as the image has an odd number of pixels.
     let missing = (end + pixels.half).saturating_sub(pixels.count);
     let origins = [first, first + pixels.half].map(|pixel| pixels.output(strip.image, pixel));
-    let blocks = quadrant.group_in / block;
+    let blocks = quadrant.group_in / BLOCK;
     // Each half's inputs are prefetched by every other product, three of the seven at least.
     let products = PRODUCTS / 2 * panels.len();
     let mut inputs = next_inputs.map(|next| Prefetcher::new(next, products * tiles * blocks));
@@ -506,14 +491,14 @@ fn run_tiles<I: Isa>(
                         run_tile(
                             ctx,
                             pixels,
-                            VECTORS,
+                            vectors,
                             &Tile {
                                 input: operands[number * operand + tile.first[0]..].as_ptr(),
                                 pixels: tile.pixels(addresses),
                                 plane,
                                 taps: &[0],
                                 channels,
-                                block,
+                                block: BLOCK,
                                 weights: right[number].as_ptr(),
                                 sums,
                                 output,

@@ -21,7 +21,7 @@ use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
 use crate::conv::reduction_kernel::{Run, RunInputs, reduce_panel};
 use crate::conv::tuning::{
-    REDUCTION_TASKS, VECTORS, WINOGRAD_REDUCTION_FEWEST_PARTS, WINOGRAD_REDUCTION_PARTIAL_FLOATS,
+    REDUCTION_TASKS, WINOGRAD_REDUCTION_FEWEST_PARTS, WINOGRAD_REDUCTION_PARTIAL_FLOATS,
     WINOGRAD_REDUCTION_SHARED_STRIP, WINOGRAD_REDUCTION_STRIP, WINOGRAD_REDUCTION_TASK_TILES,
 };
 use crate::lanes::{load_masked, mask_of};
@@ -219,7 +219,7 @@ impl Strip {
     /// Equal strips of about `floats` transformed floats, with at least `fewest` tiles.
     fn new(layout: &BlockedLayout, count: usize, [floats, fewest]: [usize; 2]) -> Self {
         let channels = layout.group_in.next_multiple_of(BLOCK);
-        let width = VECTORS * layout.lanes();
+        let width = layout.widest_panel();
         let panels = layout.panels();
         let most = (floats / (POINTS * (channels + panels * width))).max(fewest);
         let tiles = count.div_ceil(count.div_ceil(most));

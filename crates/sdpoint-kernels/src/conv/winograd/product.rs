@@ -20,9 +20,7 @@ use crate::conv::partition::{Partition, wanted_tasks};
 use crate::conv::prefetch::{Prefetcher, part_of, prefetch_output};
 use crate::conv::problem::{OutputLayout, Problem};
 use crate::conv::product::Product;
-use crate::conv::tuning::{
-    GATHER_COST, MAX_PIXELS, TASK_MACS, VECTORS, WINOGRAD_STRIP_FLOATS, max_pixels,
-};
+use crate::conv::tuning::{GATHER_COST, MAX_PIXELS, TASK_MACS, WINOGRAD_STRIP_FLOATS, max_pixels};
 use crate::isa::Registers;
 use crate::lanes::{load_masked, store_masked};
 use crate::scratch::Scratch;
@@ -65,7 +63,7 @@ pub(in crate::conv) fn run(ctx: &Context, product: &Product<'_>, weights: &Trans
     let partition = Partition::of_row(count, strips, 1, most_splits, threads);
     let strip = partition.strip[1];
     let transformed = TransformedLayout::new(points, layout.group_in, strip);
-    let width = VECTORS * layout.lanes();
+    let width = layout.widest_panel();
     ctx.parallel_with(
         partition.tasks(1),
         || State {

@@ -44,6 +44,10 @@ fn assert_runs(forced: Option<ConvAlgorithm>, algorithm: ConvAlgorithm, shape: &
     };
     for [ctx, _] in contexts_forcing(forced) {
         let (ran, y) = run(&ctx);
+        if algorithm == Strassen && has_16_registers(ctx.isa()) {
+            assert_eq!(ran, Direct, "{shape:?} on {}", ctx.isa());
+            continue;
+        }
         assert_eq!(ran, algorithm, "{shape:?} on {}", ctx.isa());
         for &other in others {
             let context = Context::with_isa(None, ctx.isa()).unwrap().forcing(other);
@@ -199,15 +203,9 @@ fn strassen_with_halves_that_differ() {
     // Too few channels and outputs to pay off.
     check_forced(Strassen, shape(pointwise([32, 64], [1, 1]), 1, 3, 5));
     check_forced(Strassen, shape(pointwise([96, 128], [2, 1]), 3, 1, 2));
-    // A step of three channel blocks, and of one.
-    check_forced(Strassen, shape(pointwise([192, 64], [1, 1]), 1, 9, 10));
-    check_forced(Strassen, shape(pointwise([160, 64], [1, 1]), 1, 9, 10));
-    // Enough for 16 registers, too.
-    check_chosen(Strassen, shape(pointwise([1024, 1024], [1, 1]), 1, 10, 11));
 }
 
-/// Checks all passes of a shape by Strassen's algorithm, which is chosen for so few channels with 32
-/// registers only.
+/// Checks all passes of a shape by Strassen's algorithm, which is for 32 registers only.
 fn check_strassen(shape: ConvShape) {
     for isa in Isa::available() {
         let expected = if has_16_registers(isa) {
@@ -391,9 +389,8 @@ fn layers_of_known_networks() {
         let shape = shape(geometry, batch, side, side);
         for isa in Isa::available() {
             let choice = AlgorithmChoice::new(isa);
-            let too_few = has_16_registers(isa) && channels[0].min(channels[1]) < 1024;
             let [forward, data, weights] = expected.map(|algorithm| match algorithm {
-                Strassen if too_few => Direct,
+                Strassen if has_16_registers(isa) => Direct,
                 other => other,
             });
             assert_eq!(choice.forward(&shape), forward, "{shape:?} on {isa}");
@@ -426,6 +423,9 @@ fn low_memory_keeps_weights_once() {
         };
         for isa in Isa::available() {
             let context = || Context::with_isa(None, isa).unwrap();
+            if shape.geometry.kernel == [1, 1] && has_16_registers(isa) {
+                continue;
+            }
             assert_ne!(context().algorithms().forward(&shape), Direct);
             let (ran, low) = run(&context().with_low_memory());
             let (_, direct) = run(&context().forcing(Direct));
@@ -461,7 +461,10 @@ fn an_output_holds_a_residual_unless_it_holds_parts_of_sums() {
     let wide = pointwise([16384, 256], [1, 1]);
     assert!(!adds_in_place(&shape(wide, 1, 3, 3)));
     // By Strassen's algorithm the sums are not taken in parts.
-    assert!(adds_in_place(&shape(wide, 16, 7, 7)));
+    assert_eq!(
+        adds_in_place(&shape(wide, 16, 7, 7)),
+        !has_16_registers(ctx.isa())
+    );
     assert!(adds_in_place(&shape(
         three_by_three([512, 512], [1, 1], 1),
         1,
@@ -492,6 +495,9 @@ fn check_forms(geometry: ConvGeometry, batch: usize, algorithms: [ConvAlgorithm;
     let image = random(rng, few.input_len());
     let images = image.repeat(many.batch);
     for [ctx, _] in contexts() {
+        if algorithms[1] == Strassen && has_16_registers(ctx.isa()) {
+            continue;
+        }
         let mut packed = PackedConv::new(&ctx, geometry, &random(rng, few.weight_len()));
         let forward = |w: &PackedConv, shape: &ConvShape, x: &[f32], algorithm| {
             let mut y = vec![f32::NAN; shape.output_len()];
