@@ -153,7 +153,7 @@ impl<T> Controller<T> {
         if model.costs.rate(&request.demand).is_none() {
             return Err(Refused::NoInstance);
         }
-        let load = model.load(now, self.duty);
+        let load = model.load(now, self.share(id));
         let new = Waiting::new(
             request,
             &model.reserve,
@@ -173,7 +173,6 @@ impl<T> Controller<T> {
         let admitted = admit(&model.queue, place, &new, free, most, &situation);
         let least = self.least_used();
         let mut slack_share = model.slack_share;
-        let load = model.load(now, situation.share());
         let policy = model.slack_policy(&self.policy);
         let backlog = backlog(&model.queue, free, &situation);
         let taken = admitted.map(|_| ());
@@ -203,8 +202,9 @@ impl<T> Controller<T> {
     /// Notes whether an accepted request missed its deadline when its answer was sent, and how
     /// long that took from the end of its batch, in seconds; none if it was dropped.
     pub fn settle(&mut self, now: f64, id: ModelId, missed: bool, delivery: Option<f64>) {
+        let share = self.share(id);
         if let Some(model) = self.models.get_mut(&id) {
-            let load = model.load(now, self.duty);
+            let load = model.load(now, share);
             let objective = model.traffic.objective();
             model.reserve.note(now, missed, load, objective);
             if let Some(delivery) = delivery {
@@ -216,8 +216,9 @@ impl<T> Controller<T> {
     /// Removes the requests that no instance can answer in time any more.
     pub fn shed(&mut self, now: f64) -> Vec<Shed<T>> {
         let mut shed = Vec::new();
-        for (&id, model) in &mut self.models {
-            let load = model.load(now, self.duty);
+        let shares: Vec<f64> = self.models.keys().map(|&id| self.share(id)).collect();
+        for ((&id, model), share) in self.models.iter_mut().zip(shares) {
+            let load = model.load(now, share);
             let policy = model.slack_policy(&self.policy);
             let Model {
                 costs,
@@ -336,13 +337,23 @@ impl<T> Controller<T> {
         used.reduce(f64::min).unwrap_or(0.0)
     }
 
+    /// The number of models with work if this one has some.
+    fn with_work(&self, id: ModelId) -> usize {
+        let others = self.models.iter().filter(|(other, _)| **other != id);
+        let busy = others.filter(|(_, other)| !other.queue.is_empty());
+        busy.count() + 1
+    }
+
+    /// As [`Situation::share`].
+    fn share(&self, id: ModelId) -> f64 {
+        self.duty * self.with_work(id) as f64
+    }
+
     fn situation(&self, id: ModelId, now: f64) -> Situation<'_> {
         let model = &self.models[&id];
-        let others = || self.models.iter().filter(move |(other, _)| **other != id);
-        let busy = others().filter(|(_, other)| !other.queue.is_empty());
-        let wanted = others().map(|(_, other)| other.wanted(now));
-        let models = busy.count() + 1;
-        let load = model.load(now, self.duty * models as f64);
+        let others = self.models.iter().filter(|(other, _)| **other != id);
+        let wanted = others.map(|(&other, model)| model.wanted(now, self.share(other)));
+        let load = model.load(now, self.share(id));
         Situation {
             now,
             costs: &model.costs,
@@ -352,7 +363,7 @@ impl<T> Controller<T> {
                 use_of_slack: model.slack_share.use_of_slack(load),
                 fill: model.traffic.overload(),
             },
-            models,
+            models: self.with_work(id),
             duty: self.duty,
             wanted: wanted.fold(f64::INFINITY, f64::min),
         }
@@ -376,7 +387,7 @@ impl Current {
 
 impl<T> Model<T> {
     /// The load relative to the capacity of the cheapest instance on the model's share of
-    /// the machine.
+    /// the machine, which is [`Situation::share`].
     fn load(&self, now: f64, share: f64) -> f64 {
         self.traffic.long_rate(now) * self.pace.expected(self.costs.least_rate()) * share
     }
@@ -390,9 +401,9 @@ impl<T> Model<T> {
         }
     }
 
-    /// The latest time at which it needs the machine.
-    fn wanted(&self, now: f64) -> f64 {
-        let share = self.slack_share.use_of_slack(self.load(now, 1.0));
+    /// The latest time at which it needs the machine. `share` is as for [`Self::load`].
+    fn wanted(&self, now: f64, share: f64) -> f64 {
+        let share = self.slack_share.use_of_slack(self.load(now, share));
         let mut work = 0.0;
         let latest = self.queue.iter().map(|waiting| {
             work += self.pace.expected(waiting.work());
