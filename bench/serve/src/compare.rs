@@ -39,7 +39,7 @@ pub struct Args {
     /// same changes of the machine
     #[arg(long, default_value = "5")]
     turns: NonZeroUsize,
-    /// Instances to compare with [default: all]
+    /// Instances to compare with [default: those that no faster one equals in accuracy]
     #[arg(long, value_delimiter = ',')]
     instances: Vec<Instance>,
     /// Replay arrivals from a file, a time in seconds per line, instead of random ones. They
@@ -107,7 +107,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     fs::create_dir_all(&args.out)?;
     let replay = args.replay.as_deref().map(read_arrivals).transpose()?;
     let instances = match args.instances.as_slice() {
-        [] => subject.instances(),
+        [] => subject.frontier(),
         some => some.to_vec(),
     };
     let requests = Requests::new(MODEL, Form::Pixels, subject.size);

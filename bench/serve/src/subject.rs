@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::ensure;
-use sdpoint::core::{EvalTransform, Preprocessing, Ratio, TrainTransform};
+use sdpoint::core::{EvalTransform, Preprocessing, Ratio, TrainTransform, pareto};
 use sdpoint::engine::initial_weights;
 use sdpoint::profile::TimeSource;
 use sdpoint::{Context, Engine, Instance, Model, zoo};
+use sdpoint_serve::Constraints;
 use sdpoint_serve::control::{Costs, Demand};
 use sdpoint_serve::simulation::Mixture;
 
@@ -92,9 +93,30 @@ impl Subject {
         1.0 / self.mixture.most()
     }
 
-    pub fn instances(&self) -> Vec<Instance> {
-        let choices = self.costs.choices().iter();
-        choices.map(|choice| choice.instance()).collect()
+    /// The instances on the frontier: no faster one is as accurate.
+    pub fn frontier(&self) -> Vec<Instance> {
+        let choices = self.costs.choices();
+        let points = choices.iter().map(|choice| {
+            let nanoseconds = 1e9 * self.time_per_image(choice.instance());
+            (nanoseconds as u64, choice.worth)
+        });
+        let on = pareto(&points.collect::<Vec<_>>());
+        let kept = std::iter::zip(choices, on).filter(|(_, on)| *on);
+        kept.map(|(choice, _)| choice.instance()).collect()
+    }
+
+    /// Seconds per image of an instance, in batches of the best size.
+    fn time_per_image(&self, instance: Instance) -> f64 {
+        let constraints = Constraints {
+            instance: Some(instance),
+            ..Constraints::default()
+        };
+        let demand = Demand {
+            constraints,
+            ..Demand::ANY
+        };
+        let rate = self.costs.rate(&demand);
+        rate.expect("the model has the instance")
     }
 
     /// The instance with the shortest time.
