@@ -120,9 +120,9 @@ impl BlockedLayout {
         self.groups * self.panels
     }
 
-    /// Output channels of the widest panel, with unused lanes.
+    /// Output channels of the widest panels, which a layout of few channels does not have.
     pub fn widest_panel(&self) -> usize {
-        self.vectors.min(max_vectors(self.registers)) * self.registers.lanes
+        max_vectors(self.registers) * self.registers.lanes
     }
 
     /// Whether all panels have as many vectors.
