@@ -60,10 +60,10 @@
 //!   with zeros for the padding: BLIS's packing of A (`gather.rs`).
 //! - **channel block**: [`BLOCK`](gather::BLOCK) = 16 input channels of one pixel, a cache line.
 //! - **plane**: one channel block of all gathered pixels; the stride between channel blocks.
-//! - **panel**: the packed weights of up to `max_vectors` vectors of output channels of one group, for
-//!   all of the group's input channels and taps: BLIS's micro-panel of B (`layout.rs`). Panels are
-//!   numbered through all groups. A **row** of a panel has the weights of one input channel at one
-//!   tap, for all of the panel's output channels.
+//! - **panel**: the packed weights of up to `max_vectors` vectors of output channels of one group,
+//!   for all of the group's input channels and taps: BLIS's micro-panel of B (`layout.rs`). Panels
+//!   are numbered through all groups. A **row** of a panel has the weights of one input channel at
+//!   one tap, for all of the panel's output channels.
 //! - **tile**: a register block, up to `max_pixels` pixels times the output channels of a panel
 //!   (`tiling.rs`, `microkernel.rs`). A **Winograd tile** is a square of 4×4 or 2×2 outputs.
 //! - **part**: a range of the K dimension: of the channels, such that a panel's weights for it stay

@@ -34,9 +34,6 @@ pub const LINE: usize = 64 / size_of::<f32>();
 
 // Register blocks. *conv_gflops*; log: "tiles of 14 pixels", "loops unrolled for 16 registers".
 
-/// The most vectors of output channels in a register block with any instruction set.
-pub const MAX_VECTORS: usize = 3;
-
 /// The most vectors of output channels in a register block, which with their lanes are BLIS's n_R.
 ///
 /// With AVX2, 4 × 3 sums, three vectors of weights and a broadcast pixel take all 16 registers, and
@@ -44,7 +41,7 @@ pub const MAX_VECTORS: usize = 3;
 #[inline(always)]
 pub const fn max_vectors(registers: Registers) -> usize {
     match (registers.count, registers.lanes) {
-        (16, 8) => MAX_VECTORS,
+        (16, 8) => 3,
         _ => 2,
     }
 }
