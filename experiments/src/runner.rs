@@ -119,9 +119,11 @@ impl<'a> Job<'a> {
 
     /// Whether the run and all its measures are recorded.
     pub fn complete(&self, results: &Results) -> bool {
-        let measures = &self.method.measures;
-        self.done(results)
-            .is_some_and(|run| measures.iter().all(|m| run.measures.contains_key(&m.name)))
+        self.done(results).is_some_and(|run| {
+            let mut measures = self.method.measures.iter();
+            measures.all(|measure| run.measures.contains_key(&measure.name))
+                && (run.calibration_error.is_some() || !self.experiment.calibration_error)
+        })
     }
 }
 
@@ -147,7 +149,11 @@ impl Runner {
         run.measures
             .insert(OWN.to_owned(), read_curve(&out.join(folder::CURVE_CSV))?);
         if job.experiment.calibration_error {
-            run.calibration_error = Some(self.calibration_error(&out)?);
+            let known = before.and_then(|run| run.calibration_error);
+            run.calibration_error = Some(match known {
+                Some(error) => error,
+                None => self.calibration_error(&out)?,
+            });
         }
         for measure in &job.method.measures {
             let known = before.and_then(|run| run.measures.get(&measure.name));
@@ -203,9 +209,8 @@ impl Runner {
         let instances = job.method.logits.join(",");
         let logits = file("logits.safetensors");
         let model = file(folder::MODEL);
-        let mut command = vec!["evaluate", &model, "--data", &self.data];
-        command.extend(["--instances", &instances, "--logits", &logits]);
-        self.sdpoint(&command, &out.join("logits.txt"))?;
+        let more = ["--instances", &instances, "--logits", &logits];
+        self.evaluate(&model, &more, &out.join("logits.txt"))?;
         Ok(logits::keep(Path::new(&logits), &kept)?)
     }
 
@@ -213,15 +218,7 @@ impl Runner {
     fn calibration_error(&self, out: &Path) -> Result<f64, RunError> {
         let file = out.join("full.json");
         let model = out.join(folder::MODEL).display().to_string();
-        let command = [
-            "evaluate",
-            &model,
-            "--data",
-            &self.data,
-            "--instances",
-            "full",
-        ];
-        self.sdpoint(&[&command[..], &["--json"]].concat(), &file)?;
+        self.evaluate(&model, &["--instances", "full", "--json"], &file)?;
         Ok(read_calibration_error(&file)?)
     }
 
@@ -240,10 +237,17 @@ impl Runner {
             model = calibrated;
         }
         let csv = text(file("csv"));
-        let mut command = vec!["evaluate", &model, "--data", &self.data, "--csv", &csv];
-        command.extend(measure.evaluate.iter().map(String::as_str));
-        self.sdpoint(&command, &log)?;
+        let mut more = vec!["--csv", &csv];
+        more.extend(measure.evaluate.iter().map(String::as_str));
+        self.evaluate(&model, &more, &log)?;
         Ok(read_curve(&file("csv"))?)
+    }
+
+    /// Evaluates a model on the data.
+    fn evaluate(&self, model: &str, more: &[&str], log: &Path) -> Result<(), RunError> {
+        let mut command = vec!["evaluate", model, "--data", &self.data];
+        command.extend(more);
+        self.sdpoint(&command, log)
     }
 
     /// Calls the command, with standard output to a file, and progress and errors
@@ -346,6 +350,12 @@ mod tests {
         assert!(jobs[1].done(&results).is_some() && !jobs[1].complete(&results));
         results.runs[0].measures.insert("shared".into(), Vec::new());
         assert!(jobs[1].complete(&results) && !jobs[0].complete(&results));
+        let mut rated = experiments.clone();
+        rated[0].calibration_error = true;
+        let job = Job::all(&rated)[1];
+        assert!(!job.complete(&results));
+        results.runs[0].calibration_error = Some(0.1);
+        assert!(job.complete(&results));
         assert_eq!(seconds_left(&[jobs[0], jobs[2]], &results), Some(200.0));
         assert_eq!(seconds_left(&[jobs[0]], &Results::default()), None);
     }

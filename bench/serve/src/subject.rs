@@ -10,7 +10,6 @@ use sdpoint::core::{EvalTransform, Preprocessing, Ratio, TrainTransform, pareto}
 use sdpoint::engine::initial_weights;
 use sdpoint::profile::TimeSource;
 use sdpoint::{Context, Engine, Instance, Model, zoo};
-use sdpoint_serve::Constraints;
 use sdpoint_serve::control::{Costs, Demand};
 use sdpoint_serve::simulation::Mixture;
 
@@ -107,15 +106,7 @@ impl Subject {
 
     /// Seconds per image of an instance, in batches of the best size.
     fn time_per_image(&self, instance: Instance) -> f64 {
-        let constraints = Constraints {
-            instance: Some(instance),
-            ..Constraints::default()
-        };
-        let demand = Demand {
-            constraints,
-            ..Demand::ANY
-        };
-        let rate = self.costs.rate(&demand);
+        let rate = self.costs.rate(&Demand::only(instance));
         rate.expect("the model has the instance")
     }
 

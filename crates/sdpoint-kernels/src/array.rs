@@ -17,14 +17,3 @@ pub(crate) fn array<T, const N: usize>(mut element: impl FnMut(usize) -> T) -> [
     // SAFETY: every element is written, and is not read from `array` again.
     unsafe { array.as_ptr().cast::<[T; N]>().read() }
 }
-
-/// Keeps the compiler from moving loads past the call. It would load the next pixels and weights
-/// early, and spill sums for want of registers.
-#[inline(always)]
-pub(crate) fn keep_order() {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: there are no instructions.
-    unsafe {
-        std::arch::asm!("", options(nostack, preserves_flags));
-    }
-}

@@ -1,7 +1,6 @@
 //! What the controller reaches, over a million simulated requests.
 
 use sdpoint::Instance;
-use sdpoint_serve::Constraints;
 use sdpoint_serve::control::{Costs, Demand, Policy};
 use sdpoint_serve::simulation::{
     Arrivals, Load, Machine, Mixture, Outcome, Phase, Report, Scenario, example_costs, simulate,
@@ -143,7 +142,7 @@ fn the_mix_follows_steps_within_two_objectives() {
         demand: Demand::ANY,
     };
     let only_cheapest = Load {
-        demand: only(cheapest(&costs)),
+        demand: Demand::only(cheapest(&costs)),
         ..load.clone()
     };
     let run = |load| simulate(&costs, Policy::default(), load, &mut Machine::usual(4));
@@ -163,17 +162,6 @@ fn cheapest(costs: &Costs) -> Instance {
     let choices = (0..costs.choices().len()).map(|choice| (costs.time(choice, 1), choice));
     let (_, choice) = choices.min_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     costs.choices()[choice].instance()
-}
-
-fn only(instance: Instance) -> Demand {
-    let constraints = Constraints {
-        instance: Some(instance),
-        ..Constraints::default()
-    };
-    Demand {
-        constraints,
-        ..Demand::ANY
-    }
 }
 
 #[test]

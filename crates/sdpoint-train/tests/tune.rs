@@ -98,7 +98,7 @@ fn tuned_instances_get_better_and_the_others_stay() {
         assert!(is < was, "{was} before, {is} after");
     }
     let sum = |losses: &[f64]| losses.iter().sum::<f64>();
-    assert!(sum(&is) < 0.99 * sum(&was), "{was:?} before, {is:?} after");
+    assert!(sum(&is) < 0.985 * sum(&was), "{was:?} before, {is:?} after");
     assert_eq!(model.weights, before.weights);
     assert_eq!(model.statistics.tuned().collect::<Vec<_>>(), tuned);
     for record in &before.instances {

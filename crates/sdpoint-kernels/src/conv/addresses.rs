@@ -4,6 +4,7 @@
 
 use rten_simd::Isa;
 
+use super::compiler::in_register;
 use super::gather::BLOCK;
 use super::tuning::MAX_PIXELS;
 use crate::array::array;
@@ -309,25 +310,4 @@ fn row_outputs<const P: usize>(pixels: &Pixels<'_>) -> [usize; P] {
         unreachable!("a row")
     };
     array(|p| p * output)
-}
-
-/// The same value, opaque to the optimiser, which would otherwise precompute an address per pixel,
-/// more than there are registers.
-#[inline(always)]
-pub(super) fn in_register(value: usize) -> usize {
-    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    {
-        let mut value = value;
-        // SAFETY: there are no instructions.
-        unsafe {
-            std::arch::asm!(
-                "/* {0} */",
-                inout(reg) value,
-                options(pure, nomem, nostack, preserves_flags)
-            );
-        }
-        value
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    value
 }

@@ -52,7 +52,16 @@ pub(super) struct BlockedLayout {
 
 impl BlockedLayout {
     pub fn new(isa: Isa, groups: usize, group_in: usize, group_out: usize, taps: usize) -> Self {
-        let registers = isa.registers();
+        Self::with_registers(isa.registers(), groups, group_in, group_out, taps)
+    }
+
+    fn with_registers(
+        registers: Registers,
+        groups: usize,
+        group_in: usize,
+        group_out: usize,
+        taps: usize,
+    ) -> Self {
         let most = max_vectors(registers);
         let vectors = group_out.div_ceil(registers.lanes);
         let panels = vectors.div_ceil(most);
@@ -83,14 +92,9 @@ impl BlockedLayout {
     /// panels must be equal.
     pub fn quadrant(self) -> Self {
         assert!(self.panels_are_equal() && self.panels.is_multiple_of(2));
-        BlockedLayout {
-            group_in: self.group_in / 2,
-            group_out: self.group_out / 2,
-            vectors: self.vectors / 2,
-            panels: self.panels / 2,
-            wide_panels: self.wide_panels / 2,
-            ..self
-        }
+        let [group_in, group_out] = [self.group_in / 2, self.group_out / 2];
+        Self::with_registers(self.registers, self.groups, group_in, group_out, self.taps)
+            .with_block(self.block)
     }
 
     /// Floats of all weights.

@@ -7,11 +7,12 @@ use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
 use super::addresses::{Addresses, Blocks, Pixels, Scattered, Strided, TwoRows};
+use super::compiler::keep_order;
 use super::epilogue::TileEpilogue;
 use super::gather::BLOCK;
 use super::prefetch::{LoopPrefetch, Prefetch, prefetch_output};
 use super::tuning::{MAX_PIXELS, max_pixels, unroll};
-use crate::array::{array, keep_order};
+use crate::array::array;
 use crate::context::Context;
 use crate::isa::Registers;
 use crate::lanes::load_masked;

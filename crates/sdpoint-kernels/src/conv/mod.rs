@@ -104,6 +104,7 @@ mod addresses;
 pub(crate) mod algorithm;
 mod backward_data;
 mod backward_weights;
+mod compiler;
 mod direct;
 mod epilogue;
 mod execute;

@@ -5,10 +5,11 @@
 use rten_simd::ops::{BitOps, NumOps};
 use rten_simd::{Isa, SimdOp};
 
+use super::compiler::keep_order;
 use super::layout::{BlockedLayout, OutputBlock};
 use super::prefetch::LoopPrefetch;
 use super::tuning::{MAX_ROWS, max_rows};
-use crate::array::{array, keep_order};
+use crate::array::array;
 use crate::context::Context;
 use crate::isa::Registers;
 

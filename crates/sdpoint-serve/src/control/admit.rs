@@ -121,7 +121,7 @@ impl<'a> Line<'a> {
         let places = batches * batch - self.images;
         let joining = outlook.fill * places as f64 * costs.least_rate();
         let work = self.work + joining + batches as f64 * costs.start_up();
-        now + self.busy + pace.expected(work * self.situation.share())
+        now + self.busy + pace.expected(work * self.situation.share)
     }
 }
 

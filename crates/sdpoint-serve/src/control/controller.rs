@@ -115,7 +115,7 @@ impl<T> Controller<T> {
         queue.into_iter().map(|waiting| waiting.request).collect()
     }
 
-    /// Sets [`Situation::duty`].
+    /// Sets the ratio of the time between the starts of two batches to the time of a batch.
     pub fn set_duty(&mut self, duty: f64) {
         self.duty = duty.max(1.0);
     }
@@ -337,23 +337,19 @@ impl<T> Controller<T> {
         used.reduce(f64::min).unwrap_or(0.0)
     }
 
-    /// The number of models with work if this one has some.
-    fn with_work(&self, id: ModelId) -> usize {
+    /// [`Situation::share`] if this model has work.
+    fn share(&self, id: ModelId) -> f64 {
         let others = self.models.iter().filter(|(other, _)| **other != id);
         let busy = others.filter(|(_, other)| !other.queue.is_empty());
-        busy.count() + 1
-    }
-
-    /// As [`Situation::share`].
-    fn share(&self, id: ModelId) -> f64 {
-        self.duty * self.with_work(id) as f64
+        self.duty * (busy.count() + 1) as f64
     }
 
     fn situation(&self, id: ModelId, now: f64) -> Situation<'_> {
         let model = &self.models[&id];
         let others = self.models.iter().filter(|(other, _)| **other != id);
         let wanted = others.map(|(&other, model)| model.wanted(now, self.share(other)));
-        let load = model.load(now, self.share(id));
+        let share = self.share(id);
+        let load = model.load(now, share);
         Situation {
             now,
             costs: &model.costs,
@@ -363,8 +359,7 @@ impl<T> Controller<T> {
                 use_of_slack: model.slack_share.use_of_slack(load),
                 fill: model.traffic.overload(),
             },
-            models: self.with_work(id),
-            duty: self.duty,
+            share,
             wanted: wanted.fold(f64::INFINITY, f64::min),
         }
     }

@@ -1,5 +1,7 @@
 //! The instances that a request allows.
 
+use sdpoint::Instance;
+
 use crate::job::{Constraints, Mode};
 
 /// What a request allows, or all requests of a batch together.
@@ -21,6 +23,18 @@ impl Demand {
         },
         mode: Mode::Instance,
     };
+
+    /// A demand that only this instance meets.
+    pub fn only(instance: Instance) -> Self {
+        let constraints = Constraints {
+            instance: Some(instance),
+            ..Self::ANY.constraints
+        };
+        Self {
+            constraints,
+            ..Self::ANY
+        }
+    }
 
     /// What both allow; none if they are mutually exclusive for any model.
     pub fn and(&self, other: &Self) -> Option<Self> {
@@ -57,7 +71,6 @@ fn both<N>(a: Option<N>, b: Option<N>, stricter: impl Fn(N, N) -> N) -> Option<N
 
 #[cfg(test)]
 mod tests {
-    use sdpoint::Instance;
     use sdpoint::core::Record;
 
     use super::*;
@@ -73,13 +86,7 @@ mod tests {
     }
 
     fn only(name: &str) -> Demand {
-        Demand {
-            constraints: Constraints {
-                instance: Some(name.parse().unwrap()),
-                ..Constraints::default()
-            },
-            ..Demand::ANY
-        }
+        Demand::only(name.parse().unwrap())
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl First {
             },
             lost: missed + (time - work(taken.iter())).max(0.0),
             next,
-            free: now + pace.expected(time) * situation.share(),
+            free: now + pace.expected(time) * situation.share,
         })
     }
 }
@@ -122,7 +122,7 @@ fn loss<T>(queue: &[Waiting<T>], free: f64, size: usize, situation: &Situation<'
         used += waiting.work();
         if images >= size {
             lost += used * (excess - 1.0);
-            free += pace.expected(used * excess) * situation.share();
+            free += pace.expected(used * excess) * situation.share;
             (images, used) = (0, 0.0);
         }
     }

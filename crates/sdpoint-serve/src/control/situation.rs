@@ -15,12 +15,10 @@ pub struct Situation<'a> {
     pub pace: &'a Pace,
     /// The forecast of future requests.
     pub outlook: Outlook,
-    /// The number of models with work.
-    pub models: usize,
-    /// The ratio of the time between the starts of two batches to the time of a batch: 1, or
-    /// more if requests and answers take time between them, or if the process has to sleep
-    /// because its CPU quota is below a core.
-    pub duty: f64,
+    /// The ratio of the time until this model's next turn to its compute time: the number of
+    /// models with work, or more if requests and answers take time between batches, or if the
+    /// process has to sleep because its CPU quota is below a core.
+    pub share: f64,
     /// The latest time at which the other models need the machine.
     pub wanted: f64,
 }
@@ -54,8 +52,7 @@ impl<'a> Situation<'a> {
             costs,
             pace,
             outlook: Outlook::QUIET,
-            models: 1,
-            duty: 1.0,
+            share: 1.0,
             wanted: f64::INFINITY,
         }
     }
@@ -64,12 +61,7 @@ impl<'a> Situation<'a> {
 impl Situation<'_> {
     /// The usable part of the time until a deadline.
     pub(super) fn usable(&self, deadline: f64) -> f64 {
-        self.outlook.use_of_slack * (deadline - self.now) / self.share()
-    }
-
-    /// The ratio of the time until this model's next turn to its compute time.
-    pub(super) fn share(&self) -> f64 {
-        self.duty * self.models.max(1) as f64
+        self.outlook.use_of_slack * (deadline - self.now) / self.share
     }
 }
 

@@ -72,7 +72,7 @@ impl SlackShare {
             false => 0.0,
         };
         let own = new.work() + situation.costs.start_up() / new.batch as f64;
-        let own = situation.pace.expected(own) * situation.share();
+        let own = situation.pace.expected(own) * situation.share;
         let late = match admitted {
             Ok(()) => 0.0,
             Err(Refused::Late { by }) => by,

@@ -37,13 +37,6 @@ fn constrained(constraints: Constraints) -> Demand {
     }
 }
 
-fn only(instance: Instance) -> Demand {
-    constrained(Constraints {
-        instance: Some(instance),
-        ..Constraints::default()
-    })
-}
-
 fn instance(costs: &Costs, plan: &Plan) -> Instance {
     costs.choices()[plan.choice.unwrap()].instance()
 }
@@ -126,7 +119,7 @@ fn an_explicit_instance_never_changes() {
     for choice in costs.choices() {
         // With far too little time, and with plenty.
         for deadline in [1e-4, 1.0] {
-            let waiting = queue(&costs, [(deadline, only(choice.instance())); 3]);
+            let waiting = queue(&costs, [(deadline, Demand::only(choice.instance())); 3]);
             let plan = plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
             assert_eq!(instance(&costs, &plan), choice.instance());
         }
@@ -152,7 +145,10 @@ fn only_requests_with_a_common_instance_share_a_batch() {
     assert!(costs.choices()[plan.choice.unwrap()].record.macs <= 200_000_000);
     let waiting = queue(
         &costs,
-        [(1.0, only(Instance::Full)), (1.0, only(cheapest()))],
+        [
+            (1.0, Demand::only(Instance::Full)),
+            (1.0, Demand::only(cheapest())),
+        ],
     );
     let plan = super::plan(&waiting, &Situation::quiet(0.0, &costs, &pace)).unwrap();
     assert_eq!((plan.take, plan.images), (vec![0], 1));

@@ -2,7 +2,6 @@
 
 use super::{Arrivals, Ideal, Load, Machine, Mixture, Phase, Report, fluid_bound, ideal, simulate};
 use crate::control::{Costs, Demand, Policy};
-use crate::job::Constraints;
 
 /// A steady load in random bursts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,17 +40,8 @@ impl Scenario {
     /// Simulates the controller and every fixed instance.
     pub fn compare(&self, costs: &Costs, policy: Policy, seed: u64) -> Comparison {
         let run = |demand| self.answer(costs, policy, demand, seed);
-        let fixed = costs.choices().iter().map(|choice| {
-            let constraints = Constraints {
-                instance: Some(choice.instance()),
-                ..Constraints::default()
-            };
-            let only = Demand {
-                constraints,
-                ..Demand::ANY
-            };
-            run(only)
-        });
+        let choices = costs.choices().iter();
+        let fixed = choices.map(|choice| run(Demand::only(choice.instance())));
         let rates = (0..costs.choices().len()).map(|choice| costs.time(choice, 1));
         let cheapest = rates.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
         Comparison {

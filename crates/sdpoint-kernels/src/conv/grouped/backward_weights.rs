@@ -8,7 +8,7 @@ use rten_simd::{Isa, SimdOp};
 
 use crate::array::array;
 use crate::context::Context;
-use crate::conv::addresses::in_register;
+use crate::conv::compiler::in_register;
 use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
 use crate::conv::reduction::Reduction;
 use crate::conv::tuning::DEPTHWISE_PARTS;
