@@ -83,13 +83,18 @@ fn parse_threads(text: &str) -> Result<NonZeroUsize, String> {
 }
 
 impl MachineArgs {
-    /// The context with these options.
+    /// The context with these options, for several callers.
     pub fn context(&self) -> Result<Arc<Context>, Failure> {
+        self.own_context().map(Arc::new)
+    }
+
+    /// The context with these options.
+    pub fn own_context(&self) -> Result<Context, Failure> {
         let context = Context::new(self.threads)?;
-        Ok(Arc::new(match self.low_memory {
+        Ok(match self.low_memory {
             true => context.with_low_memory(),
             false => context,
-        }))
+        })
     }
 }
 

@@ -124,10 +124,10 @@ impl Bounds {
 
 /// How long the threads that serve connections linger while a batch is computed. It delays
 /// refusals, which should come within 5 ms.
-const LINGER: Duration = Duration::from_micros(1500);
+const LINGER: Duration = Duration::from_micros(800);
 
 pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
-    let context = machine.context()?;
+    let context = machine.own_context()?;
     let options = options(args, context.threads())?;
     let files = named::files(&args.models)?;
     args.logging.start();
@@ -138,6 +138,8 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     };
     let scheduler = Scheduler::start(scheduling).map_err(no_threads)?;
     let computing = scheduler.computing();
+    let [parking, unparked, interlude] = [(); 3].map(|()| computing.clone());
+    let context = Arc::new(context.with_interlude(move || interlude.give_way()));
     let executor: Arc<dyn Executor> = Arc::new(scheduler);
     let registry = Registry::new(files, context, executor.clone(), &metrics)?;
     // A second thread on the same core would only take turns with the first.
@@ -145,7 +147,8 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(2))
         .thread_name("serve")
-        .on_thread_park(move || computing.linger(LINGER))
+        .on_thread_park(move || parking.linger(LINGER))
+        .on_thread_unpark(move || unparked.resume())
         .enable_all()
         .build()
         .map_err(no_threads)?;

@@ -95,7 +95,11 @@ pub struct Context {
     algorithms: AlgorithmChoice,
     scratch: ScratchPool,
     slabs: Slabs,
+    interlude: Option<Interlude>,
 }
+
+/// See [`Context::with_interlude`].
+type Interlude = Box<dyn Fn() + Send + Sync>;
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,6 +169,7 @@ impl Context {
             algorithms: AlgorithmChoice::new(isa),
             scratch: ScratchPool::default(),
             slabs: Slabs::default(),
+            interlude: None,
         })
     }
 
@@ -182,6 +187,16 @@ impl Context {
     pub fn with_low_memory(self) -> Self {
         Context {
             algorithms: self.algorithms.with_low_memory(),
+            ..self
+        }
+    }
+
+    /// The same context with a function that each kernel calls before it starts, on the thread that
+    /// runs it: there, a program can let other threads have the core. A batch has a kernel about
+    /// every millisecond, small ones more often.
+    pub fn with_interlude(self, interlude: impl Fn() + Send + Sync + 'static) -> Self {
+        Context {
+            interlude: Some(Box::new(interlude)),
             ..self
         }
     }
@@ -242,6 +257,9 @@ impl Context {
         init: impl Fn() -> S + Sync,
         f: impl Fn(&mut S, usize) + Sync,
     ) {
+        if let Some(interlude) = &self.interlude {
+            interlude();
+        }
         let queue = TaskQueue::new(tasks, self.threads);
         let work = || {
             let mut taken = queue.tasks();

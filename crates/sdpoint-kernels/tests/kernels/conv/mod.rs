@@ -3,6 +3,9 @@
 mod algorithms;
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use chacha20::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};
@@ -523,6 +526,31 @@ fn repeated_calls_take_no_more_memory() {
     };
     let first = step();
     assert_eq!(step(), first);
+}
+
+#[test]
+fn every_kernel_calls_the_interlude_on_the_thread_that_runs_it() {
+    let geometry = geometry([3, 5], [3, 3], [1, 1], [1, 1], 1);
+    let shape = ConvShape {
+        geometry,
+        batch: 2,
+        in_height: 4,
+        in_width: 4,
+    };
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (counter, caller) = (calls.clone(), thread::current().id());
+    let ctx = Context::new(NonZeroUsize::new(2))
+        .unwrap()
+        .with_interlude(move || {
+            assert_eq!(thread::current().id(), caller);
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+    let w = vec![0.5; shape.weight_len()];
+    let (x, mut y) = (vec![1.0; shape.input_len()], vec![0.0; shape.output_len()]);
+    let packed = PackedConv::new(&ctx, geometry, &w);
+    let before = calls.load(Ordering::Relaxed);
+    conv_forward(&ctx, &shape, &x, &packed, Epilogue::default(), &mut y);
+    assert!(calls.load(Ordering::Relaxed) > before);
 }
 
 #[test]
