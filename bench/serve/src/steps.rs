@@ -60,7 +60,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         100.0 * summary.accuracy
     );
     if !args.ramp {
-        report(&args, &samples, objective);
+        report(&args, &samples, objective, subject.most_accurate());
     }
     fs::create_dir_all(&args.out)?;
     let end = samples.last().map_or(1.0, |sample| sample.due);
@@ -102,9 +102,10 @@ fn phases(args: &Args, rates: Rates) -> Vec<Phase> {
     }
 }
 
-/// Shares of `full` around every step: before it, two objectives after it, a second after
-/// it, and at the end of the load.
-fn report(args: &Args, samples: &[Sample], objective: f64) {
+/// The share of the most accurate instance and the mean accuracy of the answers, two objectives
+/// and a second after each step, and at the end of the load.
+fn report(args: &Args, samples: &[Sample], objective: f64, best: Instance) {
+    println!("Share of {best}, the most accurate instance, and mean accuracy:\n");
     println!("| load | 2 objectives after the step | 1 s after | at the end |");
     println!("| ---: | ---: | ---: | ---: |");
     let window = WINDOW * objective;
@@ -112,13 +113,25 @@ fn report(args: &Args, samples: &[Sample], objective: f64) {
         let start = number as f64 * args.seconds;
         let end = start + args.seconds;
         let shares = [start + 2.0 * objective, start + 1.0, end - window].map(|from| {
-            let share = share(samples, Instance::Full, from, from + window);
+            let share = share(samples, best, from, from + window);
             share.map_or("–".to_owned(), |share| {
-                format!("{:.1} % full", 100.0 * share)
+                let accuracy = accuracy(samples, from, from + window);
+                format!("{:.0} %, {:.2} %", 100.0 * share, 100.0 * accuracy)
             })
         });
         println!("| {load} | {} |", shares.join(" | "));
     }
+}
+
+/// The mean recorded accuracy of the answers to requests that were due in a span.
+fn accuracy(samples: &[Sample], from: f64, to: f64) -> f64 {
+    let due = samples.iter().filter(|s| (from..to).contains(&s.due));
+    let known = due.filter_map(|sample| match sample.outcome {
+        Outcome::Answered { accuracy, .. } => accuracy,
+        _ => None,
+    });
+    let accuracies: Vec<f64> = known.collect();
+    accuracies.iter().sum::<f64>() / accuracies.len().max(1) as f64
 }
 
 /// The share of an instance among the answers to requests that were due in a span.

@@ -110,6 +110,13 @@ impl Subject {
         rate.expect("the model has the instance")
     }
 
+    /// The instance with the best answers.
+    pub fn most_accurate(&self) -> Instance {
+        let choices = self.costs.choices().iter();
+        let best = choices.max_by(|a, b| a.worth.total_cmp(&b.worth));
+        best.expect("every model has an instance").instance()
+    }
+
     /// The instance with the shortest time.
     pub fn cheapest(&self) -> Instance {
         let choices = 0..self.costs.choices().len();

@@ -101,7 +101,7 @@ struct Bounds {
     /// Open connections
     #[arg(long, value_name = "N", default_value = "1000")]
     max_connections: NonZeroUsize,
-    /// Images in flight per client address
+    /// Images in flight per client address, or /64 network of IPv6
     #[arg(long, value_name = "N", default_value = "4096")]
     max_per_client: NonZeroUsize,
 }
@@ -138,7 +138,7 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     };
     let scheduler = Scheduler::start(scheduling).map_err(no_threads)?;
     let computing = scheduler.computing();
-    let [parking, unparked, interlude] = [(); 3].map(|()| computing.clone());
+    let interlude = computing.clone();
     let context = Arc::new(context.with_interlude(move || interlude.give_way()));
     let executor: Arc<dyn Executor> = Arc::new(scheduler);
     let registry = Registry::new(files, context, executor.clone(), &metrics)?;
@@ -147,18 +147,25 @@ pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(2))
         .thread_name("serve")
-        .on_thread_park(move || parking.linger(LINGER))
-        .on_thread_unpark(move || unparked.resume())
+        .on_thread_park(move || computing.linger(LINGER))
         .enable_all()
         .build()
         .map_err(no_threads)?;
-    runtime.block_on(async {
+    let accepted = executor.clone();
+    let outcome = runtime.block_on(async {
         // Registered before models are loaded, so that no signal is lost.
         let signals = Signals::new()?;
         let server = Server::bind(options, registry, executor, metrics).await?;
         print(&announcement(&server.addresses()))?;
         serve(server, signals).await
-    })
+    });
+    // A model that is being loaded and files that are being decoded are not waited for, nor are
+    // accepted requests after an error or a second signal.
+    runtime.shutdown_background();
+    if outcome.is_err() {
+        std::mem::forget(accepted);
+    }
+    outcome
 }
 
 fn no_threads(error: std::io::Error) -> Failure {

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rten_simd::SimdOp;
@@ -99,7 +100,7 @@ pub struct Context {
 }
 
 /// See [`Context::with_interlude`].
-type Interlude = Box<dyn Fn() + Send + Sync>;
+type Interlude = Box<dyn Fn() + Send + Sync + UnwindSafe + RefUnwindSafe>;
 
 impl fmt::Debug for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,10 +192,13 @@ impl Context {
         }
     }
 
-    /// The same context with a function that each kernel calls before it starts, on the thread that
-    /// runs it: there, a program can let other threads have the core. A batch has a kernel about
-    /// every millisecond, small ones more often.
-    pub fn with_interlude(self, interlude: impl Fn() + Send + Sync + 'static) -> Self {
+    /// The same context with a function that each kernel calls before it starts, and before its
+    /// parts if it has several, on the thread that runs it: there, a program can let other threads
+    /// have the core. A batch calls it about every millisecond, a small one more often.
+    pub fn with_interlude(
+        self,
+        interlude: impl Fn() + Send + Sync + UnwindSafe + RefUnwindSafe + 'static,
+    ) -> Self {
         Context {
             interlude: Some(Box::new(interlude)),
             ..self

@@ -12,7 +12,7 @@ use crate::delivery::Delivery;
 use crate::limits::Limits;
 use crate::memory::{Memory, Reservation};
 use crate::metrics::{Metrics, ModelMetrics, Outcome};
-use crate::models::{Model, ModelError, Registry, State};
+use crate::models::{Model, ModelError, Registry, State, UNLOADED};
 use crate::protocol::answer::{Answer, OutputPlan};
 use crate::protocol::error::{ApiError, Kind, quoted};
 use crate::protocol::images::{RequestImages, images};
@@ -139,27 +139,25 @@ impl App {
                 Kind::Unavailable,
                 format!("model '{name}' is being loaded"),
             )),
-            State::Unavailable(reason) => Err(ApiError::new(
-                Kind::Unavailable,
-                format!("model '{name}' is not available: {reason}"),
-            )),
+            State::Unloaded => Err(unavailable(name, UNLOADED)),
+            State::Unavailable(reason) => Err(unavailable(name, &reason)),
         }
     }
 
-    /// Answers an inference request. `binary` is the form of outputs for which the request
-    /// does not choose one.
+    /// Answers an inference request, once it has arrived. With it comes the form of outputs for
+    /// which it does not choose one: whether they are binary.
     ///
     /// # Errors
-    /// If the request is invalid, refused, or not answered in time.
+    /// If the request does not arrive, is invalid, refused, or not answered in time.
     pub async fn infer(
         &self,
         call: &Call,
         name: &str,
         version: Option<&str>,
-        request: InferRequest,
-        binary: bool,
+        request: impl Future<Output = Result<(InferRequest, bool), ApiError>>,
     ) -> Result<Answer, ApiError> {
         self.tracked(call, name, async |tracked| {
+            let (request, binary) = request.await?;
             let model = self.model(name, version)?;
             let binary = match request.parameters.get("binary_data_output") {
                 Some(value) => value.truth("binary_data_output")?,
@@ -273,6 +271,8 @@ impl App {
         } = question;
         let terms = Terms::new(&parameters, &model.engine, call.arrival, call.deadline)?;
         tracked.deadline = terms.deadline.unwrap_or(tracked.deadline);
+        let own = terms.deadline.filter(|_| !terms.late);
+        let end = call.deadline.into_iter().chain(own).min();
         tracked.images = count;
         let _share = self
             .clients
@@ -282,8 +282,9 @@ impl App {
             RequestImages::Pixels(pixels) => Input::Pixels(pixels),
             RequestImages::Encoded(files) => {
                 let deadline = (!terms.late).then_some(tracked.deadline);
+                call.memory.add(model.prepared_bytes(count))?;
                 let work = self.decoders.decode(files, model.clone(), deadline);
-                Input::Prepared(within(call, work).await??)
+                Input::Prepared(within(end, work).await??)
             }
         };
         let job = Job {
@@ -297,7 +298,7 @@ impl App {
         };
         tracked.submitted = Instant::now();
         let answering = self.executor.submit(model.installed.key(), job)?;
-        let reply = within(call, answering).await.and_then(|reply| {
+        let reply = within(end, answering).await.and_then(|reply| {
             // The sender is only dropped without an answer when the executor closes.
             Ok(reply.unwrap_or(Err(Refusal::Unavailable))?)
         });
@@ -317,11 +318,18 @@ impl App {
     }
 }
 
-/// Waits until the protocol's own deadline, after which the client has gone.
-async fn within<T>(call: &Call, work: impl Future<Output = T>) -> Result<T, ApiError> {
-    match call.deadline {
+fn unavailable(name: &str, reason: &str) -> ApiError {
+    ApiError::new(
+        Kind::Unavailable,
+        format!("model '{name}' is not available: {reason}"),
+    )
+}
+
+/// Waits until a deadline of the client's own, after which it does not want the answer any more.
+async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Result<T, ApiError> {
+    match end {
         None => Ok(work.await),
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), work)
+        Some(end) => tokio::time::timeout_at(end.into(), work)
             .await
             .map_err(|_| ApiError::expired()),
     }

@@ -1,15 +1,15 @@
 //! How much each client has in flight.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sdpoint::core::words::plural;
 
 use crate::protocol::error::{ApiError, Kind};
 
-/// The number of images in flight by client address. Behind a proxy all clients have
-/// the same address.
+/// The number of images in flight by client address, or network of IPv6. Behind a proxy all
+/// clients have the same address.
 #[derive(Debug, Default)]
 pub struct Clients(Mutex<HashMap<IpAddr, usize>>);
 
@@ -32,6 +32,7 @@ impl Clients {
         images: usize,
         most: usize,
     ) -> Result<Share, ApiError> {
+        let client = network(client);
         let mut clients = self.lock();
         let used = clients.get(&client).copied().unwrap_or(0);
         if used + images > most {
@@ -54,6 +55,17 @@ impl Clients {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The network that a client has to itself: with IPv6, usually one of 64 bits.
+fn network(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            Ipv6Addr::from([a, b, c, d, 0, 0, 0, 0]).into()
+        }
     }
 }
 
@@ -85,5 +97,15 @@ mod tests {
         let third = clients.take(one, 3, 4).unwrap();
         drop((second, third, others));
         assert!(clients.lock().is_empty());
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let clients = Arc::new(Clients::default());
+        let [one, same, other] =
+            ["2001:db8::1", "2001:db8::ff:2", "2001:db8:0:1::1"].map(|ip| ip.parse().unwrap());
+        let _taken = clients.take(one, 4, 4).unwrap();
+        clients.take(same, 1, 4).unwrap_err();
+        clients.take(other, 4, 4).unwrap();
     }
 }

@@ -151,10 +151,11 @@ impl Pacing {
         self.quota = CpuQuota::of_this_process();
         let cpu = self.quota.as_ref().and_then(|_| process_time());
         let periods = self.quota.as_ref().and_then(CpuQuota::periods);
-        if let Some(interval) = &self.interval
+        if let Some(interval) = &mut self.interval
             && self.quota.is_some()
         {
             if interval.computed < LEAST_COMPUTED {
+                interval.start = Instant::now();
                 return;
             }
             if let (Some(from), Some(to)) = (interval.cpu, cpu) {

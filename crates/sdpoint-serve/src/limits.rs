@@ -15,11 +15,11 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time after which a gRPC connection without requests is closed.
     pub idle_time: Duration,
-    /// Time within which a client must accept some of a response.
+    /// Time within which a client must accept some of a response, over HTTP/2 all of it.
     pub write_time: Duration,
     /// Size of a request's body, in bytes.
     pub body: usize,
-    /// Size of all bodies in memory, in bytes.
+    /// Size of all bodies in memory, and of what is parsed and decoded from them, in bytes.
     pub memory: usize,
     /// Images per request.
     pub images: usize,

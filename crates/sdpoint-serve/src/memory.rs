@@ -1,4 +1,4 @@
-//! A limit on the memory of request bodies.
+//! A limit on the memory of requests: bodies, and what is parsed and decoded from them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::protocol::error::ApiError;
 
-/// Counts the bytes of all request bodies in memory.
+/// Counts the bytes of all requests in memory.
 #[derive(Debug)]
 pub struct Memory {
     used: AtomicUsize,
@@ -44,7 +44,7 @@ impl Memory {
 }
 
 impl Reservation {
-    /// Adds received bytes.
+    /// Adds bytes that were received, or that the next step takes beside them.
     ///
     /// # Errors
     /// If the total would exceed the limit.

@@ -9,7 +9,7 @@ use sdpoint::Engine;
 use sdpoint::data::CHANNELS;
 
 pub use name::{NameError, check_name};
-pub use registry::{ModelError, Registry, State, Status};
+pub use registry::{ModelError, Registry, State, Status, UNLOADED};
 
 use crate::Executor;
 use crate::protocol::signature::Signature;
@@ -43,6 +43,11 @@ impl Model {
             signature,
             installed,
         }
+    }
+
+    /// The bytes of so many images once they are decoded and prepared.
+    pub fn prepared_bytes(&self, images: usize) -> usize {
+        images.saturating_mul(self.signature.image_len() * size_of::<f32>())
     }
 }
 

@@ -12,6 +12,7 @@ mod tests;
 mod turnaround;
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -167,7 +168,14 @@ impl Scheduler {
         let worker = shared.clone();
         let thread = std::thread::Builder::new()
             .name("compute".into())
-            .spawn(move || worker.compute())?;
+            .spawn(move || {
+                // A model's panic is caught and answered. After any other, nobody would
+                // compute the jobs that are still accepted.
+                if catch_unwind(AssertUnwindSafe(|| worker.compute())).is_err() {
+                    tracing::error!("the computing thread has panicked");
+                    std::process::abort();
+                }
+            })?;
         Ok(Self {
             shared,
             thread: Some(thread),

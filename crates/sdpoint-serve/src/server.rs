@@ -21,6 +21,9 @@ use crate::net::{Front, Protocol};
 use crate::protocol::grpc::health::Health;
 use crate::protocol::{grpc, metrics, rest};
 
+/// Connections for metrics and their probes, beside those of clients.
+const METRICS_PLACES: usize = 16;
+
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -153,6 +156,7 @@ impl Server {
             .connections
             .clamp(1, Semaphore::MAX_PERMITS >> 3);
         let semaphore = Arc::new(Semaphore::new(places));
+        let reserved = Arc::new(Semaphore::new(METRICS_PLACES));
         let shared = Shared {
             room: Arc::new(Notify::new()),
             stopping: receiver,
@@ -169,6 +173,10 @@ impl Server {
                 Kind::Grpc => (Protocol::Grpc, grpc::router(self.app.clone(), &health)),
                 Kind::Metrics => (Protocol::Rest, metrics::router(self.app.clone())),
             };
+            let places = match kind {
+                Kind::Metrics => &reserved,
+                Kind::Rest | Kind::Grpc => &semaphore,
+            };
             let front = Front {
                 app: self.app.clone(),
                 pages: Arc::new(Pages {
@@ -179,7 +187,7 @@ impl Server {
                 protocol,
                 router,
             };
-            tokio::spawn(accept(listener, front, shared.clone(), semaphore.clone()));
+            tokio::spawn(accept(listener, front, shared.clone(), places.clone()));
         }
         let watching = tokio::spawn(health.clone().follow(self.app.clone()));
         stop.await;

@@ -147,12 +147,17 @@ impl<T> Controller<T> {
             let (pace, at) = model.learned;
             model.pace = pace.after_idle(now - at);
         }
+        let Some(rate) = model.costs.rate(&request.demand) else {
+            return Err(Refused::NoInstance);
+        };
+        let by = model.pace.expected(rate * request.images as f64) - seconds;
+        if by > 0.0 && !request.late {
+            // Not even an idle machine could answer it, so it says nothing about the load.
+            return Err(Refused::Late { by });
+        }
         let policy = &self.policy;
         model.traffic.arrive(now, request.images, seconds, policy);
         let model = &self.models[&id];
-        if model.costs.rate(&request.demand).is_none() {
-            return Err(Refused::NoInstance);
-        }
         let load = model.load(now, self.share(id));
         let new = Waiting::new(
             request,
@@ -170,7 +175,15 @@ impl<T> Controller<T> {
         };
         let free = self.current.map_or(now, |current| current.ends);
         let most = self.policy.most_waiting;
-        let admitted = admit(&model.queue, place, &new, free, most, &situation);
+        let at = |place| admit(&model.queue, place, &new, free, most, &situation);
+        let last = model.queue.last().map(|last| last.deadline);
+        let admitted = match (at(place), last) {
+            // Where it would make others late, it goes behind them.
+            (Err(Refused::Late { .. }), Some(last)) if new.request.late => {
+                at(model.queue.len()).map(|answered| answered.max(last))
+            }
+            (admitted, _) => admitted,
+        };
         let least = self.least_used();
         let mut slack_share = model.slack_share;
         let policy = model.slack_policy(&self.policy);

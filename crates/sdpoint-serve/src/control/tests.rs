@@ -293,6 +293,58 @@ fn a_request_that_accepts_a_late_answer_is_kept() {
 }
 
 #[test]
+fn a_request_that_accepts_a_late_answer_goes_behind_those_that_it_would_make_late() {
+    let costs = example_costs(8);
+    let quickest = costs.quickest(&Demand::ANY, 8).unwrap();
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(costs);
+    let eight = |tag, deadline, late| Request {
+        images: 8,
+        late,
+        ..request(tag, deadline, Demand::ANY)
+    };
+    // Requests that need nearly all of their time.
+    let mut tag = 0;
+    while controller
+        .submit(0.0, model, eight(tag, 6.0 * quickest, false))
+        .is_ok()
+    {
+        tag += 1;
+    }
+    assert!(tag > 1);
+    controller
+        .submit(0.0, model, eight(tag, 1e-4, true))
+        .unwrap();
+    let tags: Vec<usize> = controller
+        .queue(model)
+        .iter()
+        .map(|waiting| waiting.request.tag)
+        .collect();
+    assert_eq!(tags, (0..=tag).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_an_idle_machine_could_not_answer_says_nothing_about_the_load() {
+    let run = |impossible: bool| {
+        let mut controller = Controller::new(Policy::default());
+        let model = controller.add(example_costs(8));
+        for turn in 0..200 {
+            let now = f64::from(turn) * 0.01;
+            if impossible {
+                let refused = controller.submit(now, model, request(1, now + 1e-5, Demand::ANY));
+                assert!(matches!(refused, Err(Refused::Late { .. })));
+            }
+        }
+        controller
+            .submit(2.0, model, request(0, 2.1, Demand::ANY))
+            .unwrap();
+        let batch = controller.start(2.0).unwrap();
+        batch.plan
+    };
+    assert_eq!(run(true), run(false));
+}
+
+#[test]
 fn requests_that_become_hopeless_are_dropped() {
     let mut controller = Controller::new(Policy::default());
     let model = controller.add(example_costs(8));

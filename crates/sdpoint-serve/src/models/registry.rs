@@ -38,9 +38,14 @@ pub enum State {
     Loading,
     /// It is ready.
     Ready(Arc<Model>),
-    /// It was unloaded, or could not be loaded.
+    /// It was unloaded on request.
+    Unloaded,
+    /// It could not be loaded.
     Unavailable(String),
 }
+
+/// Why a model with [`State::Unloaded`] does not answer.
+pub const UNLOADED: &str = "the model was unloaded";
 
 /// The name and the state of a model.
 #[derive(Clone, Debug)]
@@ -134,11 +139,11 @@ impl Registry {
         self.entries.iter().map(status).collect()
     }
 
-    /// Whether every model is ready.
+    /// Whether every model is ready that was not unloaded on request.
     pub fn ready(&self) -> bool {
         self.entries
             .values()
-            .all(|entry| matches!(entry.state(), State::Ready(_)))
+            .all(|entry| matches!(entry.state(), State::Ready(_) | State::Unloaded))
     }
 
     /// The state of a model.
@@ -215,7 +220,7 @@ impl Registry {
     pub fn unload(&self, name: &str) -> Result<(), ModelError> {
         let entry = self.entry(name)?;
         let _changing = lock(&self.changing);
-        entry.set(State::Unavailable("the model was unloaded".to_owned()));
+        entry.set(State::Unloaded);
         tracing::info!(model = name, "model unloaded");
         Ok(())
     }

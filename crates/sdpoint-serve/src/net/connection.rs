@@ -57,6 +57,8 @@ pub struct Activity {
     /// When the first bytes of the next request's header were received, if no request is
     /// in progress.
     header: Mutex<Option<Instant>>,
+    /// Since when each of its answers is being sent.
+    sending: Mutex<Vec<Instant>>,
 }
 
 impl Activity {
@@ -70,10 +72,18 @@ impl Activity {
     fn header(&self) -> MutexGuard<'_, Option<Instant>> {
         self.header.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn sending(&self) -> MutexGuard<'_, Vec<Instant>> {
+        self.sending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A request in progress, until its response is sent.
-pub struct Busy(Arc<Activity>);
+pub struct Busy {
+    activity: Arc<Activity>,
+    /// Since when its answer is being sent.
+    sending: Option<Instant>,
+}
 
 impl Busy {
     /// Notes that a request has begun.
@@ -81,13 +91,28 @@ impl Busy {
         activity.busy.fetch_add(1, Ordering::Relaxed);
         activity.total.fetch_add(1, Ordering::Relaxed);
         *activity.header() = None;
-        Self(activity.clone())
+        Self {
+            activity: activity.clone(),
+            sending: None,
+        }
+    }
+
+    /// Notes that there is an answer to send.
+    pub fn answered(&mut self) {
+        let now = Instant::now();
+        self.activity.sending().push(now);
+        self.sending = Some(now);
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+        self.activity.busy.fetch_sub(1, Ordering::Relaxed);
+        if let Some(since) = self.sending {
+            let mut sending = self.activity.sending();
+            let place = sending.iter().position(|&other| other == since);
+            sending.swap_remove(place.expect("it was added"));
+        }
     }
 }
 
@@ -168,6 +193,9 @@ struct Idle {
     header: Option<Duration>,
     /// Time limits for the first request and between requests.
     between: Option<[Duration; 2]>,
+    /// Time limit for sending an answer. A client of HTTP/2 may hold back one while the
+    /// connection goes on.
+    answer: Option<Duration>,
     /// The number of requests so far, and when the last activity was seen.
     seen: (usize, Instant),
     tick: Duration,
@@ -181,6 +209,7 @@ impl Idle {
             activity,
             header: Some(limits.header_time),
             between: None,
+            answer: None,
             seen: (0, Instant::now()),
             tick: (limits.header_time / 4).clamp(Duration::from_millis(1), TICK),
         }
@@ -190,6 +219,7 @@ impl Idle {
         Self {
             header: None,
             between: Some([limits.header_time, limits.idle_time]),
+            answer: Some(limits.write_time),
             ..Self::http1(activity, limits)
         }
     }
@@ -210,7 +240,14 @@ impl Idle {
         let idle = |[first, between]: [Duration; 2]| {
             now.duration_since(self.seen.1) >= if total == 0 { first } else { between }
         };
-        self.header.is_some_and(slow) || self.between.is_some_and(idle)
+        let unread = |time| {
+            let sending = self.activity.sending();
+            let since = sending.iter().min();
+            since.is_some_and(|&since| now.duration_since(since) >= time)
+        };
+        self.header.is_some_and(slow)
+            || self.between.is_some_and(idle)
+            || self.answer.is_some_and(unread)
     }
 }
 
@@ -223,14 +260,14 @@ async fn guard<C: Future>(
 ) {
     let mut connection = pin!(connection);
     let mut tick = tokio::time::interval(idle.tick);
+    let mut stopping = false;
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
-            () = shared.stop() => {
+            () = shared.stop(), if !stopping => {
                 // The server's drain limits how long requests in progress may take.
                 shut_down(connection.as_mut());
-                connection.await;
-                return;
+                stopping = true;
             }
             () = shared.room.clone().notified_owned() => {
                 if !idle.busy() {

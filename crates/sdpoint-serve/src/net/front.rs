@@ -62,25 +62,25 @@ impl Front {
         client: IpAddr,
         activity: &Arc<Activity>,
     ) -> Answering {
-        let busy = Busy::new(activity);
+        let mut busy = Busy::new(activity);
         let outcome = self.admit(request, client);
         let mut router = self.router.clone();
         let protocol = self.protocol;
         Box::pin(async move {
             let mut sending = None;
-            let response = match outcome {
-                Admitted::Answered(response) => response,
-                Admitted::Refused(error) => refuse(error, protocol),
+            let (mut response, origin) = match outcome {
+                Admitted::Answered(response) => (response, None),
+                Admitted::Refused(error, origin) => (refuse(error, protocol), origin),
                 Admitted::Let(request, origin) => {
                     let call = request.extensions().get::<Call>();
                     sending = call.map(|call| Sending(call.delivery.clone()));
-                    let mut response = router.call(*request).await?;
-                    if let Some(origin) = origin {
-                        name_origin(&mut response, origin);
-                    }
-                    response
+                    (router.call(*request).await?, origin)
                 }
             };
+            if let Some(origin) = origin {
+                name_origin(&mut response, origin);
+            }
+            busy.answered();
             // The request is in progress until the response body is sent.
             Ok(response.map(|body| {
                 Body::new(Watched {
@@ -96,7 +96,7 @@ impl Front {
         let arrival = Instant::now();
         let origin = match self.pages.check(request.headers()) {
             Ok(origin) => origin,
-            Err(error) => return Admitted::Refused(error),
+            Err(error) => return Admitted::Refused(error, None),
         };
         if let (Some(origin), Some(mut response)) =
             (&origin, preflight(request.method(), request.headers()))
@@ -105,7 +105,7 @@ impl Front {
             return Admitted::Answered(response);
         }
         match self.check(&request, arrival) {
-            Err(error) => Admitted::Refused(error),
+            Err(error) => Admitted::Refused(error, origin),
             Ok(deadline) => {
                 let memory = self.app.memory.begin();
                 let call = Call {
@@ -173,7 +173,7 @@ impl Front {
 /// The result of the checks.
 enum Admitted {
     Answered(Response),
-    Refused(ApiError),
+    Refused(ApiError, Option<axum::http::HeaderValue>),
     Let(Box<Request<Body>>, Option<axum::http::HeaderValue>),
 }
 

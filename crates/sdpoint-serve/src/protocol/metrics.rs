@@ -1,4 +1,4 @@
-//! The endpoint that Prometheus scrapes.
+//! The endpoints that Prometheus scrapes and that probes ask.
 
 use std::sync::Arc;
 
@@ -9,12 +9,14 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::error::{ApiError, Kind};
+use super::rest::router::health;
 use crate::app::App;
 
-/// Routes for `/metrics`.
+/// Routes for `/metrics`, and for probes, whose connections clients cannot take up here.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
+        .merge(health())
         .fallback(async || ApiError::new(Kind::NotFound, "metrics are at /metrics"))
         .with_state(app)
 }

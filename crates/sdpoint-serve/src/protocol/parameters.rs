@@ -1,8 +1,10 @@
 //! Parameters of requests, of their tensors and of answers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 use super::error::{ApiError, quoted};
 
@@ -10,7 +12,7 @@ use super::error::{ApiError, quoted};
 pub type Parameters = BTreeMap<String, Parameter>;
 
 /// The value of a parameter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Parameter {
     /// True or false.
@@ -23,6 +25,44 @@ pub enum Parameter {
     Double(f64),
     /// Text.
     Text(String),
+}
+
+// Not derived: for an untagged enum, that reads the whole value into memory first, many times its
+// text if it is a list.
+impl<'de> Deserialize<'de> for Parameter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Scalar;
+
+        impl Visitor<'_> for Scalar {
+            type Value = Parameter;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false, a number or a string")
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Parameter, E> {
+                Ok(Parameter::Bool(value))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Parameter, E> {
+                Ok(Parameter::Int(value))
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Parameter, E> {
+                Ok(Parameter::from(value))
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Parameter, E> {
+                Ok(Parameter::Double(value))
+            }
+
+            fn visit_str<E: Error>(self, value: &str) -> Result<Parameter, E> {
+                Ok(Parameter::from(value))
+            }
+        }
+
+        deserializer.deserialize_any(Scalar)
+    }
 }
 
 impl From<&str> for Parameter {

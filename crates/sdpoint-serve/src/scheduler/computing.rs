@@ -23,43 +23,13 @@ use std::time::{Duration, Instant};
 pub struct Computing {
     running: Mutex<bool>,
     ended: Condvar,
-    connections: Mutex<Connections>,
+    yields: Mutex<Yields>,
 }
-
-/// The threads that serve connections.
-#[derive(Debug, Default)]
-struct Connections {
-    /// The number of them that have something to do.
-    active: usize,
-    /// How often one of them had something to do.
-    rounds: u64,
-    /// Until when the computation keeps the core, because another process would take it.
-    reserved: Option<Instant>,
-}
-
-impl Connections {
-    /// Notes that the computation lost the core until `end`. The count of rounds was
-    /// `before` when it yielded.
-    fn lost(&mut self, before: u64, end: Instant) {
-        if self.active == 0 && self.rounds == before {
-            self.reserved = Some(end + RESERVATION);
-        }
-    }
-}
-
-/// A yield that takes longer has let another thread have the core.
-const LONG_YIELD: Duration = Duration::from_millis(1);
-
-/// How long the computation keeps the core after it has lost it to another process.
-const RESERVATION: Duration = Duration::from_millis(200);
 
 impl Computing {
     /// Blocks until no batch is being computed, for at most `time`. Called by a thread that
     /// serves connections when it has nothing to do.
     pub fn linger(&self, time: Duration) {
-        let mut connections = lock(&self.connections);
-        connections.active = connections.active.saturating_sub(1);
-        drop(connections);
         let running = lock(&self.running);
         let waited = self
             .ended
@@ -67,42 +37,76 @@ impl Computing {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Notes that a thread that serves connections has something to do.
-    pub fn resume(&self) {
-        let mut connections = lock(&self.connections);
-        connections.active += 1;
-        connections.rounds += 1;
-    }
-
-    /// Lets the threads that serve connections have the core. Called by the computation
-    /// between two kernels.
+    /// Lets the threads that serve connections have the core. Called between two kernels by
+    /// the thread that starts them; threads that help it go on.
     ///
-    /// Schedulers preempt a thread that computes only when it has used up its time, after
+    /// A scheduler preempts a thread that computes only when it has used up its time, after
     /// some milliseconds, if the other thread had more than its share before. By yielding,
     /// the computation would lose most of the core to a process that uses it without pause,
-    /// so it stops for a while when something else has run instead.
+    /// so while it loses too much, it stops yielding.
     pub fn give_way(&self) {
         let start = Instant::now();
-        let connections = lock(&self.connections);
-        if connections.reserved.is_some_and(|until| start < until) {
-            return;
-        }
-        let before = connections.rounds;
-        drop(connections);
-        std::thread::yield_now();
-        let end = Instant::now();
-        if end - start > LONG_YIELD {
-            lock(&self.connections).lost(before, end);
+        if lock(&self.yields).allowed(start) {
+            std::thread::yield_now();
+            lock(&self.yields).yielded(start, Instant::now());
         }
     }
 
     pub(super) fn start(&self) {
         *lock(&self.running) = true;
+        lock(&self.yields).last = None;
     }
 
     pub(super) fn end(&self) {
         *lock(&self.running) = false;
         self.ended.notify_all();
+    }
+}
+
+/// What the computation loses by yielding.
+#[derive(Debug, Default)]
+struct Yields {
+    /// The end of the last yield, within a batch.
+    last: Option<Instant>,
+    /// The time between yields, and that spent in them.
+    worked: Duration,
+    lost: Duration,
+    /// Until when not to yield.
+    paused: Option<Instant>,
+}
+
+impl Yields {
+    /// The time after which it is decided whether to go on.
+    const WINDOW: Duration = Duration::from_millis(50);
+
+    /// The share of that time that may be lost: connections take less under any load.
+    const MOST_LOST: f64 = 0.6;
+
+    /// How long not to yield after more was lost.
+    const PAUSE: Duration = Duration::from_millis(200);
+
+    /// Whether to yield.
+    fn allowed(&mut self, now: Instant) -> bool {
+        self.paused = self.paused.filter(|&until| now < until);
+        self.paused.is_none()
+    }
+
+    /// Counts a yield.
+    fn yielded(&mut self, start: Instant, end: Instant) {
+        let last = self.last.replace(end).unwrap_or(start);
+        self.worked += start.saturating_duration_since(last);
+        self.lost += end.saturating_duration_since(start);
+        let all = self.worked + self.lost;
+        if all < Self::WINDOW {
+            return;
+        }
+        if self.lost.as_secs_f64() > Self::MOST_LOST * all.as_secs_f64() {
+            *self = Self {
+                paused: Some(end + Self::PAUSE),
+                ..Self::default()
+            };
+        }
+        (self.worked, self.lost) = (Duration::ZERO, Duration::ZERO);
     }
 }
 
@@ -114,19 +118,38 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    /// Whether it still yields after a second in which `worked` and `lost` milliseconds
+    /// alternate.
+    fn yields(worked: u64, lost: u64) -> bool {
+        let mut yields = Yields::default();
+        let [worked, lost] = [worked, lost].map(Duration::from_millis);
+        let mut now = Instant::now();
+        let end = now + Duration::from_secs(1);
+        while now < end && yields.allowed(now) {
+            yields.yielded(now, now + lost);
+            now += lost + worked;
+        }
+        yields.allowed(now)
+    }
+
     #[test]
-    fn the_core_is_kept_from_others_and_not_from_connections() {
-        let computing = Computing::default();
-        let lost = |before| {
-            let mut connections = lock(&computing.connections);
-            connections.lost(before, Instant::now());
-            connections.reserved.is_some()
-        };
-        computing.resume();
-        assert!(!lost(1), "one has something to do");
-        computing.linger(Duration::ZERO);
-        assert!(!lost(0), "one had something to do");
-        assert!(lost(1));
+    fn it_yields_until_too_much_is_lost() {
+        assert!(yields(1, 0));
+        assert!(yields(1, 1));
+        assert!(!yields(1, 3));
+    }
+
+    #[test]
+    fn it_yields_again_after_a_pause() {
+        let mut yields = Yields::default();
+        let now = Instant::now();
+        yields.yielded(now, now + Yields::WINDOW);
+        let paused = now + Yields::WINDOW;
+        assert!(!yields.allowed(paused));
+        assert!(yields.allowed(paused + Yields::PAUSE));
+        // Only the new times count.
+        yields.yielded(paused + Yields::PAUSE, paused + Yields::PAUSE);
+        assert!(yields.allowed(paused + Yields::PAUSE));
     }
 
     #[test]

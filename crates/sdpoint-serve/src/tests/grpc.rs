@@ -2,10 +2,14 @@
 
 mod client;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use hyper::client::conn::http2::Builder;
+use hyper_util::rt::TokioExecutor;
 use sdpoint::Instance;
 use tonic::Code;
 use tonic::client::Grpc;
@@ -345,6 +349,68 @@ fn a_token_is_needed() {
     // Health is for probes, which have no token.
     client.wait_until_healthy("");
     client.token = Some("correct-horse-battery-staple");
+    client.infer(infer_request(1)).unwrap();
+}
+
+#[test]
+fn clients_that_hold_answers_back_are_disconnected() {
+    let options = Options {
+        limits: Limits {
+            write_time: Duration::from_millis(300),
+            ..Limits::default()
+        },
+        ..options()
+    };
+    let server = start(options);
+    // The connection is alive, but the client lets no answer through.
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(0);
+    let client = Client::with(&server, &builder);
+    client.infer(infer_request(1)).unwrap_err();
+    eventually("the connection ends", || {
+        server.metric("sdpoint_in_flight_requests") as u64 == 0
+            && server.metric("sdpoint_open_connections") as u64 == 1
+    });
+}
+
+#[test]
+fn slow_clients_are_cut_off() {
+    let short = Duration::from_millis(300);
+    let options = Options {
+        limits: Limits {
+            header_time: short,
+            body_time: short,
+            idle_time: short,
+            ..Limits::default()
+        },
+        ..options()
+    };
+    let server = start(options);
+    // The preface of HTTP/2 and empty settings.
+    let opened = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    for sent in [&b""[..], &opened[..10], opened] {
+        let mut stream = TcpStream::connect(server.addresses.grpc.unwrap()).unwrap();
+        let patience = Duration::from_secs(20);
+        stream.set_read_timeout(Some(patience)).unwrap();
+        stream.write_all(sent).unwrap();
+        let start = Instant::now();
+        let _ = stream.read_to_end(&mut Vec::new());
+        assert!(start.elapsed() < patience, "{} bytes", sent.len());
+    }
+    let client = Client::new(&server);
+    assert_eq!(client.call_partly(), Code::DeadlineExceeded);
+    eventually("idle connections end", || {
+        server.metric("sdpoint_open_connections") as u64 == 1
+    });
+}
+
+#[test]
+fn messages_that_would_take_many_times_their_bytes_are_refused() {
+    let server = start(options());
+    let client = Client::new(&server);
+    // Empty tensors.
+    let status = client.call_raw([0x2a, 0].repeat(1 << 20).into());
+    assert_eq!(status.unwrap_err().code(), Code::InvalidArgument);
     client.infer(infer_request(1)).unwrap();
 }
 

@@ -49,7 +49,8 @@ fn a_server_is_ready_when_its_models_are() {
     server
         .post("/v2/repository/models/two/unload", &[], b"{}")
         .ok();
-    assert_eq!(server.get("/v2/health/ready").status, 503);
+    // The others go on.
+    assert_eq!(server.get("/v2/health/ready").status, 200);
     assert!(server.get("/v2/models/two").error(503).contains("unloaded"));
     let index = server
         .post("/v2/repository/index", &[], br#"{"ready": true}"#)
@@ -162,11 +163,11 @@ fn the_executor_learns_when_answers_were_sent() {
     assert!(read_answer(&mut in_time).is_some());
     assert!(!sent(1).missed && sent(1).delivery.is_some());
 
+    // Nobody waits for an answer that is late.
     let mut late = ask(json!({"deadline_ms": 20}));
-    std::thread::sleep(Duration::from_millis(25));
+    assert_eq!(read_answer(&mut late).unwrap().status, 504);
+    assert!(sent(2).missed && sent(2).delivery.is_none());
     held.answer_all();
-    assert!(read_answer(&mut late).is_some());
-    assert!(sent(2).missed && sent(2).delivery.is_some());
 
     let mut dropped = ask(json!({"deadline_ms": 60_000}));
     let job = held.jobs.lock().unwrap().pop().unwrap();

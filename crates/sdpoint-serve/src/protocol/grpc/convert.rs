@@ -78,9 +78,16 @@ fn tensor(input: InferInputTensor, raw: Option<Bytes>) -> Result<Tensor, ApiErro
     }
     let datatype: DataType = datatype.parse()?;
     let sides: Option<Vec<u64>> = shape.iter().map(|&side| side.try_into().ok()).collect();
-    let shape = sides.filter(|sides| sides.len() <= MOST).ok_or_else(|| {
+    let shape = sides.ok_or_else(|| {
         ApiError::invalid(format!("input {} has a negative dimension", quoted(&name)))
     })?;
+    if shape.len() > MOST {
+        return Err(ApiError::invalid(format!(
+            "input {} has {} dimensions",
+            quoted(&name),
+            shape.len()
+        )));
+    }
     let data = match (raw, contents) {
         (Some(_), Some(contents)) if contents != InferTensorContents::default() => {
             return Err(ApiError::invalid(format!(

@@ -81,11 +81,8 @@ impl GrpcInferenceService for Service {
         let mut message = request.into_inner();
         let name = std::mem::take(&mut message.model_name);
         let version = std::mem::take(&mut message.model_version);
-        let request = convert::request(message)?;
-        let answer = self
-            .0
-            .infer(&call, &name, Some(&version), request, true)
-            .await?;
+        let request = async { Ok((convert::request(message)?, true)) };
+        let answer = self.0.infer(&call, &name, Some(&version), request).await?;
         Ok(Response::new(convert::response(&answer)))
     }
 

@@ -9,17 +9,24 @@ use super::super::request::{Data, InferRequest, Tensor};
 use super::super::signature::ENCODED;
 use super::body::aside;
 use super::json::JsonRequest;
+use crate::memory::Reservation;
 
 /// The header with the length of the JSON, in requests and responses.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
 
-/// Parses a request; also returns whether outputs are binary by default.
+/// Parses a request, in `memory` beside its body; also returns whether outputs are binary by
+/// default.
 ///
 /// # Errors
-/// If the header is not a length, or the JSON or the tensors do not follow the protocol.
-pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool), ApiError> {
+/// If the header is not a length, or the JSON or the tensors do not follow the protocol, or the
+/// memory is full.
+pub fn read(
+    headers: &HeaderMap,
+    mut body: Bytes,
+    memory: &Reservation,
+) -> Result<(InferRequest, bool), ApiError> {
     let Some(length) = headers.get(HEADER_LENGTH) else {
-        return Ok((parse(&body, Bytes::new())?, false));
+        return Ok((parse(&body, Bytes::new(), memory)?, false));
     };
     let json = match parse_length(length) {
         Some(0) => return Ok((raw(body), true)),
@@ -36,10 +43,15 @@ pub fn read(headers: &HeaderMap, mut body: Bytes) -> Result<(InferRequest, bool)
             ));
         }
     };
-    Ok((parse(&json, body)?, false))
+    Ok((parse(&json, body, memory)?, false))
 }
 
-fn parse(json: &[u8], tensors: Bytes) -> Result<InferRequest, ApiError> {
+/// Bytes of values and files that a byte of JSON can contain: a number has two characters at least,
+/// and a file is kept beside its base64.
+const EXPANSION: usize = 2;
+
+fn parse(json: &[u8], tensors: Bytes, memory: &Reservation) -> Result<InferRequest, ApiError> {
+    memory.add(EXPANSION * json.len())?;
     aside(json.len(), || {
         JsonRequest::parse(json)?.into_request(tensors)
     })
@@ -68,11 +80,17 @@ fn raw(body: Bytes) -> InferRequest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::Memory;
+    use crate::protocol::error::Kind;
 
     fn read_with(length: &str, body: &'static [u8]) -> Result<(InferRequest, bool), ApiError> {
         let mut headers = HeaderMap::new();
         headers.insert(HEADER_LENGTH, HeaderValue::from_str(length).unwrap());
-        read(&headers, Bytes::from_static(body))
+        read(
+            &headers,
+            Bytes::from_static(body),
+            &Memory::new(1 << 10).begin(),
+        )
     }
 
     #[test]
@@ -99,7 +117,11 @@ mod tests {
             assert!(!error.message.is_empty());
         }
         // Without the header, anything after the JSON is an error.
-        assert!(read(&HeaderMap::new(), Bytes::from_static(body)).is_err());
+        let memory = Memory::new(1 << 10).begin();
+        assert!(read(&HeaderMap::new(), Bytes::from_static(body), &memory).is_err());
+        let full = Memory::new(body.len()).begin();
+        let error = read(&HeaderMap::new(), Bytes::from_static(body), &full).unwrap_err();
+        assert_eq!(error.kind, Kind::Overloaded);
     }
 
     #[test]

@@ -34,8 +34,8 @@ pub async fn read(
     let Some(encoding) = headers.get(header::CONTENT_ENCODING) else {
         return Ok(whole.into());
     };
-    let length = whole.len();
-    aside(length, || uncompress(call, encoding, whole, most))
+    // A short one may become long.
+    aside(most, || uncompress(call, encoding, whole, most))
 }
 
 /// Does CPU-bound work on so many bytes. For many, the runtime moves the other tasks of this

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::super::error::{ApiError, Kind, quoted};
 use super::respond;
 use super::router::{Shared, Target};
-use crate::models::{Model, State as ModelState, Status};
+use crate::models::{Model, State as ModelState, Status, UNLOADED};
 use crate::recent::{Second, Times as Latencies};
 
 /// `GET /models`: the models and the server's limits.
@@ -23,6 +23,7 @@ pub async fn list(State(app): Shared) -> Response {
         let (state, reason, generation) = match status.state {
             ModelState::Ready(model) => ("ready", None, Some(model.generation)),
             ModelState::Loading => ("loading", None, None),
+            ModelState::Unloaded => ("unavailable", Some(UNLOADED.to_owned()), None),
             ModelState::Unavailable(reason) => ("unavailable", Some(reason), None),
         };
         json!({

@@ -11,7 +11,7 @@ use super::super::error::ApiError;
 use super::router::{Shared, Target};
 use super::{body, respond};
 use crate::app::{App, Call, VERSION};
-use crate::models::State as ModelState;
+use crate::models::{State as ModelState, UNLOADED};
 
 /// The body of a request; everything is optional.
 #[derive(Default, Deserialize)]
@@ -61,6 +61,7 @@ pub fn state_name(state: &ModelState) -> (&'static str, String) {
     match state {
         ModelState::Ready(_) => ("READY", String::new()),
         ModelState::Loading => ("LOADING", String::new()),
+        ModelState::Unloaded => ("UNAVAILABLE", UNLOADED.to_owned()),
         ModelState::Unavailable(reason) => ("UNAVAILABLE", reason.clone()),
     }
 }

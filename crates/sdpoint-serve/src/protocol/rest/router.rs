@@ -34,8 +34,6 @@ pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new()
         .route("/v2", get(server))
         .route("/v2/", get(server))
-        .route("/v2/health/live", get(live))
-        .route("/v2/health/ready", get(ready))
         .route("/v2/models/stats", get(triton::all_statistics))
         .route("/v2/repository/index", post(repository::index))
         .route("/v2/repository/models/{model}/load", post(repository::load))
@@ -48,6 +46,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/models/{model}", get(models::describe))
         .route("/models/{model}/load", get(models::load))
         .route("/models/{model}/samples/{sample}", get(models::sample))
+        .merge(health())
         .merge(page::router());
     for prefix in [
         "/v2/models/{model}",
@@ -66,6 +65,13 @@ pub fn router(app: Arc<App>) -> Router {
             ApiError::new(Kind::Method, "this path does not support this method")
         })
         .with_state(app)
+}
+
+/// Routes for probes.
+pub fn health() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
 }
 
 /// The model and version in a path.
@@ -153,13 +159,11 @@ async fn infer(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    // Reports an unknown model before reading the body.
-    app.registry.state(&target.model)?;
-    let body = body::read(&call, &headers, body, app.limits.body).await?;
-    let (request, binary) = binary::read(&headers, body)?;
+    let request = async {
+        let body = body::read(&call, &headers, body, app.limits.body).await?;
+        binary::read(&headers, body, &call.memory)
+    };
     let version = target.version.as_deref();
-    let answer = app
-        .infer(&call, &target.model, version, request, binary)
-        .await?;
+    let answer = app.infer(&call, &target.model, version, request).await?;
     Ok(respond::answer(&answer).into_response())
 }

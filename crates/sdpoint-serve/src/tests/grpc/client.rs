@@ -3,11 +3,12 @@
 use axum::body::Bytes;
 use axum::http::uri::PathAndQuery;
 use axum::http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{SendRequest, handshake};
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
+use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tonic::Status;
 use tonic::client::Grpc;
+use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
 
@@ -45,6 +46,11 @@ pub struct Client {
 
 impl Client {
     pub fn new(server: &Running) -> Self {
+        Self::with(server, &Builder::new(TokioExecutor::new()))
+    }
+
+    /// A client whose connection has these options.
+    pub fn with(server: &Running, builder: &Builder<TokioExecutor>) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -54,9 +60,7 @@ impl Client {
         let channel = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(address).await.unwrap();
             stream.set_nodelay(true).unwrap();
-            let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream))
-                .await
-                .unwrap();
+            let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             Channel(sender)
         });
@@ -138,6 +142,27 @@ impl Client {
             let answer = grpc.unary(tonic::Request::new(bytes), path, Raw).await;
             answer.map(tonic::Response::into_inner)
         })
+    }
+}
+
+impl Client {
+    /// Sends the beginning of a message, and never the rest; returns the status.
+    pub fn call_partly(&self) -> Code {
+        let beginning = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 100, 1, 2, 3]));
+        let frames = tokio_stream::once(Ok::<_, Status>(beginning));
+        let frames = tokio_stream::StreamExt::chain(frames, tokio_stream::pending());
+        let request = Request::post("http://localhost/inference.GRPCInferenceService/ModelInfer")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(tonic::body::Body::new(StreamBody::new(frames)))
+            .unwrap();
+        let mut channel = self.channel.clone();
+        let response = self
+            .runtime
+            .block_on(async { channel.0.send_request(request).await });
+        let response = response.unwrap();
+        let status = response.headers().get("grpc-status").unwrap();
+        Code::from_bytes(status.as_bytes())
     }
 }
 

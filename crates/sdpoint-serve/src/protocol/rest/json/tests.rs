@@ -180,6 +180,13 @@ fn fields_of_another_type_are_named() {
     ] {
         refused(&json, &[], text);
     }
+    // A list is refused at its start, not read into memory.
+    let long = json!({"inputs": [], "parameters": {"a": vec![0; 100_000]}});
+    refused(
+        &long,
+        &[],
+        "true, false, a number or a string at line 1 column 32",
+    );
     let nan = br#"{"inputs": [{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}]}"#;
     assert!(JsonRequest::parse(nan).is_err());
 }
