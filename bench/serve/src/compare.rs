@@ -363,8 +363,8 @@ fn write_csv(csv: &mut File, row: &Row) -> anyhow::Result<()> {
 }
 
 /// Accuracy over attainment's complement would hide one of the two, so there are two rows:
-/// accuracy and share in time, over the load; a column for each objective, at the middle
-/// burstiness.
+/// accuracy and share in time, over the loads that the cheapest instance can serve; a column for
+/// each objective, at the middle burstiness.
 fn draw(rows: &[Row], subject: &Subject) -> anyhow::Result<String> {
     let mut objectives: Vec<f64> = rows.iter().map(|row| row.scenario.objective).collect();
     objectives.dedup();
@@ -381,8 +381,12 @@ fn draw(rows: &[Row], subject: &Subject) -> anyhow::Result<String> {
     for (what, value) in values {
         for objective in &objectives {
             let chosen = rows.iter().filter(|row| {
+                let Scenario {
+                    arrivals, seconds, ..
+                } = &row.scenario;
                 row.scenario.objective == *objective
                     && row.scenario.burstiness.total_cmp(&middle).is_eq()
+                    && fluid_bound(&subject.costs, arrivals.len() as f64 / seconds).is_some()
             });
             let mut chosen: Vec<&Row> = chosen.collect();
             chosen.sort_by(|a, b| a.scenario.load.total_cmp(&b.scenario.load));
@@ -394,11 +398,11 @@ fn draw(rows: &[Row], subject: &Subject) -> anyhow::Result<String> {
                     .collect(),
                 wide: name == "controller",
             };
-            let fixed = |instance| move |row: &Row| row.of(instance).map(value);
+            let cheapest = subject.cheapest();
             let mut lines = vec![
                 line("controller", &|row| Some(value(&row.chosen))),
-                line("full", &fixed(Instance::Full)),
-                line("cheapest", &fixed(subject.cheapest())),
+                line("best fixed", &|row| Some(value(&row.best_fixed()?.1))),
+                line("cheapest", &|row| row.of(cheapest).map(value)),
             ];
             if what.starts_with("accuracy") {
                 lines.push(line("ideal", &|row| {

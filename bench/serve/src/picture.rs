@@ -83,7 +83,7 @@ fn panel(
     if named {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::LowerLeft)
+            .position(SeriesLabelPosition::UpperRight)
             .background_style(WHITE.mix(0.8))
             .border_style(GRID)
             .draw()?;
@@ -101,7 +101,7 @@ pub fn stack(title: &str, names: &[String], steps: &[(f64, Vec<f64>)]) -> anyhow
         let mut chart = ChartBuilder::on(&canvas)
             .caption(title, ("sans-serif", 16))
             .margin(10)
-            .right_y_label_area_size(110)
+            .margin_right(110)
             .x_label_area_size(40)
             .y_label_area_size(48)
             .build_cartesian_2d(0.0..end, 0.0..100.0)?;
@@ -126,7 +126,7 @@ pub fn stack(title: &str, names: &[String], steps: &[(f64, Vec<f64>)]) -> anyhow
         }
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::Coordinate(770, 0))
+            .position(SeriesLabelPosition::Coordinate(755, 0))
             .background_style(WHITE.mix(0.8))
             .draw()?;
         canvas.present()?;
