@@ -50,7 +50,7 @@ pub fn measure(file: &Path, low_memory: bool) -> anyhow::Result<()> {
     if low_memory {
         context = context.with_low_memory();
     }
-    let engine = Engine::new(Arc::new(context), Model::load(file)?)?;
+    let engine = Engine::load_with(Arc::new(context), file)?;
     let data = image();
     for record in engine.records() {
         engine.run(images(&data), record.instance)?;
@@ -64,7 +64,7 @@ pub fn measure(file: &Path, low_memory: bool) -> anyhow::Result<()> {
 pub fn first(file: &Path, threads: Option<NonZeroUsize>) -> anyhow::Result<()> {
     let data = image();
     let (bare, start) = (resident_now()?, Instant::now());
-    let engine = Engine::new(Arc::new(Context::new(threads)?), Model::load(file)?)?;
+    let engine = Engine::load_with(Arc::new(Context::new(threads)?), file)?;
     engine.run(images(&data), Instance::Full)?;
     let milliseconds = start.elapsed().as_secs_f64() * 1e3;
     let bytes = resident_now()? - bare;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sdpoint::{Context, Engine, Images, Instance, Model};
+use sdpoint::{Context, Engine, Images, Instance};
 
 use crate::summary::quantile;
 
@@ -22,7 +22,7 @@ pub struct Args {
 /// Prints the median time of a batch in `full`, in seconds.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let context = Arc::new(Context::new(NonZeroUsize::new(1))?);
-    let engine = Engine::new(context, Model::load(&args.model)?)?;
+    let engine = Engine::load_with(context, &args.model)?;
     let size = engine.preprocessing().size;
     let values = args.batch * size[0] * size[1] * engine.network().input_channels();
     let data: Vec<f32> = (0..values)

@@ -62,7 +62,7 @@ impl Subject {
     /// Loads a model and its profile for one thread.
     pub fn load(model: &Path) -> anyhow::Result<Self> {
         let context = Arc::new(Context::new(NonZeroUsize::new(1))?);
-        let engine = Engine::new(context, Model::load(model)?)?.with_profile_beside(model);
+        let engine = Engine::load_with(context, model)?;
         ensure!(
             *engine.time_source() == TimeSource::Profile,
             "{}; measure batches of {BATCHES:?} with `sdpoint profile MODEL --save --threads 1 \

@@ -8,7 +8,7 @@ use sdpoint::data::{Dataset, visible_name};
 use sdpoint::profile::TimeSource;
 use sdpoint::train::folder::{CHECKPOINT, MODEL};
 use sdpoint::train::{self, EvaluateOptions, Evaluation, Feed, Observer, Trained};
-use sdpoint::{Context, Engine, Instance, Model, ModelError, zoo};
+use sdpoint::{Context, Engine, Instance, LoadError, Model, ModelError, zoo};
 use serde::Serialize;
 
 use crate::MachineArgs;
@@ -36,13 +36,18 @@ pub fn file(path: &Path) -> PathBuf {
 pub fn load(path: impl AsRef<Path>) -> Result<Model, Failure> {
     let path = path.as_ref();
     let file = file(path);
-    Model::load(&file).map_err(|error| match &error {
-        ModelError::Read { .. } => no_model(&file).unwrap_or_else(|| error.into()),
+    Model::load(&file).map_err(|error| unreadable(&file, error))
+}
+
+/// The failure of a file that cannot be read as a model, which says what it is instead.
+fn unreadable(file: &Path, error: ModelError) -> Failure {
+    match &error {
+        ModelError::Read { .. } => no_model(file).unwrap_or_else(|| error.into()),
         ModelError::NotSafetensors { .. }
         | ModelError::Truncated { .. }
-        | ModelError::Foreign { .. } => something_else(&file).unwrap_or_else(|| error.into()),
+        | ModelError::Foreign { .. } => something_else(file).unwrap_or_else(|| error.into()),
         _ => error.into(),
-    })
+    }
 }
 
 /// The failure of a run or a folder without a model, if a file is missing for
@@ -110,8 +115,11 @@ fn something_else(file: &Path) -> Option<Failure> {
 }
 
 /// Loads a model for inference, with the latency profile next to its file.
-pub fn engine(file: &Path, model: Model, machine: &MachineArgs) -> Result<Engine, Failure> {
-    Ok(Engine::new(machine.context()?, model)?.with_profile_beside(file))
+pub fn engine(file: &Path, machine: &MachineArgs) -> Result<Engine, Failure> {
+    Engine::load_with(machine.context()?, file).map_err(|error| match error {
+        LoadError::Model(error) => unreadable(file, error),
+        error => error.into(),
+    })
 }
 
 /// Prints the source of latencies, unless it is a profile of this machine.

@@ -162,7 +162,7 @@ struct Guess {
 
 pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let file = model::file(&args.model);
-    let engine = model::engine(&file, model::load(&file)?, machine)?;
+    let engine = model::engine(&file, machine)?;
     let timed = args.cost.timed();
     if timed {
         model::note_time_source(&engine);

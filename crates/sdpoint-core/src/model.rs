@@ -5,6 +5,7 @@
 mod check;
 mod document;
 mod feature;
+mod hashed;
 mod layout;
 mod read;
 mod sample;
@@ -229,7 +230,24 @@ impl Model {
     /// If the file cannot be read, is not a model file, is damaged, has a newer
     /// format, or is inconsistent.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ModelError> {
-        read::load(path.as_ref())
+        read::load(path.as_ref(), &mut |_, _, _| false)
+    }
+
+    /// As [`Model::load`], but passes each parameter to `take` as soon as it is read: the network,
+    /// the parameter's index and its values. Those for which it returns `true` are not kept, and
+    /// are empty in [`Model::weights`]. So the values of a large model are never in memory as a
+    /// whole, and are prepared for computing while the rest of the file is read.
+    ///
+    /// Only when this returns without an error, what was passed is known to be unaltered, and the
+    /// description of the network to be consistent with the rest of the file.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load_passing(
+        path: impl AsRef<Path>,
+        mut take: impl FnMut(&Network, usize, &[f32]) -> bool,
+    ) -> Result<Self, ModelError> {
+        read::load(path.as_ref(), &mut take)
     }
 
     /// As [`Model::load`], from the bytes of a file, which may be untrusted, too.
@@ -237,7 +255,12 @@ impl Model {
     /// # Errors
     /// As [`Model::load`]; the path in errors is `bytes in memory`.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
-        read::read(Path::new("bytes in memory"), bytes.len() as u64, bytes)
+        read::read(
+            Path::new("bytes in memory"),
+            bytes.len() as u64,
+            bytes,
+            &mut |_, _, _| false,
+        )
     }
 
     /// Writes the model file atomically; see

@@ -65,7 +65,7 @@ use std::sync::Arc;
 use sdpoint_core::{Instance, Network, ShapeError, Weights};
 
 pub use calibration::Calibrator;
-pub use inference::{InferenceEngine, NormSource, PartialRun};
+pub use inference::{InferenceEngine, NormSource, Packing, PartialRun};
 pub use initial::initial_weights;
 pub use optimizer::{Sgd, SgdOptions, SgdStep};
 pub use scores::{

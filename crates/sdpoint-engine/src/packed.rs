@@ -20,6 +20,35 @@ enum Packed {
     Nothing,
 }
 
+impl Packed {
+    /// Packs the weight of a layer, if it has one to be packed.
+    fn new<'a>(ctx: &Context, op: &Op, weight: impl FnOnce() -> &'a [f32], backward: bool) -> Self {
+        match *op {
+            Op::Conv(conv) => Packed::Conv(PackedConv::new(ctx, geometry(&conv), weight())),
+            Op::Linear {
+                in_features,
+                out_features,
+                ..
+            } => Packed::Linear(PackedLinear::new(
+                ctx,
+                in_features,
+                out_features,
+                weight(),
+                backward,
+            )),
+            Op::Input { .. }
+            | Op::BatchNorm { .. }
+            | Op::Relu
+            | Op::Relu6
+            | Op::MaxPool(_)
+            | Op::AvgPool(_)
+            | Op::GlobalAvgPool
+            | Op::Add
+            | Op::Concat => Packed::Nothing,
+        }
+    }
+}
+
 impl PackedLayers {
     /// Packs `weights`. With `backward`, linear layers are also packed for the
     /// backward pass.
@@ -30,35 +59,37 @@ impl PackedLayers {
         weights: &Weights,
         backward: bool,
     ) -> Self {
-        let layers = network.layers().iter().enumerate().map(|(index, layer)| {
-            let weight = || &weights.0[table.weight(LayerId(index))];
-            match layer.op {
-                Op::Conv(conv) => Packed::Conv(PackedConv::new(ctx, geometry(&conv), weight())),
-                Op::Linear {
-                    in_features,
-                    out_features,
-                    ..
-                } => Packed::Linear(PackedLinear::new(
-                    ctx,
-                    in_features,
-                    out_features,
-                    weight(),
-                    backward,
-                )),
-                Op::Input { .. }
-                | Op::BatchNorm { .. }
-                | Op::Relu
-                | Op::Relu6
-                | Op::MaxPool(_)
-                | Op::AvgPool(_)
-                | Op::GlobalAvgPool
-                | Op::Add
-                | Op::Concat => Packed::Nothing,
-            }
-        });
+        let mut layers = Self::nothing(network);
+        for layer in 0..network.layers().len() {
+            let weight = || &*weights.0[table.weight(LayerId(layer))];
+            layers.pack(ctx, network, LayerId(layer), weight, backward);
+        }
+        layers
+    }
+
+    /// Nothing packed yet for any layer.
+    pub fn nothing(network: &Network) -> Self {
+        let layers = network.layers().iter().map(|_| Packed::Nothing);
         Self {
             layers: layers.collect(),
         }
+    }
+
+    /// Packs the weight of a layer, if it has one to be packed.
+    pub fn pack<'a>(
+        &mut self,
+        ctx: &Context,
+        network: &Network,
+        layer: LayerId,
+        weight: impl FnOnce() -> &'a [f32],
+        backward: bool,
+    ) {
+        self.layers[layer.0] = Packed::new(ctx, &network.layer(layer).op, weight, backward);
+    }
+
+    /// Whether the weight of a layer is packed.
+    pub fn has(&self, layer: LayerId) -> bool {
+        !matches!(self.layers[layer.0], Packed::Nothing)
     }
 
     /// Packs new weights into the same buffers.

@@ -205,6 +205,19 @@ impl Context {
         }
     }
 
+    /// A context of the calling thread alone. Weights that it packs are for this one, too.
+    pub fn alone(&self) -> Self {
+        Context {
+            workers: Workers::none(),
+            threads: 1,
+            token: self.token,
+            algorithms: self.algorithms,
+            scratch: ScratchPool::default(),
+            slabs: Slabs::default(),
+            interlude: None,
+        }
+    }
+
     /// The rule by which the algorithms of convolutions are chosen.
     pub fn algorithms(&self) -> AlgorithmChoice {
         self.algorithms

@@ -62,17 +62,22 @@ struct JobPtr(*const Job<'static>);
 unsafe impl Send for JobPtr {}
 
 impl Workers {
-    /// Starts `count` threads.
-    pub(crate) fn new(count: usize) -> std::io::Result<Self> {
-        let mut workers = Workers {
+    /// No threads.
+    pub(crate) fn none() -> Self {
+        Workers {
             shared: Arc::new(Shared {
                 state: Mutex::default(),
                 posted: Condvar::new(),
                 left: Condvar::new(),
                 posts: AtomicUsize::new(0),
             }),
-            threads: Vec::with_capacity(count),
-        };
+            threads: Vec::new(),
+        }
+    }
+
+    /// Starts `count` threads.
+    pub(crate) fn new(count: usize) -> std::io::Result<Self> {
+        let mut workers = Self::none();
         for i in 0..count {
             let shared = workers.shared.clone();
             let thread = Builder::new()

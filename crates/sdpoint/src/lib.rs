@@ -264,11 +264,11 @@ pub mod data {
 pub mod engine {
     pub use sdpoint_engine::{
         AlgorithmChoice, Branch, BranchedInput, BranchedOutcome, Calibrator, ConvAlgorithm,
-        Distillation, InferenceEngine, InstanceMacs, Isa, Noise, NormSource, PartialRun, Pass, Sgd,
-        SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target, TrainingEngine,
-        TuningInput, WinogradTile, blend, confidences, cross_entropy, initial_weights,
-        log_mean_probabilities, log_softmax, margins, peak_gflops, release_freed_memory, softmax,
-        top_k,
+        Distillation, InferenceEngine, InstanceMacs, Isa, Noise, NormSource, Packing, PartialRun,
+        Pass, Sgd, SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target,
+        TrainingEngine, TuningInput, WinogradTile, blend, confidences, cross_entropy,
+        initial_weights, log_mean_probabilities, log_softmax, margins, peak_gflops,
+        release_freed_memory, softmax, top_k,
     };
 }
 

@@ -37,7 +37,7 @@ use sdpoint_core::{
 };
 use sdpoint_data::Image;
 use sdpoint_engine::{
-    Context, EngineError, Images, InferenceEngine, NormSource, release_freed_memory,
+    Context, EngineError, Images, InferenceEngine, NormSource, Packing, release_freed_memory,
 };
 
 use macs::{Computation, MacsCache};
@@ -90,8 +90,22 @@ impl Engine {
     /// # Errors
     /// If the model cannot be read, or threads cannot be started.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let context = Context::new(None)?;
-        let engine = Self::new(Arc::new(context), Model::load(&path)?)?;
+        Self::load_with(Arc::new(Context::new(None)?), path)
+    }
+
+    /// As [`Engine::load`], on the threads and for the instruction set of `ctx`.
+    ///
+    /// Weights are packed while the file is read, so that they are never in memory as a whole
+    /// besides: faster and with less memory than [`Model::load`] and [`Engine::new`].
+    ///
+    /// # Errors
+    /// If the model cannot be read.
+    pub fn load_with(ctx: Arc<Context>, path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let mut packing = Packing::new(ctx);
+        let model = Model::load_passing(&path, |network, index, values| {
+            packing.take(network, index, values)
+        })?;
+        let engine = Self::finish(packing, model)?;
         Ok(engine.with_profile_beside(path.as_ref()))
     }
 
@@ -102,8 +116,13 @@ impl Engine {
     /// If the weights do not fit the network. Those of a model read from a file
     /// always do.
     pub fn new(ctx: Arc<Context>, model: Model) -> Result<Self, EngineError> {
+        Self::finish(Packing::new(ctx), model)
+    }
+
+    /// Creates an engine from a model of which some parameters may be packed already.
+    fn finish(packing: Packing, model: Model) -> Result<Self, EngineError> {
         let network = Arc::new(model.network);
-        let inference = InferenceEngine::new(ctx, network, &model.weights, &model.statistics)?;
+        let inference = packing.finish(network, &model.weights, &model.statistics)?;
         // The engine holds them packed.
         drop((model.weights, model.statistics));
         release_freed_memory();

@@ -5,10 +5,10 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::{Duration, Instant as Clock};
 
-use sdpoint::Instance;
 use sdpoint::core::{format_duration, format_macs, parse_duration};
 use sdpoint::data::Dataset;
 use sdpoint::engine::{cross_entropy, top_k};
+use sdpoint::{Engine, Instance};
 use serde::Serialize;
 
 use super::Args;
@@ -106,7 +106,7 @@ pub fn run(
     let loaded = model::load(&file)?;
     let classes = model::check_classes(&loaded, test)?;
     note_squashed(&loaded, test)?;
-    let engine = model::engine(&file, loaded, machine)?;
+    let engine = Engine::new(machine.context()?, loaded)?.with_profile_beside(&file);
     model::note_time_source(&engine);
     let interrupt = Interrupt::install()?;
     let mut display = Display::new(interrupt.clone(), 1);

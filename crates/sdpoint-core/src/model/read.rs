@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
-use std::sync::mpsc;
-use std::thread;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
@@ -13,11 +11,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use sha2::{Digest, Sha256};
 
 use super::document::{BLANK_DIGEST, Document, Envelope, KEY, MAX_HEADER, digest_place};
+use super::hashed::{HashedReader, PIECE, read_hashed};
 use super::layout::{self, Slot};
 use super::{FORMAT_VERSION, Feature, Misfit, Model, ModelError, check, feature};
-use crate::digest::hex;
 use crate::file::{self, FileError};
 use crate::instance::Instance;
+use crate::network::Network;
 
 /// A header of a safetensors file, in the order of its text.
 struct Header {
@@ -29,10 +28,15 @@ struct Header {
 struct Stored {
     shape: Vec<usize>,
     values: Vec<f32>,
+    /// Whether the values can be any of a model.
+    checked: Result<(), Misfit>,
     used: bool,
 }
 
-pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
+/// Takes parameters as [`Model::load_passing`] passes them.
+pub(super) type Take<'a> = &'a mut dyn FnMut(&Network, usize, &[f32]) -> bool;
+
+pub(super) fn load(path: &Path, take: Take<'_>) -> Result<Model, ModelError> {
     let unreadable = |source| ModelError::Read {
         path: path.to_owned(),
         source,
@@ -44,11 +48,16 @@ pub(super) fn load(path: &Path) -> Result<Model, ModelError> {
             problem: format!("it {error}"),
         },
     })?;
-    read(path, len, BufReader::new(file))
+    read(path, len, BufReader::new(file), take)
 }
 
 /// Reads a model from a file of `size` bytes.
-pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model, ModelError> {
+pub(super) fn read(
+    path: &Path,
+    size: u64,
+    mut file: impl Read,
+    take: Take<'_>,
+) -> Result<Model, ModelError> {
     let unreadable = |source| ModelError::Read {
         path: path.to_owned(),
         source,
@@ -125,13 +134,38 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
     start[place].copy_from_slice(BLANK_DIGEST.as_bytes());
     let mut hasher = Sha256::new();
     hasher.update(&start);
+    // Its errors wait for the digest: an altered file is reported as such.
+    let document: Result<Document, ModelError> = serde_json::from_str(document)
+        .map_err(|error| malformed(error.to_string()))
+        .and_then(|document| {
+            features_are_named(&document).map_err(malformed)?;
+            Ok(document)
+        });
+    let mut passing = Passing::new(document.as_ref().ok(), take);
     let mut stored = HashMap::with_capacity(tensors.len());
-    let (twice, digest) = hash_beside(hasher, |hash| {
+    let (twice, digest) = read_hashed(&mut file, data, hasher, |data| {
+        // The memory of large parameters that were taken, for the next ones.
+        let mut spare = Vec::new();
         for (name, info) in tensors {
-            let values = read_values(&mut file, &info, hash)?;
+            let large = info.data_offsets.1 - info.data_offsets.0 >= PIECE;
+            let memory = if large {
+                std::mem::take(&mut spare)
+            } else {
+                Vec::new()
+            };
+            let (mut values, checked) = read_values(data, &name, &info, memory)?;
+            if checked.is_ok() && passing.pass(&name, &info.shape, &values) {
+                let memory = std::mem::take(&mut values);
+                if large {
+                    spare = memory;
+                }
+            } else {
+                values.shrink_to_fit();
+            }
             let tensor = Stored {
                 shape: info.shape,
                 values,
+                checked,
                 used: false,
             };
             if stored.insert(name.clone(), tensor).is_some() {
@@ -147,13 +181,38 @@ pub(super) fn read(path: &Path, size: u64, mut file: impl Read) -> Result<Model,
         return Err(altered());
     }
 
-    let document: Document =
-        serde_json::from_str(document).map_err(|error| malformed(error.to_string()))?;
-    features_are_named(&document).map_err(malformed)?;
-    fit(document, stored).map_err(|misfit| ModelError::Misfit {
+    fit(document?, stored).map_err(|misfit| ModelError::Misfit {
         path: path.to_owned(),
         misfit,
     })
+}
+
+/// Passes the parameters of a network on, each when it is read.
+struct Passing<'a> {
+    /// The network and the indices of its parameters by name; `None` if it cannot be one.
+    network: Option<(&'a Network, HashMap<&'a str, usize>)>,
+    take: Take<'a>,
+}
+
+impl<'a> Passing<'a> {
+    fn new(document: Option<&'a Document>, take: Take<'a>) -> Self {
+        let network = document.map(|document| {
+            let parameters = document.network.parameters().iter().enumerate();
+            let named = parameters.map(|(index, parameter)| (parameter.name.as_str(), index));
+            (&document.network, named.collect())
+        });
+        Passing { network, take }
+    }
+
+    /// Passes a tensor on if it is a parameter, and returns whether it was taken.
+    fn pass(&mut self, name: &str, shape: &[usize], values: &[f32]) -> bool {
+        let Some((network, indices)) = &self.network else {
+            return false;
+        };
+        indices.get(name).is_some_and(|&index| {
+            network.parameters()[index].shape == shape && (self.take)(network, index, values)
+        })
+    }
 }
 
 /// Checks that the document has only features that it lists or that its version
@@ -265,72 +324,28 @@ fn in_file_order(
     Ok(tensors)
 }
 
-/// The bytes that are read at once.
-const PIECE: usize = 1 << 18;
-
-/// The pieces that may wait to be hashed, which bounds memory where hashing is slower than reading.
-const WAITING: usize = 4;
-
-/// Reads a tensor in pieces, so that its bytes are never in memory beside its values.
+/// Reads a tensor into the memory of `values`, piece by piece, so that its bytes are never in
+/// memory as a whole besides. Checks the values while they are in the cache.
 fn read_values(
-    file: &mut impl Read,
+    data: &mut HashedReader<'_>,
+    name: &str,
     info: &TensorInfo,
-    hash: &mut dyn FnMut(Vec<u8>) -> Vec<u8>,
-) -> io::Result<Vec<f32>> {
+    mut values: Vec<f32>,
+) -> io::Result<(Vec<f32>, Result<(), Misfit>)> {
     let (from, to) = info.data_offsets;
-    let mut values = Vec::with_capacity((to - from) / size_of::<f32>());
-    let mut piece = Vec::new();
+    values.clear();
+    values.reserve_exact((to - from) / size_of::<f32>());
+    let mut checked = Ok(());
     let mut left = to - from;
     while left > 0 {
-        piece.resize(left.min(PIECE), 0);
-        file.read_exact(&mut piece)?;
+        let piece = data.read(left)?;
         left -= piece.len();
         let (floats, _) = piece.as_chunks::<4>();
+        let read = values.len();
         values.extend(floats.iter().map(|&value| f32::from_le_bytes(value)));
-        piece = hash(piece);
+        checked = checked.and_then(|()| check::values(name, &values[read..]));
     }
-    Ok(values)
-}
-
-/// Hashes the pieces that `read` passes to the function that it gets, on a thread of its own, as
-/// hashing takes as long as reading. The function returns a buffer for the next piece. Returns
-/// what `read` returns, and the digest of what `hasher` has hashed before and of all pieces.
-fn hash_beside<R>(
-    mut hasher: Sha256,
-    read: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> Vec<u8>) -> R,
-) -> (R, String) {
-    let (pieces, to_hash) = mpsc::sync_channel::<Vec<u8>>(WAITING);
-    let (hashed, buffers) = mpsc::channel();
-    let mut own = hasher.clone();
-    let hashing = move || {
-        for piece in to_hash {
-            hasher.update(&piece);
-            // Nobody takes the buffers after the last piece.
-            let _ = hashed.send(piece);
-        }
-        hasher
-    };
-    thread::scope(
-        |scope| match thread::Builder::new().spawn_scoped(scope, hashing) {
-            Ok(hashing) => {
-                let result = read(&mut |piece| {
-                    pieces.send(piece).expect("it hashes until this ends");
-                    buffers.try_recv().unwrap_or_default()
-                });
-                drop(pieces);
-                let hasher = hashing.join().expect("hashing does not panic");
-                (result, hex(&hasher.finalize()))
-            }
-            // Where the system allows no further thread, this one does both.
-            Err(_) => {
-                let result = read(&mut |piece| {
-                    own.update(&piece);
-                    piece
-                });
-                (result, hex(&own.finalize()))
-            }
-        },
-    )
+    Ok((values, checked))
 }
 
 /// Assembles a model from a description and tensors, if they are consistent.
@@ -365,7 +380,7 @@ fn fit(document: Document, mut stored: HashMap<String, Stored>) -> Result<Model,
                 expected: shape,
             });
         }
-        check::values(&name, &tensor.values)?;
+        std::mem::replace(&mut tensor.checked, Ok(()))?;
         tensor.used = true;
         values.push(std::mem::take(&mut tensor.values));
     }

@@ -101,7 +101,12 @@ fn saved(model: &Model) -> (TempDir, PathBuf) {
 
 /// Loads bytes as if they were in a file.
 fn load_bytes(bytes: &[u8]) -> Result<Model, ModelError> {
-    read::read(Path::new("some/model"), bytes.len() as u64, bytes)
+    read::read(
+        Path::new("some/model"),
+        bytes.len() as u64,
+        bytes,
+        &mut |_, _, _| false,
+    )
 }
 
 /// The bytes of a model file whose digest is right but whose content was
@@ -150,6 +155,42 @@ fn a_model_comes_back_as_it_was_and_always_in_the_same_bytes() {
     model.save(&path).unwrap();
     assert_eq!(fs::read(&path).unwrap(), first);
     assert_eq!(load_bytes(&forged(|_, _| {})).unwrap(), model);
+}
+
+#[test]
+fn parameters_that_are_taken_while_reading_are_not_kept() {
+    let model = model();
+    let (_folder, path) = saved(&model);
+    let mut taken = vec![Vec::new(); model.weights.0.len()];
+    let loaded = Model::load_passing(&path, |network, index, values| {
+        assert_eq!(*network, model.network);
+        assert_eq!(values, model.weights.0[index]);
+        let wanted = index.is_multiple_of(2);
+        if wanted {
+            taken[index] = values.to_vec();
+        }
+        wanted
+    });
+    let mut loaded = loaded.unwrap();
+    for (index, taken) in taken.into_iter().enumerate() {
+        if index.is_multiple_of(2) {
+            assert!(loaded.weights.0[index].is_empty());
+            loaded.weights.0[index] = taken;
+        }
+    }
+    assert_eq!(loaded, model);
+
+    // What was passed of an altered file is of no use.
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let mut passed = 0;
+    let error = Model::load_passing(&path, |_, _, _| {
+        passed += 1;
+        true
+    });
+    assert!(matches!(error, Err(ModelError::Altered { .. })));
+    assert!(passed > 0);
 }
 
 #[test]

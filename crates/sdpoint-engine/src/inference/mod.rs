@@ -1,6 +1,7 @@
 //! Inference: runs any instance of a network from one packed copy of the
 //! weights.
 
+mod packing;
 mod partial_run;
 mod plan;
 mod timed;
@@ -19,7 +20,8 @@ use crate::forward::{Executor, FoldedNorm, ForwardMode};
 use crate::lower::Mask;
 use crate::packed::PackedLayers;
 use crate::parameters::ParameterTable;
-use crate::{Base, EngineError, Images, check_weights};
+use crate::{Base, EngineError, Images};
+pub use packing::Packing;
 pub use partial_run::PartialRun;
 use plan::{InferencePlan, PlanSet};
 
@@ -75,7 +77,21 @@ impl InferenceEngine {
         weights: &Weights,
         statistics: &Statistics,
     ) -> Result<Self, EngineError> {
-        check_weights(&network, weights)?;
+        let nothing = PackedLayers::nothing(&network);
+        Self::with_packed(ctx, network, nothing, weights, statistics)
+    }
+
+    /// As [`InferenceEngine::new`] where some layers are packed already.
+    fn with_packed(
+        ctx: Arc<Context>,
+        network: Arc<Network>,
+        mut packed: PackedLayers,
+        weights: &Weights,
+        statistics: &Statistics,
+    ) -> Result<Self, EngineError> {
+        if !packing::fit(&network, &packed, weights) {
+            return Err(EngineError::Weights(network.name().to_owned()));
+        }
         if !statistics.contains(Instance::Full) {
             return Err(EngineError::NotCalibrated(Instance::Full));
         }
@@ -85,8 +101,14 @@ impl InferenceEngine {
             Op::BatchNorm { .. } => None,
             _ => table.bias(LayerId(index)).map(|b| weights.0[b].clone()),
         };
+        for layer in (0..network.layers().len()).map(LayerId) {
+            if !packed.has(layer) {
+                let weight = || &*weights.0[table.weight(layer)];
+                packed.pack(&ctx, &network, layer, weight, false);
+            }
+        }
         let mut engine = Self {
-            packed: PackedLayers::new(&ctx, &network, &table, weights, false),
+            packed,
             biases: network.layers().iter().enumerate().map(bias).collect(),
             folded: BTreeMap::new(),
             classifier_biases: BTreeMap::new(),

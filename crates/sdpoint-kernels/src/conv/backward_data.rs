@@ -79,6 +79,7 @@ impl PackedConvTranspose {
                     weights,
                     taps: &taps,
                     place,
+                    stride: (!merged.merges()).then_some(merged.group_in * geometry.taps()),
                 },
             );
         }

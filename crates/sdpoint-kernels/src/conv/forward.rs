@@ -77,6 +77,7 @@ impl PackedConv {
                     };
                     Some(merged.kernel_index(output, input)? * taps + column)
                 },
+                stride: (!unrolls && !merged.merges()).then_some(taps),
             },
         );
     }

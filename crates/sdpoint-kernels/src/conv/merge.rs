@@ -66,14 +66,20 @@ impl Merged {
         group * group_in..(group + 1) * group_in
     }
 
+    /// Whether a merged group has several original ones.
+    #[inline(always)]
+    pub fn merges(&self) -> bool {
+        self.narrow[1] != self.group_out
+    }
+
     /// The index in the original weights of the kernel between output channel `output` (counted
     /// over all groups) and input channel `input` (counted in its merged group); `None` if they
     /// belong to different original groups.
     #[inline(always)]
     pub fn kernel_index(&self, output: usize, input: usize) -> Option<usize> {
         let [group_in, group_out] = self.narrow;
-        if group_out == self.group_out {
-            // Nothing is merged. Skipping the divisions halves the time of packing.
+        if !self.merges() {
+            // Skipping the divisions halves the time of packing.
             return Some(output * group_in + input);
         }
         let same = output % self.group_out / group_out == input / group_in;

@@ -74,15 +74,15 @@ impl PackedWeights {
             let width = block.vectors * layout.lanes();
             // SAFETY: panels have disjoint weights, and each runs once.
             let out = unsafe { data.slice(layout.range(panel)) };
-            for channel in 0..layout.group_in {
-                let (row, step) = layout.rows_of_input(channel);
+            for first in (0..layout.group_in).step_by(layout.block) {
+                let (row, channels) = layout.rows_of_input(first);
+                let rows = &mut out[row * width..(row + layout.taps * channels) * width];
                 // Unused lanes keep their initial zeros.
                 for i in 0..block.channels {
                     let output = group * layout.group_out + block.first + i;
-                    let place = (kernels.place)(output, channel);
-                    for (tap, offset) in kernels.taps.iter().enumerate() {
-                        out[(row + tap * step) * width + i] =
-                            place.map_or(0.0, |place| kernels.weights[place + offset]);
+                    for (tap, rows) in rows.chunks_exact_mut(channels * width).enumerate() {
+                        let column = rows[i..].iter_mut().step_by(width);
+                        kernels.copy(output, first, tap, column);
                     }
                 }
             }

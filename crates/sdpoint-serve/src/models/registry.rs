@@ -226,8 +226,7 @@ impl Registry {
     }
 
     fn install(&self, name: &str, generation: u64, file: &Path) -> Result<Model, LoadError> {
-        let engine = Engine::new(self.context.clone(), sdpoint::Model::load(file)?)?;
-        let engine = Arc::new(engine.with_profile_beside(file));
+        let engine = Arc::new(Engine::load_with(self.context.clone(), file)?);
         let key = format!("{name}#{generation}");
         let installed = |()| Installed {
             executor: self.executor.clone(),

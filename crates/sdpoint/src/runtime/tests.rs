@@ -137,6 +137,29 @@ fn every_instance_agrees_with_evaluation() {
 }
 
 #[test]
+fn an_engine_from_a_file_answers_as_one_from_its_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let model = model();
+    model.save(&path).unwrap();
+    let context = Arc::new(Context::new(None).unwrap());
+    let engines = [
+        Engine::new(context.clone(), model).unwrap(),
+        Engine::load_with(context, &path).unwrap(),
+    ];
+    let data = tensor(2);
+    for record in engines[0].records() {
+        let [a, b] = [0, 1].map(|i| engines[i].run(images(&data), record.instance).unwrap());
+        assert_eq!(
+            a.predictions.logits(1),
+            b.predictions.logits(1),
+            "{}",
+            record.instance
+        );
+    }
+}
+
+#[test]
 fn batches_too_large_for_the_memory_are_refused() {
     let engine = engine();
     for batch in [1 << 40, usize::MAX] {
