@@ -52,9 +52,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const HEADER: &str = "| load | in time | cheapest in time | goodput | accuracy | best fixed | ideal \
-| fluid bound | closed to ideal | closed to bound |\n\
-| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
+const HEADER: &str = "| load | in time | cheapest in time | equally accurate in time | goodput \
+| accuracy | best fixed | ideal | fluid bound | closed to ideal | closed to bound |\n\
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |";
 
 fn row(load: f64, result: &Comparison, costs: &Costs) -> String {
     let Comparison {
@@ -76,6 +76,7 @@ fn row(load: f64, result: &Comparison, costs: &Costs) -> String {
         format!("{load}"),
         percent(chosen.attainment()),
         percent(fixed[*cheapest].attainment()),
+        percent(equally_accurate(result, costs)),
         percent(chosen.goodput() / capacity),
         percent(chosen.accuracy()),
         percent(best),
@@ -85,6 +86,15 @@ fn row(load: f64, result: &Comparison, costs: &Costs) -> String {
         bound.map_or("–".to_owned(), closed),
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// The largest attainment of a fixed instance that is at least as accurate as the answers.
+fn equally_accurate(result: &Comparison, costs: &Costs) -> f64 {
+    // A hundredth of a point less counts as equal.
+    let least = result.chosen.accuracy() - 1e-4;
+    let choices = std::iter::zip(costs.choices(), &result.fixed);
+    let equal = choices.filter(|(choice, _)| choice.worth >= least);
+    equal.map(|(_, run)| run.attainment()).fold(0.0, f64::max)
 }
 
 /// Accuracy over load, without the last load, which is far beyond capacity.
