@@ -68,6 +68,12 @@ fn metadata_describes_server_and_models() {
 fn unknown_paths_and_methods_get_json_errors() {
     let server = start(options());
     server.get("/nothing").error(404);
+    for kind in ["systemsharedmemory", "cudasharedmemory"] {
+        let status = server.get(&format!("/v2/{kind}/status")).error(501);
+        assert!(status.contains("shared memory"), "{status}");
+        let register = format!("/v2/{kind}/region/a/register");
+        server.post(&register, &[], b"{}").error(501);
+    }
     assert!(server.get("/v2/models/cats").error(404).contains("'cats'"));
     assert!(
         server

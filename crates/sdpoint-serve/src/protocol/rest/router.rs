@@ -9,10 +9,10 @@ use axum::extract::{Extension, FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use serde_json::json;
 
-use super::super::error::{ApiError, Kind};
+use super::super::error::{ApiError, Kind, shared_memory};
 use super::{binary, body, models, predict, repository, respond, triton};
 use crate::app::{App, Call, VERSION};
 use crate::page;
@@ -58,6 +58,10 @@ pub fn router(app: Arc<App>) -> Router {
             .route(&format!("{prefix}/config"), get(triton::config))
             .route(&format!("{prefix}/stats"), get(triton::statistics))
             .route(&format!("{prefix}/infer"), post(infer));
+    }
+    for prefix in ["/v2/systemsharedmemory", "/v2/cudasharedmemory"] {
+        let path = format!("{prefix}/{{*rest}}");
+        router = router.route(&path, any(async || shared_memory()));
     }
     router
         .fallback(async || ApiError::new(Kind::NotFound, "there is nothing at this path"))
