@@ -117,6 +117,7 @@ impl Bounds {
             pixels: self.max_pixels * MEGA,
             per_client: self.max_per_client.get(),
             decoders: threads,
+            parsers: threads,
             ..Limits::default()
         }
     }

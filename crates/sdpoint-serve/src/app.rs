@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
+
 use crate::clients::Clients;
 use crate::decode::Decoders;
 use crate::delivery::Delivery;
@@ -37,6 +39,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Bytes of requests.
     pub memory: Arc<Memory>,
+    /// The turns to parse and decompress long bodies.
+    pub parsers: Semaphore,
     /// The time that a request without a deadline has.
     pub objective: Duration,
     executor: Arc<dyn Executor>,
@@ -89,6 +93,7 @@ impl App {
             admin,
             metrics,
             memory: Memory::new(limits.memory),
+            parsers: Semaphore::new(limits.parsers.max(1)),
             executor,
             decoders: Decoders::new(&limits),
             clients: Arc::default(),

@@ -29,12 +29,15 @@ pub struct Limits {
     pub undecoded: usize,
     /// Threads that decode image files.
     pub decoders: usize,
+    /// Threads that parse or decompress long bodies of REST.
+    pub parsers: usize,
     /// Images in flight per client address.
     pub per_client: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             connections: 1000,
             header_time: Duration::from_secs(10),
@@ -48,7 +51,8 @@ impl Default for Limits {
             images: 256,
             pixels: 1 << 24,
             undecoded: 1024,
-            decoders: std::thread::available_parallelism().map_or(1, usize::from),
+            decoders: cores,
+            parsers: cores,
             per_client: 4096,
         }
     }

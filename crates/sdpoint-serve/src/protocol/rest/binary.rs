@@ -46,6 +46,12 @@ pub fn read(
     Ok((parse(&json, body, memory)?, false))
 }
 
+/// Bytes of JSON to be parsed, as far as a request is valid.
+pub fn json_length(headers: &HeaderMap, body: &Bytes) -> usize {
+    let length = headers.get(HEADER_LENGTH).and_then(parse_length);
+    length.map_or(body.len(), |length| length.min(body.len()))
+}
+
 /// Bytes of values and files that a byte of JSON can contain: a number has two characters at least,
 /// and a file is kept beside its base64.
 const EXPANSION: usize = 2;

@@ -6,9 +6,10 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderMap, HeaderValue, header};
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
+use tokio::sync::SemaphorePermit;
 
 use super::super::error::{ApiError, Kind, quoted};
-use crate::app::Call;
+use crate::app::{App, Call};
 
 /// Reads a body, which the connection limits in length, time and memory.
 ///
@@ -16,6 +17,7 @@ use crate::app::Call;
 /// If it exceeds these limits, the client disconnects, or the compression is not
 /// supported.
 pub async fn read(
+    app: &App,
     call: &Call,
     headers: &HeaderMap,
     mut body: Body,
@@ -35,13 +37,26 @@ pub async fn read(
         return Ok(whole.into());
     };
     // A short one may become long.
+    let _turn = turn(app, most).await;
     aside(most, || uncompress(call, encoding, whole, most))
+}
+
+/// Bytes on which CPU-bound work is moved [`aside`].
+const LONG: usize = 1 << 18;
+
+/// Waits until few enough others do CPU-bound work on many bytes, so that the rest of the server
+/// gets its share of the cores.
+pub async fn turn(app: &App, length: usize) -> Option<SemaphorePermit<'_>> {
+    if length < LONG {
+        return None;
+    }
+    let turn = app.parsers.acquire().await;
+    Some(turn.expect("nobody closes the semaphore"))
 }
 
 /// Does CPU-bound work on so many bytes. For many, the runtime moves the other tasks of this
 /// thread elsewhere.
 pub fn aside<T>(length: usize, work: impl FnOnce() -> T) -> T {
-    const LONG: usize = 1 << 18;
     if length < LONG {
         work()
     } else {

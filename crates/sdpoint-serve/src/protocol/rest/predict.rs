@@ -66,7 +66,7 @@ pub async fn predict(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let body = body::read(&call, &headers, body, app.limits.body).await?;
+    let body = body::read(&app, &call, &headers, body, app.limits.body).await?;
     let mut form = Form::default();
     for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
         form.set(&key, value.into_owned())?;

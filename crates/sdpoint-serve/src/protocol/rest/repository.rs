@@ -27,7 +27,7 @@ async fn read(
     body: Body,
 ) -> Result<Request, ApiError> {
     const MOST: usize = 1 << 16;
-    let body: Bytes = body::read(call, headers, body, MOST.min(app.limits.body)).await?;
+    let body: Bytes = body::read(app, call, headers, body, MOST.min(app.limits.body)).await?;
     if body.is_empty() {
         return Ok(Request::default());
     }

@@ -164,7 +164,8 @@ async fn infer(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request = async {
-        let body = body::read(&call, &headers, body, app.limits.body).await?;
+        let body = body::read(&app, &call, &headers, body, app.limits.body).await?;
+        let _turn = body::turn(&app, binary::json_length(&headers, &body)).await;
         binary::read(&headers, body, &call.memory)
     };
     let version = target.version.as_deref();
