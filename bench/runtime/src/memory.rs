@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use sdpoint::{Context, Engine, Instance, Model};
+use sdpoint::{Context, Engine, Instance};
 
 use crate::subject::{image, images, model};
 
