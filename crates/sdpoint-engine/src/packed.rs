@@ -60,11 +60,25 @@ impl PackedLayers {
         backward: bool,
     ) -> Self {
         let mut layers = Self::nothing(network);
-        for layer in 0..network.layers().len() {
-            let weight = || &*weights.0[table.weight(LayerId(layer))];
-            layers.pack(ctx, network, LayerId(layer), weight, backward);
-        }
+        layers.pack_rest(ctx, network, table, weights, backward);
         layers
+    }
+
+    /// Packs the weights of the layers that have none packed yet.
+    pub fn pack_rest(
+        &mut self,
+        ctx: &Context,
+        network: &Network,
+        table: &ParameterTable,
+        weights: &Weights,
+        backward: bool,
+    ) {
+        for layer in (0..network.layers().len()).map(LayerId) {
+            if !self.has(layer) {
+                let weight = || &*weights.0[table.weight(layer)];
+                self.pack(ctx, network, layer, weight, backward);
+            }
+        }
     }
 
     /// Nothing packed yet for any layer.

@@ -29,7 +29,7 @@ pub(super) struct HashedReader<'a> {
 
 impl HashedReader<'_> {
     /// The next bytes, at most this many, and at least one unless the data has ended. They are a
-    /// multiple of four where all calls ask for one.
+    /// multiple of four where `most` always is one.
     pub fn read(&mut self, most: usize) -> io::Result<&[u8]> {
         if self.read == self.piece.len() {
             self.next_piece()?;

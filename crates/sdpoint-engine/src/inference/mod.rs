@@ -101,12 +101,7 @@ impl InferenceEngine {
             Op::BatchNorm { .. } => None,
             _ => table.bias(LayerId(index)).map(|b| weights.0[b].clone()),
         };
-        for layer in (0..network.layers().len()).map(LayerId) {
-            if !packed.has(layer) {
-                let weight = || &*weights.0[table.weight(layer)];
-                packed.pack(&ctx, &network, layer, weight, false);
-            }
-        }
+        packed.pack_rest(&ctx, &network, &table, weights, false);
         let mut engine = Self {
             packed,
             biases: network.layers().iter().enumerate().map(bias).collect(),
