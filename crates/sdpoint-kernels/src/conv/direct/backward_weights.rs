@@ -5,7 +5,7 @@ use std::ops::Range;
 use rten_simd::{Isa, SimdOp};
 
 use crate::context::Context;
-use crate::conv::gather::{Strip, StripLayout, Taps, gather};
+use crate::conv::gather::{BLOCK, Strip, StripLayout, Taps, gather};
 use crate::conv::merge::Merged;
 use crate::conv::prefetch::{part_of, share_of_step};
 use crate::conv::reduction::Reduction;
@@ -45,26 +45,38 @@ pub(in crate::conv) fn run(
                 *sum += *other;
             }
         }
-        for i in 0..block.channels {
-            let output = group * merged.group_out + block.first + i;
-            for input in merged.inputs_of(output) {
-                let Some(kernel) = merged.kernel_index(output, input) else {
+        let row_of = |input: usize, tap: usize| {
+            let (channel, tap) = if geometry.unrolls() {
+                let [row, column] = [tap / geometry.kernel[1], tap % geometry.kernel[1]];
+                (column * geometry.in_channels + input, row)
+            } else {
+                (input, tap)
+            };
+            let (row, step) = blocked.rows_of_input(channel);
+            row + tap * step
+        };
+        // Some inputs at a time: a line of sums holds a tap of one input for many outputs, and stays
+        // in L1 until all of them are stored.
+        for first in (0..merged.group_in).step_by(BLOCK) {
+            let inputs = first..merged.group_in.min(first + BLOCK);
+            let rows = inputs
+                .clone()
+                .flat_map(|input| (0..taps).map(move |tap| (input, tap)));
+            let offsets: Vec<usize> = rows.map(|(i, tap)| row_of(i, tap) * width).collect();
+            for i in 0..block.channels {
+                let output = group * merged.group_out + block.first + i;
+                let of_output = merged.inputs_of(output);
+                let inputs = inputs.start.max(of_output.start)..inputs.end.min(of_output.end);
+                if inputs.is_empty() {
                     continue;
-                };
+                }
+                let kernel = merged.kernel_index(output, inputs.start);
+                let start = kernel.expect("an input of the output's group") * taps;
                 // SAFETY: a panel's output channels, and so their kernels, are its own.
-                let dw = unsafe { dw.slice(kernel * taps..(kernel + 1) * taps) };
-                let row_of = |tap: usize| {
-                    let (channel, tap) = if geometry.unrolls() {
-                        let [row, column] = [tap / geometry.kernel[1], tap % geometry.kernel[1]];
-                        (column * geometry.in_channels + input, row)
-                    } else {
-                        (input, tap)
-                    };
-                    let (row, step) = blocked.rows_of_input(channel);
-                    row + tap * step
-                };
-                for (tap, dw) in dw.iter_mut().enumerate() {
-                    let sum = sums[row_of(tap) * width + i];
+                let dw = unsafe { dw.slice(start..start + inputs.len() * taps) };
+                let offsets = &offsets[(inputs.start - first) * taps..];
+                for (offset, dw) in offsets.iter().zip(dw) {
+                    let sum = sums[offset + i];
                     *dw = if accumulate { *dw + sum } else { sum };
                 }
             }

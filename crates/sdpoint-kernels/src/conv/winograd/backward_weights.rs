@@ -83,17 +83,26 @@ pub(in crate::conv) fn run(
         });
         let (_, block) = layout.panel(panel);
         let width = block.vectors * layout.lanes();
-        for i in 0..block.channels {
-            let first = (block.first + i) * layout.group_in * TAPS;
-            // SAFETY: a panel's output channels, and so their weights, are its own.
-            let dw = unsafe { dw.slice(first..first + layout.group_in * TAPS) };
-            for (input, dw) in dw.chunks_exact_mut(TAPS).enumerate() {
-                let row = layout.range(panel).start + layout.rows_of_input(input).0 * width + i;
-                for (tap, dw) in dw.iter_mut().enumerate() {
-                    let at = tap * layout.len() + row;
-                    // SAFETY: the panel's sums are its own.
-                    let sum = unsafe { sums.slice(at..at + 1)[0] };
-                    *dw = if accumulate { *dw + sum } else { sum };
+        let range = layout.range(panel);
+        // Some inputs at a time: a line of sums holds a tap of one input for many outputs, and stays
+        // in L1 until all of them are stored.
+        for first in (0..layout.group_in).step_by(BLOCK) {
+            let inputs = BLOCK.min(layout.group_in - first);
+            let mut rows = [0; BLOCK];
+            for (i, row) in rows[..inputs].iter_mut().enumerate() {
+                *row = range.start + layout.rows_of_input(first + i).0 * width;
+            }
+            for i in 0..block.channels {
+                let start = ((block.first + i) * layout.group_in + first) * TAPS;
+                // SAFETY: a panel's output channels, and so their weights, are its own.
+                let dw = unsafe { dw.slice(start..start + inputs * TAPS) };
+                for (row, dw) in rows.iter().zip(dw.chunks_exact_mut(TAPS)) {
+                    for (tap, dw) in dw.iter_mut().enumerate() {
+                        let at = tap * layout.len() + row + i;
+                        // SAFETY: the panel's sums are its own.
+                        let sum = unsafe { sums.slice(at..at + 1)[0] };
+                        *dw = if accumulate { *dw + sum } else { sum };
+                    }
                 }
             }
         }
