@@ -1,7 +1,7 @@
 //! The results of the kernels and the engine are the recorded ones, bit for bit.
 //!
-//! `fixtures/hashes.txt` has the hashes for each instruction set. A change that is meant to
-//! change results records them again and says so:
+//! `fixtures/hashes.txt` has the hashes for each instruction set of x86-64; for others, other tests
+//! compare with references. A change that is meant to change results records them again and says so:
 //!
 //! ```sh
 //! cargo run --release -p sdpoint-engine --example hashes -- --small > fixtures/hashes.txt
@@ -15,6 +15,10 @@ use sdpoint_engine::Isa;
 const RECORDED: &str = include_str!("../../../fixtures/hashes.txt");
 
 #[test]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "recorded on x86-64; elsewhere the portable kernels have other registers, and so other algorithms"
+)]
 fn results_are_the_same_bits_as_before() {
     for isa in Isa::available() {
         let prefix = format!("{isa} ");
@@ -22,10 +26,6 @@ fn results_are_the_same_bits_as_before() {
             .lines()
             .filter(|line| line.starts_with(&prefix))
             .collect();
-        // Where nothing was recorded (NEON), other tests compare with references.
-        if recorded.is_empty() {
-            continue;
-        }
         let found = hashes::small(isa);
         let found: Vec<&str> = found.lines().collect();
         assert_eq!(found.len(), recorded.len(), "lines of {isa}");
