@@ -1,8 +1,10 @@
 //! Parameters of requests, of their tensors and of answers.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 
+use axum::http::Uri;
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
@@ -10,6 +12,32 @@ use super::error::{ApiError, quoted};
 
 /// Parameters by name.
 pub type Parameters = BTreeMap<String, Parameter>;
+
+/// Adds a parameter.
+///
+/// # Errors
+/// If there is one of this name already: neither value may be dropped silently, because either
+/// may be a limit.
+pub fn add(parameters: &mut Parameters, name: String, value: Parameter) -> Result<(), ApiError> {
+    match parameters.entry(name) {
+        Entry::Vacant(entry) => {
+            entry.insert(value);
+            Ok(())
+        }
+        Entry::Occupied(entry) => Err(twice(entry.key())),
+    }
+}
+
+/// The error of a parameter that a request has twice.
+pub fn twice(name: &str) -> ApiError {
+    ApiError::invalid(format!("parameter {} is given twice", quoted(name)))
+}
+
+/// The names and values in the query of an address.
+pub fn query(uri: &Uri) -> impl Iterator<Item = (String, String)> {
+    let pairs = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    pairs.map(|(name, value)| (name.into_owned(), value.into_owned()))
+}
 
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -256,6 +256,31 @@ fn a_body_without_json_is_an_image() {
 }
 
 #[test]
+fn the_query_of_an_inference_has_parameters() {
+    let server = start(options());
+    let infer = |query: &str, headers: &[(&str, &str)], body: &[u8]| {
+        server.post(&format!("/v2/models/small/infer?{query}"), headers, body)
+    };
+    let raw = [("Inference-Header-Content-Length", "0")];
+    let answer = infer("instance=0@0.5", &raw, &png(2));
+    let (head, _) = divided(&answer);
+    assert_eq!(head["parameters"]["instance"], "0@0.5");
+    let answer = infer("binary_data_output=false&budget=80%25", &raw, &png(2)).ok();
+    assert_eq!(answer["parameters"]["instance"], "0@0.5");
+    let json = pixels_request(2, json!({"deadline_ms": 60_000})).to_string();
+    let answer = infer("instance=full", &[], json.as_bytes()).ok();
+    assert_eq!(answer["parameters"]["instance"], "full");
+    for (query, problem) in [
+        ("deadline_ms=9", "'deadline_ms' is given twice"),
+        ("macs=1M&macs=2M", "'macs' is given twice"),
+        ("model=small", "unknown parameter 'model'"),
+    ] {
+        let error = infer(query, &[], json.as_bytes()).error(400);
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[test]
 fn several_images_are_answered_in_order() {
     let server = start(options());
     let all: Vec<u8> = (0..5).flat_map(pixels).collect();
@@ -419,4 +444,23 @@ fn predict_takes_a_body_or_a_form() {
             .error(400)
             .contains("'size'")
     );
+}
+
+#[test]
+fn a_parameter_that_is_given_twice_is_named() {
+    let server = start(options());
+    for query in ["top=1&top=2", "model=small&model=small", "macs=1M&macs=9M"] {
+        let error = server
+            .post(&format!("/predict?{query}"), &[], &png(1))
+            .error(400);
+        let name = query.split('=').next().unwrap();
+        assert_eq!(error, format!("parameter '{name}' is given twice"));
+    }
+    // Once in the query, and once in the form.
+    let field = "--XyZ\r\nContent-Disposition: form-data; name=\"late\"\r\n\r\ntrue\r\n--XyZ--\r\n";
+    let headers = [("Content-Type", "multipart/form-data; boundary=XyZ")];
+    let error = server
+        .post("/predict?late=false", &headers, field.as_bytes())
+        .error(400);
+    assert_eq!(error, "parameter 'late' is given twice");
 }

@@ -9,11 +9,11 @@ use std::marker::PhantomData;
 use axum::body::Bytes;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::super::datatype::{DataType, shape_text};
 use super::super::error::{ApiError, quoted, shared_memory};
-use super::super::parameters::{Parameter, Parameters};
+use super::super::parameters::{Parameter, Parameters, add};
 use super::super::request::{Data, InferRequest, RequestedOutput, Tensor};
 use data::{Elements, JsonData};
 
@@ -24,8 +24,17 @@ const MOST: usize = 16;
 const MOST_PARAMETERS: usize = 64;
 
 /// An inference request as JSON.
+///
+/// Unknown keys are refused, as unknown parameters are: in a wrong place or misspelt, a limit would
+/// have no effect. tritonclient and MLServer's client send no other keys than those of the protocol.
 #[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JsonRequest {
+    /// KServe's client repeats the name in the path.
+    #[serde(default, rename = "model_name")]
+    _model_name: IgnoredAny,
+    #[serde(default, rename = "model_version")]
+    _model_version: IgnoredAny,
     id: Option<String>,
     parameters: Option<Map>,
     inputs: List<JsonInput>,
@@ -33,6 +42,7 @@ pub struct JsonRequest {
 }
 
 #[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct JsonInput {
     name: String,
     shape: List<u64>,
@@ -42,6 +52,7 @@ struct JsonInput {
 }
 
 #[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 struct JsonOutput {
     name: String,
     parameters: Option<Map>,
@@ -247,7 +258,7 @@ impl<'de> Deserialize<'de> for Map {
                     if parameters.len() == MOST_PARAMETERS {
                         return Err(de::Error::invalid_length(MOST_PARAMETERS + 1, &self));
                     }
-                    parameters.insert(key, value);
+                    add(&mut parameters, key, value).map_err(de::Error::custom)?;
                 }
                 Ok(Map(parameters))
             }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::super::error::{ApiError, Kind, quoted};
+use super::super::parameters::query;
 use super::respond;
 use super::router::{Shared, Target};
 use crate::models::{Model, State as ModelState, Status, UNLOADED};
@@ -187,7 +188,7 @@ pub async fn sample(
 /// `?after=N`, only in the seconds after `N`.
 pub async fn load(State(app): Shared, target: Target, uri: Uri) -> Result<Response, ApiError> {
     let mut after = None;
-    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+    for (key, value) in query(&uri) {
         let number = || value.parse().ok();
         match &*key {
             "after" => after = Some(number().ok_or_else(|| bad("'after' must be a number"))?),

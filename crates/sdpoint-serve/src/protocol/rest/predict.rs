@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::super::answer::{Answer, OutputPlan};
 use super::super::error::{ApiError, Kind};
 use super::super::images::RequestImages;
-use super::super::parameters::{Parameter, Parameters};
+use super::super::parameters::{Parameter, Parameters, add, query, twice};
 use super::super::request::RequestedOutput;
 use super::super::signature::PROBABILITIES;
 use super::router::Shared;
@@ -68,8 +68,8 @@ pub async fn predict(
 ) -> Result<Response, ApiError> {
     let body = body::read(&app, &call, &headers, body, app.limits.body).await?;
     let mut form = Form::default();
-    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
-        form.set(&key, value.into_owned())?;
+    for (key, value) in query(&uri) {
+        form.set(&key, value)?;
     }
     match boundary(&headers) {
         Some(boundary) => form.read(body, boundary, &app).await?,
@@ -88,12 +88,12 @@ fn boundary(headers: &HeaderMap) -> Option<String> {
 impl Form {
     fn set(&mut self, key: &str, value: String) -> Result<(), ApiError> {
         match key {
-            "model" => self.model = Some(value),
-            "top" => self.top = Some(Parameter::Text(value).count("top")? as usize),
-            key => {
-                self.parameters
-                    .insert(key.to_owned(), Parameter::Text(value));
+            "model" if self.model.is_none() => self.model = Some(value),
+            "top" if self.top.is_none() => {
+                self.top = Some(Parameter::Text(value).count("top")? as usize);
             }
+            "model" | "top" => return Err(twice(key)),
+            key => add(&mut self.parameters, key.to_owned(), Parameter::Text(value))?,
         }
         Ok(())
     }

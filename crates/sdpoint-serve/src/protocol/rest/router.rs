@@ -7,12 +7,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Extension, FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde_json::json;
 
 use super::super::error::{ApiError, Kind, shared_memory};
+use super::super::parameters::{Parameter, add, query};
 use super::{binary, body, models, predict, repository, respond, triton};
 use crate::app::{App, Call, VERSION};
 use crate::page;
@@ -160,13 +161,19 @@ async fn infer(
     State(app): Shared,
     Extension(call): Extension<Call>,
     target: Target,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let request = async {
         let body = body::read(&app, &call, &headers, body, app.limits.body).await?;
         let _turn = body::turn(&app, binary::json_length(&headers, &body)).await;
-        binary::read(&headers, body, &call.memory)
+        let (mut request, binary) = binary::read(&headers, body, &call.memory)?;
+        // A body that is an image file has no other place for parameters.
+        for (name, value) in query(&uri) {
+            add(&mut request.parameters, name, Parameter::Text(value))?;
+        }
+        Ok((request, binary))
     };
     let version = target.version.as_deref();
     let answer = app.infer(&call, &target.model, version, request).await?;

@@ -25,7 +25,7 @@ fn every_field_arrives() {
             "parameters": {"deadline_ms": 8.5, "late": true, "timeout": 7, "instance": "full"},
             "inputs": [{"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2.5, -3, 4]}],
             "outputs": [{"name": "logits", "parameters": {"classification": 2}}, {"name": "b"}],
-            "of a later version": [{}],
+            "model_name": "small", "model_version": null,
         }),
         &[],
     )
@@ -189,6 +189,30 @@ fn fields_of_another_type_are_named() {
     );
     let nan = br#"{"inputs": [{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}]}"#;
     assert!(JsonRequest::parse(nan).is_err());
+}
+
+#[test]
+fn unknown_and_repeated_keys_are_named() {
+    for (json, text) in [
+        (json!({"inputs": [], "macs": 1}), "`macs`"),
+        (json!({"inputs": [{"name": "", "budget": 1}]}), "`budget`"),
+        (
+            json!({"inputs": [], "outputs": [{"name": "", "classification": 1}]}),
+            "`classification`",
+        ),
+    ] {
+        refused(&json, &[], text);
+    }
+    for (json, text) in [
+        (r#"{"inputs": [], "inputs": []}"#, "`inputs`"),
+        (
+            r#"{"inputs": [], "parameters": {"macs": 1, "macs": 2}}"#,
+            "'macs' is given twice",
+        ),
+    ] {
+        let error = JsonRequest::parse(json.as_bytes()).unwrap_err().message;
+        assert!(error.contains(text), "'{text}' is not in: {error}");
+    }
 }
 
 proptest! {
