@@ -45,7 +45,11 @@ pub fn images(
     let count = check(&tensor, expected, most)?;
     let len = count * expected.shape[1..].iter().product::<i64>() as usize;
     let images = match expected.name {
-        IMAGES => RequestImages::Planes(floats(tensor.data, len)?),
+        IMAGES => {
+            let values = floats(tensor.data, len)?;
+            check_finite(&values, &tensor.shape)?;
+            RequestImages::Planes(values)
+        }
         PIXELS => RequestImages::Pixels(octets(tensor.data, len)?),
         _ => RequestImages::Encoded(strings(tensor.data, len)?),
     };
@@ -95,6 +99,44 @@ fn floats(data: Data, len: usize) -> Result<Bytes, ApiError> {
     check_len(values.len(), len)?;
     let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
     Ok(bytes.into())
+}
+
+/// Checks that little-endian values are neither NaN nor infinite, of which the network would make
+/// plausible probabilities.
+fn check_finite(values: &[u8], shape: &[u64]) -> Result<(), ApiError> {
+    // A block is tested without a branch for each value, so that the compiler uses SIMD.
+    const BLOCK: usize = 1024;
+    let (values, _) = values.as_chunks::<4>();
+    let finite = |&bytes: &[u8; 4]| f32::from_le_bytes(bytes).is_finite();
+    let all_finite = |block: &[[u8; 4]]| block.iter().fold(true, |all, value| all & finite(value));
+    let Some(block) = values.chunks(BLOCK).position(|block| !all_finite(block)) else {
+        return Ok(());
+    };
+    let rest = values.iter().enumerate().skip(block * BLOCK);
+    let Some((number, bytes)) = rest.into_iter().find(|(_, value)| !finite(value)) else {
+        return Ok(());
+    };
+    Err(ApiError::invalid(format!(
+        "input '{IMAGES}' has the value {} at index {}; all values must be finite",
+        f32::from_le_bytes(*bytes),
+        shape_text(&index(number, shape))
+    )))
+}
+
+/// The index in every dimension of the element with this number.
+fn index(number: usize, shape: &[u64]) -> Vec<u64> {
+    let mut rest = number as u64;
+    let mut index: Vec<u64> = shape
+        .iter()
+        .rev()
+        .map(|side| {
+            let here = rest % side;
+            rest /= side;
+            here
+        })
+        .collect();
+    index.reverse();
+    index
 }
 
 fn octets(data: Data, len: usize) -> Result<Bytes, ApiError> {

@@ -193,6 +193,32 @@ fn raw_and_typed_contents_give_the_same() {
 }
 
 #[test]
+fn inputs_must_be_finite() {
+    let server = start(options());
+    let client = Client::new(&server);
+    let mut values = vec![0.5; 3072];
+    values[2 * 1024 + 32] = f32::NAN;
+    let mut request = infer_request(1);
+    request.inputs[0].name = "images".into();
+    request.inputs[0].datatype = "FP32".into();
+    request.inputs[0].shape = vec![1, 3, 32, 32];
+    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    request.raw_input_contents = vec![raw.into()];
+    let mut typed = request.clone();
+    typed.raw_input_contents.clear();
+    typed.inputs[0].contents = Some(InferTensorContents {
+        fp32_contents: values,
+        ..InferTensorContents::default()
+    });
+    for request in [request, typed] {
+        let status = client.infer(request).unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let message = status.message();
+        assert!(message.contains("NaN at index [0,2,1,0]"), "{message}");
+    }
+}
+
+#[test]
 fn a_combination_is_chosen_by_name() {
     let server = start(options());
     let client = Client::new(&server);

@@ -341,6 +341,23 @@ fn non_finite_outputs_need_the_binary_form() {
 }
 
 #[test]
+fn inputs_must_be_finite() {
+    let server = start(options());
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut values = planes(1);
+        values[1024 + 33] = value;
+        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let shape = json!([1, 3, 32, 32]);
+        let answer = binary(&server, "images", "FP32", &shape, &raw, &json!({}));
+        let error = answer.error(400);
+        assert!(
+            error.contains("'images'") && error.contains("[0,1,1,1]"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn statistics_count_as_triton_does() {
     let server = start(options());
     for number in 0..3 {

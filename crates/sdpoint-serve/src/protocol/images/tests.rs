@@ -116,6 +116,45 @@ fn lengths_must_fit_the_shape() {
     refused(encoded(b""), &["0 elements", "1"]);
 }
 
+#[test]
+fn values_must_be_finite() {
+    let values = |at: usize, value: f32| {
+        let mut values = vec![0.5; 36];
+        values[at] = value;
+        values
+    };
+    for (at, value, text) in [
+        (0, f32::NAN, "NaN at index [0,0,0,0]"),
+        (17, f32::INFINITY, "inf at index [0,2,1,2]"),
+        (22, f32::NEG_INFINITY, "-inf at index [1,0,1,1]"),
+    ] {
+        let values = values(at, value);
+        let raw: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        for data in [Data::Raw(raw.into()), Data::Floats(values)] {
+            refused(
+                tensor(IMAGES, DataType::FP32, &[2, 3, 2, 3], data),
+                &["'images'", text],
+            );
+        }
+    }
+    let largest = Data::Floats(values(3, f32::MAX));
+    read(tensor(IMAGES, DataType::FP32, &[2, 3, 2, 3], largest)).unwrap();
+}
+
+/// The first of several, beyond the first block of those tested together.
+#[test]
+fn the_first_value_that_is_not_finite_is_named() {
+    let mut raw = vec![0; 4 * 4096];
+    for at in [4000, 2500, 3000] {
+        raw[4 * at..4 * at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    }
+    let error = check_finite(&raw, &[1, 1, 64, 64]).unwrap_err();
+    assert!(error.message.contains("[0,0,39,4]"), "{}", error.message);
+}
+
 proptest! {
     /// Any lengths and bytes give an error or as many images as the shape says.
     #[test]
