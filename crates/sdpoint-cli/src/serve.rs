@@ -101,6 +101,10 @@ struct Bounds {
     /// Open connections
     #[arg(long, value_name = "N", default_value = "1000")]
     max_connections: NonZeroUsize,
+    /// Connections with a request in progress per client address, or /64 network of IPv6
+    /// [default: three quarters of --max-connections]
+    #[arg(long, value_name = "N")]
+    max_connections_per_client: Option<NonZeroUsize>,
     /// Images in flight per client address, or /64 network of IPv6
     #[arg(long, value_name = "N", default_value = "4096")]
     max_per_client: NonZeroUsize,
@@ -109,8 +113,12 @@ struct Bounds {
 impl Bounds {
     fn limits(&self, threads: usize) -> Limits {
         const MEGA: usize = 1 << 20;
+        let connections = self.max_connections.get();
+        let of_a_client = self.max_connections_per_client;
         Limits {
-            connections: self.max_connections.get(),
+            connections,
+            busy_per_client: of_a_client
+                .map_or_else(|| Limits::share_of_a_client(connections), NonZeroUsize::get),
             body: self.max_body.get().saturating_mul(MEGA),
             memory: self.max_memory.get().saturating_mul(MEGA),
             images: self.max_images.get(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use sdpoint::core::words::plural;
 use tokio::sync::Semaphore;
 
 use crate::clients::Clients;
@@ -279,9 +280,15 @@ impl App {
         let own = terms.deadline.filter(|_| !terms.late);
         let end = call.deadline.into_iter().chain(own).min();
         tracked.images = count;
-        let _share = self
-            .clients
-            .take(call.client, count, self.limits.per_client)?;
+        let most = self.limits.per_client;
+        let share = self.clients.take(call.client, count, most);
+        let _share = share.map_err(|used| {
+            let used = plural(used, "image", "images");
+            ApiError::new(
+                Kind::Quota,
+                format!("this client has {used} in flight; the limit is {most}"),
+            )
+        })?;
         let input = match images {
             RequestImages::Planes(values) => Input::Planes(values),
             RequestImages::Pixels(pixels) => Input::Pixels(pixels),

@@ -1,55 +1,45 @@
-//! How much each client has in flight.
+//! How much each client uses: images in flight, or connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sdpoint::core::words::plural;
-
-use crate::protocol::error::{ApiError, Kind};
-
-/// The number of images in flight by client address, or network of IPv6. Behind a proxy all
-/// clients have the same address.
+/// What is in use by client address, or network of IPv6. Behind a proxy all clients have the same
+/// address.
 #[derive(Debug, Default)]
 pub struct Clients(Mutex<HashMap<IpAddr, usize>>);
 
-/// Images of a client that are in flight until this is dropped.
+/// What a client uses until this is dropped.
 #[derive(Debug)]
 pub struct Share {
     clients: Arc<Clients>,
     client: IpAddr,
-    images: usize,
+    amount: usize,
 }
 
 impl Clients {
-    /// Adds `images` to a client's images in flight.
+    /// Adds `amount` to what a client uses.
     ///
     /// # Errors
-    /// If the client would have more than `most` in flight.
+    /// If the client would use more than `most`; the error is what it uses.
     pub fn take(
         self: &Arc<Self>,
         client: IpAddr,
-        images: usize,
+        amount: usize,
         most: usize,
-    ) -> Result<Share, ApiError> {
+    ) -> Result<Share, usize> {
         let client = network(client);
         let mut clients = self.lock();
         let used = clients.get(&client).copied().unwrap_or(0);
-        if used + images > most {
-            return Err(ApiError::new(
-                Kind::Quota,
-                format!(
-                    "this client has {} in flight; the limit is {most}",
-                    plural(used, "image", "images")
-                ),
-            ));
+        if used + amount > most {
+            return Err(used);
         }
-        clients.insert(client, used + images);
+        clients.insert(client, used + amount);
         drop(clients);
         Ok(Share {
             clients: self.clone(),
             client,
-            images,
+            amount,
         })
     }
 
@@ -73,7 +63,7 @@ impl Drop for Share {
     fn drop(&mut self) {
         let mut clients = self.clients.lock();
         if let Some(used) = clients.get_mut(&self.client) {
-            *used = used.saturating_sub(self.images);
+            *used = used.saturating_sub(self.amount);
             if *used == 0 {
                 clients.remove(&self.client);
             }
@@ -90,7 +80,7 @@ mod tests {
         let clients = Arc::new(Clients::default());
         let [one, other] = ["10.0.0.1", "::1"].map(|ip| ip.parse().unwrap());
         let first = clients.take(one, 3, 4).unwrap();
-        assert_eq!(clients.take(one, 2, 4).unwrap_err().kind, Kind::Quota);
+        assert_eq!(clients.take(one, 2, 4).unwrap_err(), 3);
         let second = clients.take(one, 1, 4).unwrap();
         let others = clients.take(other, 4, 4).unwrap();
         drop(first);

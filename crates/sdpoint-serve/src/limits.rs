@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The default limit on connections.
+const CONNECTIONS: usize = 1000;
+
 /// Limits per server, connection, client and request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -33,13 +36,24 @@ pub struct Limits {
     pub parsers: usize,
     /// Images in flight per client address.
     pub per_client: usize,
+    /// Connections with a request in progress per client address.
+    pub busy_per_client: usize,
+}
+
+impl Limits {
+    /// The default of [`busy_per_client`](Self::busy_per_client) for this many connections: most,
+    /// since behind a proxy all clients have one address, but not all, so that no client can keep
+    /// out the others.
+    pub fn share_of_a_client(connections: usize) -> usize {
+        connections - connections / 4
+    }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            connections: 1000,
+            connections: CONNECTIONS,
             header_time: Duration::from_secs(10),
             // Longer than the usual keep-alive of proxies, so that the proxy closes first.
             keep_alive: Duration::from_secs(75),
@@ -54,6 +68,7 @@ impl Default for Limits {
             decoders: cores,
             parsers: cores,
             per_client: 4096,
+            busy_per_client: Self::share_of_a_client(CONNECTIONS),
         }
     }
 }

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::Executor;
 use crate::app::App;
+use crate::clients::Clients;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::models::Registry;
@@ -161,6 +162,7 @@ impl Server {
             room: Arc::new(Notify::new()),
             stopping: receiver,
         };
+        let busy = Arc::<Clients>::default();
         let health = Health::new();
         health.set(false).await;
         let tokens = Arc::new(self.options.tokens.clone());
@@ -173,9 +175,9 @@ impl Server {
                 Kind::Grpc => (Protocol::Grpc, grpc::router(self.app.clone(), &health)),
                 Kind::Metrics => (Protocol::Rest, metrics::router(self.app.clone())),
             };
-            let places = match kind {
-                Kind::Metrics => &reserved,
-                Kind::Rest | Kind::Grpc => &semaphore,
+            let (places, busy) = match kind {
+                Kind::Metrics => (&reserved, Arc::default()),
+                Kind::Rest | Kind::Grpc => (&semaphore, busy.clone()),
             };
             let front = Front {
                 app: self.app.clone(),
@@ -184,6 +186,7 @@ impl Server {
                     local: local && tokens.is_empty(),
                 }),
                 tokens: tokens.clone(),
+                busy,
                 protocol,
                 router,
             };

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use axum::http::Request;
@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use super::front::{Answering, Front, Protocol};
 use super::timed::Timed;
+use crate::clients::Share;
 use crate::limits::Limits;
 
 /// The longest interval between checks for idleness.
@@ -59,6 +60,8 @@ pub struct Activity {
     header: Mutex<Option<Instant>>,
     /// Since when each of its answers is being sent.
     sending: Mutex<Vec<Instant>>,
+    /// What it takes of its client's connections while it has a request in progress.
+    share: Mutex<Weak<Share>>,
 }
 
 impl Activity {
@@ -73,6 +76,20 @@ impl Activity {
         self.header.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The share of its requests in progress, or else the one that `take` takes.
+    ///
+    /// # Errors
+    /// That of `take`.
+    pub fn share<E>(&self, take: impl FnOnce() -> Result<Share, E>) -> Result<Arc<Share>, E> {
+        let mut current = self.share.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(share) = current.upgrade() {
+            return Ok(share);
+        }
+        let share = Arc::new(take()?);
+        *current = Arc::downgrade(&share);
+        Ok(share)
+    }
+
     fn sending(&self) -> MutexGuard<'_, Vec<Instant>> {
         self.sending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,6 +98,8 @@ impl Activity {
 /// A request in progress, until its response is sent.
 pub struct Busy {
     activity: Arc<Activity>,
+    /// What its connection takes of its client's.
+    pub share: Option<Arc<Share>>,
     /// Since when its answer is being sent.
     sending: Option<Instant>,
 }
@@ -93,6 +112,7 @@ impl Busy {
         *activity.header() = None;
         Self {
             activity: activity.clone(),
+            share: None,
             sending: None,
         }
     }

@@ -14,6 +14,7 @@ use axum::http::{Request, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use sdpoint::core::words::plural;
 use tonic::Status;
 use tower_service::Service;
 
@@ -22,6 +23,7 @@ use super::connection::{Activity, Busy};
 use super::origin::{Pages, name_origin, preflight};
 use super::token::Tokens;
 use crate::app::{App, Call};
+use crate::clients::{Clients, Share};
 use crate::delivery::Sending;
 use crate::page;
 use crate::protocol::error::{ApiError, Kind};
@@ -48,6 +50,8 @@ pub struct Front {
     pub tokens: Arc<Tokens>,
     /// The web pages that may use it.
     pub pages: Arc<Pages>,
+    /// The connections with requests in progress by client.
+    pub busy: Arc<Clients>,
     /// The protocol.
     pub protocol: Protocol,
     /// The router of the protocol.
@@ -63,7 +67,13 @@ impl Front {
         activity: &Arc<Activity>,
     ) -> Answering {
         let mut busy = Busy::new(activity);
-        let outcome = self.admit(request, client);
+        let outcome = match self.share(&request, client, activity) {
+            Ok(share) => {
+                busy.share = share;
+                self.admit(request, client)
+            }
+            Err(error) => Admitted::Refused(error, None),
+        };
         let mut router = self.router.clone();
         let protocol = self.protocol;
         Box::pin(async move {
@@ -89,6 +99,29 @@ impl Front {
                     _sending: sending,
                 })
             }))
+        })
+    }
+
+    /// Takes one of the client's connections for a request. An idle connection is closed when
+    /// another needs its place, so only one with a request counts. Probes do not: they must get
+    /// through, and end at once.
+    fn share(
+        &self,
+        request: &Request<Incoming>,
+        client: IpAddr,
+        activity: &Arc<Activity>,
+    ) -> Result<Option<Arc<Share>>, ApiError> {
+        if is_probe(request.uri().path()) {
+            return Ok(None);
+        }
+        let most = self.app.limits.busy_per_client;
+        let share = activity.share(|| self.busy.take(client, 1, most));
+        share.map(Some).map_err(|used| {
+            let used = plural(used, "connection", "connections");
+            ApiError::new(
+                Kind::Quota,
+                format!("this client has requests on {used}; the limit is {most}"),
+            )
         })
     }
 
@@ -193,10 +226,10 @@ fn is_probe(path: &str) -> bool {
 fn refuse(error: ApiError, protocol: Protocol) -> Response {
     match protocol {
         Protocol::Rest => {
-            let close = error.kind == Kind::TooLarge;
+            let close = matches!(error.kind, Kind::TooLarge | Kind::Quota);
             let mut response = error.into_response();
             if close {
-                // The unread body would be parsed as the next request.
+                // The unread body would be parsed as the next request, and wait for its rest.
                 let value = axum::http::HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, value);
             }

@@ -249,6 +249,93 @@ fn images_in_flight_per_client_are_bounded() {
     again.join().unwrap();
 }
 
+/// The head of a request whose body does not come.
+const UNFINISHED: &[u8] =
+    b"POST /v2/models/small/infer HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+
+#[test]
+fn a_client_cannot_take_all_connections() {
+    let server = start(limited(Limits {
+        connections: 8,
+        busy_per_client: 6,
+        ..Limits::default()
+    }));
+    let unfinished = || {
+        let mut stream = server.connect();
+        std::io::Write::write_all(&mut stream, UNFINISHED).unwrap();
+        stream
+    };
+    let slow: Vec<_> = (0..6).map(|_| unfinished()).collect();
+    eventually("the requests have begun", || {
+        server.metric("sdpoint_in_flight_requests") as u64 == 6
+    });
+    let refused = read_answer(&mut unfinished()).unwrap();
+    let error = refused.error(429);
+    assert!(error.contains("6 connections; the limit is 6"), "{error}");
+    assert_eq!(refused.header("connection"), Some("close"));
+    // Neither probes nor those that follow are kept out.
+    for _ in 0..20 {
+        server.get("/v2/health/live").ok();
+        server.get("/v2").error(429);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let mut other = connect_from("127.0.0.2", server.addresses.rest);
+        exchange(&mut other, &request("GET", "/v2", &[], b"")).ok();
+    }
+    drop(slow);
+    eventually("the client's connections are free again", || {
+        server.get("/v2").status == 200
+    });
+}
+
+/// Slow bodies of one client, many times as many as there are connections.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flood_of_slow_bodies_leaves_room_for_others() {
+    let server = start(limited(Limits {
+        connections: 40,
+        busy_per_client: Limits::share_of_a_client(40),
+        // Longer than the test waits for an answer.
+        body_time: Duration::from_secs(600),
+        ..Limits::default()
+    }));
+    let mut flood = Vec::new();
+    for _ in 0..200 {
+        let mut stream = server.connect();
+        let _ = std::io::Write::write_all(&mut stream, UNFINISHED);
+        flood.push(stream);
+    }
+    let body = pixels_request(1, json!({})).to_string();
+    let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+    let mut others: Vec<_> = (0..10)
+        .map(|_| connect_from("127.0.0.2", server.addresses.rest))
+        .collect();
+    for other in &mut others {
+        exchange(other, &bytes).ok();
+    }
+}
+
+/// A connection from another address of this machine.
+#[cfg(target_os = "linux")]
+fn connect_from(address: &str, to: std::net::SocketAddr) -> std::net::TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let from = std::net::SocketAddr::new(address.parse().unwrap(), 0);
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(from).unwrap();
+        socket.connect(to).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    stream
+}
+
 #[test]
 fn slow_clients_are_disconnected() {
     let server = start(limited(Limits {
