@@ -64,6 +64,12 @@ impl Failure {
         Self::new(class, message)
     }
 
+    /// Adds what failed, at the start of the message.
+    pub fn of(mut self, what: &str) -> Self {
+        self.message = self.message.map(|message| format!("{what}: {message}"));
+        self
+    }
+
     /// Adds advice for the user.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

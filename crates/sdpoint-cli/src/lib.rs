@@ -134,6 +134,7 @@ fn exit(error: &clap::Error) -> ! {
     // The standard library's words are about digits in strings.
     let words = match source.kind() {
         IntErrorKind::PosOverflow => "the number is too large",
+        IntErrorKind::Zero => "give a whole number of at least 1",
         _ => "give a whole number of at least 0",
     };
     let text = error.render().to_string();

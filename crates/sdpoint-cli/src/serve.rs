@@ -19,6 +19,7 @@ use sdpoint_serve::{
 
 use crate::failure::{Class, Failure, Outcome};
 use crate::output::print;
+use crate::output_file::Kind;
 use crate::{MachineArgs, path};
 use address::Listen;
 use logging::Logging;
@@ -247,13 +248,22 @@ async fn serve(server: Server, mut signals: Signals) -> Outcome {
     }
 }
 
-/// The error that other commands report for this model file.
+/// The error that other commands report for this model file, with the model's name.
 fn explain(error: ModelError) -> Failure {
-    match &error {
-        ModelError::Load { file, .. } => match crate::model::load(file) {
-            Err(failure) => failure,
-            Ok(_) => error.into(),
-        },
-        _ => error.into(),
+    let ModelError::Load { name, file, .. } = &error else {
+        return error.into();
+    };
+    let (name, is_image) = (name.clone(), matches!(Kind::of(file), Ok(Kind::Image(_))));
+    let failure = match crate::model::load(file) {
+        Err(failure) => failure,
+        Ok(_) => error.into(),
+    };
+    let failure = failure.of(&format!("model '{name}'"));
+    if is_image {
+        return failure.hint(
+            "serve takes models; send images to the running server, as in `curl --data-binary \
+             @photo.jpg http://127.0.0.1:8080/predict`",
+        );
     }
+    failure
 }

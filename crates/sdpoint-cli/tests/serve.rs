@@ -340,8 +340,22 @@ fn startup_errors_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let photo = folder.path().join("photo.png");
     std::fs::write(&photo, image()).unwrap();
-    fail(4, &["image"], &serve(&[photo.to_str().unwrap()]));
-    fail(7, &["/no/such"], &serve(&["/no/such.safetensors"]));
+    fail(
+        4,
+        &["model 'photo'", "image", "/predict"],
+        &serve(&[photo.to_str().unwrap()]),
+    );
+    fail(
+        7,
+        &["model 'b'", "/no/such"],
+        &serve(&[&format!("a={model}"), "b=/no/such.safetensors"]),
+    );
+    fail(2, &["'a='", "a=runs/a"], &serve(&["a="]));
+    fail(
+        2,
+        &["--max-images", "at least 1"],
+        &serve(&[&model, "--max-images", "0"]),
+    );
     fail(2, &["'a b'", "NAME"], &serve(&[&format!("a b={model}")]));
     fail(2, &["two models", "'v2'"], &serve(&[&model, &model]));
     fail(

@@ -23,6 +23,12 @@ fn named(argument: &str) -> Result<(String, PathBuf), Failure> {
             Failure::from_error(Class::Usage, &error)
                 .hint("the part before = is the model's name, as in NAME=PATH")
         })?;
+        if path.is_empty() {
+            let message = format!("'{argument}' has no path after the =");
+            let hint =
+                format!("name a model file or the folder of a run, as in {name}=runs/{name}");
+            return Err(Failure::new(Class::Usage, message).hint(hint));
+        }
         return Ok((name.to_owned(), model::file(&expand_home(Path::new(path)))));
     }
     let path = &expand_home(Path::new(argument));

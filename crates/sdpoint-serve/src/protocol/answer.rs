@@ -69,14 +69,10 @@ impl OutputPlan {
         for (key, value) in &requested.parameters {
             match key.as_str() {
                 "binary_data" => plan.binary = value.truth(key)?,
-                "classification" => match value.count(key)? {
-                    0 => {
-                        return Err(ApiError::invalid(
-                            "parameter 'classification' must be above 0",
-                        ));
-                    }
-                    k => plan.classification = Some(usize::try_from(k).unwrap_or(usize::MAX)),
-                },
+                "classification" => {
+                    let k = value.count(key, 1)?;
+                    plan.classification = Some(usize::try_from(k).unwrap_or(usize::MAX));
+                }
                 "content_type" => {}
                 key if key.starts_with("shared_memory_") => return Err(shared_memory()),
                 key => {
@@ -283,11 +279,11 @@ mod tests {
             (requested("softmax", &[]), "logits and probabilities"),
             (
                 requested(LOGITS, &[("classification", Parameter::Int(0))]),
-                "above 0",
+                "at least 1",
             ),
             (
                 requested(LOGITS, &[("classification", Parameter::Int(-3))]),
-                "at least 0",
+                "at least 1",
             ),
             (requested(LOGITS, &[("top", Parameter::Int(3))]), "'top'"),
             (

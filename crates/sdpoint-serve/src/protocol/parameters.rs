@@ -105,6 +105,13 @@ impl From<u64> for Parameter {
     }
 }
 
+/// A number without a fraction, of at least zero and exact as a float.
+fn whole(number: f64) -> Option<u64> {
+    const EXACT: f64 = (1u64 << f64::MANTISSA_DIGITS) as f64;
+    let fits = number.fract() == 0.0 && (0.0..=EXACT).contains(&number);
+    fits.then_some(number as u64)
+}
+
 impl Parameter {
     /// The value as text, as on a command line.
     pub fn text(&self) -> String {
@@ -127,15 +134,22 @@ impl Parameter {
         }
     }
 
-    /// The value as a whole number of at least zero.
-    pub fn count(&self, name: &str) -> Result<u64, ApiError> {
+    /// The value as a whole number of at least `least`.
+    pub fn count(&self, name: &str, least: u64) -> Result<u64, ApiError> {
         let number = match self {
             Self::Int(value) => u64::try_from(*value).ok(),
             Self::Uint(value) => Some(*value),
-            Self::Text(text) => text.parse().ok(),
-            Self::Double(_) | Self::Bool(_) => None,
+            // Many languages write whole numbers as 2.0 or 2e7, too.
+            Self::Double(value) => whole(*value),
+            Self::Text(text) => {
+                let number = || text.parse().ok().and_then(whole);
+                text.parse().ok().or_else(number)
+            }
+            Self::Bool(_) => None,
         };
-        number.ok_or_else(|| self.wrong(name, "a whole number of at least 0"))
+        number
+            .filter(|&number| number >= least)
+            .ok_or_else(|| self.wrong(name, &format!("a whole number of at least {least}")))
     }
 
     /// The value as a finite number.
@@ -157,5 +171,30 @@ impl Parameter {
         ApiError::invalid(format!(
             "parameter '{name}' is {shown}; it must be {expected}"
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_whole_in_any_notation() {
+        let doubles = [2.0, 2e7].map(Parameter::Double);
+        let texts = ["2", "2.0", "2e7"].map(Parameter::from);
+        let counts = [doubles.as_slice(), &texts].concat();
+        let counts = counts.iter().map(|value| value.count("top", 1).unwrap());
+        assert_eq!(
+            counts.collect::<Vec<u64>>(),
+            [2, 20_000_000, 2, 2, 20_000_000]
+        );
+        for bad in [0.0, -1.0, 1.5, 1e300, f64::NAN, f64::INFINITY].map(Parameter::Double) {
+            let error = bad.count("top", 1).unwrap_err().message;
+            assert!(error.contains("at least 1"), "{error}");
+        }
+        for bad in ["0", "-1", "1.5", "1e300", "nan", "inf", "", "two"] {
+            assert!(Parameter::from(bad).count("top", 1).is_err(), "{bad}");
+        }
+        assert_eq!(Parameter::Int(0).count("timeout", 0), Ok(0));
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sdpoint::core::{Record, parse_accuracy, parse_macs, select};
-use sdpoint::{Budget, Engine};
+use sdpoint::{Budget, BudgetError, Engine};
 
 use super::combination::{cascade, ensemble, named};
 use super::error::{ApiError, Kind, quoted};
@@ -13,9 +13,25 @@ use crate::{Constraints, Mode};
 /// The maximum time until a deadline: an hour.
 const LONGEST_MS: f64 = 3.6e6;
 
-/// The known parameters, for error messages.
-const KNOWN: &str = "budget, macs, instance, min_accuracy, cascade, ensemble, combination, \
-                     deadline_ms, late, timeout, priority and binary_data_output";
+/// The parameters for users; those that only clients of the protocol send are accepted, too.
+const KNOWN: [&str; 12] = [
+    "budget",
+    "macs",
+    "instance",
+    "min_accuracy",
+    "cascade",
+    "ensemble",
+    "combination",
+    "deadline_ms",
+    "late",
+    "timeout",
+    "priority",
+    "binary_data_output",
+];
+
+/// The forms of a budget, for error messages.
+const BUDGETS: &str = "give a share such as 50% or 0.5, multiply-accumulates such as 20M, an \
+                       accuracy such as >=80%, or an instance such as 3@0.5";
 
 /// The constraints of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,7 +67,8 @@ impl Terms {
             match name.as_str() {
                 "budget" => terms.bound(name, value, parse_budget(name, &value.text())?, engine)?,
                 "macs" => {
-                    let macs = parse_macs(&value.text()).map_err(|e| bad(name, e))?;
+                    let units = || parse_macs(&value.text()).map_err(|e| bad(name, e));
+                    let macs = value.count(name, 1).or_else(|_| units())?;
                     terms.bound(name, value, Budget::Macs(macs), engine)?;
                 }
                 "instance" => {
@@ -73,7 +90,7 @@ impl Terms {
                     terms.sooner(arrival, milliseconds);
                 }
                 // Zero stands for the server's objective.
-                "timeout" => match value.count(name)? {
+                "timeout" => match value.count(name, 0)? {
                     0 => {}
                     microseconds => terms.sooner(arrival, microseconds as f64 / 1e3),
                 },
@@ -86,12 +103,7 @@ impl Terms {
                         "sequences are not supported",
                     ));
                 }
-                name => {
-                    return Err(ApiError::invalid(format!(
-                        "unknown parameter {}; known ones are {KNOWN}",
-                        quoted(name)
-                    )));
-                }
+                name => return Err(unknown(name, &[])),
             }
         }
         terms.check(engine.records())?;
@@ -125,8 +137,6 @@ impl Terms {
         engine: &Engine,
     ) -> Result<(), ApiError> {
         let records = engine.records();
-        // Checked on its own first, for a more specific error.
-        select(records, budget).map_err(|error| bad(name, error))?;
         let bounds = &mut self.constraints;
         let most =
             |other: Option<u64>, macs: u64| Some(other.map_or(macs, |other| macs.min(other)));
@@ -149,12 +159,15 @@ impl Terms {
             }
             _ => {
                 return Err(ApiError::invalid(format!(
-                    "parameter '{name}' is {}; for a time, use 'deadline_ms'",
+                    "parameter '{name}' is {}, a time, but bounds the cost: {BUDGETS}; for a time, \
+                     use 'deadline_ms'",
                     quoted(&value.text())
                 )));
             }
         }
-        Ok(())
+        // Also checked on its own, for a more specific error than that of all bounds together.
+        let single = select(records, budget).map_err(|error| bad(name, error));
+        single.map(|_| ())
     }
 
     /// Checks that some instance satisfies all bounds.
@@ -177,12 +190,36 @@ impl Terms {
     }
 }
 
+/// Checks the name of a parameter of a request that can also have the parameters `others`.
+///
+/// # Errors
+/// If it is unknown.
+pub fn check_name(name: &str, others: &[&str]) -> Result<(), ApiError> {
+    if KNOWN.contains(&name) {
+        Ok(())
+    } else {
+        Err(unknown(name, others))
+    }
+}
+
+fn unknown(name: &str, others: &[&str]) -> ApiError {
+    let known = [others, &KNOWN].concat().join(", ");
+    ApiError::invalid(format!(
+        "unknown parameter {}; known ones are {known}",
+        quoted(name)
+    ))
+}
+
 fn bad(name: &str, error: impl std::fmt::Display) -> ApiError {
     ApiError::invalid(format!("parameter '{name}': {error}"))
 }
 
 fn parse_budget(name: &str, text: &str) -> Result<Budget, ApiError> {
-    text.parse().map_err(|error| bad(name, error))
+    text.parse().map_err(|error| match error {
+        // Its message proposes a time, too.
+        BudgetError::Form(_) => bad(name, format!("{} is not a budget: {BUDGETS}", quoted(text))),
+        error => bad(name, error),
+    })
 }
 
 #[cfg(test)]
@@ -248,6 +285,10 @@ mod tests {
         ];
         let bounds = terms(&both).unwrap().constraints;
         assert_eq!(bounds.max_macs, Some(costliest - 1));
+        for value in [Parameter::Double(2e5), "2e5".into(), "200k".into()] {
+            let bounds = terms(&[("macs", value)]).unwrap().constraints;
+            assert_eq!(bounds.max_macs, Some(200_000));
+        }
         let instance = terms(&[("instance", "full".into())])
             .unwrap()
             .constraints
@@ -287,12 +328,26 @@ mod tests {
     }
 
     #[test]
+    fn the_listed_parameters_are_known() {
+        for name in KNOWN {
+            check_name(name, &[]).unwrap();
+            if let Err(error) = terms(&[(name, Parameter::Bool(true))]) {
+                assert!(!error.message.contains("unknown"), "{name}: {error}");
+            }
+        }
+    }
+
+    #[test]
     fn invalid_parameters_are_explained() {
         refused(
             &[("min_acuracy", "80%".into())],
             &["'min_acuracy'", "min_accuracy"],
         );
-        refused(&[("budget", "8ms".into())], &["budget"]);
+        refused(
+            &[("budget", "8ms".into())],
+            &["'budget' is '8ms', a time", "50%", "'deadline_ms'"],
+        );
+        refused(&[("budget", "cheap".into())], &["'cheap'", "50%"]);
         refused(&[("budget", "200%".into())], &["'budget'", "at most 100%"]);
         refused(&[("budget", Parameter::Double(0.001))], &["cheapest"]);
         refused(&[("instance", "77@0.5".into())], &["nearest"]);

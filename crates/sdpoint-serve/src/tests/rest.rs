@@ -455,12 +455,18 @@ fn predict_takes_a_body_or_a_form() {
             .error(404)
             .contains("'cats'")
     );
+    let error = server.post("/predict?size=3", &[], &png(1)).error(400);
+    for text in ["'size'", "model, top, budget"] {
+        assert!(error.contains(text), "{error}");
+    }
+    let error = server.post("/predict?top=0", &[], &png(1)).error(400);
     assert!(
-        server
-            .post("/predict?size=3", &[], &png(1))
-            .error(400)
-            .contains("'size'")
+        error.contains("'top' is '0'") && error.contains("at least 1"),
+        "{error}"
     );
+    let json = pixels_request(1, json!({})).to_string();
+    let error = server.post("/predict", &[], json.as_bytes()).error(400);
+    assert!(error.contains("/v2/models/NAME/infer"), "{error}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! that a request needs no more memory than a few times its text.
 
 mod data;
+pub mod words;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -35,27 +36,43 @@ pub struct JsonRequest {
     _model_name: IgnoredAny,
     #[serde(default, rename = "model_version")]
     _model_version: IgnoredAny,
+    #[serde(default, deserialize_with = "words::id")]
     id: Option<String>,
+    #[serde(default, deserialize_with = "words::parameters")]
     parameters: Option<Map>,
+    #[serde(deserialize_with = "words::inputs")]
     inputs: List<JsonInput>,
+    #[serde(default, deserialize_with = "words::outputs")]
     outputs: Option<List<JsonOutput>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a list of objects")]
 struct JsonInput {
+    #[serde(deserialize_with = "words::name")]
     name: String,
+    #[serde(deserialize_with = "words::shape")]
     shape: List<u64>,
+    #[serde(deserialize_with = "words::datatype")]
     datatype: String,
+    #[serde(default, deserialize_with = "words::parameters")]
     parameters: Option<Map>,
+    #[serde(default, deserialize_with = "words::data")]
     data: Option<JsonData>,
 }
 
 #[derive(Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a list of objects")]
 struct JsonOutput {
+    #[serde(deserialize_with = "words::name")]
     name: String,
+    #[serde(default, deserialize_with = "words::parameters")]
     parameters: Option<Map>,
+}
+
+/// Whether a body looks like an object, as which no image file begins.
+pub fn is_object(body: &[u8]) -> bool {
+    body.trim_ascii_start().starts_with(b"{")
 }
 
 impl JsonRequest {
@@ -64,8 +81,12 @@ impl JsonRequest {
     /// # Errors
     /// If it does not follow the protocol; the message has the position.
     pub fn parse(json: &[u8]) -> Result<Self, ApiError> {
-        serde_json::from_slice(json)
-            .map_err(|error| ApiError::invalid(format!("the request is not valid: {error}")))
+        if !is_object(json) {
+            return Err(ApiError::invalid(
+                "the body must be an object in JSON with the key 'inputs'; to send an image file,                  set the header Inference-Header-Content-Length to 0, or use /predict",
+            ));
+        }
+        serde_json::from_slice(json).map_err(|error| words::invalid(&error))
     }
 
     /// The request, with the binary tensors from `binary`, the bytes after the JSON.
@@ -108,7 +129,7 @@ impl JsonInput {
         let mut size = None;
         for (key, value) in Map::parameters(self.parameters) {
             match (key.as_str(), value) {
-                ("binary_data_size", value) => size = Some(value.count(&key)?),
+                ("binary_data_size", value) => size = Some(value.count(&key, 0)?),
                 ("content_type", Parameter::Text(_)) => {}
                 (key, _) if key.starts_with("shared_memory_") => return Err(shared_memory()),
                 (key, _) => {
@@ -249,12 +270,15 @@ impl<'de> Deserialize<'de> for Map {
             type Value = Map;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "at most {MOST_PARAMETERS} parameters")
+                write!(f, "an object of at most {MOST_PARAMETERS} parameters")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Map, A::Error> {
                 let mut parameters = Parameters::new();
-                while let Some((key, value)) = map.next_entry::<String, Parameter>()? {
+                while let Some(key) = map.next_key::<String>()? {
+                    let value = map.next_value().map_err(|error| {
+                        words::named(&format!("parameter {}", quoted(&key)), &error)
+                    })?;
                     if parameters.len() == MOST_PARAMETERS {
                         return Err(de::Error::invalid_length(MOST_PARAMETERS + 1, &self));
                     }

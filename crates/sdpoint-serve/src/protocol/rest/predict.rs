@@ -15,8 +15,9 @@ use super::super::images::RequestImages;
 use super::super::parameters::{Parameter, Parameters, add, query, twice};
 use super::super::request::RequestedOutput;
 use super::super::signature::PROBABILITIES;
+use super::super::terms::check_name;
 use super::router::Shared;
-use super::{body, respond};
+use super::{body, json, respond};
 use crate::app::{App, Call, Question};
 
 /// The default number of classes in an answer.
@@ -73,6 +74,12 @@ pub async fn predict(
     }
     match boundary(&headers) {
         Some(boundary) => form.read(body, boundary, &app).await?,
+        None if json::is_object(&body) => {
+            return Err(ApiError::invalid(
+                "the body is JSON, but /predict takes an image file, or a form with image files in \
+                 the field 'image'; send JSON to /v2/models/NAME/infer",
+            ));
+        }
         None => form.images.push((None, body)),
     }
     let answer = form.ask(&app, &call).await?;
@@ -90,10 +97,13 @@ impl Form {
         match key {
             "model" if self.model.is_none() => self.model = Some(value),
             "top" if self.top.is_none() => {
-                self.top = Some(Parameter::Text(value).count("top")? as usize);
+                self.top = Some(Parameter::Text(value).count("top", 1)? as usize);
             }
             "model" | "top" => return Err(twice(key)),
-            key => add(&mut self.parameters, key.to_owned(), Parameter::Text(value))?,
+            key => {
+                check_name(key, &["model", "top"])?;
+                add(&mut self.parameters, key.to_owned(), Parameter::Text(value))?;
+            }
         }
         Ok(())
     }

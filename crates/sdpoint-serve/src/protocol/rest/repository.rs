@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::error::ApiError;
+use super::json::words;
 use super::router::{Shared, Target};
 use super::{body, respond};
 use crate::app::{App, Call, VERSION};
@@ -15,8 +16,11 @@ use crate::models::{State as ModelState, UNLOADED};
 
 /// The body of a request; everything is optional.
 #[derive(Default, Deserialize)]
+#[serde(expecting = "an object")]
 struct Request {
+    #[serde(default, deserialize_with = "words::ready")]
     ready: Option<bool>,
+    #[serde(default, deserialize_with = "words::parameters")]
     parameters: Option<serde_json::Map<String, Value>>,
 }
 
@@ -31,8 +35,7 @@ async fn read(
     if body.is_empty() {
         return Ok(Request::default());
     }
-    serde_json::from_slice(&body)
-        .map_err(|error| ApiError::invalid(format!("the request is not valid: {error}")))
+    serde_json::from_slice(&body).map_err(|error| words::invalid(&error))
 }
 
 pub async fn index(

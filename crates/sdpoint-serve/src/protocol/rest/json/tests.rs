@@ -159,22 +159,51 @@ fn lists_are_bounded() {
 #[test]
 fn fields_of_another_type_are_named() {
     for (json, text) in [
-        (json!([]), "not valid"),
+        (json!([]), "an object in JSON with the key 'inputs'"),
         (json!({}), "inputs"),
-        (json!({"inputs": {}}), "list"),
-        (json!({"inputs": [], "id": 42}), "string"),
-        (json!({"inputs": [], "parameters": {"a": [1]}}), "not valid"),
+        (
+            json!({"inputs": {}}),
+            "'inputs' must be a list of at most 16, not an object at line 1 column 10",
+        ),
+        (
+            json!({"inputs": ["x"]}),
+            "'inputs' must be a list of objects, not a string",
+        ),
+        (
+            json!({"inputs": [], "outputs": 1}),
+            "'outputs' must be a list of at most 16, not 1",
+        ),
+        (
+            json!({"inputs": [], "id": 42}),
+            "'id' must be a string, not 42",
+        ),
+        (
+            json!({"inputs": [], "parameters": {"a": [1]}}),
+            "parameter 'a' must be true, false, a number or a string, not a list",
+        ),
+        (
+            json!({"inputs": [], "parameters": 1.5}),
+            "'parameters' must be an object of at most 64 parameters, not 1.5",
+        ),
         (
             json!({"inputs": [{"shape": [1], "datatype": "FP32"}]}),
             "name",
         ),
         (
             json!({"inputs": [{"name": "", "shape": [-1], "datatype": "FP32"}]}),
-            "-1",
+            "'shape' must be a list of whole numbers of at least 0, not -1",
         ),
         (
             json!({"inputs": [{"name": "", "shape": [1.5], "datatype": "FP32"}]}),
-            "1.5",
+            "'shape' must be a list of whole numbers of at least 0, not 1.5",
+        ),
+        (
+            json!({"inputs": [{"name": "", "shape": true, "datatype": "FP32"}]}),
+            "'shape' must be a list of at most 16, not true",
+        ),
+        (
+            json!({"inputs": [{"name": "", "shape": [1], "datatype": "FP32", "data": {}}]}),
+            "'data' must be numbers or strings, in a flat list or nested like the shape, not an object",
         ),
         (input("FLOAT", &json!([1]), &json!([1])), "'FLOAT'"),
     ] {
@@ -185,7 +214,7 @@ fn fields_of_another_type_are_named() {
     refused(
         &long,
         &[],
-        "true, false, a number or a string at line 1 column 32",
+        "true, false, a number or a string, not a list at line 1 column",
     );
     let nan = br#"{"inputs": [{"name":"x","shape":[1],"datatype":"FP32","data":[NaN]}]}"#;
     assert!(JsonRequest::parse(nan).is_err());
