@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::http::{Request, header};
+use axum::http::{Request, Version, header};
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -159,6 +159,7 @@ impl Front {
         request: &Request<Incoming>,
         arrival: Instant,
     ) -> Result<Option<Instant>, ApiError> {
+        self.check_host(request)?;
         if page::shows(request.uri().path()) {
             self.pages.check_host(request.headers())?;
         }
@@ -181,6 +182,19 @@ impl Front {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Checks that a request of HTTP/1.1 names its host once, as RFC 9112 requires: a proxy may
+    /// take another of several names than the server.
+    fn check_host(&self, request: &Request<Incoming>) -> Result<(), ApiError> {
+        let hosts = request.headers().get_all(header::HOST).iter().count();
+        if self.protocol == Protocol::Rest && request.version() == Version::HTTP_11 && hosts != 1 {
+            return Err(ApiError::invalid(format!(
+                "the request has {}; HTTP/1.1 requires exactly one",
+                plural(hosts, "Host header", "Host headers")
+            )));
+        }
+        Ok(())
     }
 
     /// Whether a path needs no token. The page needs none, because it is what asks for one.

@@ -213,6 +213,26 @@ fn malformed_requests_are_refused() {
     server.get("/v2").ok();
 }
 
+#[test]
+fn a_request_names_its_host_once() {
+    let server = start(options());
+    let status = |text: &str| {
+        let answer = exchange(&mut server.connect(), text.as_bytes());
+        if answer.status == 400 {
+            assert!(answer.error(400).contains("Host header"));
+        }
+        answer.status
+    };
+    assert_eq!(status("GET /v2 HTTP/1.1\r\n\r\n"), 400);
+    assert_eq!(status("GET /v2/health/live HTTP/1.1\r\n\r\n"), 400);
+    assert_eq!(
+        status("GET /v2 HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"),
+        400
+    );
+    assert_eq!(status("GET /v2 HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    assert_eq!(status("GET /v2 HTTP/1.0\r\n\r\n"), 200);
+}
+
 /// Ten thousand requests, each a good one that was cut, altered or extended somewhere.
 #[test]
 fn ten_thousand_damaged_requests_change_nothing() {
