@@ -377,6 +377,22 @@ fn startup_errors_are_reported() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn too_few_open_files_for_the_connections_are_warned_about() {
+    let model = model();
+    let warning = "may open only 200 files";
+    for (connections, warned) in [("100", false), ("1000", true)] {
+        let arguments = serve(&[&model, "--max-connections", connections]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""]);
+        shell.arg(env!("CARGO_BIN_EXE_sdpoint")).args(arguments);
+        let (code, log) = Server::spawn(&mut shell).end("TERM");
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(log.contains(warning), warned, "{log}");
+    }
+}
+
 #[test]
 fn other_machines_need_a_token_or_insecure() {
     let model = model();

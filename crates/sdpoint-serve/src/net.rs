@@ -5,6 +5,7 @@ mod body;
 pub mod connection;
 mod front;
 pub mod listener;
+pub mod open_files;
 pub mod origin;
 mod timed;
 pub mod token;

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::models::Registry;
 use crate::net::connection::Shared;
 use crate::net::listener::accept;
+use crate::net::open_files;
 use crate::net::origin::{Origin, Pages};
 use crate::net::token::Tokens;
 use crate::net::{Front, Protocol};
@@ -150,6 +151,7 @@ impl Server {
 
     /// Serves until `stop` completes, then answers the requests in progress.
     pub async fn run(self, stop: impl Future<Output = ()>) {
+        open_files::warn(self.options.limits.connections);
         let (stopping, receiver) = watch::channel(false);
         let places = self
             .options
