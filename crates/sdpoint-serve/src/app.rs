@@ -15,7 +15,7 @@ use crate::delivery::Delivery;
 use crate::limits::Limits;
 use crate::memory::{Memory, Reservation};
 use crate::metrics::{Metrics, ModelMetrics, Outcome};
-use crate::models::{Model, ModelError, Registry, State, UNLOADED};
+use crate::models::{Model, ModelError, Registry, State, UNLOADED, without_path};
 use crate::protocol::answer::{Answer, OutputPlan};
 use crate::protocol::error::{ApiError, Kind, quoted};
 use crate::protocol::images::{RequestImages, images};
@@ -349,9 +349,13 @@ async fn within<T>(end: Option<Instant>, work: impl Future<Output = T>) -> Resul
 
 impl From<ModelError> for ApiError {
     fn from(error: ModelError) -> Self {
-        let kind = match error {
+        let kind = match &error {
             ModelError::Unknown(_) => Kind::NotFound,
-            ModelError::Load { .. } => Kind::Internal,
+            ModelError::Load { name, file, source } => {
+                let reason = without_path(source, file);
+                let message = format!("model '{name}' cannot be loaded: {reason}");
+                return Self::new(Kind::Internal, message);
+            }
             ModelError::Name(_) | ModelError::Twice { .. } => Kind::Invalid,
         };
         Self::new(kind, error.to_string())

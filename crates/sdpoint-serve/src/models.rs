@@ -9,7 +9,7 @@ use sdpoint::Engine;
 use sdpoint::data::CHANNELS;
 
 pub use name::{NameError, check_name};
-pub use registry::{ModelError, Registry, State, Status, UNLOADED};
+pub use registry::{ModelError, Registry, State, Status, UNLOADED, without_path};
 
 use crate::Executor;
 use crate::protocol::signature::Signature;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use sdpoint::profile::TimeSource;
 use sdpoint::{Context, Engine, EngineError, LoadError};
 
 use super::name::{NameError, check_name};
@@ -26,6 +27,8 @@ pub struct Registry {
 struct Entry {
     file: PathBuf,
     state: RwLock<State>,
+    /// Why the last load failed, if it did.
+    failure: RwLock<Option<String>>,
     loads: AtomicU64,
     statistics: Arc<Statistics>,
     metrics: Arc<ModelMetrics>,
@@ -54,6 +57,8 @@ pub struct Status {
     pub name: String,
     /// The state.
     pub state: State,
+    /// Why the last load failed, if it did. A model that was ready before still is.
+    pub failure: Option<String>,
 }
 
 /// An error of finding or loading a model.
@@ -111,6 +116,7 @@ impl Registry {
             let entry = Entry {
                 file,
                 state: RwLock::new(State::Loading),
+                failure: RwLock::default(),
                 loads: AtomicU64::new(0),
                 statistics: Arc::default(),
                 metrics: metrics.model(&name),
@@ -135,6 +141,7 @@ impl Registry {
         let status = |(name, entry): (&String, &Entry)| Status {
             name: name.clone(),
             state: entry.state(),
+            failure: entry.failure(),
         };
         self.entries.iter().map(status).collect()
     }
@@ -187,6 +194,10 @@ impl Registry {
         entry.metrics.loaded(model.is_ok());
         match model {
             Ok(model) => {
+                entry.failed(None);
+                if let source @ TimeSource::Unusable(_) = model.engine.time_source() {
+                    tracing::warn!(model = name, "{source}");
+                }
                 entry.set(State::Ready(Arc::new(model)));
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(model = name, generation, seconds, "model loaded");
@@ -194,8 +205,10 @@ impl Registry {
             }
             Err(source) => {
                 tracing::error!(model = name, error = %source, "model cannot be loaded");
+                let reason = without_path(&source, &entry.file);
+                entry.failed(Some(reason.clone()));
                 if !matches!(entry.state(), State::Ready(_)) {
-                    entry.set(State::Unavailable(source.to_string()));
+                    entry.set(State::Unavailable(reason));
                 }
                 Err(ModelError::Load {
                     name: name.to_owned(),
@@ -247,7 +260,27 @@ impl Registry {
     }
 }
 
+/// The reason of a failure without the path of the model's file: clients need not know where the
+/// server's files are; its log has the path.
+pub fn without_path(error: &LoadError, file: &Path) -> String {
+    let path = file.display();
+    let text = error.to_string();
+    let text = text.replace(&format!("'{path}'"), "the model file");
+    text.replace(&path.to_string(), "the model file")
+}
+
 impl Entry {
+    fn failed(&self, reason: Option<String>) {
+        *self.failure.write().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.failure
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     fn state(&self) -> State {
         self.state
             .read()

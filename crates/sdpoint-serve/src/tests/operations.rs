@@ -100,10 +100,73 @@ fn a_model_that_cannot_be_loaded_leaves_the_old_one() {
         .error(500);
     assert!(error.contains("'small'"), "{error}");
     server.infer(&pixels_request(1, json!({}))).ok();
+    // Why the file is not what answers is shown, but not where it is.
+    let listed = server.get("/models").ok()["models"][0].clone();
+    assert_eq!(listed["state"], "ready");
+    let index = server.post("/v2/repository/index", &[], b"").ok();
+    for reason in [&listed["reason"], &index[0]["reason"]] {
+        let reason = reason.as_str().unwrap();
+        assert!(reason.contains("reload failed"), "{reason}");
+        assert!(reason.contains("the model file"), "{reason}");
+    }
+    let folder = file.parent().unwrap().to_str().unwrap();
+    for text in [error, listed.to_string(), index.to_string()] {
+        assert!(!text.contains(folder), "{text}");
+    }
     let loads =
         |result| format!("sdpoint_model_loads_total{{model=\"small\",result=\"{result}\"}}");
     assert_eq!(server.metric(&loads("ok")) as u64, 1);
     assert_eq!(server.metric(&loads("failed")) as u64, 1);
+}
+
+#[test]
+fn clients_do_not_see_where_model_files_are() {
+    let executor = Arc::new(Direct::new(None, 100));
+    let missing = std::path::PathBuf::from("/srv/secret/model.safetensors");
+    let server = start_unloaded(admin(), executor, &[("gone", missing)]);
+    assert_eq!(server.handle.registry().load_all().len(), 1);
+    let path = "/v2/models/gone";
+    let texts = [
+        server.get(path).error(503),
+        server
+            .post(&format!("{path}/infer"), &[], b"{\"inputs\": []}")
+            .error(503),
+        server.get(&format!("{path}/ready")).json()["error"].to_string(),
+        server.get("/models").ok().to_string(),
+        server
+            .post("/v2/repository/index", &[], b"")
+            .ok()
+            .to_string(),
+        server
+            .post("/v2/repository/models/gone/load", &[], b"")
+            .error(500),
+    ];
+    for text in texts {
+        assert!(text.contains("cannot read the model file"), "{text}");
+        assert!(!text.contains("/srv"), "{text}");
+    }
+}
+
+#[test]
+fn clients_do_not_see_where_a_damaged_profile_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("small.safetensors");
+    fs::copy(testing::model_file(), &file).unwrap();
+    fs::write(file.with_extension("profile.json"), b"no profile").unwrap();
+    let executor = Arc::new(Direct::new(None, 100));
+    let server = start_unloaded(options(), executor, &[("small", file)]);
+    server.handle.registry().load("small").unwrap();
+    let described = server.get("/models/small").ok();
+    let times = described["times"].as_str().unwrap();
+    assert!(
+        times.contains("profile") && times.contains("cannot be used"),
+        "{times}"
+    );
+    assert!(
+        !described
+            .to_string()
+            .contains(folder.path().to_str().unwrap())
+    );
 }
 
 #[test]

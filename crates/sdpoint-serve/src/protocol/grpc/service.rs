@@ -126,7 +126,7 @@ impl GrpcInferenceService for Service {
         let ready_only = request.into_inner().ready;
         let statuses = self.0.registry.statuses().into_iter();
         let index = statuses.map(|status| {
-            let (state, reason) = state_name(&status.state);
+            let (state, reason) = state_name(&status);
             ModelIndex {
                 name: status.name,
                 version: VERSION.to_owned(),

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use sdpoint::core::words::plural;
 use sdpoint::core::{Combination, CombinedRecord, ExifOrientation, Record, Times};
+use sdpoint::profile::TimeSource;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -22,7 +23,10 @@ use crate::recent::{Second, Times as Latencies};
 pub async fn list(State(app): Shared) -> Response {
     let one = |status: Status| {
         let (state, reason, generation) = match status.state {
-            ModelState::Ready(model) => ("ready", None, Some(model.generation)),
+            ModelState::Ready(model) => {
+                let reason = status.failure.map(|failure| reload_failed(&failure));
+                ("ready", reason, Some(model.generation))
+            }
             ModelState::Loading => ("loading", None, None),
             ModelState::Unloaded => ("unavailable", Some(UNLOADED.to_owned()), None),
             ModelState::Unavailable(reason) => ("unavailable", Some(reason), None),
@@ -40,6 +44,11 @@ pub async fn list(State(app): Shared) -> Response {
         "max_pixels": app.limits.pixels,
     });
     respond::json(StatusCode::OK, &body)
+}
+
+/// Why a model that is ready is not the one in its file.
+pub fn reload_failed(failure: &str) -> String {
+    format!("the last reload failed, so the old model answers: {failure}")
 }
 
 #[derive(Serialize)]
@@ -100,11 +109,21 @@ pub async fn describe(State(app): Shared, target: Target) -> Result<Response, Ap
         input: model.signature.size,
         classes: model.signature.classes,
         exif_orientation: model.engine.preprocessing().exif_orientation,
-        times: model.engine.time_source().to_string(),
+        times: origin(model.engine.time_source()),
         instances: rows(&model, &times),
         samples: samples.collect(),
     };
     Ok(respond::json(StatusCode::OK, &body))
+}
+
+/// Where the times are from, without the path of a profile that cannot be used: the log has it.
+fn origin(source: &TimeSource) -> String {
+    match source {
+        TimeSource::Unusable(_) => "the latency profile beside the model cannot be used, so a few \
+                                    instances were measured and the others estimated"
+            .to_owned(),
+        source => source.to_string(),
+    }
 }
 
 fn rows(model: &Model, times: &Times) -> Vec<Row> {

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use super::super::error::ApiError;
 use super::json::words;
+use super::models::reload_failed;
 use super::router::{Shared, Target};
 use super::{body, respond};
 use crate::app::{App, Call, VERSION};
-use crate::models::{State as ModelState, UNLOADED};
+use crate::models::{State as ModelState, Status, UNLOADED};
 
 /// The body of a request; everything is optional.
 #[derive(Default, Deserialize)]
@@ -50,7 +51,10 @@ pub async fn index(
         .registry
         .statuses()
         .into_iter()
-        .map(|status| (status.name, state_name(&status.state)))
+        .map(|status| {
+            let state = state_name(&status);
+            (status.name, state)
+        })
         .filter(|(_, (state, _))| !ready_only || *state == "READY")
         .map(|(name, (state, reason))| {
             json!({"name": name, "version": VERSION, "state": state, "reason": reason})
@@ -59,10 +63,13 @@ pub async fn index(
     Ok(respond::json(StatusCode::OK, &models))
 }
 
-/// The name that Triton has for a state, and the reason.
-pub fn state_name(state: &ModelState) -> (&'static str, String) {
-    match state {
-        ModelState::Ready(_) => ("READY", String::new()),
+/// The name that Triton has for a model's state, and the reason.
+pub fn state_name(status: &Status) -> (&'static str, String) {
+    match &status.state {
+        ModelState::Ready(_) => {
+            let reason = status.failure.as_deref().map(reload_failed);
+            ("READY", reason.unwrap_or_default())
+        }
         ModelState::Loading => ("LOADING", String::new()),
         ModelState::Unloaded => ("UNAVAILABLE", UNLOADED.to_owned()),
         ModelState::Unavailable(reason) => ("UNAVAILABLE", reason.clone()),
