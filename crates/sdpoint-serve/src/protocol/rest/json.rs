@@ -31,11 +31,6 @@ const MOST_PARAMETERS: usize = 64;
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonRequest {
-    /// KServe's client repeats the name in the path.
-    #[serde(default, rename = "model_name")]
-    _model_name: IgnoredAny,
-    #[serde(default, rename = "model_version")]
-    _model_version: IgnoredAny,
     #[serde(default, deserialize_with = "words::id")]
     id: Option<String>,
     #[serde(default, deserialize_with = "words::parameters")]
@@ -44,6 +39,11 @@ pub struct JsonRequest {
     inputs: List<JsonInput>,
     #[serde(default, deserialize_with = "words::outputs")]
     outputs: Option<List<JsonOutput>>,
+    /// KServe's client repeats the name in the path.
+    #[serde(default, rename = "model_name")]
+    _model_name: IgnoredAny,
+    #[serde(default, rename = "model_version")]
+    _model_version: IgnoredAny,
 }
 
 #[derive(Debug, serde::Deserialize)]

@@ -160,7 +160,7 @@ fn lists_are_bounded() {
 fn fields_of_another_type_are_named() {
     for (json, text) in [
         (json!([]), "an object in JSON with the key 'inputs'"),
-        (json!({}), "inputs"),
+        (json!({}), "the JSON has no 'inputs' at line 1 column 2"),
         (
             json!({"inputs": {}}),
             "'inputs' must be a list of at most 16, not an object at line 1 column 10",
@@ -187,7 +187,7 @@ fn fields_of_another_type_are_named() {
         ),
         (
             json!({"inputs": [{"shape": [1], "datatype": "FP32"}]}),
-            "name",
+            "'inputs' has no 'name'",
         ),
         (
             json!({"inputs": [{"name": "", "shape": [-1], "datatype": "FP32"}]}),
@@ -223,17 +223,26 @@ fn fields_of_another_type_are_named() {
 #[test]
 fn unknown_and_repeated_keys_are_named() {
     for (json, text) in [
-        (json!({"inputs": [], "macs": 1}), "`macs`"),
-        (json!({"inputs": [{"name": "", "budget": 1}]}), "`budget`"),
+        (
+            json!({"inputs": [], "macs": 1}),
+            "unknown key 'macs' in the JSON, expected one of 'id',",
+        ),
+        (
+            json!({"inputs": [{"name": "", "budget": 1}]}),
+            "unknown key 'budget' in 'inputs'",
+        ),
         (
             json!({"inputs": [], "outputs": [{"name": "", "classification": 1}]}),
-            "`classification`",
+            "unknown key 'classification' in 'outputs', expected 'name' or 'parameters' at line 1",
         ),
     ] {
         refused(&json, &[], text);
     }
     for (json, text) in [
-        (r#"{"inputs": [], "inputs": []}"#, "`inputs`"),
+        (
+            r#"{"inputs": [], "inputs": []}"#,
+            "the JSON has more than one 'inputs'",
+        ),
         (
             r#"{"inputs": [], "parameters": {"macs": 1, "macs": 2}}"#,
             "'macs' is given twice",
@@ -242,6 +251,10 @@ fn unknown_and_repeated_keys_are_named() {
         let error = JsonRequest::parse(json.as_bytes()).unwrap_err().message;
         assert!(error.contains(text), "'{text}' is not in: {error}");
     }
+    // The answer does not repeat what is long.
+    let long = json!({"inputs": [], "`, expected ".repeat(9999): 1});
+    let error = parse(&long, &[]).unwrap_err().message;
+    assert!(error.len() < 400, "{}", error.len());
 }
 
 proptest! {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-use super::super::super::error::ApiError;
+use super::super::super::error::{ApiError, quoted};
 
 /// The error of a request that is not valid JSON or has a field of a wrong type.
 pub fn invalid(error: &serde_json::Error) -> ApiError {
@@ -17,10 +17,22 @@ pub fn named<E: Error>(name: &str, error: &E) -> E {
     E::custom(words(name, error))
 }
 
-/// Says what a value must be, if it is of a wrong type; other errors are understood as they are. A
-/// position at the end is kept, because `serde_json` reads it from there.
+/// Says what a value must be, if it is of a wrong type, and what is wrong with an object's keys;
+/// other errors are understood as they are. A position at the end is kept, because `serde_json`
+/// reads it from there.
 fn words(name: &str, error: &impl Display) -> String {
     let text = error.to_string();
+    let unknown = text.strip_prefix("unknown field `");
+    if let Some((key, known)) = unknown.and_then(|rest| rest.rsplit_once("`, expected ")) {
+        let known = known.replace('`', "'");
+        return format!("unknown key {} in {name}, expected {known}", quoted(key));
+    }
+    if let Some(key) = text.strip_prefix("missing field ") {
+        return format!("{name} has no {}", key.replace('`', "'"));
+    }
+    if let Some(key) = text.strip_prefix("duplicate field ") {
+        return format!("{name} has more than one {}", key.replace('`', "'"));
+    }
     let kinds = ["invalid type: ", "invalid value: ", "invalid length "];
     let wrong = kinds.iter().find_map(|kind| text.strip_prefix(kind));
     let Some((found, expected)) = wrong.and_then(|wrong| wrong.rsplit_once(", expected ")) else {
