@@ -83,7 +83,8 @@ impl JsonRequest {
     pub fn parse(json: &[u8]) -> Result<Self, ApiError> {
         if !is_object(json) {
             return Err(ApiError::invalid(
-                "the body must be an object in JSON with the key 'inputs'; to send an image file,                  set the header Inference-Header-Content-Length to 0, or use /predict",
+                "the body must be an object in JSON with the key 'inputs'; to send an image file, \
+                 set the header Inference-Header-Content-Length to 0, or use /predict",
             ));
         }
         serde_json::from_slice(json).map_err(|error| words::invalid(&error))

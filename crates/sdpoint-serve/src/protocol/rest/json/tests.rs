@@ -159,7 +159,10 @@ fn lists_are_bounded() {
 #[test]
 fn fields_of_another_type_are_named() {
     for (json, text) in [
-        (json!([]), "an object in JSON with the key 'inputs'"),
+        (
+            json!([]),
+            "with the key 'inputs'; to send an image file, set the header",
+        ),
         (json!({}), "the JSON has no 'inputs' at line 1 column 2"),
         (
             json!({"inputs": {}}),
