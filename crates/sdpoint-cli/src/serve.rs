@@ -38,8 +38,8 @@ Examples:
 The server implements the Open Inference Protocol, version 2, over REST and gRPC, so clients for \
 KServe and Triton work with it. A request contains normalised images (FP32), pixels (UINT8) or \
 JPEG, PNG and WebP files (BYTES). Its parameters limit the cost of the answer: budget, macs, \
-instance, min_accuracy, cascade, deadline_ms. A request without a deadline is answered within \
---objective of its arrival. Under load, answers come from cheaper instances.
+instance, min_accuracy, cascade, deadline_ms. Under load, answers come from cheaper instances, and \
+requests without a deadline that cannot be answered within --objective are refused.
 
 A model is served under the name before =, or else that of its run's folder or its file. SIGHUP \
 reloads all models without losing a request. SIGTERM and Ctrl-C answer the requests in progress \
@@ -55,7 +55,7 @@ pub struct Args {
     /// Model files or run folders, optionally with a name: NAME=PATH
     #[arg(value_name = "MODEL", required = true)]
     models: Vec<String>,
-    /// Time from arrival to answer for requests without a deadline
+    /// Time in which requests without a deadline are answered once received and decoded
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = parse_duration)]
     objective: Duration,
     #[command(flatten)]

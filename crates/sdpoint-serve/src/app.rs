@@ -10,7 +10,7 @@ use sdpoint::core::words::plural;
 use tokio::sync::Semaphore;
 
 use crate::clients::Clients;
-use crate::decode::Decoders;
+use crate::decode::{Decoders, Patience};
 use crate::delivery::Delivery;
 use crate::limits::Limits;
 use crate::memory::{Memory, Reservation};
@@ -42,7 +42,7 @@ pub struct App {
     pub memory: Arc<Memory>,
     /// The turns to parse and decompress long bodies.
     pub parsers: Semaphore,
-    /// The time that a request without a deadline has.
+    /// The time that a request without a deadline has once it was received and decoded.
     pub objective: Duration,
     executor: Arc<dyn Executor>,
     decoders: Decoders,
@@ -247,7 +247,7 @@ impl App {
             metrics: self.registry.metrics(name)?,
             statistics: self.registry.statistics(name)?,
             server: self.metrics.clone(),
-            deadline: call.arrival + self.objective,
+            deadline: None,
             submitted: call.arrival,
             images: 0,
             finished: false,
@@ -276,7 +276,7 @@ impl App {
             id,
         } = question;
         let terms = Terms::new(&parameters, &model.engine, call.arrival, call.deadline)?;
-        tracked.deadline = terms.deadline.unwrap_or(tracked.deadline);
+        tracked.deadline = terms.deadline;
         let own = terms.deadline.filter(|_| !terms.late);
         let end = call.deadline.into_iter().chain(own).min();
         tracked.images = count;
@@ -293,9 +293,13 @@ impl App {
             RequestImages::Planes(values) => Input::Planes(values),
             RequestImages::Pixels(pixels) => Input::Pixels(pixels),
             RequestImages::Encoded(files) => {
-                let deadline = (!terms.late).then_some(tracked.deadline);
+                let patience = match (terms.late, own) {
+                    (true, _) => Patience::Endless,
+                    (false, Some(deadline)) => Patience::Until(deadline),
+                    (false, None) => Patience::While(Instant::now() + self.objective),
+                };
                 call.memory.add(model.prepared_bytes(count))?;
-                let work = self.decoders.decode(files, model.clone(), deadline);
+                let work = self.decoders.decode(files, model.clone(), patience);
                 Input::Prepared(within(end, work).await??)
             }
         };
@@ -309,6 +313,8 @@ impl App {
             mode: terms.mode,
         };
         tracked.submitted = Instant::now();
+        let due = tracked.submitted + self.objective;
+        tracked.deadline.get_or_insert(due);
         let answering = self.executor.submit(model.installed.key(), job)?;
         let reply = within(end, answering).await.and_then(|reply| {
             // The sender is only dropped without an answer when the executor closes.
@@ -316,9 +322,8 @@ impl App {
         });
         let dropped = |error: &ApiError| matches!(error.kind, Kind::Expired | Kind::Overloaded);
         if !terms.late && reply.as_ref().err().is_none_or(dropped) {
-            let (executor, deadline) = (&self.executor, tracked.deadline);
             let answer = reply.as_ref().ok();
-            call.delivery.expect(executor, &model, deadline, answer);
+            call.delivery.expect(&self.executor, &model, answer);
         }
         let reply = reply?;
         Ok(Answer {
@@ -365,7 +370,8 @@ impl From<ModelError> for ApiError {
 /// Counts the outcome of a request.
 struct Tracked {
     arrival: Instant,
-    deadline: Instant,
+    /// Its own, or else that of the objective, from when it is submitted.
+    deadline: Option<Instant>,
     /// When it was submitted to the executor.
     submitted: Instant,
     metrics: Arc<ModelMetrics>,
@@ -381,7 +387,7 @@ impl Tracked {
         let now = Instant::now();
         let whole = now.duration_since(self.arrival);
         let input = self.submitted.duration_since(self.arrival);
-        let met = now <= self.deadline;
+        let met = self.deadline.is_none_or(|deadline| now <= deadline);
         tracing::debug!(
             model = self.metrics.name(),
             instance = %reply.instances.first().map_or(String::new(), ToString::to_string),

@@ -21,8 +21,22 @@ pub struct Decoders {
     /// Files that are queued or being decoded, and the limit on them.
     waiting: Arc<AtomicUsize>,
     most: usize,
+    /// Requests that wait for a thread.
+    behind: Arc<AtomicUsize>,
     /// The limit on pixels of an image.
     pixels: usize,
+}
+
+/// How long a request waits for a thread to decode its files.
+#[derive(Clone, Copy, Debug)]
+pub enum Patience {
+    /// Until its own deadline.
+    Until(Instant),
+    /// Until this time, or longer if no other request waits behind it: then there is no load to
+    /// shed.
+    While(Instant),
+    /// As long as it takes.
+    Endless,
 }
 
 impl Decoders {
@@ -32,27 +46,39 @@ impl Decoders {
             threads: Arc::new(Semaphore::new(limits.decoders.max(1))),
             waiting: Arc::default(),
             most: limits.undecoded,
+            behind: Arc::default(),
             pixels: limits.pixels,
         }
     }
 
     /// Decodes files and preprocesses them as in evaluation: normalised values, NHWC. Files
-    /// of expired and cancelled requests are skipped.
+    /// of requests that have waited too long or were cancelled are skipped.
     ///
     /// # Errors
-    /// If a file is not an image or too large, too many files are queued, or the deadline
-    /// has passed.
+    /// If a file is not an image or too large, too many files are queued, or the request has
+    /// waited too long.
     pub async fn decode(
         &self,
         files: Vec<Bytes>,
         model: Arc<Model>,
-        deadline: Option<Instant>,
+        patience: Patience,
     ) -> Result<Vec<f32>, ApiError> {
         let places = self.queue(files.len())?;
+        let waiting = Places::new(&self.behind, 1);
         let thread = self.threads.clone().acquire_owned().await;
         let thread = thread.map_err(|_| ApiError::from(crate::Refusal::Unavailable))?;
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(ApiError::expired());
+        drop(waiting);
+        let now = Instant::now();
+        match patience {
+            Patience::Until(deadline) if deadline <= now => return Err(ApiError::expired()),
+            Patience::While(time) if time <= now && self.behind.load(Ordering::Relaxed) > 0 => {
+                return Err(ApiError::overloaded(
+                    "overloaded: image files wait to be decoded for longer than the server's \
+                     objective; retry later, or set 'late' to wait for an answer",
+                    Duration::from_millis(100),
+                ));
+            }
+            _ => {}
         }
         let abandoned = Abandon::default();
         let (flag, pixels) = (abandoned.0.clone(), self.pixels);
@@ -80,20 +106,31 @@ impl Decoders {
             ));
         }
         Ok(Places {
-            waiting: self.waiting.clone(),
-            files,
+            counter: self.waiting.clone(),
+            taken: files,
         })
     }
 }
 
+/// What a request adds to a counter until this is dropped.
 struct Places {
-    waiting: Arc<AtomicUsize>,
-    files: usize,
+    counter: Arc<AtomicUsize>,
+    taken: usize,
+}
+
+impl Places {
+    fn new(counter: &Arc<AtomicUsize>, taken: usize) -> Self {
+        counter.fetch_add(taken, Ordering::Relaxed);
+        Self {
+            counter: counter.clone(),
+            taken,
+        }
+    }
 }
 
 impl Drop for Places {
     fn drop(&mut self) {
-        self.waiting.fetch_sub(self.files, Ordering::Relaxed);
+        self.counter.fetch_sub(self.taken, Ordering::Relaxed);
     }
 }
 

@@ -22,31 +22,30 @@ pub struct Sent {
 #[derive(Debug, Default)]
 pub struct Delivery(OnceLock<Expected>);
 
-/// The response to an accepted request.
+/// The response to a request that was accepted to be answered by a deadline.
 struct Expected {
     executor: Arc<dyn Executor>,
     model: Arc<Model>,
-    deadline: Instant,
-    /// When its batch ended; none if it was dropped.
-    ended: Option<Instant>,
+    /// The deadline, and when its batch ended; none if it was dropped.
+    answer: Option<[Instant; 2]>,
 }
 
 impl Delivery {
     /// Notes the response to an accepted request, which is about to be sent: the reply, or
-    /// none if the request was dropped.
-    pub fn expect(
-        &self,
-        executor: &Arc<dyn Executor>,
-        model: &Arc<Model>,
-        deadline: Instant,
-        reply: Option<&Reply>,
-    ) {
+    /// none if the request was dropped. One that could be late says nothing about forecasts.
+    pub fn expect(&self, executor: &Arc<dyn Executor>, model: &Arc<Model>, reply: Option<&Reply>) {
+        let answer = match reply {
+            None => None,
+            Some(reply) => match reply.promised {
+                None => return,
+                Some(promised) => Some([promised, reply.ended]),
+            },
+        };
         // A request is answered once.
         let _ = self.0.set(Expected {
             executor: executor.clone(),
             model: model.clone(),
-            deadline,
-            ended: reply.map(|reply| reply.ended),
+            answer,
         });
     }
 }
@@ -59,11 +58,11 @@ impl Drop for Sending {
     fn drop(&mut self) {
         if let Some(expected) = self.0.0.get() {
             let now = Instant::now();
-            let delivery = |ended| now.saturating_duration_since(ended);
+            let delivery = |[_, ended]: [Instant; 2]| now.saturating_duration_since(ended);
             let sent = Sent {
                 at: now,
-                missed: expected.ended.is_none() || now > expected.deadline,
-                delivery: expected.ended.map(delivery),
+                missed: expected.answer.is_none_or(|[promised, _]| now > promised),
+                delivery: expected.answer.map(delivery),
             };
             let key = expected.model.installed.key();
             expected.executor.settle(key, &sent);
@@ -74,8 +73,7 @@ impl Drop for Sending {
 impl std::fmt::Debug for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Expected")
-            .field("deadline", &self.deadline)
-            .field("ended", &self.ended)
+            .field("answer", &self.answer)
             .finish_non_exhaustive()
     }
 }

@@ -15,7 +15,8 @@ pub struct Job {
     pub images: usize,
     /// When the request arrived.
     pub arrival: Instant,
-    /// The deadline of the answer; by default, arrival plus the server's objective.
+    /// The deadline of the answer, if the request has one of its own. Otherwise it is due within
+    /// the server's objective, or later where there is no load to shed.
     pub deadline: Option<Instant>,
     /// Whether to answer even after the deadline.
     pub late: bool,
@@ -96,6 +97,8 @@ pub struct Reply {
     pub batch: usize,
     /// When that batch ended, the last one if there were several.
     pub ended: Instant,
+    /// The deadline by which it was accepted to be answered; none if it could be late.
+    pub promised: Option<Instant>,
 }
 
 impl Reply {

@@ -342,6 +342,7 @@ mod tests {
             computed: Duration::from_millis(5),
             batch: 4,
             ended: std::time::Instant::now(),
+            promised: None,
         };
         model.answered(&reply, Duration::from_millis(9), true);
         model.failed(Outcome::Shed, 1);

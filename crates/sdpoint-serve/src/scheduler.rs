@@ -40,8 +40,8 @@ pub struct Scheduler {
 /// Options of a [`Scheduler`].
 #[derive(Clone, Debug)]
 pub struct SchedulerOptions {
-    /// The time from the arrival of a job without a deadline of its own to its
-    /// deadline.
+    /// The time from the submission of a job without a deadline of its own to its
+    /// deadline, under load.
     pub objective: Duration,
     /// The maximum batch size. Smaller where larger batches are not more efficient.
     pub max_batch: usize,
@@ -248,30 +248,34 @@ impl Shared {
         }
         let model = state.models[&id].clone();
         model.assembler.check(&job)?;
-        let now = Instant::now();
-        let deadline = job.deadline.unwrap_or(job.arrival + self.options.objective);
-        if now >= deadline && !job.late {
-            return Err(Refusal::Expired);
-        }
-        let request = Request {
-            images: 0,
-            deadline: self.seconds(deadline),
-            late: job.late,
-            demand: Demand {
-                constraints: job.constraints,
-                mode: job.mode,
-            },
-            tag: (),
+        let demand = Demand {
+            constraints: job.constraints,
+            mode: job.mode,
         };
-        let (pending, answering) = Pending::new(job, model.engine.classes().len());
+        let arrival = Instant::now();
+        let now = self.seconds(arrival);
+        let (deadline, grace) = match job.deadline {
+            Some(deadline) if arrival >= deadline && !job.late => return Err(Refusal::Expired),
+            Some(deadline) => (deadline, 0.0),
+            None => {
+                let objective = self.options.objective;
+                let seconds = objective.as_secs_f64();
+                let grace = state
+                    .controller
+                    .grace(now, id, job.images, &demand, seconds);
+                (arrival + objective, grace)
+            }
+        };
+        let grace = if job.late { f64::INFINITY } else { grace };
+        let promised = (grace == 0.0).then_some(deadline);
+        let (pending, answering) = Pending::new(job, model.engine.classes().len(), promised);
         let pending = Arc::new(pending);
-        let now = self.seconds(now);
         for piece in Pending::pieces(&pending, model.costs.max_batch()) {
             let request = Request {
                 images: piece.images,
-                deadline: request.deadline,
-                late: request.late,
-                demand: request.demand,
+                deadline: self.seconds(deadline),
+                grace,
+                demand,
                 tag: piece,
             };
             if let Err(refused) = state.controller.submit(now, id, request) {

@@ -41,7 +41,7 @@ pub struct Options {
     pub origins: Vec<Origin>,
     /// Whether requests may load and unload models.
     pub admin: bool,
-    /// The time that a request without a deadline has from arrival to answer.
+    /// The time that a request without a deadline has once it was received and decoded.
     pub objective: Duration,
     /// How long requests in progress may take once the server stops.
     pub drain: Duration,

@@ -118,6 +118,7 @@ mod tests {
             computed: Duration::from_millis(5),
             batch: 4,
             ended: std::time::Instant::now(),
+            promised: None,
         };
         let statistics = Statistics::default();
         statistics.answered(

@@ -114,6 +114,62 @@ fn goodput_does_not_collapse_beyond_capacity() {
     }
 }
 
+/// Requests without a deadline of their own are refused under overload like those with one, also
+/// where few or none of them fit into the objective by themselves.
+#[test]
+fn an_objective_sheds_overload() {
+    let costs = example_costs(32);
+    let one = costs.quickest(&Demand::ANY, 1).unwrap();
+    let rate = 3.0 / Mixture::new(&costs).least();
+    for objective in [0.5, 1.5, 15.0] {
+        let answer = |strict| {
+            let load = Load {
+                arrivals: Arrivals::new(vec![Phase::steady(2.0, rate)], 4.0, 7).collect(),
+                objective: objective * one,
+                demand: Demand::ANY,
+                strict,
+            };
+            simulate(&costs, Policy::default(), load, &mut Machine::usual(7))
+        };
+        let [lenient, strict] = [false, true].map(answer);
+        let [met, own] = [&lenient, &strict].map(Report::attainment);
+        assert!(met >= own - 0.02, "{objective}: {met} instead of {own}");
+        let waits = lenient.answered().map(|(arrival, at, ..)| at - arrival);
+        let longest = waits.fold(0.0, f64::max);
+        let most = 1.5 * objective.max(4.0) * one;
+        assert!(longest <= most, "{objective}: {longest} s");
+        let answered = lenient.answered().count() as f64 / 2.0;
+        println!("{objective}: {met:.3} {own:.3} {answered:.0}/s {longest:.4} s");
+        assert!(answered * one >= 0.6, "{objective}: {answered} per second");
+    }
+}
+
+#[test]
+fn without_load_every_request_without_a_deadline_is_answered() {
+    let costs = example_costs(32);
+    let one = costs.quickest(&Demand::ANY, 1).unwrap();
+    for objective in [0.1, 0.9, 1.1, 2.0] {
+        let load = Load {
+            // Far enough apart, but for each second one, which arrives during the first.
+            arrivals: (0..500)
+                .flat_map(|n| [0.0, 0.7].map(|after| (10.0 * f64::from(n) + after) * one))
+                .collect(),
+            objective: objective * one,
+            demand: Demand::ANY,
+            strict: false,
+        };
+        let report = simulate(&costs, Policy::default(), load, &mut Machine::usual(8));
+        assert_eq!(report.answered().count(), 1000, "{objective}");
+        let cheapest = costs.index(cheapest(&costs)).unwrap();
+        let late = report
+            .answered()
+            .filter(|(arrival, at, ..)| at - arrival > objective * one);
+        for (.., choice, _) in late {
+            assert_eq!(choice, cheapest, "{objective}");
+        }
+    }
+}
+
 fn full(costs: &Costs) -> usize {
     costs.index(Instance::Full).unwrap()
 }
@@ -140,6 +196,7 @@ fn the_mix_follows_steps_within_two_objectives() {
         arrivals: Arrivals::new(phases.to_vec(), 1.0, 4).collect(),
         objective,
         demand: Demand::ANY,
+        strict: true,
     };
     let only_cheapest = Load {
         demand: Demand::only(cheapest(&costs)),
@@ -177,6 +234,7 @@ fn a_ramp_is_climbed_in_time() {
         arrivals: Arrivals::new(vec![ramp(0.3, 2.4), ramp(2.4, 0.3)], 1.0, 5).collect(),
         objective: 50.0 * costs.quickest(&Demand::ANY, 1).unwrap(),
         demand: Demand::ANY,
+        strict: true,
     };
     let report = simulate(&costs, Policy::default(), load, &mut Machine::usual(5));
     assert!(report.attainment() > 0.999, "{}", report.attainment());
@@ -193,6 +251,7 @@ fn a_machine_that_becomes_slow_gives_cheaper_answers_and_recovers() {
         arrivals: Arrivals::new(vec![Phase::steady(9.0, 0.7 / most)], 1.0, 6).collect(),
         objective: 50.0 * costs.quickest(&Demand::ANY, 1).unwrap(),
         demand: Demand::ANY,
+        strict: true,
     };
     // Another process takes half of the machine for three seconds.
     let mut machine = Machine::usual(6).slower(3.0, 6.0, 2.0);

@@ -56,15 +56,12 @@ pub(super) fn admit<T>(
         return Err(Refused::Full { until });
     }
     let answered = line.end(new.batch);
-    let mut late = 0.0f64;
-    if !new.request.late {
-        late = answered - new.promise;
-    }
+    let mut late = (answered - new.promise - new.request.grace).max(0.0);
     for waiting in &queue[place..] {
         without.add(waiting);
         line.add(waiting);
         // A request that would be late in any case is no reason to refuse.
-        if !waiting.request.late && without.end(waiting.batch) <= waiting.promise {
+        if !waiting.request.may_be_late() && without.end(waiting.batch) <= waiting.promise {
             late = late.max(line.end(waiting.batch) - waiting.promise);
         }
     }

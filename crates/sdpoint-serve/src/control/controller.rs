@@ -1,5 +1,7 @@
 //! The state of all queues and its transitions.
 
+mod grace;
+
 use std::collections::BTreeMap;
 
 use sdpoint::{Crossing, Decision, Instance, Pace};
@@ -151,7 +153,7 @@ impl<T> Controller<T> {
             return Err(Refused::NoInstance);
         };
         let by = model.pace.expected(rate * request.images as f64) - seconds;
-        if by > 0.0 && !request.late {
+        if by > request.grace {
             // Not even an idle machine could answer it, so it says nothing about the load.
             return Err(Refused::Late { by });
         }
@@ -177,13 +179,17 @@ impl<T> Controller<T> {
         let most = self.policy.most_waiting;
         let at = |place| admit(&model.queue, place, &new, free, most, &situation);
         let last = model.queue.last().map(|last| last.deadline);
-        let admitted = match (at(place), last) {
+        let mut admitted = at(place);
+        let behind = match admitted {
             // Where it would make others late, it goes behind them.
-            (Err(Refused::Late { .. }), Some(last)) if new.request.late => {
-                at(model.queue.len()).map(|answered| answered.max(last))
-            }
-            (admitted, _) => admitted,
+            Err(Refused::Late { .. }) => new.request.may_be_late(),
+            // And where it would be late itself, or newer ones of its kind would delay it for ever.
+            Ok(answered) => answered > new.promise && new.request.grace.is_finite(),
+            Err(_) => false,
         };
+        if let Some(last) = last.filter(|_| behind) {
+            admitted = at(model.queue.len()).map(|answered| answered.max(last));
+        }
         let least = self.least_used();
         let mut slack_share = model.slack_share;
         let policy = model.slack_policy(&self.policy);
@@ -194,7 +200,7 @@ impl<T> Controller<T> {
         model.slack_share = slack_share;
         match admitted {
             Ok(answered) => {
-                if new.request.late {
+                if new.request.may_be_late() {
                     new.deadline = new.deadline.max(answered);
                     new.promise = new.promise.max(answered);
                 }
@@ -241,8 +247,9 @@ impl<T> Controller<T> {
                 slack_share,
                 ..
             } = model;
-            let gone =
-                |waiting: &mut Waiting<T>| !waiting.request.late && waiting.hopeless(now, pace);
+            let gone = |waiting: &mut Waiting<T>| {
+                !waiting.request.may_be_late() && waiting.hopeless(now, pace)
+            };
             for waiting in queue.extract_if(.., gone) {
                 traffic.refuse();
                 slack_share.note_dropped(&waiting, load, costs, &policy);

@@ -87,6 +87,8 @@ fn best_prefix<T>(queue: &[Waiting<T>], order: &[usize], situation: &Situation<'
         if !waiting.hopeless(now, pace) {
             slack = slack.min(waiting.deadline - now);
         }
+        // What is late in any case is answered as soon as possible.
+        let slack = if slack.is_finite() { slack } else { 0.0 };
         let works = works(costs, &demand, images);
         let ranked = works.map(|work| (rank(&work, images, slack, fair[taken], situation), work));
         let Some((rank, work)) = ranked.max_by(|(a, _), (b, _)| compare(a, b)) else {

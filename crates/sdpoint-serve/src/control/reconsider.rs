@@ -19,7 +19,7 @@ pub struct Running {
 /// Decides for a batch at a point, given the queue of its model. This is the rule of
 /// [`plan`](super::plan()) for the rest of the batch: among the instances that it can still
 /// become, the most accurate one that meets its deadline and leaves all other requests
-/// enough time.
+/// enough time. If it cannot meet any deadline, the quickest one.
 pub fn reconsider<T>(
     running: &Running,
     queue: &[Waiting<T>],
@@ -29,7 +29,7 @@ pub fn reconsider<T>(
     let usable = usable_time(running, queue, crossing.elapsed(), situation);
     let slack = running
         .deadline
-        .map_or(f64::INFINITY, |d| d - situation.now);
+        .map_or(0.0, |deadline| deadline - situation.now);
     let rank = |way: &Way| {
         let in_time = way.bound <= slack;
         match in_time && way.expected <= usable {

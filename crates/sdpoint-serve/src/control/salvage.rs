@@ -63,7 +63,7 @@ impl First {
                 size.max(waiting.request.images),
             );
             let time = time.map_or(f64::INFINITY, |(_, time)| time);
-            waiting.request.late || now + pace.expected(time) <= waiting.deadline
+            waiting.request.may_be_late() || now + pace.expected(time) <= waiting.deadline
         };
         let start = queue.iter().position(fits)?;
         let mut demand = queue[start].request.demand;
@@ -85,7 +85,7 @@ impl First {
         let (choice, time) = option?;
         let end = now + pace.expected(time);
         let taken = &queue[start..next];
-        let late = |waiting: &&Waiting<T>| !waiting.request.late && end > waiting.deadline;
+        let late = |waiting: &&Waiting<T>| !waiting.request.may_be_late() && end > waiting.deadline;
         let possible = |waiting: &&Waiting<T>| !waiting.hopeless(now, pace);
         let missed = work(taken.iter().filter(late)) + work(queue[..start].iter().filter(possible));
         Some(Self {
@@ -114,7 +114,7 @@ fn loss<T>(queue: &[Waiting<T>], free: f64, size: usize, situation: &Situation<'
     let (mut images, mut used) = (0, 0.0);
     for waiting in queue {
         let alone = time.max(waiting.work() * excess);
-        if !waiting.request.late && free + pace.expected(alone) > waiting.deadline {
+        if !waiting.request.may_be_late() && free + pace.expected(alone) > waiting.deadline {
             lost += waiting.work();
             continue;
         }
@@ -161,7 +161,7 @@ mod tests {
                 let request = Request {
                     images: 1,
                     deadline: deadline * one,
-                    late: false,
+                    grace: 0.0,
                     demand: Demand::ANY,
                     tag,
                 };

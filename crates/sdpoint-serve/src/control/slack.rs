@@ -132,7 +132,7 @@ mod tests {
         let request = Request {
             images: 1,
             deadline: now + 0.05,
-            late: false,
+            grace: 0.0,
             demand: Demand::ANY,
             tag: (),
         };

@@ -14,7 +14,7 @@ fn request(tag: usize, deadline: f64, demand: Demand) -> Request<usize> {
     Request {
         images: 1,
         deadline,
-        late: false,
+        grace: 0.0,
         demand,
         tag,
     }
@@ -211,7 +211,7 @@ fn every_plan_can_be_run() {
                 let request = Request {
                     images: rng.random_range(1..=8),
                     deadline: rng.random_range(0.0..0.05),
-                    late: rng.random_bool(0.2),
+                    grace: if rng.random_bool(0.2) { 1.0 } else { 0.0 },
                     demand: constrained(constraints),
                     tag,
                 };
@@ -224,7 +224,7 @@ fn every_plan_can_be_run() {
         let roomy = |waiting: &&Waiting<usize>| longest(waiting).unwrap() <= waiting.deadline;
         let left_out = || waiting[..plan.take[0]].iter();
         assert_eq!(left_out().find(roomy), None, "only the urgent are left out");
-        assert!(!left_out().any(|waiting| waiting.request.late));
+        assert!(!left_out().any(|waiting| waiting.request.may_be_late()));
         assert!(plan.take.is_sorted() && plan.take.len() <= waiting.len());
         let taken = || plan.take.iter().map(|&index| &waiting[index].request);
         assert_eq!(taken().map(|r| r.images).sum::<usize>(), plan.images);
@@ -282,7 +282,7 @@ fn a_request_that_accepts_a_late_answer_is_kept() {
     let mut controller = Controller::new(Policy::default());
     let model = controller.add(example_costs(8));
     let late = Request {
-        late: true,
+        grace: f64::INFINITY,
         ..request(0, 1e-4, Demand::ANY)
     };
     controller.submit(0.0, model, late).unwrap();
@@ -298,22 +298,22 @@ fn a_request_that_accepts_a_late_answer_goes_behind_those_that_it_would_make_lat
     let quickest = costs.quickest(&Demand::ANY, 8).unwrap();
     let mut controller = Controller::new(Policy::default());
     let model = controller.add(costs);
-    let eight = |tag, deadline, late| Request {
+    let eight = |tag, deadline, grace| Request {
         images: 8,
-        late,
+        grace,
         ..request(tag, deadline, Demand::ANY)
     };
     // Requests that need nearly all of their time.
     let mut tag = 0;
     while controller
-        .submit(0.0, model, eight(tag, 6.0 * quickest, false))
+        .submit(0.0, model, eight(tag, 6.0 * quickest, 0.0))
         .is_ok()
     {
         tag += 1;
     }
     assert!(tag > 1);
     controller
-        .submit(0.0, model, eight(tag, 1e-4, true))
+        .submit(0.0, model, eight(tag, 1e-4, f64::INFINITY))
         .unwrap();
     let tags: Vec<usize> = controller
         .queue(model)
@@ -342,6 +342,94 @@ fn what_an_idle_machine_could_not_answer_says_nothing_about_the_load() {
         batch.plan
     };
     assert_eq!(run(true), run(false));
+}
+
+#[test]
+fn without_load_the_objective_is_no_reason_to_refuse() {
+    let costs = example_costs(8);
+    let one = costs.quickest(&Demand::ANY, 1).unwrap();
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(costs);
+    // Less than a request takes by itself.
+    let objective = 0.5 * one;
+    let submit = |controller: &mut Controller<usize>, tag, grace: f64| {
+        let request = Request {
+            grace,
+            ..request(tag, objective, Demand::ANY)
+        };
+        controller.submit(0.0, model, request)
+    };
+    let grace =
+        |controller: &Controller<usize>| controller.grace(0.0, model, 1, &Demand::ANY, objective);
+    let first = grace(&controller);
+    assert_eq!(first, f64::INFINITY);
+    submit(&mut controller, 0, first).unwrap();
+    assert!(controller.start(0.0).is_some());
+    // While it is computed, another one.
+    let second = grace(&controller);
+    assert_eq!(second, f64::INFINITY);
+    submit(&mut controller, 1, second).unwrap();
+    // But they do not queue up: a third one has the time for two.
+    let third = grace(&controller);
+    assert!((1.9..2.1).contains(&((objective + third) / one)), "{third}");
+    let refused = submit(&mut controller, 2, third);
+    assert!(matches!(refused, Err(Refused::Late { .. })), "{refused:?}");
+    // Those that were accepted are kept.
+    assert!(controller.shed(1.0).is_empty());
+    assert_eq!(controller.start(1.0).unwrap().requests[0].tag, 1);
+}
+
+#[test]
+fn images_for_several_batches_have_the_time_of_all() {
+    let costs = example_costs(8);
+    let [eight, two] = [8, 2].map(|images| costs.quickest(&Demand::ANY, images).unwrap());
+    let mut controller = Controller::new(Policy::default());
+    let model = controller.add(costs);
+    let waiting = request(0, 1.0, Demand::ANY);
+    controller.submit(0.0, model, waiting).unwrap();
+    let grace = |objective| controller.grace(0.0, model, 26, &Demand::ANY, objective);
+    let time = 3.0 * eight + two;
+    let extended = 1e-3 + grace(1e-3);
+    assert!((1.9..2.1).contains(&(extended / time)), "{extended} {time}");
+    assert_eq!(grace(1.1 * time), 0.0, "what fits has the objective");
+}
+
+/// While many are refused, a request that would be late does not take the place of the next one.
+#[test]
+fn under_overload_late_requests_need_an_idle_machine() {
+    let costs = example_costs(8);
+    let one = costs.quickest(&Demand::ANY, 1).unwrap();
+    let mut controller: Controller<usize> = Controller::new(Policy::default());
+    let model = controller.add(costs);
+    for tag in 0..100 {
+        let _ = controller.submit(0.0, model, request(tag, 2.0 * one, Demand::ANY));
+    }
+    let grace =
+        |controller: &Controller<usize>| controller.grace(0.0, model, 1, &Demand::ANY, 1.5 * one);
+    while controller.start(0.0).is_some() {}
+    assert!(controller.is_idle());
+    assert_eq!(grace(&controller), 0.0);
+    controller.finish(0.0, Pace::default());
+    assert_eq!(grace(&controller), f64::INFINITY);
+}
+
+#[test]
+fn what_is_late_in_any_case_is_answered_as_soon_as_possible() {
+    let costs = example_costs(8);
+    let pace = Pace::default();
+    let situation = Situation::quiet(1.0, &costs, &pace);
+    let late = || {
+        let mut waiting = queue(&costs, [(0.5, Demand::ANY)]);
+        waiting[0].request.grace = f64::INFINITY;
+        waiting
+    };
+    let plan = super::plan(&late(), &situation).unwrap();
+    assert_eq!(instance(&costs, &plan), cheapest());
+    // Among others it changes nothing for them.
+    let mut waiting = late();
+    waiting.extend(queue(&costs, [(2.0, Demand::ANY)]));
+    let plan = super::plan(&waiting, &situation).unwrap();
+    assert_eq!((instance(&costs, &plan), plan.images), (Instance::Full, 2));
 }
 
 #[test]

@@ -13,8 +13,9 @@ pub struct Request<T> {
     pub images: usize,
     /// The deadline.
     pub deadline: f64,
-    /// Whether to answer even after the deadline.
-    pub late: bool,
+    /// By how much later than at the deadline it may be answered, in seconds; infinite for at any
+    /// time. Once accepted, a request that may be late is never dropped.
+    pub grace: f64,
     /// The instances that may answer it.
     pub demand: Demand,
     /// Identifies the request for the caller.
@@ -26,7 +27,7 @@ pub struct Request<T> {
 pub struct Waiting<T> {
     /// The request.
     pub request: Request<T>,
-    /// The time by which its batch has to end. For a request that accepts a late answer, at
+    /// The time by which its batch has to end. For a request that may be late, at
     /// least the time at which it is expected to end, so that it keeps its place in the queue.
     pub deadline: f64,
     /// The time by which admission has to expect it to end: earlier, because forecasts err.
@@ -39,6 +40,13 @@ pub struct Waiting<T> {
     pub batch: usize,
     /// Whether the cheapest instance of the model may answer it.
     pub flexible: bool,
+}
+
+impl<T> Request<T> {
+    /// Whether it may be answered after the deadline.
+    pub(super) fn may_be_late(&self) -> bool {
+        self.grace > 0.0
+    }
 }
 
 impl<T> Waiting<T> {

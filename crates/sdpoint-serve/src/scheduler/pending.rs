@@ -46,7 +46,8 @@ pub(super) struct Part<'a> {
 }
 
 impl Pending {
-    pub fn new(job: Job, classes: usize) -> (Self, Answering) {
+    /// A job that is to be answered by `promised`, unless it may be late.
+    pub fn new(job: Job, classes: usize, promised: Option<Instant>) -> (Self, Answering) {
         let (answer, answering) = oneshot::channel();
         let values = || vec![0.0; job.images * classes];
         let open = Open {
@@ -63,6 +64,7 @@ impl Pending {
                 computed: Duration::ZERO,
                 batch: 0,
                 ended: Instant::now(),
+                promised,
             },
             macs: 0.0,
             accuracy: Some(0.0),

@@ -392,6 +392,54 @@ fn late_answers_are_given_if_accepted() {
 }
 
 #[test]
+fn without_load_every_job_without_a_deadline_is_answered() {
+    let engine = engine(1);
+    let options = SchedulerOptions {
+        objective: Duration::from_nanos(1),
+        ..patient()
+    };
+    let scheduler = scheduler(&engine, options);
+    for images in [1, 11] {
+        // It was received and decoded long after its arrival.
+        let arrival = Instant::now() - MINUTE;
+        let job = Job {
+            arrival,
+            ..job(Input::Pixels(pixels(images, 3).into()), images)
+        };
+        let reply = scheduler.submit("model", job).unwrap();
+        let reply = reply.blocking_recv().unwrap().unwrap();
+        assert_eq!(reply.instances.len(), images);
+        assert_eq!(reply.promised, None);
+    }
+}
+
+#[test]
+fn an_objective_sheds_load() {
+    let engine = engine(1);
+    let options = SchedulerOptions {
+        objective: Duration::from_millis(5),
+        ..patient()
+    };
+    let scheduler = scheduler(&engine, options);
+    let mut refused = 0;
+    let mut answers = Vec::new();
+    for _ in 0..3000 {
+        match scheduler.submit("model", simple()) {
+            Ok(answering) => answers.push(answering),
+            Err(Refusal::Overloaded { .. }) => refused += 1,
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(refused > 0 && !answers.is_empty());
+    for answering in answers {
+        match answering.blocking_recv().unwrap() {
+            Ok(_) | Err(Refusal::Overloaded { .. }) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn bad_jobs_are_refused_with_the_reason() {
     let engine = engine(1);
     let scheduler = scheduler(&engine, patient());

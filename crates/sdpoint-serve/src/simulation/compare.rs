@@ -61,6 +61,7 @@ impl Scenario {
             arrivals: self.arrivals(costs, seed),
             objective: self.deadline(costs),
             demand,
+            strict: true,
         };
         simulate(costs, policy, load, &mut Machine::usual(seed))
     }

@@ -12,6 +12,9 @@ pub struct Load {
     pub arrivals: Vec<f64>,
     /// The time from arrival to deadline, in seconds.
     pub objective: f64,
+    /// Whether the requests have deadlines of their own. If not, it is the server's objective, which
+    /// they [may exceed](Controller::grace) where there is no load to shed.
+    pub strict: bool,
     /// The instances that each request allows.
     pub demand: Demand,
 }
@@ -104,11 +107,18 @@ impl Simulation<'_> {
             .get(self.next)
             .filter(|at| **at <= self.now)
         {
+            let Load {
+                objective, demand, ..
+            } = *self.load;
+            let grace = match self.load.strict {
+                true => 0.0,
+                false => self.controller.grace(at, self.model, 1, &demand, objective),
+            };
             let request = Request {
                 images: 1,
-                deadline: at + self.load.objective,
-                late: false,
-                demand: self.load.demand,
+                deadline: at + objective,
+                grace,
+                demand,
                 tag: self.next,
             };
             if self.controller.submit(at, self.model, request).is_ok() {
@@ -156,8 +166,10 @@ impl Simulation<'_> {
         self.controller.finish(end, self.pace);
         let choice = self.costs.index(instance);
         for request in &batch.requests {
-            let missed = end > request.deadline;
-            self.controller.settle(end, self.model, missed, Some(0.0));
+            if request.grace == 0.0 {
+                let missed = end > request.deadline;
+                self.controller.settle(end, self.model, missed, Some(0.0));
+            }
             self.outcomes[request.tag] = Outcome::Answered {
                 at: end,
                 choice: choice.expect("it is one of the model's"),

@@ -162,6 +162,7 @@ fn reply(engine: &Engine, job: &Job, answer: &Answer, start: Instant) -> Reply {
         computed: start.elapsed(),
         batch: job.images,
         ended: Instant::now(),
+        promised: job.deadline.filter(|_| !job.late),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a request may cost, and what it gets.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sdpoint::core::{Cascade, Combination, CombinedRecord};
@@ -8,7 +8,8 @@ use sdpoint::{Instance, Model};
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::{Constraints, Mode, Refusal, testing};
+use crate::server::Options;
+use crate::{Constraints, Limits, Mode, Refusal, Scheduler, SchedulerOptions, testing};
 
 #[test]
 fn parameters_choose_the_instance() {
@@ -225,4 +226,85 @@ fn disconnected_clients_cancel_their_jobs() {
     });
     assert_eq!(server.metric("sdpoint_in_flight_requests") as u64, 0);
     assert_eq!(server.metric("sdpoint_request_memory_bytes") as u64, 0);
+}
+
+/// A photo that takes longer to decode than the shortest objectives.
+fn photo() -> Vec<u8> {
+    static PHOTO: OnceLock<Vec<u8>> = OnceLock::new();
+    let encode = || {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 4000, 4000);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&vec![128; 48_000_000]).unwrap();
+        writer.finish().unwrap();
+        file
+    };
+    PHOTO.get_or_init(encode).clone()
+}
+
+/// A server that has a millisecond for requests without a deadline, and decodes one file at a
+/// time.
+fn hurried() -> Running {
+    let objective = Duration::from_millis(1);
+    let scheduler = Scheduler::start(SchedulerOptions {
+        objective,
+        ..SchedulerOptions::default()
+    });
+    let options = Options {
+        objective,
+        limits: Limits {
+            decoders: 1,
+            ..Limits::default()
+        },
+        ..options()
+    };
+    start_with(options, Arc::new(scheduler.unwrap()))
+}
+
+#[test]
+fn without_a_deadline_a_photo_is_answered_however_long_it_takes_to_arrive_and_decode() {
+    let server = hurried();
+    let photo = photo();
+    server.post("/predict", &[], &photo).ok();
+    let mut slow = server.connect();
+    let bytes = request("POST", "/predict", &[], &png(1));
+    let (start, end) = bytes.split_at(bytes.len() - 10);
+    std::io::Write::write_all(&mut slow, start).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    exchange(&mut slow, end).ok();
+    let images: Vec<u8> = (0..100).flat_map(pixels).collect();
+    let mut many = pixels_request(1, json!({}));
+    many["inputs"][0]["shape"] = json!([100, 32, 32, 3]);
+    many["inputs"][0]["data"] = json!(images);
+    server.infer(&many).ok();
+    // A deadline of its own bounds the whole answer.
+    server
+        .post("/predict?deadline_ms=1", &[], &photo)
+        .error(504);
+}
+
+#[test]
+fn photos_that_wait_for_longer_than_the_objective_make_room_for_others() {
+    let server = hurried();
+    let bytes = request("POST", "/predict", &[], &photo());
+    let late = request("POST", "/predict?late=true", &[], &photo());
+    // The file and its preprocessed pixels.
+    let counted = (photo().len() + 4 * 32 * 32 * 3) as f64;
+    let mut streams = [&bytes, &bytes, &late, &bytes].map(|bytes| {
+        let mut stream = server.connect();
+        let before = server.metric("sdpoint_request_memory_bytes");
+        std::io::Write::write_all(&mut stream, bytes).unwrap();
+        eventually("the file has arrived", || {
+            server.metric("sdpoint_request_memory_bytes") >= before + counted
+        });
+        stream
+    });
+    let answers = streams
+        .each_mut()
+        .map(|stream| read_answer(stream).unwrap());
+    let statuses = answers.each_ref().map(|answer| answer.status);
+    assert_eq!(statuses, [200, 503, 200, 200]);
+    let error = answers[1].error(503);
+    assert!(error.contains("'late'"), "{error}");
 }

@@ -388,6 +388,7 @@ impl Held {
                 computed: Duration::ZERO,
                 batch: job.images,
                 ended: Instant::now(),
+                promised: job.deadline.filter(|_| !job.late),
             }));
         }
     }
