@@ -1,5 +1,6 @@
 //! Jobs, which the protocols submit to the executor, and the replies to them.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -114,17 +115,50 @@ impl Reply {
     }
 }
 
+/// A time in milliseconds, to three digits.
+fn milliseconds(time: Duration) -> String {
+    let time = 1e3 * time.as_secs_f64();
+    let decimals = match time {
+        100.0.. => 0,
+        10.0.. => 1,
+        _ => 2,
+    };
+    format!("{time:.decimals$}")
+}
+
 /// Why a job gets no [`Reply`].
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
     /// Even the cheapest allowed instance would be late, or the queue is full.
-    #[error("overloaded: {reason}; retry in {} ms", retry_after.as_millis())]
+    #[error(
+        "overloaded: {reason}; retry in {} ms{}",
+        retry_after.as_millis(),
+        if *late { ", or set 'late' to get the answer after that" } else { "" }
+    )]
     Overloaded {
         /// What is exhausted.
-        reason: &'static str,
+        reason: Cow<'static, str>,
         /// The time after which a retry is likely to succeed.
         retry_after: Duration,
+        /// Whether the request would be accepted if it had [`Job::late`].
+        late: bool,
+    },
+    /// The deadline is below the shortest possible time, so that a retry is of no use.
+    #[error(
+        "the deadline cannot be met: {} ms of it are left once the request is received and \
+         decoded, and {by} takes {} ms even without other requests; set a longer one, or 'late' to \
+         get the answer after it",
+        milliseconds(*left),
+        milliseconds(*shortest)
+    )]
+    TooShort {
+        /// The instance or combination that would answer.
+        by: Cow<'static, str>,
+        /// The time that was left.
+        left: Duration,
+        /// The shortest possible time.
+        shortest: Duration,
     },
     /// The deadline passed before the request was answered.
     #[error("the deadline passed before the request could be answered")]

@@ -11,6 +11,7 @@ mod pending;
 mod tests;
 mod turnaround;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +23,7 @@ use sdpoint::{Engine, EngineError};
 use crate::control::{Controller, Costs, Demand, ModelId, Policy, Refused, Request};
 use crate::delivery::Sent;
 use crate::executor::{Answering, Executor};
-use crate::{Job, Refusal};
+use crate::{Job, Mode, Refusal};
 use assemble::Assembler;
 pub use computing::Computing;
 use pending::{Pending, Piece};
@@ -256,7 +257,15 @@ impl Shared {
         let now = self.seconds(arrival);
         let (deadline, grace) = match job.deadline {
             Some(deadline) if arrival >= deadline && !job.late => return Err(Refusal::Expired),
-            Some(deadline) => (deadline, 0.0),
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(arrival);
+                let shortest = Duration::from_secs_f64(model.costs.alone(&demand, job.images));
+                if left < shortest && !job.late {
+                    let by = answered_by(&demand, &model);
+                    return Err(Refusal::TooShort { by, left, shortest });
+                }
+                (deadline, 0.0)
+            }
             None => {
                 let objective = self.options.objective;
                 let seconds = objective.as_secs_f64();
@@ -282,12 +291,41 @@ impl Shared {
                 // Pieces of the job that were queued are removed.
                 let others = |_, other: &Request<Piece>| !Arc::ptr_eq(&other.tag.pending, &pending);
                 state.controller.retain(others);
-                return Err(refusal(refused));
+                return Err(self.refusal(refused, &demand, &model, pending.job.deadline.is_some()));
             }
         }
         drop(state);
         self.wake.notify_one();
         Ok(answering)
+    }
+
+    fn refusal(
+        &self,
+        refused: Refused,
+        demand: &Demand,
+        model: &Model,
+        own_deadline: bool,
+    ) -> Refusal {
+        let overloaded = |reason, seconds: f64, late| Refusal::Overloaded {
+            reason,
+            retry_after: Duration::from_secs_f64(seconds.clamp(1e-3, 60.0)),
+            late,
+        };
+        match refused {
+            Refused::Late { by } => {
+                let limit = match own_deadline {
+                    true => "deadline",
+                    false => "server's objective",
+                };
+                let answer = answered_by(demand, model);
+                let reason = format!("{answer} would answer after the {limit}");
+                overloaded(reason.into(), by, true)
+            }
+            Refused::Full { until } => overloaded("the queue is full".into(), until, false),
+            Refused::NoInstance => Refusal::NoInstance(
+                "no instance of the model meets the request's constraints".into(),
+            ),
+        }
     }
 
     /// A time on the controller's clock.
@@ -312,20 +350,16 @@ impl State {
     }
 }
 
-fn refusal(refused: Refused) -> Refusal {
-    let overloaded = |reason, seconds: f64| Refusal::Overloaded {
-        reason,
-        retry_after: Duration::from_secs_f64(seconds.clamp(1e-3, 60.0)),
-    };
-    match refused {
-        Refused::Late { by } => overloaded(
-            "even the cheapest instance would answer after the deadline",
-            by,
-        ),
-        Refused::Full { until } => overloaded("the queue is full", until),
-        Refused::NoInstance => {
-            Refusal::NoInstance("no instance of the model meets the request's constraints".into())
-        }
+/// What can answer most quickly.
+fn answered_by(demand: &Demand, model: &Model) -> Cow<'static, str> {
+    match (demand.mode, demand.constraints.instance) {
+        (Mode::Combination(index), _) => model.engine.combinations()[index]
+            .combination
+            .to_string()
+            .into(),
+        (Mode::Instance, Some(instance)) => format!("instance {instance}").into(),
+        (Mode::Instance, None) if *demand == Demand::ANY => "the cheapest instance".into(),
+        (Mode::Instance, None) => "the cheapest instance that the request allows".into(),
     }
 }
 

@@ -141,6 +141,18 @@ impl Costs {
         self.allowed(demand).nth(1).is_some()
     }
 
+    /// The shortest time of so many images, which may be more than a batch holds, in batches of
+    /// their own, in seconds; 0 if no instance meets the demand.
+    pub fn alone(&self, demand: &Demand, images: usize) -> f64 {
+        let most = self.max_batch();
+        let time = |images| self.quickest(demand, images).unwrap_or(0.0);
+        let rest = match images % most {
+            0 => 0.0,
+            rest => time(rest),
+        };
+        (images / most) as f64 * time(most) + rest
+    }
+
     /// The shortest expected time in seconds of a batch that meets a demand; none if no
     /// instance does.
     pub fn quickest(&self, demand: &Demand, images: usize) -> Option<f64> {

@@ -79,7 +79,7 @@ impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> Self {
         let kind = match &refusal {
             Refusal::Overloaded { .. } => Kind::Overloaded,
-            Refusal::Expired => Kind::Expired,
+            Refusal::Expired | Refusal::TooShort { .. } => Kind::Expired,
             Refusal::NoInstance(_) => Kind::Invalid,
             Refusal::Unavailable => Kind::Unavailable,
             Refusal::Failed(_) => Kind::Internal,
@@ -131,15 +131,32 @@ mod tests {
 
     #[test]
     fn an_overload_suggests_when_to_retry() {
-        let error = ApiError::from(Refusal::Overloaded {
-            reason: "the queue is full",
+        let overloaded = |late| Refusal::Overloaded {
+            reason: "the queue is full".into(),
             retry_after: Duration::from_millis(12),
-        });
+            late,
+        };
+        let error = ApiError::from(overloaded(false));
         assert_eq!(error.kind, Kind::Overloaded);
         assert_eq!(error.retry_after, Some(Duration::from_millis(12)));
         assert_eq!(
             error.message,
             "overloaded: the queue is full; retry in 12 ms"
         );
+        let message = overloaded(true).to_string();
+        assert!(message.contains("12 ms, or set 'late'"), "{message}");
+    }
+
+    #[test]
+    fn nobody_retries_with_a_deadline_that_is_too_short() {
+        let error = ApiError::from(Refusal::TooShort {
+            by: "instance full".into(),
+            left: Duration::from_micros(3456),
+            shortest: Duration::from_micros(123_456),
+        });
+        assert_eq!((error.kind, error.retry_after), (Kind::Expired, None));
+        for text in ["3.46 ms", "instance full takes 123 ms", "'late'"] {
+            assert!(error.message.contains(text), "{}", error.message);
+        }
     }
 }

@@ -120,8 +120,9 @@ impl Shared {
             pending.refuse(match passed {
                 true => Refusal::Expired,
                 false => Refusal::Overloaded {
-                    reason: "no instance can answer before the deadline any more",
+                    reason: "the machine has become slower, and no answer can be in time".into(),
                     retry_after: Duration::from_millis(10),
+                    late: true,
                 },
             });
             let name = &state.models[&model].name;

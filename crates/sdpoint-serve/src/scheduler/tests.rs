@@ -365,7 +365,7 @@ fn hopeless_jobs_are_refused_quickly() {
                 refused += 1;
             }
             // The test itself was kept waiting.
-            Err(Refusal::Expired) => {}
+            Err(Refusal::Expired | Refusal::TooShort { .. }) => {}
             Err(other) => panic!("{other:?}"),
         }
     }
@@ -376,6 +376,49 @@ fn hopeless_jobs_are_refused_quickly() {
             Err(other) => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn deadlines_that_no_machine_could_meet_are_named() {
+    let engine = engine(1);
+    let scheduler = scheduler(&engine, patient());
+    let refused = |job: Job| {
+        let deadline = Some(Instant::now() + Duration::from_micros(1));
+        let job = Job { deadline, ..job };
+        match scheduler.submit("model", job) {
+            Err(Refusal::TooShort { by, left, shortest }) => {
+                assert!(left < shortest);
+                (by, shortest)
+            }
+            // The test was interrupted for longer than that.
+            Err(Refusal::Expired) => ("".into(), Duration::ZERO),
+            other => panic!("{other:?}"),
+        }
+    };
+    let named = |change: fn(&mut Job)| {
+        let attempt = || {
+            let mut job = simple();
+            change(&mut job);
+            refused(job)
+        };
+        let mut attempts = std::iter::repeat_with(attempt);
+        attempts.find(|(by, _)| !by.is_empty()).unwrap()
+    };
+    let (by, cheapest) = named(|_| {});
+    assert_eq!(by, "the cheapest instance");
+    let (by, full) = named(|job| job.constraints.instance = Some(Instance::Full));
+    assert_eq!(by, "instance full");
+    assert!(full >= cheapest);
+    let (by, _) = named(|job| job.constraints.max_macs = Some(u64::MAX));
+    assert!(by.contains("allows"), "{by}");
+    let (by, _) = named(|job| job.mode = Mode::Combination(0));
+    assert!(by.contains('>'), "{by}");
+    // Batches add up, each of which could meet the deadline.
+    let (_, many) = named(|job| {
+        job.images = 40;
+        job.input = Input::Pixels(pixels(40, 3).into());
+    });
+    assert!(many > 5 * cheapest, "{many:?} {cheapest:?}");
 }
 
 #[test]

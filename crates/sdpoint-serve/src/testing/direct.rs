@@ -75,7 +75,8 @@ impl Executor for Direct {
         match jobs.as_ref().ok_or(Refusal::Unavailable)?.try_send(task) {
             Ok(()) => Ok(answering),
             Err(TrySendError::Full(_)) => Err(Refusal::Overloaded {
-                reason: "the queue is full",
+                reason: "the queue is full".into(),
+                late: false,
                 retry_after: Duration::from_millis(100),
             }),
             Err(TrySendError::Disconnected(_)) => Err(Refusal::Unavailable),

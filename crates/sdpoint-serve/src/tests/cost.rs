@@ -182,7 +182,8 @@ fn a_refusal_suggests_when_to_retry() {
     for (refusal, status, retry) in [
         (
             Refusal::Overloaded {
-                reason: "too many requests wait",
+                reason: "too many requests wait".into(),
+                late: false,
                 retry_after: Duration::from_millis(1200),
             },
             503,

@@ -264,7 +264,8 @@ fn errors_have_the_codes_of_grpc() {
         assert_eq!(status.code(), Code::Unimplemented, "{path}");
     }
     *held.refusal.lock().unwrap() = Some(Refusal::Overloaded {
-        reason: "too many requests wait",
+        reason: "too many requests wait".into(),
+        late: false,
         retry_after: Duration::from_millis(12),
     });
     let status = client.infer(infer_request(1)).unwrap_err();

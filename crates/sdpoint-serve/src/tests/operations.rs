@@ -244,8 +244,9 @@ fn the_executor_learns_when_answers_were_sent() {
     assert!(read_answer(&mut whenever).is_some());
     // Nor have those that were never accepted.
     let refusal = Refusal::Overloaded {
-        reason: "too many requests wait",
+        reason: "too many requests wait".into(),
         retry_after: Duration::from_millis(12),
+        late: false,
     };
     *held.refusal.lock().unwrap() = Some(refusal);
     let body = pixels_request(0, json!({})).to_string();

@@ -211,7 +211,8 @@ fn refused_requests_and_the_queue_are_shown() {
     eventually("the job arrives", || held.count() == 1);
     assert_eq!(server.get("/models/small/load").ok()["queued_images"], 1);
     *held.refusal.lock().unwrap() = Some(Refusal::Overloaded {
-        reason: "the queue is full",
+        reason: "the queue is full".into(),
+        late: false,
         retry_after: Duration::from_secs(1),
     });
     server.infer(&pixels_request(1, json!({}))).error(503);

@@ -1,6 +1,6 @@
 //! By how much a request without a deadline of its own may exceed the server's objective.
 
-use super::super::{Costs, Demand};
+use super::super::Demand;
 use super::{Controller, ModelId};
 
 impl<T> Controller<T> {
@@ -31,7 +31,7 @@ impl<T> Controller<T> {
         if self.is_idle() && calm {
             return f64::INFINITY;
         }
-        let alone = model.pace.expected(alone(&model.costs, demand, images)) * share;
+        let alone = model.pace.expected(model.costs.alone(demand, images)) * share;
         let load = model.load(now, share);
         let promise = model.reserve.promise(now + objective, load, now) - now;
         match alone <= promise {
@@ -39,16 +39,4 @@ impl<T> Controller<T> {
             false => 2.0 * alone - promise,
         }
     }
-}
-
-/// The shortest time of so many images in batches of their own, in seconds; 0 if no instance meets
-/// the demand.
-fn alone(costs: &Costs, demand: &Demand, images: usize) -> f64 {
-    let most = costs.max_batch();
-    let time = |images| costs.quickest(demand, images).unwrap_or(0.0);
-    let rest = match images % most {
-        0 => 0.0,
-        rest => time(rest),
-    };
-    (images / most) as f64 * time(most) + rest
 }
