@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use sdpoint::profile::TimeSource;
@@ -29,6 +29,9 @@ struct Entry {
     state: RwLock<State>,
     /// Why the last load failed, if it did.
     failure: RwLock<Option<String>>,
+    /// Whether a client unloaded it. Until it is ready again it has no part in the readiness of the
+    /// server, whose other models go on.
+    unloaded: AtomicBool,
     loads: AtomicU64,
     statistics: Arc<Statistics>,
     metrics: Arc<ModelMetrics>,
@@ -117,6 +120,7 @@ impl Registry {
                 file,
                 state: RwLock::new(State::Loading),
                 failure: RwLock::default(),
+                unloaded: AtomicBool::new(false),
                 loads: AtomicU64::new(0),
                 statistics: Arc::default(),
                 metrics: metrics.model(&name),
@@ -148,9 +152,9 @@ impl Registry {
 
     /// Whether every model is ready that was not unloaded on request.
     pub fn ready(&self) -> bool {
-        self.entries
-            .values()
-            .all(|entry| matches!(entry.state(), State::Ready(_) | State::Unloaded))
+        self.entries.values().all(|entry| {
+            matches!(entry.state(), State::Ready(_)) || entry.unloaded.load(Ordering::Relaxed)
+        })
     }
 
     /// The state of a model.
@@ -199,6 +203,7 @@ impl Registry {
                     tracing::warn!(model = name, "{source}");
                 }
                 entry.set(State::Ready(Arc::new(model)));
+                entry.unloaded.store(false, Ordering::Relaxed);
                 let seconds = started.elapsed().as_secs_f64();
                 tracing::info!(model = name, generation, seconds, "model loaded");
                 Ok(())
@@ -233,6 +238,7 @@ impl Registry {
     pub fn unload(&self, name: &str) -> Result<(), ModelError> {
         let entry = self.entry(name)?;
         let _changing = lock(&self.changing);
+        entry.unloaded.store(true, Ordering::Relaxed);
         entry.set(State::Unloaded);
         tracing::info!(model = name, "model unloaded");
         Ok(())

@@ -170,6 +170,30 @@ fn clients_do_not_see_where_a_damaged_profile_is() {
 }
 
 #[test]
+fn a_model_that_was_unloaded_has_no_part_in_readiness() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("other.safetensors");
+    fs::copy(testing::model_file(), &file).unwrap();
+    let models = [("other", file.clone()), ("small", testing::model_file())];
+    let server = start_unloaded(admin(), Arc::new(Direct::new(None, 100)), &models);
+    assert!(server.handle.registry().load_all().is_empty());
+    let change = |what: &str| {
+        let path = format!("/v2/repository/models/other/{what}");
+        server.post(&path, &[], b"")
+    };
+    let ready = || server.get("/v2/health/ready").status;
+    change("unload").ok();
+    fs::write(&file, b"no model").unwrap();
+    change("load").error(500);
+    assert_eq!(ready(), 200);
+    let error = server.get("/v2/models/other").error(503);
+    assert!(error.contains("safetensors"), "it has the reason: {error}");
+    fs::copy(testing::model_file(), &file).unwrap();
+    change("load").ok();
+    assert_eq!((ready(), server.get("/v2/models/other").status), (200, 200));
+}
+
+#[test]
 fn reloads_lose_no_request() {
     let server = start(options());
     let registry = server.handle.registry();
