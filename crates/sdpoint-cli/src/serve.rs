@@ -243,7 +243,11 @@ async fn serve(server: Server, mut signals: Signals) -> Outcome {
         again.stop().await;
     };
     tokio::select! {
-        () = server.run(stop) => outcome,
+        ended = server.run(stop) => match (outcome, ended) {
+            (Ok(()), Err(lost)) => Err(Failure::from_error(Class::Interrupted, &lost)
+                .hint("--drain gives requests in progress more time")),
+            (outcome, _) => outcome,
+        },
         () = insist => Err(Failure::new(Class::Interrupted, "shut down without answering all requests")),
     }
 }

@@ -240,6 +240,21 @@ fn reloads_and_shutdown_under_load_lose_no_request() {
     assert_eq!((code, log.as_str()), (Some(0), ""));
 }
 
+#[test]
+fn requests_that_are_lost_are_reported() {
+    let server = Server::start(&[&model(), "--drain", "200ms", "--log", "off"]);
+    let image = image();
+    let _begun = begin(&server.rest, "/predict", &image, image.len() / 2);
+    server.wait_until("the body has begun", || {
+        let (_, metrics) = exchange(&server.metrics, "GET", "/metrics", &[]);
+        !metrics.contains("sdpoint_request_memory_bytes 0\n")
+    });
+    let (code, log) = server.end("TERM");
+    assert_eq!(code, Some(130), "{log}");
+    assert!(log.contains("before 1 request could be answered"), "{log}");
+    assert!(log.contains("hint: --drain"), "{log}");
+}
+
 /// A control group with a CPU quota, removed when dropped.
 struct Quota(PathBuf);
 

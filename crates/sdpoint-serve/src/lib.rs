@@ -44,4 +44,4 @@ pub use models::{ModelError, NameError, Registry, check_name};
 pub use net::origin::Origin;
 pub use net::token::{TokenError, Tokens};
 pub use scheduler::{BatchReport, Computing, Dropped, Observer, Scheduler, SchedulerOptions};
-pub use server::{Addresses, Handle, Options, ServeError, Server};
+pub use server::{Addresses, Handle, Lost, Options, ServeError, Server};

@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sdpoint::core::words::plural;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::Executor;
 use crate::app::App;
@@ -71,6 +73,20 @@ pub enum ServeError {
         /// The reason.
         source: io::Error,
     },
+}
+
+/// Requests that were in progress when the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the server ended before {} could be answered, {} s after it was told to",
+    plural(*requests, "request", "requests"),
+    drain.as_secs_f64()
+)]
+pub struct Lost {
+    /// Their number.
+    pub requests: usize,
+    /// The time that they had.
+    pub drain: Duration,
 }
 
 /// A server with open listeners.
@@ -150,20 +166,21 @@ impl Server {
     }
 
     /// Serves until `stop` completes, then answers the requests in progress.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// If some are not answered within the time to drain.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Lost> {
         open_files::warn(self.options.limits.connections);
         let (stopping, receiver) = watch::channel(false);
+        // Metrics and readiness can be watched while requests are answered.
+        let (drained, until_drained) = watch::channel(false);
         let places = self
             .options
             .limits
             .connections
             .clamp(1, Semaphore::MAX_PERMITS >> 3);
-        let semaphore = Arc::new(Semaphore::new(places));
-        let reserved = Arc::new(Semaphore::new(METRICS_PLACES));
-        let shared = Shared {
-            room: Arc::new(Notify::new()),
-            stopping: receiver,
-        };
+        let clients = Shared::new(places, receiver);
+        let watchers = Shared::new(METRICS_PLACES, until_drained);
         let busy = Arc::<Clients>::default();
         let health = Health::new();
         health.set(false).await;
@@ -177,9 +194,9 @@ impl Server {
                 Kind::Grpc => (Protocol::Grpc, grpc::router(self.app.clone(), &health)),
                 Kind::Metrics => (Protocol::Rest, metrics::router(self.app.clone())),
             };
-            let (places, busy) = match kind {
-                Kind::Metrics => (&reserved, Arc::default()),
-                Kind::Rest | Kind::Grpc => (&semaphore, busy.clone()),
+            let (shared, busy) = match kind {
+                Kind::Metrics => (&watchers, Arc::default()),
+                Kind::Rest | Kind::Grpc => (&clients, busy.clone()),
             };
             let front = Front {
                 app: self.app.clone(),
@@ -192,7 +209,7 @@ impl Server {
                 protocol,
                 router,
             };
-            tokio::spawn(accept(listener, front, shared.clone(), places.clone()));
+            tokio::spawn(accept(listener, front, shared.clone()));
         }
         let watching = tokio::spawn(health.clone().follow(self.app.clone()));
         stop.await;
@@ -202,11 +219,22 @@ impl Server {
         watching.abort();
         health.set(false).await;
         health.end().await;
-        let all = semaphore.acquire_many(u32::try_from(places).unwrap_or(u32::MAX));
-        if tokio::time::timeout(self.options.drain, all).await.is_err() {
-            tracing::warn!("shut down before all requests were answered");
-        }
+        let all = u32::try_from(places).unwrap_or(u32::MAX);
+        let all = clients.places.acquire_many(all);
+        let in_time = tokio::time::timeout(self.options.drain, all).await.is_ok();
+        let lost = match in_time {
+            true => 0,
+            false => clients.busy.load(Ordering::Relaxed),
+        };
+        let _ = drained.send(true);
         self.app.close();
+        match lost {
+            0 => Ok(()),
+            requests => Err(Lost {
+                requests,
+                drain: self.options.drain,
+            }),
+        }
     }
 }
 

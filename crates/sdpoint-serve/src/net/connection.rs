@@ -15,7 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::front::{Answering, Front, Protocol};
 use super::timed::Timed;
@@ -25,20 +25,35 @@ use crate::limits::Limits;
 /// The longest interval between checks for idleness.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long a client may take to close a connection after a graceful shutdown.
+/// How long a client may take to close a connection after a graceful shutdown, or to send the
+/// rest of a request's header.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// State shared by all connections of a server.
+/// State shared by all connections that share a limit on their number.
 #[derive(Clone)]
 pub struct Shared {
+    /// Each connection holds one of these places until it closes.
+    pub places: Arc<Semaphore>,
     /// Wakes one connection at a time, which closes if it is idle, to make room.
     pub room: Arc<Notify>,
-    /// Becomes true when the server stops.
+    /// Requests in progress.
+    pub busy: Arc<AtomicUsize>,
+    /// Becomes true when they have to end.
     pub stopping: watch::Receiver<bool>,
 }
 
 impl Shared {
-    /// Waits until the server stops.
+    /// The state for so many connections, until `stopping`.
+    pub fn new(places: usize, stopping: watch::Receiver<bool>) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            room: Arc::default(),
+            busy: Arc::default(),
+            stopping,
+        }
+    }
+
+    /// Waits until the connections have to end.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut stopping = self.stopping.clone();
         async move {
@@ -53,6 +68,8 @@ impl Shared {
 pub struct Activity {
     /// Requests in progress.
     busy: AtomicUsize,
+    /// Those of all connections.
+    all_busy: Arc<AtomicUsize>,
     /// All requests so far.
     total: AtomicUsize,
     /// When the first bytes of the next request's header were received, if no request is
@@ -65,6 +82,14 @@ pub struct Activity {
 }
 
 impl Activity {
+    /// No requests yet, of a connection whose requests in progress also count in `all_busy`.
+    fn new(all_busy: Arc<AtomicUsize>) -> Self {
+        Self {
+            all_busy,
+            ..Self::default()
+        }
+    }
+
     /// Notes that bytes were received.
     pub fn received(&self) {
         if self.busy.load(Ordering::Relaxed) == 0 {
@@ -108,6 +133,7 @@ impl Busy {
     /// Notes that a request has begun.
     pub fn new(activity: &Arc<Activity>) -> Self {
         activity.busy.fetch_add(1, Ordering::Relaxed);
+        activity.all_busy.fetch_add(1, Ordering::Relaxed);
         activity.total.fetch_add(1, Ordering::Relaxed);
         *activity.header() = None;
         Self {
@@ -128,6 +154,7 @@ impl Busy {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.activity.busy.fetch_sub(1, Ordering::Relaxed);
+        self.activity.all_busy.fetch_sub(1, Ordering::Relaxed);
         if let Some(since) = self.sending {
             let mut sending = self.activity.sending();
             let place = sending.iter().position(|&other| other == since);
@@ -156,7 +183,7 @@ impl Service<Request<Incoming>> for Requests {
 /// Serves a connection until it closes, times out, or is closed to make room.
 pub async fn serve(stream: TcpStream, client: IpAddr, front: Front, shared: Shared) {
     let limits = &front.app.limits;
-    let activity = Arc::<Activity>::default();
+    let activity = Arc::new(Activity::new(shared.busy.clone()));
     let io = Timed::new(stream, limits.write_time, activity.clone());
     let service = Requests {
         front: front.clone(),
@@ -281,6 +308,13 @@ async fn guard<C: Future>(
     let mut connection = pin!(connection);
     let mut tick = tokio::time::interval(idle.tick);
     let mut stopping = false;
+    // Whether a request may still be on its way.
+    let mut expecting = true;
+    let farewell = async {
+        shared.stop().await;
+        tokio::time::sleep(FAREWELL).await;
+    };
+    let mut farewell = pin!(farewell);
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
@@ -288,6 +322,13 @@ async fn guard<C: Future>(
                 // The server's drain limits how long requests in progress may take.
                 shut_down(connection.as_mut());
                 stopping = true;
+            }
+            () = farewell.as_mut(), if expecting => {
+                // Whoever has sent a part of a header does not hold up the others.
+                if !idle.busy() {
+                    return;
+                }
+                expecting = false;
             }
             () = shared.room.clone().notified_owned() => {
                 if !idle.busy() {

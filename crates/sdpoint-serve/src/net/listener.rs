@@ -16,8 +16,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long an idle connection has to close before the next one is woken.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// Accepts connections until the server stops. Each holds one of `places` until it closes.
-pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places: Arc<Semaphore>) {
+/// Accepts connections until they have to end.
+pub async fn accept(listener: TcpListener, front: Front, shared: Shared) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -34,7 +34,7 @@ pub async fn accept(listener: TcpListener, front: Front, shared: Shared, places:
             }
         };
         let place = tokio::select! {
-            place = find_place(&places, &shared.room) => place,
+            place = find_place(&shared.places, &shared.room) => place,
             () = shared.stop() => return,
         };
         let Some(place) = place else { return };

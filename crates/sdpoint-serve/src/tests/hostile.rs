@@ -167,6 +167,26 @@ fn idle_connections_make_room() {
     assert!(server.metric("sdpoint_open_connections") as u64 <= 64 + 1);
 }
 
+/// The connections of metrics have places of their own, so they make no room for others.
+#[test]
+fn idle_connections_for_metrics_stay() {
+    let options = Options {
+        limits: Limits {
+            connections: 4,
+            ..Limits::default()
+        },
+        ..options()
+    };
+    let server = start(options);
+    let mut watcher = connect(server.addresses.metrics.unwrap());
+    let ready = request("GET", "/v2/health/ready", &[], b"");
+    exchange(&mut watcher, &ready).ok();
+    let idle: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
+    server.get("/v2").ok();
+    drop(idle);
+    exchange(&mut watcher, &ready).ok();
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let server = start(options());

@@ -3,14 +3,14 @@
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::Refusal;
 use crate::server::Options;
 use crate::testing::{self, Direct};
+use crate::{Limits, Refusal};
 
 fn admin() -> Options {
     Options {
@@ -269,8 +269,8 @@ fn the_executor_learns_when_answers_were_sent() {
     // Nor have those that were never accepted.
     let refusal = Refusal::Overloaded {
         reason: "too many requests wait".into(),
-        retry_after: Duration::from_millis(12),
         late: false,
+        retry_after: Duration::from_millis(12),
     };
     *held.refusal.lock().unwrap() = Some(refusal);
     let body = pixels_request(0, json!({})).to_string();
@@ -308,7 +308,45 @@ fn shutdown_answers_requests_in_progress() {
         let answer = read_answer(stream).expect("the request is answered").ok();
         assert_eq!(answer["id"], number.to_string());
     }
-    server.join();
+    assert_eq!(server.join(), Ok(()));
+}
+
+#[test]
+fn metrics_and_readiness_can_be_read_until_the_last_answer() {
+    let held = Arc::new(Held::default());
+    let mut server = start_with(options(), held.clone());
+    let mut stream = server.connect();
+    let body = pixels_request(1, json!({})).to_string();
+    let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
+    std::io::Write::write_all(&mut stream, &bytes).unwrap();
+    eventually("the job arrives", || held.count() == 1);
+    let mut watcher = connect(server.addresses.metrics.unwrap());
+    let ready = request("GET", "/v2/health/ready", &[], b"");
+    exchange(&mut watcher, &ready).ok();
+    server.stop();
+    eventually("it is not ready any more", || {
+        exchange(&mut watcher, &ready).status == 503
+    });
+    assert_eq!(server.metric("sdpoint_in_flight_requests") as u64, 1);
+    held.answer_all();
+    read_answer(&mut stream).unwrap().ok();
+    assert_eq!(server.join(), Ok(()));
+}
+
+#[test]
+fn half_a_header_does_not_hold_up_shutdown() {
+    let mut server = start(options());
+    let mut half = server.connect();
+    std::io::Write::write_all(&mut half, b"GET /v2 HTTP/1.1\r\nHost: a\r\nX-").unwrap();
+    let _silent = connect(server.addresses.grpc.unwrap());
+    eventually("both are connected", || {
+        // And the one that asks for it.
+        server.metric("sdpoint_open_connections") as u64 == 3
+    });
+    let start = Instant::now();
+    assert_eq!(server.join(), Ok(()));
+    assert!(start.elapsed() < Limits::default().header_time / 2);
+    assert!(read_answer(&mut half).is_none_or(|answer| answer.status == 408));
 }
 
 #[test]
@@ -324,7 +362,12 @@ fn shutdown_waits_no_longer_than_the_drain_time() {
     let bytes = request("POST", "/v2/models/small/infer", &[], body.as_bytes());
     std::io::Write::write_all(&mut stream, &bytes).unwrap();
     eventually("the job arrives", || held.count() == 1);
-    server.join();
+    let lost = server.join().unwrap_err();
+    assert_eq!((lost.requests, lost.drain), (1, Duration::from_millis(200)));
+    assert!(
+        lost.to_string().contains("before 1 request could"),
+        "{lost}"
+    );
     assert!(read_answer(&mut stream).is_none());
 }
 

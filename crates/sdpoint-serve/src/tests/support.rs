@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::net::token::Tokens;
-use crate::server::{Addresses, Handle, Options, Server};
+use crate::server::{Addresses, Handle, Lost, Options, Server};
 use crate::{Answering, Executor, Job, Limits, Metrics, Refusal, Registry, Reply, Sent, testing};
 
 /// A server on ports of its own, which ends when it is dropped.
@@ -19,7 +19,7 @@ pub struct Running {
     pub addresses: Addresses,
     pub handle: Handle,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), Lost>>>,
 }
 
 /// How most tests want a server.
@@ -74,10 +74,11 @@ pub fn start_unloaded(
     let (addresses, handle) = (server.addresses(), server.app());
     let (stop, stopped) = oneshot::channel();
     let thread = std::thread::spawn(move || {
-        runtime.block_on(server.run(async {
+        let outcome = runtime.block_on(server.run(async {
             let _ = stopped.await;
         }));
         runtime.shutdown_background();
+        outcome
     });
     Running {
         addresses,
@@ -96,11 +97,10 @@ impl Running {
     }
 
     /// Waits until the server has ended.
-    pub fn join(&mut self) {
+    pub fn join(&mut self) -> Result<(), Lost> {
         self.stop();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
+        let thread = self.thread.take().expect("it is joined once");
+        thread.join().unwrap()
     }
 
     /// A connection to REST.
