@@ -175,6 +175,46 @@ fn a_server_answers_reloads_and_shuts_down() {
 }
 
 #[test]
+fn reloads_do_not_overlap() {
+    let cats = format!("cats={}", model());
+    let server = Server::start(&[&cats, &model(), "--log-format", "json"]);
+    let messages = |log: &str| -> Vec<String> {
+        let events = log.lines().map(|line| serde_json::from_str::<Value>(line));
+        let said = |event: Value| {
+            let message = event["message"].as_str()?;
+            let what = event["model"].as_str().unwrap_or(message);
+            message.contains("load").then(|| what.to_owned())
+        };
+        events.filter_map(|event| said(event.unwrap())).collect()
+    };
+    for _ in 0..10 {
+        server.signal("HUP");
+    }
+    // The last signal is followed by a pass, too.
+    let loads = |server: &Server| {
+        let (_, metrics) = exchange(&server.metrics, "GET", "/metrics", &[]);
+        let name = "sdpoint_model_loads_total{model=\"v2\",result=\"ok\"} ";
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().parse::<u32>().unwrap()
+    };
+    server.wait_until("the models are loaded again", || loads(&server) >= 2);
+    let mut last = 0;
+    server.wait_until("no more is loaded", || {
+        std::thread::sleep(Duration::from_millis(500));
+        std::mem::replace(&mut last, loads(&server)) == last
+    });
+    let (code, log) = server.end("TERM");
+    assert_eq!(code, Some(0), "{log}");
+    let messages = messages(&log);
+    let passes = messages[2..].chunks(3);
+    let whole = ["loading all models again", "cats", "v2"];
+    assert!(passes.len() >= 1 && messages[..2] == whole[1..], "{log}");
+    for pass in passes {
+        assert_eq!(pass, whole, "{log}");
+    }
+}
+
+#[test]
 fn ctrl_c_shuts_down() {
     let server = Server::start(&[&model(), "--log", "off"]);
     let (code, log) = server.end("INT");

@@ -50,18 +50,26 @@ impl Signals {
         let _ = tokio::signal::ctrl_c().await;
     }
 
-    /// Loads all models again at each signal to do so, until one to end.
+    /// Loads all models again at each signal to do so, until one to end. Signals that come
+    /// meanwhile are followed by one more pass, since files may have changed that were read before.
     #[cfg(unix)]
     pub async fn reload_until_stop(&mut self, handle: &Handle) {
+        let mut running = None;
+        let mut again = false;
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = tokio::signal::ctrl_c() => return,
-                _ = self.hang_up.recv() => {
-                    let handle = handle.clone();
-                    // What goes wrong is logged, and the old model stays.
-                    tokio::task::spawn_blocking(move || handle.registry().load_all());
-                }
+                _ = self.hang_up.recv() => again = true,
+                () = ended(&mut running) => running = None,
+            }
+            if again && running.is_none() {
+                again = false;
+                tracing::info!("loading all models again");
+                let handle = handle.clone();
+                // What goes wrong is logged, and the old model stays.
+                let pass = move || drop(handle.registry().load_all());
+                running = Some(tokio::task::spawn_blocking(pass));
             }
         }
     }
@@ -70,5 +78,15 @@ impl Signals {
     #[cfg(not(unix))]
     pub async fn reload_until_stop(&mut self, _: &Handle) {
         self.stop().await;
+    }
+}
+
+/// Waits until a pass over the models has ended; for ever if there is none.
+#[cfg(unix)]
+async fn ended(pass: &mut Option<tokio::task::JoinHandle<()>>) {
+    match pass {
+        // A panic was reported when it happened.
+        Some(pass) => drop(pass.await),
+        None => std::future::pending().await,
     }
 }
