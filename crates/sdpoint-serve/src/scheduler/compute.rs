@@ -120,7 +120,7 @@ impl Shared {
             pending.refuse(match passed {
                 true => Refusal::Expired,
                 false => Refusal::Overloaded {
-                    reason: "the machine has become slower, and no answer can be in time".into(),
+                    reason: "it can no longer be answered before the deadline".into(),
                     retry_after: Duration::from_millis(10),
                     late: true,
                 },
