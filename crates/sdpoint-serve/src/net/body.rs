@@ -21,14 +21,20 @@ pub struct Guarded {
     body: Incoming,
     left: usize,
     most: usize,
-    memory: Arc<Reservation>,
+    memory: Option<Arc<Reservation>>,
     time: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
-    /// Limits a body to `most` bytes, received within `time`.
-    pub fn new(body: Incoming, most: usize, time: Duration, memory: Arc<Reservation>) -> Self {
+    /// Limits a body to `most` bytes, received within `time`. They are counted in `memory`, or if
+    /// there is none, by what collects them.
+    pub fn new(
+        body: Incoming,
+        most: usize,
+        time: Duration,
+        memory: Option<Arc<Reservation>>,
+    ) -> Self {
         Self {
             body,
             left: most,
@@ -37,14 +43,6 @@ impl Guarded {
             time,
             timer: None,
         }
-    }
-
-    /// The error of a body that is too long.
-    pub fn too_long(most: usize) -> ApiError {
-        ApiError::new(
-            Kind::TooLarge,
-            format!("the body has more than {most} bytes"),
-        )
     }
 
     fn slow(&self) -> ApiError {
@@ -82,8 +80,10 @@ impl HttpBody for Guarded {
             this.left = this
                 .left
                 .checked_sub(length)
-                .ok_or_else(|| Self::too_long(this.most))?;
-            this.memory.add(length)?;
+                .ok_or_else(|| ApiError::too_long(this.most))?;
+            if let Some(memory) = &this.memory {
+                memory.add(length)?;
+            }
             Ok(frame)
         });
         Poll::Ready(Some(checked))

@@ -172,7 +172,7 @@ impl Front {
         }
         let most = self.app.limits.body;
         if request.body().size_hint().lower() > most as u64 {
-            return Err(Guarded::too_long(most));
+            return Err(ApiError::too_long(most));
         }
         match (self.protocol, request.headers().get("grpc-timeout")) {
             (Protocol::Grpc, Some(timeout)) => {
@@ -206,7 +206,9 @@ impl Front {
     fn guard(&self, request: Request<Incoming>, call: Call) -> Request<Body> {
         let limits = &self.app.limits;
         let (mut parts, body) = request.into_parts();
-        let body = Guarded::new(body, limits.body, limits.body_time, call.memory.clone());
+        // REST counts what it allocates.
+        let memory = (self.protocol == Protocol::Grpc).then(|| call.memory.clone());
+        let body = Guarded::new(body, limits.body, limits.body_time, memory);
         let body = match self.protocol {
             Protocol::Rest => Body::new(body),
             // tonic expects its own error type.

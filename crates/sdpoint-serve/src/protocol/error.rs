@@ -70,6 +70,14 @@ impl ApiError {
         }
     }
 
+    /// A body of more than `most` bytes.
+    pub fn too_long(most: usize) -> Self {
+        Self::new(
+            Kind::TooLarge,
+            format!("the body has more than {most} bytes"),
+        )
+    }
+
     pub fn expired() -> Self {
         Refusal::Expired.into()
     }

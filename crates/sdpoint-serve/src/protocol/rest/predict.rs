@@ -73,7 +73,7 @@ pub async fn predict(
         form.set(&key, value)?;
     }
     match boundary(&headers) {
-        Some(boundary) => form.read(body, boundary, &app).await?,
+        Some(boundary) => form.read(body, boundary, &app, &call).await?,
         None if json::is_object(&body) => {
             return Err(ApiError::invalid(
                 "the body is JSON, but /predict takes an image file, or a form with image files in \
@@ -109,7 +109,15 @@ impl Form {
     }
 
     /// Reads the fields of a form: images and parameters.
-    async fn read(&mut self, body: Bytes, boundary: String, app: &App) -> Result<(), ApiError> {
+    async fn read(
+        &mut self,
+        body: Bytes,
+        boundary: String,
+        app: &App,
+        call: &Call,
+    ) -> Result<(), ApiError> {
+        // The fields are parts of a copy.
+        call.memory.add(body.len())?;
         let bad =
             |error: multer::Error| ApiError::invalid(format!("the form is not valid: {error}"));
         let limits = SizeLimit::new().whole_stream(app.limits.body as u64);
@@ -117,12 +125,13 @@ impl Form {
         let stream = tokio_stream::once(Ok::<Bytes, std::convert::Infallible>(body));
         let mut fields = Multipart::with_constraints(stream, boundary, constraints);
         for _ in 0..MOST_FIELDS + app.limits.images {
-            let Some(field) = fields.next_field().await.map_err(bad)? else {
+            let Some(mut field) = fields.next_field().await.map_err(bad)? else {
                 return Ok(());
             };
             let key = field.name().unwrap_or_default().to_owned();
             let file = field.file_name().map(str::to_owned);
-            let value = field.bytes().await.map_err(bad)?;
+            // All of the body is there, so a field comes in one piece.
+            let value = field.chunk().await.map_err(bad)?.unwrap_or_default();
             if key == "image" || file.is_some() {
                 self.images.push((file, value));
             } else if value.len() as u64 > LONGEST_FIELD {
