@@ -179,7 +179,7 @@ fn reloads_do_not_overlap() {
     let cats = format!("cats={}", model());
     let server = Server::start(&[&cats, &model(), "--log-format", "json"]);
     let messages = |log: &str| -> Vec<String> {
-        let events = log.lines().map(|line| serde_json::from_str::<Value>(line));
+        let events = log.lines().map(serde_json::from_str::<Value>);
         let said = |event: Value| {
             let message = event["message"].as_str()?;
             let what = event["model"].as_str().unwrap_or(message);
