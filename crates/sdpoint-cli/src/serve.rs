@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::builder::RangedU64ValueParser;
 use sdpoint::core::parse_duration;
+use sdpoint::engine::return_freed_blocks_from;
 use sdpoint_serve::{
     Addresses, Executor, Limits, Metrics, ModelError, Options, Origin, Registry, Scheduler,
     SchedulerOptions, Server, Tokens,
@@ -136,11 +137,16 @@ impl Bounds {
 /// refusals, which should come within 5 ms.
 const LINGER: Duration = Duration::from_micros(800);
 
+/// Blocks of at least this many bytes, such as long bodies and decoded photos, are returned to the
+/// system when they are freed, so that the process takes little more than `--max-memory`.
+const LARGE_BLOCK: usize = 4 << 20;
+
 pub fn run(args: &Args, machine: &MachineArgs) -> Outcome {
     let context = machine.own_context()?;
     let options = options(args, context.threads())?;
     let files = named::files(&args.models)?;
     args.logging.start();
+    return_freed_blocks_from(LARGE_BLOCK);
     let metrics = Arc::new(Metrics::default());
     let scheduling = SchedulerOptions {
         objective: args.objective,

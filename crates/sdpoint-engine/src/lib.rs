@@ -73,7 +73,7 @@ pub use scores::{
 };
 pub use sdpoint_kernels::{
     AlgorithmChoice, Context, ContextError, ConvAlgorithm, Isa, WinogradTile, peak_gflops,
-    release_freed_memory,
+    release_freed_memory, return_freed_blocks_from,
 };
 pub use timing::{Pass, StepTime};
 pub use training::{

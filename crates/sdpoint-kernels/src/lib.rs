@@ -35,5 +35,5 @@ pub use isa::{Isa, UnknownIsa};
 pub use linear::{
     PackedLinear, linear_backward_data, linear_backward_weights, linear_forward, linear_shape,
 };
-pub use memory::{AlignedVec, release_freed_memory};
+pub use memory::{AlignedVec, release_freed_memory, return_freed_blocks_from};
 pub use peak::peak_gflops;

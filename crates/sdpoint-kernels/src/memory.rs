@@ -243,6 +243,22 @@ pub fn release_freed_memory() {
     }
 }
 
+/// Has blocks of at least `bytes` returned to the system whenever they are freed. Meant for programs
+/// that allocate large blocks of changing sizes for a short time each, such as servers.
+///
+/// Otherwise glibc raises its limit for such blocks to the size of the largest that was freed, up to
+/// 32 MiB. It keeps smaller ones, of which the next allocation may fit none. Other allocators are
+/// left to themselves.
+pub fn return_freed_blocks_from(bytes: usize) {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: it does not touch memory that is in use, and only fails if the limit is too large.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, bytes.try_into().unwrap_or(i32::MAX));
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    let _ = bytes;
+}
+
 impl Drop for AlignedVec {
     fn drop(&mut self) {
         if self.capacity > 0 && self.slab.is_none() {

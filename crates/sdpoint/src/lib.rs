@@ -268,7 +268,7 @@ pub mod engine {
         Pass, Sgd, SgdOptions, SgdStep, SharedMacs, StepInput, StepOutcome, StepTime, Target,
         TrainingEngine, TuningInput, WinogradTile, blend, confidences, cross_entropy,
         initial_weights, log_mean_probabilities, log_softmax, margins, peak_gflops,
-        release_freed_memory, softmax, top_k,
+        release_freed_memory, return_freed_blocks_from, softmax, top_k,
     };
 }
 
