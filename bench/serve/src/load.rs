@@ -38,7 +38,7 @@ pub enum Outcome {
 
 /// Tells a request that was accepted and could not be answered in time after all from one that
 /// was refused when it arrived.
-const DROPPED: &str = "any more";
+const DROPPED: &str = "can no longer be answered";
 
 /// The time from the call of [`run`] to the start of the run.
 const LEAD: Duration = Duration::from_millis(20);

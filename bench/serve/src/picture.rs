@@ -54,6 +54,10 @@ fn panel(
 ) -> anyhow::Result<()> {
     let points = || lines.iter().flat_map(|line| &line.points);
     let range = |pick: fn(&(f64, f64)) -> f64| {
+        // A panel may be empty: where no row belongs to it.
+        if points().next().is_none() {
+            return 0.0..1.0;
+        }
         let low = points().map(pick).fold(f64::INFINITY, f64::min);
         let high = points().map(pick).fold(f64::NEG_INFINITY, f64::max);
         let margin = 0.05 * (high - low).max(0.1);

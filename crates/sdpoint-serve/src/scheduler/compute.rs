@@ -120,6 +120,7 @@ impl Shared {
             pending.refuse(match passed {
                 true => Refusal::Expired,
                 false => Refusal::Overloaded {
+                    // `bench/serve` tells it from a refusal at arrival by these words.
                     reason: "it can no longer be answered before the deadline".into(),
                     retry_after: Duration::from_millis(10),
                     late: true,
