@@ -68,6 +68,15 @@ pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -
         return Err(Failure::new(Class::Instance, problem)
             .hint("allow a higher cost, or add instances with `sdpoint calibrate --ratios`"));
     }
+    let costs = args.cascade.len() + args.ensemble.len();
+    let without = costs - fitted.records.len();
+    let lack = match without {
+        0 => String::new(),
+        _ => format!(
+            "At {without} of the {costs} costs, no combination is more accurate than a single \
+             instance, so none is stored for them.\n"
+        ),
+    };
     // Two costs may have the same best combination.
     fitted
         .records
@@ -75,7 +84,7 @@ pub fn run(args: &Args, mut model: Model, out: &Output, machine: &MachineArgs) -
     model.combinations = fitted.records;
     model.save(out.path())?;
     print(&format!(
-        "{}\nFitted {} on one half of {} {what}{} and measured on the other; the model is in {}.\n",
+        "{}\n{lack}Fitted {} on one half of {} {what}{} and measured on the other; the model is in {}.\n",
         report::accuracy_table(&model.instances, &model.combinations),
         plural(model.combinations.len(), "combination", "combinations"),
         fitted.images,
