@@ -264,7 +264,9 @@ impl Shared {
                     let by = answered_by(&demand, &model);
                     return Err(Refusal::TooShort { by, left, shortest });
                 }
-                (deadline, 0.0)
+                let (seconds, controller) = (left.as_secs_f64(), &state.controller);
+                let grace = controller.grace_of_deadline(now, id, job.images, &demand, seconds);
+                (deadline, grace)
             }
             None => {
                 let objective = self.options.objective;

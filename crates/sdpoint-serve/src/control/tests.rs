@@ -379,6 +379,46 @@ fn without_load_the_objective_is_no_reason_to_refuse() {
     assert_eq!(controller.start(1.0).unwrap().requests[0].tag, 1);
 }
 
+/// A machine that was slow is tried again when nothing waits for it.
+#[test]
+fn a_slow_pace_is_no_reason_to_refuse_on_a_free_machine() {
+    let costs = example_costs(8);
+    let one = costs.quickest(&Demand::ANY, 1).unwrap();
+    let mut controller: Controller<usize> = Controller::new(Policy::default());
+    let model = controller.add(costs);
+    let deadline = 2.0 * one;
+    let grace = |controller: &Controller<usize>, now| {
+        controller.grace_of_deadline(now, model, 1, &Demand::ANY, deadline)
+    };
+    let submit = |controller: &mut Controller<usize>, tag, now: f64, grace: f64| {
+        let request = Request {
+            grace,
+            ..request(tag, now + deadline, Demand::ANY)
+        };
+        controller.submit(now, model, request)
+    };
+    assert_eq!(grace(&controller, 0.0), 0.0, "it is expected in time");
+    submit(&mut controller, 0, 0.0, 0.0).unwrap();
+    controller.start(0.0).unwrap();
+    let mut slow = Pace::default();
+    for _ in 0..20 {
+        slow.learn(5.0 * one, one);
+    }
+    controller.finish(5.0 * one, slow);
+    let now = 5.0 * one;
+    let refused = submit(&mut controller, 1, now, 0.0);
+    assert!(matches!(refused, Err(Refused::Late { .. })), "{refused:?}");
+    let tried = grace(&controller, now);
+    assert_eq!(tried, f64::INFINITY);
+    submit(&mut controller, 2, now, tried).unwrap();
+    // While one waits or is computed, no other is tried.
+    assert_eq!(grace(&controller, now), 0.0);
+    controller.start(now).unwrap();
+    assert_eq!(grace(&controller, now), 0.0);
+    controller.finish(now + one, Pace::default());
+    submit(&mut controller, 3, now + one, 0.0).unwrap();
+}
+
 #[test]
 fn images_for_several_batches_have_the_time_of_all() {
     let costs = example_costs(8);

@@ -110,9 +110,10 @@ impl Simulation<'_> {
             let Load {
                 objective, demand, ..
             } = *self.load;
+            let (controller, model) = (&self.controller, self.model);
             let grace = match self.load.strict {
-                true => 0.0,
-                false => self.controller.grace(at, self.model, 1, &demand, objective),
+                true => controller.grace_of_deadline(at, model, 1, &demand, objective),
+                false => controller.grace(at, model, 1, &demand, objective),
             };
             let request = Request {
                 images: 1,

@@ -1,4 +1,4 @@
-//! By how much a request without a deadline of its own may exceed the server's objective.
+//! By how much a request may exceed its deadline, or the server's objective.
 
 use super::super::Demand;
 use super::{Controller, ModelId};
@@ -26,17 +26,55 @@ impl<T> Controller<T> {
         demand: &Demand,
         objective: f64,
     ) -> f64 {
-        let (model, share) = (&self.models[&id], self.share(id));
-        let calm = self.current.is_none() || model.traffic.overload() == 0.0;
+        let calm = self.current.is_none() || self.models[&id].traffic.overload() == 0.0;
         if self.is_idle() && calm {
             return f64::INFINITY;
         }
-        let alone = model.pace.expected(model.costs.alone(demand, images)) * share;
-        let load = model.load(now, share);
-        let promise = model.reserve.promise(now + objective, load, now) - now;
+        let (alone, promise) = self.alone(now, id, images, demand, objective);
         match alone <= promise {
             true => 0.0,
             false => 2.0 * alone - promise,
         }
+    }
+
+    /// The grace of a request that has a deadline of its own in so many seconds, which an idle
+    /// machine at its usual pace can meet.
+    ///
+    /// While nothing is queued or computed, it is tried even if by the pace that was learned last it
+    /// will be late: that costs no other request anything, and if what slowed the machine is gone,
+    /// only a batch can show it.
+    ///
+    /// # Panics
+    /// If there is no such model.
+    pub fn grace_of_deadline(
+        &self,
+        now: f64,
+        id: ModelId,
+        images: usize,
+        demand: &Demand,
+        seconds: f64,
+    ) -> f64 {
+        let is_free = self.current.is_none() && self.is_idle();
+        let (alone, promise) = self.alone(now, id, images, demand, seconds);
+        match is_free && alone > promise {
+            true => f64::INFINITY,
+            false => 0.0,
+        }
+    }
+
+    /// The time of a request by itself at the present pace, and the time in which it is promised if
+    /// its deadline is in so many seconds.
+    fn alone(
+        &self,
+        now: f64,
+        id: ModelId,
+        images: usize,
+        demand: &Demand,
+        seconds: f64,
+    ) -> (f64, f64) {
+        let (model, share) = (&self.models[&id], self.share(id));
+        let alone = model.pace.expected(model.costs.alone(demand, images)) * share;
+        let load = model.load(now, share);
+        (alone, model.reserve.promise(now + seconds, load, now) - now)
     }
 }
