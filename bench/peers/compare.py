@@ -257,6 +257,8 @@ def compare(row, args):
         note(f"{row.title}: round {number + 1} of {args.rounds}")
     for _, way in ways:
         way.close()
+    if not ways:
+        raise SystemExit(f"{row.title}: no peer can be measured")
     peers = {}
     for peer, way in ways:
         found = {
@@ -382,8 +384,11 @@ def over_their_limits(results):
         elif result["peer"] in result["peers"]:
             ratio = result["peers"][result["peer"]]["ratio"][0]
         else:
+            # Nothing was measured that the limit is about, so it is not kept either.
+            faults.append(f"{result['row']}: {result['peer']} was not measured")
             continue
-        if ratio > result["at_most"]:
+        # Also true of what is not a number.
+        if not ratio <= result["at_most"]:
             faults.append(f"{result['row']}: ratio {ratio:.3f}, at most {result['at_most']:.2f}")
     return faults
 
@@ -465,7 +470,15 @@ def main():
     parser.add_argument("--rust", type=Path, help="sdpoint-peers, if it is built already")
     parser.add_argument("--runtime", type=Path, help="the program of bench/runtime, likewise")
     args = parser.parse_args()
+    known = sorted({peer for row in ROWS for peer in row.peers})
     args.peers = args.peers.split(",")
+    for peer in args.peers:
+        if peer not in known:
+            parser.error(f"--peers: there is no {peer!r}; there are {', '.join(known)}")
+    if args.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if args.gate and args.scaling:
+        parser.error("--gate is about limits, which --scaling has none of")
     chosen = [name for name in names if any(part in name for part in args.rows.split(","))]
     if not chosen:
         parser.error(f"no row is named so; there are {', '.join(names)}")
@@ -476,13 +489,18 @@ def main():
     elif args.isa:
         os.environ["SDPOINT_ISA"] = args.isa
     prepare(args)
-    if args.isa == "avx2" and "ONNX Runtime" in args.peers:
+    if args.isa == "avx2" and ("ONNX Runtime" in args.peers or FIRST in chosen):
         hold_onnxruntime()
     if args.scaling:
         results = [scaling(row, args) for row in ROWS if row.name in chosen]
         print(json.dumps(results, indent=1) if args.json else scaling_table(results))
         return
-    results = [compare(row, args) for row in ROWS if row.name in chosen]
+    rows = [row for row in ROWS if row.name in chosen]
+    for row in rows:
+        if not any(peer in args.peers for peer in row.peers):
+            note(f"{row.title}: none of --peers runs it")
+    rows = [row for row in rows if any(peer in args.peers for peer in row.peers)]
+    results = [compare(row, args) for row in rows]
     if INSTANCES in chosen:
         results.append(instances(args))
     if FIRST in chosen:
@@ -490,7 +508,7 @@ def main():
     print(json.dumps(results, indent=1) if args.json else markdown(results))
     faults = over_their_limits(results) if args.gate else []
     for fault in faults:
-        note(f"over its limit: {fault}")
+        note(f"--gate: {fault}")
     sys.exit(1 if faults else 0)
 
 
