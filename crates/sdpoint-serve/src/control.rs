@@ -22,7 +22,7 @@ mod traffic;
 mod waiting;
 
 pub use admit::Refused;
-pub use controller::{Batch, Controller, ModelId, Shed};
+pub use controller::{Batch, Controller, Due, ModelId, Shed};
 pub use costs::{Choice, Costs};
 pub use demand::Demand;
 pub use plan::{Plan, plan};

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use sdpoint::{Engine, EngineError};
 
-use crate::control::{Controller, Costs, Demand, ModelId, Policy, Refused, Request};
+use crate::control::{Controller, Costs, Demand, Due, ModelId, Policy, Refused, Request};
 use crate::delivery::Sent;
 use crate::executor::{Answering, Executor};
 use crate::{Job, Mode, Refusal};
@@ -255,7 +255,7 @@ impl Shared {
         };
         let arrival = Instant::now();
         let now = self.seconds(arrival);
-        let (deadline, grace) = match job.deadline {
+        let (deadline, due) = match job.deadline {
             Some(deadline) if arrival >= deadline && !job.late => return Err(Refusal::Expired),
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(arrival);
@@ -264,20 +264,17 @@ impl Shared {
                     let by = answered_by(&demand, &model);
                     return Err(Refusal::TooShort { by, left, shortest });
                 }
-                let (seconds, controller) = (left.as_secs_f64(), &state.controller);
-                let grace = controller.grace_of_deadline(now, id, job.images, &demand, seconds);
-                (deadline, grace)
+                (deadline, Due::Deadline(left.as_secs_f64()))
             }
             None => {
                 let objective = self.options.objective;
-                let seconds = objective.as_secs_f64();
-                let grace = state
-                    .controller
-                    .grace(now, id, job.images, &demand, seconds);
-                (arrival + objective, grace)
+                (arrival + objective, Due::Objective(objective.as_secs_f64()))
             }
         };
-        let grace = if job.late { f64::INFINITY } else { grace };
+        let grace = match job.late {
+            true => f64::INFINITY,
+            false => state.controller.grace(now, id, job.images, &demand, due),
+        };
         let promised = (grace == 0.0).then_some(deadline);
         let (pending, answering) = Pending::new(job, model.engine.classes().len(), promised);
         let pending = Arc::new(pending);

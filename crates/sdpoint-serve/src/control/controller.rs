@@ -2,6 +2,8 @@
 
 mod grace;
 
+pub use grace::Due;
+
 use std::collections::BTreeMap;
 
 use sdpoint::{Crossing, Decision, Instance, Pace};

@@ -359,8 +359,9 @@ fn without_load_the_objective_is_no_reason_to_refuse() {
         };
         controller.submit(0.0, model, request)
     };
-    let grace =
-        |controller: &Controller<usize>| controller.grace(0.0, model, 1, &Demand::ANY, objective);
+    let grace = |controller: &Controller<usize>| {
+        controller.grace(0.0, model, 1, &Demand::ANY, Due::Objective(objective))
+    };
     let first = grace(&controller);
     assert_eq!(first, f64::INFINITY);
     submit(&mut controller, 0, first).unwrap();
@@ -388,7 +389,7 @@ fn a_slow_pace_is_no_reason_to_refuse_on_a_free_machine() {
     let model = controller.add(costs);
     let deadline = 2.0 * one;
     let grace = |controller: &Controller<usize>, now| {
-        controller.grace_of_deadline(now, model, 1, &Demand::ANY, deadline)
+        controller.grace(now, model, 1, &Demand::ANY, Due::Deadline(deadline))
     };
     let submit = |controller: &mut Controller<usize>, tag, now: f64, grace: f64| {
         let request = Request {
@@ -427,7 +428,8 @@ fn images_for_several_batches_have_the_time_of_all() {
     let model = controller.add(costs);
     let waiting = request(0, 1.0, Demand::ANY);
     controller.submit(0.0, model, waiting).unwrap();
-    let grace = |objective| controller.grace(0.0, model, 26, &Demand::ANY, objective);
+    let grace =
+        |objective| controller.grace(0.0, model, 26, &Demand::ANY, Due::Objective(objective));
     let time = 3.0 * eight + two;
     let extended = 1e-3 + grace(1e-3);
     assert!((1.9..2.1).contains(&(extended / time)), "{extended} {time}");
@@ -444,8 +446,9 @@ fn under_overload_late_requests_need_an_idle_machine() {
     for tag in 0..100 {
         let _ = controller.submit(0.0, model, request(tag, 2.0 * one, Demand::ANY));
     }
-    let grace =
-        |controller: &Controller<usize>| controller.grace(0.0, model, 1, &Demand::ANY, 1.5 * one);
+    let grace = |controller: &Controller<usize>| {
+        controller.grace(0.0, model, 1, &Demand::ANY, Due::Objective(1.5 * one))
+    };
     while controller.start(0.0).is_some() {}
     assert!(controller.is_idle());
     assert_eq!(grace(&controller), 0.0);

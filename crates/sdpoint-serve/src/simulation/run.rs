@@ -3,7 +3,7 @@
 use sdpoint::{Decision, Instance, Pace, Progress};
 
 use super::Machine;
-use crate::control::{Batch, Controller, Costs, Demand, ModelId, Policy, Request};
+use crate::control::{Batch, Controller, Costs, Demand, Due, ModelId, Policy, Request};
 
 /// The requests of a simulation.
 #[derive(Clone, Debug)]
@@ -110,11 +110,11 @@ impl Simulation<'_> {
             let Load {
                 objective, demand, ..
             } = *self.load;
-            let (controller, model) = (&self.controller, self.model);
-            let grace = match self.load.strict {
-                true => controller.grace_of_deadline(at, model, 1, &demand, objective),
-                false => controller.grace(at, model, 1, &demand, objective),
+            let due = match self.load.strict {
+                true => Due::Deadline(objective),
+                false => Due::Objective(objective),
             };
+            let grace = self.controller.grace(at, self.model, 1, &demand, due);
             let request = Request {
                 images: 1,
                 deadline: at + objective,

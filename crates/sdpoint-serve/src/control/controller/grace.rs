@@ -3,9 +3,22 @@
 use super::super::Demand;
 use super::{Controller, ModelId};
 
+/// The time in which a request should be answered, in seconds from now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Due {
+    /// Until its own deadline, which an idle machine at its usual pace can meet.
+    Deadline(f64),
+    /// The server's objective, as the request has no deadline of its own.
+    Objective(f64),
+}
+
 impl<T> Controller<T> {
-    /// The [grace](super::Request::grace) of a request of so many images without a deadline of its
-    /// own, given the server's objective in seconds. The images may be more than a batch holds.
+    /// The [grace](super::Request::grace) of a request of so many images, which may be more than a
+    /// batch holds.
+    ///
+    /// A request with a deadline of its own is tried while nothing is queued or computed, even if by
+    /// the pace that was learned last it will be late: that costs no other request anything, and if
+    /// what slowed the machine is gone, only a batch can show it.
     ///
     /// The objective sheds load, but whoever sends a request without a deadline wants an answer. So
     /// where there is no load to shed, the answer comes late instead of never:
@@ -18,63 +31,20 @@ impl<T> Controller<T> {
     ///
     /// # Panics
     /// If there is no such model.
-    pub fn grace(
-        &self,
-        now: f64,
-        id: ModelId,
-        images: usize,
-        demand: &Demand,
-        objective: f64,
-    ) -> f64 {
-        let calm = self.current.is_none() || self.models[&id].traffic.overload() == 0.0;
-        if self.is_idle() && calm {
-            return f64::INFINITY;
-        }
-        let (alone, promise) = self.alone(now, id, images, demand, objective);
-        match alone <= promise {
-            true => 0.0,
-            false => 2.0 * alone - promise,
-        }
-    }
-
-    /// The grace of a request that has a deadline of its own in so many seconds, which an idle
-    /// machine at its usual pace can meet.
-    ///
-    /// While nothing is queued or computed, it is tried even if by the pace that was learned last it
-    /// will be late: that costs no other request anything, and if what slowed the machine is gone,
-    /// only a batch can show it.
-    ///
-    /// # Panics
-    /// If there is no such model.
-    pub fn grace_of_deadline(
-        &self,
-        now: f64,
-        id: ModelId,
-        images: usize,
-        demand: &Demand,
-        seconds: f64,
-    ) -> f64 {
-        let is_free = self.current.is_none() && self.is_idle();
-        let (alone, promise) = self.alone(now, id, images, demand, seconds);
-        match is_free && alone > promise {
-            true => f64::INFINITY,
-            false => 0.0,
-        }
-    }
-
-    /// The time of a request by itself at the present pace, and the time in which it is promised if
-    /// its deadline is in so many seconds.
-    fn alone(
-        &self,
-        now: f64,
-        id: ModelId,
-        images: usize,
-        demand: &Demand,
-        seconds: f64,
-    ) -> (f64, f64) {
+    pub fn grace(&self, now: f64, id: ModelId, images: usize, demand: &Demand, due: Due) -> f64 {
         let (model, share) = (&self.models[&id], self.share(id));
+        let is_free = self.is_idle() && self.current.is_none();
+        let is_calm = self.is_idle() && model.traffic.overload() == 0.0;
+        let (Due::Deadline(seconds) | Due::Objective(seconds)) = due;
         let alone = model.pace.expected(model.costs.alone(demand, images)) * share;
         let load = model.load(now, share);
-        (alone, model.reserve.promise(now + seconds, load, now) - now)
+        let promise = model.reserve.promise(now + seconds, load, now) - now;
+        match due {
+            Due::Objective(_) if is_free || is_calm => f64::INFINITY,
+            _ if alone <= promise => 0.0,
+            Due::Deadline(_) if is_free => f64::INFINITY,
+            Due::Deadline(_) => 0.0,
+            Due::Objective(_) => 2.0 * alone - promise,
+        }
     }
 }
