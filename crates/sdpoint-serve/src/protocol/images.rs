@@ -109,16 +109,15 @@ fn check_finite(values: &[u8], shape: &[u64]) -> Result<(), ApiError> {
     let (values, _) = values.as_chunks::<4>();
     let finite = |&bytes: &[u8; 4]| f32::from_le_bytes(bytes).is_finite();
     let all_finite = |block: &[[u8; 4]]| block.iter().fold(true, |all, value| all & finite(value));
-    let Some(block) = values.chunks(BLOCK).position(|block| !all_finite(block)) else {
-        return Ok(());
-    };
-    let rest = values.iter().enumerate().skip(block * BLOCK);
-    let Some((number, bytes)) = rest.into_iter().find(|(_, value)| !finite(value)) else {
-        return Ok(());
-    };
+    let mut blocks = values.chunks(BLOCK).enumerate();
+    let first = blocks.find_map(|(number, block)| match all_finite(block) {
+        true => None,
+        false => Some(number * BLOCK + block.iter().position(|value| !finite(value))?),
+    });
+    let Some(number) = first else { return Ok(()) };
     Err(ApiError::invalid(format!(
         "input '{IMAGES}' has the value {} at index {}; all values must be finite",
-        f32::from_le_bytes(*bytes),
+        f32::from_le_bytes(values[number]),
         shape_text(&index(number, shape))
     )))
 }
