@@ -381,14 +381,10 @@ fn a_token_is_needed() {
 
 #[test]
 fn clients_that_hold_answers_back_are_disconnected() {
-    let options = Options {
-        limits: Limits {
-            write_time: Duration::from_millis(300),
-            ..Limits::default()
-        },
-        ..options()
-    };
-    let server = start(options);
+    let server = start(limited(Limits {
+        write_time: Duration::from_millis(300),
+        ..Limits::default()
+    }));
     // The connection is alive, but the client lets no answer through.
     let mut builder = Builder::new(TokioExecutor::new());
     builder.initial_stream_window_size(0);
@@ -403,16 +399,12 @@ fn clients_that_hold_answers_back_are_disconnected() {
 #[test]
 fn slow_clients_are_cut_off() {
     let short = Duration::from_millis(300);
-    let options = Options {
-        limits: Limits {
-            header_time: short,
-            body_time: short,
-            idle_time: short,
-            ..Limits::default()
-        },
-        ..options()
-    };
-    let server = start(options);
+    let server = start(limited(Limits {
+        header_time: short,
+        body_time: short,
+        idle_time: short,
+        ..Limits::default()
+    }));
     // The preface of HTTP/2 and empty settings.
     let opened = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     for sent in [&b""[..], &opened[..10], opened] {

@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::support::*;
-use crate::server::Options;
 use crate::{Limits, Scheduler, SchedulerOptions};
 
 const INFER: &str = "/v2/models/small/infer";
@@ -147,14 +146,10 @@ fn a_half_closed_connection_ends() {
 
 #[test]
 fn idle_connections_make_room() {
-    let options = Options {
-        limits: Limits {
-            connections: 64,
-            ..Limits::default()
-        },
-        ..options()
-    };
-    let server = start(options);
+    let server = start(limited(Limits {
+        connections: 64,
+        ..Limits::default()
+    }));
     let mut idle: Vec<TcpStream> = Vec::new();
     for _ in 0..1000 {
         idle.push(server.connect());
@@ -163,21 +158,17 @@ fn idle_connections_make_room() {
             assert_eq!(server.infer(&pixels_request(1, json!({}))).status, 200);
         }
     }
-    // And the one that asks for it.
+    // With the connection that reads the metric.
     assert!(server.metric("sdpoint_open_connections") as u64 <= 64 + 1);
 }
 
 /// The connections of metrics have places of their own, so they make no room for others.
 #[test]
 fn idle_connections_for_metrics_stay() {
-    let options = Options {
-        limits: Limits {
-            connections: 4,
-            ..Limits::default()
-        },
-        ..options()
-    };
-    let server = start(options);
+    let server = start(limited(Limits {
+        connections: 4,
+        ..Limits::default()
+    }));
     let mut watcher = connect(server.addresses.metrics.unwrap());
     let ready = request("GET", "/v2/health/ready", &[], b"");
     exchange(&mut watcher, &ready).ok();
@@ -392,14 +383,10 @@ fn answers_match_their_requests_100_000() {
 
 #[test]
 fn clients_that_do_not_read_are_disconnected() {
-    let options = Options {
-        limits: Limits {
-            write_time: Duration::from_millis(300),
-            ..Limits::default()
-        },
-        ..options()
-    };
-    let server = start(options);
+    let server = start(limited(Limits {
+        write_time: Duration::from_millis(300),
+        ..Limits::default()
+    }));
     let mut stream = server.connect();
     // Answers that nobody reads fill all buffers between the two.
     let one = request("GET", "/v2/models/small/config", &[], b"");

@@ -340,7 +340,7 @@ fn half_a_header_does_not_hold_up_shutdown() {
     std::io::Write::write_all(&mut half, b"GET /v2 HTTP/1.1\r\nHost: a\r\nX-").unwrap();
     let _silent = connect(server.addresses.grpc.unwrap());
     eventually("both are connected", || {
-        // And the one that asks for it.
+        // With the connection that reads the metric.
         server.metric("sdpoint_open_connections") as u64 == 3
     });
     let start = Instant::now();

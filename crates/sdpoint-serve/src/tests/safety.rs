@@ -21,13 +21,6 @@ fn with_token() -> Options {
     }
 }
 
-fn limited(limits: Limits) -> Options {
-    Options {
-        limits,
-        ..options()
-    }
-}
-
 #[test]
 fn a_token_is_needed_for_all_but_probes() {
     let server = start(with_token());

@@ -38,6 +38,14 @@ pub fn options() -> Options {
     }
 }
 
+/// The same with other limits.
+pub fn limited(limits: Limits) -> Options {
+    Options {
+        limits,
+        ..options()
+    }
+}
+
 /// A server with the model `small`, which computes what it is asked.
 pub fn start(options: Options) -> Running {
     let objective = Some(options.objective);
