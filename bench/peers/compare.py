@@ -495,12 +495,14 @@ def main():
         results = [scaling(row, args) for row in ROWS if row.name in chosen]
         print(json.dumps(results, indent=1) if args.json else scaling_table(results))
         return
-    rows = [row for row in ROWS if row.name in chosen]
-    for row in rows:
-        if not any(peer in args.peers for peer in row.peers):
+    results = []
+    for row in ROWS:
+        if row.name not in chosen:
+            continue
+        if any(peer in args.peers for peer in row.peers):
+            results.append(compare(row, args))
+        else:
             note(f"{row.title}: none of --peers runs it")
-    rows = [row for row in rows if any(peer in args.peers for peer in row.peers)]
-    results = [compare(row, args) for row in rows]
     if INSTANCES in chosen:
         results.append(instances(args))
     if FIRST in chosen:
